@@ -1,0 +1,140 @@
+"""What can go wrong, what to do about it, and the exit code it ends with.
+
+Every error a user or the network can cause is an `AdvisorError`. It carries one sentence of what
+happened, a hint that says what to do next and, when several independent things are wrong at once,
+all of them as `Problem`s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """The exit codes of the command line. They are documented in the README and never renumbered."""
+
+    STARTS = 0
+    BUG = 1
+    USAGE = 2
+    SPEC = 3
+    FACTS = 4
+    OUT_OF_MEMORY = 5
+    REFUSED = 6
+    ENGINE = 7
+    INTERRUPTED = 130
+
+    @property
+    def meaning(self) -> str:
+        """One line for `--help` and the README."""
+        return _MEANING[self]
+
+
+_MEANING = {
+    Exit.STARTS: "TGI starts with these limits (or the command simply succeeded)",
+    Exit.BUG: "a defect of tgi-advisor itself; please report it",
+    Exit.USAGE: "the command line is wrong",
+    Exit.SPEC: "the deployment spec is wrong; every problem is listed with file:line:column",
+    Exit.FACTS: "a fact is missing: model, GPU or TGI release unknown, or the Hub did not answer",
+    Exit.OUT_OF_MEMORY: "it does not fit: TGI would run out of memory, or the search found no limits",
+    Exit.REFUSED: "TGI would refuse to start with these arguments",
+    Exit.ENGINE: "the Docker Engine could not do what was asked",
+    Exit.INTERRUPTED: "interrupted with Ctrl-C",
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where in a text something stands, counted from 1 as editors do."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, with its place where it has one."""
+
+    message: str
+    hint: str | None = None
+    place: Place | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.place}: {self.message}" if self.place else self.message
+        return f"{text}\n    {self.hint}" if self.hint else text
+
+
+class AdvisorError(Exception):
+    """Anything a user, a file or the network can cause: what happened, and what to do next."""
+
+    exit_code = Exit.BUG
+
+    def __init__(self, message: str, hint: str | None = None, problems: Iterable[Problem] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        lines = [self.message, *(str(problem) for problem in self.problems)]
+        if self.hint:
+            lines.append(self.hint)
+        return "\n".join(lines)
+
+
+class UsageProblem(AdvisorError):
+    """The command line asks for something that makes no sense."""
+
+    exit_code = Exit.USAGE
+
+
+class SpecError(AdvisorError):
+    """The deployment spec cannot be read or contradicts itself."""
+
+    exit_code = Exit.SPEC
+
+
+class FactsError(AdvisorError):
+    """Something we must know is not known: a model, a GPU, a release, an answer of the Hub."""
+
+    exit_code = Exit.FACTS
+
+
+class EngineError(AdvisorError):
+    """The Docker Engine could not be reached or refused."""
+
+    exit_code = Exit.ENGINE
+
+
+def nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The known names most like `word`, best first; case and punctuation do not count against one."""
+    from difflib import get_close_matches  # imported only when something is misspelt
+
+    def plain(name: str) -> str:
+        return "".join(c for c in name.lower() if c.isalnum())
+
+    by_plain: dict[str, str] = {}
+    for name in known:
+        by_plain.setdefault(plain(name), name)
+    wanted = plain(word)
+    hits = get_close_matches(wanted, by_plain, n=count, cutoff=0.6)
+    if wanted:
+        hits += [p for p in by_plain if wanted in p and p not in hits]
+    return [by_plain[p] for p in hits[:count]]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """`did you mean 'a', 'b' or 'c'?`, or None when nothing is near."""
+    names = nearest(word, known)
+    return f"did you mean {listed(names)}?" if names else None
+
+
+def listed(names: Sequence[str], joiner: str = "or") -> str:
+    """`'a', 'b' or 'c'`."""
+    quoted = [f"'{name}'" for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} {joiner} {quoted[-1]}"

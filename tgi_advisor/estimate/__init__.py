@@ -1,0 +1,1 @@
+"""Bytes on one GPU, one file per part of the sum."""

@@ -1,0 +1,65 @@
+"""A launch as TGI has resolved it, everything but the token limits.
+
+`resolve` (in `defaults.py`) makes one from a spec and its facts; the estimate, the refusals and
+the search only read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tgi_advisor.facts.families import Family
+from tgi_advisor.facts.known import Facts
+from tgi_advisor.spec.records import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One launch: flags, environment and defaults merged the way launcher and shard merge them."""
+
+    spec: Spec
+    """What was asked for."""
+    facts: Facts
+    """What is true."""
+    family: Family
+    """How TGI of this release holds the model."""
+    num_shard: int
+    """Tensor parallel shards, one per GPU."""
+    dtype: str
+    """`float16` or `bfloat16`: weights and activations."""
+    quantize: str | None
+    """Effective quantization method, given or read from the checkpoint."""
+    kv_dtype: str
+    """dtype of the KV cache: `dtype`, `fp8_e4m3fn` or `fp8_e5m2`."""
+    attention: str
+    """`paged`, `flashdecoding`, `flashinfer` or `flashdecoding-ipex`."""
+    block_size: int
+    """Tokens per KV block."""
+    prefix_caching: bool
+    """Whether the router caches prefixes."""
+    chunking: bool
+    """Whether prefills are chunked."""
+    speculate: int
+    """Speculated tokens per step."""
+    memory_fraction: float
+    """--cuda-memory-fraction."""
+    wiggle: float
+    """TGI_WIGGLE_ROOM in the server."""
+    max_batch_size: int | None
+    """--max-batch-size, where it shortens the warm-up batch."""
+    graph_sizes: tuple[int, ...]
+    """CUDA graph batch sizes that will be captured."""
+    prefill_logprobs: bool
+    """Whether warm-up materialises logits of all prefill tokens."""
+    lora_adapters: tuple[str, ...]
+    """Adapter ids given with --lora-adapters."""
+    flags: Mapping[str, object]
+    """Launcher flags in force (without dashes, `max-batch-size`), command line over environment, typed by flags.yaml."""
+    env: Mapping[str, str]
+    """Environment of the container as TGI sees it: the image's own under the spec's."""
+
+    @property
+    def kv_dtype_bytes(self) -> int:
+        """Bytes of one KV element."""
+        return 1 if self.kv_dtype.startswith("fp8") else 2

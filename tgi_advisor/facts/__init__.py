@@ -1,0 +1,1 @@
+"""What is true, whoever asks: models, GPUs, releases, flags, families."""

@@ -1,0 +1,25 @@
+"""The facts one deployment is judged on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tgi_advisor.facts.gpu import GpuFacts
+from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.facts.release import TgiRelease
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is true: gathered once, before anything is decided."""
+
+    model: ModelFacts
+    """The model."""
+    gpu: GpuFacts
+    """The GPU; all GPUs of the container are alike."""
+    gpu_count: int
+    """GPUs the container sees."""
+    release: TgiRelease
+    """The TGI release."""
+    variant: str = ""
+    """Image variant: empty for CUDA, else `rocm`, `intel-cpu`, `intel-xpu`, `gaudi`."""

@@ -1,0 +1,92 @@
+"""What is true of a model: its configuration and every tensor of its checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DTYPE_BITS = {
+    "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "BF16": 16, "F16": 16, "I16": 16, "U16": 16,
+    "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I8": 8, "U8": 8, "BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+"""Bits per element by safetensors dtype name (safetensors/src/tensor.rs, `Dtype::bitsize`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorGroup:
+    """Tensors that differ only in their layer or expert number: one row for all of them."""
+
+    name: str
+    """The tensors' name with every run of digits between dots written `*`: `model.layers.*.mlp.up_proj.weight`."""
+    dtype: str
+    """safetensors dtype, a key of `DTYPE_BITS`."""
+    shape: tuple[int, ...]
+    """Shape of each tensor."""
+    count: int
+    """How many tensors share name, dtype and shape."""
+
+    @property
+    def elements(self) -> int:
+        """Elements of one tensor."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the whole group as stored."""
+        return self.count * (self.elements * DTYPE_BITS[self.dtype] + 7) // 8
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """One model at one commit."""
+
+    id: str
+    """Hub id or the folder's path, as asked for."""
+    commit: str | None
+    """Commit the facts were read at; None for a folder without one."""
+    source: str
+    """Where the facts came from, one sentence a user can check."""
+    config: Mapping[str, Any]
+    """config.json as it is written (what the Rust launcher reads)."""
+    defaults: Mapping[str, Any]
+    """Fields config.json leaves to its transformers class, with the class's defaults; same nesting."""
+    tensors: tuple[TensorGroup, ...]
+    """Every tensor of the checkpoint TGI would read, grouped."""
+    model_max_length: int | None = None
+    """tokenizer_config.json's model_max_length, where known."""
+    gated: bool = False
+    """Whether the Hub asks for an accepted licence before it serves the files."""
+    weights_format: str = "safetensors"
+    """`safetensors`, or `bin` when TGI has to convert first."""
+    provenance: str = ""
+    """For a shipped snapshot: how far its figures can be trusted, and why."""
+
+    @property
+    def model_type(self) -> str | None:
+        """config.json's model_type."""
+        value = self.config.get("model_type")
+        return value if isinstance(value, str) else None
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all tensors as stored, the sum of the safetensors payloads."""
+        return sum(group.bytes for group in self.tensors)
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all tensors (packed integers count as stored)."""
+        return sum(group.count * group.elements for group in self.tensors)
+
+    def text(self) -> Mapping[str, Any]:
+        """The configuration the server serves text with: `text_config` where there is one.
+
+        https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/flash_causal_lm.py#L1268-L1271
+        """
+        merged = {**self.defaults, **self.config}
+        inner = self.config.get("text_config")
+        if isinstance(inner, Mapping):
+            base = self.defaults.get("text_config")
+            return {**(base if isinstance(base, Mapping) else {}), **inner}
+        return merged

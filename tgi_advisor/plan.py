@@ -1,0 +1,152 @@
+"""A plan: exactly what would run, what TGI would make of it, and why.
+
+`Prediction` is the answer to "what will TGI do with these arguments"; `Plan` is a prediction plus
+where it came from (a search, or the spec as given) and the `Container` that runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tgi_advisor.estimate.parts import Part
+from tgi_advisor.facts.known import Facts
+from tgi_advisor.limits import Limits
+from tgi_advisor.spec.records import Spec
+
+Outcome = Literal["starts", "refused", "out_of_memory"]
+Stage = Literal["launcher", "load", "warmup", "router"]
+Method = Literal["tgi", "notebook", "notebook-tgi"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What TGI of one release does with one set of arguments."""
+
+    outcome: Outcome
+    """Whether it starts, refuses, or runs out of memory."""
+    stage: Stage | None
+    """Where it stops; None when it starts."""
+    reason: str | None
+    """One sentence; for a refusal it begins with TGI's own message. None when it starts."""
+    next_steps: tuple[str, ...]
+    """What to do about it, most useful first."""
+    limits: Limits
+    """The limits the started server has (as far as it got)."""
+    concurrency: int | None
+    """Requests of max_total_tokens that fit the KV cache together; None without an inferred budget."""
+    parts: tuple[Part, ...]
+    """Memory of the GPU that binds. When it starts they sum to `gpu_total_bytes`."""
+    gpu_total_bytes: int
+    """Memory of that GPU as nvidia-smi prints it."""
+    kv_bytes_per_token: int
+    """KV cache bytes of one token on one GPU."""
+    headroom_bytes: int
+    """Memory that could vanish with the limits still holding; negative: what is missing."""
+    attention: str
+    """Attention back end the launcher picks."""
+    block_size: int
+    """Tokens per KV block."""
+    num_shard: int
+    """Tensor parallel shards."""
+    prefill_chunking: bool
+    """Whether the server chunks prefills."""
+    dtype: str
+    """dtype of weights and activations."""
+    kv_cache_dtype: str
+    """dtype of the KV cache."""
+    warnings: tuple[str, ...] = ()
+    """Things that work but surprise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How the limits were found."""
+
+    evaluations: int
+    """Estimates made."""
+    bound_by: str | None
+    """What stopped max_total_tokens from growing: `memory`, `model context`, `spec`, ..."""
+    headroom_bytes: int
+    """Safety margin kept per GPU, in bytes."""
+    headroom_why: str
+    """Why the margin is what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder or volume of the host inside the container."""
+
+    source: str
+    """Host path (contains a `/`) or volume name."""
+    target: str
+    """Path inside the container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Exactly what would run. The only input of every renderer and of launch."""
+
+    name: str
+    """Container, service and Deployment name."""
+    image: str
+    """Image with its tag."""
+    args: tuple[str, ...]
+    """Launcher arguments, one word each (`--model-id`, `org/name`, ...)."""
+    env: Mapping[str, str]
+    """Environment with literal values; never a token."""
+    secret_env: Mapping[str, str]
+    """Environment filled from the caller's environment: name inside -> name of the caller's variable."""
+    mounts: tuple[Mount, ...]
+    """Where the weights are kept."""
+    port: int
+    """Port on the host."""
+    container_port: int
+    """Port the server listens on inside (80 in TGI's images)."""
+    gpus: str | tuple[str, ...] | None
+    """`all`, device ids, or None when the image needs no NVIDIA GPU request."""
+    gpu_count: int
+    """GPUs the plan counts on."""
+    shm_size: str
+    """Size of /dev/shm, Docker spelling (`1g`)."""
+    devices: tuple[str, ...] = ()
+    """Device nodes to pass (/dev/kfd, /dev/dri)."""
+    runtime: str | None = None
+    """Container runtime (`habana`) when not the default."""
+    cap_add: tuple[str, ...] = ()
+    """Linux capabilities to add."""
+    security_opt: tuple[str, ...] = ()
+    """Security options."""
+    group_add: tuple[str, ...] = ()
+    """Extra groups."""
+    ipc: str | None = None
+    """IPC mode (`host`)."""
+    privileged: bool = False
+    """Whether the image needs a privileged container."""
+    gpu_resource: str | None = "nvidia.com/gpu"
+    """Kubernetes extended resource that stands for one GPU; None for CPU."""
+    startup_seconds: int = 1800
+    """How long download, load and warm-up may take before a probe gives up."""
+    weights_bytes: int = 0
+    """Bytes of weights to download and keep, for disk sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A spec, the facts it was judged on, the verdict, and the container that runs it."""
+
+    spec: Spec
+    """The spec as asked."""
+    facts: Facts
+    """What was true."""
+    prediction: Prediction
+    """What TGI will do."""
+    container: Container
+    """What would run."""
+    method: Method
+    """Which estimate was used."""
+    search: Search | None = None
+    """How the limits were found; None when the spec was judged as given."""
+    extra: Mapping[str, object] = field(default_factory=dict)
+    """Figures of another method (the notebook's), by name."""

@@ -1,0 +1,1 @@
+"""A Container as text: one file per format."""

@@ -1,0 +1,1 @@
+"""The deployment a person asks for: its records, its reader, its schema."""

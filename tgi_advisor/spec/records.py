@@ -1,0 +1,184 @@
+"""The deployment a person asks for, as frozen records.
+
+These records are the single description of a spec: the YAML reader (`reader.py`), the JSON Schema
+(`schema.py`), `--set path=value` and the documentation all derive from their fields. A field is
+made with `setting(...)`, which holds its sentence, its kind and its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from tgi_advisor.errors import Place
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+def setting(doc: str, kind: str, default: Any = None, *, required: bool = False, **more: Any) -> Any:
+    """A field of the spec: `doc` its sentence, `kind` how a value is written (see `reader.KINDS`)."""
+    meta = {"doc": doc, "kind": kind, "required": required, **more}
+    return field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Which weights, and how TGI is told to hold them."""
+
+    id: str = setting("Hub id such as meta-llama/Llama-3.1-8B-Instruct, or a local folder.", "text", "", required=True)
+    revision: str = setting("Branch, tag or commit on the Hub.", "text", "main")
+    dtype: str | None = setting(
+        "--dtype; left out, TGI picks the model class's default (float16 for most).",
+        "choice", None, choices=("float16", "bfloat16"),
+    )  # fmt: skip
+    quantize: str | None = setting(
+        "--quantize; left out, TGI reads the checkpoint's own quantization_config.", "text", None, flag="quantize"
+    )
+    kv_cache_dtype: str | None = setting(
+        "--kv-cache-dtype; left out, the KV cache has the model's dtype.",
+        "choice", None, choices=("fp8_e4m3fn", "fp8_e5m2"),
+    )  # fmt: skip
+    trust_remote_code: bool = setting(
+        "--trust-remote-code for TGI. tgi-advisor itself never runs a repository's code.", "bool", False
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSpec:
+    """A GPU: a table name, alias or cloud instance type, `auto`, or stated by hand."""
+
+    name: str = setting(
+        "Table name, alias, cloud instance type, or `auto` for this machine.", "text", "", required=True
+    )
+    memory: int | None = setting("Total memory as nvidia-smi prints it, e.g. 23034MiB.", "size", None)
+    cuda_total: int | None = setting("Total memory as CUDA (mem_get_info) reports it; a little less.", "size", None)
+    compute_capability: float | None = setting("CUDA compute capability, e.g. 8.9.", "number", None)
+    fp16_tflops: float | None = setting("Dense fp16 tensor throughput in TFLOPS.", "number", None)
+    bandwidth: int | None = setting("Memory bandwidth per second, e.g. 300GB.", "size", None)
+    system: str | None = setting(
+        "Which TGI system it runs: cuda, rocm, xpu, cpu or gaudi.",
+        "choice", None, choices=("cuda", "rocm", "xpu", "cpu", "gaudi"),
+    )  # fmt: skip
+
+    @property
+    def stated(self) -> bool:
+        """True when the spec says more than a name."""
+        rest = (self.memory, self.cuda_total, self.compute_capability, self.fp16_tflops, self.bandwidth, self.system)
+        return any(value is not None for value in rest)
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareSpec:
+    """The machine the container will see."""
+
+    gpu: GpuSpec = setting("The GPU: a name, or a block that states its facts.", "gpu", GpuSpec(), required=True)
+    count: int | None = setting(
+        "GPUs the container sees. Default: 1, or what the cloud instance or this machine has.", "count", None, minimum=1
+    )
+    memory_fraction: float = setting(
+        "--cuda-memory-fraction, of the whole GPU.", "number", 1.0, minimum=0.01, maximum=1.0
+    )
+    in_use: int = setting("Memory other processes hold on each GPU.", "size", 0)
+    headroom: int | None = setting(
+        "Memory per GPU `advise` leaves unplanned. Default: from the estimate's own uncertainty.", "size", None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TgiSpec:
+    """Which TGI, and what else it is told."""
+
+    release: str | None = setting(
+        "TGI release such as 3.3.7. Default: the image's tag, else the newest known.", "text", None
+    )
+    image: str | None = setting(
+        "Container image; its tag tells the release and the variant (-rocm, -intel-cpu, -gaudi).", "text", None
+    )
+    num_shard: int | None = setting("--num-shard; auto picks among the legal counts.", "count_or_auto", None, minimum=1)
+    flags: Mapping[str, Any] = setting("Any other launcher flag, by its own name.", "flags", EMPTY)
+    env: Mapping[str, str] = setting("Environment of the container: TGI_WIGGLE_ROOM, ATTENTION, ...", "env", EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One limit to search: `auto`, a number (low and high equal), or a range."""
+
+    low: int | None = None
+    """Smallest value the search may return; None is no floor."""
+    high: int | None = None
+    """Largest value the search may return; None is no ceiling."""
+
+    @property
+    def fixed(self) -> int | None:
+        """The value when it is pinned to one number."""
+        return self.low if self.low is not None and self.low == self.high else None
+
+    def allows(self, value: int) -> bool:
+        """Whether `value` lies within the bounds."""
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+AUTO = Bound()
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSpec:
+    """The limits to find: each a number, `auto`, or {min: , max: }."""
+
+    max_input_tokens: Bound = setting("Longest prompt of one request.", "bound", AUTO)
+    max_total_tokens: Bound = setting("Prompt plus generated tokens of one request.", "bound", AUTO)
+    max_batch_prefill_tokens: Bound = setting("Prompt tokens of one prefill batch.", "bound", AUTO)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadSpec:
+    """What the server has to carry."""
+
+    max_new_tokens: int = setting(
+        "Output room kept between max_input_tokens and max_total_tokens.", "count", 1024, minimum=1
+    )
+    concurrency: int = setting(
+        "Requests of max_total_tokens that must be in the KV cache together.", "count", 1, minimum=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """How the container is started."""
+
+    name: str = setting("Name of the container, service and Deployment.", "text", "tgi")
+    port: int = setting("Port on the host.", "count", 8080, minimum=1, maximum=65535)
+    cache: str = setting("Host folder or volume for the weights.", "text", "./data")
+    shm_size: str = setting("Size of /dev/shm; several shards talk through it.", "text", "1g")
+    gpus: str | tuple[str, ...] = setting("`all`, or a list of device ids.", "gpus", "all")
+    token_env: str = setting(
+        "Environment variable of *your* shell that holds the Hub token; only its name is ever written.",
+        "text",
+        "HF_TOKEN",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A deployment spec. Everything but `model.id` and `hardware.gpu` has a default."""
+
+    model: ModelSpec = setting("Which weights.", "section", ModelSpec(), required=True)
+    hardware: HardwareSpec = setting("Which machine.", "section", HardwareSpec(), required=True)
+    tgi: TgiSpec = setting("Which TGI.", "section", TgiSpec())
+    limits: LimitsSpec = setting("Which limits to find.", "section", LimitsSpec())
+    workload: WorkloadSpec = setting("What it must carry.", "section", WorkloadSpec())
+    container: ContainerSpec = setting("How it is started.", "section", ContainerSpec())
+    source: str = field(default="", compare=False)
+    """Where the spec came from: a file name, `<stdin>` or `command line`."""
+    places: Mapping[str, Place] = field(default=EMPTY, compare=False, repr=False)
+    """Line and column of each field that was given, by its dotted path (`model.id`)."""
+
+    def place(self, path: str) -> Place | None:
+        """Where the field was written, or its nearest enclosing section."""
+        while path:
+            if path in self.places:
+                return self.places[path]
+            path = path.rpartition(".")[0]
+        return self.places.get("")
