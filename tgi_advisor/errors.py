@@ -87,7 +87,7 @@ class AdvisorError(Exception):
         return "\n".join(lines)
 
 
-class UsageProblem(AdvisorError):
+class UsageError(AdvisorError):
     """The command line asks for something that makes no sense."""
 
     exit_code = Exit.USAGE

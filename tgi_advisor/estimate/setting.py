@@ -55,7 +55,7 @@ class Setting:
     lora_adapters: tuple[str, ...]
     """Adapter ids given with --lora-adapters."""
     flags: Mapping[str, object]
-    """Launcher flags in force (without dashes, `max-batch-size`), command line over environment, typed by flags.yaml."""
+    """Launcher flags in force by name (`max-batch-size`), command line over environment, typed by flags.yaml."""
     env: Mapping[str, str]
     """Environment of the container as TGI sees it: the image's own under the spec's."""
 
