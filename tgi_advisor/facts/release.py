@@ -44,8 +44,9 @@ class TgiRelease:
     """Full-vocabulary logits of all prefill tokens: with a log-softmax copy, in place, or only on request."""
     limits_default: Literal["1024_2048", "context_4096", "warmup_2.4.1", "warmup_3.0.0", "warmup_3.0.1", "warmup_3.0.2"]
     """How max_total_tokens and max_input_tokens are filled in when left out (reference a.5)."""
-    prefill_default: Literal["4096", "max_input_or_4096", "compute"]
-    """How max_batch_prefill_tokens is filled in when left out (reference b.1)."""
+    prefill_default: Literal["4096", "max_input_plus_50", "context_4096", "compute"]
+    """How max_batch_prefill_tokens is filled in when left out: 4096; max_input + 50, or max_batch_size x max_input
+    when that is given (2.0.0-2.4.0); min(4096, context) (2.4.1); from the GPU's and the model's FLOPS (3.0.0 on)."""
     chunking: Literal["none", "off", "on"]
     """Prefill chunking: not in the code, off by default, on by default."""
     vlm_chunking: bool
