@@ -46,14 +46,14 @@ _MEANING = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where in a text something stands, counted from 1 as editors do."""
+    """Where in a text something stands, counted from 1 as editors do; line 0 when it is no text with lines."""
 
     file: str
     line: int
     column: int
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,14 @@
 """The deployment a person asks for, as frozen records.
 
 These records are the single description of a spec: the YAML reader (`reader.py`), the JSON Schema
-(`schema.py`), `--set path=value` and the documentation all derive from their fields. A field is
-made with `setting(...)`, which holds its sentence, its kind and its default.
+(`schema.py`), the writer (`writer.py`), `--set path=value` and the documentation all derive from
+their fields. A field is made with `setting(...)`, which holds its sentence, its kind and its default.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -16,9 +16,23 @@ from tgi_advisor.errors import Place
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
+ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+"""What an environment variable may be called."""
+
+QUANTIZE = (
+    "awq", "bitsandbytes", "bitsandbytes-fp4", "bitsandbytes-nf4", "compressed-tensors", "eetq", "exl2", "fp8", "gptq",
+    "marlin",
+)  # fmt: skip
+"""Every value --quantize has had (launcher/src/main.rs, 1.0.0 to 3.3.7); a release may know fewer."""
+
 
 def setting(doc: str, kind: str, default: Any = None, *, required: bool = False, **more: Any) -> Any:
-    """A field of the spec: `doc` its sentence, `kind` how a value is written (see `reader.KINDS`)."""
+    """A field of the spec: `doc` its sentence, `kind` how a value is written (see `reader.KINDS`).
+
+    `more` may hold `choices`, `minimum` and `maximum`, a `pattern` with `pattern_says` in words, an
+    `example` (required fields have one), and `flags`: launcher flags this field stands for, which
+    are therefore refused under `tgi.flags` and, as variables, under `tgi.env`.
+    """
     meta = {"doc": doc, "kind": kind, "required": required, **more}
     return field(default=default, metadata=meta)
 
@@ -27,22 +41,27 @@ def setting(doc: str, kind: str, default: Any = None, *, required: bool = False,
 class ModelSpec:
     """Which weights, and how TGI is told to hold them."""
 
-    id: str = setting("Hub id such as meta-llama/Llama-3.1-8B-Instruct, or a local folder.", "text", "", required=True)
-    revision: str = setting("Branch, tag or commit on the Hub.", "text", "main")
+    id: str = setting(
+        "Hub id such as meta-llama/Llama-3.1-8B-Instruct, or a local folder.",
+        "text", "", required=True, example="meta-llama/Llama-3.1-8B-Instruct", flags=("model-id",),
+    )  # fmt: skip
+    revision: str = setting("Branch, tag or commit on the Hub.", "text", "main", flags=("revision",))
     dtype: str | None = setting(
         "--dtype; left out, TGI picks the model class's default (float16 for most).",
-        "choice", None, choices=("float16", "bfloat16"),
+        "choice", None, choices=("float16", "bfloat16"), flags=("dtype",),
     )  # fmt: skip
     quantize: str | None = setting(
-        "--quantize; left out, TGI reads the checkpoint's own quantization_config.", "text", None, flag="quantize"
-    )
+        "--quantize; left out, TGI reads the checkpoint's own quantization_config.",
+        "choice", None, choices=QUANTIZE, flags=("quantize",),
+    )  # fmt: skip
     kv_cache_dtype: str | None = setting(
         "--kv-cache-dtype; left out, the KV cache has the model's dtype.",
-        "choice", None, choices=("fp8_e4m3fn", "fp8_e5m2"),
+        "choice", None, choices=("fp8_e4m3fn", "fp8_e5m2"), flags=("kv-cache-dtype",),
     )  # fmt: skip
     trust_remote_code: bool = setting(
-        "--trust-remote-code for TGI. tgi-advisor itself never runs a repository's code.", "bool", False
-    )
+        "--trust-remote-code for TGI. tgi-advisor itself never runs a repository's code.",
+        "bool", False, flags=("trust-remote-code",),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +69,16 @@ class GpuSpec:
     """A GPU: a table name, alias or cloud instance type, `auto`, or stated by hand."""
 
     name: str = setting(
-        "Table name, alias, cloud instance type, or `auto` for this machine.", "text", "", required=True
+        "Table name, alias, cloud instance type, or `auto` for this machine.",
+        "text", "", required=True, example="nvidia-l4",
+    )  # fmt: skip
+    memory: int | None = setting("Total memory as nvidia-smi prints it, e.g. 23034MiB.", "size", None, minimum=1)
+    cuda_total: int | None = setting(
+        "Total memory as CUDA (mem_get_info) reports it; a little less.", "size", None, minimum=1
     )
-    memory: int | None = setting("Total memory as nvidia-smi prints it, e.g. 23034MiB.", "size", None)
-    cuda_total: int | None = setting("Total memory as CUDA (mem_get_info) reports it; a little less.", "size", None)
-    compute_capability: float | None = setting("CUDA compute capability, e.g. 8.9.", "number", None)
-    fp16_tflops: float | None = setting("Dense fp16 tensor throughput in TFLOPS.", "number", None)
-    bandwidth: int | None = setting("Memory bandwidth per second, e.g. 300GB.", "size", None)
+    compute_capability: float | None = setting("CUDA compute capability, e.g. 8.9.", "number", None, minimum=1)
+    fp16_tflops: float | None = setting("Dense fp16 tensor throughput in TFLOPS.", "number", None, minimum=0.1)
+    bandwidth: int | None = setting("Memory bandwidth per second, e.g. 300GB.", "size", None, minimum=1)
     system: str | None = setting(
         "Which TGI system it runs: cuda, rocm, xpu, cpu or gaudi.",
         "choice", None, choices=("cuda", "rocm", "xpu", "cpu", "gaudi"),
@@ -73,13 +95,16 @@ class GpuSpec:
 class HardwareSpec:
     """The machine the container will see."""
 
-    gpu: GpuSpec = setting("The GPU: a name, or a block that states its facts.", "gpu", GpuSpec(), required=True)
+    gpu: GpuSpec = setting(
+        "The GPU: a name, or a block that states its facts.", "gpu", GpuSpec(), required=True, example="nvidia-l4"
+    )
     count: int | None = setting(
         "GPUs the container sees. Default: 1, or what the cloud instance or this machine has.", "count", None, minimum=1
     )
     memory_fraction: float = setting(
-        "--cuda-memory-fraction, of the whole GPU.", "number", 1.0, minimum=0.01, maximum=1.0
-    )
+        "--cuda-memory-fraction, of the whole GPU.",
+        "number", 1.0, minimum=0.01, maximum=1.0, flags=("cuda-memory-fraction",),
+    )  # fmt: skip
     in_use: int = setting("Memory other processes hold on each GPU.", "size", 0)
     headroom: int | None = setting(
         "Memory per GPU `advise` leaves unplanned. Default: from the estimate's own uncertainty.", "size", None
@@ -96,9 +121,15 @@ class TgiSpec:
     image: str | None = setting(
         "Container image; its tag tells the release and the variant (-rocm, -intel-cpu, -gaudi).", "text", None
     )
-    num_shard: int | None = setting("--num-shard; auto picks among the legal counts.", "count_or_auto", None, minimum=1)
+    num_shard: int | None = setting(
+        "--num-shard; auto picks among the legal counts.",
+        "count_or_auto", None, minimum=1, flags=("num-shard", "sharded"),
+    )  # fmt: skip
     flags: Mapping[str, Any] = setting("Any other launcher flag, by its own name.", "flags", EMPTY)
-    env: Mapping[str, str] = setting("Environment of the container: TGI_WIGGLE_ROOM, ATTENTION, ...", "env", EMPTY)
+    env: Mapping[str, str] = setting(
+        "Environment of the container (TGI_WIGGLE_ROOM, ATTENTION, ...); values are kept exactly as written.",
+        "env", EMPTY,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +158,15 @@ AUTO = Bound()
 class LimitsSpec:
     """The limits to find: each a number, `auto`, or {min: , max: }."""
 
-    max_input_tokens: Bound = setting("Longest prompt of one request.", "bound", AUTO)
-    max_total_tokens: Bound = setting("Prompt plus generated tokens of one request.", "bound", AUTO)
-    max_batch_prefill_tokens: Bound = setting("Prompt tokens of one prefill batch.", "bound", AUTO)
+    max_input_tokens: Bound = setting(
+        "Longest prompt of one request.", "bound", AUTO, flags=("max-input-tokens", "max-input-length")
+    )
+    max_total_tokens: Bound = setting(
+        "Prompt plus generated tokens of one request.", "bound", AUTO, flags=("max-total-tokens",)
+    )
+    max_batch_prefill_tokens: Bound = setting(
+        "Prompt tokens of one prefill batch.", "bound", AUTO, flags=("max-batch-prefill-tokens",)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +185,22 @@ class WorkloadSpec:
 class ContainerSpec:
     """How the container is started."""
 
-    name: str = setting("Name of the container, service and Deployment.", "text", "tgi")
-    port: int = setting("Port on the host.", "count", 8080, minimum=1, maximum=65535)
-    cache: str = setting("Host folder or volume for the weights.", "text", "./data")
-    shm_size: str = setting("Size of /dev/shm; several shards talk through it.", "text", "1g")
+    name: str = setting(
+        "Name of the container, service and Deployment.",
+        "text", "tgi", pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$",
+        pattern_says="at most 63 lower-case letters, digits and dashes, beginning with a letter (Kubernetes asks for it)",
+    )  # fmt: skip
+    port: int = setting("Port on the host.", "count", 8080, minimum=1, maximum=65535, flags=("port",))
+    cache: str = setting("Host folder or volume for the weights.", "text", "./data", flags=("huggingface-hub-cache",))
+    shm_size: str = setting(
+        "Size of /dev/shm, such as 1g or 512MiB (g and GiB are 2^30 bytes); several shards talk through it.",
+        "shm_size", "1g",
+    )  # fmt: skip
     gpus: str | tuple[str, ...] = setting("`all`, or a list of device ids.", "gpus", "all")
     token_env: str = setting(
         "Environment variable of *your* shell that holds the Hub token; only its name is ever written.",
-        "text",
-        "HF_TOKEN",
-    )
+        "text", "HF_TOKEN", pattern=ENV_NAME, pattern_says="the name of an environment variable, such as HF_TOKEN",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +225,21 @@ class Spec:
                 return self.places[path]
             path = path.rpartition(".")[0]
         return self.places.get("")
+
+
+def settings(record: type[Any]) -> dict[str, Field[Any]]:
+    """The fields a person can write in this record, by name."""
+    return {f.name: f for f in fields(record) if f.metadata}
+
+
+def all_settings(record: type[Any] = Spec, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
+    """Every field of the spec with its dotted path (`hardware.gpu.name`), sections before what they hold."""
+    for name, setting_field in settings(record).items():
+        yield prefix + name, setting_field
+        if setting_field.metadata["kind"] in ("section", "gpu"):
+            yield from all_settings(type(setting_field.default), f"{prefix}{name}.")
+
+
+def flag_homes() -> dict[str, str]:
+    """Launcher flags that have a field of their own: `max-total-tokens` -> `limits.max_total_tokens`."""
+    return {flag: path for path, f in all_settings() for flag in f.metadata.get("flags", ())}
