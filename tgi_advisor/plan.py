@@ -82,6 +82,13 @@ class Mount:
     """Host path (contains a `/`) or volume name."""
     target: str
     """Path inside the container."""
+    read_only: bool = False
+    """Whether the container may only read it."""
+
+    @property
+    def is_path(self) -> bool:
+        """Whether the source is a host path and not the name of a volume."""
+        return "/" in self.source or self.source in (".", "..", "~")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,18 @@ class Container:
     """How long download, load and warm-up may take before a probe gives up."""
     weights_bytes: int = 0
     """Bytes of weights to download and keep, for disk sizes."""
+    host_memory_bytes: int = 0
+    """Host memory worth reserving for the server's processes; 0 when nothing is known."""
+    args_env: Mapping[str, str] = field(default_factory=dict)
+    """The same arguments as environment variables of the launcher, for a start without arguments."""
+    args_only: tuple[str, ...] = ()
+    """Arguments among `args` that no environment variable can express."""
+    device_env: Mapping[str, str] = field(default_factory=dict)
+    """Environment that picks devices by id where Docker has no flag for it; a Kubernetes device plugin picks itself."""
+    secret_required: tuple[str, ...] = ()
+    """Names in `secret_env` without which nothing should be started (an API key the spec refers to)."""
+    token_needed: bool = False
+    """Whether the model is gated, so that its download fails without a token."""
 
 
 @dataclass(frozen=True, slots=True)

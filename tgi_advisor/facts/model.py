@@ -62,6 +62,8 @@ class ModelFacts:
     """`safetensors`, or `bin` when TGI has to convert first."""
     provenance: str = ""
     """For a shipped snapshot: how far its figures can be trusted, and why."""
+    folder: str | None = None
+    """Absolute path of the local folder the facts were read from; None when they are the Hub's."""
 
     @property
     def model_type(self) -> str | None:
