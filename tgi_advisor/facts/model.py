@@ -19,7 +19,11 @@ class TensorGroup:
     """Tensors that differ only in their layer or expert number: one row for all of them."""
 
     name: str
-    """The tensors' name with every run of digits between dots written `*`: `model.layers.*.mlp.up_proj.weight`."""
+    """The tensors' name with every run of digits between dots written `*`: `model.layers.*.mlp.up_proj.weight`.
+
+    A layer past num_hidden_layers, which TGI never loads (DeepSeek-V3's prediction layer), keeps its
+    number: `model.layers.61.mlp.experts.*.up_proj.weight`.
+    """
     dtype: str
     """safetensors dtype, a key of `DTYPE_BITS`."""
     shape: tuple[int, ...]
@@ -35,7 +39,7 @@ class TensorGroup:
     @property
     def bytes(self) -> int:
         """Bytes of the whole group as stored."""
-        return self.count * (self.elements * DTYPE_BITS[self.dtype] + 7) // 8
+        return self.count * ((self.elements * DTYPE_BITS[self.dtype] + 7) // 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class ModelFacts:
     config: Mapping[str, Any]
     """config.json as it is written (what the Rust launcher reads)."""
     defaults: Mapping[str, Any]
-    """Fields config.json leaves to its transformers class, with the class's defaults; same nesting."""
+    """Fields config.json leaves to its class, with the class's defaults and other names; same nesting."""
     tensors: tuple[TensorGroup, ...]
     """Every tensor of the checkpoint TGI would read, grouped."""
     model_max_length: int | None = None
@@ -86,9 +90,8 @@ class ModelFacts:
 
         https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/flash_causal_lm.py#L1268-L1271
         """
-        merged = {**self.defaults, **self.config}
         inner = self.config.get("text_config")
         if isinstance(inner, Mapping):
             base = self.defaults.get("text_config")
-            return {**(base if isinstance(base, Mapping) else {}), **inner}
-        return merged
+            return {**inner, **(base if isinstance(base, Mapping) else {})}
+        return {**self.config, **self.defaults}

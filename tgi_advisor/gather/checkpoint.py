@@ -1,0 +1,287 @@
+"""What the files of a checkpoint say: tensor headers, config.json, and which files TGI would read.
+
+Pure parsing: bytes and names in, records out. Reading them from a folder, the Hub or a cache is done
+by the neighbours of this file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from tgi_advisor.errors import FactsError
+from tgi_advisor.facts.model import DTYPE_BITS, TensorGroup
+
+Header = Mapping[str, Mapping[str, Any]]
+"""The tensors of one file: name -> {"dtype": ..., "shape": ...}; other keys are not looked at."""
+
+MAX_HEADER = 100_000_000
+"""Longest header the safetensors library accepts, in bytes (safetensors/src/tensor.rs, MAX_HEADER_SIZE)."""
+MAX_JSON = 32 << 20
+"""Longest config.json or weight index read, in bytes; the largest known index has 9 MB."""
+MAX_ELEMENTS = 1 << 48
+"""More elements in one tensor than any checkpoint holds: a larger shape is a lie."""
+
+DAMAGED = "The file is damaged: fetch it again, or tell its publisher."
+
+_NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
+
+
+class WeightFiles(NamedTuple):
+    """The files of a repository or folder that hold the weights."""
+
+    format: Literal["safetensors", "bin"]
+    """`safetensors`, or `bin` when TGI has to convert pickled weights first."""
+    files: tuple[str, ...]
+    """Names of the files whose tensors TGI loads, sorted."""
+    unused: tuple[str, ...]
+    """Names of weight files TGI downloads and opens, but asks for none of their tensors."""
+
+
+class Index(NamedTuple):
+    """model.safetensors.index.json. TGI does not read it; it tells which shards belong together."""
+
+    total_size: int | None
+    """Bytes of all tensors as the index states them, where it does."""
+    files: tuple[str, ...]
+    """Names of the shards, sorted."""
+
+
+def which_files(names: Iterable[str], where: str) -> WeightFiles:
+    """The weight files TGI reads among the names of a repository's or folder's files.
+
+    `server/text_generation_server/utils/hub.py@v3.3.7:35-64`: every *.safetensors at the top level, less
+    those with `arguments`, `args` or `training` in the name; without any, the *.bin (cli.py@v3.3.7:286-335).
+    The index is not consulted. `consolidated*.safetensors` (Mistral's own format) and `adapter_model.*`
+    are among them, but hold names that no model class asks for. FactsError when nothing is left.
+    """
+    listing = list(names)
+    extension: Literal["safetensors", "bin"]
+    for extension in ("safetensors", "bin"):
+        found = sorted(name for name in listing if _is_weights(name, extension))
+        unused = tuple(name for name in found if name.startswith(("consolidated", "adapter_model.")))
+        files = tuple(name for name in found if name not in unused)
+        if files:
+            return WeightFiles(extension, files, unused)
+    raise _no_weights(listing, where)
+
+
+def _is_weights(name: str, extension: str) -> bool:
+    return name.endswith("." + extension) and not any(part in name for part in ("/", "arguments", "args", "training"))
+
+
+def _no_weights(names: Sequence[str], where: str) -> FactsError:
+    def some(*endings: str) -> bool:
+        return any(name.endswith(endings) for name in names)
+
+    if some("adapter_config.json") or any("adapter_model." in name for name in names):
+        return FactsError(
+            f"{where} holds an adapter, not a model.",
+            "Give its base model as model.id and the adapter as the flag lora-adapters.",
+        )
+    if any(name.startswith("consolidated") or name.endswith(".pth") for name in names):
+        return FactsError(
+            f"{where} holds weights only in the publisher's own format (consolidated.*).",
+            "TGI reads the Hugging Face format; look for a repository whose name ends in -hf, or convert the weights.",
+        )
+    if some(".gguf"):
+        return FactsError(
+            f"{where} holds only GGUF files.",
+            "TGI's CUDA, ROCm and Intel servers cannot read GGUF; give the repository it was made from.",
+        )
+    return FactsError(f"{where} holds no weight files.", "TGI needs *.safetensors (or *.bin) beside config.json.")
+
+
+def group_tensors(headers: Iterable[Header], layers: int | None = None) -> tuple[TensorGroup, ...]:
+    """All tensors of a checkpoint, those alike but for layer and expert numbers in one group, in file order.
+
+    `headers` has one entry for each weight file. With `layers` (num_hidden_layers) a tensor of
+    `model.layers.N` with N >= layers keeps that number: TGI never loads it (DeepSeek-V3's prediction
+    layer, `model.layers.61.`). FactsError for an unknown dtype, an impossible shape, or a name that is
+    in two files, which TGI refuses as well (server/text_generation_server/utils/weights.py@v3.3.7:150-158).
+    """
+    seen: set[str] = set()
+    alike: dict[tuple[str, str, str, tuple[int, ...]], int] = {}
+    for header in headers:
+        if not seen.isdisjoint(header):
+            raise FactsError(
+                f"The tensor {min(seen.intersection(header))} is in two weight files.",
+                "TGI stops with 'Key ... was found in multiple files': remove the file that does not belong.",
+            )
+        seen.update(header)
+        for name, entry in header.items():
+            # DeepSeek-V3 has 91,991 names: taking the layer number out first leaves 2,000 for the pattern.
+            kept, rest, parts = "", name, name.split(".", 3)
+            if len(parts) == 4 and parts[2].isdecimal():
+                if layers is not None and parts[:2] == ["model", "layers"] and int(parts[2]) >= layers:
+                    kept, rest = f"model.layers.{parts[2]}.", parts[3]
+                else:
+                    rest = f"{parts[0]}.{parts[1]}.*.{parts[3]}"
+            key = (kept, rest, entry["dtype"], tuple(entry["shape"]))
+            alike[key] = alike.get(key, 0) + 1
+    groups: dict[tuple[str, str, tuple[int, ...]], int] = {}
+    for (kept, rest, dtype, shape), count in alike.items():
+        tensor_bytes(dtype, shape, rest)
+        group = (kept + _NUMBER.sub("*", rest), dtype, shape)
+        groups[group] = groups.get(group, 0) + count
+    return tuple(TensorGroup(name, dtype, shape, count) for (name, dtype, shape), count in groups.items())
+
+
+def tensor_bytes(dtype: object, shape: Sequence[object], where: str) -> int:
+    """Bytes of one tensor; FactsError when dtype or shape cannot be."""
+    bits = DTYPE_BITS.get(dtype) if isinstance(dtype, str) else None
+    if bits is None:
+        raise FactsError(f"{where}: unknown tensor dtype {_short(dtype)}.", f"Known are {', '.join(DTYPE_BITS)}.")
+    elements = 1
+    for size in shape:
+        if type(size) is not int or size < 0 or size > MAX_ELEMENTS or (elements := elements * size) > MAX_ELEMENTS:
+            raise FactsError(f"{where}: impossible tensor shape {_short(shape)}.", DAMAGED)
+    return (elements * bits + 7) // 8
+
+
+def header_length(data: bytes, where: str, file_size: int | None = None) -> int:
+    """Length in bytes of a safetensors header, from the file's first 8 bytes (little endian).
+
+    FactsError when the file is too short, is not safetensors at all, or states a length that cannot be:
+    above `MAX_HEADER`, or past the end of a file of `file_size` bytes.
+    """
+    if len(data) < 8:
+        raise FactsError(f"{where} is {len(data)} bytes long, too short for safetensors.", DAMAGED)
+    _refuse_other_kinds(data, where)
+    length = int.from_bytes(data[:8], "little")
+    if length > MAX_HEADER or (file_size is not None and length > file_size - 8):
+        held = f", the file has {file_size:,}" if file_size is not None else ""
+        raise FactsError(f"{where} states a tensor header of {length:,} bytes{held}.", DAMAGED)
+    return length
+
+
+def parse_header(data: bytes, where: str, file_size: int | None = None) -> dict[str, dict[str, Any]]:
+    """The tensors of a safetensors file from its first bytes: name -> {dtype, shape, data_offsets}.
+
+    `data` holds at least the 8-byte length and the header; `where` names the file in messages; with
+    `file_size` the data the header promises must be there to the last byte, so an unfinished download is
+    noticed. FactsError when anything is not as the format says (https://github.com/huggingface/safetensors,
+    "Format"): the library would refuse the file as well.
+    """
+    length = header_length(data, where, file_size)
+    text = data[8 : 8 + length]
+    if len(text) < length:
+        raise FactsError(f"{where}: the tensor header is cut off ({len(text):,} of {length:,} bytes).", DAMAGED)
+    try:
+        header = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise FactsError(f"{where}: the tensor header is not valid JSON ({_short(error)}).", DAMAGED) from None
+    if not isinstance(header, dict):
+        raise FactsError(f"{where}: the tensor header is not a JSON object.", DAMAGED)
+    header.pop("__metadata__", None)
+    total = end = 0
+    sizes: dict[tuple[object, ...], int] = {}
+    for name, entry in header.items():
+        try:
+            dtype, shape, (start, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            kind = (dtype, *shape)
+            size = sizes.get(kind)
+        except (TypeError, KeyError, ValueError):
+            raise FactsError(f"{where}: the entry of tensor {_short(name)} is malformed.", DAMAGED) from None
+        if size is None:
+            size = sizes[kind] = tensor_bytes(dtype, shape, f"{where}: {_short(name)}")
+        if type(start) is not int or type(stop) is not int or stop - start != size or start < 0:
+            raise FactsError(
+                f"{where}: tensor {_short(name)} stands at {_short([start, stop])}, "
+                f"but its dtype and shape need {size:,} bytes.",
+                DAMAGED,
+            )
+        total += size
+        end = max(end, stop)
+    if total != end:
+        raise FactsError(f"{where}: its tensors overlap or leave holes ({total:,} of {end:,} bytes).", DAMAGED)
+    if file_size is not None and file_size != 8 + length + end:
+        raise FactsError(
+            f"{where} has {file_size:,} bytes, its header describes {8 + length + end:,}.",
+            "The download is incomplete: fetch the file again.",
+        )
+    return header
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{_short(next(name for name in names if names.count(name) > 1))} is there twice")
+    return made
+
+
+def read_json(data: bytes | str, where: str) -> dict[str, Any]:
+    """A JSON file that must hold one object: config.json, tokenizer_config.json and their like."""
+    if len(data) > MAX_JSON:
+        raise FactsError(f"{where} is {len(data):,} bytes long; more than {MAX_JSON:,} are not read.", DAMAGED)
+    if isinstance(data, bytes):
+        _refuse_other_kinds(data, where)
+    try:
+        value = json.loads(data.decode("utf-8") if isinstance(data, bytes) else data)
+    except (ValueError, RecursionError) as error:
+        raise FactsError(
+            f"{where} is not valid JSON: {_short(error)}.", "Fetch the file again or correct it."
+        ) from None
+    if not isinstance(value, dict):
+        raise FactsError(f"{where} must hold a JSON object, it holds {_short(value)}.")
+    return value
+
+
+def read_config(data: bytes | str, where: str) -> dict[str, Any]:
+    """config.json as it is written; `where` names it in messages. FactsError when it is no JSON object."""
+    return read_json(data, where)
+
+
+def read_index(data: bytes | str, where: str) -> Index:
+    """model.safetensors.index.json: the stated total and the names of the shards."""
+    index = read_json(data, where)
+    weight_map, metadata = index.get("weight_map"), index.get("metadata")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise FactsError(f"{where} has no weight_map of tensor names to file names.", DAMAGED)
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    stated = isinstance(total, (int, float)) and 0 <= total < 1e18
+    return Index(int(total) if total is not None and stated else None, tuple(sorted(set(weight_map.values()))))
+
+
+def model_max_length(tokenizer_config: Mapping[str, Any]) -> int | None:
+    """tokenizer_config.json's model_max_length in tokens; None when it is absent or transformers' "no limit" (1e30)."""
+    value = tokenizer_config.get("model_max_length")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
+        return None
+    return int(value)
+
+
+def quantization(config: Mapping[str, Any]) -> str | None:
+    """The checkpoint's quantization method as config.json names it (`awq`, `gptq`, `fp8`, ...), None without one.
+
+    quantization_config, else compression_config: server/text_generation_server/models/__init__.py@v3.3.7:444-448.
+    What TGI makes of the name depends on the release and is decided elsewhere.
+    """
+    block = config.get("quantization_config")
+    if block is None:
+        block = config.get("compression_config")
+    method = block.get("quant_method") if isinstance(block, Mapping) else None
+    return method if isinstance(method, str) else None
+
+
+def _refuse_other_kinds(data: bytes, where: str) -> None:
+    """FactsError when the bytes are something people often have in place of the file."""
+    if data.startswith(b"version "):
+        raise FactsError(f"{where} is a Git LFS pointer, not the file itself.", "Fetch it with: git lfs pull")
+    if data[:5].lower() in (b"<!doc", b"<html"):
+        raise FactsError(
+            f"{where} is an HTML page.", "A proxy or login page answered in place of the file: fetch it again."
+        )
+    if data.startswith(b"PK\x03\x04"):
+        raise FactsError(
+            f"{where} is a pickled PyTorch or ZIP file under another name.", "Fetch the original file again."
+        )
+
+
+def _short(value: object) -> str:
+    """`value` for a message, cut where it is long."""
+    text = str(value) if isinstance(value, Exception) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
