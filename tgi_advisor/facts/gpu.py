@@ -1,11 +1,25 @@
-"""What is true of a GPU, and the table that says so."""
+"""What is true of a GPU, and the tables that say so: `gpus.yaml` and `instances.yaml`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Protocol, cast
+
+from tgi_advisor import units
+from tgi_advisor.errors import FactsError, did_you_mean, listed
+from tgi_advisor.facts import tables
 
 System = Literal["cuda", "rocm", "xpu", "cpu", "gaudi"]
+
+REQUIRED = {
+    "name", "vendor", "generation", "system", "memory_mib", "cuda_total", "compute_capability", "fp16_tflops",
+    "bandwidth_gb_s", "aliases", "source",
+}  # fmt: skip
+ALLOWED = REQUIRED | {"smi_names", "groups", "note"}
+"""Keys of a row of gpus.yaml; the head of that file says what each means."""
+
+BY_HAND = "a GPU can be stated by hand: gpu: {name: my-card, memory: 24564MiB, compute_capability: 8.9}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +41,7 @@ class GpuFacts:
     bandwidth: int | None
     """Memory bandwidth in bytes per second."""
     launcher_name: str
-    """What TGI's launcher makes of `nvidia-smi --query-gpu=gpu_name`: lower case, dashes for spaces."""
+    """What TGI's launcher makes of `nvidia-smi --query-gpu=gpu_name`; empty where there is no nvidia-smi."""
     source: str
     """Where the row's figures come from."""
     generation: str = ""
@@ -37,3 +51,253 @@ class GpuFacts:
     def at_least(self) -> tuple[int, int]:
         """Compute capability for comparisons; (0, 0) when there is none."""
         return self.compute_capability or (0, 0)
+
+
+class GpuRow(NamedTuple):
+    """One row of the table with everything the `gpus` command shows."""
+
+    name: str
+    """Table name."""
+    facts: GpuFacts | None
+    """Its facts; None where the table has no memory (a CPU), which the spec must state."""
+    vendor: str
+    """NVIDIA, AMD or Intel."""
+    smi_names: tuple[str, ...]
+    """Names the vendor's tool prints."""
+    aliases: tuple[str, ...]
+    """Short names of this row."""
+    groups: tuple[str, ...]
+    """Names it shares with other rows."""
+    instances: tuple[tuple[str, int], ...]
+    """Cloud instance types that carry it, with the number of GPUs."""
+    note: str
+    """What surprises people; may be empty."""
+    sources: tuple[str, ...]
+    """Where the figures come from."""
+
+
+class Stated(Protocol):
+    """A GPU as a spec states it (`spec.records.GpuSpec`): a name, and any figures that override the table's."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def memory(self) -> int | None: ...  # noqa: D102
+    @property
+    def cuda_total(self) -> int | None: ...  # noqa: D102
+    @property
+    def compute_capability(self) -> float | None: ...  # noqa: D102
+    @property
+    def fp16_tflops(self) -> float | None: ...  # noqa: D102
+    @property
+    def bandwidth(self) -> int | None: ...  # noqa: D102
+    @property
+    def system(self) -> str | None: ...  # noqa: D102
+
+
+def find(name: str) -> GpuFacts:
+    """The GPU of this table name, alias or nvidia-smi name; FactsError when it is unknown or names several."""
+    rows = _candidates(name)
+    if not rows:
+        raise _unknown(name)
+    if rows[0]["memory_mib"] is None:
+        raise FactsError(
+            f"how much memory {rows[0]['name']} has does not follow from its name",
+            f"state it: gpu: {{name: {rows[0]['name']}, memory: 64GiB}}",
+        )
+    return _with_others(_facts(rows[0]), name, rows)
+
+
+def instance(name: str) -> tuple[GpuFacts, int] | None:
+    """GPU and number of GPUs of a cloud instance type (`g6.xlarge`, `ml.g5.2xlarge`); None when it is none we know."""
+    wanted = _instance_key(name)
+    for cloud, gpu, source, kind, count in _instances():
+        if _instance_key(kind) == wanted:
+            facts = find(gpu)
+            return replace(facts, source=f"{cloud} {kind} ({source}); {facts.source}"), count
+    return None
+
+
+def stated(spec: Stated) -> GpuFacts:
+    """The GPU of a spec's block: the table's row with the stated figures over it, or figures alone.
+
+    FactsError when the name is unknown and memory, or what tells the CUDA generation, is missing.
+    """
+    capability = None
+    if spec.compute_capability is not None:
+        capability = divmod(round(spec.compute_capability * 10), 10)
+    rows = _candidates(spec.name, spec.memory)
+    if rows and rows[0]["memory_mib"] is None and spec.memory is None:
+        base = find(spec.name)  # raises: says what is missing
+    elif rows:
+        base = _with_others(_facts(rows[0], spec.memory), spec.name, rows)
+    else:
+        system = spec.system or ("cuda" if capability else None)
+        missing = [] if spec.memory else ["memory (as nvidia-smi prints it, e.g. 24564MiB)"]
+        if system is None or (system == "cuda" and not capability):
+            missing.append("compute_capability (e.g. 8.9), or system for a GPU that is not NVIDIA's")
+        if missing:
+            near = did_you_mean(spec.name, _names())
+            raise FactsError(
+                f"GPU {spec.name!r} is not in the table, so the spec must state its {' and its '.join(missing)}",
+                f"{near}; {BY_HAND}" if near else BY_HAND,
+            )
+        base = GpuFacts(
+            name=spec.name, system=cast(System, system), memory_bytes=spec.memory or 0, cuda_total_bytes=None,
+            compute_capability=None, fp16_tflops=None, bandwidth=None,
+            launcher_name=_launcher_name(spec.name) if system == "cuda" else "", source="",
+        )  # fmt: skip
+    overrides: dict[str, Any] = {
+        "memory_bytes": spec.memory,
+        "cuda_total_bytes": spec.cuda_total,
+        "compute_capability": capability,
+        "fp16_tflops": spec.fp16_tflops,
+        "bandwidth": spec.bandwidth,
+        "system": spec.system,
+    }
+    given = {field: value for field, value in overrides.items() if value is not None}
+    facts = replace(base, **given, source="the spec" + (f"; the rest: {base.source}" if base.source else ""))
+    if facts.cuda_total_bytes and facts.cuda_total_bytes > facts.memory_bytes:
+        raise FactsError(
+            f"GPU {spec.name!r}: CUDA cannot report more memory ({units.human(facts.cuda_total_bytes)}) "
+            f"than nvidia-smi ({units.human(facts.memory_bytes)})",
+            "leave cuda_total out, or correct memory",
+        )
+    return facts
+
+
+def measured(
+    name: str, system: System, memory_bytes: int, capability: tuple[int, int] | None, source: str
+) -> GpuFacts | None:
+    """The row this printed name belongs to, with the memory that was measured; the bare measurement for an unknown one.
+
+    None when a CUDA GPU is neither in the table nor says its compute capability.
+    """
+    launcher = _launcher_name(name) if system == "cuda" else ""
+    rows = _candidates(name, memory_bytes)
+    if rows:
+        base = _with_others(_facts(rows[0], memory_bytes), name, rows)
+        source = f"{source} on this machine; the rest: {base.source}"
+        capability = capability or base.compute_capability
+        return replace(base, compute_capability=capability, launcher_name=launcher, source=source)
+    if system == "cuda" and capability is None:
+        return None
+    source = f"{source} on this machine; not in the table, so throughput and bandwidth are unknown"
+    return GpuFacts(name, system, memory_bytes, None, capability, None, None, launcher, source)
+
+
+def all_gpus() -> tuple[GpuRow, ...]:
+    """Every row of the table, in its order, with all its names and the instances that carry it."""
+    carried: dict[str, list[tuple[str, int]]] = {}
+    for _, gpu, _, kind, count in _instances():
+        carried.setdefault(gpu, []).append((kind, count))
+    return tuple(
+        GpuRow(
+            name=row["name"],
+            facts=None if row["memory_mib"] is None else _facts(row),
+            vendor=row["vendor"],
+            smi_names=tuple(row.get("smi_names", ())),
+            aliases=tuple(row["aliases"]),
+            groups=tuple(row.get("groups", ())),
+            instances=tuple(carried.get(row["name"], ())),
+            note=row.get("note", ""),
+            sources=tuple(row["source"]),
+        )
+        for row in tables.load("gpus")
+    )
+
+
+def _facts(row: Mapping[str, Any], memory: int | None = None) -> GpuFacts:
+    """A table row as facts; with another `memory` in bytes the table's CUDA total no longer applies."""
+    tables.strict(row, ALLOWED, REQUIRED, f"gpus.yaml, {row.get('name')}")
+    major, _, minor = (row["compute_capability"] or "").partition(".")
+    own = (row["memory_mib"] or 0) * units.MiB
+    total = row["cuda_total"] if memory in (None, own) else None
+    return GpuFacts(
+        name=row["name"],
+        system=row["system"],
+        memory_bytes=memory or own,
+        cuda_total_bytes=units.parse_size(total) if total else None,
+        compute_capability=(int(major), int(minor)) if major else None,
+        fp16_tflops=row["fp16_tflops"],
+        bandwidth=None if row["bandwidth_gb_s"] is None else row["bandwidth_gb_s"] * units.GB,
+        launcher_name=_launcher_name(row["smi_names"][0]) if row["system"] == "cuda" else "",
+        source="table gpus.yaml: " + "; ".join(row["source"]),
+        generation=row["generation"],
+    )
+
+
+def _launcher_name(smi_name: str) -> str:
+    """`launcher/src/main.rs@v3.3.7:1825`: the printed name with dashes for spaces, in lower case."""
+    return smi_name.replace(" ", "-").lower()
+
+
+_VENDOR_WORDS = ("nvidia", "amd", "intel", "geforce", "tesla", "instinct")
+
+
+def _plain(name: str) -> str:
+    """A name without case, punctuation and leading vendor words: `NVIDIA GeForce RTX 4090` -> `rtx4090`."""
+    plain = "".join(filter(str.isalnum, name.lower()))
+    for word in _VENDOR_WORDS:
+        plain = plain.removeprefix(word)
+    return plain
+
+
+def _matches(name: str) -> list[Mapping[str, Any]]:
+    """The one row that has this name to itself, else all rows that share it."""
+    wanted = _plain(name)
+    shared = []
+    for row in tables.load("gpus"):
+        if any(_plain(own) == wanted for own in (row["name"], *row["aliases"], *row.get("smi_names", ()))):
+            return [row]
+        if any(_plain(group) == wanted for group in row.get("groups", ())):
+            shared.append(row)
+    return shared
+
+
+def _candidates(name: str, memory: int | None = None) -> list[Mapping[str, Any]]:
+    """The rows a name means, all with the same memory; `memory` in bytes picks among cards of different size."""
+    rows = _matches(name)
+    if len({row["memory_mib"] for row in rows}) == 1:
+        return rows
+    of_size = [row for row in rows if memory == row["memory_mib"] * units.MiB]
+    if rows and not of_size:
+        sizes = [f"{row['name']} ({row['memory_mib']} MiB)" for row in rows]
+        raise FactsError(
+            f"GPU {name!r} names several cards with different memory: {', '.join(sizes)}",
+            f"say which: {listed([row['name'] for row in rows])}",
+        )
+    return of_size
+
+
+def _with_others(facts: GpuFacts, name: str, rows: list[Mapping[str, Any]]) -> GpuFacts:
+    """The first row's facts, saying so when the name means further cards with the same memory."""
+    others = [row["name"] for row in rows[1:]]
+    if not others:
+        return facts
+    return replace(facts, source=f"{facts.source} ({name!r} also names {listed(others, 'and')}, with the same memory)")
+
+
+def _instance_key(name: str) -> str:
+    return name.strip().lower().removeprefix("ml.").removeprefix("standard_")
+
+
+def _instances() -> Iterator[tuple[str, str, str, str, int]]:
+    """Cloud, table name of the GPU, source, instance type, GPUs; for every type in instances.yaml."""
+    for group in tables.load("instances"):
+        for kind, count in group["types"].items():
+            yield group["cloud"], group["gpu"], group["source"], kind, count
+
+
+def _names() -> list[str]:
+    """Everything `find` and `instance` understand, for suggestions."""
+    rows = tables.load("gpus")
+    names = [row["name"] for row in rows]
+    names += [name for row in rows for name in (*row["aliases"], *row.get("smi_names", ()))]
+    return names + [kind for *_, kind, _ in _instances()]
+
+
+def _unknown(name: str) -> FactsError:
+    near = did_you_mean(name, _names())
+    hints = [near, "`tgi-advisor gpus` lists what is known", BY_HAND]
+    return FactsError(f"GPU {name!r} is not known", "; ".join(hint for hint in hints if hint))

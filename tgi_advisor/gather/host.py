@@ -1,0 +1,283 @@
+"""The GPUs of this machine, asked of the vendors' own tools.
+
+In this order, until one answers: `nvidia-smi`, NVML through `pynvml` where it is installed,
+`rocm-smi`, `amd-smi`. What is measured here wins over the table: totals differ between drivers.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tgi_advisor.errors import FactsError, Problem
+from tgi_advisor.facts.gpu import GpuFacts, System, measured
+from tgi_advisor.units import MiB
+
+TIMEOUT_S = 30.0
+"""Seconds one tool may take; nvidia-smi on an idle 8-GPU machine without persistence mode takes several."""
+
+NAME_ONE = "name the GPU instead of `auto`, e.g. gpu: nvidia-l4 (`tgi-advisor gpus` lists them)"
+
+
+@dataclass(frozen=True, slots=True)
+class HostGpu:
+    """One GPU of this machine as a tool printed it."""
+
+    index: int
+    """The tool's number for it."""
+    name: str
+    """Product name as printed."""
+    memory_bytes: int | None
+    """Total memory; None where the tool prints none (memory shared with the CPU)."""
+    used_bytes: int | None
+    """Memory in use now, by anyone; None where the tool does not say."""
+    compute_capability: tuple[int, int] | None
+    """CUDA compute capability; None outside NVIDIA and for drivers too old to print it."""
+    system: System
+    """Which TGI system would run on it."""
+    mig: bool
+    """Whether the GPU is cut into MIG slices."""
+    source: str
+    """The tool that was asked."""
+
+
+class _NoAnswer(Exception):
+    """A tool is not there, or said nothing usable; the text says which."""
+
+
+def detect() -> tuple[HostGpu, ...]:
+    """Every GPU of this machine; FactsError with what each tool said when none is found."""
+    problems = []
+    for tool, ask in _TOOLS:
+        try:
+            gpus = ask()
+        except _NoAnswer as error:
+            problems.append(Problem(f"{tool}: {error}"))
+        else:
+            if gpus:
+                return tuple(gpus)
+            problems.append(Problem(f"{tool}: lists no GPU"))
+    raise FactsError("found no GPU on this machine", NAME_ONE, problems)
+
+
+def this_machine() -> tuple[GpuFacts, int]:
+    """What the GPUs of this machine are, with their measured memory, and how many there are.
+
+    FactsError when there is none, when they differ, when MIG cuts one up, or when too little is printed.
+    """
+    gpus = detect()
+    first = gpus[0]
+    kinds = {(gpu.name, gpu.memory_bytes, gpu.mig) for gpu in gpus}
+    if len(kinds) > 1:
+        printed = [Problem(f"GPU {gpu.index}: {gpu.name}, {_mib(gpu.memory_bytes)}{_mig(gpu)}") for gpu in gpus]
+        raise FactsError(
+            "the GPUs of this machine differ, and TGI's shards need equal ones",
+            f"{NAME_ONE}, and pass only the ones you mean with container.gpus",
+            printed,
+        )
+    if first.mig:
+        raise FactsError(
+            f"the {first.name} of this machine is cut into MIG slices, and {first.source} prints only the whole GPU",
+            "state the slice by hand: gpu: {name: "
+            + first.name
+            + ", memory: 9728MiB} with the slice's memory from `nvidia-smi mig -lgi`",
+        )
+    if first.memory_bytes is None:
+        raise FactsError(
+            f"{first.source} does not print how much memory the {first.name} of this machine has",
+            f"state it by hand: gpu: {{name: {first.name}, memory: 64GiB, compute_capability: 8.9}}",
+        )
+    facts = measured(first.name, first.system, first.memory_bytes, first.compute_capability, first.source)
+    if facts is None:
+        raise FactsError(
+            f"{first.name} is not in the table and {first.source} does not print its compute capability",
+            f"state it by hand: gpu: {{name: {first.name}, memory: {first.memory_bytes // MiB}MiB, "
+            "compute_capability: 8.9}",
+        )
+    return facts, len(gpus)
+
+
+def _nvidia_smi() -> list[HostGpu]:
+    """Ask nvidia-smi; drivers before 510 do not know `compute_cap`, so it is asked again without."""
+    fields = ["index", "name", "memory.total", "memory.used", "mig.mode.current", "compute_cap"]
+    try:
+        text = _query_nvidia(fields)
+    except _NoAnswer as error:
+        if "not a valid field" not in str(error):
+            raise
+        text = _query_nvidia(fields[:-1])
+    return [_nvidia_row(line) for line in text.splitlines() if line.strip()]
+
+
+def _query_nvidia(fields: list[str]) -> str:
+    return _output("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
+
+
+def _nvidia_row(line: str) -> HostGpu:
+    cells = [cell.strip() for cell in line.split(",")]
+    if len(cells) not in (5, 6) or not cells[0].isdigit() or not cells[1]:
+        raise _NoAnswer(f"answers something else than a table of GPUs: {line.strip()[:80]!r}")
+    return HostGpu(
+        index=int(cells[0]),
+        name=cells[1],
+        memory_bytes=_times_mib(cells[2]),
+        used_bytes=_times_mib(cells[3]),
+        compute_capability=_capability(cells[5]) if len(cells) == 6 else None,
+        system="cuda",
+        mig=cells[4] == "Enabled",
+        source="nvidia-smi",
+    )
+
+
+def _nvml() -> list[HostGpu]:
+    """Ask NVML itself, for containers that have the driver's library but not its tool."""
+    import importlib
+
+    try:
+        nvml: Any = importlib.import_module("pynvml")
+    except ImportError:
+        raise _NoAnswer("pynvml is not installed") from None
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        raise _NoAnswer(str(error)) from None
+    try:
+        return [_nvml_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+    except nvml.NVMLError as error:
+        raise _NoAnswer(str(error)) from None
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _nvml_gpu(nvml: Any, index: int) -> HostGpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    name = nvml.nvmlDeviceGetName(handle)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    try:
+        mig = nvml.nvmlDeviceGetMigMode(handle)[0] == 1
+    except nvml.NVMLError:
+        mig = False  # "not supported": the GPU cannot be cut
+    return HostGpu(
+        index=index,
+        name=name.decode() if isinstance(name, bytes) else name,
+        memory_bytes=memory.total,
+        used_bytes=memory.used,
+        compute_capability=tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle)),
+        system="cuda",
+        mig=mig,
+        source="NVML",
+    )
+
+
+def _rocm_smi() -> list[HostGpu]:
+    answer = _json(_output("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--json"))
+    gpus = []
+    for card, value in sorted(answer.items()) if isinstance(answer, dict) else ():
+        number = card.removeprefix("card")
+        if not number.isdigit() or not isinstance(value, dict):
+            continue
+        cells = {str(key).lower(): str(cell) for key, cell in value.items()}
+        name = cells.get("card series") or cells.get("product name")
+        if name is None:
+            raise _NoAnswer(f"prints no `Card Series` for {card}")
+        gpus.append(
+            HostGpu(
+                index=int(number),
+                name=name,
+                memory_bytes=_whole(cells.get("vram total memory (b)", "")),
+                used_bytes=_whole(cells.get("vram total used memory (b)", "")),
+                compute_capability=None,
+                system="rocm",
+                mig=False,
+                source="rocm-smi",
+            )
+        )
+    return sorted(gpus, key=lambda gpu: gpu.index)
+
+
+def _amd_smi() -> list[HostGpu]:
+    answer = _json(_output("amd-smi", "static", "--asic", "--vram", "--json"))
+    rows = answer.get("gpu_data", []) if isinstance(answer, dict) else answer
+    try:
+        return [
+            HostGpu(
+                index=int(row["gpu"]),
+                name=str(row["asic"]["market_name"]),
+                memory_bytes=_times_mib(str(row["vram"]["size"]["value"])),  # its "MB" are MiB
+                used_bytes=None,
+                compute_capability=None,
+                system="rocm",
+                mig=False,
+                source="amd-smi",
+            )
+            for row in rows
+        ]
+    except (KeyError, TypeError, ValueError):
+        raise _NoAnswer("answers JSON without name and memory of the GPUs") from None
+
+
+_TOOLS: tuple[tuple[str, Callable[[], list[HostGpu]]], ...] = (
+    ("nvidia-smi", _nvidia_smi),
+    ("NVML", _nvml),
+    ("rocm-smi", _rocm_smi),
+    ("amd-smi", _amd_smi),
+)
+
+
+def _output(tool: str, *args: str) -> str:
+    """What a tool prints; _NoAnswer when it is missing, fails, hangs or prints nothing."""
+    try:
+        done = subprocess.run(
+            [tool, *args],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise _NoAnswer("not found on PATH") from None
+    except subprocess.TimeoutExpired:
+        raise _NoAnswer(f"gave no answer within {TIMEOUT_S:g} seconds") from None
+    except OSError as error:
+        raise _NoAnswer(f"cannot be run: {error.strerror}") from None
+    if done.returncode:
+        said = " ".join((done.stdout + done.stderr).split())
+        raise _NoAnswer(f"failed with exit code {done.returncode}: {said[:200] or 'no message'}")
+    return done.stdout
+
+
+def _json(text: str) -> Any:
+    """The JSON in a tool's answer, which may follow lines of warnings."""
+    starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
+    try:
+        return json.loads(text[min(starts) :]) if starts else {}
+    except ValueError:
+        raise _NoAnswer(f"answers no JSON: {text.strip()[:80]!r}") from None
+
+
+def _whole(text: str) -> int | None:
+    """A positive whole number, or None for `[N/A]` and the like."""
+    return int(text) if text.isdecimal() and int(text) > 0 else None
+
+
+def _times_mib(text: str) -> int | None:
+    """MiB as bytes; 0 is an answer here (nothing in use)."""
+    return int(text) * MiB if text.isdecimal() else None
+
+
+def _capability(text: str) -> tuple[int, int] | None:
+    major, _, minor = text.partition(".")
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
+
+
+def _mib(memory: int | None) -> str:
+    return "memory not printed" if memory is None else f"{memory // MiB} MiB"
+
+
+def _mig(gpu: HostGpu) -> str:
+    return ", MIG on" if gpu.mig else ""
