@@ -49,8 +49,11 @@ class Place:
     """Where in a text something stands, counted from 1 as editors do; line 0 when it is no text with lines."""
 
     file: str
+    """Name of the file as given, `<stdin>` or `command line`."""
     line: int
+    """Line, the first is 1."""
     column: int
+    """Column, the first is 1."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
@@ -61,8 +64,11 @@ class Problem:
     """One thing that is wrong, with its place where it has one."""
 
     message: str
+    """What is wrong."""
     hint: str | None = None
+    """What to do about it."""
     place: Place | None = None
+    """Where it stands."""
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.message}" if self.place else self.message

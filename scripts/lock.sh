@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Writes requirements.lock (what a user runs) and requirements-dev.lock (what the checks run on top) from
+# pyproject.toml: every Python from 3.10 on, every platform, with hashes, and no index in them.
+# Needs uv. Versions already locked stay; `scripts/lock.sh --upgrade` takes the newest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+lock() {
+    uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+        --no-header --no-emit-index-url --no-emit-find-links "$@"
+}
+lock "$@" pyproject.toml --output-file requirements.lock
+lock "$@" pyproject.toml --group dev --constraints requirements.lock --output-file requirements-dev.lock
