@@ -1,0 +1,64 @@
+"""The cache that huggingface_hub and TGI themselves download into.
+
+Its layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from tgi_advisor.errors import FactsError
+from tgi_advisor.facts.layouts import derive_from_index
+from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.gather import checkpoint
+from tgi_advisor.gather.class_defaults import fill_defaults
+from tgi_advisor.gather.hub.names import COMMIT
+from tgi_advisor.gather.hub.settings import hub_cache
+
+
+def read(model_id: str, revision: str) -> ModelFacts | None:
+    """The facts of a model that was downloaded before; None when it was not.
+
+    A download without its weight files will do when its index proves the family's layout. FactsError when
+    there are files but they cannot be used.
+    """
+    found = _snapshot(model_id, revision)
+    if found is None:
+        return None
+    source = f"Hugging Face cache: {found}"
+    facts = _without_weights(model_id, found)
+    if facts is None:
+        from tgi_advisor.gather import folder
+
+        facts = folder.read(str(found))
+    return replace(facts, id=model_id, commit=found.name, source=source)
+
+
+def _snapshot(model_id: str, revision: str) -> Path | None:
+    """The folder of a revision's files, if it holds a config.json."""
+    repo = hub_cache() / f"models--{model_id.replace('/', '--')}"
+    commit = revision
+    if not COMMIT.fullmatch(revision):
+        try:
+            commit = (repo / "refs" / revision).read_text("utf-8").strip()
+        except (OSError, ValueError):
+            return None
+    found = repo / "snapshots" / commit
+    return found if COMMIT.fullmatch(commit) and (found / "config.json").is_file() else None
+
+
+def _without_weights(model_id: str, found: Path) -> ModelFacts | None:
+    """Facts from config.json and the index alone, for a download that has no weight file."""
+    index = found / "model.safetensors.index.json"
+    if any(found.glob("*.safetensors")) or not index.is_file():
+        return None
+    config = checkpoint.read_config((found / "config.json").read_bytes(), str(found / "config.json"))
+    defaults = fill_defaults(config)
+    tensors = derive_from_index({**config, **defaults}, checkpoint.read_json(index.read_bytes(), str(index)))
+    if tensors is None:
+        raise FactsError(
+            f"{found} has no weight files, and its index alone does not tell the tensors' shapes.",
+            "Go online once, so that the tensor headers can be read.",
+        )
+    return ModelFacts(model_id, found.name, "", config, defaults, tensors)

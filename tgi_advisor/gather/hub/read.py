@@ -1,0 +1,247 @@
+"""A model's facts from the Hub, in as few round trips as the Hub allows.
+
+The repository's entry, config.json and tokenizer_config.json are asked for at once. The entry counts the
+elements of each dtype; where the family's layout adds up to exactly these counts, that was all. Otherwise
+one call returns the tensor headers of all shards, and where it is missing (mirrors, other branches, files
+with names of their own) the beginnings of the files are read in parallel.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from tgi_advisor.errors import FactsError
+from tgi_advisor.facts import layouts
+from tgi_advisor.facts.model import DTYPE_BITS, ModelFacts, TensorGroup
+from tgi_advisor.gather import checkpoint
+from tgi_advisor.gather.class_defaults import fill_defaults
+from tgi_advisor.gather.hub import settings
+from tgi_advisor.gather.hub.http import Answer, Client, UnreachableError, parallel
+from tgi_advisor.gather.hub.names import COMMIT
+from tgi_advisor.gather.hub.refused import refused
+
+INDEX = "model.safetensors.index.json"
+GUESS = 100_000
+"""Bytes asked for first of each weight file: most headers end within them."""
+WORKERS = 16
+MOMENT = 0.7
+"""Seconds before progress is worth a line."""
+MAX_HEADERS = 128 << 20
+"""Most bytes accepted for all headers in one answer; DeepSeek-V3's are 12.5 MB."""
+
+_STANDARD = re.compile(r"model(-[0-9]{5}-of-[0-9]{5})?\.safetensors")
+_SHARD = re.compile(r"(.*)-([0-9]+)-of-([0-9]+)\.(?:safetensors|bin)")
+
+Progress = Callable[[str], None]
+
+
+def read(model_id: str, revision: str = "main", progress: Progress | None = None) -> ModelFacts:
+    """The facts of a model on the Hub at a branch, tag or commit.
+
+    `progress` is called with a line of text now and then once it takes longer than a moment.
+    `UnreachableError` when the Hub gave no usable answer, another FactsError for everything it can refuse.
+    """
+    token, token_from = settings.token()
+    client = Client(settings.endpoint(), token, settings.timeout())
+    try:
+        return _Reading(client, model_id, revision, token_from, progress).facts()
+    finally:
+        client.close()
+
+
+class _Reading:
+    """One model being read: what all its requests share."""
+
+    def __init__(self, client: Client, repo: str, revision: str, token_from: str, progress: Progress | None) -> None:
+        self.client = client
+        self.repo = repo
+        self.revision = revision
+        self.token_from = token_from
+        self.progress = progress
+        self.started = time.monotonic()
+
+    def facts(self) -> ModelFacts:
+        repo, at = self.repo, quote(self.revision, safe="")
+        entry_path = f"/api/models/{repo}/revision/{at}?expand=sha&expand=gated&expand=safetensors&expand=siblings"
+        files = ("config.json", "tokenizer_config.json")
+        entry, config_file, tokenizer_file = self._all(
+            lambda path: self.client.get(path, checkpoint.MAX_JSON),
+            [entry_path, *(self._path(name, at) for name in files)],
+            f"asking {settings.public(self.client.endpoint)} about {repo}",
+        )
+        info = self._info(entry)
+        commit = info.get("sha") or config_file.headers.get("x-repo-commit")
+        if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
+            commit = None
+        pinned = commit or at
+        weights = checkpoint.which_files(_names(info), repo)
+        _require_all_shards(weights.files, repo)
+        if commit and config_file.headers.get("x-repo-commit", commit) != commit:  # pushed to in this very moment
+            config_file = self.client.get(self._path("config.json", commit), checkpoint.MAX_JSON)
+        config = checkpoint.read_config(self._body(config_file, "config.json"), f"config.json of {repo}")
+        defaults = fill_defaults(config)
+        full = {**config, **defaults}
+        if weights.format == "bin":
+            tensors, how = self._of_pickles(weights.files, full, pinned)
+        elif proved := _proved(weights.files, full, info):
+            tensors, how = proved, "tensors proved by the Hub's element counts"
+        else:
+            tensors, how = self._of_headers(weights.files, full, pinned, info), "tensors from the files' headers"
+        where = f"{settings.public(self.client.endpoint)}/{repo}"
+        return ModelFacts(
+            id=self.repo,
+            commit=commit,
+            source=f"Hub: {where} at commit {commit or self.revision}, {how}",
+            config=config,
+            defaults=defaults,
+            tensors=tensors,
+            model_max_length=self._model_max_length(tokenizer_file),
+            gated=bool(info.get("gated")),
+            weights_format=weights.format,
+        )
+
+    def _path(self, name: str, at: str) -> str:
+        return f"/{self.repo}/resolve/{at}/{quote(name)}"
+
+    def _all(self, work: Callable[[Any], Any], items: Iterable[Any], what: str) -> list[Any]:
+        todo = list(items)
+
+        def tick(done: int) -> None:
+            if self.progress and time.monotonic() - self.started > MOMENT:
+                self.progress(self.client.status or (f"{what}: {done} of {len(todo)}" if len(todo) > 3 else what))
+
+        return parallel(work, todo, WORKERS, tick)
+
+    def _body(self, answer: Answer, what: str) -> bytes:
+        if answer.status not in (200, 206):
+            raise refused(answer, self.repo, self.revision, what, self.token_from)
+        return answer.body
+
+    def _info(self, answer: Answer) -> dict[str, Any]:
+        body = self._body(answer, "")
+        try:
+            info = json.loads(body)
+        except (ValueError, RecursionError):
+            info = None
+        if not isinstance(info, dict):
+            kind = answer.headers.get("content-type", "").partition(";")[0][:40] or "something"
+            raise UnreachableError(
+                f"{answer.url} answers with {kind} that is no entry of a model.",
+                "Check HF_ENDPOINT; a proxy or login page may have answered instead of the Hub.",
+            )
+        return info
+
+    def _model_max_length(self, answer: Answer) -> int | None:
+        if answer.status == 404:
+            return None
+        where = f"tokenizer_config.json of {self.repo}"
+        return checkpoint.model_max_length(checkpoint.read_json(self._body(answer, "tokenizer_config.json"), where))
+
+    def _of_headers(
+        self, files: tuple[str, ...], config: Mapping[str, Any], at: str, info: Mapping[str, Any]
+    ) -> tuple[TensorGroup, ...]:
+        """Tensors as the headers have them: all in one call where that is sure to be this commit, else file by file."""
+        layers = config.get("num_hidden_layers")
+        layers = layers if isinstance(layers, int) else None
+        totals = _totals(info)
+        if len(files) > 1 and self.revision == "main" and totals and INDEX in _names(info):
+            headers = self._in_one_call(files)
+            if headers is not None:
+                tensors = checkpoint.group_tensors(headers, layers)
+                if layouts.count(tensors) == totals or checkpoint.quantization(config):
+                    return tensors
+        headers = self._all(lambda name: self._header(name, at), files, f"tensor headers of {self.repo}")
+        return checkpoint.group_tensors(headers, layers)
+
+    def _in_one_call(self, files: tuple[str, ...]) -> list[checkpoint.Header] | None:
+        """All headers by the call huggingface_hub 2.4 has for `main`; None where the server does not offer it."""
+        path = f"/api/models/{self.repo}/safetensors-metadata/{INDEX}"
+        try:
+            (answer,) = self._all(
+                lambda path: self.client.get(path, MAX_HEADERS), [path], f"tensor headers of {self.repo}"
+            )
+            headers = json.loads(answer.body)["headers"] if answer.status == 200 else {}
+            if sorted(headers) != list(files):
+                return None
+            for name in files:
+                headers[name].pop("__metadata__", None)
+                for entry in headers[name].values():
+                    entry["dtype"], tuple(entry["shape"])
+        except (UnreachableError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+            return None
+        return [headers[name] for name in files]
+
+    def _header(self, name: str, at: str) -> checkpoint.Header:
+        where = f"{self.repo}/{name}"
+        path = self._path(name, at)
+        answer = self.client.get(path, span=(0, GUESS - 1))
+        data = b"" if answer.status == 416 else self._body(answer, name)
+        size = _file_size(answer)
+        end = 8 + checkpoint.header_length(data, where, size)
+        if len(data) < end and len(data) == GUESS:
+            data += self._body(self.client.get(path, span=(GUESS, end - 1)), name)
+        return checkpoint.parse_header(data, where, size)
+
+    def _of_pickles(
+        self, files: tuple[str, ...], config: Mapping[str, Any], at: str
+    ) -> tuple[tuple[TensorGroup, ...], str]:
+        """Tensors of a repository with only *.bin: the family's layout, if the index agrees in names and bytes."""
+        answer = self.client.get(self._path("pytorch_model.bin.index.json", at), checkpoint.MAX_JSON)
+        if answer.status == 200:
+            index = checkpoint.read_json(answer.body, f"pytorch_model.bin.index.json of {self.repo}")
+            if tensors := layouts.derive_from_index(config, index):
+                return tensors, "tensors proved by the index of its .bin files"
+        raise FactsError(
+            f"{self.repo} has only pickled weights ({files[0]}), whose tensors cannot be read without fetching them.",
+            "Look for a copy in safetensors, often the revision refs/pr/1, or give a folder with the converted model.",
+        )
+
+
+def _names(info: Mapping[str, Any]) -> list[str]:
+    """Names of the repository's files."""
+    siblings = info.get("siblings")
+    names = [s.get("rfilename") for s in siblings if isinstance(s, dict)] if isinstance(siblings, list) else []
+    return [name for name in names if isinstance(name, str)]
+
+
+def _totals(info: Mapping[str, Any]) -> dict[str, int]:
+    """Elements by dtype as the Hub counts them; it unpacks the integers of AWQ and GPTQ files."""
+    found = info.get("safetensors")
+    totals = found.get("parameters") if isinstance(found, dict) else None
+    if not isinstance(totals, dict) or not all(isinstance(count, int) for count in totals.values()):
+        return {}
+    return totals if DTYPE_BITS.keys() >= totals.keys() else {}
+
+
+def _proved(
+    files: tuple[str, ...], config: Mapping[str, Any], info: Mapping[str, Any]
+) -> tuple[TensorGroup, ...] | None:
+    """The family's layout where the Hub's counts prove it; the Hub counts files with the usual names only."""
+    totals = _totals(info)
+    usual = all(_STANDARD.fullmatch(name) for name in files) and (len(files) == 1 or "model.safetensors" not in files)
+    return layouts.derive(config, totals) if totals and usual else None
+
+
+def _require_all_shards(files: tuple[str, ...], repo: str) -> None:
+    for name in files:
+        if match := _SHARD.fullmatch(name):
+            stem, _, total = match.groups()
+            there = sum(1 for other in files if (m := _SHARD.fullmatch(other)) and (m[1], m[3]) == (stem, total))
+            if there != int(total):
+                raise FactsError(
+                    f"{repo} lists {there} of the {int(total)} shards {stem}-*-of-{total}.",
+                    "The upload may be unfinished: try again later, or give another revision.",
+                )
+
+
+def _file_size(answer: Answer) -> int | None:
+    """Size of a file of which a part was asked for."""
+    of = answer.headers.get("content-range", "").rpartition("/")[2]
+    if answer.status == 200:
+        of = answer.headers.get("content-length", "")
+    return int(of) if of.isdecimal() else None

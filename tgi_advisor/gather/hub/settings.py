@@ -1,0 +1,96 @@
+"""Where the Hub is, who asks, and where answers are kept: the environment variables of huggingface_hub.
+
+The names and their order are those of https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables;
+they are read here because importing huggingface_hub costs more than all our requests together.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tgi_advisor.errors import FactsError
+
+PUBLIC_HUB = "https://huggingface.co"
+
+
+def endpoint() -> str:
+    """URL of the Hub or its mirror (HF_ENDPOINT), without a trailing slash; it may hold credentials."""
+    url = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or PUBLIC_HUB
+    if not url.startswith(("http://", "https://")):
+        raise FactsError(
+            "HF_ENDPOINT is not a URL that starts with http:// or https://",
+            f"write it as {PUBLIC_HUB}, or unset it to ask the public Hub",
+        )
+    return url
+
+
+def public(url: str) -> str:
+    """The URL as it may be shown: without user, password, query and fragment."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0].partition('#')[0]}"
+
+
+def token() -> tuple[str | None, str]:
+    """The access token and where it came from; the place may be shown, the token never."""
+    if _yes("HF_HUB_DISABLE_IMPLICIT_TOKEN"):
+        return None, ""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if value := os.environ.get(name, "").strip():
+            return _checked(value, f"the environment variable {name}"), f"the environment variable {name}"
+    path = Path(_path("HF_TOKEN_PATH") or home() / "token")
+    try:
+        value = path.read_bytes().decode("utf-8", "replace").strip()
+    except OSError:
+        return None, ""
+    return (_checked(value, f"the file {path}"), f"the file {path}") if value else (None, "")
+
+
+def _checked(value: str, where: str) -> str:
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise FactsError(
+            f"the Hub token in {where} holds characters that no token has",
+            "copy it again from https://huggingface.co/settings/tokens; it starts with hf_",
+        )
+    return value
+
+
+def home() -> Path:
+    """HF_HOME: the folder Hugging Face's libraries keep token and cache in."""
+    return Path(_path("HF_HOME") or _user_cache() / "huggingface")
+
+
+def hub_cache() -> Path:
+    """HF_HUB_CACHE: the folder with `models--org--name` folders."""
+    return Path(_path("HF_HUB_CACHE") or _path("HUGGINGFACE_HUB_CACHE") or home() / "hub")
+
+
+def own_cache() -> Path:
+    """TGI_ADVISOR_CACHE: the folder our own answers are kept in."""
+    return Path(_path("TGI_ADVISOR_CACHE") or _user_cache() / "tgi-advisor")
+
+
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids the network."""
+    return _yes("HF_HUB_OFFLINE") or _yes("TRANSFORMERS_OFFLINE")
+
+
+def timeout() -> float:
+    """Seconds to wait for the Hub to say anything (HF_HUB_DOWNLOAD_TIMEOUT)."""
+    text = os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT", "").strip() or "10"
+    if not text.isdecimal() or int(text) == 0:
+        raise FactsError(f"HF_HUB_DOWNLOAD_TIMEOUT={text!r} is not a number of seconds", "write a whole number: 10")
+    return float(text)
+
+
+def _yes(name: str) -> bool:
+    return os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _path(name: str) -> str:
+    return os.path.expandvars(os.path.expanduser(os.environ.get(name, "")))  # noqa: PTH111 (as huggingface_hub does)
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()

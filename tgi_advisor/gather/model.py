@@ -1,0 +1,146 @@
+"""Where a model's facts come from: a folder, what ships with the package, what was kept, or the Hub.
+
+online   folder, shipped snapshot (main), our cache, Hub; when the Hub is out of reach: what was kept
+         longer than a day, the Hugging Face cache
+offline  folder, our cache, Hugging Face cache, shipped snapshot
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+from tgi_advisor.errors import FactsError, Problem, did_you_mean
+from tgi_advisor.facts.model import ModelFacts
+
+Source = Literal["auto", "hub", "cache", "snapshot", "folder"]
+
+
+def load(
+    model_id: str,
+    revision: str = "main",
+    *,
+    source: Source = "auto",
+    offline: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> ModelFacts:
+    """The facts of a model at a revision; `source` names the only place to look, `auto` looks in all.
+
+    `offline` (or HF_HUB_OFFLINE) forbids the network. `progress` is given a line of text now and then when it
+    takes longer than a moment. FactsError when the facts are nowhere: it says everything that was tried.
+    """
+    if source == "folder" or (source == "auto" and _is_path(model_id)):
+        from tgi_advisor.gather import folder
+
+        return folder.read(model_id)
+    from tgi_advisor.gather.hub import settings
+    from tgi_advisor.gather.hub.names import check_id, check_revision
+
+    check_id(model_id)
+    check_revision(revision)
+    offline = offline or settings.offline()
+    if source == "hub":
+        if offline:
+            raise FactsError("Asking the Hub is forbidden (--offline or HF_HUB_OFFLINE).", "Leave the switch out.")
+        return _from_hub(model_id, revision, progress)
+    tried: list[Problem] = []
+    if source == "snapshot":
+        places = [_shipped]
+    elif source == "cache":
+        places = [_kept, _downloaded]
+    elif offline:
+        places = [_kept, _downloaded, _shipped]
+    else:
+        return _online(model_id, revision, progress)
+    for place in places:
+        if facts := place(model_id, revision, tried):
+            return facts
+    raise FactsError(
+        f"There are no facts about {model_id} at {revision} on this machine.",
+        _suggestion(model_id)
+        or ("Run it once without --offline and HF_HUB_OFFLINE." if offline else "Leave the source open."),
+        tried,
+    )
+
+
+def _online(model_id: str, revision: str, progress: Callable[[str], None] | None) -> ModelFacts:
+    from tgi_advisor.gather import cache
+
+    tried: list[Problem] = []
+    if facts := _shipped(model_id, revision, tried):
+        return facts
+    kept = cache.load(model_id, revision)
+    if kept and kept.fresh:
+        return kept.facts
+    from tgi_advisor.gather.hub.http import UnreachableError
+
+    try:
+        return _from_hub(model_id, revision, progress)
+    except UnreachableError as error:
+        note = f" (the Hub was out of reach: {error.message})"
+        if kept:
+            return replace(kept.facts, source=kept.facts.source + note)
+        if facts := _downloaded(model_id, revision, tried):
+            return replace(facts, source=facts.source + note)
+        tried.insert(1, Problem("our own cache: no answer of the Hub is kept"))
+        raise FactsError(error.message, error.hint, tried) from None
+
+
+def _from_hub(model_id: str, revision: str, progress: Callable[[str], None] | None) -> ModelFacts:
+    from tgi_advisor.gather import cache
+    from tgi_advisor.gather.hub.read import read
+    from tgi_advisor.gather.hub.refused import UnknownModelError
+
+    try:
+        facts = read(model_id, revision, progress)
+    except UnknownModelError as error:
+        raise FactsError(error.message, _suggestion(model_id) or error.hint) from None
+    cache.store(facts, revision)
+    return facts
+
+
+def _shipped(model_id: str, revision: str, tried: list[Problem]) -> ModelFacts | None:
+    """The snapshot inside the package, if it is of the revision asked for; `main` is the one it was taken of."""
+    from tgi_advisor.gather import snapshot
+
+    facts = snapshot.find(model_id)
+    if facts and revision in ("main", facts.commit):
+        return facts
+    reason = f"is of commit {facts.commit}" if facts else "has no such model"
+    tried.append(Problem(f"snapshot in the package: {reason}"))
+    return None
+
+
+def _kept(model_id: str, revision: str, tried: list[Problem]) -> ModelFacts | None:
+    from tgi_advisor.gather import cache
+
+    if kept := cache.load(model_id, revision):
+        return kept.facts
+    tried.append(Problem("our own cache: no answer of the Hub is kept"))
+    return None
+
+
+def _downloaded(model_id: str, revision: str, tried: list[Problem]) -> ModelFacts | None:
+    from tgi_advisor.gather.hub import local, settings
+
+    try:
+        if facts := local.read(model_id, revision):
+            return facts
+        tried.append(Problem(f"Hugging Face cache {settings.hub_cache()}: not downloaded"))
+    except FactsError as error:
+        tried.append(Problem(f"Hugging Face cache: {error.message}", error.hint))
+    return None
+
+
+def _is_path(model_id: str) -> bool:
+    """A folder, or something that can only have been meant as one."""
+    return model_id.startswith(("/", "./", "../", "~")) or os.path.isdir(model_id)  # noqa: PTH112 (cheaper, and deaf to NUL)
+
+
+def _suggestion(model_id: str) -> str | None:
+    from tgi_advisor.gather import snapshot
+
+    meant = did_you_mean(model_id, snapshot.names())
+    return f"Among the shipped models: {meant}" if meant else None
