@@ -22,14 +22,15 @@ from typing import Any
 from tgi_advisor.facts import tables
 
 LAUNCHER = "launcher/src/main.rs"
-READ = ("env", "short", "type", "many", "delimiter", "optional", "default", "values", "since", "until", "changes", "source")
-WRITTEN = ("help", "same_as", "effective", "notes")
+WRITTEN = ("help", "same_as", "secret", "effective", "notes")
+READ = ("env", "short", "type", "many", "delimiter", "optional", "default", "values")
+SPAN = ("since", "until", "changes", "source")
 HEAD = """\
 # Every flag of text-generation-launcher, 1.0.0 to the newest release.
 #
 # Read from `struct Args` by scripts/refresh_flags.py: env, short, type, many, delimiter, optional,
 # default, values, since, until, changes, source (path@tag:line of the newest release that has the flag).
-# Written by hand and kept by the script: help, same_as, effective, notes.
+# Written by hand and kept by the script: help, same_as, secret, effective, notes.
 #
 # A row holds what was true in its first release (`since`; 1.0.0 means "1.0.0 or earlier"); `changes`
 # says from which release on a key has another value. `default` is the literal default of the command
@@ -54,7 +55,7 @@ def main() -> int:
 
 def facts(checkout: Path) -> dict[str, dict[str, Any]]:
     """What the launcher's source says of every flag over all releases."""
-    by_release = {tag.removeprefix("v"): arguments(git(checkout, "show", f"{tag}:{LAUNCHER}"), tag) for tag in tags(checkout)}
+    by_release = {tag[1:]: arguments(git(checkout, "show", f"{tag}:{LAUNCHER}"), tag) for tag in tags(checkout)}
     releases = list(by_release)
     rows: dict[str, dict[str, Any]] = {}
     for name in {name for flags in by_release.values() for name in flags}:
@@ -122,7 +123,8 @@ def arguments(source: str, tag: str) -> dict[str, dict[str, Any]]:
 
 def declared(attribute: str, field: str, rust: str, source: str) -> dict[str, Any]:
     """One flag as its clap attribute and its Rust type declare it."""
-    words = re.findall(r'(\w+)(?:\s*=\s*(?:"([^"]*)"|\'([^\']*)\'))?', attribute.removeprefix("#[clap(").removesuffix(")]"))
+    inside = attribute.removeprefix("#[clap(").removesuffix(")]")
+    words = re.findall(r"""(\w+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'))?""", inside)
     given = {word: text or char for word, text, char in words}
     inner = re.sub(r"^(?:Option<)?(?:Vec<)?([\w]+)>*$", r"\1", rust)
     flag: dict[str, Any] = {"env": field.upper() if "env" in given else None}
@@ -145,7 +147,7 @@ def declared(attribute: str, field: str, rust: str, source: str) -> dict[str, An
 
 def variants(source: str, enum: str) -> list[str]:
     """The spellings a clap ValueEnum accepts, in the order of its declaration; empty when `enum` is none."""
-    match = re.search(rf"^(?:pub )?enum {enum} \{{(.*?)^\}}", source, re.M | re.S)
+    match = re.search(rf"^(?:pub )?enum {enum} \{{(.*?)^\}}", source, re.MULTILINE | re.DOTALL)
     body = re.sub(r"//.*", "", match[1]) if match else ""
     return [
         name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", variant).lower()
@@ -156,10 +158,8 @@ def variants(source: str, enum: str) -> list[str]:
 def block(name: str, row: dict[str, Any]) -> str:
     """One flag as a block of YAML (every JSON scalar and flow list is YAML)."""
     lines = [f"{name}:"]
-    for key in (*WRITTEN, *READ):
-        value = row.get(key)
-        if key not in row:
-            continue
+    for key in (key for key in (*WRITTEN, *READ, *SPAN) if key in row):
+        value: Any = row[key]
         if key in ("changes", "effective"):
             lines += [f"  {key}:", *(f'    "{release}": {flow(text)}' for release, text in value.items())]
         elif key == "notes":

@@ -1,9 +1,18 @@
-"""What one TGI release does at launch and warm-up, and the table that says so."""
+"""What one TGI release does at launch and warm-up, and the tables that say so."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+from tgi_advisor.errors import FactsError, SpecError, listed
+from tgi_advisor.facts import tables
+
+REPOSITORY = "https://github.com/huggingface/text-generation-inference"
+Version = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +23,7 @@ class TgiRelease:
     field here.
     """
 
-    version: tuple[int, int, int]
+    version: Version
     """(3, 3, 7)."""
     date: str
     """Date of the tag's commit."""
@@ -79,3 +88,248 @@ class TgiRelease:
     def name(self) -> str:
         """`3.3.7`."""
         return str(self)
+
+
+class ImageTag(NamedTuple):
+    """What an image reference says about the TGI inside."""
+
+    release: TgiRelease
+    """The release."""
+    variant: str
+    """Empty for CUDA, else `rocm`, `intel-cpu`, `intel-xpu` or `gaudi`."""
+    certain: bool
+    """Whether the reference names one release for good; `latest`, a digest or no tag do not."""
+    note: str
+    """When it is not certain: what was assumed, and why."""
+
+
+def find(text: str) -> TgiRelease:
+    """The release `3.3.7`, `v3.3.7`, `3.3` (its last patch) or `latest` (the newest known); FactsError otherwise."""
+    if text == "latest":
+        return latest()
+    numbers = re.fullmatch(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", text, re.ASCII)
+    if numbers is None:
+        raise FactsError(
+            f"{text!r} is no TGI release",
+            f"write a version such as {_names()[-1]}; `tgi-advisor releases` lists those that are known",
+        )
+    wanted = [int(number) for number in numbers.groups() if number is not None]
+    matching = [name for name in _names() if list(version(name))[: len(wanted)] == wanted]
+    if not matching:
+        raise FactsError(f"TGI {text.removeprefix('v')} is not known", _nearest(wanted))
+    return _release(matching[-1])
+
+
+def latest() -> TgiRelease:
+    """The newest release that is known."""
+    return _release(_names()[-1])
+
+
+def all_releases() -> tuple[TgiRelease, ...]:
+    """Every release that is known, oldest first."""
+    return tuple(_release(name) for name in _names())
+
+
+def sources(release: TgiRelease) -> Mapping[str, str]:
+    """Where each field was read: field -> `path@tag:line` in TGI's repository."""
+    return _merged(release.name)[1]
+
+
+def version(name: str) -> Version:
+    """`3.3.7` as numbers that compare; ValueError when it is none."""
+    major, minor, patch = name.split(".")
+    return int(major), int(minor), int(patch)
+
+
+def in_force(changes: Mapping[str, Any], release: TgiRelease) -> Any:
+    """The value a `release -> value` table holds for a release; None before its first row."""
+    held = [value for since, value in changes.items() if version(since) <= release.version]
+    return held[-1] if held else None
+
+
+def from_image(image: str, stated: TgiRelease | None = None) -> ImageTag:
+    """Release and variant of a container image, from any registry.
+
+    The tag tells both. `stated` is the release the spec names beside the image: it decides where the tag
+    says none. SpecError when it is no image reference or both contradict each other; FactsError when the
+    tag tells no release that is known, or a variant that release did not have.
+    """
+    tag, digest = _tag(image)
+    said, suffix, note = _said(tag, image, stated)
+    if said and stated and said is not stated and not note:
+        raise SpecError(
+            f"image {image!r} is TGI {said}, but the spec says release {stated}", "leave out tgi.release or correct it"
+        )
+    release = stated or said or latest()
+    variant = _variant(suffix, release, image, stated is not None)
+    if stated:
+        return ImageTag(release, variant, True, "")
+    if digest and not note:
+        note = f"the digest decides what runs; taken as TGI {release} because the tag says so"
+    return ImageTag(release, variant, not note, note)
+
+
+def image_for(release: TgiRelease, variant: str = "") -> str:
+    """TGI's own image: `ghcr.io/huggingface/text-generation-inference:3.3.7-rocm`; FactsError where there is none."""
+    ending = in_force(_image(variant)["tag"], release)
+    if ending is None:
+        raise FactsError(f"TGI {release} has no {variant} image", _since(variant))
+    return f"{tables.load('images')['repository']}:{release}{ending}"
+
+
+def image_env(release: TgiRelease, variant: str = "") -> dict[str, str]:
+    """Environment the image itself sets, as far as it matters here (PORT, the cache folder, ATTENTION, ...)."""
+    return dict(in_force(_image(variant)["env"], release) or {})
+
+
+def cache_env(release: TgiRelease, variant: str = "") -> str:
+    """The variable that names the weight cache in the image: HF_HOME, or HUGGINGFACE_HUB_CACHE before 2.3.0.
+
+    The intel-cpu image keeps HUGGINGFACE_HUB_CACHE to the end (Dockerfile_intel@v3.3.7:152).
+    """
+    return next(
+        (name for name in image_env(release, variant) if name != release.cache_env and name in _CACHES),
+        release.cache_env,
+    )
+
+
+def variants(release: TgiRelease) -> tuple[str, ...]:
+    """The image variants a release has; the empty one is CUDA."""
+    table = tables.load("images")["variants"]
+    return tuple(name for name, row in table.items() if in_force(row["tag"], release) is not None)
+
+
+_CACHES = ("HF_HOME", "HUGGINGFACE_HUB_CACHE")
+_FIELDS = frozenset(TgiRelease.__dataclass_fields__) - {"version", "source"}
+_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::\d{1,5})?"
+_IMAGE = (
+    rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::(\w[\w.-]{{0,127}}))?(?:@([A-Za-z][\w+.-]*:[0-9A-Fa-f]{{32,}}))?"
+)
+
+
+@cache
+def _names() -> list[str]:
+    return list(tables.load("releases"))
+
+
+@cache
+def _release(name: str) -> TgiRelease:
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in _merged(name)[0].items()
+    }
+    return TgiRelease(version=version(name), source=f"{REPOSITORY}/tree/v{name}", **values)
+
+
+@cache
+def _merged(name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fields of a release and their sources: the first row with every change up to `name` on top."""
+    fields: dict[str, Any] = {}
+    read: dict[str, str] = {}
+    for release, row in tables.load("releases").items():
+        where = f"releases.yaml, {release}"
+        tables.strict(row, _FIELDS | {"sources"}, _FIELDS - fields.keys() | {"date", "commit"}, where)
+        cited = row.get("sources", {})
+        tables.strict(cited, row.keys(), row.keys() - {"date", "commit", "sources"}, f"{where}, sources")
+        fields.update(row)
+        read.update(cited)
+        if release == name:
+            break
+    fields.pop("sources", None)
+    return fields, read
+
+
+def _nearest(wanted: list[int]) -> str:
+    """What to write instead of a version that is not known."""
+    names = _names()
+    older = [name for name in names if list(version(name)) < wanted]
+    newer = names[len(older) :]
+    if not older:
+        return f"the oldest release that is known is {names[0]}"
+    if not newer:
+        return f"the newest release that is known is {names[-1]}: name it to estimate with its rules"
+    return f"the nearest releases are {listed([older[-1], newer[0]], 'and')}"
+
+
+def _tag(image: str) -> tuple[str, str]:
+    """Tag and digest of an image reference, each empty when it has none."""
+    parts = re.fullmatch(_IMAGE, image[:513], re.ASCII)
+    if parts is None or len(image) > 512:
+        raise SpecError(
+            f"{image[:80]!r} is no image reference",
+            "write it as docker does: registry/name:tag, such as " + image_for(latest()),
+        )
+    return parts[1] or "", parts[2] or ""
+
+
+def _said(tag: str, image: str, stated: TgiRelease | None) -> tuple[TgiRelease | None, str, str]:
+    """What a tag says: the release, the ending behind it, and a note when the release is an assumption."""
+    newest = f"taken as TGI {latest()}, the newest that is known"
+    if not tag:
+        return latest(), "", f"image {image!r} has no tag that tells its release; {newest}"
+    if moving := re.fullmatch(r"latest(-.+)?", tag):
+        return latest(), moving[1] or "", f"the tag {tag!r} follows TGI's main branch; {newest}"
+    if commit := re.fullmatch(r"sha-([0-9a-f]{7,40})(-.+)?", tag):
+        return _built_at(commit[1], image, stated), commit[2] or "", ""
+    if numbers := re.fullmatch(r"v?(\d+\.\d+(\.\d+)?)(-.+)?", tag, re.ASCII):
+        release = find(numbers[1])
+        open_ended = not numbers[2] and release is latest()
+        return release, numbers[3] or "", f"the tag {tag!r} moves with new patches; {newest}" if open_ended else ""
+    if stated is None:
+        raise FactsError(f"the tag of image {image!r} tells no TGI release", "state it: tgi.release beside tgi.image")
+    return None, next((ending for ending in _endings(stated) if tag.endswith(ending)), ""), ""
+
+
+def _built_at(commit: str, image: str, stated: TgiRelease | None) -> TgiRelease | None:
+    for release in all_releases():
+        if release.commit.startswith(commit) or commit.startswith(release.commit):
+            return release
+    if stated is None:
+        raise FactsError(
+            f"image {image!r} was built from a commit that is no release",
+            "state the release nearest to it: tgi.release beside tgi.image",
+        )
+    return None
+
+
+def _endings(release: TgiRelease) -> list[str]:
+    """What tags of a release may end with, longest first; without the empty one."""
+    table = tables.load("images")
+    modelled = [in_force(table["variants"][name]["tag"], release) for name in variants(release)]
+    return sorted(filter(None, [*modelled, *(f"-{name}" for name in table["other_router"])]), key=len, reverse=True)
+
+
+def _variant(ending: str, release: TgiRelease, image: str, stated: bool) -> str:
+    """The variant a tag's ending stands for in a release."""
+    name = ending.removeprefix("-")
+    table = tables.load("images")
+    if name in table["other_router"]:
+        raise FactsError(
+            f"image {image!r} runs the {table['other_router'][name]} back end, which has its own router and no warm-up "
+            "that measures the KV cache: there is nothing to estimate",
+            f"use one of {listed([image_for(release, variant) for variant in variants(release)])}",
+        )
+    for variant in variants(release):
+        if in_force(table["variants"][variant]["tag"], release) == ending:
+            return variant
+    if name in table["variants"]:
+        raise FactsError(f"TGI {release} has no {name} image", _since(name))
+    if stated:
+        return ""
+    raise FactsError(
+        f"the tag of image {image!r} ends with {ending!r}, which is no variant of TGI {release}",
+        f"its images are {listed([image_for(release, variant) for variant in variants(release)], 'and')}; "
+        "for an image of your own state tgi.release",
+    )
+
+
+def _image(variant: str) -> Any:
+    known = tables.load("images")["variants"]
+    if variant not in known:
+        raise FactsError(f"{variant!r} is no image variant that is known", f"known are {listed(list(known), 'and')}")
+    return known[variant]
+
+
+def _since(variant: str) -> str:
+    first, ending = next(iter(_image(variant)["tag"].items()))
+    return f"the first release that has one is {first} ({first}{ending})"

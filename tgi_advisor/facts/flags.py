@@ -1,0 +1,275 @@
+"""Every launcher flag and environment variable of a TGI release, and how its values are read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from tgi_advisor.errors import SpecError, did_you_mean, listed
+from tgi_advisor.facts import tables
+from tgi_advisor.facts.release import TgiRelease, in_force, version
+
+Type = Literal["switch", "bool", "text", "choice", "usize", "u16", "u32", "u64", "f32"]
+Scalar = bool | int | float | str
+Value = Scalar | tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag of text-generation-launcher as one release has it."""
+
+    name: str
+    """Long name without the dashes: `max-batch-size`."""
+    env: str | None
+    """Environment variable that sets it too; the command line wins."""
+    short: str | None
+    """One-letter form."""
+    type: Type
+    """`switch` takes no value; `choice` one of `values`; the numbers are Rust's."""
+    many: bool
+    """Whether it may be given more than once."""
+    delimiter: str | None
+    """What separates several values in one word; None when the flag has to be repeated."""
+    default: str | None
+    """The parser's own default, as written; None when there is none."""
+    values: tuple[str, ...]
+    """What a `choice` accepts, spelled exactly so."""
+    effective: str | None
+    """What TGI makes of the flag not being given, where that is not simply `default`."""
+    same_as: str | None
+    """The newer name of the same setting; both together are refused."""
+    secret: bool
+    """Whether its value must never be shown."""
+    help: str
+    """One line of what it does."""
+    notes: tuple[str, ...]
+    """What surprises people about it."""
+    since: str
+    """First release that has it (1.0.0: or earlier)."""
+    until: str | None
+    """Last release that has it; None when the newest still does."""
+    source: str
+    """path@tag:line of its declaration in the newest release that has it."""
+
+
+class Variable(NamedTuple):
+    """An environment variable TGI reads that belongs to no flag."""
+
+    name: str
+    """`TGI_WIGGLE_ROOM`."""
+    meaning: str
+    """One sentence."""
+    values: str
+    """How a value is written."""
+    default: str | None
+    """What holds when it is not set, where that is one value."""
+    secret: bool
+    """Whether its value must never be shown."""
+    source: str
+    """Where TGI reads it."""
+
+
+@cache
+def flags_of(release: TgiRelease) -> Mapping[str, Flag]:
+    """Every flag the release has, by name."""
+    return MappingProxyType(
+        {name: _flag(name, row, release) for name, row in tables.load("flags").items() if _has(row, release)}
+    )
+
+
+def find(name: str, release: TgiRelease) -> Flag:
+    """A flag by its long name; SpecError that says whether it is misspelt, too new or removed."""
+    flag = flags_of(release).get(name)
+    if flag:
+        return flag
+    row = tables.load("flags").get(name)
+    if row is None:
+        raise SpecError(
+            f"the launcher has no flag '--{name}'",
+            did_you_mean(name, flags_of(release)) or f"`tgi-advisor flags --release {release}` lists them",
+        )
+    if release.version < version(row["since"]):
+        raise SpecError(
+            f"TGI {release} has no flag '--{name}': it came with {row['since']}",
+            f"leave it out, or use release {row['since']} or newer",
+        )
+    raise SpecError(
+        f"TGI {release} has no flag '--{name}': {row['until']} was the last release that had it",
+        did_you_mean(name, flags_of(release)) or "leave it out",
+    )
+
+
+@cache
+def env_index(release: TgiRelease) -> Mapping[str, Flag]:
+    """The flags of a release by the environment variable that sets them."""
+    return MappingProxyType({flag.env: flag for flag in flags_of(release).values() if flag.env})
+
+
+@cache
+def environment(release: TgiRelease) -> Mapping[str, Variable]:
+    """The environment variables a release reads beside those of its flags, by name."""
+    return MappingProxyType(
+        {name: _variable(name, row, release) for name, row in tables.load("env").items() if _has(row, release)}
+    )
+
+
+def parse_value(flag: Flag, value: object, *, env: bool = False) -> Value:
+    """The typed value the launcher makes of a text, or of a YAML scalar or list.
+
+    `env`: the text comes from the flag's environment variable, where switches take `true` or `false` and
+    an empty text is still a value. ValueError says what the launcher accepts instead.
+    """
+    named = flag.env if env and flag.env else f"--{flag.name}"
+    if not flag.many:
+        return _scalar(flag, value, named)
+    items = value if isinstance(value, list | tuple) else _split(flag, value)
+    if not items:
+        raise ValueError(f"{named}: at least one value is needed" + (" (0 for none)" if flag.type == "usize" else ""))
+    return tuple(_scalar(flag, item, named) for item in items)
+
+
+def render(flag: Flag, value: Value) -> list[str]:
+    """The words that give the flag a value on the launcher's command line; a switch that is off has none."""
+    if flag.type == "switch":
+        return [f"--{flag.name}"] if value is True else []
+    values = [_text(item) for item in (value if isinstance(value, tuple) else (value,))]
+    if flag.delimiter:
+        values = [flag.delimiter.join(values)]
+    return [word for text in values for word in _words(flag, text)]
+
+
+_INTEGERS = {"u16": 1 << 16, "u32": 1 << 32, "u64": 1 << 64, "usize": 1 << 64}
+_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_FLAG_KEYS = frozenset(Flag.__dataclass_fields__) - {"name"} | {"optional", "changes"}
+_VARIABLE_KEYS = frozenset(Variable._fields) - {"name"} | {"since", "until"}
+
+
+def _has(row: Mapping[str, Any], release: TgiRelease) -> bool:
+    until = row.get("until")
+    return version(row["since"]) <= release.version and (until is None or release.version <= version(until))
+
+
+def _flag(name: str, row: Mapping[str, Any], release: TgiRelease) -> Flag:
+    """The row of a flag with every change up to the release on top."""
+    tables.strict(row, _FLAG_KEYS, {"help", "env", "type", "since", "source"}, f"flags.yaml, {name}")
+    now = dict(row)
+    for since, change in row.get("changes", {}).items():
+        tables.strict(change, _FLAG_KEYS, set(), f"flags.yaml, {name}, changes, {since}")
+        if version(since) <= release.version:
+            now.update(change)
+    return Flag(
+        name=name,
+        env=now["env"],
+        short=now.get("short"),
+        type=now["type"],
+        many=now.get("many", False),
+        delimiter=now.get("delimiter"),
+        default=now.get("default"),
+        values=tuple(now.get("values", ())),
+        effective=in_force(now.get("effective", {}), release),
+        same_as=now.get("same_as") if now.get("optional") else None,
+        secret=now.get("secret", False),
+        help=now["help"],
+        notes=tuple(now.get("notes", ())),
+        since=now["since"],
+        until=now.get("until"),
+        source=now["source"],
+    )
+
+
+def _variable(name: str, row: Mapping[str, Any], release: TgiRelease) -> Variable:
+    tables.strict(row, _VARIABLE_KEYS, {"meaning", "values", "since", "source"}, f"env.yaml, {name}")
+    default = in_force(row.get("default", {}), release)
+    return Variable(name, row["meaning"], row["values"], default, row.get("secret", False), row["source"])
+
+
+def _split(flag: Flag, value: object) -> Iterable[object]:
+    if isinstance(value, str) and flag.delimiter:
+        return value.split(flag.delimiter)
+    return (value,)
+
+
+def _scalar(flag: Flag, value: object, named: str) -> Scalar:
+    """One value as clap's parser for the flag's type reads it."""
+    if flag.type in ("switch", "bool"):
+        return _boolean(value, named)
+    if flag.type == "text":
+        return _plain(value, named)
+    if flag.type == "choice":
+        return _choice(flag, value, named)
+    if flag.type == "f32":
+        return _float(value, named)
+    return _integer(value, named, flag.type)
+
+
+def _boolean(value: object, named: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return value == "true"
+    raise ValueError(f"{named}: expected exactly true or false, got {_short(value)}")
+
+
+def _plain(value: object, named: str) -> str:
+    """Text as it is; a number is refused because YAML may have rewritten it (0123 is 83)."""
+    if not isinstance(value, str):
+        raise ValueError(f"{named}: expected text, got {_short(value)}; put it in quotes")
+    if "\0" in value:
+        raise ValueError(f"{named}: a value cannot contain a NUL character")
+    return value
+
+
+def _choice(flag: Flag, value: object, named: str) -> str:
+    if isinstance(value, str) and value in flag.values:
+        return value
+    guess = did_you_mean(value, flag.values) if isinstance(value, str) else None
+    raise ValueError(f"{named}: expected {listed(flag.values)}, got {_short(value)}" + (f"; {guess}" if guess else ""))
+
+
+def _integer(value: object, named: str, kind: str) -> int:
+    """A Rust unsigned integer: ASCII digits, perhaps a plus, in range."""
+    top = _INTEGERS[kind] - 1
+    number = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(value, str) and re.fullmatch(r"\+?[0-9]{1,40}", value):
+        number = int(value)
+    if number is None or not 0 <= number <= top:
+        raise ValueError(f"{named}: expected a whole number from 0 to {top}, got {_short(value)}")
+    return number
+
+
+def _float(value: object, named: str) -> float:
+    """A Rust f32 that is finite (Rust would also read `inf` and `nan`, which no flag has a use for)."""
+    number = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(value) if abs(value) < _F32_MAX else math.inf
+    elif isinstance(value, str) and _FLOAT.fullmatch(value):
+        number = float(value)
+    if not abs(number) < _F32_MAX:
+        raise ValueError(f"{named}: expected a number such as 0.9, got {_short(value)}")
+    return number
+
+
+_F32_MAX = 3.4028235e38
+
+
+def _short(value: object) -> str:
+    """A value in a message, however long it is."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python prints no integer of more than 4300 digits
+        return "a number too long to print"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _text(value: Scalar) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _words(flag: Flag, text: str) -> list[str]:
+    """Two words, or one joined by `=` where the value looks like a flag itself, which clap would refuse."""
+    return [f"--{flag.name}={text}"] if text.startswith("-") else [f"--{flag.name}", text]
