@@ -28,8 +28,8 @@ FIELDS = (
     "activation_function", "partial_rotary_factor", "rotary_pct", "rotary_dim", "attention_bias", "mlp_bias",
     "n_embed", "n_embd", "n_layer", "n_layers", "n_head", "n_heads", "n_head_kv", "num_kv_heads", "kv_n_heads",
     "n_inner", "n_positions", "n_ctx", "max_seq_len", "multi_query", "new_decoder_architecture", "parallel_attn",
-    "alibi", "bias", "d_model", "d_ff", "d_kv", "d_inner", "num_heads", "num_layers", "num_decoder_layers", "decoder_layers",
-    "decoder_attention_heads", "decoder_ffn_dim", "encoder_layers", "ffn_dim", "word_embed_proj_dim",
+    "alibi", "bias", "d_model", "d_ff", "d_kv", "d_inner", "num_heads", "num_layers", "num_decoder_layers",
+    "decoder_layers", "decoder_attention_heads", "decoder_ffn_dim", "encoder_layers", "ffn_dim", "word_embed_proj_dim",
     "feed_forward_proj", "expansion_ratio", "ffn_hidden_size",
     "num_local_experts", "num_experts", "n_routed_experts", "num_experts_per_tok", "moe_num_experts", "moe_top_k",
     "moe_intermediate_size", "shared_expert_intermediate_size", "n_shared_experts", "first_k_dense_replace",
@@ -197,8 +197,7 @@ def _lands_in(cls: Any, name: str) -> str | None:
     marker = 7919
     try:
         made = cls(**{name: marker})
-    except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError):
+    except Exception:  # noqa: BLE001  a config class may refuse the number in any way it likes
         return None
-    return next(
-        (f for f in FIELDS if f != name and f not in cls.attribute_map and getattr(made, f, None) == marker), None
-    )
+    fields = (field for field in FIELDS if field != name and field not in cls.attribute_map)
+    return next((field for field in fields if getattr(made, field, None) == marker), None)
