@@ -1,0 +1,121 @@
+"""Measures what the README claims about speed and memory, and prints it as a table.
+
+Commands are run in turns, so that a slow moment of the machine falls on all of them; ratios are
+between the fastest runs of each. What the Hub costs is measured by bench_hub.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+SPEC = "configs/llama-3.1-8b-l4.yaml"
+BARE = "python -c pass"
+
+
+class Run(NamedTuple):
+    """One run of a command."""
+
+    seconds: float
+    """From start to end."""
+    peak: int
+    """Its largest resident memory in bytes (this script's own, about 15 MB, is the floor)."""
+
+
+def run(command: Sequence[str]) -> Run:
+    """Run a command to its end; SystemExit when it fails."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+
+
+def in_turns(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[Run]]:
+    """Each command once per round, after one round that only warms the disk cache."""
+    for command in commands.values():
+        run(command)
+    runs: dict[str, list[Run]] = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, command in commands.items():
+            runs[name].append(run(command))
+    return runs
+
+
+def command_rows(hf_mem: str | None, rounds: int) -> list[str]:
+    """Time and memory of whole commands."""
+    advisor = [sys.executable, "-m", "tgi_advisor"]
+    commands: dict[str, Sequence[str]] = {
+        BARE: [sys.executable, "-c", "pass"],
+        "tgi-advisor --help": [*advisor, "--help"],
+        f"tgi-advisor advise {SPEC}": [*advisor, "advise", SPEC],
+    }
+    if hf_mem:
+        commands["hf-mem --help"] = [hf_mem, "--help"]
+    runs = in_turns(commands, rounds)
+    bare = min(one.seconds for one in runs[BARE])
+    rows = ["| command | fastest | median | × bare python | peak memory |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name, measured in runs.items():
+        fastest = min(one.seconds for one in measured)
+        usual = median(one.seconds for one in measured)
+        peak = max(one.peak for one in measured)
+        rows.append(
+            f"| `{name}` | {fastest * 1e3:.0f} ms | {usual * 1e3:.0f} ms | {fastest / bare:.1f} | {peak / 1e6:.0f} MB |"
+        )
+    return rows
+
+
+def each(action: Callable[[], object], budget: float = 0.5) -> tuple[float, float]:
+    """Fastest and median seconds of one call, over as many calls as `budget` seconds hold."""
+    action()
+    taken: list[float] = []
+    while sum(taken) < budget:
+        start = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - start)
+    return min(taken), median(taken)
+
+
+def inner_rows() -> list[str]:
+    """Time of one estimate and of one search, inside a running Python."""
+    import tgi_advisor
+    from tgi_advisor.estimate import defaults, warmup
+    from tgi_advisor.search import search
+    from tgi_advisor.spec.reader import read_file
+
+    plan = tgi_advisor.advise(read_file(str(ROOT / SPEC)))
+    setting = defaults.resolve(plan.spec, plan.facts)
+    here = warmup.base(setting)
+    actions: dict[str, Callable[[], object]] = {
+        "one estimate": lambda: warmup.run(here, plan.prediction.limits),
+        "one search, first estimate included": lambda: search(warmup.base(setting)),
+    }
+    rows = ["| call | fastest | median |", "| --- | ---: | ---: |"]
+    for name, action in actions.items():
+        fastest, usual = each(action)
+        rows.append(f"| {name} | {fastest * 1e6:,.0f} µs | {usual * 1e6:,.0f} µs |")
+    return rows
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="runs of each command (default: 15)")
+    parser.add_argument("--hf-mem", metavar="PATH", help="the hf-mem program to compare with, of any environment")
+    asked = parser.parse_args()
+    print("\n".join([*command_rows(asked.hf_mem, asked.rounds), "", *inner_rows()]))
+
+
+if __name__ == "__main__":
+    main()
