@@ -9,12 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
-from types import MappingProxyType
 from typing import Any
 
 from tgi_advisor.errors import Place
 
-EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+class _Empty(Mapping[str, Any]):
+    """A mapping with nothing in it; hashable, so that it may be a default (a mapping proxy may only from 3.12 on)."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: str) -> Any:
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "{}"
+
+
+EMPTY: Mapping[str, Any] = _Empty()
 
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 """What an environment variable may be called."""
@@ -27,7 +48,7 @@ QUANTIZE = (
 
 
 def setting(doc: str, kind: str, default: Any = None, *, required: bool = False, **more: Any) -> Any:
-    """A field of the spec: `doc` its sentence, `kind` how a value is written (see `reader.KINDS`).
+    """A field of the spec: `doc` its sentence, `kind` how a value is written (see `fields.py` and `values.py`).
 
     `more` may hold `choices`, `minimum` and `maximum`, a `pattern` with `pattern_says` in words, an
     `example` (required fields have one), and `flags`: launcher flags this field stands for, which
@@ -188,7 +209,7 @@ class ContainerSpec:
     name: str = setting(
         "Name of the container, service and Deployment.",
         "text", "tgi", pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$",
-        pattern_says="at most 63 lower-case letters, digits and dashes, beginning with a letter (Kubernetes asks for it)",
+        pattern_says="at most 63 lower-case letters, digits and dashes, beginning with a letter, as Kubernetes asks",
     )  # fmt: skip
     port: int = setting("Port on the host.", "count", 8080, minimum=1, maximum=65535, flags=("port",))
     cache: str = setting("Host folder or volume for the weights.", "text", "./data", flags=("huggingface-hub-cache",))
