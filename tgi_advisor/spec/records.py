@@ -54,7 +54,9 @@ def setting(doc: str, kind: str, default: Any = None, *, required: bool = False,
     `example` (required fields have one), and `flags`: launcher flags this field stands for, which
     are therefore refused under `tgi.flags` and, as variables, under `tgi.env`.
     """
-    meta = {"doc": doc, "kind": kind, "required": required, **more}
+    meta = {"doc": doc, "kind": kind, "default": default, "required": required, **more}
+    if default is EMPTY:  # dataclasses take an unhashable default for a mutable one
+        return field(default_factory=lambda: EMPTY, metadata=meta)
     return field(default=default, metadata=meta)
 
 
@@ -258,7 +260,7 @@ def all_settings(record: type[Any] = Spec, prefix: str = "") -> Iterator[tuple[s
     for name, setting_field in settings(record).items():
         yield prefix + name, setting_field
         if setting_field.metadata["kind"] in ("section", "gpu"):
-            yield from all_settings(type(setting_field.default), f"{prefix}{name}.")
+            yield from all_settings(type(setting_field.metadata["default"]), f"{prefix}{name}.")
 
 
 def flag_homes() -> dict[str, str]:
