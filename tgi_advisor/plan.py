@@ -7,8 +7,8 @@ where it came from (a search, or the spec as given) and the `Container` that run
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from tgi_advisor.estimate.parts import Part
 from tgi_advisor.facts.known import Facts
@@ -145,10 +145,21 @@ class Container:
     """Arguments among `args` that no environment variable can express."""
     device_env: Mapping[str, str] = field(default_factory=dict)
     """Environment that picks devices by id where Docker has no flag for it; a Kubernetes device plugin picks itself."""
-    secret_required: tuple[str, ...] = ()
-    """Names in `secret_env` without which nothing should be started (an API key the spec refers to)."""
     token_needed: bool = False
     """Whether the model is gated, so that its download fails without a token."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name as plain lists and dicts, ready for JSON."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    """A field of a container as JSON knows it."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Mount):
+        return {"source": value.source, "target": value.target, "read_only": value.read_only}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True, slots=True)

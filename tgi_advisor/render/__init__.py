@@ -1,1 +1,44 @@
-"""A Container as text: one file per format."""
+"""A `Container` as text: one file per format, one line each in the register.
+
+Every format is a function from a `Container` to its text and reads nothing else, so that what one
+format says every other says too. A format's file is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tgi_advisor.errors import UsageError, did_you_mean, listed
+from tgi_advisor.plan import Container
+
+Renderer = Callable[[Container], str]
+
+
+def _in_file(module: str) -> Renderer:
+    """The `render` of a file of this folder, imported on its first call."""
+
+    def render(container: Container) -> str:
+        from importlib import import_module
+
+        text: str = import_module(f"{__name__}.{module}").render(container)
+        return text
+
+    return render
+
+
+FORMATS: Mapping[str, Renderer] = {
+    "docker-run": _in_file("docker_run"),
+    "compose": _in_file("compose"),
+    "kubernetes": _in_file("kubernetes"),
+    "args": _in_file("args"),
+    "env": _in_file("env"),
+    "json": _in_file("json_"),
+}
+
+
+def render(container: Container, name: str) -> str:
+    """The container in the format `name`, ending with a newline; UsageError when there is no such format."""
+    if name not in FORMATS:
+        hint = did_you_mean(name, FORMATS) or f"The formats are {listed(list(FORMATS), 'and')}."
+        raise UsageError(f"There is no output format {name!r}.", hint)
+    return FORMATS[name](container)

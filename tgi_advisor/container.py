@@ -1,0 +1,345 @@
+"""From what was asked and what is true to exactly what runs: the one place a `Container` is made.
+
+Everything here is pure. What a renderer writes and what a launch starts both come from the record
+made here, so the traps of TGI's images are handled here once:
+
+- The images set PORT=80 and HOSTNAME is the container's id, so neither `--port` nor `--hostname` is
+  passed and a host port is mapped to 80. Host networking, which TGI's pages show for AMD and Intel,
+  is not used: the server would take port 80 of the host, and two servers on one machine would clash
+  on the Prometheus port 9000 (docs/source/installation_amd.md, launcher/src/main.rs@v3.3.7).
+- /data is the weight cache of every image; which variable says so (HF_HOME from 2.3.0 on,
+  HUGGINGFACE_HUB_CACHE before and in the Intel CPU image) the image sets itself.
+- `--num-shard` is always stated: without it, `--gpus all` means one shard up to 3.3.6.
+- `--max-total-tokens` is never passed without its input limit: from 2.4.1 on the warm-up would
+  compute a negative number of new tokens in unsigned arithmetic.
+- tgi-entrypoint.sh hands `$@` on unquoted, so an argument with blanks or glob characters would be
+  split or expanded: such an argument goes through its environment variable instead.
+- The Hub token is a reference to a variable of the caller's shell, never a value. It is passed for
+  every model of the Hub, gated or not: a token also lifts the Hub's rate limit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from tgi_advisor.errors import SpecError
+from tgi_advisor.facts.flags import Flag, Value, find, parse_value, render
+from tgi_advisor.facts.known import Facts
+from tgi_advisor.facts.release import image_for
+from tgi_advisor.limits import Limits
+from tgi_advisor.plan import Container, Mount, Prediction
+from tgi_advisor.spec.records import Spec
+from tgi_advisor.spec.tree import looks_secret
+from tgi_advisor.units import GiB
+
+CACHE = "/data"
+"""Where every image keeps the weights."""
+PORT = 80
+"""`ENV PORT=80` of every image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What the container of one TGI system needs from the host."""
+
+    variant: str
+    """Image variant."""
+    source: str
+    """Where the options below are documented."""
+    gpu_resource: str | None = None
+    """Kubernetes extended resource that stands for one GPU."""
+    ids_env: str | None = None
+    """Environment variable that picks devices by id; None where Docker has a flag for it."""
+    devices: tuple[str, ...] = ()
+    """Device nodes."""
+    runtime: str | None = None
+    """Container runtime."""
+    cap_add: tuple[str, ...] = ()
+    """Linux capabilities."""
+    security_opt: tuple[str, ...] = ()
+    """Security options."""
+    group_add: tuple[str, ...] = ()
+    """Groups."""
+    ipc: str | None = None
+    """IPC mode."""
+    privileged: bool = False
+    """Whether it must be privileged."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Environment needed unless the spec says otherwise."""
+    sharded_env: Mapping[str, str] = field(default_factory=dict)
+    """Environment needed with more than one shard."""
+
+
+PLATFORMS: Mapping[str, Platform] = {
+    "cuda": Platform("", "docs/source/installation_nvidia.md@v3.3.7", gpu_resource="nvidia.com/gpu"),
+    "rocm": Platform(
+        "rocm", "docs/source/installation_amd.md@v3.3.7",
+        gpu_resource="amd.com/gpu", ids_env="ROCR_VISIBLE_DEVICES", devices=("/dev/kfd", "/dev/dri"),
+        cap_add=("SYS_PTRACE",), security_opt=("seccomp=unconfined",), group_add=("video",), ipc="host",
+    ),
+    "xpu": Platform(
+        "intel-xpu", "docs/source/installation_intel.md@v3.3.7",
+        gpu_resource="gpu.intel.com/i915", ids_env="ZE_AFFINITY_MASK", devices=("/dev/dri",),
+        cap_add=("SYS_NICE",), ipc="host", privileged=True, env={"CUDA_GRAPHS": "0"},
+    ),
+    # The documented command for CPUs is the one for Intel GPUs. Of it the server needs SYS_NICE alone,
+    # to bind its memory to NUMA nodes; /dev/dri stops the container on a host without a GPU, and the
+    # image itself sets CUDA_GRAPHS=0.
+    "cpu": Platform(
+        "intel-cpu", "server/text_generation_server/models/flash_causal_lm.py@v3.3.7:93-118", cap_add=("SYS_NICE",)
+    ),
+    # The entry point exports the variable only when it sees `--sharded true`; set here, it also
+    # holds where the arguments come from the environment (backends/gaudi/tgi-entrypoint.sh@v3.3.7).
+    "gaudi": Platform(
+        "gaudi", "docs/source/backends/gaudi.mdx@v3.3.7:21,64",
+        gpu_resource="habana.ai/gaudi", ids_env="HABANA_VISIBLE_DEVICES", runtime="habana",
+        cap_add=("SYS_NICE",), ipc="host", sharded_env={"PT_HPU_ENABLE_LAZY_COLLECTIVES": "1"},
+    ),
+}  # fmt: skip
+
+
+def build(spec: Spec, facts: Facts, limits: Limits, num_shard: int, prediction: Prediction | None = None) -> Container:
+    """The container that runs `spec` with these limits on `num_shard` GPUs.
+
+    `limits` are the ones to state; `prediction`, where there is one, supplies the input limit when
+    only the total is given. SpecError when something cannot be passed to the image as written.
+    """
+    platform = PLATFORMS[facts.gpu.system]
+    weights = _local_weights(spec, facts)
+    launch = _launch(_flags(spec, facts, limits, num_shard, prediction, weights), spec, facts)
+    shared = platform.sharded_env if num_shard > 1 else {}
+    gpus = _gpus(spec, num_shard)
+    made = Container(
+        name=spec.container.name,
+        image=spec.tgi.image or image_for(facts.release, facts.variant or platform.variant),
+        args=launch.args,
+        env={**platform.env, **shared, **spec.tgi.env, **launch.env},
+        secret_env={} if weights else {facts.release.token_env: spec.container.token_env},
+        mounts=(Mount(spec.container.cache, CACHE), *([weights.mount] if weights else ())),
+        port=spec.container.port,
+        container_port=PORT,
+        gpus=gpus if facts.gpu.system == "cuda" else None,
+        gpu_count=num_shard if platform.gpu_resource else 0,
+        shm_size=spec.container.shm_size,
+        devices=platform.devices,
+        runtime=platform.runtime,
+        cap_add=platform.cap_add,
+        security_opt=platform.security_opt,
+        group_add=platform.group_add,
+        ipc=platform.ipc,
+        privileged=platform.privileged,
+        gpu_resource=platform.gpu_resource,
+        startup_seconds=startup_seconds(facts),
+        weights_bytes=disk_bytes(facts),
+        host_memory_bytes=host_memory_bytes(facts, num_shard),
+        args_env=launch.args_env,
+        args_only=launch.args_only,
+        device_env={platform.ids_env: ",".join(gpus)} if platform.ids_env and not isinstance(gpus, str) else {},
+        token_needed=facts.model.gated and weights is None,
+    )
+    _refuse_unwritable(made, spec)
+    return made
+
+
+def disk_bytes(facts: Facts) -> int:
+    """Bytes of weights on disk; a checkpoint in .bin files is converted and kept twice."""
+    copies = 1 if facts.model.weights_format == "safetensors" else 2
+    return copies * facts.model.stored_bytes
+
+
+def startup_seconds(facts: Facts) -> int:
+    """Seconds until a healthy server must answer: 10 minutes to load and warm up, the download at 25 MB/s.
+
+    ROCm tunes its matrix kernels on top, which takes minutes (docs/source/installation_amd.md@v3.3.7).
+    """
+    tuning = 600 if facts.gpu.system == "rocm" else 0
+    seconds = 600 + tuning + disk_bytes(facts) // 25_000_000
+    return -(-seconds // 60) * 60
+
+
+def host_memory_bytes(facts: Facts, num_shard: int) -> int:
+    """Host memory worth reserving: 4 GiB per shard process, or the RAM the plan counts on for a CPU.
+
+    A tenth of a CPU host stays for the system: no node can give all of its memory to one pod.
+    """
+    if facts.gpu.system == "cpu":
+        return facts.gpu.memory_bytes * 9 // 10
+    return num_shard * 4 * GiB
+
+
+# -- what the launcher is told
+
+
+@dataclass(frozen=True, slots=True)
+class _LocalWeights:
+    """A model folder of the host, and where the launcher finds it."""
+
+    mount: Mount
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """Launcher flags sorted by the way they are passed; the fields of `Container` of the same names."""
+
+    args: tuple[str, ...]
+    env: Mapping[str, str]
+    args_env: Mapping[str, str]
+    args_only: tuple[str, ...]
+
+
+def _local_weights(spec: Spec, facts: Facts) -> _LocalWeights | None:
+    """Where a local model is mounted; None for a model of the Hub.
+
+    A snapshot folder of the Hub's cache holds links into its neighbour `blobs`, so the repository's
+    whole folder is mounted. Only .bin weights need a folder that can be written to: TGI puts the
+    converted files beside them.
+    """
+    folder = facts.model.folder or (spec.model.id if re.match(r"(/|\.{1,2}(/|$)|~/)", spec.model.id) else None)
+    if folder is None:
+        return None
+    folder = folder.rstrip("/") or "/"
+    snapshot = re.fullmatch(r"(.*/models--[^/]+)(/snapshots/[^/]+)", folder)
+    root, inside = (snapshot[1], snapshot[2]) if snapshot else (folder, "")
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", root.rpartition("/")[2]).strip(".") or "model"
+    read_only = facts.model.weights_format == "safetensors"
+    return _LocalWeights(Mount(root, f"/models/{name}", read_only), f"/models/{name}{inside}")
+
+
+def _flags(
+    spec: Spec,
+    facts: Facts,
+    limits: Limits,
+    num_shard: int,
+    prediction: Prediction | None,
+    weights: _LocalWeights | None,
+) -> dict[str, object]:
+    """Every launcher flag to state, by name, in the order people read them."""
+    model = spec.model
+    # The commit the facts were read at: the limits hold for these weights and for no others.
+    revision = facts.model.commit or (model.revision if model.revision != "main" else None)
+    stated: dict[str, object] = {
+        "model-id": weights.path if weights else model.id,
+        "revision": None if weights else revision,
+        "num-shard": num_shard,
+        "dtype": model.dtype,
+        "quantize": model.quantize,
+        "kv-cache-dtype": model.kv_cache_dtype,
+        "trust-remote-code": model.trust_remote_code or None,
+        **_limit_flags(facts, limits, prediction),
+        "cuda-memory-fraction": spec.hardware.memory_fraction if spec.hardware.memory_fraction != 1.0 else None,
+    }
+    flags = {name: value for name, value in stated.items() if value is not None}
+    if twice := sorted(flags.keys() & spec.tgi.flags.keys()):
+        raise _wrong(
+            spec, f"tgi.flags.{twice[0]}", f"--{twice[0]} is given twice, and the launcher refuses that.",
+            f"Remove it from tgi.flags; the rest of the spec already says {flags[twice[0]]}.",
+        )  # fmt: skip
+    return {**flags, **spec.tgi.flags}
+
+
+def _limit_flags(facts: Facts, limits: Limits, prediction: Prediction | None) -> dict[str, int | None]:
+    """The limits as flags. max_batch_total_tokens is not among them: flash models only trip over it."""
+    most_input = limits.max_input_tokens
+    if most_input is None and limits.max_total_tokens is not None:
+        resolved = prediction.limits.max_input_tokens if prediction else None
+        most_input = resolved or max(1, limits.max_total_tokens - 1)
+    return {
+        "max-input-tokens" if facts.release.version >= (2, 0, 0) else "max-input-length": most_input,
+        "max-total-tokens": limits.max_total_tokens,
+        "max-batch-prefill-tokens": limits.max_batch_prefill_tokens,
+    }
+
+
+_SPLIT = re.compile(r"[\s*?\[\]\\]|^$")
+"""What an unquoted `$@` splits, expands or drops (tgi-entrypoint.sh@v3.3.7:6)."""
+
+
+def _launch(flags: Mapping[str, object], spec: Spec, facts: Facts) -> _Launch:
+    """Words for the command line where they survive the entry point, environment where they do not."""
+    args: list[str] = []
+    env: dict[str, str] = {}
+    args_env: dict[str, str] = {}
+    args_only: list[str] = []
+    for name, given in flags.items():
+        flag = find(name, facts.release)
+        try:
+            value = parse_value(flag, given)
+        except ValueError as error:
+            raise _wrong(
+                spec, f"tgi.flags.{name}", str(error), "`tgi-advisor flags` lists what each flag takes."
+            ) from None
+        words, variable = render(flag, value), _as_variable(flag, value)
+        if not any(_SPLIT.search(word) for word in words):
+            args += words
+            args_env |= variable or {}
+            args_only += words if variable is None else []
+        elif variable is not None:
+            env |= variable
+        else:
+            raise _wrong(
+                spec, f"tgi.flags.{name}",
+                f"--{name} cannot be passed: the image's entry point splits {' '.join(words)!r} at blanks.",
+                "Use a value without blanks and without the characters * ? [ ].",
+            )  # fmt: skip
+    return _Launch(tuple(args), env, args_env, tuple(args_only))
+
+
+def _as_variable(flag: Flag, value: Value) -> dict[str, str] | None:
+    """The same setting as an environment variable; None when it has none or cannot hold several values."""
+    values = value if isinstance(value, tuple) else (value,)
+    if flag.env is None or (len(values) > 1 and flag.delimiter is None):
+        return None
+    return {flag.env: (flag.delimiter or "").join(str(v).lower() if isinstance(v, bool) else str(v) for v in values)}
+
+
+# -- what cannot be written
+
+
+def _gpus(spec: Spec, num_shard: int) -> str | tuple[str, ...]:
+    """`all`, or the device ids; SpecError when there are fewer ids than shards."""
+    gpus = spec.container.gpus
+    if not isinstance(gpus, str) and len(gpus) < num_shard:
+        raise _wrong(
+            spec, "container.gpus", f"{len(gpus)} devices are named, but {num_shard} shards need one each.",
+            "Name more devices, or lower hardware.count or tgi.num_shard.",
+        )  # fmt: skip
+    return gpus
+
+
+def _refuse_unwritable(made: Container, spec: Spec) -> None:
+    """SpecError for text no command line can carry, and for anything that holds a secret.
+
+    The spec's reader refuses both with a better message; this is for a `Spec` made by a program.
+    """
+    for path, text in _texts(made):
+        if looks_secret(text):
+            raise _wrong(
+                spec, path, f"{path} holds a secret, and secrets are not written into commands and manifests.",
+                "Export the Hub token in your shell and name the variable in container.token_env.",
+            )  # fmt: skip
+        if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
+            raise _wrong(spec, path, f"{text!r} holds a character no command line can carry.", "Remove it.")
+    cache = made.mounts[0]
+    if not cache.is_path and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]+", cache.source, re.ASCII):
+        raise _wrong(
+            spec, "container.cache", f"{cache.source!r} is neither a folder nor the name of a volume.",
+            "Write a folder with a slash, such as ./data, or a volume name of letters, digits, dots and dashes.",
+        )  # fmt: skip
+
+
+def _texts(made: Container) -> Iterator[tuple[str, str]]:
+    """Every free text of a container with the field of the spec it came from."""
+    yield "tgi.image", made.image
+    yield from (("tgi.flags", word) for word in made.args)
+    yield from (("tgi.env", value) for value in made.env.values())
+    yield from (("container.token_env", name) for name in made.secret_env.values())
+    yield from (("container.cache" if mount.target == CACHE else "model.id", mount.source) for mount in made.mounts)
+
+
+def _wrong(spec: Spec, path: str, message: str, hint: str) -> SpecError:
+    """What is wrong with the spec, with the place of the field where it was read from a file."""
+    place = spec.place(path)
+    return SpecError(f"{place}: {message}" if place else message, hint)

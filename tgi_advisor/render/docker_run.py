@@ -1,0 +1,95 @@
+"""A `docker run` command for `sh`, one option to a line.
+
+The command works unchanged in sh, bash and zsh. A relative folder becomes `"$PWD"/...`, which Docker
+before 23.0 needs. A secret is passed on by name; its value never stands in the command or in the
+arguments of a process.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from tgi_advisor.plan import Container, Mount
+
+INDENT = " \\\n    "
+
+
+def render(container: Container) -> str:
+    """The whole command, foreground and removed when it stops."""
+    renamed = [f'{inside}="${{{caller}-}}"' for inside, caller in container.secret_env.items() if inside != caller]
+    command = " ".join([*renamed, "docker run --rm"])
+    return INDENT.join([command, *_options(container), shlex.quote(container.image), *_arguments(container)]) + "\n"
+
+
+def _options(container: Container) -> Iterator[str]:
+    """The options of `docker run`, quoted."""
+    yield f"--name {shlex.quote(container.name)}"
+    if container.gpus is not None:
+        yield f"--gpus {shlex.quote(_gpus(container.gpus))}"
+    if container.runtime:
+        yield f"--runtime {shlex.quote(container.runtime)}"
+    if container.privileged:
+        yield "--privileged"
+    for option, values in (
+        ("--device", container.devices),
+        ("--cap-add", container.cap_add),
+        ("--security-opt", container.security_opt),
+        ("--group-add", container.group_add),
+    ):
+        yield from (f"{option} {shlex.quote(value)}" for value in values)
+    if container.ipc:
+        yield f"--ipc {shlex.quote(container.ipc)}"
+    yield f"--shm-size {shlex.quote(container.shm_size)}"
+    yield f"-p {container.port}:{container.container_port}"
+    yield from (_mount(mount) for mount in container.mounts)
+    for name, value in {**container.device_env, **container.env}.items():
+        yield f"-e {shlex.quote(f'{name}={value}')}"
+    for inside, caller in container.secret_env.items():
+        # Unset stays unset: an empty token would be sent to the Hub and refused there.
+        yield f"-e {inside}" if inside == caller else f"${{{caller}:+--env={inside}}}"
+
+
+def _arguments(container: Container) -> Iterator[str]:
+    """The launcher's arguments, each flag with its value."""
+    line: list[str] = []
+    for word in container.args:
+        if word.startswith("--") and line:
+            yield shlex.join(line)
+            line = []
+        line.append(word)
+    if line:
+        yield shlex.join(line)
+
+
+def _gpus(gpus: str | tuple[str, ...]) -> str:
+    """Value of --gpus; the inner quotes keep the list one field of Docker's comma-separated form."""
+    return gpus if isinstance(gpus, str) else f'"device={",".join(gpus)}"'
+
+
+def _mount(mount: Mount) -> str:
+    """`-v source:target`, or `--mount` where a colon in the source would be taken for the separator."""
+    if ":" not in mount.source:
+        return f"-v {_source(mount)}:{shlex.quote(mount.target)}{':ro' if mount.read_only else ''}"
+    fields = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
+    fields += ["readonly"] if mount.read_only else []
+    return f"--mount {shlex.quote(','.join(map(_csv, fields)))}"
+
+
+def _source(mount: Mount) -> str:
+    """The host's side of a mount as one shell word."""
+    first, slash, rest = mount.source.partition("/")
+    if not mount.is_path or first == "":
+        return shlex.quote(mount.source)
+    if first == "~":
+        return '"$HOME"' + slash + (shlex.quote(rest) if rest else "")
+    relative = rest if first == "." else mount.source
+    return '"$PWD"' + (f"/{shlex.quote(relative)}" if relative else "")
+
+
+def _csv(text: str) -> str:
+    """One field of Docker's --mount, which is read as a line of CSV."""
+    if not any(c in text for c in ',"\n\r'):
+        return text
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'

@@ -1,0 +1,204 @@
+"""Kubernetes manifests: a PersistentVolumeClaim, a Deployment and a Service.
+
+What differs from Docker, and why:
+
+- The weights are kept in a claim of the cluster; a folder of one host would tie the pod to it. Only a
+  model folder stays a hostPath: it has to lie on the node.
+- Device ids and device nodes are left to the GPU's device plugin, which gives the pod its own.
+- /dev/shm is a memory-backed emptyDir instead of `--ipc=host`, which most clusters forbid.
+- `enableServiceLinks: false`: a Service named `prometheus` would otherwise set
+  PROMETHEUS_PORT=tcp://..., which the launcher reads as its own option and refuses.
+- `Recreate`: a second pod would wait for the GPU and the claim the first one holds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tgi_advisor.errors import SpecError
+from tgi_advisor.plan import Container
+from tgi_advisor.render.yaml_ import document
+from tgi_advisor.units import GiB
+
+PROBE_PERIOD = 10
+"""Seconds between two questions of the startup probe."""
+IMAGE_PULL = 900
+"""Seconds granted for pulling the image (about 15 GB unpacked) before a rollout counts as stuck."""
+GRACE = 120
+"""Seconds to finish requests; the launcher's own limit is 90 (launcher/src/main.rs@v3.3.7)."""
+
+
+def render(container: Container) -> str:
+    """The manifests as one file for `kubectl apply -f`."""
+    manifests = (_claim(container), _deployment(container), _service(container))
+    return _header(container) + "---\n".join(document(manifest) for manifest in manifests)
+
+
+def _header(container: Container) -> str:
+    """How to make the Secret the Deployment refers to; printf is the shell's own, so no process shows the value."""
+    lines = [
+        f"# Secret first: printf '{caller}=%s\\n' \"${caller}\" | "
+        f"kubectl create secret generic {_secret(container)} --from-env-file=/dev/stdin"
+        for caller in container.secret_env.values()
+    ]
+    return "\n".join(["# kubectl apply -f FILE", *lines]) + "\n"
+
+
+def _secret(container: Container) -> str:
+    """Name of the Secret that holds the caller's variables."""
+    return f"{container.name}-secrets"
+
+
+def _metadata(container: Container, name: str) -> dict[str, Any]:
+    return {"name": name, "labels": _labels(container)}
+
+
+def _labels(container: Container) -> dict[str, str]:
+    return {"app.kubernetes.io/name": container.name}
+
+
+def _claim(container: Container) -> dict[str, Any]:
+    """A claim for the weights with a quarter to spare and room for tokenizers and caches."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": _metadata(container, f"{container.name}-data"),
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": _gi(container.weights_bytes * 5 // 4 + 10 * GiB)}},
+        },
+    }
+
+
+def _service(container: Container) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(container, container.name),
+        "spec": {
+            "selector": _labels(container),
+            "ports": [{"name": "http", "port": container.port, "targetPort": "http"}],
+        },
+    }
+
+
+def _deployment(container: Container) -> dict[str, Any]:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(container, container.name),
+        "spec": {
+            "replicas": 1,
+            "strategy": {"type": "Recreate"},
+            "progressDeadlineSeconds": container.startup_seconds + IMAGE_PULL,
+            "selector": {"matchLabels": _labels(container)},
+            "template": {"metadata": {"labels": _labels(container)}, "spec": _pod(container)},
+        },
+    }
+
+
+def _pod(container: Container) -> dict[str, Any]:
+    volumes: list[dict[str, Any]] = []
+    for number, mount in enumerate(container.mounts):
+        if number == 0:
+            source: dict[str, Any] = {"persistentVolumeClaim": {"claimName": f"{container.name}-data"}}
+        else:
+            source = {"hostPath": {"path": mount.source, "type": "Directory"}}
+        volumes.append({"name": _volume_name(number), **source})
+    volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(shm_bytes(container.shm_size))}})
+    return {
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE,
+        "containers": [_server(container)],
+        "volumes": volumes,
+    }
+
+
+def _server(container: Container) -> dict[str, Any]:
+    server: dict[str, Any] = {
+        "name": container.name,
+        "image": container.image,
+        "args": [_literal(word) for word in container.args],
+        "env": _environment(container),
+        "ports": [{"name": "http", "containerPort": container.container_port}],
+        "resources": _resources(container),
+        "securityContext": _security(container),
+        "volumeMounts": [
+            *(
+                {"name": _volume_name(number), "mountPath": mount.target}
+                | ({"readOnly": True} if mount.read_only else {})
+                for number, mount in enumerate(container.mounts)
+            ),
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+        ],
+        **_probes(container),
+    }
+    return {key: value for key, value in server.items() if value}
+
+
+def _environment(container: Container) -> list[dict[str, Any]]:
+    """Literal values, and the token by reference; the Secret is optional unless the model is gated."""
+    variables: list[dict[str, Any]] = [{"name": name, "value": _literal(v)} for name, v in container.env.items()]
+    for inside, caller in container.secret_env.items():
+        reference = {"name": _secret(container), "key": caller, "optional": not container.token_needed}
+        variables.append({"name": inside, "valueFrom": {"secretKeyRef": reference}})
+    return variables
+
+
+def _resources(container: Container) -> dict[str, Any]:
+    """GPUs as a limit (the request follows), host memory as a request only: a limit would kill the server."""
+    resources: dict[str, Any] = {}
+    if container.host_memory_bytes:
+        resources["requests"] = {"memory": _gi(container.host_memory_bytes)}
+    if container.gpu_resource and container.gpu_count:
+        resources["limits"] = {container.gpu_resource: container.gpu_count}
+    return resources
+
+
+def _security(container: Container) -> dict[str, Any]:
+    context: dict[str, Any] = {}
+    if container.privileged:
+        context["privileged"] = True
+    if container.cap_add:
+        context["capabilities"] = {"add": list(container.cap_add)}
+    if "seccomp=unconfined" in container.security_opt:
+        context["seccompProfile"] = {"type": "Unconfined"}
+    return context
+
+
+def _probes(container: Container) -> dict[str, Any]:
+    """The server refuses connections until warm-up is over, so nothing but the startup probe may ask till then."""
+    health = {"httpGet": {"path": "/health", "port": "http"}, "timeoutSeconds": 10}
+    return {
+        "startupProbe": {
+            **health,
+            "periodSeconds": PROBE_PERIOD,
+            "failureThreshold": -(-container.startup_seconds // PROBE_PERIOD),
+        },
+        "readinessProbe": {**health, "periodSeconds": 10, "failureThreshold": 3},
+        "livenessProbe": {**health, "periodSeconds": 30, "failureThreshold": 5},
+    }
+
+
+def _volume_name(number: int) -> str:
+    """The first mount is the cache; further ones are model folders."""
+    return "data" if number == 0 else f"model-{number}"
+
+
+def _literal(text: str) -> str:
+    """`$$` is how Kubernetes writes `$` in arguments and values; `$(NAME)` would be replaced."""
+    return text.replace("$", "$$")
+
+
+def _gi(size: int) -> str:
+    """Bytes as a Kubernetes quantity, rounded up to whole GiB."""
+    return f"{-(-size // GiB)}Gi"
+
+
+def shm_bytes(text: str) -> int:
+    """Bytes of Docker's spelling of a size (`1g`, `512m`, `64GiB`): all its units are powers of 1024."""
+    match = re.fullmatch(r"([0-9]+)\s*([bkmgt]?)(i?b)?", text.lower())
+    if match is None:
+        raise SpecError(f"container.shm_size {text!r} is not a size as Docker writes it.", "Write for example 1g.")
+    return int(match[1]) << {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2]]
