@@ -14,7 +14,7 @@ from typing import Any
 
 from tgi_advisor.errors import FactsError, Problem
 from tgi_advisor.facts.gpu import GpuFacts, System, measured
-from tgi_advisor.units import MiB
+from tgi_advisor.units import GiB, MiB
 
 TIMEOUT_S = 30.0
 """Seconds one tool may take; nvidia-smi on an idle 8-GPU machine without persistence mode takes several."""
@@ -44,7 +44,7 @@ class HostGpu:
     """The tool that was asked."""
 
 
-class _NoAnswer(Exception):
+class _NoAnswerError(Exception):
     """A tool is not there, or said nothing usable; the text says which."""
 
 
@@ -54,7 +54,7 @@ def detect() -> tuple[HostGpu, ...]:
     for tool, ask in _TOOLS:
         try:
             gpus = ask()
-        except _NoAnswer as error:
+        except _NoAnswerError as error:  # noqa: PERF203
             problems.append(Problem(f"{tool}: {error}"))
         else:
             if gpus:
@@ -81,11 +81,9 @@ def this_machine() -> tuple[GpuFacts, int]:
     if first.mig:
         raise FactsError(
             f"the {first.name} of this machine is cut into MIG slices, and {first.source} prints only the whole GPU",
-            "state the slice by hand: gpu: {name: "
-            + first.name
-            + ", memory: 9728MiB} with the slice's memory from `nvidia-smi mig -lgi`",
+            f"state the slice by hand, with the memory of the slice: gpu: {{name: {first.name}, memory: 9728MiB}}",
         )
-    if first.memory_bytes is None:
+    if not first.memory_bytes:
         raise FactsError(
             f"{first.source} does not print how much memory the {first.name} of this machine has",
             f"state it by hand: gpu: {{name: {first.name}, memory: 64GiB, compute_capability: 8.9}}",
@@ -105,7 +103,7 @@ def _nvidia_smi() -> list[HostGpu]:
     fields = ["index", "name", "memory.total", "memory.used", "mig.mode.current", "compute_cap"]
     try:
         text = _query_nvidia(fields)
-    except _NoAnswer as error:
+    except _NoAnswerError as error:
         if "not a valid field" not in str(error):
             raise
         text = _query_nvidia(fields[:-1])
@@ -119,12 +117,12 @@ def _query_nvidia(fields: list[str]) -> str:
 def _nvidia_row(line: str) -> HostGpu:
     cells = [cell.strip() for cell in line.split(",")]
     if len(cells) not in (5, 6) or not cells[0].isdigit() or not cells[1]:
-        raise _NoAnswer(f"answers something else than a table of GPUs: {line.strip()[:80]!r}")
+        raise _NoAnswerError(f"answers something else than a table of GPUs: {line.strip()[:80]!r}")
     return HostGpu(
         index=int(cells[0]),
         name=cells[1],
-        memory_bytes=_times_mib(cells[2]),
-        used_bytes=_times_mib(cells[3]),
+        memory_bytes=_bytes(cells[2], MiB),
+        used_bytes=_bytes(cells[3], MiB),
         compute_capability=_capability(cells[5]) if len(cells) == 6 else None,
         system="cuda",
         mig=cells[4] == "Enabled",
@@ -139,15 +137,15 @@ def _nvml() -> list[HostGpu]:
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:
-        raise _NoAnswer("pynvml is not installed") from None
+        raise _NoAnswerError("pynvml is not installed") from None
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
-        raise _NoAnswer(str(error)) from None
+        raise _NoAnswerError(str(error)) from None
     try:
         return [_nvml_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
     except nvml.NVMLError as error:
-        raise _NoAnswer(str(error)) from None
+        raise _NoAnswerError(str(error)) from None
     finally:
         nvml.nvmlShutdown()
 
@@ -182,13 +180,13 @@ def _rocm_smi() -> list[HostGpu]:
         cells = {str(key).lower(): str(cell) for key, cell in value.items()}
         name = cells.get("card series") or cells.get("product name")
         if name is None:
-            raise _NoAnswer(f"prints no `Card Series` for {card}")
+            raise _NoAnswerError(f"prints no `Card Series` for {card}")
         gpus.append(
             HostGpu(
                 index=int(number),
                 name=name,
-                memory_bytes=_whole(cells.get("vram total memory (b)", "")),
-                used_bytes=_whole(cells.get("vram total used memory (b)", "")),
+                memory_bytes=_bytes(cells.get("vram total memory (b)", ""), 1),
+                used_bytes=_bytes(cells.get("vram total used memory (b)", ""), 1),
                 compute_capability=None,
                 system="rocm",
                 mig=False,
@@ -196,6 +194,10 @@ def _rocm_smi() -> list[HostGpu]:
             )
         )
     return sorted(gpus, key=lambda gpu: gpu.index)
+
+
+_AMD_UNITS = {"B": 1, "MB": MiB, "GB": GiB}
+"""amd-smi says MB and means MiB: it prints 196592 MB where rocm-smi prints 206141652992 bytes."""
 
 
 def _amd_smi() -> list[HostGpu]:
@@ -206,7 +208,7 @@ def _amd_smi() -> list[HostGpu]:
             HostGpu(
                 index=int(row["gpu"]),
                 name=str(row["asic"]["market_name"]),
-                memory_bytes=_times_mib(str(row["vram"]["size"]["value"])),  # its "MB" are MiB
+                memory_bytes=_bytes(str(row["vram"]["size"]["value"]), _AMD_UNITS[row["vram"]["size"]["unit"]]),
                 used_bytes=None,
                 compute_capability=None,
                 system="rocm",
@@ -216,7 +218,7 @@ def _amd_smi() -> list[HostGpu]:
             for row in rows
         ]
     except (KeyError, TypeError, ValueError):
-        raise _NoAnswer("answers JSON without name and memory of the GPUs") from None
+        raise _NoAnswerError("answers JSON without name and memory of the GPUs") from None
 
 
 _TOOLS: tuple[tuple[str, Callable[[], list[HostGpu]]], ...] = (
@@ -228,9 +230,9 @@ _TOOLS: tuple[tuple[str, Callable[[], list[HostGpu]]], ...] = (
 
 
 def _output(tool: str, *args: str) -> str:
-    """What a tool prints; _NoAnswer when it is missing, fails, hangs or prints nothing."""
+    """What a tool prints; _NoAnswerError when it is missing, fails, hangs or prints nothing."""
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603
             [tool, *args],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -240,34 +242,30 @@ def _output(tool: str, *args: str) -> str:
             check=False,
         )
     except FileNotFoundError:
-        raise _NoAnswer("not found on PATH") from None
+        raise _NoAnswerError("not found on PATH") from None
     except subprocess.TimeoutExpired:
-        raise _NoAnswer(f"gave no answer within {TIMEOUT_S:g} seconds") from None
+        raise _NoAnswerError(f"gave no answer within {TIMEOUT_S:g} seconds") from None
     except OSError as error:
-        raise _NoAnswer(f"cannot be run: {error.strerror}") from None
+        raise _NoAnswerError(f"cannot be run: {error.strerror}") from None
     if done.returncode:
         said = " ".join((done.stdout + done.stderr).split())
-        raise _NoAnswer(f"failed with exit code {done.returncode}: {said[:200] or 'no message'}")
+        raise _NoAnswerError(f"failed with exit code {done.returncode}: {said[:200] or 'no message'}")
     return done.stdout
 
 
 def _json(text: str) -> Any:
     """The JSON in a tool's answer, which may follow lines of warnings."""
-    starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
+    lines = text.splitlines()
+    start = next((number for number, line in enumerate(lines) if line.lstrip()[:1] in ("{", "[")), 0)
     try:
-        return json.loads(text[min(starts) :]) if starts else {}
+        return json.loads("\n".join(lines[start:]))
     except ValueError:
-        raise _NoAnswer(f"answers no JSON: {text.strip()[:80]!r}") from None
+        raise _NoAnswerError(f"answers no JSON: {text.strip()[:80]!r}") from None
 
 
-def _whole(text: str) -> int | None:
-    """A positive whole number, or None for `[N/A]` and the like."""
-    return int(text) if text.isdecimal() and int(text) > 0 else None
-
-
-def _times_mib(text: str) -> int | None:
-    """MiB as bytes; 0 is an answer here (nothing in use)."""
-    return int(text) * MiB if text.isdecimal() else None
+def _bytes(text: str, unit: int) -> int | None:
+    """A whole number of `unit` as bytes; None for `[N/A]` and the like."""
+    return int(text) * unit if text.isdecimal() else None
 
 
 def _capability(text: str) -> tuple[int, int] | None:
