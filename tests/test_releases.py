@@ -209,6 +209,7 @@ def test_a_stated_release_stands_beside_an_image_of_ones_own() -> None:
         ("tgi:sha-0123456-rocm", "rocm"),
         ("tgi:3.2.0-patched", ""),
         ("tgi:latest-rocm", "rocm"),
+        (f"tgi:mine@{DIGEST}", ""),
     ):
         told = from_image(image, stated)
         assert (told.release, told.variant, told.certain, told.note) == (stated, variant, True, "")
@@ -216,6 +217,8 @@ def test_a_stated_release_stands_beside_an_image_of_ones_own() -> None:
         from_image("tgi:3.1.0", stated)
     with pytest.raises(FactsError, match="TensorRT-LLM"):
         from_image("tgi:mine-trtllm", stated)
+    unknown = from_image("tgi:3.9.1-rocm", stated)
+    assert unknown == (stated, "rocm", False, "TGI 3.9.1 of tag '3.9.1-rocm' is not known; taken as the 3.2.0 stated")
 
 
 @pytest.mark.parametrize("release", ALL, ids=str)

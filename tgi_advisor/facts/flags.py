@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -19,8 +18,7 @@ Scalar = bool | int | float | str
 Value = Scalar | tuple[Scalar, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """One flag of text-generation-launcher as one release has it."""
 
     name: str
@@ -143,9 +141,9 @@ def render(flag: Flag, value: Value) -> list[str]:
     return [word for text in values for word in _words(flag, text)]
 
 
+_F32_MAX = 3.4028235e38
 _INTEGERS = {"u16": 1 << 16, "u32": 1 << 32, "u64": 1 << 64, "usize": 1 << 64}
-_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-_FLAG_KEYS = frozenset(Flag.__dataclass_fields__) - {"name"} | {"optional", "changes"}
+_FLAG_KEYS = frozenset(Flag._fields) - {"name"} | {"optional", "changes"}
 _VARIABLE_KEYS = frozenset(Variable._fields) - {"name"} | {"since", "until"}
 
 
@@ -247,14 +245,11 @@ def _float(value: object, named: str) -> float:
     number = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
         number = float(value) if abs(value) < _F32_MAX else math.inf
-    elif isinstance(value, str) and _FLOAT.fullmatch(value):
+    elif isinstance(value, str) and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", value):
         number = float(value)
     if not abs(number) < _F32_MAX:
         raise ValueError(f"{named}: expected a number such as 0.9, got {_short(value)}")
     return number
-
-
-_F32_MAX = 3.4028235e38
 
 
 def _short(value: object) -> str:

@@ -107,16 +107,17 @@ def find(text: str) -> TgiRelease:
     """The release `3.3.7`, `v3.3.7`, `3.3` (its last patch) or `latest` (the newest known); FactsError otherwise."""
     if text == "latest":
         return latest()
-    numbers = re.fullmatch(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", text, re.ASCII)
+    numbers = re.fullmatch(r"v?(\d{1,9}\.\d{1,9}(?:\.\d{1,9})?)", text, re.ASCII)
     if numbers is None:
         raise FactsError(
-            f"{text!r} is no TGI release",
+            f"{text[:80]!r} is no TGI release",
             f"write a version such as {_names()[-1]}; `tgi-advisor releases` lists those that are known",
         )
-    wanted = [int(number) for number in numbers.groups() if number is not None]
-    matching = [name for name in _names() if list(version(name))[: len(wanted)] == wanted]
+    matching = _matching(text.removeprefix("v"))
     if not matching:
-        raise FactsError(f"TGI {text.removeprefix('v')} is not known", _nearest(wanted))
+        raise FactsError(
+            f"TGI {text.removeprefix('v')} is not known", _nearest([int(n) for n in numbers[1].split(".")])
+        )
     return _release(matching[-1])
 
 
@@ -163,8 +164,8 @@ def from_image(image: str, stated: TgiRelease | None = None) -> ImageTag:
     release = stated or said or latest()
     variant = _variant(suffix, release, image, stated is not None)
     if stated:
-        return ImageTag(release, variant, True, "")
-    if digest and not note:
+        note = "" if said else note
+    elif digest and not note:
         note = f"the digest decides what runs; taken as TGI {release} because the tag says so"
     return ImageTag(release, variant, not note, note)
 
@@ -239,6 +240,12 @@ def _merged(name: str) -> tuple[dict[str, Any], dict[str, str]]:
     return fields, read
 
 
+def _matching(text: str) -> list[str]:
+    """The releases a version names, oldest first: one for `3.3.7`, every patch for `3.3`."""
+    wanted = [int(number) for number in text.split(".")]
+    return [name for name in _names() if list(version(name))[: len(wanted)] == wanted]
+
+
 def _nearest(wanted: list[int]) -> str:
     """What to write instead of a version that is not known."""
     names = _names()
@@ -272,6 +279,8 @@ def _said(tag: str, image: str, stated: TgiRelease | None) -> tuple[TgiRelease |
     if commit := re.fullmatch(r"sha-([0-9a-f]{7,40})(-.+)?", tag):
         return _built_at(commit[1], image, stated), commit[2] or "", ""
     if numbers := re.fullmatch(r"v?(\d+\.\d+(\.\d+)?)(-.+)?", tag, re.ASCII):
+        if stated and not _matching(numbers[1]):
+            return None, numbers[3] or "", f"TGI {numbers[1]} of tag {tag!r} is not known; taken as the {stated} stated"
         release = find(numbers[1])
         open_ended = not numbers[2] and release is latest()
         return release, numbers[3] or "", f"the tag {tag!r} moves with new patches; {newest}" if open_ended else ""
