@@ -58,8 +58,18 @@ class Setting:
     """Launcher flags in force by name (`max-batch-size`), command line over environment, typed by flags.yaml."""
     env: Mapping[str, str]
     """Environment of the container as TGI sees it: the image's own under the spec's."""
+    flash: bool = True
+    """Whether TGI's flash attention classes work on this GPU with this image."""
+    forwarded_quantize: str | None = None
+    """--quantize as the launcher hands it to the shards: given, or (2.3.0 on) read from config.json."""
+    launcher_context: int | None = None
+    """Context length as the Rust launcher reads it from config.json's top level."""
+    launcher_prefill: int | None = None
+    """The launcher's default for max_batch_prefill_tokens where no other limit enters it."""
 
     @property
     def kv_dtype_bytes(self) -> int:
         """Bytes of one KV element."""
+        if self.kv_dtype == "float32":
+            return 4
         return 1 if self.kv_dtype.startswith("fp8") else 2

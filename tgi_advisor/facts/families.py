@@ -1,16 +1,28 @@
-"""How TGI holds each model family: which class serves it, whether it shards, chunks, and in which dtype."""
+"""How TGI holds each model family: which class serves it, whether it shards, chunks, and in which dtype.
+
+The second half reads a model's geometry from its configuration under the names each family uses,
+the way TGI's own config classes do.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Literal
+
+from tgi_advisor.errors import FactsError, did_you_mean
+from tgi_advisor.facts import tables
+from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.facts.release import TgiRelease
 
 ServedBy = Literal["flash", "vlm", "transformers", "padded", "seq2seq", "mamba"]
+Version = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One `model_type` as TGI's `get_model` treats it; a row of `families.yaml`."""
+    """One `model_type` as TGI's `get_model` treats it; a row of `families.yaml`, or `find`'s view of one."""
 
     model_type: str
     """config.json's model_type."""
@@ -21,11 +33,11 @@ class Family:
     shards: bool
     """Whether tensor parallelism is supported."""
     chunks: bool
-    """Whether the class asks for prefill chunking (from the release on where its kind may)."""
+    """Whether the class asks for prefill chunking (in `find`'s view: in that release)."""
     dtype: Literal["float16", "bfloat16"]
     """Dtype when --dtype is not given."""
     kv: Literal["heads", "mla", "replicated"]
-    """KV heads: split over shards; DeepSeek's uncompressed 192; full on every shard (transformers' olmo2, phi3)."""
+    """KV heads: split over shards; DeepSeek's uncompressed 192; full on every shard (transformers' olmo2)."""
     mlp: Literal["gated", "plain", "moe", "parallel_gated", "parallel_plain"]
     """Shape of the feed-forward block, which decides the prefill's widest moment; `parallel` runs beside attention."""
     kv_heads_must_divide: bool
@@ -36,3 +48,331 @@ class Family:
     """What surprises people about the family."""
     source: str
     """Where it was read."""
+    automodel_from: tuple[int, int, int] | None = None
+    """First release whose transformers serves it through AutoModel, where that is earlier or the only way."""
+    fallback_from: tuple[int, int, int] | None = None
+    """First release that serves it on TransformersFlashCausalLM."""
+    fallback_until: tuple[int, int, int] | None = None
+    """Last release that does; None is still."""
+    gaudi_from: tuple[int, int, int] | None = None
+    """First release whose Gaudi back end has a flash class for it."""
+    remote_code: bool = False
+    """Whether AutoModel serves it only with --trust-remote-code."""
+    automodel: bool = False
+    """In `find`'s view: the release has no class of its own for it and goes through AutoModel."""
+    supported: bool = True
+    """In `find`'s view: False when the release refuses the model type."""
+
+    @property
+    def paged(self) -> bool:
+        """Whether it is served with a block KV cache whose size TGI infers; else batches are padded."""
+        return self.served_by in ("flash", "vlm", "transformers")
+
+
+_KEYS = {
+    "served_by", "first", "automodel", "fallback", "fallback_until", "mlp", "dtype", "kv", "shards", "chunks",
+    "kv_cache_dtype", "kv_heads_must_divide", "gaudi", "remote_code", "notes", "source",
+}  # fmt: skip
+
+
+def find(
+    model: ModelFacts, release: TgiRelease, variant: str = "", *, flash: bool = True, trust_remote_code: bool = False
+) -> Family:
+    """The family of a model as `get_model` of a release would serve it.
+
+    `flash` says whether that image can use flash attention on the GPU at hand. A known family the
+    release is too old for comes back with `supported=False`; FactsError when the type is unknown to
+    tgi-advisor or the configuration names none.
+    """
+    row = _row(_served_type(model, release.version))
+    if variant == "gaudi":
+        return _on_gaudi(row, release.version)
+    view = _own_class(row, model, release, flash) or _automodel(row, release.version, flash, trust_remote_code)
+    return view or replace(row, supported=False)
+
+
+def names() -> list[str]:
+    """Every model_type of the table."""
+    return sorted(_rows())
+
+
+def _own_class(row: Family, model: ModelFacts, release: TgiRelease, flash: bool) -> Family | None:
+    """The family where the release's get_model has a branch for it, else None."""
+    version = release.version
+    if version < row.first_release or row.first_release == row.automodel_from:
+        return None
+    divide = version >= (2, 1, 0) and (row.kv_heads_must_divide or _text_row_divides(row, model))
+    if row.served_by in ("flash", "vlm") and (not flash or is_alibi(model)):
+        return replace(
+            row,
+            served_by="padded",
+            shards=row.model_type == "gpt_neox",  # the one family with a padded class that shards
+            chunks=False,
+            dtype="float16",
+            kv="heads",
+            kv_heads_must_divide=False,
+            kv_cache_dtype=False,
+        )
+    chunks = row.chunks and (row.served_by == "flash" or (row.served_by == "vlm" and release.vlm_chunking))
+    return replace(row, chunks=chunks, kv_heads_must_divide=divide)
+
+
+def _automodel(row: Family, version: Version, flash: bool, trust_remote_code: bool) -> Family | None:
+    """The family where the release hands it to transformers' AutoModel, else None."""
+    if row.automodel_from is None or version < row.automodel_from or (row.remote_code and not trust_remote_code):
+        return None
+    since, until = row.fallback_from, row.fallback_until
+    fallback = flash and since is not None and since <= version and (until is None or version <= until)
+    return replace(
+        row,
+        served_by="transformers" if fallback else "padded",
+        shards=fallback,
+        chunks=False,
+        kv="replicated" if fallback and row.kv == "replicated" else "heads",
+        kv_heads_must_divide=False,
+        kv_cache_dtype=False,
+        automodel=True,
+    )
+
+
+def _on_gaudi(row: Family, version: Version) -> Family:
+    """The family on the Gaudi back end, which has its own list of classes and never chunks."""
+    if row.gaudi_from is None or version < row.gaudi_from:
+        return replace(row, served_by="padded", shards=True, chunks=False, automodel=row.gaudi_from is None)
+    served: ServedBy = "vlm" if row.served_by == "vlm" else "flash"
+    return replace(row, served_by=served, shards=True, chunks=False)
+
+
+def _text_row_divides(row: Family, model: ModelFacts) -> bool:
+    """Whether a vision model's text part is a class that refuses KV heads its shards do not divide."""
+    inner = model.config.get("text_config")
+    if row.served_by != "vlm" or not isinstance(inner, Mapping):
+        return False
+    text = _rows().get(str(inner.get("model_type")))
+    return text is not None and text.kv_heads_must_divide
+
+
+def _served_type(model: ModelFacts, version: Version) -> str:
+    """The model_type get_model ends up with."""
+    config, name = model.config, model.model_type
+    if "medusa_num_heads" in config or name == "mlp_speculator":
+        base = config.get("base_model_name_or_path", "its base model")
+        raise FactsError(
+            f"{model.id} holds speculation heads; TGI serves {base} with them.",
+            f"Plan for {base} and set the flag `speculate`; leave room for the heads with hardware.headroom.",
+        )
+    if name is None:
+        if "ssm_cfg" in config:
+            return "mamba" if version >= (2, 4, 1) else "ssm"
+        raise FactsError(
+            f"config.json of {model.id} has no `model_type`, and TGI cannot serve a model without one.",
+            "Check that the id names a transformers model, not an adapter or a GGUF repository.",
+        )
+    if name == "gpt2" and model.id.startswith("bigcode/"):
+        return "gpt_bigcode"
+    return name
+
+
+def _row(model_type: str) -> Family:
+    rows = _rows()
+    if model_type not in rows:
+        guess = did_you_mean(model_type, rows)
+        raise FactsError(
+            f"How TGI serves model type {model_type!r} is not known to tgi-advisor.",
+            f"{guess + ' ' if guess else ''}Known are {', '.join(names())}."
+            " If TGI serves this one, please report it with the link of its config.json.",
+        )
+    return rows[model_type]
+
+
+@cache
+def _rows() -> dict[str, Family]:
+    return {name: _read(name, row) for name, row in tables.load("families").items()}
+
+
+def _read(name: str, row: Mapping[str, Any]) -> Family:
+    tables.strict(row, _KEYS, {"served_by", "first", "mlp", "source"}, f"families.yaml: {name}")
+    served = row["served_by"]
+    return Family(
+        model_type=name,
+        served_by=served,
+        first_release=_version(row["first"]) or (0, 0, 0),
+        shards=row.get("shards", True),
+        chunks=row.get("chunks", served in ("flash", "vlm")),
+        dtype=row.get("dtype", "float16"),
+        kv=row.get("kv", "heads"),
+        mlp=row["mlp"],
+        kv_heads_must_divide=row.get("kv_heads_must_divide", False),
+        kv_cache_dtype=row.get("kv_cache_dtype", served in ("flash", "vlm")),
+        notes=row.get("notes", ""),
+        source=row["source"],
+        automodel_from=_version(row.get("automodel")),
+        fallback_from=_version(row.get("fallback")),
+        fallback_until=_version(row.get("fallback_until")),
+        gaudi_from=_version(row.get("gaudi")),
+        remote_code=row.get("remote_code", False),
+    )
+
+
+def _version(text: str | None) -> Version | None:
+    if text is None:
+        return None
+    major, minor, patch = map(int, text.split("."))
+    return major, minor, patch
+
+
+# ---- geometry: what a configuration says, under the names each family uses ----
+
+_FALCON = frozenset({"falcon", "RefinedWeb", "RefinedWebModel"})
+_FOUR_TIMES = frozenset({"bloom", "gpt2", "gptj", "gpt_bigcode", "gpt_neo", "codegen", "gpt_neox"}) | _FALCON
+"""Families whose feed-forward block is four times as wide as the model where the file names no width."""
+
+
+def heads(model: ModelFacts) -> int:
+    """Query heads of one layer; 0 in a state-space model, which has none."""
+    if _is_mamba(model):
+        return 0
+    return _number(model, ("num_attention_heads", "n_head", "n_heads", "num_heads"))
+
+
+def kv_heads(model: ModelFacts) -> int:
+    """Key/value heads of one layer over all shards: 1 for multi-query attention, 0 without attention.
+
+    Falcon: server/text_generation_server/models/custom_modeling/flash_rw_modeling.py@v3.3.7:109-116.
+    """
+    text = model.text()
+    kind = model.model_type
+    if kind == "gpt_bigcode" or (kind == "gpt2" and model.id.startswith("bigcode/")):
+        return 1
+    if kind in _FALCON:
+        stated = _optional(text, ("num_kv_heads", "n_head_kv"))
+        return stated or (1 if text.get("multi_query") else heads(model))
+    stated = _optional(text, ("num_key_value_heads", "num_kv_heads"))
+    if stated is None and isinstance(attn := text.get("attn_config"), Mapping):
+        stated = _optional(attn, ("kv_n_heads",))
+    return stated or heads(model)
+
+
+def head_size(model: ModelFacts, family: Family) -> int:
+    """Elements of one head of the KV cache.
+
+    DeepSeek: the names TGI looks up are not the checkpoints', so 128 + 64 always applies
+    (server/text_generation_server/models/__init__.py@v3.3.7:662-666).
+    """
+    if family.kv == "mla":
+        config = model.config
+        qk = int(config.get("qk_nope_dim", 128)) + int(config.get("qk_rope_dim", 64))
+        return max(qk, int(config.get("v_head_dim", 128)))
+    if _is_mamba(model):
+        return 0
+    stated = _optional(model.text(), ("head_dim", "d_kv"))
+    return stated or hidden(model) // heads(model)
+
+
+def layers(model: ModelFacts) -> int:
+    """Layers that hold a KV cache (decoder layers of the text model)."""
+    return _number(model, ("num_hidden_layers", "n_layer", "n_layers", "num_layers"))
+
+
+def hidden(model: ModelFacts) -> int:
+    """Width of the residual stream."""
+    return _number(model, ("hidden_size", "n_embd", "n_embed", "d_model"))
+
+
+def intermediate(model: ModelFacts) -> int:
+    """Width of one feed-forward block; of one expert in a mixture of experts."""
+    text = model.text()
+    kind = str(text.get("model_type") or model.model_type)
+    names = ("intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim", "d_ff", "ff_intermediate_size")
+    stated = _optional(text, ("moe_intermediate_size", *names) if experts(model) else names)
+    if stated is None and isinstance(ffn := text.get("ffn_config"), Mapping):
+        stated = _optional(ffn, ("ffn_hidden_size",))
+    if stated is not None:
+        return stated
+    if kind in _FOUR_TIMES:
+        return 4 * hidden(model)
+    if kind == "mpt":
+        return int(text.get("expansion_ratio", 4) * hidden(model))
+    if _is_mamba(model):
+        return 2 * hidden(model)
+    return _number(model, names)
+
+
+def experts(model: ModelFacts) -> int:
+    """Routed experts of one layer; 0 in a dense model."""
+    return _mixture(model, ("num_local_experts", "n_routed_experts", "num_experts"), "moe_num_experts")
+
+
+def experts_per_token(model: ModelFacts) -> int:
+    """Routed experts one token goes through; 0 in a dense model."""
+    return _mixture(model, ("num_experts_per_tok",), "moe_top_k") if experts(model) else 0
+
+
+def _mixture(model: ModelFacts, names: tuple[str, ...], in_ffn_config: str) -> int:
+    text = model.text()
+    stated = _optional(text, names)
+    if stated is None and isinstance(ffn := text.get("ffn_config"), Mapping):
+        stated = _optional(ffn, (in_ffn_config,))
+    return stated or 0
+
+
+def vocab(model: ModelFacts) -> int:
+    """Rows of the embedding table."""
+    stated = _optional(model.text(), ("vocab_size",)) or _optional(model.config, ("vocab_size",))
+    return stated or _number(model, ("vocab_size",))
+
+
+def context_length(model: ModelFacts) -> int | None:
+    """Longest sequence the model was built for, in tokens; None where the configuration sets no end."""
+    found = _optional(model.text(), ("max_position_embeddings", "max_seq_len", "n_positions", "max_sequence_length"))
+    if found is None and model.model_type in _FALCON:
+        return 2048  # flash_rw_modeling.py@v3.3.7:78
+    return found if found is not None else _optional(model.text(), ("seq_length",))
+
+
+def context_length_server(model: ModelFacts) -> int | None:
+    """`config.max_position_embeddings` as the server's config object has it; None when it has no such attribute.
+
+    The attribute map of the GPT-2 kind reads n_positions; MPT, DBRX and BLOOM have none.
+    """
+    text = model.text()
+    found = _optional(text, ("max_position_embeddings",))
+    if found is None and model.model_type in ("gpt2", "gptj", "gpt_bigcode", "codegen"):
+        found = _optional(text, ("n_positions",))
+    return 2048 if found is None and model.model_type in _FALCON else found
+
+
+def sliding_window(model: ModelFacts) -> int | None:
+    """`sliding_window` of config.json as get_model reads it (top level only)."""
+    value = model.config.get("sliding_window")
+    return value if isinstance(value, int) and value != -1 else None
+
+
+def is_alibi(model: ModelFacts) -> bool:
+    """Whether a Falcon model uses alibi, which the flash class does not serve."""
+    return model.model_type in _FALCON and bool(model.config.get("alibi", False))
+
+
+def _is_mamba(model: ModelFacts) -> bool:
+    return model.model_type in ("mamba", "ssm") or "ssm_cfg" in model.config
+
+
+def _optional(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return None
+
+
+def _number(model: ModelFacts, names: tuple[str, ...]) -> int:
+    value = _optional(model.text(), names)
+    if value is None:
+        where = "text_config of config.json" if isinstance(model.config.get("text_config"), Mapping) else "config.json"
+        raise FactsError(
+            f"{where} of {model.id} has no usable `{names[0]}`"
+            + (f" (nor {', '.join(f'`{name}`' for name in names[1:])})" if names[1:] else "")
+            + ".",
+            "Without it the size of the KV cache is unknown. Check the file; TGI would fail on it as well.",
+        )
+    return value
