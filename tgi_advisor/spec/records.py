@@ -55,8 +55,6 @@ def setting(doc: str, kind: str, default: Any = None, *, required: bool = False,
     are therefore refused under `tgi.flags` and, as variables, under `tgi.env`.
     """
     meta = {"doc": doc, "kind": kind, "default": default, "required": required, **more}
-    if default is EMPTY:  # dataclasses take an unhashable default for a mutable one
-        return field(default_factory=lambda: EMPTY, metadata=meta)
     return field(default=default, metadata=meta)
 
 

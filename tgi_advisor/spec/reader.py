@@ -1,0 +1,206 @@
+"""Reads a deployment spec: YAML text, `--set` and command line options become a `Spec`, strictly.
+
+Text becomes a tree (`tree.py`), `--set` is laid over it, and the fields of `records.py` say what
+each node must be (`fields.py`, `values.py`). Everything wrong is collected and raised as one
+`SpecError`. A field left empty (`null`) has its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from types import MappingProxyType
+
+from tgi_advisor.errors import Place, Problem, SpecError, did_you_mean, listed
+from tgi_advisor.spec.contradictions import contradictions
+from tgi_advisor.spec.fields import Reading, flag_name
+from tgi_advisor.spec.records import Spec
+from tgi_advisor.spec.tree import (
+    MAX_BYTES,
+    Map,
+    Node,
+    Scalar,
+    compose,
+    described,
+    looks_secret,
+    place_in,
+    shown,
+    too_long,
+)
+
+MAX_PROBLEMS = 40
+"""Problems listed before the rest is only counted."""
+
+EXAMPLE = """write at least:
+      model:
+        id: meta-llama/Llama-3.1-8B-Instruct
+      hardware:
+        gpu: nvidia-l4
+    or let `tgi-advisor init` write a spec"""
+
+
+def read_text(text: str, file: str, sets: Sequence[str] = ()) -> Spec:
+    """The spec in `text`, with `sets` (`path=value`) laid over it; SpecError lists everything wrong."""
+    root = compose(text, file)
+    if not isinstance(root, Map):
+        where = Place(file, 1, 1) if root is None else root.place
+        message = "the spec is empty" if root is None else f"the spec must be a mapping, got {described(root)}"
+        raise SpecError(f"{file} is not a deployment spec", problems=[Problem(message, EXAMPLE, where)])
+    return _read(root, file, sets)
+
+
+def read_file(path: str, sets: Sequence[str] = ()) -> Spec:
+    """The spec in a file, or on standard input when `path` is `-`."""
+    file = "<stdin>" if path == "-" else path.encode("utf-8", "backslashreplace").decode()
+    data = _bytes_of(path, file)
+    if len(data) > MAX_BYTES:
+        raise too_long(file)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode()
+        place = place_in(before, len(before), file)
+        problem = Problem(f"not UTF-8 text (byte 0x{data[error.start]:02X})", "save the spec as UTF-8", place)
+        raise SpecError(f"{file} cannot be read", problems=[problem]) from None
+    return read_text(text, file, sets)
+
+
+def build(
+    assignments: Iterable[tuple[str, str]],
+    source: str = "command line",
+    base: Spec | None = None,
+    sets: Sequence[str] = (),
+) -> Spec:
+    """A spec from (path, text) pairs such as `("model.id", "org/name")`, on top of `base` where given.
+
+    The texts are taken as one value each, never as YAML; `sets` come after them and are YAML.
+    """
+    root = _tree_of(base, source)
+    for path, text in assignments:
+        place = Place(f"{source}, {path}", 0, 0)
+        _assign(root, path, Scalar(text, True, place), place)
+    return _read(root, source, sets, base)
+
+
+def with_set(spec: Spec, sets: Sequence[str]) -> Spec:
+    """The spec with `--set path=value` arguments laid over it, the last one winning."""
+    return build((), spec.source, spec, sets)
+
+
+def _read(root: Map, source: str, sets: Sequence[str], base: Spec | None = None) -> Spec:
+    """The tree as a Spec, or one SpecError with all its problems in the order of the file."""
+    reading = Reading()
+    for argument in sets:
+        reading.problems += _set(root, argument)
+    reading.places[""] = root.place
+    values = reading.section(Spec, root)
+    places = reading.places
+    if base is not None:  # what was not laid over it keeps its place
+        places |= {path: place for path, place in base.places.items() if places.get(path) == root.place}
+    spec = Spec(**values, source=source, places=MappingProxyType(places))
+    reading.problems += [problem for paths, problem in contradictions(spec) if not reading.broken.intersection(paths)]
+    if reading.problems:
+        raise _all_of(reading.problems, source)
+    return spec
+
+
+def _all_of(problems: list[Problem], source: str) -> SpecError:
+    """All problems as one error, `--set` first and then from the top of the file down."""
+    nowhere = Place("", 0, 0)
+    ordered = sorted(problems, key=lambda problem: ((problem.place or nowhere).line, problem.place or nowhere))
+    message = f"{source} has {len(ordered)} problem{'s' if len(ordered) > 1 else ''}"
+    if len(ordered) > MAX_PROBLEMS:
+        more = len(ordered) - MAX_PROBLEMS
+        ordered = [*ordered[:MAX_PROBLEMS], Problem(f"... and {more} more", "correct these first")]
+    return SpecError(message, problems=ordered)
+
+
+def _bytes_of(path: str, file: str) -> bytes:
+    """The file's bytes, one more than `MAX_BYTES` at most."""
+    import sys
+    from pathlib import Path
+
+    try:
+        if path == "-":
+            return sys.stdin.buffer.read(MAX_BYTES + 1)
+        with Path(path).open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise SpecError(f"{file} does not exist", _neighbours(path) or "`tgi-advisor init` writes a spec") from None
+    except IsADirectoryError:
+        raise SpecError(f"{file} is a folder", _neighbours(f"{path}/x.yaml") or "name a spec file in it") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SpecError(f"{file} cannot be read: {reason}", "name a spec file, or `-` for standard input") from None
+
+
+def _neighbours(path: str) -> str | None:
+    """A hint naming the specs in the folder of `path`."""
+    from pathlib import Path
+
+    folder, name = Path(path).parent, Path(path).name
+    try:
+        specs = sorted(str(p) for p in folder.iterdir() if p.suffix in (".yaml", ".yml"))
+    except OSError:
+        return None
+    return did_you_mean(str(folder / name), specs) or (f"there is {listed(specs[:5], 'and')}" if specs else None)
+
+
+# --set
+
+
+def _set(root: Map, argument: str) -> tuple[Problem, ...]:
+    """Lays one `path=value` over the tree; the problems when it has not that form."""
+    path, equals, value = argument.partition("=")
+    path = path.strip()
+    place = Place(f"--set {shown(path) if len(path) > 60 or looks_secret(path) or not path else path}", 0, 0)
+    if not equals or not path:
+        return (Problem("expected path=value", "for example: --set limits.max_total_tokens=8k", place),)
+    try:
+        node = compose(value, place.file, at=place)
+    except SpecError as error:
+        return error.problems
+    _assign(root, path, Scalar("", True, place) if node is None else node, place)
+    return ()
+
+
+def _assign(root: Map, path: str, value: Node, place: Place) -> None:
+    """Puts `value` at the dotted path, making the mappings on the way; the last entry of a name is replaced."""
+    here, *steps = root, *path.split(".")
+    walked = ""
+    for step in steps[:-1]:
+        walked = f"{walked}.{step}" if walked else step
+        index = _index(here, step, walked)
+        child = None if index is None else here.entries[index][1]
+        if not isinstance(child, Map):
+            # `gpu: nvidia-l4` is short for `gpu: {name: nvidia-l4}`, and may be added to.
+            keep = isinstance(child, Scalar) and not child.null and walked == "hardware.gpu"
+            entries: list[tuple[Scalar, Node]] = [(Scalar("name", True, child.place), child)] if keep and child else []
+            child = Map(entries, place)
+            _put(here, index, Scalar(step, True, place), child)
+        here = child
+    _put(here, _index(here, steps[-1], path), Scalar(steps[-1], True, place), value)
+
+
+def _put(section: Map, index: int | None, key: Scalar, value: Node) -> None:
+    if index is None:
+        section.entries.append((key, value))
+    else:
+        section.entries[index] = (key, value)
+
+
+def _index(section: Map, name: str, path: str) -> int | None:
+    """Where the last entry of that name stands; a launcher flag is found in any of its spellings."""
+    same: Callable[[str], str] = flag_name if path.startswith("tgi.flags.") else str
+    hits = [i for i, (key, _) in enumerate(section.entries) if same(key.text) == same(name)]
+    return hits[-1] if hits else None
+
+
+def _tree_of(spec: Spec | None, source: str) -> Map:
+    """A spec as the tree it could have been read from."""
+    top = Place(source, 0, 0)
+    if spec is None:
+        return Map([], top)
+    from tgi_advisor.spec.writer import dump
+
+    root = compose(dump(spec), source, at=top)
+    return root if isinstance(root, Map) else Map([], top)
