@@ -291,7 +291,8 @@ def check_kubernetes(container: Container) -> None:
     ]
     assert mounts.keys() == volumes.keys()
     assert volumes["data"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-    assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": str(shm_bytes(container.shm_size))}
+    assert volumes["shm"]["emptyDir"]["medium"] == "Memory"
+    assert shm_bytes(volumes["shm"]["emptyDir"]["sizeLimit"] + "B") == shm_bytes(container.shm_size)
     assert int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi")) * GiB > container.weights_bytes
     limits = server["resources"].get("limits", {})
     assert limits == ({container.gpu_resource: container.gpu_count} if container.gpu_resource else {})
@@ -397,6 +398,21 @@ def test_env_file_refuses_what_docker_would_cut(value: str) -> None:
 def test_env_file_refuses_arguments_without_a_variable() -> None:
     with pytest.raises(SpecError, match="--env"):
         render(replace(NVIDIA, args_only=("--env",)), "env")
+
+
+def test_kubernetes_refuses_a_relative_model_folder() -> None:
+    mounts = (Mount("./data", "/data"), Mount("./model", "/models/model", read_only=True))
+    with pytest.raises(SpecError, match="relative folder"):
+        render(replace(CPU, mounts=mounts), "kubernetes")
+
+
+@pytest.mark.parametrize(
+    ("size", "size_bytes"), [("1g", 1 << 30), ("512m", 512 << 20), ("64GiB", 64 << 30), ("100b", 100), ("7", 7)]
+)
+def test_sizes_as_docker_writes_them(size: str, size_bytes: int) -> None:
+    assert shm_bytes(size) == size_bytes
+    with pytest.raises(SpecError):
+        shm_bytes(size + " large")
 
 
 # -- secrets

@@ -26,7 +26,8 @@ def render(container: Container) -> str:
             "Choose another format, such as docker-run, or leave the flag out.",
         )
     lines = ["# docker run --env-file FILE: these lines replace the launcher's arguments."]
-    lines += [_line(name, value) for name, value in {**container.env, **container.args_env}.items()]
+    values = {**container.device_env, **container.env, **container.args_env}
+    lines += [_line(name, value) for name, value in values.items()]
     for inside, caller in container.secret_env.items():
         if inside != caller:
             lines.append(f'# Start docker with: {inside}="${caller}" docker run ...')

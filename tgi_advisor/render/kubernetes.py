@@ -104,9 +104,9 @@ def _pod(container: Container) -> dict[str, Any]:
         if number == 0:
             source: dict[str, Any] = {"persistentVolumeClaim": {"claimName": f"{container.name}-data"}}
         else:
-            source = {"hostPath": {"path": mount.source, "type": "Directory"}}
+            source = {"hostPath": {"path": _absolute(mount.source), "type": "Directory"}}
         volumes.append({"name": _volume_name(number), **source})
-    volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(shm_bytes(container.shm_size))}})
+    volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _quantity(container.shm_size)}})
     return {
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE,
@@ -189,6 +189,23 @@ def _volume_name(number: int) -> str:
 def _literal(text: str) -> str:
     """`$$` is how Kubernetes writes `$` in arguments and values; `$(NAME)` would be replaced."""
     return text.replace("$", "$$")
+
+
+def _absolute(folder: str) -> str:
+    """The folder, which must be the same on every node; SpecError when it depends on where one stands."""
+    if not folder.startswith("/"):
+        raise SpecError(
+            f"Kubernetes cannot mount the relative folder {folder!r}.",
+            "Write model.id as an absolute path of the nodes.",
+        )
+    return folder
+
+
+def _quantity(size: str) -> str:
+    """A size in Docker's spelling as a Kubernetes quantity."""
+    count = shm_bytes(size)
+    return next((f"{count >> shift}{unit}" for shift, unit in ((30, "Gi"), (20, "Mi")) if count % (1 << shift) == 0),
+                str(count))  # fmt: skip
 
 
 def _gi(size: int) -> str:
