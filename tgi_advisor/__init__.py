@@ -1,3 +1,32 @@
-"""Which token limits of text-generation-inference fit your GPU, before you rent it."""
+"""Which token limits of text-generation-inference fit your GPU, before you rent it.
+
+`advise` and `predict` take a spec (a path, a mapping or a `Spec`) and return a `Plan`; they are
+imported when first used, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tgi_advisor.api import Facts, Limits, Plan, Prediction, Spec, advise, gather, predict, read_spec
+    from tgi_advisor.errors import AdvisorError
+
+__all__ = [
+    "AdvisorError", "Facts", "Limits", "Plan", "Prediction", "Spec", "__version__",
+    "advise", "gather", "predict", "read_spec",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "AdvisorError":
+        from tgi_advisor.errors import AdvisorError
+
+        return AdvisorError
+    from tgi_advisor import api
+
+    return getattr(api, name)

@@ -23,3 +23,5 @@ class Facts:
     """The TGI release."""
     variant: str = ""
     """Image variant: empty for CUDA, else `rocm`, `intel-cpu`, `intel-xpu`, `gaudi`."""
+    notes: tuple[str, ...] = ()
+    """What had to be assumed, e.g. which release a floating image tag is."""

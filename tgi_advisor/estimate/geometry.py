@@ -1,0 +1,54 @@
+"""The sizes of one model's layers on one shard, read once per launch.
+
+Everything the per-token arithmetic needs, as plain integers, so that a search can evaluate
+hundreds of limits without touching the configuration again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tgi_advisor.estimate import kv_cache
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import families
+
+
+class Geometry(NamedTuple):
+    """Layer sizes on one shard, in elements."""
+
+    hidden: int
+    """Width of the residual stream, the same on every shard."""
+    query: int
+    """Query heads of the shard times head size."""
+    kv: int
+    """KV heads of the shard times head size (keys alone)."""
+    intermediate: int
+    """Feed-forward width of the shard (of one expert in a mixture)."""
+    vocabulary: int
+    """Rows of the lm_head over all shards."""
+    vocabulary_shard: int
+    """Rows of the lm_head on the shard."""
+    experts: int
+    """Routed experts; 0 in a dense model."""
+    experts_per_token: int
+    """Experts a token is routed to; 0 in a dense model."""
+    kv_bytes_per_token: int
+    """KV cache bytes of one token."""
+
+
+def of(setting: Setting) -> Geometry:
+    """Layer sizes of the launch's model on one shard."""
+    model, tp = setting.facts.model, setting.num_shard
+    head_size = families.head_size(model, setting.family)
+    vocabulary = families.vocab(model)
+    return Geometry(
+        hidden=families.hidden(model),
+        query=families.heads(model) // tp * head_size,
+        kv=kv_cache.heads_per_shard(setting) * head_size,
+        intermediate=families.intermediate(model) // tp,
+        vocabulary=vocabulary,
+        vocabulary_shard=vocabulary // tp if vocabulary % tp == 0 else vocabulary,
+        experts=families.experts(model),
+        experts_per_token=families.experts_per_token(model),
+        kv_bytes_per_token=kv_cache.bytes_per_token(setting),
+    )

@@ -1,0 +1,113 @@
+"""Memory on the GPU that is neither weights nor KV cache nor activations."""
+
+from __future__ import annotations
+
+from tgi_advisor.estimate.geometry import Geometry
+from tgi_advisor.estimate.parts import Part
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import calibration
+from tgi_advisor.facts.model import TensorGroup
+from tgi_advisor.units import human
+
+
+def driver_reserve(setting: Setting) -> Part:
+    """What nvidia-smi counts and CUDA never gives out: its total minus `mem_get_info`'s."""
+    gpu = setting.facts.gpu
+    if gpu.cuda_total_bytes is not None:
+        size = max(0, gpu.memory_bytes - gpu.cuda_total_bytes)
+        return Part("driver reserve", size, "exact", "nvidia-smi's total minus what CUDA reports on this card")
+    row = calibration.find("driver_share", gpu.system, setting.facts.release.version)
+    if row is None:
+        return Part("driver reserve", 0, "modelled", f"nothing known to be held back on {gpu.system}")
+    return Part(
+        "driver reserve", round(gpu.memory_bytes * row.share), "calibrated", "typical share CUDA never gives out"
+    )
+
+
+def context(setting: Setting) -> Part:
+    """CUDA context, kernel modules and libraries outside PyTorch's allocator."""
+    row = calibration.find("cuda_context", setting.facts.gpu.system, setting.facts.release.version)
+    if row is None:
+        return Part("context", 0, "modelled", "no device context on this system")
+    return Part("context and libraries", row.bytes, "calibrated", f"outside PyTorch's allocator; from {row.source}")
+
+
+def communicators(setting: Setting) -> Part | None:
+    """NCCL (RCCL) buffers of one shard; None on a single shard."""
+    row = calibration.find("nccl", setting.facts.gpu.system, setting.facts.release.version)
+    if setting.num_shard == 1 or row is None:
+        return None
+    return Part("NCCL buffers", row.bytes, "calibrated", f"{setting.num_shard} shards; from {row.source}")
+
+
+def flashinfer(setting: Setting) -> Part | None:
+    """flashinfer's shared workspace and wrapper buffers, allocated before warm-up.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/attention/flashinfer.py#L36-L43
+    """
+    if setting.attention != "flashinfer":
+        return None
+    size = setting.facts.release.flashinfer_bytes
+    return Part(
+        "flashinfer workspace", size, "exact", f"float workspace and three wrappers of release {setting.facts.release}"
+    )
+
+
+def exllama_applies(setting: Setting) -> bool:
+    """Whether GPTQ or EXL2 layers run on exllama (v2) and so hold scratch memory.
+
+    From 2.1.1 symmetric 4- and 8-bit GPTQ goes through Marlin on compute capability 8.0 and up.
+    """
+    release, gpu = setting.facts.release.version, setting.facts.gpu
+    if setting.quantize == "exl2":
+        return True
+    if setting.quantize != "gptq" or release < (1, 4, 0):
+        return False
+    config = setting.facts.model.text().get("quantization_config")
+    facts = config if isinstance(config, dict) else {}
+    if facts.get("desc_act") or facts.get("bits", 4) != 4:
+        return False
+    marlin = gpu.system == "cuda" and gpu.at_least >= (8, 0) and release >= (2, 1, 1) and facts.get("sym", True)
+    return not marlin and (gpu.system == "rocm" or gpu.at_least >= (8, 0))
+
+
+def _packed_shape(group: TensorGroup) -> tuple[int, int]:
+    """(in, out) features of a GPTQ `qweight` of 4-bit values: eight inputs to a 32-bit row."""
+    return group.shape[0] * 8, group.shape[1]
+
+
+def exllama_scratch(setting: Setting, prefill_tokens: int) -> int:
+    """Bytes of exllama v2's scratch for the largest layer: weights dequantized, and a float32 output.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/gptq/exllamav2.py#L233-L240
+    """
+    best = 0
+    for group in setting.facts.model.tensors:
+        if group.name.endswith("qweight") and len(group.shape) == 2:
+            inputs, outputs = _packed_shape(group)
+            best = max(best, inputs * outputs // setting.num_shard * 2 + outputs * prefill_tokens * 4 + 256)
+    return best
+
+
+def graphs(setting: Setting, g: Geometry, total_tokens: int, request_blocks: int) -> Part | None:
+    """CUDA graphs: block tables, captured logits, flashinfer's wrappers and the capture pool.
+
+    Captured after the KV cache is allocated, so nothing of it enters TGI's sum; it has to fit in
+    what the sum leaves over.
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/flash_causal_lm.py#L1382-L1503
+    """
+    sizes = setting.graph_sizes
+    if not sizes:
+        return None
+    release = setting.facts.release
+    width = request_blocks if release.graph_buffers == "per_size_request" else total_tokens
+    rows = max(sizes) if release.graph_buffers == "shared_total" else sum(sizes)
+    tables = rows * width * 4
+    logits = sum(sizes) * g.vocabulary * 2
+    wrappers = len(sizes) * 8 * (1 << 20) if setting.attention == "flashinfer" else 0
+    row = calibration.find("cuda_graphs", setting.facts.gpu.system, release.version)
+    pool = row.bytes if row else 0
+    why = (
+        f"sizes {', '.join(map(str, sizes))}: tables {human(tables)}, logits {human(logits)}, pool about {human(pool)}"
+    )
+    return Part("CUDA graphs", tables + logits + wrappers + pool, "calibrated", why)

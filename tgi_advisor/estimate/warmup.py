@@ -1,0 +1,279 @@
+"""TGI's own warm-up, replayed in bytes: what is used at the peak, and the KV cache that is left.
+
+`base` is everything that does not depend on the token limits and is computed once per launch;
+`run` replays one warm-up for one set of limits and is cheap enough to sit in a search.
+
+The sum follows `FlashCausalLM.warmup`:
+https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/flash_causal_lm.py#L1507-L1563
+https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/import_utils.py#L13-L17
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from tgi_advisor.estimate import defaults, geometry, overhead, prefill, weights
+from tgi_advisor.estimate.geometry import Geometry
+from tgi_advisor.estimate.parts import Part
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.limits import Limits
+from tgi_advisor.units import human, thousands
+
+
+class Base(NamedTuple):
+    """One launch before its warm-up."""
+
+    setting: Setting
+    """The launch."""
+    geometry: Geometry
+    """Layer sizes on one shard."""
+    parts: tuple[Part, ...]
+    """What is on the GPU once the model is loaded, driver reserve and other processes included."""
+    loaded: int
+    """Sum of `parts` in bytes."""
+    torch: int
+    """The share of `loaded` that PyTorch's allocator holds, which --cuda-memory-fraction caps."""
+    total: int
+    """GPU memory as nvidia-smi prints it (a shard's share of the host's RAM on a CPU)."""
+    cuda_total: int
+    """GPU memory as the driver reports it to TGI."""
+    activation_per_token: int
+    """Bytes per prefill token at the widest moment."""
+    logits_per_token: int
+    """Bytes per prefill token of full-vocabulary logits."""
+    sampling_per_request: int
+    """Bytes per warm-up request for sampling."""
+
+
+class Warmup(NamedTuple):
+    """One warm-up replayed."""
+
+    stage: Literal["load", "warmup"] | None
+    """Where memory runs out; None when it does not."""
+    limits: Limits
+    """The limits with the launcher's defaults filled in."""
+    requests: int
+    """Requests of the warm-up batch."""
+    tokens: int
+    """Prompt tokens of the warm-up batch."""
+    warm_blocks: int
+    """KV blocks of the warm-up batch."""
+    activations: int
+    """Bytes the prefill needs at its widest moment, masks and exllama scratch included."""
+    logits: int
+    """Bytes of logits and sampling."""
+    used: int
+    """Bytes used at the peak, the driver reserve included, the margin not."""
+    slack: int
+    """Bytes left at the peak below what the card (or the memory fraction) gives; negative: missing."""
+    blocks: int
+    """KV blocks TGI will allocate; 0 when it never gets there."""
+    budget: int | None
+    """`max_batch_total_tokens` TGI infers; None for families that infer none."""
+
+
+def base(setting: Setting) -> Base:
+    """Everything about a launch that no token limit changes."""
+    g = geometry.of(setting)
+    gpu = setting.facts.gpu
+    held = weights.shard(setting)
+    share = setting.num_shard if gpu.system == "cpu" else 1
+    reserve = overhead.driver_reserve(setting)
+    shared = [reserve]
+    if setting.spec.hardware.in_use:
+        shared.append(Part("other processes", setting.spec.hardware.in_use, "exact", "hardware.in_use of the spec"))
+    outside = [part for part in (overhead.context(setting), overhead.communicators(setting)) if part and part.bytes]
+    inside = [*held.parts]
+    workspace = overhead.flashinfer(setting)
+    if workspace:
+        inside.append(workspace)
+    parts = tuple(part for part in (*shared, *outside, *inside) if part.bytes)
+    total = gpu.memory_bytes // share
+    return Base(
+        setting=setting,
+        geometry=g,
+        parts=parts,
+        loaded=sum(part.bytes for part in parts),
+        torch=sum(part.bytes for part in inside),
+        total=total,
+        cuda_total=total - reserve.bytes,
+        activation_per_token=prefill.activation_bytes_per_token(setting, g),
+        logits_per_token=prefill.logits_bytes_per_token(setting, g),
+        sampling_per_request=prefill.sampling_bytes_per_request(g),
+    )
+
+
+def warmup_batch(setting: Setting, limits: Limits) -> tuple[int, int, int]:
+    """(requests, prefill tokens, KV blocks) of the warm-up batch for limits with defaults filled in.
+
+    Requests of max_input_tokens until max_batch_prefill_tokens is reached; --max-batch-size stops
+    earlier where the release honours it. Without max_input_tokens it is one request.
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/v3/src/client/grpc_client.rs#L105-L230
+    """
+    release, size = setting.facts.release, setting.block_size
+    wanted = limits.max_batch_prefill_tokens or 0
+    longest = min(limits.max_input_tokens or wanted, wanted) or 1
+    requests = -(-wanted // longest)
+    tokens = wanted
+    if release.batch_size_caps_warmup and setting.max_batch_size is not None and requests > setting.max_batch_size:
+        requests = setting.max_batch_size
+        tokens = requests * longest
+    speculate = setting.speculate if release.speculate_in_blocks else 0
+    last = tokens - (requests - 1) * longest
+    if release.warmup_new_tokens == "two":
+        blocks = (requests - 1) * -(-(longest + 1 + speculate) // size) + -(-(last + 1 + speculate) // size)
+    elif limits.max_total_tokens is None:
+        blocks = (requests - 1) * -(-(longest + speculate) // size) + -(-(last + speculate) // size)
+    else:
+        blocks = requests * -(-(limits.max_total_tokens - 1 + speculate) // size)
+    return requests, tokens, blocks
+
+
+def _one_request_is_left(limits: Limits, tokens: int) -> bool:
+    """Whether the warm-up's prefill leaves a request unfinished, so that its batch survives the step."""
+    total, longest = limits.max_total_tokens, limits.max_input_tokens
+    if total is None or longest is None:
+        return False
+    return total - longest > 1 or tokens % longest != 0
+
+
+def kv_memory(here: Base, used: int) -> int:
+    """Bytes TGI gives the KV cache when `used` bytes (driver reserve included) are taken at the peak.
+
+    CUDA and ROCm read the driver's free memory; from 3.0.0 on TGI_WIGGLE_ROOM multiplies the whole
+    GPU, before it multiplied what was free. Intel CPUs take 95 % of the free RAM whatever the room;
+    Intel GPUs have formulas of their own; Gaudi keeps a tenth for its graphs.
+    """
+    setting, release = here.setting, here.setting.facts.release
+    free = here.total - used
+    fraction, wiggle = setting.memory_fraction, setting.wiggle
+    match setting.facts.gpu.system:
+        case "cpu":
+            room = max(0, int(free * 0.95))
+            return room if release.version >= (3, 0, 0) else int(room * wiggle)
+        case "xpu":
+            return _xpu_memory(here, used)
+        case "gaudi":
+            free = max(0, free - round((1 - fraction) * here.cuda_total))
+            return int(free * 0.9)
+        case "cuda" | "rocm":
+            if release.wiggle_of == "total":
+                return max(0, int(free - (1 - fraction * wiggle) * here.cuda_total))
+            return int(wiggle * max(0, int(free - (1 - fraction) * here.cuda_total)))
+
+
+def _xpu_memory(here: Base, used: int) -> int:
+    """Intel GPUs: half the card before 2.1.0, 95 % minus what is used in 2.1.0, 90 % minus that from 2.1.1 on.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/import_utils.py#L26-L34
+    """
+    version, total = here.setting.facts.release.version, here.total
+    if version < (2, 1, 0):
+        return total // 2
+    share = 0.95 if version < (2, 1, 1) else 0.9
+    return max(0, int(total * share - used))
+
+
+def run(here: Base, given: Limits, margin: int = 0) -> Warmup:
+    """Replay the warm-up for the limits given; `margin` bytes are treated as used by something else.
+
+    Pure arithmetic: refusals are `tgi_advisor.refusals`' business.
+    """
+    setting, g = here.setting, here.geometry
+    limits = defaults.launcher_limits(setting, given)
+    cap = _cap(here)
+    if here.loaded + margin > cap:
+        return Warmup("load", limits, 0, 0, 0, 0, 0, here.loaded, cap - here.loaded - margin, 0, None)
+    requests, tokens, warm_blocks = warmup_batch(setting, limits)
+    longest = min(limits.max_input_tokens or tokens, tokens)
+    activations = tokens * here.activation_per_token + prefill.mask_bytes(setting, longest, requests)
+    if setting.quantize in ("gptq", "exl2") and overhead.exllama_applies(setting):
+        activations += overhead.exllama_scratch(setting, limits.max_batch_prefill_tokens or 0)
+    logits = tokens * here.logits_per_token + requests * here.sampling_per_request
+    per_block = g.kv_bytes_per_token * setting.block_size
+    if setting.family.served_by == "mamba":
+        warm_blocks = 0
+    used = here.loaded + activations + logits + warm_blocks * per_block
+    slack = cap - used - margin
+    stage: Literal["warmup"] | None = "warmup" if slack < 0 else None
+    replayed = Warmup(stage, limits, requests, tokens, warm_blocks, activations, logits, used, slack, 0, None)
+    if stage is not None or not setting.family.paged:
+        return replayed
+    back = warm_blocks
+    if setting.facts.release.warmup_blocks_back == "if_unfinished" and not _one_request_is_left(limits, tokens):
+        back = 0
+    blocks = kv_memory(here, used + margin) // per_block + back
+    return replayed._replace(blocks=blocks, budget=blocks * setting.block_size)
+
+
+def _cap(here: Base) -> int:
+    """Bytes that may be used at the peak: the card, or what the allocator's fraction leaves.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/dist.py#L56
+    """
+    if here.setting.facts.gpu.system not in ("cuda", "rocm"):
+        return here.total
+    outside = here.loaded - here.torch
+    return min(here.total, outside + int(here.setting.memory_fraction * here.cuda_total))
+
+
+def parts(here: Base, seen: Warmup) -> tuple[Part, ...]:
+    """Where every byte of the GPU goes.
+
+    For a server that starts the parts add up to the GPU's memory; where memory runs out they add up
+    to what would be needed.
+    """
+    if seen.stage == "load":
+        return here.parts
+    setting, g = here.setting, here.geometry
+    rows = list(here.parts)
+    rows.append(
+        Part(
+            "prefill activations", seen.activations, "modelled",
+            f"widest moment of {thousands(seen.limits.max_batch_prefill_tokens or 0)} prefill tokens, "
+            f"{human(here.activation_per_token)} each",
+        )
+    )  # fmt: skip
+    full = "of every prefill token" if here.logits_per_token else "of each request's last token"
+    rows.append(
+        Part("logits and sampling", seen.logits, "modelled", f"full vocabulary ({thousands(g.vocabulary)}) {full}")
+    )
+    per_block = g.kv_bytes_per_token * setting.block_size
+    warm = seen.warm_blocks * per_block
+    if seen.stage == "warmup" or seen.budget is None:
+        if warm:
+            rows.append(
+                Part("warm-up KV cache", warm, "exact", f"{seen.requests} warm-up requests, {seen.warm_blocks} blocks")
+            )
+        if seen.budget is None and seen.stage is None:
+            rest = here.total - sum(part.bytes for part in rows)
+            rows.append(
+                Part("free for requests", rest, "modelled", "this family reserves no KV cache; batches grow into it")
+            )
+        return tuple(rows)
+    cache = seen.blocks * per_block
+    rows.append(
+        Part("KV cache", cache, "exact", f"{thousands(seen.blocks)} blocks of {setting.block_size} tokens, "
+            f"{human(g.kv_bytes_per_token)} per token")
+    )  # fmt: skip
+    rest = here.total - sum(part.bytes for part in rows)
+    captured = overhead.graphs(
+        setting, g, seen.limits.max_total_tokens or seen.budget or 0, -(-seen.warm_blocks // seen.requests)
+    )
+    if captured and rest > 0:
+        shown = captured._replace(bytes=min(captured.bytes, rest))
+        rows.append(shown)
+        rest -= shown.bytes
+    rows.append(Part("reserve", rest, "exact", _reserve_why(setting)))
+    return tuple(rows)
+
+
+def _reserve_why(setting: Setting) -> str:
+    """What TGI's room is, in this release's terms."""
+    percent = f"{100 * (1 - setting.memory_fraction * setting.wiggle):.3g} %"
+    if setting.facts.gpu.system not in ("cuda", "rocm"):
+        return f"what TGI leaves free on {setting.facts.gpu.system}"
+    if setting.facts.release.wiggle_of == "total":
+        room = f"TGI_WIGGLE_ROOM={setting.wiggle:g}"
+        return f"TGI {setting.facts.release} leaves {percent} of the GPU out of the KV cache ({room})"
+    return f"TGI {setting.facts.release} uses {setting.wiggle:g} of what is free at the peak"

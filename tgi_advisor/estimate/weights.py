@@ -1,0 +1,211 @@
+"""Bytes of the weights one tensor parallel shard loads.
+
+Exact where the checkpoint's tensor headers are known: every tensor is given the role TGI's layers
+give it (split by column or row, replicated, embedding, head, never loaded) and counted in the dtype
+TGI holds it in.
+
+Sources, all at v3.3.7 unless said otherwise:
+https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/tensor_parallel.py
+https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/weights.py
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from tgi_advisor.estimate.parts import Part
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import families
+from tgi_advisor.facts.model import DTYPE_BITS, TensorGroup
+from tgi_advisor.units import human
+
+Role = Literal["column", "row", "embedding", "head", "replicated", "unused", "unknown"]
+
+ON_THE_FLY = frozenset({"bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4", "eetq", "fp8"})
+"""Methods that quantize 16-bit weights while loading; all others read a checkpoint packed beforehand."""
+
+_RULES: tuple[tuple[Role, str], ...] = (
+    # buffers and heads of training that TGI never asks for
+    (
+        "unused",
+        r"rotary_emb\.inv_freq|masked_bias|\.attn\.bias|attention\.bias|shared_head\.|\.(enorm|hnorm|eh_proj)\.",
+    ),
+    ("unused", r"model\.layers\.\*\.embed_tokens\."),
+    ("head", r"(^|\.)(lm_head|embed_out)\."),
+    ("embedding", r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|shared)\.weight"),
+    # replicated although they look like projections
+    ("replicated", r"(q_a_proj|kv_a_proj_with_mqa)\.|\.gate\.|router\.|(^|[._])(norm|ln|layernorm|layer_norm)[._0-9]"),
+    (
+        "replicated",
+        r"norm\w*\.|\.ln_|\.ln\.|position|patch_emb|class_embedding|tile_|latents|relative_attention|additional_",
+    ),
+    (
+        "replicated",
+        r"mm_input_projection|^multi_modal_projector\.(weight|bias)|image_newline|wpe\.|alpha_|_gate$|\.gate_(attn|ffn)",
+    ),
+    (
+        "row",
+        r"(o_proj|down_proj|out_proj|dense|dense_4h_to_h|c_proj|fc2|fc_out|w2|wo|linear_2|attn\.proj|output_proj)(\.|$)",
+    ),
+    ("row", r"(SelfAttention|EncDecAttention)\.o\.|merger\.mlp\.2\."),
+    (
+        "column",
+        r"(q_proj|k_proj|v_proj|qkv_proj|q_b_proj|kv_b_proj|query_key_value|c_attn|Wqkv|W_pack|attn\.qkv|gate_proj|up_proj|"
+        r"gate_up_proj|dense_h_to_4h|c_fc|fc1|fc_in|fc|w1|w3|v1|wi|wi_0|wi_1|linear_1|merger\.mlp\.\*)(\.|$)",
+    ),
+    ("column", r"(SelfAttention|EncDecAttention)\.[qkv]\."),
+)
+_COMPILED = tuple((role, re.compile(pattern)) for role, pattern in _RULES)
+
+
+@lru_cache(maxsize=4096)
+def role(name: str) -> Role:
+    """What TGI does with a tensor of this (grouped) name; `unknown` for names no rule covers."""
+    for kind, pattern in _COMPILED:
+        if pattern.search(name):
+            return kind
+    return "unknown"
+
+
+class Loaded(NamedTuple):
+    """Weights of the shard that holds most."""
+
+    parts: tuple[Part, ...]
+    """Weights, and the second copy of tied embeddings where there is one."""
+    total: int
+    """Their sum in bytes."""
+    largest: int
+    """The largest single tensor in bytes, which decides whether loading needs a moment more."""
+
+
+def held_bits(group: TensorGroup) -> int:
+    """Bits per element TGI holds a tensor in: floats become 16 bit, packed integers and fp8 stay.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/weights.py#L226-L246
+    """
+    if group.dtype in ("F64", "F32") and ".weight_scale" not in group.name:
+        return 16
+    return DTYPE_BITS[group.dtype]
+
+
+def _layers_loaded(group: TensorGroup, layers: int, extra: int) -> int:
+    """Tensors of the group that belong to the first `layers` layers (DeepSeek stores `extra` more)."""
+    if not extra or ".layers.*." not in f".{group.name}":
+        return group.count
+    for stored in range(layers + extra, extra, -1):
+        if group.count % stored == 0:
+            return group.count // stored * (stored - extra)
+    return group.count
+
+
+def _quantized_bits(method: str) -> float:
+    """Bits per weight of a method that quantizes while loading, scales per row aside.
+
+    bitsandbytes 4 bit: half a byte, one absmax byte per 64 values and a float per 256 of those
+    (`compress_statistics`); the 8-bit methods: one byte.
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/bnb.py#L91-L101
+    """
+    return 4 + 8 / 64 + 32 / (64 * 256) if method in ("bitsandbytes-nf4", "bitsandbytes-fp4") else 8
+
+
+def _head_is_split(vocabulary: int, shards: int) -> bool:
+    """A vocabulary that does not divide is replicated whole on every shard.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/tensor_parallel.py#L56-L66
+    """
+    return vocabulary % shards == 0
+
+
+def _mqa_replicated(group: TensorGroup, setting: Setting) -> int:
+    """Rows of a fused projection that hold the one KV head every shard keeps a copy of."""
+    if setting.num_shard == 1 or not group.shape:
+        return 0
+    fused = "c_attn" in group.name or "query_key_value" in group.name
+    if not fused or families.kv_heads(setting.facts.model) != 1:
+        return 0
+    return 2 * families.head_size(setting.facts.model, setting.family)
+
+
+def shard(setting: Setting) -> Loaded:
+    """Weights of one shard (of rank 0, which also holds the row-parallel biases)."""
+    model, tp = setting.facts.model, setting.num_shard
+    config = model.text()
+    layers = families.layers(model)
+    extra = int(config.get("num_nextn_predict_layers") or 0)
+    on_the_fly = setting.quantize if setting.quantize in ON_THE_FLY else None
+    total = largest = unknown = head = embedding = 0
+    for group in model.tensors:
+        kind = role(group.name)
+        if kind == "unused":
+            continue
+        count = _layers_loaded(group, layers, extra)
+        elements = float(group.elements)
+        bits = float(held_bits(group))
+        scales = 0.0
+        if tp > 1:
+            if kind == "embedding":
+                elements *= -(-group.shape[0] // tp) / group.shape[0]
+            elif kind == "head":
+                elements /= tp if _head_is_split(group.shape[0], tp) else 1
+            elif kind == "column" or (kind == "row" and not group.name.endswith(".bias")):
+                kept = _mqa_replicated(group, setting)
+                width = group.shape[0] or 1
+                elements *= ((width - kept) / tp + kept) / width
+        if on_the_fly and kind in ("column", "row") and _is_matrix(group):
+            exempt = _sixteen_bit_share(setting, layers)
+            scales = count * (1 - exempt) * group.shape[0] / (tp if kind == "column" else 1) * 4
+            bits = exempt * bits + (1 - exempt) * _quantized_bits(on_the_fly)
+        size = round(count * elements * bits / 8 + scales)
+        total += size
+        largest = max(largest, round(elements * 2))
+        if kind == "embedding":
+            embedding = max(embedding, round(group.elements))
+            total += group.shape[-1] * 2  # the zero row masked tokens point at
+        elif kind == "head":
+            head += size
+        elif kind == "unknown":
+            unknown += size
+    why = f"{human(model.stored_bytes)} stored in {_dtypes(model.tensors)}, one of {tp} shards" if tp > 1 else (
+        f"{human(model.stored_bytes)} stored in {_dtypes(model.tensors)}"
+    )  # fmt: skip
+    if on_the_fly:
+        why += f", quantized to {on_the_fly} while loading"
+    if unknown and tp > 1:
+        why += f"; {human(unknown)} of tensors with names we do not know are counted whole on every shard"
+    parts = [Part("weights", total, "exact", why)]
+    if not head and embedding:
+        vocabulary = families.vocab(model)
+        rows = embedding / (tp if _head_is_split(vocabulary, tp) else 1)
+        parts.append(
+            Part(
+                "tied lm_head",
+                round(rows * 2),
+                "exact",
+                "tied embeddings are loaded twice: once as table, once as lm_head",
+            )
+        )
+    return Loaded(tuple(parts), sum(part.bytes for part in parts), largest)
+
+
+def _is_matrix(group: TensorGroup) -> bool:
+    """Whether the group is a plain 16- or 32-bit matrix that can be quantized while loading."""
+    return len(group.shape) == 2 and group.dtype in ("F16", "BF16", "F32") and "scale" not in group.name
+
+
+def _sixteen_bit_share(setting: Setting, layers: int) -> float:
+    """Share of the layers an on-the-fly method leaves in 16 bit: Llama's first and last under fp8 (2.2.0 on)."""
+    if setting.quantize == "fp8" and setting.facts.release.version >= (2, 2, 0) and setting.family.kv_heads_must_divide:
+        return 2 / layers
+    return 0.0
+
+
+def _dtypes(tensors: tuple[TensorGroup, ...]) -> str:
+    """`BF16`, or `I32 and F16`: the dtypes that make up most of a checkpoint."""
+    sizes: dict[str, int] = {}
+    for group in tensors:
+        sizes[group.dtype] = sizes.get(group.dtype, 0) + group.bytes
+    everything = sum(sizes.values()) or 1
+    main = [name for name, size in sorted(sizes.items(), key=lambda pair: -pair[1]) if size > everything / 100]
+    return " and ".join(main)

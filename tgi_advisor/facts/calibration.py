@@ -1,0 +1,54 @@
+"""Amounts that no source states and real runs show: CUDA contexts, communicators, graph pools."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tgi_advisor.facts import tables
+from tgi_advisor.units import parse_size
+
+Version = tuple[int, int, int]
+KEYS = frozenset({"name", "system", "releases", "bytes", "share", "source"})
+
+
+class Constant(NamedTuple):
+    """One calibrated amount."""
+
+    name: str
+    """What it is: `cuda_context`, `nccl`, `driver_share`, `cuda_graphs`."""
+    system: str
+    """TGI system it was read on."""
+    first: Version
+    """First release it holds for."""
+    last: Version
+    """Last release it holds for."""
+    bytes: int
+    """Bytes per GPU; 0 when it is a share."""
+    share: float
+    """Share of the GPU's memory; 0 when it is an amount."""
+    source: str
+    """The runs it was read from."""
+
+
+def constants() -> tuple[Constant, ...]:
+    """Every row of `calibration.yaml`."""
+    return tuple(
+        Constant(
+            row["name"], row["system"], _version(row["releases"][0]), _version(row["releases"][1]),
+            parse_size(row["bytes"]) if "bytes" in row else 0, row.get("share", 0.0), " ".join(row["source"].split()),
+        )
+        for row in tables.load("calibration")
+    )  # fmt: skip
+
+
+def find(name: str, system: str, release: Version) -> Constant | None:
+    """The amount for a system and release, or None where the thing does not exist there."""
+    for row in constants():
+        if row.name == name and row.system == system and row.first <= release <= row.last:
+            return row
+    return None
+
+
+def _version(text: str) -> Version:
+    major, minor, patch = (int(number) for number in text.split("."))
+    return (major, minor, patch)

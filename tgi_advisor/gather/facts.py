@@ -1,0 +1,70 @@
+"""From a spec to the facts it will be judged on: the model, the GPU, the TGI release."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tgi_advisor.errors import SpecError
+from tgi_advisor.facts import gpu as gpus
+from tgi_advisor.facts import release as releases
+from tgi_advisor.facts.gpu import GpuFacts
+from tgi_advisor.facts.known import Facts
+from tgi_advisor.facts.release import TgiRelease
+from tgi_advisor.gather.model import Source, load
+from tgi_advisor.spec.records import Spec
+
+VARIANTS = {"cuda": "", "rocm": "rocm", "xpu": "intel-xpu", "cpu": "intel-cpu", "gaudi": "gaudi"}
+"""Which image variant serves which system."""
+
+
+def gather(
+    spec: Spec, *, source: Source = "auto", offline: bool = False, progress: Callable[[str], None] | None = None
+) -> Facts:
+    """Everything true about a spec's deployment; FactsError or SpecError when something is not known.
+
+    The cheap questions come first, so that a misspelt GPU is reported before the Hub is asked.
+    """
+    gpu, count = hardware(spec)
+    release, variant, note = software(spec, gpu)
+    model = load(spec.model.id, spec.model.revision, source=source, offline=offline, progress=progress)
+    return Facts(model, gpu, count, release, variant, (note,) if note else ())
+
+
+def hardware(spec: Spec) -> tuple[GpuFacts, int]:
+    """The GPU and how many the container sees: table name, instance type, this machine, or stated by hand."""
+    asked = spec.hardware.gpu
+    count = spec.hardware.count
+    if asked.name == "auto":
+        from tgi_advisor.gather import host
+
+        found, there = host.this_machine()
+        return found, count or there
+    if asked.stated:
+        return gpus.stated(asked), count or 1
+    instance = gpus.instance(asked.name)
+    if instance is None:
+        return gpus.find(asked.name), count or 1
+    found, there = instance
+    if count is not None and count > there:
+        raise SpecError(
+            f"{asked.name} has {there} GPU{'s' if there > 1 else ''}, but hardware.count asks for {count}",
+            "Lower hardware.count, leave it out, or name a larger instance type.",
+        )
+    return found, count or there
+
+
+def software(spec: Spec, gpu: GpuFacts) -> tuple[TgiRelease, str, str]:
+    """(release, image variant, note about what had to be assumed)."""
+    stated = releases.find(spec.tgi.release) if spec.tgi.release else None
+    needed = VARIANTS[gpu.system]
+    if spec.tgi.image is None:
+        return stated or releases.latest(), needed, ""
+    tag = releases.from_image(spec.tgi.image, stated)
+    official = spec.tgi.image.startswith("ghcr.io/huggingface/text-generation-inference")
+    if tag.variant != needed and (official or tag.variant):
+        runs = {variant: system for system, variant in VARIANTS.items()}[tag.variant]
+        raise SpecError(
+            f"image {spec.tgi.image!r} runs on {runs}, but {gpu.name} needs the {needed or 'CUDA'} image",
+            f"Write tgi.image: {releases.image_for(tag.release, needed)}",
+        )
+    return tag.release, needed, tag.note

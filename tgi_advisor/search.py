@@ -1,0 +1,345 @@
+"""Search the largest token limits that fit.
+
+The predicate: TGI of this release passes its warm-up with these limits and a stated margin, and its
+KV cache then holds `workload.concurrency` requests of `max_total_tokens`. It is monotone in
+`max_total_tokens` as long as the warm-up batch keeps its number of requests, so:
+
+1. `max_total_tokens` is bisected with the smallest efficient prefill budget;
+2. the prefill budget is bisected upwards, as far as it costs neither context nor concurrency and
+   the launcher itself would want it.
+
+Where a prefill budget is pinned, shorter prompts mean more warm-up requests, and the predicate is
+monotone only between two such steps; the search then walks the steps, longest prompts first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from tgi_advisor.errors import AdvisorError
+from tgi_advisor.estimate import defaults, warmup
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.estimate.warmup import Base, Warmup
+from tgi_advisor.facts import families
+from tgi_advisor.facts import gpu as gpus
+from tgi_advisor.facts.gpu import GpuFacts
+from tgi_advisor.facts.known import Facts
+from tgi_advisor.limits import Limits
+from tgi_advisor.plan import Prediction, Search
+from tgi_advisor.spec.records import AUTO, GpuSpec, Spec
+from tgi_advisor.units import MiB, thousands
+from tgi_advisor.verdict import concurrency, predict
+
+DEFAULT_NEW_TOKENS = 1024
+"""workload.max_new_tokens when the spec leaves it out, at most half the model's context."""
+
+
+class Found(NamedTuple):
+    """The result of one search."""
+
+    limits: Limits | None
+    """The limits to launch with; None when nothing fits."""
+    search: Search
+    """How they were found."""
+    prediction: Prediction
+    """The verdict on them; on failure, the verdict on the smallest limits tried."""
+
+
+class Range(NamedTuple):
+    """Bounds of a search, both inclusive."""
+
+    low: int
+    high: int
+    high_by: str
+    """What sets the upper bound."""
+
+
+def margin(here: Base) -> tuple[int, str]:
+    """The memory left unplanned on each GPU, and why that much."""
+    asked = here.setting.spec.hardware.headroom
+    if asked is not None:
+        return asked, "hardware.headroom of the spec"
+    size = max(here.total // 50, 256 * MiB)
+    return size, "2 % of the GPU: the spread between this estimate and real runs"
+
+
+def new_tokens(setting: Setting) -> int:
+    """Output room kept between max_input_tokens and max_total_tokens."""
+    asked = setting.spec.workload.max_new_tokens
+    if asked is not None:
+        return asked
+    context = families.context_length_server(setting.facts.model)
+    return min(DEFAULT_NEW_TOKENS, context // 2) if context else DEFAULT_NEW_TOKENS
+
+
+def efficient_prefill(setting: Setting) -> int:
+    """Prefill tokens beyond which a GPU computes rather than waits for memory, with room to spare.
+
+    A 16-bit weight costs two bytes of bandwidth and two operations per token, so a prefill turns
+    compute-bound at FLOPS / bandwidth tokens (the roofline's ridge). Four times that, rounded up to a
+    power of two and at least 512, keeps the weights' traffic under a quarter of the time.
+    """
+    gpu = setting.facts.gpu
+    if not gpu.fp16_tflops or not gpu.bandwidth:
+        return 1024
+    ridge = gpu.fp16_tflops * 1e12 / gpu.bandwidth
+    tokens = 512
+    while tokens < 4 * ridge:
+        tokens *= 2
+    return tokens
+
+
+UNBOUNDED_CONTEXT = 1 << 20
+"""Ceiling where nothing in config.json bounds the length (alibi, relative positions): memory alone does."""
+
+
+def totals(setting: Setting) -> Range:
+    """Bounds of max_total_tokens: the spec's, else the model's context."""
+    bound, longest = setting.spec.limits.max_total_tokens, setting.spec.limits.max_input_tokens
+    low = max(bound.low or 0, (longest.low or 1) + 1)
+    if longest.low is None and bound.low is None:
+        low = new_tokens(setting) + 1
+    if bound.high is not None:
+        return Range(low, bound.high, "limits.max_total_tokens of the spec")
+    context = families.context_length_server(setting.facts.model) or UNBOUNDED_CONTEXT
+    return Range(low, max(context, low), f"the model's context of {thousands(context)} tokens")
+
+
+class _Searcher:
+    """The predicate over one launch, counting its evaluations."""
+
+    def __init__(self, here: Base) -> None:
+        self.here = here
+        self.setting = here.setting
+        self.margin, self.margin_why = margin(here)
+        self.wanted = here.setting.spec.workload.concurrency
+        self.evaluations = 0
+        self.limits = here.setting.spec.limits
+        self.new_tokens = new_tokens(here.setting)
+
+    def input_for(self, total: int) -> int:
+        """max_input_tokens that goes with a total."""
+        bound = self.limits.max_input_tokens
+        wanted = total - self.new_tokens
+        if bound.high is not None:
+            wanted = min(wanted, bound.high)
+        if bound.low is not None:
+            wanted = max(wanted, bound.low)
+        return wanted
+
+    def smallest_prefill(self, longest: int) -> int:
+        """The smallest prefill budget worth having for prompts of `longest` tokens."""
+        bound = self.limits.max_batch_prefill_tokens
+        if bound.fixed is not None:
+            return bound.fixed
+        least = min(longest, efficient_prefill(self.setting)) if self.setting.chunking else longest
+        return max(least, bound.low or 0)
+
+    def warm(self, total: int, prefill: int) -> Warmup:
+        """Replay one warm-up with the margin held back."""
+        self.evaluations += 1
+        return warmup.run(self.here, Limits(self.input_for(total), total, prefill), self.margin)
+
+    def why_not(self, total: int, prefill: int) -> str | None:
+        """What stops these limits, or None when they hold."""
+        longest = self.input_for(total)
+        if longest < 1 or longest >= total:
+            return "no room for a prompt beside max_new_tokens"
+        ceiling = self.limits.max_batch_prefill_tokens.high
+        if ceiling is not None and prefill > ceiling:
+            return "limits.max_batch_prefill_tokens of the spec"
+        if not self.setting.chunking and prefill < longest:
+            return "max_batch_prefill_tokens must hold a whole prompt without chunked prefill"
+        seen = self.warm(total, prefill)
+        if seen.stage == "load":
+            return "memory: the weights do not fit"
+        if seen.stage == "warmup":
+            return "memory: the peak of the warm-up prefill"
+        if seen.budget is None:
+            return None
+        if seen.budget < max(total, prefill):
+            return "memory: the KV cache left after the warm-up"
+        if concurrency(self.setting, seen.blocks, total) < self.wanted:
+            several = f"{self.wanted} requests" if self.wanted > 1 else "one request"
+            return f"memory: a KV cache that holds {several} of max_total_tokens"
+        return None
+
+    def holds(self, total: int, prefill: int | None = None) -> bool:
+        """The predicate."""
+        if prefill is None:
+            prefill = self.smallest_prefill(self.input_for(total))
+        return self.why_not(total, prefill) is None
+
+    def regions(self, span: Range) -> Iterator[tuple[int, int]]:
+        """Stretches of max_total_tokens on which the predicate is monotone, longest prompts first."""
+        pinned = max(self.limits.max_batch_prefill_tokens.fixed or 0, self.limits.max_batch_prefill_tokens.low or 0)
+        high = span.high
+        requests = 1
+        while high >= span.low:
+            if not pinned or self.input_for(high) < 1:
+                yield span.low, high
+                return
+            requests = -(-pinned // max(1, min(self.input_for(high), pinned)))
+            shortest = -(-pinned // requests)
+            low = max(span.low, _first(span.low, high, lambda total: self.input_for(total) >= shortest))  # noqa: B023
+            yield low, high
+            high = low - 1
+
+    def largest_total(self) -> tuple[int | None, Range]:
+        """The last max_total_tokens that holds with the smallest prefill, and the bounds searched."""
+        span = totals(self.setting)
+        for low, high in self.regions(span):
+            if self.holds(low):
+                return last_that_holds(low, high, self.holds), span
+        return None, span
+
+    def largest_prefill(self, total: int) -> int:
+        """The last prefill budget that costs neither context nor concurrency, up to what the launcher would want."""
+        bound = self.limits.max_batch_prefill_tokens
+        longest = self.input_for(total)
+        least = self.smallest_prefill(longest)
+        if bound.fixed is not None:
+            return bound.fixed
+        wanted = defaults.launcher_limits(self.setting, Limits(longest, total)).max_batch_prefill_tokens or least
+        most = max(least, wanted if bound.high is None else min(wanted, bound.high))
+        return last_that_holds(least, most, lambda prefill: self.holds(total, prefill))
+
+
+def last_that_holds(low: int, high: int, holds: Callable[[int], bool]) -> int:
+    """The last value in [low, high] that holds, for a predicate that holds at `low` and is monotone."""
+    if holds(high):
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
+    """The first value in [low, high] that holds, for a predicate that holds at `high` and is monotone."""
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return high
+
+
+def search(here: Base) -> Found:
+    """The largest limits of one launch that fit."""
+    searcher = _Searcher(here)
+    total, span = searcher.largest_total()
+    if total is None:
+        smallest = span.low
+        limits = Limits(searcher.input_for(smallest), smallest, searcher.smallest_prefill(searcher.input_for(smallest)))
+        reason = searcher.why_not(smallest, limits.max_batch_prefill_tokens or 0)
+        return Found(None, _search(searcher, reason), predict(here, limits))
+    prefill = searcher.largest_prefill(total)
+    limits = Limits(searcher.input_for(total), total, prefill)
+    following = total + 1
+    least = searcher.smallest_prefill(searcher.input_for(following))
+    bound_by = span.high_by if total == span.high else searcher.why_not(following, least)
+    return Found(limits, _search(searcher, bound_by), predict(here, limits))
+
+
+def _search(searcher: _Searcher, bound_by: str | None) -> Search:
+    return Search(searcher.evaluations, bound_by, searcher.margin, searcher.margin_why)
+
+
+class Advice(NamedTuple):
+    """The limits for a spec, the launch they were found for, and the verdict on them."""
+
+    base: Base
+    """The launch that was chosen (its shard count, attention, dtype)."""
+    found: Found
+    """The limits and how they were found."""
+
+
+def advise(spec: Spec, facts: Facts) -> Advice:
+    """The largest limits that fit, over the shard counts the spec leaves open; next steps when none do."""
+    advice = best(spec, facts)
+    if advice.found.limits is not None or advice.found.prediction.outcome == "refused":
+        return advice
+    prediction = advice.found.prediction
+    steps = alternatives(spec, facts) or prediction.next_steps
+    return advice._replace(found=advice.found._replace(prediction=replace(prediction, next_steps=steps)))
+
+
+def best(spec: Spec, facts: Facts) -> Advice:
+    """The best launch among the legal shard counts: longest context, then largest KV cache, then fewest shards."""
+    settings = [defaults.resolve(spec, facts, shards) for shards in shard_counts(spec, facts)]
+    tried = [Advice(here, search(here)) for here in map(warmup.base, settings)]
+
+    def worth(advice: Advice) -> tuple[bool, int, int, int]:
+        limits, prediction = advice.found.limits, advice.found.prediction
+        total = limits.max_total_tokens or 0 if limits else 0
+        budget = prediction.limits.max_batch_total_tokens or 0
+        starts = prediction.outcome == "starts"
+        room = budget if starts else prediction.headroom_bytes
+        return starts, total, room, -prediction.num_shard
+
+    chosen = max(tried, key=worth)
+    evaluations = sum(advice.found.search.evaluations for advice in tried)
+    total = replace(chosen.found.search, evaluations=evaluations)
+    return chosen._replace(found=chosen.found._replace(search=total))
+
+
+def shard_counts(spec: Spec, facts: Facts) -> tuple[int, ...]:
+    """The shard counts to try: the spec's, or every legal one up to the GPUs there are."""
+    if spec.tgi.num_shard is not None:
+        return (spec.tgi.num_shard,)
+    single = defaults.resolve(spec, facts, 1)
+    return defaults.legal_shards(facts.model, single.family, facts.gpu_count, single.quantize)
+
+
+def alternatives(spec: Spec, facts: Facts, most: int = 6) -> tuple[str, ...]:
+    """The nearest things that would work, each of them searched, not guessed."""
+    steps = []
+    for label, other_spec, other_facts in _neighbours(spec, facts):
+        try:
+            found = best(other_spec, other_facts).found
+        except AdvisorError:
+            continue
+        if found.limits is not None and found.prediction.outcome == "starts":
+            total = thousands(found.limits.max_total_tokens or 0)
+            together = found.prediction.concurrency
+            held = f", {together} at once" if together is not None and together > 1 else ""
+            steps.append(f"{label}: max_total_tokens {total}{held}")
+            if len(steps) == most:
+                break
+    return tuple(steps)
+
+
+def _neighbours(spec: Spec, facts: Facts) -> Iterator[tuple[str, Spec, Facts]]:
+    """Small changes to a deployment, cheapest first: (what to write, the spec, the facts)."""
+    if spec.workload.concurrency > 1:
+        workload = replace(spec.workload, concurrency=1)
+        yield "workload.concurrency: 1", replace(spec, workload=workload), facts
+    floors = (spec.limits.max_total_tokens.low, spec.limits.max_input_tokens.low)
+    if any(floor is not None for floor in floors):
+        limits = replace(spec.limits, max_total_tokens=AUTO, max_input_tokens=AUTO)
+        yield "limits.max_total_tokens and max_input_tokens: auto", replace(spec, limits=limits), facts
+    if spec.limits.max_batch_prefill_tokens.low is not None:
+        limits = replace(spec.limits, max_batch_prefill_tokens=AUTO)
+        yield "limits.max_batch_prefill_tokens: auto", replace(spec, limits=limits), facts
+    if spec.model.kv_cache_dtype is None:
+        model = replace(spec.model, kv_cache_dtype="fp8_e4m3fn")
+        yield "model.kv_cache_dtype: fp8_e4m3fn", replace(spec, model=model), facts
+    if spec.model.quantize is None and facts.model.text().get("quantization_config") is None:
+        for method in ("fp8", "eetq", "bitsandbytes-nf4"):
+            if method in facts.release.quantize:
+                model = replace(spec.model, quantize=method, dtype=None)
+                yield f"model.quantize: {method}", replace(spec, model=model), facts
+    for count in (2, 4, 8):
+        if count > facts.gpu_count and spec.tgi.num_shard is None:
+            hardware = replace(spec.hardware, count=count)
+            yield f"hardware.count: {count}", replace(spec, hardware=hardware), replace(facts, gpu_count=count)
+    larger = [gpu for gpu in (row.facts for row in gpus.all_gpus() if row.facts) if _comparable(gpu, facts.gpu)]
+    for gpu in sorted(larger, key=lambda gpu: (gpu.memory_bytes, gpu.name)):
+        hardware = replace(spec.hardware, gpu=GpuSpec(name=gpu.name))
+        yield f"hardware.gpu: {gpu.name}", replace(spec, hardware=hardware), replace(facts, gpu=gpu)
+
+
+def _comparable(gpu: GpuFacts, instead_of: GpuFacts) -> bool:
+    """A data centre card of the same system with more memory."""
+    return gpu.system == instead_of.system and gpu.memory_bytes > instead_of.memory_bytes * 1.02

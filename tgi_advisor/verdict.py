@@ -1,0 +1,152 @@
+"""What TGI of one release does with one set of arguments: refuse, run out of memory, or start.
+
+The order is TGI's own: the launcher checks its arguments, the shards load, the warm-up runs, the
+router checks what the shards report.
+"""
+
+from __future__ import annotations
+
+from tgi_advisor import refusals
+from tgi_advisor.estimate import defaults, warmup
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.estimate.warmup import Base, Warmup
+from tgi_advisor.limits import Limits
+from tgi_advisor.plan import Outcome, Prediction, Stage
+from tgi_advisor.refusals import Refusal
+from tgi_advisor.units import human, thousands
+
+
+def request_blocks(setting: Setting, total_tokens: int) -> int:
+    """KV blocks one full-length request takes: the last token's keys are never stored.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/v3/src/queue.rs#L310-L336
+    """
+    return -(-max(1, total_tokens - 1 + setting.speculate) // setting.block_size)
+
+
+def concurrency(setting: Setting, blocks: int, total_tokens: int) -> int:
+    """Full-length requests the KV cache holds together; block 0 is kept for health checks.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/v3/src/block_allocator.rs#L152
+    """
+    by_blocks = max(0, blocks - 1) // request_blocks(setting, total_tokens)
+    return min(by_blocks, blocks * setting.block_size // total_tokens)
+
+
+def predict(here: Base, given: Limits) -> Prediction:
+    """The verdict on one launch (`warmup.base` of its setting) with the limits given."""
+    setting = here.setting
+    asked = defaults.launcher_limits(setting, given)
+    seen = warmup.run(here, given)
+    early = [*refusals.launcher_refusals(setting, given, asked), *refusals.shard_refusals(setting)]
+    if early:
+        return _refused(here, seen, asked, early)
+    if seen.stage is not None:
+        return _out_of_memory(here, seen)
+    final = defaults.server_limits(setting, seen.limits, seen.blocks, seen.tokens)
+    late = refusals.router_refusals(setting, final, seen.budget)
+    if late:
+        return _refused(here, seen, final, late)
+    return _prediction(here, seen, final, "starts", None, None, ())
+
+
+def headroom(here: Base, seen: Warmup, limits: Limits, requests: int) -> int:
+    """Bytes that could vanish from the GPU with the limits still holding `requests` full-length requests."""
+    if seen.budget is None or limits.max_total_tokens is None:
+        return seen.slack
+    setting = here.setting
+    needed = max(
+        requests * request_blocks(setting, limits.max_total_tokens) + 1,
+        -(-limits.max_total_tokens // setting.block_size),
+        -(-(limits.max_batch_prefill_tokens or 0) // setting.block_size),
+    )
+    spare = (seen.blocks - needed) * here.geometry.kv_bytes_per_token * setting.block_size
+    return min(seen.slack, spare)
+
+
+def _refused(here: Base, seen: Warmup, limits: Limits, found: list[Refusal]) -> Prediction:
+    steps = tuple(dict.fromkeys(step for refusal in found for step in refusal.next_steps))
+    reason = "; and then: ".join(refusal.message for refusal in found)
+    return _prediction(here, seen, limits, "refused", found[0].stage, reason, steps)
+
+
+def _out_of_memory(here: Base, seen: Warmup) -> Prediction:
+    missing = human(-seen.slack)
+    if seen.stage == "load":
+        biggest = max(here.parts, key=lambda part: part.bytes)
+        reason = (
+            f"CUDA out of memory while loading: {human(here.loaded)} are needed before the warm-up, "
+            f"{missing} more than there is; the {biggest.name} alone take {human(biggest.bytes)}"
+        )
+        step = "use more or larger GPUs, or a quantized checkpoint: no token limit helps while the weights do not fit"
+    else:
+        prefill = seen.limits.max_batch_prefill_tokens
+        reason = (
+            f"Not enough memory to handle {prefill} prefill tokens: the warm-up peak is {missing} above the GPU "
+            f"({_largest_at_peak(here, seen)})"
+        )
+        step = _smaller_prefill(here, seen)
+    return _prediction(here, seen, seen.limits, "out_of_memory", seen.stage, reason, (step,))
+
+
+def _largest_at_peak(here: Base, seen: Warmup) -> str:
+    warm = seen.warm_blocks * here.geometry.kv_bytes_per_token * here.setting.block_size
+    moving = {"activations": seen.activations, "logits": seen.logits, "the warm-up's own KV cache": warm}
+    name = max(moving, key=lambda key: moving[key])
+    return f"{name} {human(moving[name])}, loaded before {human(here.loaded)}"
+
+
+def _smaller_prefill(here: Base, seen: Warmup) -> str:
+    """The largest prefill budget whose warm-up fits, found by bisection."""
+    asked = seen.limits
+    low, high = 0, asked.max_batch_prefill_tokens or 0
+    while low + 1 < high:
+        middle = (low + high) // 2
+        longest = None if asked.max_input_tokens is None else min(asked.max_input_tokens, middle)
+        total = None if asked.max_total_tokens is None else min(asked.max_total_tokens, middle + 1)
+        fits = warmup.run(here, Limits(longest, total, middle)).stage is None
+        low, high = (middle, high) if fits else (low, middle)
+    if low:
+        return f"max_batch_prefill_tokens {thousands(low)}, with prompts no longer than that, would pass the warm-up"
+    return "no prefill budget passes: the model with its overhead leaves no room for a warm-up"
+
+
+def _prediction(
+    here: Base,
+    seen: Warmup,
+    limits: Limits,
+    outcome: Outcome,
+    stage: Stage | None,
+    reason: str | None,
+    steps: tuple[str, ...],
+) -> Prediction:
+    setting = here.setting
+    wanted = setting.spec.workload.concurrency
+    total = limits.max_total_tokens
+    together = (
+        concurrency(setting, seen.blocks, total) if outcome == "starts" and seen.budget is not None and total else None
+    )
+    warnings = list(refusals.warnings(setting, limits))
+    if together is not None and together < wanted:
+        warnings.append(
+            f"the KV cache holds {together} requests of {thousands(total or 0)} tokens, not the {wanted} asked for"
+        )
+    return Prediction(
+        outcome=outcome,
+        stage=stage,
+        reason=reason,
+        next_steps=steps,
+        limits=limits,
+        concurrency=together,
+        parts=warmup.parts(here, seen),
+        gpu_total_bytes=here.total,
+        kv_bytes_per_token=here.geometry.kv_bytes_per_token,
+        headroom_bytes=headroom(here, seen, limits, wanted) if outcome == "starts" else min(seen.slack, 0),
+        attention=setting.attention,
+        block_size=setting.block_size,
+        num_shard=setting.num_shard,
+        prefill_chunking=setting.chunking,
+        dtype=setting.dtype,
+        kv_cache_dtype=setting.kv_dtype,
+        warnings=tuple(warnings),
+    )
