@@ -226,7 +226,7 @@ def read_json(data: bytes | str, where: str) -> dict[str, Any]:
             f"{where} is not valid JSON: {_short(error)}.", "Fetch the file again or correct it."
         ) from None
     if not isinstance(value, dict):
-        raise FactsError(f"{where} must hold a JSON object, it holds {_short(value)}.")
+        raise FactsError(f"{where} must hold a JSON object, it holds {_short(value)}.", "Correct it or fetch it again.")
     return value
 
 
@@ -265,6 +265,21 @@ def quantization(config: Mapping[str, Any]) -> str | None:
         block = config.get("compression_config")
     method = block.get("quant_method") if isinstance(block, Mapping) else None
     return method if isinstance(method, str) else None
+
+
+def parameter_count(config: Mapping[str, Any], tensors: Iterable[TensorGroup]) -> int:
+    """Parameters as the Hub counts them: 4-bit weights unpacked, their scales and zero points and scalars left out."""
+    block = config.get("quantization_config")
+    bits = block.get("bits") if isinstance(block, Mapping) and quantization(config) in ("awq", "gptq") else None
+    total = 0
+    for group in tensors:
+        per_element = 1
+        if bits in (2, 3, 4, 8):
+            if group.name.endswith((".qzeros", ".scales", ".g_idx")):
+                continue
+            per_element = 32 // bits if group.name.endswith(".qweight") else 1
+        total += group.count * group.elements * per_element if group.shape else 0
+    return total
 
 
 def _refuse_other_kinds(data: bytes, where: str) -> None:

@@ -1,0 +1,125 @@
+"""A model in a local folder: config.json and the headers of its weight files, never their data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tgi_advisor.errors import FactsError
+from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.gather import checkpoint
+from tgi_advisor.gather.class_defaults import fill_defaults
+
+INDEX = "model.safetensors.index.json"
+
+
+def read(path: str) -> ModelFacts:
+    """The facts of the model in a folder; FactsError says which file is missing, unreadable or damaged.
+
+    Only headers are read, so the size of the weights does not matter. Pickled weights (*.bin) have no
+    header, and their sizes alone do not tell how TGI splits them: FactsError says how to convert them.
+    """
+    folder = Path(path).expanduser()
+    names = _names(folder)
+    if "config.json" not in names:
+        raise _no_config(folder, names)
+    config = checkpoint.read_config(_bytes(folder / "config.json"), str(folder / "config.json"))
+    weights = checkpoint.which_files(names, str(folder))
+    if weights.format == "bin":
+        raise FactsError(
+            f"{folder} holds pickled weights only ({_some(weights.files)}): they do not tell their tensors' shapes.",
+            "Convert them to safetensors first, as TGI would (save_pretrained writes safetensors), "
+            "or give the Hub id if `tgi-advisor models` has it.",
+        )
+    if INDEX in names:
+        _all_there(folder, weights.files)
+    layers = config.get("num_hidden_layers")
+    tensors = checkpoint.group_tensors(
+        (_header(folder / name) for name in weights.files), layers if type(layers) is int else None
+    )
+    length = None
+    if "tokenizer_config.json" in names:
+        tokenizer = folder / "tokenizer_config.json"
+        length = checkpoint.model_max_length(checkpoint.read_json(_bytes(tokenizer), str(tokenizer)))
+    return ModelFacts(
+        id=path,
+        commit=None,
+        source=f"folder {folder}: config.json and the headers of {_some(weights.files)}",
+        config=config,
+        defaults=fill_defaults(config),
+        tensors=tensors,
+        model_max_length=length,
+        folder=str(folder.resolve()),
+    )
+
+
+def _names(folder: Path) -> list[str]:
+    """Names of the files in the folder (links count by what they point to)."""
+    try:
+        if not folder.exists():
+            raise FactsError(f"There is no folder {folder}.", "Give a Hub id such as org/name, or an existing folder.")
+        if not folder.is_dir():
+            raise FactsError(f"{folder} is a file.", "Give the folder that holds config.json and the weights.")
+        return sorted(entry.name for entry in folder.iterdir() if not entry.is_dir())
+    except (OSError, ValueError) as error:
+        raise FactsError(f"The folder {folder} cannot be read: {_reason(error)}.") from None
+
+
+def _no_config(folder: Path, names: list[str]) -> FactsError:
+    if "adapter_config.json" in names:
+        base: Any = checkpoint.read_json(_bytes(folder / "adapter_config.json"), str(folder / "adapter_config.json"))
+        base = base.get("base_model_name_or_path")
+        return FactsError(
+            f"{folder} holds an adapter{f' for {base}' if isinstance(base, str) else ''}, not a model.",
+            "Give its base model as model.id and the adapter as the flag lora-adapters.",
+        )
+    if "params.json" in names:
+        return FactsError(
+            f"{folder} has params.json but no config.json: it is in the publisher's own format.",
+            "TGI reads the Hugging Face format; convert it, or give the Hub id of the converted model.",
+        )
+    return FactsError(f"{folder} has no config.json.", "TGI needs config.json and *.safetensors side by side.")
+
+
+def _all_there(folder: Path, files: tuple[str, ...]) -> None:
+    """FactsError when the index names shards that are not in the folder."""
+    index = checkpoint.read_index(_bytes(folder / INDEX), str(folder / INDEX))
+    missing = sorted(set(index.files) - set(files))
+    if missing:
+        raise FactsError(
+            f"{folder} lacks {len(missing)} of the {len(index.files)} weight files its index names: {_some(missing)}.",
+            "The download is incomplete: fetch the missing files.",
+        )
+
+
+def _header(path: Path) -> checkpoint.Header:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            start = file.read(8)
+            length = checkpoint.header_length(start, str(path), size)
+            return checkpoint.parse_header(start + file.read(length), str(path), size)
+    except OSError as error:
+        raise FactsError(f"{path} cannot be read: {_reason(error)}.") from None
+
+
+def _bytes(path: Path) -> bytes:
+    """The whole of a small file, and one byte more than `checkpoint` reads of a large one."""
+    try:
+        with path.open("rb") as file:
+            return file.read(checkpoint.MAX_JSON + 1)
+    except OSError as error:
+        raise FactsError(f"{path} cannot be read: {_reason(error)}.") from None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """`Permission denied`, `No such file or directory` (a link that points nowhere), ..."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _some(names: list[str] | tuple[str, ...]) -> str:
+    """`a`, `a and b`, or `a, b and 28 more`."""
+    if len(names) <= 2:
+        return " and ".join(names)
+    return f"{names[0]}, {names[1]} and {len(names) - 2} more"
