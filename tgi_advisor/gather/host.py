@@ -173,7 +173,7 @@ def _nvml_gpu(nvml: Any, index: int) -> HostGpu:
 def _rocm_smi() -> list[HostGpu]:
     answer = _json(_output("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--json"))
     gpus = []
-    for card, value in sorted(answer.items()) if isinstance(answer, dict) else ():
+    for card, value in answer.items() if isinstance(answer, dict) else ():
         number = card.removeprefix("card")
         if not number.isdigit() or not isinstance(value, dict):
             continue
