@@ -38,12 +38,11 @@ class Kept(NamedTuple):
 def load(model_id: str, revision: str) -> Kept | None:
     """What is kept of a model at a revision; None when there is nothing, or nothing legible."""
     folder = _folder(model_id)
-    commit: object = revision
-    age = 0.0
+    commit, age = revision, 0.0
     if not COMMIT.fullmatch(revision):
         ref = _read(folder / "refs" / quote(revision, safe=""))
-        commit, read_at = ref.get("commit"), ref.get("read_at")
-        if not isinstance(commit, str) or not COMMIT.fullmatch(commit) or not isinstance(read_at, (int, float)):
+        commit, read_at = str(ref.get("commit")), ref.get("read_at")
+        if not COMMIT.fullmatch(commit) or not isinstance(read_at, (int, float)):
             return None
         age = time.time() - read_at
     facts = _facts(_read(folder / f"{commit}.json"), model_id, commit)

@@ -33,7 +33,7 @@ CHUNK = 1 << 16
 T = TypeVar("T")
 R = TypeVar("R")
 
-_MIRROR = "check HF_ENDPOINT: something that is not a Hub may stand in between (a proxy, a login page)"
+_MIRROR = "Check HF_ENDPOINT: something that is not a Hub may stand in between (a proxy, a login page)."
 
 
 class UnreachableError(FactsError):
@@ -54,7 +54,7 @@ class Answer(NamedTuple):
 
 
 class _FailedError(Exception):
-    """One attempt failed; the text completes `<url> ...`."""
+    """One attempt failed; `what` completes `The Hub at <host> ...`."""
 
     def __init__(self, what: str, hint: str, *, again: bool, after: float | None = None) -> None:
         super().__init__(what)
@@ -71,12 +71,14 @@ class Client:
 
     def __init__(self, endpoint: str, token: str | None, timeout: float) -> None:
         self.endpoint = endpoint
+        self.host = "://".join(_origin(endpoint))
         self.timeout = timeout
         self.status = ""
         """What is going on, for a progress line."""
         self._token = token
         self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
         self._tls: ssl.SSLContext | None = None
+        self._closed = False
         self._lock = threading.Lock()
 
     def get(self, path: str, limit: int = 0, span: tuple[int, int] | None = None) -> Answer:
@@ -96,17 +98,18 @@ class Client:
                 last = not failed.again or attempt == ATTEMPTS - 1
                 if last or wait > LONGEST_WAIT or spent + wait > PATIENCE:
                     tried = f" ({attempt + 1} attempts)" if attempt else ""
-                    raise UnreachableError(f"{public(url)} {failed.what}{tried}", failed.hint) from None
-                self.status = f"{public(self.endpoint)} {failed.what}; trying again in {wait:g} s"
+                    raise UnreachableError(f"The Hub at {self.host} {failed.what}{tried}.", failed.hint) from None
+                self.status = f"{self.host} {failed.what}; trying again in {wait:g} s"
                 time.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
-        """Close the connections kept open."""
-        for connections in self._idle.values():
-            for connection in connections:
-                connection.close()
-        self._idle.clear()
+        """Close the connections kept open, and from now on each one as its answer ends."""
+        with self._lock:
+            self._closed = True
+            for connections in self._idle.values():
+                for connection in connections:
+                    connection.close()
 
     def _follow(self, url: str, limit: int, span: tuple[int, int] | None, deadline: float) -> Answer:
         origin = _origin(url)
@@ -123,8 +126,8 @@ class Client:
                 return answer._replace(headers=seen)
             url = urljoin(url, answer.headers.get("location", ""))
             if not url.startswith(("http://", "https://")) or not _origin(url)[1]:
-                raise UnreachableError(f"{answer.url} redirects to something that is no web address", _MIRROR)
-        raise UnreachableError(f"{public(self.endpoint)} redirects in circles ({REDIRECTS} times)", _MIRROR)
+                raise UnreachableError(f"{answer.url} redirects to something that is no web address.", _MIRROR)
+        raise UnreachableError(f"{public(self.endpoint)} redirects in circles ({REDIRECTS} times).", _MIRROR)
 
     def _credentials(self, url: str) -> dict[str, str]:
         if self._token:
@@ -146,25 +149,27 @@ class Client:
             connection.request("GET", target, headers=headers)
             response = connection.getresponse()
             body = _read_span(response, *span, deadline) if span else _read(response, limit, deadline)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it must not show what it was working on)
+        except Exception as error:
             if connection is not None:
                 connection.close()
+            if isinstance(error, _FailedError | UnreachableError):
+                raise
             raise _explain(error, self.timeout) from None
-        if response.will_close or not response.isclosed():
-            connection.close()
-        else:
-            with self._lock:
+        with self._lock:
+            if self._closed or response.will_close or not response.isclosed():
+                connection.close()
+            else:
                 self._idle.setdefault(_origin(url), []).append(connection)
         fields = {name.lower(): value for name, value in response.getheaders()}
         if response.status == 429:
             wait = fields.get("retry-after", "")
             seconds = float(wait) if wait.isdecimal() else None
-            until = f"; it asks to wait {wait} s" if seconds is not None else ""
-            hint = "wait, then run it again; a token (HF_TOKEN) raises the limit; answers already here are kept"
-            raise _FailedError(f"says there were too many requests (429){until}", hint, again=True, after=seconds)
+            until = f", wait {wait} s" if seconds is not None else ""
+            hint = "Wait, then run it again; a token (HF_TOKEN) raises the limit."
+            raise _FailedError(f"says there were too many requests (429{until})", hint, again=True, after=seconds)
         if response.status >= 500:
-            hint = "the Hub is in trouble; try again later, or use a local folder as model.id"
-            raise _FailedError(f"answers with an error of its own ({response.status})", hint, again=True)
+            hint = "The Hub is in trouble: try again later, or give a local folder as model.id."
+            raise _FailedError(f"answers with an error of its own (HTTP {response.status})", hint, again=True)
         return Answer(response.status, fields, body, public(url))
 
     def _connect(self, url: str) -> http.client.HTTPConnection:
@@ -284,55 +289,47 @@ def _read_span(response: http.client.HTTPResponse, first: int, last: int, deadli
     return bytes(body[first : last + 1])
 
 
+_FAILURES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], bool, str, str], ...] = (
+    (
+        socket.gaierror, False, "cannot be found: its name has no address",
+        "Check the network, HF_ENDPOINT and the proxy; --offline uses only what is on this machine.",
+    ),
+    (
+        ssl.SSLCertVerificationError, False, "shows a certificate that this machine does not trust",
+        "A proxy that opens TLS needs its root certificate: SSL_CERT_FILE=/path/to/ca.pem or REQUESTS_CA_BUNDLE.",
+    ),
+    (
+        TimeoutError, True, "did not answer within {seconds:g} s",
+        "Try again later; HF_HUB_DOWNLOAD_TIMEOUT=30 waits longer; --offline uses only what is on this machine.",
+    ),
+    (
+        (http.client.IncompleteRead, ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.SSLEOFError),
+        True, "broke off in the middle of an answer", "Try again; a proxy on the way may be the cause.",
+    ),
+    (ssl.SSLError, False, "and this machine cannot agree on TLS", "Check HF_ENDPOINT: http:// or https://?"),
+    (ConnectionRefusedError, False, "refuses connections", "Check HF_ENDPOINT and the proxy; does the server run?"),
+    (
+        (http.client.InvalidURL, UnicodeError, ValueError), False, "has no valid address",
+        "Check HF_ENDPOINT and the proxy variables.",
+    ),
+    (http.client.HTTPException, False, "does not answer as a web server does", _MIRROR),
+    (OSError, False, "cannot be reached", "Check the network; --offline uses only what is on this machine."),
+)  # fmt: skip
+"""Kinds of failure below HTTP, the special before the general: whether it may pass, what to say, what to do."""
+
+
 def _explain(error: Exception, seconds: float) -> Exception:
     """What went wrong below HTTP, as something to try again or to tell; never with the error's own words.
 
     An exception of the library may quote a header, and a header may hold the token.
     """
-    match error:
-        case _FailedError() | UnreachableError():
-            return error
-        case socket.gaierror():
-            hint = "check the network, HF_ENDPOINT and the proxy; --offline uses only what is on this machine"
-            return _FailedError("cannot be found: its name has no address", hint, again=False)
-        case ssl.SSLCertVerificationError():
-            hint = (
-                "a proxy that opens TLS needs its root certificate: SSL_CERT_FILE or REQUESTS_CA_BUNDLE=/path/to/ca.pem"
-            )
-            return _FailedError(
-                f"shows a certificate this machine does not trust: {error.verify_message}", hint, again=False
-            )
-        case ssl.SSLError():
-            return _FailedError(
-                f"and this machine cannot agree on TLS: {error.reason}",
-                "check HF_ENDPOINT: http or https?",
-                again=False,
-            )
-        case ConnectionRefusedError():
-            return _FailedError(
-                "refuses connections", "check HF_ENDPOINT and the proxy, and that the server runs", again=False
-            )
-        case TimeoutError():
-            hint = "try again later; HF_HUB_DOWNLOAD_TIMEOUT=30 waits longer; --offline uses what is on this machine"
-            return _FailedError(f"did not answer within {seconds:g} s", hint, again=True)
-        case http.client.IncompleteRead() | ConnectionError():
-            return _FailedError(
-                "broke off in the middle of an answer", "try again; a proxy on the way may be the cause", again=True
-            )
-        case http.client.InvalidURL() | UnicodeError() | ValueError():
-            return _FailedError("is not a valid address", "check HF_ENDPOINT and the proxy variables", again=False)
-        case http.client.HTTPException():
-            return _FailedError("does not answer as a web server does", _MIRROR, again=False)
-        case OSError() if "Tunnel connection failed" in str(error):
-            return _FailedError(
-                "is out of reach: the proxy refuses the tunnel", "check HTTPS_PROXY, its user and password", again=False
-            )
-        case OSError():
-            return _FailedError(
-                "cannot be reached", "check the network; --offline uses only what is on this machine", again=False
-            )
-        case _:
-            return error
+    if isinstance(error, OSError) and "Tunnel connection failed" in str(error):
+        hint = "Check HTTPS_PROXY, its user and password."
+        return _FailedError("is out of reach: the proxy refuses the tunnel", hint, again=False)
+    for kind, again, what, hint in _FAILURES:
+        if isinstance(error, kind):
+            return _FailedError(what.format(seconds=seconds), hint, again=again)
+    return error
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -19,8 +19,8 @@ def endpoint() -> str:
     url = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or PUBLIC_HUB
     if not url.startswith(("http://", "https://")):
         raise FactsError(
-            "HF_ENDPOINT is not a URL that starts with http:// or https://",
-            f"write it as {PUBLIC_HUB}, or unset it to ask the public Hub",
+            "HF_ENDPOINT is not a URL that starts with http:// or https://.",
+            f"Write it as {PUBLIC_HUB}, or unset it to ask the public Hub.",
         )
     return url
 
@@ -50,8 +50,8 @@ def token() -> tuple[str | None, str]:
 def _checked(value: str, where: str) -> str:
     if not value.isascii() or not value.isprintable() or " " in value:
         raise FactsError(
-            f"the Hub token in {where} holds characters that no token has",
-            "copy it again from https://huggingface.co/settings/tokens; it starts with hf_",
+            f"The Hub token in {where} holds characters that no token has.",
+            "Copy it again from https://huggingface.co/settings/tokens; it starts with hf_.",
         )
     return value
 
@@ -80,7 +80,7 @@ def timeout() -> float:
     """Seconds to wait for the Hub to say anything (HF_HUB_DOWNLOAD_TIMEOUT)."""
     text = os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT", "").strip() or "10"
     if not text.isdecimal() or int(text) == 0:
-        raise FactsError(f"HF_HUB_DOWNLOAD_TIMEOUT={text!r} is not a number of seconds", "write a whole number: 10")
+        raise FactsError(f"HF_HUB_DOWNLOAD_TIMEOUT={text!r} is not a number of seconds.", "Write a whole number: 10")
     return float(text)
 
 
