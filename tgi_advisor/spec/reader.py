@@ -50,7 +50,7 @@ def read_text(text: str, file: str, sets: Sequence[str] = ()) -> Spec:
 
 def read_file(path: str, sets: Sequence[str] = ()) -> Spec:
     """The spec in a file, or on standard input when `path` is `-`."""
-    file = "<stdin>" if path == "-" else path.encode("utf-8", "backslashreplace").decode()
+    file = "<stdin>" if path == "-" else path if path.isprintable() else ascii(path)
     data = _bytes_of(path, file)
     if len(data) > MAX_BYTES:
         raise too_long(file)
@@ -75,8 +75,8 @@ def build(
     The texts are taken as one value each, never as YAML; `sets` come after them and are YAML.
     """
     root = _tree_of(base, source)
+    place = Place(source, 0, 0)
     for path, text in assignments:
-        place = Place(f"{source}, {path}", 0, 0)
         _assign(root, path, Scalar(text, True, place), place)
     return _read(root, source, sets, base)
 
@@ -197,10 +197,10 @@ def _index(section: Map, name: str, path: str) -> int | None:
 
 def _tree_of(spec: Spec | None, source: str) -> Map:
     """A spec as the tree it could have been read from."""
-    top = Place(source, 0, 0)
     if spec is None:
-        return Map([], top)
+        return Map([], Place(source, 0, 0))
     from tgi_advisor.spec.writer import dump
 
-    root = compose(dump(spec), source, at=top)
+    top = Place(spec.source, 0, 0)
+    root = compose(dump(spec), spec.source, at=top)
     return root if isinstance(root, Map) else Map([], top)

@@ -130,9 +130,11 @@ def count(slot: Slot) -> int:
     if re.match("0[0-9]", node.text):
         raise slot.wrong("a count", "some YAML readers take a leading 0 for octal; write it without")
     try:
-        value = parse_count(node.text) if len(node.text) <= 32 else MAX_COUNT + 1
+        value = parse_count(node.text)
     except ValueError:
         raise slot.wrong("a count", f"write {COUNT_FORM}") from None
+    except OverflowError:
+        value = MAX_COUNT + 1
     slot.within(value, 1, MAX_COUNT)
     return value
 
@@ -155,7 +157,9 @@ def _bytes(slot: Slot) -> int:
     if not isinstance(node, Scalar):
         raise slot.wrong("a size", f"write {SIZE_FORM}")
     try:
-        return parse_size(node.text) if len(node.text) <= 32 else MAX_SIZE + 1
+        return parse_size(node.text)
+    except OverflowError:
+        return MAX_SIZE + 1
     except ValueError:
         bare = node.number is not None
         hint = f"add the unit, for example {node.text}MiB" if bare else f"write {SIZE_FORM}"
