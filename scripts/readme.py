@@ -6,6 +6,7 @@ A part stands between `<!-- generated: NAME -->` and `<!-- end -->`; `BLOCKS` na
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import re
 import subprocess
@@ -13,7 +14,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tgi_advisor import render
 from tgi_advisor.errors import Exit
+from tgi_advisor.facts.gpu import all_gpus
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -39,10 +42,32 @@ def exit_codes() -> str:
     return f"| code | meaning |\n| ---: | --- |\n{rows}"
 
 
+def gpus() -> str:
+    """The GPUs of the table, by vendor, and how many cloud instance types name one."""
+    by_vendor: dict[str, list[str]] = {}
+    for row in all_gpus():
+        by_vendor.setdefault(row.vendor, []).append(f"`{row.name.removeprefix(row.vendor.lower() + '-')}`")
+    rows = "".join(f"| {vendor} | {', '.join(names)} |\n" for vendor, names in by_vendor.items())
+    instances = sum(len(row.instances) for row in all_gpus())
+    return f"| vendor | GPUs |\n| --- | --- |\n{rows}\n{instances} cloud instance types name one of them.\n"
+
+
+def formats() -> str:
+    """What `emit --format` takes, with the first sentence of each renderer's file."""
+    rows = []
+    for name in render.FORMATS:
+        (path,) = (ROOT / "tgi_advisor" / "render").glob(f"{name.replace('-', '_')}*.py")
+        docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        rows.append(f"| `{name}` | {docstring.splitlines()[0].rstrip('.:')} |\n")
+    return "| format | what it is |\n| --- | --- |\n" + "".join(rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "advise": lambda: console("advise", "configs/llama-3.1-8b-l4.yaml"),
     "help": lambda: console("--help"),
     "exit-codes": exit_codes,
+    "formats": formats,
+    "gpus": gpus,
 }
 
 
