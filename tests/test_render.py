@@ -19,7 +19,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 from golden import Golden
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tgi_advisor.errors import SpecError, UsageError
@@ -316,6 +316,14 @@ def check_all(container: Container, folder: Path) -> None:
     assert json.loads(render(container, "json"))["args"] == list(container.args)
 
 
+@pytest.mark.parametrize(
+    ("source", "seen"), [("~/a b", "{home}/a b"), (".", "{cwd}"), ("./d", "{cwd}/d"), ("..", "{cwd}/.."), ("/x", "/x")]
+)
+def test_folders_are_absolute_for_docker(source: str, seen: str, fake_docker: Path) -> None:
+    words, _ = run(render(replace(NVIDIA, mounts=(Mount(source, "/data"),)), "docker-run"), fake_docker)
+    assert words[words.index("-v") + 1] == seen.format(home=fake_docker, cwd=fake_docker) + ":/data"
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_formats_agree(name: str, fake_docker: Path) -> None:
     check_all(EXAMPLES[name], fake_docker)
@@ -344,8 +352,9 @@ containers = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(containers)
+@example(replace(NVIDIA, mounts=(Mount('./a:b"c', "/data"), Mount("/m:n,o", "/models/m", read_only=True))))
 def test_formats_agree_on_hostile_values(fake_docker: Path, container: Container) -> None:
     check_all(container, fake_docker)
     assert not (fake_docker / "hacked").exists()

@@ -68,28 +68,25 @@ def _gpus(gpus: str | tuple[str, ...]) -> str:
 
 
 def _mount(mount: Mount) -> str:
-    """`-v source:target`, or `--mount` where a colon in the source would be taken for the separator."""
+    """`-v source:target`, or `--mount` where a colon in the source would be taken for the separator.
+
+    --mount is read as a line of CSV, hence the quotes inside; unlike -v it wants the folder to exist.
+    """
+    start, rest = _source(mount)
     if ":" not in mount.source:
-        return f"-v {_source(mount)}:{shlex.quote(mount.target)}{':ro' if mount.read_only else ''}"
-    fields = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
-    fields += ["readonly"] if mount.read_only else []
-    return f"--mount {shlex.quote(','.join(map(_csv, fields)))}"
+        source = start + (shlex.quote(rest) if rest else "")
+        return f"-v {source}:{shlex.quote(mount.target)}{':ro' if mount.read_only else ''}"
+    doubled = rest.replace('"', '""')
+    end = f'{doubled}",target={mount.target}{",readonly" if mount.read_only else ""}'
+    return f"""--mount {shlex.quote('type=bind,"source=')}{start}{shlex.quote(end)}"""
 
 
-def _source(mount: Mount) -> str:
-    """The host's side of a mount as one shell word."""
+def _source(mount: Mount) -> tuple[str, str]:
+    """The host's side of a mount: a shell variable in quotes where the folder is relative, and the rest."""
     first, slash, rest = mount.source.partition("/")
     if not mount.is_path or first == "":
-        return shlex.quote(mount.source)
+        return "", mount.source
     if first == "~":
-        return '"$HOME"' + slash + (shlex.quote(rest) if rest else "")
+        return '"$HOME"', slash + rest
     relative = rest if first == "." else mount.source
-    return '"$PWD"' + (f"/{shlex.quote(relative)}" if relative else "")
-
-
-def _csv(text: str) -> str:
-    """One field of Docker's --mount, which is read as a line of CSV."""
-    if not any(c in text for c in ',"\n\r'):
-        return text
-    doubled = text.replace('"', '""')
-    return f'"{doubled}"'
+    return '"$PWD"', f"/{relative}" if relative else ""
