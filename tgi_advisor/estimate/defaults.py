@@ -102,7 +102,7 @@ def given_limits(setting: Setting) -> Limits:
 def launcher_limits(setting: Setting, given: Limits) -> Limits:
     """The limits with the launcher's own defaults filled in; None is left to the server (2.4.1 on).
 
-    1.x: static. 2.0.0-2.4.0: from the context, at most 4096. launcher/src/main.rs@v2.4.0:1555-1620,
+    1.x: static. 2.0.0-2.4.0: from the context, at most 4096. launcher/src/main.rs@v2.4.0:1700-1745,
     @v3.3.7:2097-2154.
     """
     release = setting.facts.release
@@ -260,7 +260,7 @@ def resolve_attention(
     """Attention back end and prefix caching (launcher/src/main.rs@v3.3.7:131-201, 2.3.0 on).
 
     Before: paged, or block size 256 with FLASH_DECODING (server/.../models/globals.py@v2.1.1:8), which
-    2.2.0 switches on for Gemma 2 by itself (launcher/src/main.rs@v2.2.0:1419).
+    2.2.0 switches on for Gemma 2 by itself (launcher/src/main.rs@v2.2.0:1434).
     """
     version = release.version
     if version < (2, 3, 0):

@@ -1,0 +1,57 @@
+"""Every refusal of TGI that can be known before launch, with TGI's own words, and what works but surprises.
+
+One small function per refusal, one file per place it happens; the registers keep TGI's own order, so the
+first refusal is the one it prints.
+"""
+
+from __future__ import annotations
+
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.limits import Limits
+from tgi_advisor.refusals import launcher, surprises
+from tgi_advisor.refusals.load import LOAD
+from tgi_advisor.refusals.router import ROUTER
+from tgi_advisor.refusals.rules import Case, Refusal, Rule, applied
+from tgi_advisor.refusals.warmup import WARMUP
+from tgi_advisor.refusals.weights import WEIGHTS
+
+__all__ = ["Refusal", "Rule", "all_rules", "launcher_refusals", "router_refusals", "shard_refusals", "warnings"]
+
+
+def launcher_refusals(setting: Setting, given: Limits, asked: Limits) -> list[Refusal]:
+    """What the launcher refuses before anything is downloaded, in its order.
+
+    `given` are the limits it is given, `asked` those with its defaults (`defaults.launcher_limits`).
+    """
+    rules = launcher.in_order(setting.facts.release.version)
+    return list(applied(rules, Case(setting, given, asked)))
+
+
+def shard_refusals(setting: Setting, asked: Limits | None = None) -> list[Refusal]:
+    """What the shards refuse while they load or warm up, in their order.
+
+    Without `asked` (`defaults.launcher_limits`) the few rules that look at the limits stay silent.
+    """
+    limits = asked or Limits()
+    return list(applied((*LOAD, *WEIGHTS, *WARMUP), Case(setting, limits, limits)))
+
+
+def router_refusals(setting: Setting, resolved: Limits, budget: int | None) -> list[Refusal]:
+    """What the router refuses once the shards are up.
+
+    `resolved` are the limits the shards report (`defaults.server_limits`), `budget` what they inferred.
+    """
+    return list(applied(ROUTER, Case(setting, resolved, resolved, budget)))
+
+
+def warnings(setting: Setting, limits: Limits, given: Limits | None = None) -> list[str]:
+    """Sentences about what TGI accepts but does differently than one may expect.
+
+    `limits` are those the server ends up with, `given` those it was given.
+    """
+    return surprises.found(Case(setting, given or Limits(), limits))
+
+
+def all_rules() -> tuple[Rule, ...]:
+    """Every refusal there is, in the order of 3.0.0 and later."""
+    return (*launcher.in_order((3, 0, 0)), *LOAD, *WEIGHTS, *WARMUP, *ROUTER)

@@ -1,0 +1,216 @@
+"""What the launcher refuses before anything is downloaded."""
+
+from __future__ import annotations
+
+from tgi_advisor.facts import flags
+from tgi_advisor.limits import Limits
+from tgi_advisor.refusals.rules import Case, Found, Rule, argument, rule
+
+PARSER: list[Rule] = []
+SHARDS: list[Rule] = []
+TOKENS: list[Rule] = []
+WORKERS: list[Rule] = []
+ARGUMENTS: list[Rule] = []
+
+
+def in_order(version: tuple[int, int, int]) -> list[Rule]:
+    """The launcher's rules in its order; 3.0.0 moved the shard count before the limits (main.rs@v3.0.0:2006)."""
+    if version >= (3, 0, 0):
+        return [*PARSER, *SHARDS, *TOKENS, *WORKERS, *ARGUMENTS]
+    return [*PARSER, *TOKENS, *WORKERS, *SHARDS, *ARGUMENTS]
+
+
+# ---- the command line parser ----
+
+
+@rule(PARSER, "launcher", "launcher/src/main.rs@v3.3.7:2040")
+def unknown_flag(case: Case) -> Found:
+    """This release's launcher does not have the flag."""
+    release = case.release
+    name = next((name for name in case.setting.flags if name not in flags.flags_of(release)), None)
+    if name is None:
+        return None
+    return f"error: unexpected argument '--{name}' found", (
+        f"leave out --{name}, or use a release that has it: `tgi-advisor flags {name}` says which",
+    )
+
+
+@rule(PARSER, "launcher", "launcher/src/main.rs@v3.3.7:2040")
+def unparsable_value(case: Case) -> Found:
+    """The launcher cannot parse a value: switches want exactly `true` or `false` in the environment, numbers digits."""
+    setting = case.setting
+    known = flags.flags_of(setting.facts.release)
+    for name, value in setting.flags.items():
+        if name in known and (wrong := _parse_error(known[name], value, env=False)):
+            return f"error: invalid value '{value}' for '--{name} <{_metavariable(name)}>'", (wrong,)
+    index = flags.env_index(setting.facts.release)
+    for variable, text in setting.env.items():
+        flag = index.get(variable)
+        if flag is not None and flag.name not in setting.flags and (wrong := _parse_error(flag, text, env=True)):
+            shown = "***" if flag.secret else text
+            return f"error: invalid value '{shown}' for '--{flag.name} <{_metavariable(flag.name)}>'", (wrong,)
+    return None
+
+
+def _parse_error(flag: flags.Flag, value: object, *, env: bool) -> str | None:
+    try:
+        flags.parse_value(flag, value, env=env)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _metavariable(name: str) -> str:
+    return name.replace("-", "_").upper()
+
+
+# ---- the launcher: shards ----
+
+
+@rule(SHARDS, "launcher", "launcher/src/main.rs@v3.3.7:1396")
+def sharded_needs_two(case: Case) -> Found:
+    """--sharded true asks for at least two shards."""
+    if case.setting.flags.get("sharded") is True and case.setting.num_shard <= 1:
+        return argument("`sharded` is true but `num_shard` <= 1", "leave out --sharded; --num-shard says it all")
+    return None
+
+
+@rule(SHARDS, "launcher", "launcher/src/main.rs@v3.3.7:1408")
+def num_shard_zero(case: Case) -> Found:
+    """There must be a shard."""
+    if case.setting.flags.get("num-shard") == 0:
+        return argument("`num_shard` cannot be < 1", "set num_shard to 1 or more")
+    return None
+
+
+@rule(SHARDS, "launcher", "launcher/src/main.rs@v3.3.7:2094", since=(2, 1, 0))
+def exl2_sharded(case: Case) -> Found:
+    """EXL2 weights cannot be split over GPUs."""
+    if case.setting.num_shard > 1 and case.setting.flags.get("quantize") == "exl2":
+        return argument("Sharding is currently not supported with `exl2` quantization", "use one GPU, or gptq or awq")
+    return None
+
+
+# ---- the launcher: token limits ----
+
+
+@rule(TOKENS, "launcher", "launcher/src/main.rs@v3.3.7:2104", since=(2, 0, 0))
+def both_input_names(case: Case) -> Found:
+    """max_input_length is only the old name of max_input_tokens; TGI takes one of them."""
+    held, length = case.setting.flags, case.setting.flags.get("max-input-length")
+    stated = case.setting.spec.limits.max_input_tokens.fixed
+    tokens = stated if stated is not None else held.get("max-input-tokens")
+    if length is None or tokens is None:
+        return None
+    text = (
+        f"Both `max_input_tokens` ({tokens}) and `max_input_length` ({length}) are set. Please define only "
+        "`max_input_tokens` as `max_input_length is deprecated for naming consistency."
+    )
+    return argument(text, "leave out max-input-length")
+
+
+@rule(TOKENS, "launcher", "launcher/src/main.rs@v1.4.5:1223", until=(1, 4, 5))
+def input_length_not_below_total(case: Case) -> Found:
+    """A request must have room for at least one new token."""
+    return _input_not_below_total(case, "`max_input_length` must be < `max_total_tokens`")
+
+
+@rule(TOKENS, "launcher", "launcher/src/main.rs@v2.4.0:1745", since=(2, 0, 0), until=(2, 4, 0))
+def input_tokens_not_below_total(case: Case) -> Found:
+    """A request must have room for at least one new token. A limit left out counts with its default, which comes from
+    the model and not from the other limit.
+    """
+    return _input_not_below_total(case, "`max_input_tokens must be < `max_total_tokens`")
+
+
+@rule(TOKENS, "launcher", "launcher/src/main.rs@v3.3.7:2160", since=(2, 4, 1))
+def input_not_below_total(case: Case) -> Found:
+    """A request must have room for at least one new token."""
+    asked = case.limits
+    text = f"`max_input_tokens`({asked.max_input_tokens}) must be < `max_total_tokens`({asked.max_total_tokens})"
+    return _input_not_below_total(case, text)
+
+
+def _input_not_below_total(case: Case, text: str) -> Found:
+    longest, total = case.limits.max_input_tokens, case.limits.max_total_tokens
+    if longest is None or total is None or longest < total:
+        return None
+    both = case.given.max_input_tokens is not None and case.given.max_total_tokens is not None
+    filled = "" if both else f" (the one left out became {longest if case.given.max_input_tokens is None else total})"
+    return argument(text, f"set max_input_tokens to at most max_total_tokens - 1 = {total - 1}{filled}")
+
+
+@rule(TOKENS, "launcher", "launcher/src/main.rs@v1.4.5:1228", until=(1, 4, 5))
+def prefill_below_input_length(case: Case) -> Found:
+    """One prefill must hold the longest prompt, because these releases do not chunk prefills."""
+    return prefill_below_input(case.limits, "max_input_length")
+
+
+@rule(TOKENS, "launcher", "launcher/src/main.rs@v2.3.1:1702", since=(2, 0, 0), until=(2, 3, 1))
+def prefill_below_input_tokens(case: Case) -> Found:
+    """One prefill must hold the longest prompt, because these releases do not chunk prefills."""
+    return prefill_below_input(case.limits, "max_input_tokens")
+
+
+def prefill_below_input(limits: Limits, name: str) -> Found:
+    """The check launcher and router share: the longest prompt against the prefill budget."""
+    longest, prefill = limits.max_input_tokens, limits.max_batch_prefill_tokens
+    if longest is None or prefill is None or longest <= prefill:
+        return None
+    return argument(
+        f"`max_batch_prefill_tokens` must be >= `{name}`. Given: {prefill} and {longest}",
+        f"set max_batch_prefill_tokens to at least {longest}, or max_input_tokens to at most {prefill}",
+    )
+
+
+# ---- the launcher: everything else ----
+
+
+@rule(WORKERS, "launcher", "launcher/src/main.rs@v3.3.7:2189")
+def no_validation_workers(case: Case) -> Found:
+    """The router needs a thread that tokenises requests."""
+    if case.setting.flags.get("validation-workers") == 0:
+        return argument("`validation_workers` must be > 0", "leave out validation-workers (2 is the default)")
+    return None
+
+
+@rule(ARGUMENTS, "launcher", "launcher/src/main.rs@v2.3.1:1761", until=(2, 3, 1))
+def prefill_above_batch_total(case: Case) -> Found:
+    """A given max_batch_total_tokens is checked even where the server ignores it."""
+    return _above_batch_total("max_batch_prefill_tokens", case.limits.max_batch_prefill_tokens, case.limits)
+
+
+@rule(ARGUMENTS, "launcher", "launcher/src/main.rs@v3.3.7:2203")
+def total_above_batch_total(case: Case) -> Found:
+    """A given max_batch_total_tokens is checked even where the server ignores it."""
+    return _above_batch_total("max_total_tokens", case.limits.max_total_tokens, case.limits)
+
+
+def _above_batch_total(name: str, value: int | None, limits: Limits) -> Found:
+    most = limits.max_batch_total_tokens
+    if most is None or value is None or value <= most:
+        return None
+    return argument(
+        f"`{name}` must be <= `max_batch_total_tokens`. Given: {value} and {most}",
+        "leave out max-batch-total-tokens: flash models infer it",
+    )
+
+
+@rule(ARGUMENTS, "launcher", "launcher/src/main.rs@v3.3.7:2213")
+def ngrok_incomplete(case: Case) -> Found:
+    """ngrok wants its token and its edge (and does not work from 2.1.0 on anyway)."""
+    held = case.setting.flags
+    if held.get("ngrok") is True:
+        for name in ("ngrok-authtoken", "ngrok-edge"):
+            if name not in held:
+                return argument(f"`{name}` must be set when using ngrok tunneling", "leave out ngrok")
+    return None
+
+
+@rule(ARGUMENTS, "launcher", "launcher/src/main.rs@v3.3.7:2256", since=(2, 3, 1))
+def lora_format(case: Case) -> Found:
+    """An adapter is written id, id@revision or id=path; it is noticed only after the base model's download."""
+    for entry in case.setting.lora_adapters:
+        if "=" not in entry and entry.count("@") > 1:
+            return argument(f"Invalid LoRA adapter format: {entry.strip()}", "write id, id@revision or id=path")
+    return None

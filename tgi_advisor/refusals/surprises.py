@@ -1,0 +1,132 @@
+"""What TGI accepts, but does differently than one may expect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tgi_advisor.estimate.defaults import CHUNKING_ATTENTION
+from tgi_advisor.refusals.rules import Case
+from tgi_advisor.refusals.weights import quant_method
+
+
+def found(case: Case) -> list[str]:
+    """One sentence for each thing that will surprise."""
+    return [text for check in _CHECKS if (text := check(case)) is not None]
+
+
+def _ignored_batch_total(case: Case) -> str | None:
+    if case.family.paged and case.given.max_batch_total_tokens is not None:
+        return (
+            "max-batch-total-tokens is ignored for this model: TGI infers it at warm-up (and may still refuse over it)."
+        )
+    return None
+
+
+def _no_budget(case: Case) -> str | None:
+    if case.family.served_by == "mamba":
+        return "Mamba keeps no KV cache: TGI infers no token budget."
+    if case.family.paged:
+        return None
+    return (
+        f"TGI {case.release} serves {case.family.model_type} in padded batches and reserves no KV cache: nothing is "
+        f"inferred, max_batch_total_tokens is {case.limits.max_batch_total_tokens}, and it can run out of memory while "
+        "serving."
+    )
+
+
+def _without_flash(case: Case) -> str | None:
+    if case.setting.flash or case.family.served_by != "padded":
+        return None
+    return (
+        f"{case.setting.facts.gpu.name} cannot run TGI's flash attention: the model is served by slow, padded classes."
+    )
+
+
+def _window_saves_nothing(case: Case) -> str | None:
+    window = case.setting.facts.model.text().get("sliding_window")
+    total = case.limits.max_total_tokens
+    if not isinstance(window, int) or total is None or total <= window or not case.family.paged:
+        return None
+    if case.setting.facts.model.text().get("use_sliding_window") is False or case.version < (
+        2,
+        1,
+        0,
+    ):
+        return None
+    return f"The model's sliding window of {window} tokens saves no KV cache: every layer keeps the full length."
+
+
+def _no_chunking(case: Case) -> str | None:
+    if case.setting.chunking or case.release.chunking != "on" or not case.family.paged:
+        return None
+    if case.setting.speculate:
+        why = "speculation is on"
+    elif case.setting.attention not in CHUNKING_ATTENTION:
+        why = f"attention is {case.setting.attention}"
+    elif not case.family.chunks:
+        why = f"{case.family.model_type} is served by a class without it"
+    else:
+        why = "PREFILL_CHUNKING is off"
+    return f"Prefills are not chunked ({why}): max_batch_prefill_tokens must cover the longest prompt."
+
+
+def _no_graphs(case: Case) -> str | None:
+    if case.setting.graph_sizes or case.setting.forwarded_quantize not in ("bitsandbytes", "exl2"):
+        return None
+    return f"CUDA graphs are off with {case.setting.forwarded_quantize}: decoding small batches is slower."
+
+
+def _config_dropped(case: Case) -> str | None:
+    method = quant_method(case.setting)
+    release = case.release
+    if release.version < (2, 3, 0) or method is None or method in release.quantize:
+        return None
+    return (
+        f"TGI {release}'s launcher does not know quant_method {method!r} and ignores the whole config.json: it falls "
+        f"back to {case.setting.attention} and a prefill default of {case.setting.launcher_prefill} tokens."
+    )
+
+
+def _total_alone(case: Case) -> str | None:
+    total = case.given.max_total_tokens
+    if not case.release.warmup_limits_optional or total is None or case.given.max_input_tokens is not None:
+        return None
+    if total != (case.limits.max_batch_prefill_tokens or 0):
+        return None
+    return "max_total_tokens equals the prefill budget and max_input_tokens is open: one slot is missing. Set both."
+
+
+def _kv_dtype_lost(case: Case) -> str | None:
+    if "kv-cache-dtype" not in case.setting.flags or case.setting.kv_dtype.startswith("fp8") or not case.family.paged:
+        return None
+    return f"--kv-cache-dtype does not reach the class that serves {case.family.model_type}; the cache stays 16 bit."
+
+
+def _turing_flashinfer(case: Case) -> str | None:
+    gpu, version = case.setting.facts.gpu, case.version
+    if (
+        gpu.compute_capability != (7, 5)
+        or case.setting.attention != "flashinfer"
+        or not (3, 0, 2) <= version <= (3, 1, 0)
+    ):
+        return None
+    return f"TGI {case.release} has no flashinfer kernels for compute capability 7.5; set ATTENTION: paged in tgi.env."
+
+
+def _family_notes(case: Case) -> str | None:
+    return case.family.notes or None
+
+
+def _in_use_twice(case: Case) -> str | None:
+    if case.setting.memory_fraction < 1 and case.setting.spec.hardware.in_use:
+        return (
+            "The memory fraction is of the whole GPU: memory other processes hold is subtracted, and the rest of the "
+            "fraction is reserved again."
+        )
+    return None
+
+
+_CHECKS: tuple[Callable[[Case], str | None], ...] = (
+    _no_budget, _without_flash, _no_chunking, _total_alone, _ignored_batch_total, _kv_dtype_lost, _config_dropped,
+    _window_saves_nothing, _no_graphs, _turing_flashinfer, _in_use_twice, _family_notes,
+)  # fmt: skip

@@ -1,0 +1,100 @@
+"""What the shards refuse at warm-up, apart from running out of memory."""
+
+from __future__ import annotations
+
+from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
+
+WARMUP: list[Rule] = []
+"""In the order a shard meets them."""
+
+
+# ---- the shards: warm-up ----
+
+
+@rule(WARMUP, "warmup", "S/layers/attention/kv_cache.py@v3.3.7:69", since=(2, 4, 0))
+def fp8_kv_cache(case: Case) -> Found:
+    """This attention back end cannot read an fp8 KV cache."""
+    setting = case.setting
+    if not setting.kv_dtype.startswith("fp8") or not setting.family.paged or setting.facts.variant == "gaudi":
+        return None
+    version = setting.facts.release.version
+    system = {"cpu": "ipex", "xpu": "ipex"}.get(setting.facts.gpu.system, setting.facts.gpu.system)
+    works, text = _fp8_kv_support(version)
+    steps = ("leave out model.kv_cache_dtype",)
+    if (setting.attention, system) not in works and not (
+        setting.attention == "flashdecoding-ipex" and version >= (3, 3, 0)
+    ):
+        return f"ValueError: FP8 KV cache is currently only supported for {text}", steps
+    if system == "rocm" and setting.kv_dtype == "fp8_e5m2":
+        return "ValueError: float8_e5m2 FP8 KV cache is not supported on AMD ROCm", ("use fp8_e4m3fn",)
+    if setting.facts.gpu.system == "cpu" and setting.kv_dtype == "fp8_e4m3fn":
+        return "ValueError: float8_e4m3fn FP8 KV cache is not supported on Intel IPEX CPU", ("use fp8_e5m2",)
+    return None
+
+
+def _fp8_kv_support(version: Version) -> tuple[tuple[tuple[str, str], ...], str]:
+    """Combinations of attention and system an fp8 KV cache works with, and how the message names them."""
+    cuda = ("flashinfer", "cuda")
+    if version < (3, 0, 2):
+        return (cuda,), "flashinfer on CUDA"
+    if version < (3, 1, 0):
+        return (cuda, ("paged", "rocm")), "flashinfer on CUDA and paged attention on ROCm. "
+    paged = (("paged", "cuda"), ("paged", "rocm"))
+    if version < (3, 3, 0):
+        return (cuda, *paged), "flashinfer on CUDA and paged attention on CUDA and ROCm. "
+    text = "flashinfer on CUDA and paged attention on CUDA, ROCm and INTEL IPEX and flashdecoding in Intel IPEX "
+    return (cuda, *paged, ("paged", "ipex")), text
+
+
+@rule(
+    WARMUP,
+    "warmup",
+    "backends/gaudi/server/text_generation_server/models/flash_causal_lm.py@v3.3.7:1637",
+    since=(3, 3, 1),
+)
+def gaudi_batch_size(case: Case) -> Found:
+    """The Gaudi back end pads its batches and has to be told how large they get."""
+    setting = case.setting
+    if setting.facts.gpu.system != "gaudi" or not setting.family.paged or setting.max_batch_size is not None:
+        return None
+    text = "MAX_BATCH_SIZE is not set, it should be set in the launcher using `--max-batch-size xxx`"
+    return f"RuntimeError: {text}", ("set max-batch-size under tgi.flags",)
+
+
+@rule(
+    WARMUP,
+    "warmup",
+    "S/models/flash_causal_lm.py@v2.4.1:1661",
+    since=(2, 4, 1),
+    until=(2, 4, 1),
+)
+def total_without_input(case: Case) -> Found:
+    """2.4.1 fills in max_input_tokens only together with max_total_tokens."""
+    asked = case.limits
+    if asked.max_total_tokens is None or asked.max_input_tokens is not None or not case.family.paged:
+        return None
+    return "AssertionError: assert max_input_tokens is not None", ("set max_input_tokens as well",)
+
+
+@rule(WARMUP, "warmup", "backends/v3/src/client/grpc_client.rs@v3.3.7:152", since=(2, 4, 1))
+def new_tokens_wrap(case: Case) -> Found:
+    """Without max_input_tokens the warm-up is one request of max_batch_prefill_tokens; its new tokens, max_total_tokens
+    minus that, fall below zero and wrap to four billion. The shard then fills the host's memory.
+    """
+    asked = case.limits
+    total, prefill = asked.max_total_tokens, asked.max_batch_prefill_tokens
+    if total is None or prefill is None or asked.max_input_tokens is not None or total >= prefill:
+        return None
+    return (
+        f"Shard process was signaled to shutdown with signal 9 (max_new_tokens wrapped to {total - prefill + 2**32})",
+        ("set max_input_tokens as well, below max_total_tokens",),
+    )
+
+
+@rule(WARMUP, "warmup", "S/models/model.py@v3.3.7:135", since=(2, 4, 1))
+def seq2seq_explicit_total(case: Case) -> Found:
+    """After the warm-up step of a sequence-to-sequence model its input ids are gone, and the base class counts them."""
+    setting = case.setting
+    if setting.family.served_by != "seq2seq" or case.limits.max_total_tokens is None:
+        return None
+    return "TypeError: 'NoneType' object is not iterable", ("use TGI 2.4.0 for this model",)

@@ -1,0 +1,211 @@
+"""What the shards refuse while they load the weights: splitting them, and their quantization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tgi_advisor.estimate.defaults import ShardFault, legal_shards, shard_fault
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.refusals.rules import Case, Found, Rule, rule
+
+WEIGHTS: list[Rule] = []
+"""In the order a shard meets them."""
+
+
+# ---- the shards: splitting the weights ----
+
+
+@rule(WEIGHTS, "load", "S/models/custom_modeling/flash_llama_modeling.py@v3.3.7:167")
+def heads_not_divisible(case: Case) -> Found:
+    """Every shard holds the same number of attention heads."""
+    setting = case.setting
+    fault = _fault(setting)
+    if fault is None or fault.code != "heads" or setting.family.served_by == "transformers":
+        return None
+    name = _HEAD_NAMES.get(setting.family.model_type, "num_heads")
+    return _not_divisible(setting, name, fault.size)
+
+
+_HEAD_NAMES = {"t5": "n_heads", "mpt": "n_heads"}
+
+
+@rule(
+    WEIGHTS,
+    "load",
+    "S/models/custom_modeling/flash_llama_modeling.py@v3.3.7:172",
+    since=(2, 1, 0),
+)
+def kv_heads_not_divisible(case: Case) -> Found:
+    """Llama's class wants the same number of key/value heads on every shard."""
+    fault = _fault(case.setting)
+    if fault is None or fault.code != "kv_heads":
+        return None
+    return _not_divisible(case.setting, "num_key_value_heads", fault.size)
+
+
+@rule(WEIGHTS, "load", "S/models/flash_causal_lm.py@v3.3.7:1296")
+def kv_heads_lost(case: Case) -> Found:
+    """The shards would not hold all key/value heads: TGI divides without a check of its own and then trips over the
+    shapes, mostly without a message.
+    """
+    setting = case.setting
+    fault = _fault(setting)
+    if fault is None or fault.code != "kv_heads_lost":
+        return None
+    zero = fault.size < setting.num_shard
+    kind = "ZeroDivisionError" if setting.family.served_by == "transformers" and zero else "AssertionError"
+    return kind, _fewer_shards(setting, f"{fault.size} key/value heads over {setting.num_shard} shards")
+
+
+@rule(WEIGHTS, "load", "S/models/custom_modeling/flash_rw_modeling.py@v3.3.7:272")
+def falcon_groups(case: Case) -> Found:
+    """The large Falcon models split by groups of heads."""
+    setting = case.setting
+    fault = _fault(setting)
+    if fault is None or fault.code != "groups":
+        return None
+    text = (
+        "world_size > n groups"
+        if setting.num_shard > fault.size
+        else f"{fault.size} not divisible by {setting.num_shard}"
+    )
+    steps = _fewer_shards(setting, f"{fault.size} groups")
+    return f"NotImplementedError: Tensor Parallelism is not implemented for {text}", steps
+
+
+@rule(WEIGHTS, "load", "S/utils/weights.py@v3.3.7:276")
+def size_not_divisible(case: Case) -> Found:
+    """A weight is split evenly over the shards, as are the scale groups of a gptq or awq checkpoint."""
+    setting = case.setting
+    fault = _fault(setting)
+    if fault is None or fault.code not in ("intermediate", "scales") or setting.family.served_by == "transformers":
+        return None
+    word = "chosen" if setting.family.model_type in ("mixtral", "dbrx") else "choosen"  # TGI's spelling
+    text = f"The {word} size {fault.size} is not compatible with sharding on {setting.num_shard} shards"
+    what = "scale groups of the feed-forward block" if fault.code == "scales" else "feed-forward width"
+    return f"AssertionError: {text}", _fewer_shards(setting, f"{what} {fault.size}")
+
+
+def _fault(setting: Setting) -> ShardFault | None:
+    if not setting.family.supported or not setting.family.shards:
+        return None  # refused as a whole already
+    return shard_fault(setting.facts.model, setting.family, setting.num_shard, setting.quantize)
+
+
+def _not_divisible(setting: Setting, name: str, size: int) -> Found:
+    shards = setting.num_shard
+    text = f"ValueError: `{name}` must be divisible by `num_shards` (got `{name}`: {size} and `num_shards`: {shards}"
+    return text, _fewer_shards(setting, f"{size} heads")
+
+
+def _fewer_shards(setting: Setting, what: str) -> tuple[str, ...]:
+    most = max(setting.facts.gpu_count, setting.num_shard)
+    legal = legal_shards(setting.facts.model, setting.family, most, setting.quantize)
+    return (f"{what}: shard counts that work here are {', '.join(map(str, legal))}",)
+
+
+# ---- the shards: quantization ----
+
+
+@rule(WEIGHTS, "load", "S/layers/marlin/util.py@v3.3.7:26", since=(2, 1, 0))
+def marlin_needs_ampere(case: Case) -> Found:
+    """Marlin kernels need compute capability 8.0."""
+    gpu = case.setting.facts.gpu
+    if case.setting.quantize != "marlin" or (gpu.system == "cuda" and gpu.at_least >= (8, 0)):
+        return None
+    text = "Using quantized Marlin models requires a GPU with CUDA capability 8.0 or later."
+    return f"NotImplementedError: {text}", ("use a gptq checkpoint on this GPU",)
+
+
+@rule(WEIGHTS, "load", "S/layers/fp8.py@v3.3.7:44", since=(2, 0, 0))
+def fp8_needs_ampere(case: Case) -> Found:
+    """fp8 weights need compute capability 8.0 (8.9 before 2.2.0). TGI does not check: its kernel fails."""
+    setting = case.setting
+    gpu, version = setting.facts.gpu, setting.facts.release.version
+    least = (8, 9) if version < (2, 2, 0) else (8, 0)
+    if setting.quantize != "fp8" or gpu.system != "cuda" or gpu.at_least >= least:
+        return None
+    needs = ".".join(map(str, least))
+    return f"RuntimeError in the fp8 kernel (it needs compute capability {needs})", (
+        "use eetq or bitsandbytes on this GPU, or a gptq or awq checkpoint",
+    )
+
+
+@rule(WEIGHTS, "load", "S/layers/gptq/__init__.py@v3.3.7:41", since=(1, 4, 1))
+def awq_on_rocm(case: Case) -> Found:
+    """The AWQ kernel is CUDA only; ROCm converts AWQ weights when it is told they are gptq."""
+    if case.setting.quantize == "awq" and case.setting.facts.gpu.system == "rocm":
+        text = "AWQ GEMM kernel can't be used on ROCm systems, please use `--quantize gptq` instead"
+        return f"NotImplementedError: {text}", ("set model.quantize: gptq",)
+    return None
+
+
+@rule(WEIGHTS, "load", "S/utils/quantization.py@v3.3.7:211", since=(3, 1, 0))
+def fbgemm_fp8(case: Case) -> Found:
+    """From 3.1.0 on the loader reads a field that the configuration of fbgemm_fp8 checkpoints does not have."""
+    if quant_method(case.setting) != "fbgemm_fp8" or case.setting.quantize != "fp8" or not _own_loader(case.setting):
+        return None
+    text = "AttributeError: '_FP8QuantizerConfig' object has no attribute 'weight_block_size'"
+    return text, ("use TGI 3.0.2, or an fp8 or compressed-tensors checkpoint of the model",)
+
+
+@rule(WEIGHTS, "load", "S/utils/quantization.py@v3.3.7:141", since=(2, 2, 0))
+def packed_config_mismatch(case: Case) -> Found:
+    """--quantize names a packed format, but the checkpoint is fbgemm_fp8."""
+    quantize = case.setting.quantize
+    if quantize not in ("awq", "gptq", "marlin") or quant_method(case.setting) != "fbgemm_fp8":
+        return None
+    text = f"ValueError: Quantize is set to `{quantize}` but received a `_FP8QuantizerConfig` config."
+    return text, ("leave out model.quantize",)
+
+
+@rule(WEIGHTS, "load", "S/layers/gptq/__init__.py@v3.3.7:271")
+def not_quantized(case: Case) -> Found:
+    """--quantize gptq, awq, exl2 and marlin want a checkpoint that is stored so; they do not quantize one."""
+    setting = case.setting
+    quantize = setting.quantize
+    if quantize not in ("gptq", "awq", "exl2", "marlin") or not _own_loader(setting):
+        return None
+    if _is_packed(setting) is not False:
+        return None
+    text = f"Cannot load `{quantize}` weight, make sure the model is already quantized"
+    if quantize == "exl2":
+        text = "Cannot load `exl2`-quantized weight, make sure the model is already quantized."
+    elif setting.facts.release.version < (1, 1, 0):
+        text += ", or quantize it with `text-generation-server quantize ORIGINAL_MODEL_ID NEW_MODEL_ID`"
+    return f"RuntimeError: {text}", (
+        f"use a checkpoint stored as {quantize}, or a method that quantizes on the fly: eetq, fp8, bitsandbytes",
+    )
+
+
+@rule(WEIGHTS, "load", "S/utils/weights.py@v2.1.1:64", until=(2, 1, 1))
+def packed_without_quantize(case: Case) -> Found:
+    """Until 2.1.1 TGI does not look whether a checkpoint is quantized; without --quantize it searches plain weights."""
+    setting = case.setting
+    if setting.quantize is not None or not _own_loader(setting) or not _is_packed(setting):
+        return None
+    method = quant_method(setting) or "gptq"
+    first = next((group.name for group in setting.facts.model.tensors if group.name.endswith(".qweight")), "")
+    plain = first.replace("*", "0").replace(".qweight", ".weight") or "model.layers.0.self_attn.q_proj.weight"
+    return f"RuntimeError: weight {plain} does not exist", (f"set model.quantize: {method}",)
+
+
+def quant_method(setting: Setting) -> str | None:
+    """quantization_config.quant_method of the checkpoint."""
+    stored = setting.facts.model.config.get("quantization_config")
+    method = stored.get("quant_method") if isinstance(stored, Mapping) else None
+    return method if isinstance(method, str) else None
+
+
+def _is_packed(setting: Setting) -> bool | None:
+    """Whether the checkpoint holds packed weights; None when its tensors are not known."""
+    if quant_method(setting) in ("gptq", "awq", "exl2", "marlin"):
+        return True
+    tensors = setting.facts.model.tensors
+    ends = (".qweight", ".q_weight", ".B")
+    return any(group.name.endswith(ends) for group in tensors) if tensors else None
+
+
+def _own_loader(setting: Setting) -> bool:
+    """Whether TGI's own classes read the weights, not transformers'."""
+    return setting.family.supported and not setting.family.automodel
