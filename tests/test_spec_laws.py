@@ -6,6 +6,7 @@ import copy
 import random
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -37,7 +38,7 @@ BOUNDS = st.one_of(
     st.builds(lambda a, b: Bound(min(a, b), max(a, b)), COUNTS, COUNTS),
     st.builds(Bound, st.none(), COUNTS),
 )
-NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
+NAMES = st.from_regex(r"[a-z][a-z0-9]{0,20}", fullmatch=True)
 FLAGS = st.dictionaries(
     st.sampled_from(["max-batch-size", "max-best-of", "speculate", "rope-factor", "json-output", "cuda-graphs"]),
     st.one_of(st.booleans(), st.integers(-(2**40), 2**40), st.floats(-1e9, 1e9), WORDS, st.lists(WORDS).map(tuple)),
@@ -75,15 +76,17 @@ def some(record: type[Any]) -> st.SearchStrategy[Any]:
     return st.builds(record, **values)
 
 
-def consistent(spec: Spec) -> bool:
-    """Whether no two fields contradict each other (the rules have their own tests)."""
+def consistent(spec: Spec) -> Spec:
+    """The spec without what contradicts another field (the rules have their own tests)."""
     low, high = spec.limits.max_input_tokens.low or 1, spec.limits.max_total_tokens.high
-    fits = high is None or low + spec.workload.max_new_tokens <= high
-    shards = (spec.tgi.num_shard or 1) <= (spec.hardware.count or 2**40)
-    return fits and shards and spec.tgi.image is None
+    if high is not None and low + (spec.workload.max_new_tokens or 0) > high:
+        spec = replace(spec, limits=replace(spec.limits, max_total_tokens=AUTO))
+    if (spec.tgi.num_shard or 1) > (spec.hardware.count or 1):
+        spec = replace(spec, tgi=replace(spec.tgi, num_shard=None))
+    return replace(spec, tgi=replace(spec.tgi, image=None)) if spec.tgi.release else spec
 
 
-SPECS: st.SearchStrategy[Spec] = some(Spec).filter(consistent)
+SPECS: st.SearchStrategy[Spec] = some(Spec).map(consistent)
 
 
 def data(node: Node | None) -> Any:

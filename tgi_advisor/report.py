@@ -12,10 +12,10 @@ from typing import Any
 
 from tgi_advisor.estimate.parts import Part
 from tgi_advisor.plan import Plan, Prediction
-from tgi_advisor.units import GiB, gib, human, thousands
+from tgi_advisor.units import gib, human, thousands
 
 SCHEMA_VERSION = 1
-BAR = 22
+BAR = 20
 LIMITS = ("max_input_tokens", "max_total_tokens", "max_batch_prefill_tokens", "max_batch_total_tokens")
 
 
@@ -164,11 +164,11 @@ def _limits(plan: Plan, style: Style) -> str:
 def _memory(seen: Prediction, style: Style, width: int) -> str:
     shards = f", the same on each of {seen.num_shard} shards" if seen.num_shard > 1 else ""
     lines = [style.head(f"Memory of one GPU: {gib(seen.gpu_total_bytes)}{shards}")]
-    indent = 2 + 22 + 11 + 2 + BAR + 2 + 12
+    indent = 2 + 22 + 11 + 2 + BAR + 2 + 11
     for part in seen.parts:
         bar = _bar(part.bytes, seen.gpu_total_bytes)
         why = textwrap.wrap(part.why, max(28, width - indent)) or [""]
-        row = f"  {part.name:<22}{gib(part.bytes):>11}  {style.part(part, bar)}  {part.basis:<12}"
+        row = f"  {part.name:<22}{gib(part.bytes):>11}  {style.part(part, bar)}  {part.basis:<11}"
         lines.append(f"{row}{style.faint(why[0])}".rstrip())
         lines += [" " * indent + style.faint(rest) for rest in why[1:]]
     total = sum(part.bytes for part in seen.parts)
@@ -193,7 +193,7 @@ def _reasons(plan: Plan, width: int) -> str:
     if plan.search is not None:
         if plan.search.bound_by:
             lines += _wrapped("Bound by: ", plan.search.bound_by, width)
-        margin = f"{human(plan.search.headroom_bytes)} per GPU left unplanned ({plan.search.headroom_why})"
+        margin = f"{human(plan.search.headroom_bytes)} per GPU left unplanned: {plan.search.headroom_why}"
         lines += _wrapped("Headroom: ", margin, width)
     elif seen.outcome == "starts":
         lines += _wrapped(
@@ -216,17 +216,17 @@ def _warnings(plan: Plan, style: Style, width: int) -> str:
 
 
 def _facts(plan: Plan, style: Style, width: int) -> str:
+    """Where the facts came from, in one line each; --json has every source in full."""
     facts, seen = plan.facts, plan.prediction
     chunked = "chunked" if seen.prefill_chunking else "not chunked"
+    settings = f"{seen.attention} attention, blocks of {seen.block_size}, prefill {chunked}"
+    dtypes = seen.dtype if seen.dtype == seen.kv_cache_dtype else f"{seen.dtype}, KV cache {seen.kv_cache_dtype}"
+    gpu_from = facts.gpu.source.partition(":")[0]
     lines = [
-        *_wrapped("Model    ", facts.model.source, width),
-        *_wrapped("GPU      ", f"{facts.gpu.memory_bytes / GiB:.2f} GiB; {facts.gpu.source}", width),
-        *_wrapped(
-            "TGI      ",
-            f"{facts.release} ({facts.release.date}): attention {seen.attention}, blocks of {seen.block_size}, prefill {chunked}, "
-            f"{seen.dtype}, KV cache {seen.kv_cache_dtype}",
-            width,
-        ),
+        *_wrapped("Model  ", facts.model.source, width),
+        *_wrapped("GPU    ", f"{facts.gpu.name}, {gib(facts.gpu.memory_bytes)}, from {gpu_from}", width),
+        *_wrapped("TGI    ", f"{facts.release} of {facts.release.date}: {settings}, {dtypes}", width),
+        *(line for note in facts.notes for line in _wrapped("       ", note, width)),
     ]
     return style.faint("\n".join(lines))
 

@@ -33,7 +33,7 @@ from tgi_advisor.units import MiB, thousands
 from tgi_advisor.verdict import concurrency, predict
 
 DEFAULT_NEW_TOKENS = 1024
-"""workload.max_new_tokens when the spec leaves it out, at most half the model's context."""
+"""workload.max_new_tokens when the spec leaves it out, unless that is more than half of the total."""
 
 
 class Found(NamedTuple):
@@ -68,10 +68,16 @@ def margin(here: Base) -> tuple[int, str]:
 def new_tokens(setting: Setting) -> int:
     """Output room kept between max_input_tokens and max_total_tokens."""
     asked = setting.spec.workload.max_new_tokens
-    if asked is not None:
-        return asked
-    context = families.context_length_server(setting.facts.model)
-    return min(DEFAULT_NEW_TOKENS, context // 2) if context else DEFAULT_NEW_TOKENS
+    return min(DEFAULT_NEW_TOKENS, max(1, _most_total(setting)[0] // 2)) if asked is None else asked
+
+
+def _most_total(setting: Setting) -> tuple[int, str]:
+    """The largest max_total_tokens worth trying, and what sets it: the spec, else the model's context."""
+    high = setting.spec.limits.max_total_tokens.high
+    if high is not None:
+        return high, "limits.max_total_tokens of the spec"
+    context = families.context_length_server(setting.facts.model) or UNBOUNDED_CONTEXT
+    return context, f"the model's context of {thousands(context)} tokens"
 
 
 def efficient_prefill(setting: Setting) -> int:
@@ -101,10 +107,8 @@ def totals(setting: Setting) -> Range:
     low = max(bound.low or 0, (longest.low or 1) + 1)
     if longest.low is None and bound.low is None:
         low = new_tokens(setting) + 1
-    if bound.high is not None:
-        return Range(low, bound.high, "limits.max_total_tokens of the spec")
-    context = families.context_length_server(setting.facts.model) or UNBOUNDED_CONTEXT
-    return Range(low, max(context, low), f"the model's context of {thousands(context)} tokens")
+    high, high_by = _most_total(setting)
+    return Range(low, max(high, low), high_by)
 
 
 class _Searcher:

@@ -118,7 +118,7 @@ def schema(what: str) -> None:
     import json
 
     if what == "plan":
-        from tgi_advisor.report import plan_schema
+        from tgi_advisor.report_schema import plan_schema
 
         document = plan_schema()
     else:

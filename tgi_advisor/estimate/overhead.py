@@ -7,7 +7,6 @@ from tgi_advisor.estimate.parts import Part
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import calibration
 from tgi_advisor.facts.model import TensorGroup
-from tgi_advisor.units import human
 
 
 def driver_reserve(setting: Setting) -> Part:
@@ -20,7 +19,7 @@ def driver_reserve(setting: Setting) -> Part:
     if row is None:
         return Part("driver reserve", 0, "modelled", f"nothing known to be held back on {gpu.system}")
     return Part(
-        "driver reserve", round(gpu.memory_bytes * row.share), "calibrated", "typical share CUDA never gives out"
+        "driver reserve", round(gpu.memory_bytes * row.share), "calibrated", f"what CUDA never gives out; {row.span}"
     )
 
 
@@ -29,7 +28,7 @@ def context(setting: Setting) -> Part:
     row = calibration.find("cuda_context", setting.facts.gpu.system, setting.facts.release.version)
     if row is None:
         return Part("context", 0, "modelled", "no device context on this system")
-    return Part("context and libraries", row.bytes, "calibrated", f"outside PyTorch's allocator; from {row.source}")
+    return Part("context and libraries", row.bytes, "calibrated", f"outside PyTorch's allocator; {row.span}")
 
 
 def communicators(setting: Setting) -> Part | None:
@@ -37,7 +36,7 @@ def communicators(setting: Setting) -> Part | None:
     row = calibration.find("nccl", setting.facts.gpu.system, setting.facts.release.version)
     if setting.num_shard == 1 or row is None:
         return None
-    return Part("NCCL buffers", row.bytes, "calibrated", f"{setting.num_shard} shards; from {row.source}")
+    return Part("NCCL buffers", row.bytes, "calibrated", f"communicators of {setting.num_shard} shards; {row.span}")
 
 
 def flashinfer(setting: Setting) -> Part | None:
@@ -48,9 +47,7 @@ def flashinfer(setting: Setting) -> Part | None:
     if setting.attention != "flashinfer":
         return None
     size = setting.facts.release.flashinfer_bytes
-    return Part(
-        "flashinfer workspace", size, "exact", f"float workspace and three wrappers of release {setting.facts.release}"
-    )
+    return Part("flashinfer workspace", size, "exact", "float workspace and three wrappers")
 
 
 def exllama_applies(setting: Setting) -> bool:
@@ -107,7 +104,5 @@ def graphs(setting: Setting, g: Geometry, total_tokens: int, request_blocks: int
     wrappers = len(sizes) * 8 * (1 << 20) if setting.attention == "flashinfer" else 0
     row = calibration.find("cuda_graphs", setting.facts.gpu.system, release.version)
     pool = row.bytes if row else 0
-    why = (
-        f"sizes {', '.join(map(str, sizes))}: tables {human(tables)}, logits {human(logits)}, pool about {human(pool)}"
-    )
+    why = f"batch sizes {', '.join(map(str, sizes))}, captured inside the reserve"
     return Part("CUDA graphs", tables + logits + wrappers + pool, "calibrated", why)

@@ -230,14 +230,12 @@ def parts(here: Base, seen: Warmup) -> tuple[Part, ...]:
     rows.append(
         Part(
             "prefill activations", seen.activations, "modelled",
-            f"widest moment of {thousands(seen.limits.max_batch_prefill_tokens or 0)} prefill tokens, "
+            f"{thousands(seen.limits.max_batch_prefill_tokens or 0)} tokens at the widest moment, "
             f"{human(here.activation_per_token)} each",
         )
     )  # fmt: skip
-    full = "of every prefill token" if here.logits_per_token else "of each request's last token"
-    rows.append(
-        Part("logits and sampling", seen.logits, "modelled", f"full vocabulary ({thousands(g.vocabulary)}) {full}")
-    )
+    full = "for every prefill token" if here.logits_per_token else "for each request's last token"
+    rows.append(Part("logits and sampling", seen.logits, "modelled", f"{thousands(g.vocabulary)} logits {full}"))
     per_block = g.kv_bytes_per_token * setting.block_size
     warm = seen.warm_blocks * per_block
     if seen.stage == "warmup" or seen.budget is None:
@@ -275,5 +273,5 @@ def _reserve_why(setting: Setting) -> str:
         return f"what TGI leaves free on {setting.facts.gpu.system}"
     if setting.facts.release.wiggle_of == "total":
         room = f"TGI_WIGGLE_ROOM={setting.wiggle:g}"
-        return f"TGI {setting.facts.release} leaves {percent} of the GPU out of the KV cache ({room})"
-    return f"TGI {setting.facts.release} uses {setting.wiggle:g} of what is free at the peak"
+        return f"{percent} of the GPU TGI keeps out of the KV cache ({room})"
+    return f"TGI gives the KV cache {setting.wiggle:g} of what is free at the peak"

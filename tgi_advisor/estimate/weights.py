@@ -26,6 +26,9 @@ Role = Literal["column", "row", "embedding", "head", "replicated", "unused", "un
 ON_THE_FLY = frozenset({"bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4", "eetq", "fp8"})
 """Methods that quantize 16-bit weights while loading; all others read a checkpoint packed beforehand."""
 
+LLAMA_CLASS = frozenset({"llama", "phi3", "granite", "baichuan"})
+"""Model types served by FlashLlamaForCausalLM."""
+
 _RULES: tuple[tuple[Role, str], ...] = (
     # buffers and heads of training that TGI never asks for
     (
@@ -154,7 +157,7 @@ def shard(setting: Setting) -> Loaded:
                 width = group.shape[0] or 1
                 elements *= ((width - kept) / tp + kept) / width
         if on_the_fly and kind in ("column", "row") and _is_matrix(group):
-            exempt = _sixteen_bit_share(setting, layers)
+            exempt = _sixteen_bit_share(setting, group)
             scales = count * (1 - exempt) * group.shape[0] / (tp if kind == "column" else 1) * 4
             bits = exempt * bits + (1 - exempt) * _quantized_bits(on_the_fly)
         size = round(count * elements * bits / 8 + scales)
@@ -183,7 +186,7 @@ def shard(setting: Setting) -> Loaded:
                 "tied lm_head",
                 round(rows * 2),
                 "exact",
-                "tied embeddings are loaded twice: once as table, once as lm_head",
+                "tied embeddings are loaded a second time",
             )
         )
     return Loaded(tuple(parts), sum(part.bytes for part in parts), largest)
@@ -194,11 +197,15 @@ def _is_matrix(group: TensorGroup) -> bool:
     return len(group.shape) == 2 and group.dtype in ("F16", "BF16", "F32") and "scale" not in group.name
 
 
-def _sixteen_bit_share(setting: Setting, layers: int) -> float:
-    """Share of the layers an on-the-fly method leaves in 16 bit: Llama's first and last under fp8 (2.2.0 on)."""
-    if setting.quantize == "fp8" and setting.facts.release.version >= (2, 2, 0) and setting.family.kv_heads_must_divide:
-        return 2 / layers
-    return 0.0
+def _sixteen_bit_share(setting: Setting, group: TensorGroup) -> float:
+    """Share of a group that `fp8` leaves in 16 bit: in Llama's class, attention and the first and last layer.
+
+    https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/models/custom_modeling/flash_llama_modeling.py#L75
+    """
+    llama = setting.family.model_type in LLAMA_CLASS and setting.facts.release.version >= (2, 2, 0)
+    if setting.quantize != "fp8" or not llama:
+        return 0.0
+    return 1.0 if "attn." in group.name else min(1.0, 2 / group.count)
 
 
 def _dtypes(tensors: tuple[TensorGroup, ...]) -> str:

@@ -29,6 +29,11 @@ class Constant(NamedTuple):
     source: str
     """The runs it was read from."""
 
+    @property
+    def span(self) -> str:
+        """`read off runs of 2.4.0-3.3.7`."""
+        return f"read off runs of {'.'.join(map(str, self.first))}-{'.'.join(map(str, self.last))}"
+
 
 def constants() -> tuple[Constant, ...]:
     """Every row of `calibration.yaml`."""

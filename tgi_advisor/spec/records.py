@@ -194,8 +194,12 @@ class LimitsSpec:
 class WorkloadSpec:
     """What the server has to carry."""
 
-    max_new_tokens: int = setting(
-        "Output room kept between max_input_tokens and max_total_tokens.", "count", 1024, minimum=1
+    max_new_tokens: int | None = setting(
+        "Output room kept between max_input_tokens and max_total_tokens. "
+        "Default: 1024, but at most half of what max_total_tokens may be.",
+        "count",
+        None,
+        minimum=1,
     )
     concurrency: int = setting(
         "Requests of max_total_tokens that must be in the KV cache together.", "count", 1, minimum=1

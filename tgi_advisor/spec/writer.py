@@ -123,7 +123,7 @@ limits: # which limits to find: auto, a number, or {{min: , max: }}
   max_batch_prefill_tokens: auto # prompt tokens of one prefill batch
 
 workload: # what it must carry
-  max_new_tokens: 1024 # room for the answer, between max_input_tokens and max_total_tokens
+  # max_new_tokens: 1024 # room for the answer, between max_input_tokens and max_total_tokens
   concurrency: 1 # requests of max_total_tokens that must fit at once
 
 container: # how it is started

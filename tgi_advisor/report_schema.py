@@ -1,0 +1,118 @@
+"""The JSON Schema of what `advise --json` and `predict --json` print (`tgi-advisor schema plan`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+
+def plan_schema() -> Schema:
+    """The schema (draft 2020-12) of `report.document` and of the object an error prints instead."""
+    from tgi_advisor.report import LIMITS, SCHEMA_VERSION
+
+    version = {
+        "const": SCHEMA_VERSION,
+        "description": "Raised when a name changes its meaning or goes; new names come without.",
+    }
+    plan = _object(
+        schema_version=version,
+        outcome=_one_of("starts", "refused", "out_of_memory", about="What TGI does with these limits."),
+        stage=_or_null(_one_of("launcher", "load", "warmup", "router", about="Where it stops; null when it starts.")),
+        reason=_or_null(_text("Why it stops, beginning with TGI's own message for a refusal; null when it starts.")),
+        next_steps=_list(_text("What to do about it, most useful first.")),
+        limits=_object(**{name: _or_null(_whole("Tokens; null when not known.")) for name in LIMITS}),
+        concurrency=_or_null(_whole("Requests of max_total_tokens the KV cache holds together.")),
+        memory=_object(
+            gpu_total_bytes=_whole("Memory of the GPU that binds, as nvidia-smi prints it."),
+            parts=_list(
+                _object(
+                    name=_text("What it is."),
+                    bytes=_whole("Bytes on that GPU."),
+                    basis=_one_of("exact", "modelled", "calibrated", about="From files, code, or real runs."),
+                    why=_text("Where the number comes from."),
+                )
+            ),
+            kv_bytes_per_token=_whole("KV cache bytes of one token on that GPU."),
+            headroom_bytes={"type": "integer", "description": "Bytes to spare; negative: missing."},
+        ),
+        release=_text("TGI release."),
+        attention=_text("Attention back end."),
+        block_size=_whole("Tokens per KV block."),
+        num_shard=_whole("Tensor parallel shards."),
+        prefill_chunking={"type": "boolean", "description": "Whether prefills are chunked."},
+        dtype=_text("dtype of weights and activations."),
+        kv_cache_dtype=_text("dtype of the KV cache."),
+        method=_one_of("tgi", "notebook", "notebook-tgi", about="Which estimate was used."),
+        facts=_object(
+            model=_object(
+                id=_text("Model id."), commit=_or_null(_text("Commit.")), model_type=_or_null(_text("model_type.")),
+                stored_bytes=_whole("Bytes of the checkpoint."), parameters=_whole("Elements of the checkpoint."),
+                source=_text("Where the facts came from."),
+            ),
+            gpu=_object(
+                name=_text("GPU name."), count=_whole("GPUs the container sees."), memory_bytes=_whole("Bytes of one."),
+                system=_text("cuda, rocm, xpu, cpu or gaudi."), source=_text("Where the facts came from."),
+            ),
+            release=_object(
+                version=_text("TGI release."), variant=_or_null(_text("Image variant.")), source=_text("Origin."),
+            ),
+        ),
+        search=_or_null(
+            _object(
+                evaluations=_whole("Warm-ups replayed."),
+                bound_by=_or_null(_text("What stopped max_total_tokens from growing.")),
+                headroom_bytes=_whole("Safety margin kept per GPU."),
+                headroom_why=_text("Why that much."),
+            )
+        ),
+        warnings=_list(_text("Things that work but surprise.")),
+        container={"type": "object", "description": "Exactly what would run: image, args, env, ports, ..."},
+        extra={"type": "object", "description": "Figures of another method, under its own names."},
+    )  # fmt: skip
+    error = _object(
+        schema_version=version,
+        error=_object(
+            exit_code=_whole("Exit code of the command."),
+            kind=_text("Its name."),
+            message=_text("What happened."),
+            hint=_or_null(_text("What to do next.")),
+            problems=_list(
+                _object(
+                    message=_text("What is wrong."), hint=_or_null(_text("What to write instead.")),
+                    file=_or_null(_text("File.")), line=_or_null(_whole("Line, from 1.")),
+                    column=_or_null(_whole("Column, from 1.")),
+                )
+            ),
+        ),
+    )  # fmt: skip
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "tgi-advisor plan",
+        "oneOf": [plan, error],
+    }
+
+
+def _object(**properties: Schema) -> Schema:
+    """All properties are always there; later versions may add more."""
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _text(about: str) -> Schema:
+    return {"type": "string", "description": about}
+
+
+def _whole(about: str) -> Schema:
+    return {"type": "integer", "minimum": 0, "description": about}
+
+
+def _one_of(*values: str, about: str) -> Schema:
+    return {"enum": list(values), "description": about}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
