@@ -1,1 +1,1 @@
-"""Reads the outside world: the Hub, folders, caches, this machine. Nothing else does."""
+"""Reads the outside world: the Hub, folders, caches, shipped snapshots, this machine. Nothing else does."""

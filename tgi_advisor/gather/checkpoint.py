@@ -102,8 +102,9 @@ def group_tensors(headers: Iterable[Header], layers: int | None = None) -> tuple
     layer, `model.layers.61.`). FactsError for an unknown dtype, an impossible shape, or a name that is
     in two files, which TGI refuses as well (server/text_generation_server/utils/weights.py@v3.3.7:150-158).
     """
+    inside = {str(number) for number in range(layers or 0)}
     seen: set[str] = set()
-    alike: dict[tuple[str, str, str, tuple[int, ...]], int] = {}
+    alike: dict[tuple[tuple[str, ...], str, tuple[int, ...]], int] = {}
     for header in headers:
         if not seen.isdisjoint(header):
             raise FactsError(
@@ -113,17 +114,18 @@ def group_tensors(headers: Iterable[Header], layers: int | None = None) -> tuple
         seen.update(header)
         for name, entry in header.items():
             # DeepSeek-V3 has 91,991 names: taking the layer number out first leaves 2,000 for the pattern.
-            kept, rest, parts = "", name, name.split(".", 3)
-            if len(parts) == 4 and parts[2].isdecimal():
-                if layers is not None and parts[:2] == ["model", "layers"] and int(parts[2]) >= layers:
-                    kept, rest = f"model.layers.{parts[2]}.", parts[3]
-                else:
-                    rest = f"{parts[0]}.{parts[1]}.*.{parts[3]}"
-            key = (kept, rest, entry["dtype"], tuple(entry["shape"]))
+            parts = name.split(".", 3)
+            numbered = len(parts) == 4 and parts[2].isdecimal()
+            if numbered and (not inside or parts[2] in inside or parts[:2] != ["model", "layers"]):
+                parts[2] = "*"
+            key = (tuple(parts), entry["dtype"], tuple(entry["shape"]))
             alike[key] = alike.get(key, 0) + 1
     groups: dict[tuple[str, str, tuple[int, ...]], int] = {}
-    for (kept, rest, dtype, shape), count in alike.items():
-        tensor_bytes(dtype, shape, rest)
+    for (parts_seen, dtype, shape), count in alike.items():
+        name = ".".join(parts_seen)
+        tensor_bytes(dtype, shape, name)
+        beyond = len(parts_seen) == 4 and parts_seen[2].isdecimal()
+        kept, rest = (name[: -len(parts_seen[3])], parts_seen[3]) if beyond else ("", name)
         group = (kept + _NUMBER.sub("*", rest), dtype, shape)
         groups[group] = groups.get(group, 0) + count
     return tuple(TensorGroup(name, dtype, shape, count) for (name, dtype, shape), count in groups.items())
@@ -170,7 +172,10 @@ def parse_header(data: bytes, where: str, file_size: int | None = None) -> dict[
     if len(text) < length:
         raise FactsError(f"{where}: the tensor header is cut off ({len(text):,} of {length:,} bytes).", DAMAGED)
     try:
-        header = json.loads(text, object_pairs_hook=_unique)
+        header = json.loads(text)
+        entries = len(header) - ("__metadata__" in header) if isinstance(header, dict) else 0
+        if text.count(b'"data_offsets"') != entries:  # a name may be there twice; asking always takes twice as long
+            header = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise FactsError(f"{where}: the tensor header is not valid JSON ({_short(error)}).", DAMAGED) from None
     if not isinstance(header, dict):

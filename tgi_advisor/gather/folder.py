@@ -19,8 +19,7 @@ def read(path: str) -> ModelFacts:
     Only headers are read, so the size of the weights does not matter. Pickled weights (*.bin) have no
     header, and their sizes alone do not tell how TGI splits them: FactsError says how to convert them.
     """
-    folder = Path(path).expanduser()
-    names = _names(folder)
+    folder, names = _names(path)
     if "config.json" not in names:
         raise _no_config(folder, names)
     config = checkpoint.read_config(_bytes(folder / "config.json"), str(folder / "config.json"))
@@ -53,16 +52,17 @@ def read(path: str) -> ModelFacts:
     )
 
 
-def _names(folder: Path) -> list[str]:
-    """Names of the files in the folder (links count by what they point to)."""
+def _names(path: str) -> tuple[Path, list[str]]:
+    """The folder and the names of the files in it (links count by what they point to)."""
     try:
+        folder = Path(path).expanduser()
         if not folder.exists():
             raise FactsError(f"There is no folder {folder}.", "Give a Hub id such as org/name, or an existing folder.")
         if not folder.is_dir():
             raise FactsError(f"{folder} is a file.", "Give the folder that holds config.json and the weights.")
-        return sorted(entry.name for entry in folder.iterdir() if not entry.is_dir())
-    except (OSError, ValueError) as error:
-        raise FactsError(f"The folder {folder} cannot be read: {_reason(error)}.") from None
+        return folder, sorted(entry.name for entry in folder.iterdir() if not entry.is_dir())
+    except (OSError, ValueError, RuntimeError) as error:
+        raise FactsError(f"The folder {path} cannot be read: {_reason(error)}.") from None
 
 
 def _no_config(folder: Path, names: list[str]) -> FactsError:
@@ -113,9 +113,9 @@ def _bytes(path: Path) -> bytes:
         raise FactsError(f"{path} cannot be read: {_reason(error)}.") from None
 
 
-def _reason(error: OSError | ValueError) -> str:
+def _reason(error: Exception) -> str:
     """`Permission denied`, `No such file or directory` (a link that points nowhere), ..."""
-    return getattr(error, "strerror", None) or str(error)
+    return getattr(error, "strerror", None) or str(error).rstrip(".")
 
 
 def _some(names: list[str] | tuple[str, ...]) -> str:
