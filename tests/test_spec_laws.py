@@ -79,7 +79,7 @@ def some(record: type[Any]) -> st.SearchStrategy[Any]:
 def consistent(spec: Spec) -> Spec:
     """The spec without what contradicts another field (the rules have their own tests)."""
     low, high = spec.limits.max_input_tokens.low or 1, spec.limits.max_total_tokens.high
-    if high is not None and low + (spec.workload.max_new_tokens or 0) > high:
+    if high is not None and low + (spec.workload.max_new_tokens or 1) > high:
         spec = replace(spec, limits=replace(spec.limits, max_total_tokens=AUTO))
     if (spec.tgi.num_shard or 1) > (spec.hardware.count or 1):
         spec = replace(spec, tgi=replace(spec.tgi, num_shard=None))
