@@ -13,10 +13,13 @@ import json
 import math
 import re
 import socket
+import socketserver
+import ssl
 import struct
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -37,13 +40,16 @@ class Weights:
     length: int | None = None
     """A lie about the header's length."""
 
+    @cached_property
     def beginning(self) -> bytes:
+        """The 8-byte length and the header."""
         text = json.dumps(self.header).encode()
         return struct.pack("<Q", len(text) if self.length is None else self.length) + text
 
-    @property
+    @cached_property
     def size(self) -> int:
-        return len(self.beginning()) + max((e["data_offsets"][1] for e in self.header.values()), default=0)
+        """Bytes of the whole file."""
+        return len(self.beginning) + max((e["data_offsets"][1] for e in self.header.values()), default=0)
 
 
 @dataclass
@@ -56,6 +62,12 @@ class Repo:
     """What the Hub says its safetensors hold."""
     commit: str | None = COMMIT
     branches: tuple[str, ...] = ("main", "refs/pr/1", "v1.0")
+
+    @cached_property
+    def all_headers(self) -> bytes:
+        """What the one call for all headers answers."""
+        headers = {name: data.header for name, data in sorted(self.files.items()) if isinstance(data, Weights)}
+        return json.dumps({"sharded": True, "index": {}, "headers": headers}).encode()
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,10 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
     daemon_threads = True
 
+    def server_bind(self) -> None:
+        """Without looking up our own name, which may take seconds."""
+        socketserver.TCPServer.server_bind(self)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Dropped connections are the point."""
 
@@ -123,6 +139,13 @@ class Hub:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def use_tls(self, certificate: str, key: str) -> None:
+        """Speak HTTPS from now on."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.endpoint = self.endpoint.replace("http:", "https:")
 
     def add(
         self,
@@ -277,13 +300,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def headers_of_all(self, name: str, repo: Repo, index: str) -> None:
             if self.closed(repo):
                 return
-            data = repo.files.get(index)
-            if not hub.one_call or not isinstance(data, bytes):
+            if not hub.one_call or index not in repo.files:
                 self.send(404, b"")
                 return
-            shards = sorted(set(json.loads(data)["weight_map"].values()))
-            headers = {s: w.header for s in shards if isinstance(w := repo.files.get(s), Weights)}
-            self.send(200, json.dumps({"sharded": True, "index": {}, "headers": headers}).encode())
+            self.send(200, repo.all_headers)
 
         def file(self, name: str, repo: Repo, revision: str, file: str) -> None:
             if self.closed(repo):
@@ -302,7 +322,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.part(data, commit)
 
         def part(self, weights: Weights, commit: dict[str, str]) -> None:
-            start = weights.beginning()
+            start = weights.beginning
             asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
             if asked is None or hub.ignores_range:
                 self.close_connection = True

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -200,6 +201,16 @@ def test_a_layout_is_taken_only_if_every_element_is_accounted_for() -> None:
     assert layouts.derive(CONFIG | {"quantization_config": {"quant_method": "awq"}}, totals) is None
 
 
+@given(
+    st.sampled_from(sorted(layouts._LAYOUTS)),
+    st.dictionaries(st.sampled_from([*CONFIG, "quantization_config", "num_nextn_predict_layers"]), ANYTHING),
+)
+def test_no_config_brings_a_layout_down(model_type: str, odd: dict[str, Any]) -> None:
+    totals = {"BF16": LLAMA_BYTES // 2}
+    tensors = layouts.derive({**CONFIG, **odd, "model_type": model_type}, totals)
+    assert tensors is None or layouts.count(tensors) == totals
+
+
 def test_layouts_agree_with_every_shipped_model() -> None:
     """Where a layout claims to know a shipped model, each of its tensors is the recorded one."""
     from tgi_advisor.gather import snapshot
@@ -278,6 +289,22 @@ def test_a_proxy_that_refuses_the_tunnel(hub: Hub, monkeypatch: pytest.MonkeyPat
     with pytest.raises(http.UnreachableError, match="the proxy refuses the tunnel") as caught:
         read.read(ID)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_tls_is_checked(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate nobody vouches for ends it; one that REQUESTS_CA_BUNDLE vouches for will do."""
+    pem = str(tmp_path / "pem")
+    make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    alternative = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", pem, "-out", f"{pem}.crt"]
+    subprocess.run(["openssl", *make.split(), *alternative], check=True, capture_output=True)
+    hub.add(ID, CONFIG, llama())
+    hub.use_tls(f"{pem}.crt", pem)
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    with pytest.raises(http.UnreachableError, match="certificate that this machine does not trust"):
+        read.read(ID)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", f"{pem}.crt")
+    assert read.read(ID).stored_bytes == LLAMA_BYTES
 
 
 def test_tls_with_something_that_does_not_speak_it(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,7 +413,7 @@ def downloaded(weights: bool) -> Path:
     (snapshot / "config.json").write_text(json.dumps(CONFIG))
     if weights:
         file = Weights(header(llama()))
-        (snapshot / "model.safetensors").write_bytes(file.beginning().ljust(file.size, b"\0"))
+        (snapshot / "model.safetensors").write_bytes(file.beginning.ljust(file.size, b"\0"))
     index = {"metadata": {"total_size": LLAMA_BYTES}, "weight_map": dict.fromkeys(llama(), "model.safetensors")}
     (snapshot / INDEX).write_text(json.dumps(index))
     return snapshot

@@ -41,9 +41,9 @@ def derive(config: Config, totals: Mapping[str, int]) -> tuple[TensorGroup, ...]
         rows = list(layout(config))
         for tail in _tails(config):  # what some converters leave out of a file and others do not
             groups = _with_dtypes(rows + tail, totals, block)
-            if count(groups) == totals:
+            if count(groups) == totals and all(type(n) is int for g in groups for n in (g.count, *g.shape)):
                 return groups
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
         pass  # a size is missing or is no number: the headers will tell
     return None
 
@@ -245,8 +245,8 @@ def _deepseek(c: Config) -> list[Row]:
     block = attention + _norms(c)
     rows = _layers("*", block, layers) + _layers("*", _mlp(hidden, c["intermediate_size"]), dense)
     rows += _layers("*", routed, layers - dense)
-    for number in range(layers, layers + (c.get("num_nextn_predict_layers") or 0)):
-        rows += _layers(str(number), block + routed + ahead, 1)
+    for extra in range(min(c.get("num_nextn_predict_layers") or 0, 8)):
+        rows += _layers(str(layers + extra), block + routed + ahead, 1)
     return _model(c, rows)
 
 

@@ -79,7 +79,7 @@ def _online(model_id: str, revision: str, progress: Callable[[str], None] | None
     try:
         return _from_hub(model_id, revision, progress)
     except UnreachableError as error:
-        note = f" (the Hub was out of reach: {error.message})"
+        note = f" (the Hub was out of reach: {error.message.rstrip('.')})"
         if kept:
             return replace(kept.facts, source=kept.facts.source + note)
         if facts := _downloaded(model_id, revision, tried):

@@ -8,10 +8,12 @@ with names of their own) the beginnings of the files are read in parallel.
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -28,7 +30,7 @@ from tgi_advisor.gather.hub.refused import refused
 INDEX = "model.safetensors.index.json"
 GUESS = 100_000
 """Bytes asked for first of each weight file: most headers end within them."""
-WORKERS = 16
+WORKERS = 32
 MOMENT = 0.7
 """Seconds before progress is worth a line."""
 MAX_HEADERS = 128 << 20
@@ -91,7 +93,8 @@ class _Reading:
         elif proved := _proved(weights.files, full, info):
             tensors, how = proved, "tensors proved by the Hub's element counts"
         else:
-            tensors, how = self._of_headers(weights.files, full, pinned, info), "tensors from the files' headers"
+            with _no_collection():
+                tensors, how = self._of_headers(weights.files, full, pinned, info), "tensors from the files' headers"
         where = f"{settings.public(self.client.endpoint)}/{repo}"
         return ModelFacts(
             id=self.repo,
@@ -200,6 +203,18 @@ class _Reading:
             f"{self.repo} has only pickled weights ({files[0]}), whose tensors cannot be read without fetching them.",
             "Look for a copy in safetensors, often the revision refs/pr/1, or give a folder with the converted model.",
         )
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection meanwhile: DeepSeek-V3's headers are half a million objects and no garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _names(info: Mapping[str, Any]) -> list[str]:
