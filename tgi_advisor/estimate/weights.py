@@ -35,7 +35,7 @@ _RULES: tuple[tuple[Role, str], ...] = (
         "unused",
         r"rotary_emb\.inv_freq|masked_bias|\.attn\.bias|attention\.bias|shared_head\.|\.(enorm|hnorm|eh_proj)\.",
     ),
-    ("unused", r"model\.layers\.\*\.embed_tokens\."),
+    ("unused", r"^model\.layers\.[0-9]+\."),  # a layer past the last, such as DeepSeek-V3's prediction layer
     ("head", r"(^|\.)(lm_head|embed_out)\."),
     ("embedding", r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|shared)\.weight"),
     # replicated although they look like projections
@@ -93,16 +93,6 @@ def held_bits(group: TensorGroup) -> int:
     return DTYPE_BITS[group.dtype]
 
 
-def _layers_loaded(group: TensorGroup, layers: int, extra: int) -> int:
-    """Tensors of the group that belong to the first `layers` layers (DeepSeek stores `extra` more)."""
-    if not extra or ".layers.*." not in f".{group.name}":
-        return group.count
-    for stored in range(layers + extra, extra, -1):
-        if group.count % stored == 0:
-            return group.count // stored * (stored - extra)
-    return group.count
-
-
 def _quantized_bits(method: str) -> float:
     """Bits per weight of a method that quantizes while loading, scales per row aside.
 
@@ -134,16 +124,12 @@ def _mqa_replicated(group: TensorGroup, setting: Setting) -> int:
 def shard(setting: Setting) -> Loaded:
     """Weights of one shard (of rank 0, which also holds the row-parallel biases)."""
     model, tp = setting.facts.model, setting.num_shard
-    config = model.text()
-    layers = families.layers(model)
-    extra = int(config.get("num_nextn_predict_layers") or 0)
     on_the_fly = setting.quantize if setting.quantize in ON_THE_FLY else None
     total = largest = unknown = head = embedding = 0
     for group in model.tensors:
         kind = role(group.name)
         if kind == "unused":
             continue
-        count = _layers_loaded(group, layers, extra)
         elements = float(group.elements)
         bits = float(held_bits(group))
         scales = 0.0
@@ -158,9 +144,9 @@ def shard(setting: Setting) -> Loaded:
                 elements *= ((width - kept) / tp + kept) / width
         if on_the_fly and kind in ("column", "row") and _is_matrix(group):
             exempt = _sixteen_bit_share(setting, group)
-            scales = count * (1 - exempt) * group.shape[0] / (tp if kind == "column" else 1) * 4
+            scales = group.count * (1 - exempt) * group.shape[0] / (tp if kind == "column" else 1) * 4
             bits = exempt * bits + (1 - exempt) * _quantized_bits(on_the_fly)
-        size = round(count * elements * bits / 8 + scales)
+        size = round(group.count * elements * bits / 8 + scales)
         total += size
         largest = max(largest, round(elements * 2))
         if kind == "embedding":
