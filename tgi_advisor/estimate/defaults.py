@@ -493,4 +493,4 @@ def _either(*values: int | None) -> int | None:
 
 
 def _smallest(first: int, *others: int | None) -> int:
-    return min(first, *(value for value in others if value is not None))
+    return min([first, *(value for value in others if value is not None)])

@@ -16,9 +16,7 @@ def found(case: Case) -> list[str]:
 
 def _ignored_batch_total(case: Case) -> str | None:
     if case.family.paged and case.given.max_batch_total_tokens is not None:
-        return (
-            "max-batch-total-tokens is ignored for this model: TGI infers it at warm-up (and may still refuse over it)."
-        )
+        return "max-batch-total-tokens is ignored for this model: TGI infers it (and may still refuse over it)."
     return None
 
 

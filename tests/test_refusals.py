@@ -1,0 +1,460 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import pytest
+from launch import CPU, LLAMA, PACKED, PLAIN, model, settle
+
+from tgi_advisor import refusals
+from tgi_advisor.estimate import defaults
+from tgi_advisor.facts import release as releases
+from tgi_advisor.facts.gpu import GpuFacts
+from tgi_advisor.limits import Limits
+from tgi_advisor.refusals import Refusal, Rule
+
+ONLY_ONE = (
+    "RuntimeError: Only 1 can be set between `dtype` and `quantize`, as they both decide how goes the final model."
+)
+EXL2 = "Sharding is currently not supported with `exl2` quantization"
+FALCON_40B = {
+    "model_type": "falcon", "hidden_size": 8192, "num_attention_heads": 128, "num_kv_heads": 8,
+    "num_hidden_layers": 60, "vocab_size": 65024, "multi_query": True, "new_decoder_architecture": True,
+}  # fmt: skip
+SSM = {"model_type": "ssm", "d_model": 2560, "n_layer": 64, "vocab_size": 50277}
+T5 = {"model_type": "t5", "d_model": 2048, "d_ff": 5120, "num_heads": 32, "num_layers": 24, "vocab_size": 32128}
+STABLELM = {**LLAMA, "model_type": "stablelm"}
+
+
+class Example(NamedTuple):
+    """Something that trips one rule in every release of its range, and what TGI then prints in `at`."""
+
+    message: str
+    launch: Mapping[str, Any] = MappingProxyType({})
+    given: Limits = Limits()
+    at: str | None = None
+    budget: int | None = None
+
+
+def kv8(name: str, **more: Any) -> dict[str, Any]:
+    return {"facts": model(model_type=name, **more)}
+
+
+EXAMPLES: dict[str, Example] = {
+    "unknown-flag": Example(
+        "error: unexpected argument '--kv-cache-dtype' found", {"kv_cache_dtype": "fp8_e5m2"}, at="2.3.1"
+    ),
+    "unparsable-value": Example(
+        "error: invalid value '1' for '--trust-remote-code <TRUST_REMOTE_CODE>'", {"env": {"TRUST_REMOTE_CODE": "1"}},
+        at="3.3.7",
+    ),
+    "sharded-needs-two": Example(
+        'Error: ArgumentValidation("`sharded` is true but `num_shard` <= 1")', {"flags": {"sharded": True}}, at="3.3.7"
+    ),
+    "num-shard-zero": Example(
+        'Error: ArgumentValidation("`num_shard` cannot be < 1")', {"env": {"NUM_SHARD": "0"}}, at="1.0.0"
+    ),
+    "exl2-sharded": Example(
+        f'Error: ArgumentValidation("{EXL2}")', {"quantize": "exl2", "count": 2, "shards": 2}
+    ),
+    "both-input-names": Example(
+        'Error: ArgumentValidation("Both `max_input_tokens` (10) and `max_input_length` (9) are set. Please define '
+        'only `max_input_tokens` as `max_input_length is deprecated for naming consistency.")',
+        {"flags": {"max-input-tokens": 10, "max-input-length": 9}},
+    ),
+    "input-length-not-below-total": Example(
+        'Error: ArgumentValidation("`max_input_length` must be < `max_total_tokens`")', given=Limits(2048)
+    ),
+    "input-tokens-not-below-total": Example(
+        'Error: ArgumentValidation("`max_input_tokens must be < `max_total_tokens`")', given=Limits(None, 2048)
+    ),
+    "input-not-below-total": Example(
+        'Error: ArgumentValidation("`max_input_tokens`(2048) must be < `max_total_tokens`(2048)")',
+        given=Limits(2048, 2048),
+    ),
+    "prefill-below-input-length": Example(
+        'Error: ArgumentValidation("`max_batch_prefill_tokens` must be >= `max_input_length`. Given: 1023 and 1024")',
+        given=Limits(1024, 2048, 1023),
+    ),
+    "prefill-below-input-tokens": Example(
+        'Error: ArgumentValidation("`max_batch_prefill_tokens` must be >= `max_input_tokens`. Given: 1023 and 1024")',
+        given=Limits(1024, 2048, 1023),
+    ),
+    "no-validation-workers": Example(
+        'Error: ArgumentValidation("`validation_workers` must be > 0")', {"flags": {"validation-workers": 0}},
+        at="1.0.0",
+    ),
+    "prefill-above-batch-total": Example(
+        'Error: ArgumentValidation("`max_batch_prefill_tokens` must be <= `max_batch_total_tokens`. '
+        'Given: 4096 and 4095")',
+        given=Limits(100, 200, 4096, 4095),
+    ),
+    "total-above-batch-total": Example(
+        'Error: ArgumentValidation("`max_total_tokens` must be <= `max_batch_total_tokens`. Given: 2048 and 2047")',
+        given=Limits(100, 2048, 200, 2047), at="3.3.7",
+    ),
+    "ngrok-incomplete": Example(
+        'Error: ArgumentValidation("`ngrok-edge` must be set when using ngrok tunneling")',
+        {"flags": {"ngrok": True, "ngrok-authtoken": "x"}}, at="1.0.0",
+    ),
+    "lora-format": Example(
+        'Error: ArgumentValidation("Invalid LoRA adapter format: a/b@c@d")', {"flags": {"lora-adapters": "x/y,a/b@c@d"}}
+    ),
+    "attention-unknown": Example(
+        "AssertionError: Attention is not valid sdpa, expected {'paged', 'flashdecoding', 'flashinfer' or "
+        "'flashdecoding-ipex'}",
+        {"env": {"ATTENTION": "sdpa"}},
+    ),
+    "prefix-caching-paged": Example(
+        "RuntimeError: Prefix caching is only supported with flashinfer",
+        {"env": {"ATTENTION": "paged", "PREFIX_CACHING": "1", "USE_PREFIX_CACHING": "1"}},
+    ),
+    "wiggle-out-of-range": Example(
+        "AssertionError: assert TGI_WIGGLE_ROOM < 1", {"env": {"TGI_WIGGLE_ROOM": "1.0"}}
+    ),
+    "flashdecoding-needs-ampere": Example(
+        "ValueError: Flash decoding requires Flash Attention V2",
+        {"gpu": "nvidia-t4", "env": {"ATTENTION": "flashdecoding"}},
+    ),
+    "dtype-and-quantize": Example(ONLY_ONE, {"dtype": "float16", "quantize": "gptq"}, at="1.0.0"),
+    "exl2-checkpoint-sharded": Example(
+        f"RuntimeError: {EXL2}",
+        {"quantize": "exl2", "count": 2, "shards": 2},
+    ),
+    "sliding-window-unsupported": Example(
+        "ValueError: The backend rocm does not support sliding window attention that is used by the model type mistral."
+        " To use this model nonetheless with the rocm backend, please launch TGI with the argument `--max-input-tokens`"
+        " smaller than sliding_window=4096 (got here max_input_tokens=4097).",
+        {"facts": model(model_type="mistral", sliding_window=4096), "gpu": "amd-mi300x", "variant": "rocm"},
+        Limits(4097, 8000),
+    ),
+    "ssm-deprecated": Example(
+        "RuntimeError: `ssm` models have been deprecated in favor of `mamba` models, which follow standard HF formats.",
+        {"facts": model(SSM)},
+    ),
+    "unsupported-model-type": Example("ValueError: Unsupported model type cohere", kv8("cohere"), at="1.4.3"),
+    "phi-msft": Example(
+        "NotImplementedError: Legacy phi-msft is not supported with Flash Attention", kv8("phi-msft")
+    ),
+    "alibi-sharded": Example(
+        "NotImplementedError: sharded is not supported for this model",
+        {"facts": model(FALCON_40B, alibi=True), "count": 2, "shards": 2}, at="3.3.7",
+    ),
+    "needs-flash-attention": Example(
+        "NotImplementedError: Sharded llama requires Flash Attention enabled models.",
+        {"gpu": "nvidia-v100-32gb", "count": 2, "shards": 2}, at="2.4.0",
+    ),
+    "automodel-sharded-first": Example(
+        "NotImplementedError: sharded is not supported for AutoModel",
+        {"facts": model(STABLELM), "count": 2, "shards": 2}, at="2.0.0",
+    ),
+    "automodel-quantize": Example(
+        "NotImplementedError: awq quantization is not supported for AutoModel",
+        {"facts": model(STABLELM), "quantize": "awq"}, at="3.3.7",
+    ),
+    "backend-compatible-missing": Example(
+        "AttributeError: type object has no attribute 'is_backend_compatible'", {"facts": model(STABLELM)}
+    ),
+    "automodel-sharded": Example(
+        "NotImplementedError: sharded is not supported for AutoModel",
+        {"facts": model(STABLELM), "count": 2, "shards": 2},
+    ),
+    "more-shards-than-gpus": Example("AssertionError: Each process is one gpu", {"count": 2, "shards": 4}, at="1.0.0"),
+    "mamba-sharded": Example(
+        "RuntimeError: Mamba does not support Tensor Parallelism (TP)",
+        {"facts": model({"ssm_cfg": {}, "d_model": 2560, "n_layer": 64, "vocab_size": 50277}), "count": 2, "shards": 2},
+    ),
+    "vision-prefix-caching": Example(
+        "NotImplementedError: Vlm do not work with prefix caching yet",
+        {
+            "facts": model({"model_type": "llava_next", "text_config": LLAMA, "vision_config": {}}),
+            "env": {"PREFIX_CACHING": "true", "USE_PREFIX_CACHING": "true"},
+        },
+    ),
+    "heads-not-divisible": Example(
+        "ValueError: `num_heads` must be divisible by `num_shards` (got `num_heads`: 32 and `num_shards`: 3",
+        {"count": 3, "shards": 3}, at="1.0.0",
+    ),
+    "kv-heads-not-divisible": Example(
+        "ValueError: `num_key_value_heads` must be divisible by `num_shards` (got `num_key_value_heads`: 8 and "
+        "`num_shards`: 16",
+        {"count": 16, "shards": 16},
+    ),
+    "kv-heads-lost": Example("AssertionError", {**kv8("qwen2"), "count": 16, "shards": 16}, at="2.0.0"),
+    "falcon-groups": Example(
+        "NotImplementedError: Tensor Parallelism is not implemented for world_size > n groups",
+        {"facts": model(FALCON_40B), "count": 16, "shards": 16}, at="3.3.7",
+    ),
+    "size-not-divisible": Example(
+        "AssertionError: The chosen size 14337 is not compatible with sharding on 2 shards",
+        {**kv8("mixtral", intermediate_size=14337), "count": 2, "shards": 2}, at="3.3.7",
+    ),
+    "marlin-needs-ampere": Example(
+        "NotImplementedError: Using quantized Marlin models requires a GPU with CUDA capability 8.0 or later.",
+        {"quantize": "marlin", "gpu": "nvidia-t4"},
+    ),
+    "fp8-needs-ampere": Example(
+        "RuntimeError in the fp8 kernel (it needs compute capability 8.0)", {"quantize": "fp8", "gpu": "nvidia-t4"}
+    ),
+    "awq-on-rocm": Example(
+        "NotImplementedError: AWQ GEMM kernel can't be used on ROCm systems, please use `--quantize gptq` instead",
+        {"quantize": "awq", "gpu": "amd-mi300x", "variant": "rocm"},
+    ),
+    "fbgemm-fp8": Example(
+        "AttributeError: '_FP8QuantizerConfig' object has no attribute 'weight_block_size'",
+        {"facts": model(quantization_config={"quant_method": "fbgemm_fp8"})},
+    ),
+    "packed-config-mismatch": Example(
+        "ValueError: Quantize is set to `gptq` but received a `_FP8QuantizerConfig` config.",
+        {"facts": model(quantization_config={"quant_method": "fbgemm_fp8"}), "quantize": "gptq"},
+    ),
+    "not-quantized": Example(
+        "RuntimeError: Cannot load `gptq` weight, make sure the model is already quantized", {"quantize": "gptq"},
+        at="2.0.0",
+    ),
+    "packed-without-quantize": Example(
+        "RuntimeError: weight model.layers.0.self_attn.q_proj.weight does not exist",
+        {"facts": model(quantization_config={"quant_method": "gptq"}, tensors=PACKED)},
+    ),
+    "fp8-kv-cache": Example(
+        "ValueError: FP8 KV cache is currently only supported for flashinfer on CUDA and paged attention on CUDA, ROCm "
+        "and INTEL IPEX and flashdecoding in Intel IPEX ",
+        {"kv_cache_dtype": "fp8_e4m3fn", "env": {"ATTENTION": "flashdecoding"}},
+    ),
+    "gaudi-batch-size": Example(
+        "RuntimeError: MAX_BATCH_SIZE is not set, it should be set in the launcher using `--max-batch-size xxx`",
+        {"gpu": "gaudi2", "variant": "gaudi"},
+    ),
+    "total-without-input": Example(
+        "AssertionError: assert max_input_tokens is not None", given=Limits(None, 8192)
+    ),
+    "new-tokens-wrap": Example(
+        "Shard process was signaled to shutdown with signal 9 (max_new_tokens wrapped to 4294965248)",
+        given=Limits(None, 2048, 4096),
+    ),
+    "seq2seq-explicit-total": Example(
+        "TypeError: 'NoneType' object is not iterable", {"facts": model(T5)}, Limits(1000, 2000)
+    ),
+    "max-batch-size-zero": Example(
+        'Error: ArgumentValidation("`max_batch_size` must be > 0")', {"flags": {"max-batch-size": 0}}
+    ),
+    "total-above-budget-1": Example(
+        'Error: ArgumentValidation("`max_total_tokens` must be <= `max_batch_total_tokens`. Given: 4096 and 4095")',
+        given=Limits(100, 4096, 200), budget=4095,
+    ),
+    "not-enough-memory-2-1": Example(
+        "Error: WebServer(NotEnoughMemory(4096))", given=Limits(100, 4096, 200), budget=4095
+    ),
+    "not-enough-memory": Example(
+        "Error: Backend(NotEnoughMemory(4096))", given=Limits(100, 4096, 200), budget=4095
+    ),
+    "input-not-below-total-resolved": Example(
+        'Error: ArgumentValidation("`max_input_tokens` must be < `max_total_tokens`")',
+        given=Limits(4096, 4096, 4096), budget=9999,
+    ),
+    "prefill-below-input-unchunked": Example(
+        'Error: ArgumentValidation("`max_batch_prefill_tokens` must be >= `max_input_tokens`. Given: 4095 and 4096")',
+        {"flags": {"speculate": 2}}, Limits(4096, 5000, 4095), budget=9999,
+    ),
+    "prefill-above-budget": Example(
+        'Error: ArgumentValidation("`max_batch_prefill_tokens` must be <= `max_batch_total_tokens`. '
+        'Given: 4096 and 4095")',
+        given=Limits(100, 200, 4096), budget=4095,
+    ),
+    "total-above-budget": Example(
+        'Error: ArgumentValidation("`max_total_tokens` must be <= `max_batch_total_tokens`. Given: 4096 and 4095")',
+        given=Limits(100, 4096, 200), budget=4095,
+    ),
+    "ngrok-dead": Example(
+        "panicked: ngrok feature is not functional with axum=0.7 and hyper=1", {"flags": {"ngrok": True}}
+    ),
+}  # fmt: skip
+
+RULES = {rule.code: rule for rule in refusals.all_rules()}
+VERSIONS = [release.version for release in releases.all_releases()]
+
+
+def asked(rule: Rule, example: Example, release: str) -> list[Refusal]:
+    """What the part of TGI the rule belongs to refuses about the example."""
+    setting = settle(release=release, **example.launch)
+    limits = defaults.launcher_limits(setting, example.given)
+    if rule.stage == "launcher":
+        return refusals.launcher_refusals(setting, example.given, limits)
+    if rule.stage == "router":
+        return refusals.router_refusals(setting, example.given, example.budget)
+    return refusals.shard_refusals(setting, limits)
+
+
+def name(version: tuple[int, int, int]) -> str:
+    return ".".join(map(str, version))
+
+
+def boundaries(rule: Rule) -> list[tuple[str, bool]]:
+    """The releases on both sides of both ends of a rule's range, and whether it refuses there."""
+    inside = [version for version in VERSIONS if rule.since <= version <= rule.until]
+    before = [version for version in VERSIONS if version < rule.since][-1:]
+    after = [version for version in VERSIONS if version > rule.until][:1]
+    sides = [(inside[0], True)] if before else []
+    sides += [(inside[-1], True)] if after or before else []
+    return [(name(version), refuses) for version, refuses in [*sides, *((v, False) for v in (*before, *after))]]
+
+
+def test_every_rule_has_an_example() -> None:
+    assert EXAMPLES.keys() == RULES.keys()
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_tgis_words(code: str) -> None:
+    rule, example = RULES[code], EXAMPLES[code]
+    release = example.at or name(max(version for version in VERSIONS if version <= rule.until))
+    found = next(refusal for refusal in asked(rule, example, release) if refusal.code == code)
+    assert found.message == example.message
+    assert found.stage == rule.stage
+    assert found.why.endswith(".")
+    assert found.next_steps
+
+
+@pytest.mark.parametrize(
+    ("code", "release", "refuses"), [(code, *side) for code, rule in RULES.items() for side in boundaries(rule)]
+)
+def test_each_side_of_each_boundary(code: str, release: str, refuses: bool) -> None:
+    codes = [refusal.code for refusal in asked(RULES[code], EXAMPLES[code], release)]
+    assert (code in codes) is refuses
+
+
+@pytest.mark.parametrize("release", ["1.0.0", "2.0.0", "2.3.0", "2.4.1", "3.0.0", "3.3.7"])
+def test_nothing_is_refused_of_a_sound_launch(release: str) -> None:
+    setting = settle(release=release)
+    given = Limits(1000, 2000, 4096)
+    limits = defaults.launcher_limits(setting, given)
+    assert refusals.launcher_refusals(setting, given, limits) == []
+    assert refusals.shard_refusals(setting, limits) == []
+    assert refusals.router_refusals(setting, limits, 50_000) == []
+
+
+@pytest.mark.parametrize(
+    ("release", "gpu", "variant", "env", "dtype", "refused"),
+    [
+        ("2.4.0", "nvidia-l4", "", {}, "fp8_e5m2", False),
+        ("2.4.0", "nvidia-l4", "", {"ATTENTION": "paged"}, "fp8_e5m2", True),
+        ("3.0.1", "amd-mi300x", "rocm", {}, "fp8_e4m3fn", True),
+        ("3.0.2", "amd-mi300x", "rocm", {}, "fp8_e4m3fn", False),
+        ("3.0.2", "amd-mi300x", "rocm", {}, "fp8_e5m2", True),
+        ("3.0.2", "nvidia-l4", "", {"ATTENTION": "paged"}, "fp8_e5m2", True),
+        ("3.1.0", "nvidia-l4", "", {"ATTENTION": "paged"}, "fp8_e5m2", False),
+        ("3.2.3", CPU, "intel-cpu", {}, "fp8_e5m2", True),
+        ("3.3.0", CPU, "intel-cpu", {}, "fp8_e5m2", False),
+        ("3.3.0", CPU, "intel-cpu", {}, "fp8_e4m3fn", True),
+    ],
+)
+def test_fp8_kv_cache(
+    release: str, gpu: str | GpuFacts, variant: str, env: dict[str, str], dtype: str, refused: bool
+) -> None:
+    setting = settle(release=release, gpu=gpu, variant=variant, env=env, kv_cache_dtype=dtype)
+    assert ("fp8-kv-cache" in [found.code for found in refusals.shard_refusals(setting)]) is refused
+
+
+@pytest.mark.parametrize(
+    ("release", "quantize", "refused"),
+    [
+        ("1.1.1", "bitsandbytes", True), ("1.2.0", "bitsandbytes", False), ("1.2.0", "bitsandbytes-nf4", False),
+        ("3.3.7", "eetq", True), ("3.3.7", "bitsandbytes", False), ("3.3.7", None, False),
+    ],
+)  # fmt: skip
+def test_dtype_beside_quantize(release: str, quantize: str | None, refused: bool) -> None:
+    setting = settle(release=release, dtype="float16", quantize=quantize)
+    assert ("dtype-and-quantize" in [found.code for found in refusals.shard_refusals(setting)]) is refused
+
+
+@pytest.mark.parametrize(("release", "refused"), [("2.2.0", False), ("2.3.0", True)])
+def test_dtype_beside_a_quantized_checkpoint(release: str, refused: bool) -> None:
+    facts = model(quantization_config={"quant_method": "awq", "bits": 4, "group_size": 128}, tensors=PACKED)
+    codes = [found.code for found in refusals.shard_refusals(settle(facts, release, dtype="float16"))]
+    assert codes == (["dtype-and-quantize"] if refused else [])
+
+
+def test_the_launcher_checks_shards_first_from_3_0_0() -> None:
+    for release, expected in (
+        ("2.4.1", ["input-not-below-total", "sharded-needs-two"]),
+        ("3.0.0", ["sharded-needs-two", "input-not-below-total"]),
+    ):
+        setting = settle(release=release, flags={"sharded": True})
+        found = refusals.launcher_refusals(setting, Limits(9, 9), defaults.launcher_limits(setting, Limits(9, 9)))
+        assert [refusal.code for refusal in found] == expected
+
+
+def test_a_secret_is_never_repeated() -> None:
+    setting = settle(env={"API_KEY": "hf_secret\0"})
+    found = refusals.launcher_refusals(setting, Limits(), Limits())
+    assert [refusal.code for refusal in found] == ["unparsable-value"]
+    assert "hf_secret" not in "".join(found[0].next_steps) + found[0].message
+
+
+@pytest.mark.parametrize(
+    ("launch", "limits", "given", "expected"),
+    [
+        ({}, Limits(10, 20, 4096), Limits(10, 20), []),
+        (
+            {}, Limits(10, 20, 4096), Limits(10, 20, None, 999),
+            ["max-batch-total-tokens is ignored for this model: TGI infers it (and may still refuse over it)."],
+        ),
+        (
+            {"flags": {"speculate": 2}}, Limits(10, 20, 4096), Limits(),
+            ["Prefills are not chunked (speculation is on): max_batch_prefill_tokens must cover the longest prompt."],
+        ),
+        (
+            {"env": {"ATTENTION": "paged"}}, Limits(10, 20, 4096), Limits(),
+            ["Prefills are not chunked (attention is paged): max_batch_prefill_tokens must cover the longest prompt."],
+        ),
+        (
+            {"quantize": "bitsandbytes"}, Limits(10, 20, 4096), Limits(),
+            ["CUDA graphs are off with bitsandbytes: decoding small batches is slower."],
+        ),
+        (
+            {"facts": model(T5)}, Limits(10, 20, 4096, 16000), Limits(),
+            [
+                "TGI 3.3.7 serves t5 in padded batches and reserves no KV cache: nothing is inferred, "
+                "max_batch_total_tokens is 16000, and it can run out of memory while serving.",
+                "With an explicit max_total_tokens, 2.4.1 and later fail in warm-up.",
+            ],
+        ),
+        (
+            {"facts": model(model_type="mistral", sliding_window=4096)}, Limits(4096, 8192, 4096), Limits(),
+            [
+                "The model's sliding window of 4096 tokens saves no KV cache: every layer keeps the full length.",
+                "The sliding window saves no KV cache.",
+            ],
+        ),
+        (
+            {}, Limits(4095, 4096, 4096), Limits(None, 4096),
+            ["max_total_tokens equals the prefill budget and max_input_tokens is open: one slot is missing. Set both."],
+        ),
+        (
+            {"facts": model(quantization_config={"quant_method": "mxfp4"})}, Limits(10, 20, 4096), Limits(),
+            [
+                "TGI 3.3.7's launcher does not know quant_method 'mxfp4' and ignores the whole config.json: it falls "
+                "back to flashinfer and a prefill default of 4096 tokens."
+            ],
+        ),
+        (
+            {"gpu": "nvidia-t4", "release": "3.1.0"}, Limits(10, 20, 4096), Limits(),
+            ["TGI 3.1.0 has no flashinfer kernels for compute capability 7.5; set ATTENTION: paged in tgi.env."],
+        ),
+        (
+            {"gpu": "nvidia-v100-32gb"}, Limits(10, 20, 4096, 16000), Limits(),
+            [
+                "TGI 3.3.7 serves llama in padded batches and reserves no KV cache: nothing is inferred, "
+                "max_batch_total_tokens is 16000, and it can run out of memory while serving.",
+                "nvidia-v100-32gb cannot run TGI's flash attention: the model is served by slow, padded classes.",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_warnings(launch: dict[str, Any], limits: Limits, given: Limits, expected: list[str]) -> None:
+    assert refusals.warnings(settle(**launch), limits, given) == expected
+
+
+def test_a_plain_checkpoint_is_not_packed() -> None:
+    setting = settle(model(tensors=PLAIN), "2.1.1")
+    assert refusals.shard_refusals(setting) == []
