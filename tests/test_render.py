@@ -262,11 +262,6 @@ def expanded(text: str, known: Mapping[str, str]) -> str:
     )
 
 
-def test_kubernetes_says_what_the_container_says() -> None:
-    for container in EXAMPLES.values():
-        check_kubernetes(container)
-
-
 def check_kubernetes(container: Container) -> None:
     claim, deployment, service = yaml.safe_load_all(render(container, "kubernetes"))
     pod = deployment["spec"]["template"]["spec"]
