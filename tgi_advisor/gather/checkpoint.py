@@ -52,8 +52,8 @@ class Index(NamedTuple):
 def which_files(names: Iterable[str], where: str) -> WeightFiles:
     """The weight files TGI reads among the names of a repository's or folder's files.
 
-    `server/text_generation_server/utils/hub.py@v3.3.7:35-64`: every *.safetensors at the top level, less
-    those with `arguments`, `args` or `training` in the name; without any, the *.bin (cli.py@v3.3.7:286-335).
+    `server/text_generation_server/utils/hub.py@v3.3.7:32-59`: every *.safetensors at the top level, less
+    those with `arguments`, `args` or `training` in the name; without any, the *.bin (cli.py@v3.3.7:274-292).
     The index is not consulted. `consolidated*.safetensors` (Mistral's own format) and `adapter_model.*`
     are among them, but hold names that no model class asks for. FactsError when nothing is left.
     """
@@ -262,7 +262,7 @@ def model_max_length(tokenizer_config: Mapping[str, Any]) -> int | None:
 def quantization(config: Mapping[str, Any]) -> str | None:
     """The checkpoint's quantization method as config.json names it (`awq`, `gptq`, `fp8`, ...), None without one.
 
-    quantization_config, else compression_config: server/text_generation_server/models/__init__.py@v3.3.7:444-448.
+    quantization_config, else compression_config: server/text_generation_server/models/__init__.py@v3.3.7:444-446.
     What TGI makes of the name depends on the release and is decided elsewhere.
     """
     block = config.get("quantization_config")
