@@ -164,7 +164,12 @@ def test_headers_are_read_in_parallel(hub: Hub) -> None:
 def test_a_renamed_repository_is_followed(hub: Hub) -> None:
     hub.add(ID, CONFIG, llama())
     hub.renamed["org/old"] = ID
-    assert read.read("org/old").stored_bytes == LLAMA_BYTES
+    hub.repos[ID].totals = None
+    facts = read.read("org/old")
+    assert (facts.id, facts.stored_bytes) == ("org/old", LLAMA_BYTES)
+    assert f"{hub.endpoint}/{ID} at" in facts.source
+    assert hub.paths[-1] == f"/{ID}/resolve/{COMMIT}/model.safetensors"
+    assert len(hub.requests) == 7  # three twice, and the header once
 
 
 def test_progress_is_told_when_it_takes_long(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from tgi_advisor.gather import checkpoint
 from tgi_advisor.gather.class_defaults import fill_defaults
 from tgi_advisor.gather.hub import settings
 from tgi_advisor.gather.hub.http import Answer, Client, UnreachableError, parallel
-from tgi_advisor.gather.hub.names import COMMIT
+from tgi_advisor.gather.hub.names import COMMIT, check_id
 from tgi_advisor.gather.hub.refused import refused
 
 INDEX = "model.safetensors.index.json"
@@ -61,7 +61,9 @@ class _Reading:
 
     def __init__(self, client: Client, repo: str, revision: str, token_from: str, progress: Progress | None) -> None:
         self.client = client
+        self.asked = repo
         self.repo = repo
+        """The id the repository has now; the one asked for may be an older one."""
         self.revision = revision
         self.token_from = token_from
         self.progress = progress
@@ -77,6 +79,7 @@ class _Reading:
             f"asking {settings.public(self.client.endpoint)} about {repo}",
         )
         info = self._info(entry)
+        self.repo = _present_id(info, repo)
         commit = info.get("sha") or config_file.headers.get("x-repo-commit")
         if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
             commit = None
@@ -95,9 +98,9 @@ class _Reading:
         else:
             with _no_collection():
                 tensors, how = self._of_headers(weights.files, full, pinned, info), "tensors from the files' headers"
-        where = f"{settings.public(self.client.endpoint)}/{repo}"
+        where = f"{settings.public(self.client.endpoint)}/{self.repo}"
         return ModelFacts(
-            id=self.repo,
+            id=self.asked,
             commit=commit,
             source=f"Hub: {where} at commit {commit or self.revision}, {how}",
             config=config,
@@ -215,6 +218,18 @@ def _no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _present_id(info: Mapping[str, Any], asked: str) -> str:
+    """The id a renamed repository has now, which spares its further requests a redirect."""
+    present = info.get("id")
+    if not isinstance(present, str):
+        return asked
+    try:
+        check_id(present)
+    except FactsError:
+        return asked
+    return present
 
 
 def _names(info: Mapping[str, Any]) -> list[str]:
