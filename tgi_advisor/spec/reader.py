@@ -142,7 +142,7 @@ def _neighbours(path: str) -> str | None:
         specs = sorted(str(p) for p in folder.iterdir() if p.suffix in (".yaml", ".yml"))
     except OSError:
         return None
-    return did_you_mean(str(folder / name), specs) or (f"there is {listed(specs[:5], 'and')}" if specs else None)
+    return did_you_mean(str(folder / name), specs) or (f"specs there: {listed(specs[:5], 'and')}" if specs else None)
 
 
 # --set
