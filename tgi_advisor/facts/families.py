@@ -242,6 +242,8 @@ def kv_heads(model: ModelFacts) -> int:
     """
     text = model.text()
     kind = model.model_type
+    if _is_mamba(model):
+        return 0
     if kind == "gpt_bigcode" or (kind == "gpt2" and model.id.startswith("bigcode/")):
         return 1
     if kind in _FALCON:
