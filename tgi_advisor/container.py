@@ -40,7 +40,7 @@ PORT = 80
 """`ENV PORT=80` of every image."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Platform:
     """What the container of one TGI system needs from the host."""
 
@@ -172,7 +172,7 @@ def host_memory_bytes(facts: Facts, num_shard: int) -> int:
 # -- what the launcher is told
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _LocalWeights:
     """A model folder of the host, and where the launcher finds it."""
 
@@ -180,7 +180,7 @@ class _LocalWeights:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Launch:
     """Launcher flags sorted by the way they are passed; the fields of `Container` of the same names."""
 

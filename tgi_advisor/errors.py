@@ -44,7 +44,7 @@ _MEANING = {
 }
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, order=True)
 class Place:
     """Where in a text something stands, counted from 1 as editors do; line 0 when it is no text with lines."""
 
@@ -59,7 +59,7 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Problem:
     """One thing that is wrong, with its place where it has one."""
 

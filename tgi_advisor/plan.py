@@ -20,7 +20,7 @@ Stage = Literal["launcher", "load", "warmup", "router"]
 Method = Literal["tgi", "notebook", "notebook-tgi"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prediction:
     """What TGI of one release does with one set of arguments."""
 
@@ -60,7 +60,7 @@ class Prediction:
     """Things that work but surprise."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Search:
     """How the limits were found."""
 
@@ -74,7 +74,7 @@ class Search:
     """Why the margin is what it is."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mount:
     """A folder or volume of the host inside the container."""
 
@@ -91,7 +91,7 @@ class Mount:
         return "/" in self.source or self.source in (".", "..", "~")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Container:
     """Exactly what would run. The only input of every renderer and of launch."""
 
@@ -162,7 +162,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """A spec, the facts it was judged on, the verdict, and the container that runs it."""
 

@@ -34,7 +34,7 @@ SOLD_GB = (5, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141
 """Memory sizes GPUs and their MIG slices are sold with."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NotebookFigures:
     """What "Simplified" computes, in bytes over all GPUs."""
 
@@ -75,7 +75,7 @@ class NotebookFigures:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NotebookTgiFigures:
     """What the variant that mimics TGI computes, in bytes and tokens over all GPUs."""
 
@@ -222,7 +222,7 @@ def nominal_gb(memory_bytes: int) -> int:
     return next((size for size in SOLD_GB if 0.93 * size <= gib <= size), round(gib))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Tokens:
     """The limits as the notebook uses them."""
 

@@ -14,7 +14,7 @@ from tgi_advisor.facts.known import Facts
 from tgi_advisor.spec.records import Spec
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Setting:
     """One launch: flags, environment and defaults merged the way launcher and shard merge them."""
 

@@ -20,7 +20,7 @@ ServedBy = Literal["flash", "vlm", "transformers", "padded", "seq2seq", "mamba"]
 Version = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Family:
     """One `model_type` as TGI's `get_model` treats it; a row of `families.yaml`, or `find`'s view of one."""
 

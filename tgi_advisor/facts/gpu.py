@@ -22,7 +22,7 @@ ALLOWED = REQUIRED | {"smi_names", "groups", "note"}
 BY_HAND = "a GPU can be stated by hand: gpu: {name: my-card, memory: 24564MiB, compute_capability: 8.9}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GpuFacts:
     """One GPU model as TGI meets it."""
 

@@ -9,7 +9,7 @@ from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Facts:
     """What is true: gathered once, before anything is decided."""
 

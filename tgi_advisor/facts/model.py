@@ -14,7 +14,7 @@ DTYPE_BITS = {
 """Bits per element by safetensors dtype name (safetensors/src/tensor.rs, `Dtype::bitsize`)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TensorGroup:
     """Tensors that differ only in their layer or expert number: one row for all of them."""
 
@@ -42,7 +42,7 @@ class TensorGroup:
         return self.count * ((self.elements * DTYPE_BITS[self.dtype] + 7) // 8)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelFacts:
     """One model at one commit."""
 

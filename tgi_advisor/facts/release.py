@@ -15,7 +15,7 @@ REPOSITORY = "https://github.com/huggingface/text-generation-inference"
 Version = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TgiRelease:
     """One release; `releases.yaml` writes the first in full and then only what changed.
 

@@ -22,7 +22,7 @@ TIMEOUT_S = 30.0
 NAME_ONE = "name the GPU instead of `auto`, e.g. gpu: nvidia-l4 (`tgi-advisor gpus` lists them)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HostGpu:
     """One GPU of this machine as a tool printed it."""
 

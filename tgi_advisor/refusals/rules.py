@@ -23,7 +23,7 @@ _FIRST: Version = (0, 0, 0)
 _LAST: Version = (999, 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Refusal:
     """TGI's answer to arguments it does not take."""
 

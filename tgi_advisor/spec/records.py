@@ -58,7 +58,7 @@ def setting(doc: str, kind: str, default: Any = None, *, required: bool = False,
     return field(default=default, metadata=meta)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelSpec:
     """Which weights, and how TGI is told to hold them."""
 
@@ -85,7 +85,7 @@ class ModelSpec:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GpuSpec:
     """A GPU: a table name, alias or cloud instance type, `auto`, or stated by hand."""
 
@@ -112,7 +112,7 @@ class GpuSpec:
         return any(value is not None for value in rest)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HardwareSpec:
     """The machine the container will see."""
 
@@ -132,7 +132,7 @@ class HardwareSpec:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TgiSpec:
     """Which TGI, and what else it is told."""
 
@@ -153,7 +153,7 @@ class TgiSpec:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bound:
     """One limit to search: `auto`, a number (low and high equal), or a range."""
 
@@ -175,7 +175,7 @@ class Bound:
 AUTO = Bound()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LimitsSpec:
     """The limits to find: each a number, `auto`, or {min: , max: }."""
 
@@ -190,7 +190,7 @@ class LimitsSpec:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WorkloadSpec:
     """What the server has to carry."""
 
@@ -206,7 +206,7 @@ class WorkloadSpec:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ContainerSpec:
     """How the container is started."""
 
@@ -228,7 +228,7 @@ class ContainerSpec:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Spec:
     """A deployment spec. Everything but `model.id` and `hardware.gpu` has a default."""
 
