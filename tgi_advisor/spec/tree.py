@@ -20,8 +20,8 @@ MAX_DEPTH = 8
 
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|api_org_[A-Za-z0-9]{8,}|://[^/\s:@]*:[^/\s@]+@")
 _NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
-# Three small sets: one large set of Unicode characters takes milliseconds to compile.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]|[\ud800-\udfff]|[\ufffe\uffff]")
+# Compiled only for a text that is not plainly printable: sets of Unicode take milliseconds.
+_UNPRINTABLE = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]|[\ud800-\udfff]|[\ufffe\uffff]"
 
 
 class Scalar(NamedTuple):
@@ -103,7 +103,7 @@ def compose(text: str, file: str, at: Place | None = None) -> Node | None:
     text = text.removeprefix("\ufeff")
     if len(text) > MAX_BYTES:
         raise too_long(file)
-    if odd := _UNPRINTABLE.search(text):
+    if not text.replace("\n", "").isprintable() and (odd := re.search(_UNPRINTABLE, text)):
         refuse(
             at or place_in(text, odd.start(), file),
             f"the character U+{ord(odd[0]):04X} is not allowed in YAML",
