@@ -51,7 +51,9 @@ class Range(NamedTuple):
     """Bounds of a search, both inclusive."""
 
     low: int
+    """Smallest value that may be returned."""
     high: int
+    """Largest value that may be returned."""
     high_by: str
     """What sets the upper bound."""
 
