@@ -55,7 +55,7 @@ def in_turns(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, li
 
 def command_rows(hf_mem: str | None, rounds: int) -> list[str]:
     """Time and memory of whole commands."""
-    advisor = [sys.executable, "-m", "tgi_advisor"]
+    advisor = [str(Path(sys.executable).with_name("tgi-advisor"))]
     commands: dict[str, Sequence[str]] = {
         BARE: [sys.executable, "-c", "pass"],
         "tgi-advisor --help": [*advisor, "--help"],
