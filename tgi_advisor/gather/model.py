@@ -17,6 +17,8 @@ from tgi_advisor.facts.model import ModelFacts
 
 Source = Literal["auto", "hub", "cache", "snapshot", "folder"]
 
+_NOTHING_KEPT = "our own cache: no answer of the Hub is kept"
+
 
 def load(
     model_id: str,
@@ -60,7 +62,9 @@ def load(
     raise FactsError(
         f"There are no facts about {model_id} at {revision} on this machine.",
         _suggestion(model_id)
-        or ("Run it once without --offline and HF_HUB_OFFLINE." if offline else "Leave the source open."),
+        or (
+            "Run it once without --offline and HF_HUB_OFFLINE." if offline else "Look everywhere: leave out the source."
+        ),
         tried,
     )
 
@@ -74,6 +78,8 @@ def _online(model_id: str, revision: str, progress: Callable[[str], None] | None
     kept = cache.load(model_id, revision)
     if kept and kept.fresh:
         return kept.facts
+    if kept is None:
+        tried.append(Problem(_NOTHING_KEPT))
     from tgi_advisor.gather.hub.http import UnreachableError
 
     try:
@@ -84,7 +90,6 @@ def _online(model_id: str, revision: str, progress: Callable[[str], None] | None
             return replace(kept.facts, source=kept.facts.source + note)
         if facts := _downloaded(model_id, revision, tried):
             return replace(facts, source=facts.source + note)
-        tried.insert(1, Problem("our own cache: no answer of the Hub is kept"))
         raise FactsError(error.message, error.hint, tried) from None
 
 
@@ -118,7 +123,7 @@ def _kept(model_id: str, revision: str, tried: list[Problem]) -> ModelFacts | No
 
     if kept := cache.load(model_id, revision):
         return kept.facts
-    tried.append(Problem("our own cache: no answer of the Hub is kept"))
+    tried.append(Problem(_NOTHING_KEPT))
     return None
 
 

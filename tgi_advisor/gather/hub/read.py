@@ -37,7 +37,7 @@ MAX_HEADERS = 128 << 20
 """Most bytes accepted for all headers in one answer; DeepSeek-V3's are 12.5 MB."""
 
 _STANDARD = re.compile(r"model(-[0-9]{5}-of-[0-9]{5})?\.safetensors")
-_SHARD = re.compile(r"(.*)-([0-9]+)-of-([0-9]+)\.(?:safetensors|bin)")
+_SHARD = re.compile(r"(.*)-[0-9]+-of-([0-9]{1,9})\.(?:safetensors|bin)")
 
 Progress = Callable[[str], None]
 
@@ -258,15 +258,17 @@ def _proved(
 
 
 def _require_all_shards(files: tuple[str, ...], repo: str) -> None:
-    for name in files:
-        if match := _SHARD.fullmatch(name):
-            stem, _, total = match.groups()
-            there = sum(1 for other in files if (m := _SHARD.fullmatch(other)) and (m[1], m[3]) == (stem, total))
-            if there != int(total):
-                raise FactsError(
-                    f"{repo} lists {there} of the {int(total)} shards {stem}-*-of-{total}.",
-                    "The upload may be unfinished: try again later, or give another revision.",
-                )
+    """FactsError when shards that `-of-00004` promises are not listed."""
+    there: dict[tuple[str, str], int] = {}
+    for match in map(_SHARD.fullmatch, files):
+        if match:
+            there[match[1], match[2]] = there.get((match[1], match[2]), 0) + 1
+    for (stem, total), count in there.items():
+        if count != int(total):
+            raise FactsError(
+                f"{repo} lists {count} of the {int(total)} shards {stem}-*-of-{total}.",
+                "The upload may be unfinished: try again later, or give another revision.",
+            )
 
 
 def _file_size(answer: Answer) -> int | None:
