@@ -412,6 +412,29 @@ def test_legal_shards(facts: Any, count: int, legal: tuple[int, ...]) -> None:
     assert settle(facts, count=count).num_shard == legal[-1]
 
 
+def test_shards_when_sharding_is_forbidden() -> None:
+    assert settle(count=4, flags={"sharded": False}).num_shard == 1
+
+
+@pytest.mark.parametrize(
+    ("capability", "release", "flash"),
+    [
+        ((7, 0), "2.0.4", False),
+        ((7, 0), "2.1.0", True),
+        ((7, 0), "2.2.0", True),
+        ((7, 0), "2.3.0", False),
+        ((7, 5), "1.0.0", True),
+        ((7, 5), "3.3.7", True),
+        ((12, 0), "2.0.4", False),
+        ((12, 0), "2.3.0", True),
+    ],
+)
+def test_flash_attention(capability: tuple[int, int], release: str, flash: bool) -> None:
+    gpu = GpuFacts("card", "cuda", 24 << 30, None, capability, None, None, "card", "by hand")
+    assert defaults.flash_attention(gpu, releases.find(release), {}) is flash
+    assert not defaults.flash_attention(gpu, releases.find(release), {"USE_FLASH_ATTENTION": "False"})
+
+
 def test_scale_groups_limit_the_shards() -> None:
     stored = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}
     facts = model(intermediate_size=29568, quantization_config=stored, tensors=PACKED)

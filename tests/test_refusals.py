@@ -137,6 +137,12 @@ EXAMPLES: dict[str, Example] = {
     "phi-msft": Example(
         "NotImplementedError: Legacy phi-msft is not supported with Flash Attention", kv8("phi-msft")
     ),
+    "llama4-import": Example(
+        "ImportError: cannot import name 'Llama4ForConditionalGeneration' from 'transformers'", kv8("llama4")
+    ),
+    "flash-attention-2-needs-ampere": Example(
+        "RuntimeError: FlashAttention only supports Ampere GPUs or newer.", {"gpu": "nvidia-t4"}
+    ),
     "alibi-sharded": Example(
         "NotImplementedError: sharded is not supported for this model",
         {"facts": model(FALCON_40B, alibi=True), "count": 2, "shards": 2}, at="3.3.7",
@@ -215,7 +221,7 @@ EXAMPLES: dict[str, Example] = {
     ),
     "packed-without-quantize": Example(
         "RuntimeError: weight model.layers.0.self_attn.q_proj.weight does not exist",
-        {"facts": model(quantization_config={"quant_method": "gptq"}, tensors=PACKED)},
+        {"facts": model(quantization_config={"quant_method": "gptq"}, tensors=PACKED)}, at="2.1.1",
     ),
     "fp8-kv-cache": Example(
         "ValueError: FP8 KV cache is currently only supported for flashinfer on CUDA and paged attention on CUDA, ROCm "
@@ -416,14 +422,12 @@ def test_a_secret_is_never_repeated() -> None:
             [
                 "TGI 3.3.7 serves t5 in padded batches and reserves no KV cache: nothing is inferred, "
                 "max_batch_total_tokens is 16000, and it can run out of memory while serving.",
-                "With an explicit max_total_tokens, 2.4.1 and later fail in warm-up.",
             ],
         ),
         (
             {"facts": model(model_type="mistral", sliding_window=4096)}, Limits(4096, 8192, 4096), Limits(),
             [
                 "The model's sliding window of 4096 tokens saves no KV cache: every layer keeps the full length.",
-                "The sliding window saves no KV cache.",
             ],
         ),
         (
@@ -453,6 +457,21 @@ def test_a_secret_is_never_repeated() -> None:
 )  # fmt: skip
 def test_warnings(launch: dict[str, Any], limits: Limits, given: Limits, expected: list[str]) -> None:
     assert refusals.warnings(settle(**launch), limits, given) == expected
+
+
+@pytest.mark.parametrize(
+    ("release", "stored", "refused"),
+    [
+        ("2.1.1", {"quant_method": "gptq"}, True),
+        ("2.2.0", {"quant_method": "gptq"}, False),
+        ("3.3.7", None, True),  # an old checkpoint whose config.json does not say that it is packed
+        ("2.4.0", {"quant_method": "compressed-tensors"}, True),
+        ("2.4.1", {"quant_method": "compressed-tensors"}, False),
+    ],
+)
+def test_packed_checkpoints_without_quantize(release: str, stored: dict[str, str] | None, refused: bool) -> None:
+    setting = settle(model(quantization_config=stored, tensors=PACKED), release)
+    assert ("packed-without-quantize" in [found.code for found in refusals.shard_refusals(setting)]) is refused
 
 
 def test_a_plain_checkpoint_is_not_packed() -> None:

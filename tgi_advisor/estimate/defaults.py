@@ -50,7 +50,10 @@ def resolve(spec: Spec, facts: Facts, num_shard: int | None = None) -> Setting:
     from_config = config.quantize if config is not None else None
     forwarded = asked or from_config
     quantize = forwarded or stored_quantize(model, release)
-    shards = num_shard or _integer(given.get("num-shard")) or legal_shards(model, family, facts.gpu_count, quantize)[-1]
+    shards = num_shard or _integer(given.get("num-shard"))
+    if not shards:
+        gpus = 1 if given.get("sharded") is False else facts.gpu_count
+        shards = legal_shards(model, family, gpus, quantize)[-1]
     lora = tuple(_text(given.get("lora-adapters")).split(",")) if given.get("lora-adapters") else ()
     attention, prefix_caching = resolve_attention(config, release, gpu, env, bool(lora))
     speculate = _integer(given.get("speculate")) or 0
@@ -243,15 +246,16 @@ def _width_fault(model: ModelFacts, shards: int, quantize: str | None) -> ShardF
 def flash_attention(gpu: GpuFacts, release: TgiRelease, env: Mapping[str, str]) -> bool:
     """Whether the flash attention classes can be imported.
 
-    CUDA: capability 7.5 or 8.0 and newer, until 2.0.4 not newer than 9.0.
-    server/text_generation_server/utils/flash_attn.py@v2.0.4:13-56, layers/attention/cuda.py@v3.3.7:189-219.
+    CUDA: capability 7.5 or 8.0 and newer, until 2.0.4 not newer than 9.0. 2.1.0-2.2.0 do not look, and fail later.
+    server/text_generation_server/utils/flash_attn.py@v2.0.4:13-56, layers/attention/cuda.py@v2.2.0:174-177,
+    @v3.3.7:189-219.
     """
     if env.get("USE_FLASH_ATTENTION", "").lower() == "false":
         return False
-    if gpu.system != "cuda":
+    if gpu.system != "cuda" or (2, 1, 0) <= release.version <= (2, 2, 0):
         return True
     capability = _capability(gpu)
-    return capability == (7, 5) or (capability >= (8, 0) and (release.version >= (2, 1, 0) or capability <= (9, 0)))
+    return capability == (7, 5) or (capability >= (8, 0) and (release.version > (2, 0, 4) or capability <= (9, 0)))
 
 
 def resolve_attention(

@@ -117,7 +117,8 @@ def sliding_window_unsupported(case: Case) -> Found:
 def _has_windows(setting: Setting) -> bool:
     gpu = setting.facts.gpu
     if gpu.system == "cuda":
-        return gpu.at_least >= (8, 0) and setting.flash
+        assumed = setting.facts.release.version <= (2, 2, 0)  # flash attention 2 is imported without a look at the GPU
+        return setting.flash and (assumed or gpu.at_least >= (8, 0))
     return gpu.system == "gaudi" or setting.attention == "flashdecoding-ipex"
 
 
@@ -148,6 +149,15 @@ def unsupported_model_type(case: Case) -> Found:
         first = min(filter(None, (family.first_release, family.automodel_from)))
         step = f"use TGI {'.'.join(map(str, first))} or newer"
     return f"ValueError: Unsupported model type {family.model_type}", (step,)
+
+
+@rule(LOAD, "load", "S/models/__init__.py@v3.2.2:1032", since=(3, 2, 2), until=(3, 2, 2))
+def llama4_import(case: Case) -> Found:
+    """3.2.2 has a class for Llama 4, but pins a transformers (4.49.0) that does not know it."""
+    if case.family.model_type != "llama4" or case.setting.facts.gpu.system == "gaudi":
+        return None
+    text = "ImportError: cannot import name 'Llama4ForConditionalGeneration' from 'transformers'"
+    return text, ("use TGI 3.2.3 or newer",)
 
 
 @rule(LOAD, "load", "S/models/__init__.py@v3.3.7:978", since=(1, 4, 0))

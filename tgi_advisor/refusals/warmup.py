@@ -11,6 +11,16 @@ WARMUP: list[Rule] = []
 # ---- the shards: warm-up ----
 
 
+@rule(WARMUP, "warmup", "S/layers/attention/cuda.py@v2.2.0:174", since=(2, 1, 0), until=(2, 2, 0))
+def flash_attention_2_needs_ampere(case: Case) -> Found:
+    """These releases use flash attention 2 without a look at the GPU; its kernel needs compute capability 8.0."""
+    gpu = case.setting.facts.gpu
+    if gpu.system != "cuda" or gpu.at_least >= (8, 0) or not case.setting.flash or not case.family.paged:
+        return None
+    text = "RuntimeError: FlashAttention only supports Ampere GPUs or newer."
+    return text, ("use TGI 2.3.0 or newer on this GPU",)
+
+
 @rule(WARMUP, "warmup", "S/layers/attention/kv_cache.py@v3.3.7:69", since=(2, 4, 0))
 def fp8_kv_cache(case: Case) -> Found:
     """This attention back end cannot read an fp8 KV cache."""

@@ -178,16 +178,23 @@ def not_quantized(case: Case) -> Found:
     )
 
 
-@rule(WEIGHTS, "load", "S/utils/weights.py@v2.1.1:64", until=(2, 1, 1))
+@rule(WEIGHTS, "load", "S/utils/weights.py@v3.3.7:192")
 def packed_without_quantize(case: Case) -> Found:
-    """Until 2.1.1 TGI does not look whether a checkpoint is quantized; without --quantize it searches plain weights."""
+    """The checkpoint holds packed weights, but TGI does not know how to read them and looks for plain ones. It finds
+    out by itself from 2.2.0 on (compressed-tensors: 2.4.1), if config.json says so.
+    """
     setting = case.setting
     if setting.quantize is not None or not _own_loader(setting) or not _is_packed(setting):
         return None
+    names = (group.name for group in setting.facts.model.tensors if group.name.endswith(_PACKED_ENDS))
+    stem = next(names, "model.layers.*.self_attn.q_proj.qweight").replace("*", "0").rpartition(".")[0]
     method = quant_method(setting) or "gptq"
-    first = next((group.name for group in setting.facts.model.tensors if group.name.endswith(".qweight")), "")
-    plain = first.replace("*", "0").replace(".qweight", ".weight") or "model.layers.0.self_attn.q_proj.weight"
-    return f"RuntimeError: weight {plain} does not exist", (f"set model.quantize: {method}",)
+    fits = method in case.release.quantize
+    step = f"set model.quantize: {method}" if fits else f"use a TGI release that knows {method}"
+    return f"RuntimeError: weight {stem}.weight does not exist", (step,)
+
+
+_PACKED_ENDS = (".qweight", ".q_weight", ".B", ".weight_packed")
 
 
 def quant_method(setting: Setting) -> str | None:
@@ -202,8 +209,7 @@ def _is_packed(setting: Setting) -> bool | None:
     if quant_method(setting) in ("gptq", "awq", "exl2", "marlin"):
         return True
     tensors = setting.facts.model.tensors
-    ends = (".qweight", ".q_weight", ".B")
-    return any(group.name.endswith(ends) for group in tensors) if tensors else None
+    return any(group.name.endswith(_PACKED_ENDS) for group in tensors) if tensors else None
 
 
 def _own_loader(setting: Setting) -> bool:
