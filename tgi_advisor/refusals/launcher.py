@@ -64,7 +64,7 @@ def _metavariable(name: str) -> str:
     return name.replace("-", "_").upper()
 
 
-# ---- the launcher: shards ----
+# ---- shards ----
 
 
 @rule(SHARDS, "launcher", "launcher/src/main.rs@v3.3.7:1396")
@@ -91,7 +91,7 @@ def exl2_sharded(case: Case) -> Found:
     return None
 
 
-# ---- the launcher: token limits ----
+# ---- token limits ----
 
 
 @rule(TOKENS, "launcher", "launcher/src/main.rs@v3.3.7:2104", since=(2, 0, 0))
@@ -163,7 +163,7 @@ def prefill_below_input(limits: Limits, name: str) -> Found:
     )
 
 
-# ---- the launcher: everything else ----
+# ---- everything else ----
 
 
 @rule(WORKERS, "launcher", "launcher/src/main.rs@v3.3.7:2189")

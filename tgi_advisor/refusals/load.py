@@ -13,7 +13,7 @@ LOAD: list[Rule] = []
 """In the order a shard meets them."""
 
 
-# ---- the shards: environment and arguments ----
+# ---- environment and arguments ----
 
 
 @rule(LOAD, "load", "S/models/globals.py@v3.3.7:20", since=(2, 3, 0))
@@ -104,8 +104,7 @@ def sliding_window_unsupported(case: Case) -> Found:
     window = families.sliding_window(setting.facts.model)
     if window is None or longest is None or longest <= window or _has_windows(setting):
         return None
-    system = {"cpu": "ipex", "xpu": "ipex"}.get(setting.facts.gpu.system, setting.facts.gpu.system)
-    kind = setting.family.model_type
+    system, kind = case.system, case.family.model_type
     text = (
         f"ValueError: The backend {system} does not support sliding window attention that is used by the model type "
         f"{kind}. To use this model nonetheless with the {system} backend, please launch TGI with the argument "
@@ -122,7 +121,7 @@ def _has_windows(setting: Setting) -> bool:
     return gpu.system == "gaudi" or setting.attention == "flashdecoding-ipex"
 
 
-# ---- the shards: model class ----
+# ---- model class ----
 
 
 @rule(LOAD, "load", "S/models/__init__.py@v3.3.7:738", since=(2, 4, 1))

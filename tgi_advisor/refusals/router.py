@@ -9,9 +9,6 @@ ROUTER: list[Rule] = []
 """In the router's order."""
 
 
-# ---- the router ----
-
-
 @rule(ROUTER, "router", "backends/v3/src/main.rs@v3.3.7:146", since=(2, 3, 0))
 def max_batch_size_zero(case: Case) -> Found:
     """A batch holds at least one request."""

@@ -64,6 +64,11 @@ class Case(NamedTuple):
         return self.setting.facts.release
 
     @property
+    def system(self) -> str:
+        """TGI's own name of the system (utils/import_utils.py): both Intel images are `ipex`."""
+        return {"cpu": "ipex", "xpu": "ipex"}.get(self.setting.facts.gpu.system, self.setting.facts.gpu.system)
+
+    @property
     def version(self) -> Version:
         """The release's number."""
         return self.release.version

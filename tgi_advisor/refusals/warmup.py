@@ -8,9 +8,6 @@ WARMUP: list[Rule] = []
 """In the order a shard meets them."""
 
 
-# ---- the shards: warm-up ----
-
-
 @rule(WARMUP, "warmup", "S/layers/attention/cuda.py@v2.2.0:174", since=(2, 1, 0), until=(2, 2, 0))
 def flash_attention_2_needs_ampere(case: Case) -> Found:
     """These releases use flash attention 2 without a look at the GPU; its kernel needs compute capability 8.0."""
@@ -27,15 +24,11 @@ def fp8_kv_cache(case: Case) -> Found:
     setting = case.setting
     if not setting.kv_dtype.startswith("fp8") or not setting.family.paged or setting.facts.variant == "gaudi":
         return None
-    version = setting.facts.release.version
-    system = {"cpu": "ipex", "xpu": "ipex"}.get(setting.facts.gpu.system, setting.facts.gpu.system)
-    works, text = _fp8_kv_support(version)
-    steps = ("leave out model.kv_cache_dtype",)
-    if (setting.attention, system) not in works and not (
-        setting.attention == "flashdecoding-ipex" and version >= (3, 3, 0)
-    ):
+    works, text = _fp8_kv_support(case.version)
+    if (setting.attention, case.system) not in works:
+        steps = ("leave out model.kv_cache_dtype",)
         return f"ValueError: FP8 KV cache is currently only supported for {text}", steps
-    if system == "rocm" and setting.kv_dtype == "fp8_e5m2":
+    if case.system == "rocm" and setting.kv_dtype == "fp8_e5m2":
         return "ValueError: float8_e5m2 FP8 KV cache is not supported on AMD ROCm", ("use fp8_e4m3fn",)
     if setting.facts.gpu.system == "cpu" and setting.kv_dtype == "fp8_e4m3fn":
         return "ValueError: float8_e4m3fn FP8 KV cache is not supported on Intel IPEX CPU", ("use fp8_e5m2",)
@@ -53,7 +46,7 @@ def _fp8_kv_support(version: Version) -> tuple[tuple[tuple[str, str], ...], str]
     if version < (3, 3, 0):
         return (cuda, *paged), "flashinfer on CUDA and paged attention on CUDA and ROCm. "
     text = "flashinfer on CUDA and paged attention on CUDA, ROCm and INTEL IPEX and flashdecoding in Intel IPEX "
-    return (cuda, *paged, ("paged", "ipex")), text
+    return (cuda, *paged, ("paged", "ipex"), ("flashdecoding-ipex", "ipex")), text
 
 
 @rule(

@@ -12,7 +12,7 @@ WEIGHTS: list[Rule] = []
 """In the order a shard meets them."""
 
 
-# ---- the shards: splitting the weights ----
+# ---- splitting the weights ----
 
 
 @rule(WEIGHTS, "load", "S/models/custom_modeling/flash_llama_modeling.py@v3.3.7:167")
@@ -104,7 +104,7 @@ def _fewer_shards(setting: Setting, what: str) -> tuple[str, ...]:
     return (f"{what}: shard counts that work here are {', '.join(map(str, legal))}",)
 
 
-# ---- the shards: quantization ----
+# ---- quantization ----
 
 
 @rule(WEIGHTS, "load", "S/layers/marlin/util.py@v3.3.7:26", since=(2, 1, 0))
