@@ -188,7 +188,7 @@ def run(here: Base, given: Limits, margin: int = 0) -> Warmup:
     longest = min(limits.max_input_tokens or tokens, tokens)
     activations = tokens * here.activation_per_token + prefill.mask_bytes(setting, longest, requests)
     if setting.quantize in ("gptq", "exl2") and overhead.exllama_applies(setting):
-        activations += overhead.exllama_scratch(setting, limits.max_batch_prefill_tokens or 0)
+        activations += overhead.exllama_scratch(setting, g, limits.max_batch_prefill_tokens or 0)
     logits = tokens * here.logits_per_token + requests * here.sampling_per_request
     per_block = g.kv_bytes_per_token * setting.block_size
     if setting.family.served_by == "mamba":

@@ -12,8 +12,9 @@ https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tgi_advisor.estimate.parts import Part
 from tgi_advisor.estimate.setting import Setting
@@ -29,17 +30,26 @@ ON_THE_FLY = frozenset({"bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4", 
 LLAMA_CLASS = frozenset({"llama", "phi3", "granite", "baichuan"})
 """Model types served by FlashLlamaForCausalLM."""
 
+OWN_PADDED = frozenset({"bloom", "mpt", "opt", "idefics", "gpt_neox"})
+"""Padded families that TGI has layers of its own for; the others run on transformers' classes."""
+
 _RULES: tuple[tuple[Role, str], ...] = (
     # buffers and heads of training that TGI never asks for
     (
         "unused",
-        r"rotary_emb\.inv_freq|masked_bias|\.attn\.bias|attention\.bias|shared_head\.|\.(enorm|hnorm|eh_proj)\.",
+        r"rotary_emb\.inv_freq|masked_bias|\.attn\.bias|attention\.bias|^(encoder|decoder)\.embed_tokens\.",
     ),
     ("unused", r"^model\.layers\.[0-9]+\."),  # a layer past the last, such as DeepSeek-V3's prediction layer
     ("head", r"(^|\.)(lm_head|embed_out)\."),
-    ("embedding", r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|shared)\.weight"),
+    (
+        "embedding",
+        r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|shared)\.weight|^backbone\.embeddings?\.",
+    ),
+    ("column", r"norm_attn_norm\.attn\.Wqkv\.|^multi_modal_projector\.linear\."),
+    ("row", r"norm_attn_norm\.attn\.out_proj\."),
     # replicated although they look like projections
     ("replicated", r"(q_a_proj|kv_a_proj_with_mqa)\.|\.gate\.|router\.|(^|[._])(norm|ln|layernorm|layer_norm)[._0-9]"),
+    ("replicated", r"\.mixer\.|modality_projection\.proj\."),
     (
         "replicated",
         r"norm\w*\.|\.ln_|\.ln\.|position|patch_emb|class_embedding|tile_|latents|relative_attention|additional_",
@@ -84,13 +94,14 @@ class Loaded(NamedTuple):
 
 
 def held_bits(group: TensorGroup) -> int:
-    """Bits per element TGI holds a tensor in: floats become 16 bit, packed integers and fp8 stay.
+    """Bits per element TGI holds a tensor in: floats become 16 bit, scales of fp8 weights 32, packed integers stay.
 
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/weights.py#L226-L246
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/fp8.py#L459
     """
-    if group.dtype in ("F64", "F32") and ".weight_scale" not in group.name:
-        return 16
-    return DTYPE_BITS[group.dtype]
+    if ".weight_scale" in group.name:
+        return 32
+    return 16 if group.dtype in ("F64", "F32") else DTYPE_BITS[group.dtype]
 
 
 def _quantized_bits(method: str) -> float:
@@ -111,6 +122,53 @@ def _head_is_split(vocabulary: int, shards: int) -> bool:
     return vocabulary % shards == 0
 
 
+def on_own_layers(setting: Setting) -> bool:
+    """Whether TGI's layers hold the weights; transformers' classes load tied embeddings once and pad no table."""
+    family = setting.family
+    if family.automodel or family.model_type == "llama4":
+        return False
+    return family.served_by not in ("padded", "transformers") or family.model_type in OWN_PADDED
+
+
+def gptq_on_marlin(setting: Setting) -> bool:
+    """Whether GPTQ weights are repacked for Marlin: symmetric 4 and 8 bit on capability 8.0, 2.1.1 on.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/marlin/gptq.py#L39-L55
+    """
+    gpu, stored = setting.facts.gpu, _gptq_config(setting)
+    if setting.quantize != "gptq" or gpu.system != "cuda" or gpu.at_least < (8, 0):
+        return False
+    symmetric = setting.facts.release.version >= (2, 1, 1) and stored.get("sym", True)
+    return bool(symmetric and stored.get("bits", 4) in (4, 8) and stored.get("group_size", 128) in (-1, 32, 64, 128))
+
+
+def _gptq_config(setting: Setting) -> Mapping[str, Any]:
+    stored = setting.facts.model.text().get("quantization_config")
+    return stored if isinstance(stored, Mapping) else {}
+
+
+def _left_out(group: TensorGroup, setting: Setting) -> bool:
+    """Whether a quantized checkpoint holds the tensor and the layer made of it does not.
+
+    Marlin drops the zero points of symmetric GPTQ, and its order of rows where there is none; Llama's class
+    reads no biases, which some converters store as zeros.
+    """
+    kind = group.name.rpartition(".")[2]
+    if kind == "qzeros" or (kind == "g_idx" and not _gptq_config(setting).get("desc_act")):
+        return gptq_on_marlin(setting)
+    config = setting.facts.model.text()
+    biased = config.get("attention_bias") or config.get("mlp_bias")
+    return setting.family.model_type == "llama" and group.name.endswith("_proj.bias") and not biased
+
+
+def _quantizes_head(method: str, setting: Setting) -> bool:
+    """Until 2.1.1 bitsandbytes and fp8 quantize the lm_head as well.
+
+    https://github.com/huggingface/text-generation-inference/blob/v2.1.1/server/text_generation_server/layers/tensor_parallel.py#L70-L81
+    """
+    return setting.facts.release.version < (2, 2, 0) and method != "eetq"
+
+
 def _mqa_replicated(group: TensorGroup, setting: Setting) -> int:
     """Rows of a fused projection that hold the one KV head every shard keeps a copy of."""
     if setting.num_shard == 1 or not group.shape:
@@ -124,17 +182,20 @@ def _mqa_replicated(group: TensorGroup, setting: Setting) -> int:
 def shard(setting: Setting) -> Loaded:
     """Weights of one shard (of rank 0, which also holds the row-parallel biases)."""
     model, tp = setting.facts.model, setting.num_shard
-    on_the_fly = setting.quantize if setting.quantize in ON_THE_FLY else None
+    own = on_own_layers(setting)
+    shares_table = not own and bool(model.text().get("tie_word_embeddings"))
+    on_the_fly = setting.quantize if setting.quantize in (ON_THE_FLY if own else {"bitsandbytes"}) else None
+    quantized = {"column", "row"} | ({"head"} if own and on_the_fly and _quantizes_head(on_the_fly, setting) else set())
     total = largest = unknown = head = embedding = 0
     for group in model.tensors:
         kind = role(group.name)
-        if kind == "unused":
+        if kind == "unused" or (kind == "head" and shares_table) or _left_out(group, setting):
             continue
         elements = float(group.elements)
         bits = float(held_bits(group))
         scales = 0.0
         if tp > 1:
-            if kind == "embedding":
+            if kind == "embedding" and own:
                 elements *= -(-group.shape[0] // tp) / group.shape[0]
             elif kind == "head":
                 elements /= tp if _head_is_split(group.shape[0], tp) else 1
@@ -142,7 +203,7 @@ def shard(setting: Setting) -> Loaded:
                 kept = _mqa_replicated(group, setting)
                 width = group.shape[0] or 1
                 elements *= ((width - kept) / tp + kept) / width
-        if on_the_fly and kind in ("column", "row") and _is_matrix(group):
+        if on_the_fly and kind in quantized and _is_matrix(group):
             exempt = _sixteen_bit_share(setting, group)
             scales = group.count * (1 - exempt) * group.shape[0] / (tp if kind == "column" else 1) * 4
             bits = exempt * bits + (1 - exempt) * _quantized_bits(on_the_fly)
@@ -150,8 +211,9 @@ def shard(setting: Setting) -> Loaded:
         total += size
         largest = max(largest, round(elements * 2))
         if kind == "embedding":
-            embedding = max(embedding, round(group.elements))
-            total += group.shape[-1] * 2  # the zero row masked tokens point at
+            embedding = max(embedding, group.elements)
+            if own:
+                total += group.shape[-1] * 2  # the zero row masked tokens point at
         elif kind == "head":
             head += size
         elif kind == "unknown":
@@ -164,16 +226,11 @@ def shard(setting: Setting) -> Loaded:
     if unknown and tp > 1:
         why += f"; {human(unknown)} of tensors with names we do not know are counted whole on every shard"
     parts = [Part("weights", total, "exact", why)]
-    if not head and embedding:
-        vocabulary = families.vocab(model)
-        rows = embedding / (tp if _head_is_split(vocabulary, tp) else 1)
+    if not head and embedding and own:
+        elements = embedding / (tp if _head_is_split(families.vocab(model), tp) else 1)
+        bits = _quantized_bits(on_the_fly) if on_the_fly and "head" in quantized else 16
         parts.append(
-            Part(
-                "tied lm_head",
-                round(rows * 2),
-                "exact",
-                "tied embeddings are loaded a second time",
-            )
+            Part("tied lm_head", round(elements * bits / 8), "exact", "tied embeddings are loaded a second time")
         )
     return Loaded(tuple(parts), sum(part.bytes for part in parts), largest)
 
