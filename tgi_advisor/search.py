@@ -78,7 +78,7 @@ def _most_total(setting: Setting) -> tuple[int, str]:
     high = setting.spec.limits.max_total_tokens.high
     if high is not None:
         return high, "limits.max_total_tokens of the spec"
-    context = families.context_length_server(setting.facts.model) or UNBOUNDED_CONTEXT
+    context = families.context_length(setting.facts.model) or UNBOUNDED_CONTEXT
     return context, f"the model's context of {thousands(context)} tokens"
 
 
@@ -294,6 +294,8 @@ def shard_counts(spec: Spec, facts: Facts) -> tuple[int, ...]:
     """The shard counts to try: the spec's, or every legal one up to the GPUs there are."""
     if spec.tgi.num_shard is not None:
         return (spec.tgi.num_shard,)
+    if facts.gpu_count == 1:
+        return (1,)
     single = defaults.resolve(spec, facts, 1)
     return defaults.legal_shards(facts.model, single.family, facts.gpu_count, single.quantize)
 

@@ -38,7 +38,7 @@ def predict(here: Base, given: Limits) -> Prediction:
     setting = here.setting
     asked = defaults.launcher_limits(setting, given)
     seen = warmup.run(here, given)
-    early = [*refusals.launcher_refusals(setting, given, asked), *refusals.shard_refusals(setting)]
+    early = [*refusals.launcher_refusals(setting, given, asked), *refusals.shard_refusals(setting, asked)]
     if early:
         return _refused(here, seen, asked, early)
     if seen.stage is not None:
@@ -126,7 +126,7 @@ def _prediction(
     together = (
         concurrency(setting, seen.blocks, total) if outcome == "starts" and seen.budget is not None and total else None
     )
-    warnings = list(refusals.warnings(setting, limits))
+    warnings = list(refusals.warnings(setting, limits, seen.limits))
     if together is not None and together < wanted:
         warnings.append(
             f"the KV cache holds {together} requests of {thousands(total or 0)} tokens, not the {wanted} asked for"
