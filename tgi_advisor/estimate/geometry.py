@@ -16,8 +16,12 @@ from tgi_advisor.facts import families
 class Geometry(NamedTuple):
     """Layer sizes on one shard, in elements."""
 
+    layers: int
+    """Decoder layers."""
     hidden: int
     """Width of the residual stream, the same on every shard."""
+    heads: int
+    """Query heads of the shard."""
     query: int
     """Query heads of the shard times head size."""
     kv: int
@@ -42,7 +46,9 @@ def of(setting: Setting) -> Geometry:
     head_size = families.head_size(model, setting.family)
     vocabulary = families.vocab(model)
     return Geometry(
+        layers=families.layers(model),
         hidden=families.hidden(model),
+        heads=families.heads(model) // tp,
         query=families.heads(model) // tp * head_size,
         kv=kv_cache.heads_per_shard(setting) * head_size,
         intermediate=families.intermediate(model) // tp,

@@ -1,7 +1,7 @@
 """The KV cache as TGI allocates it: the same for every layer, in blocks, on every shard.
 
-No saving for sliding windows, no compression for DeepSeek's latent attention; a single KV head
-(multi-query) is kept whole on every shard.
+No saving for sliding windows; no compression for DeepSeek's latent attention outside Gaudi; a single
+KV head (multi-query) is kept whole on every shard.
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/flash_causal_lm.py#L1281-L1307
 """
 
@@ -20,7 +20,19 @@ def heads_per_shard(setting: Setting) -> int:
 
 
 def bytes_per_token(setting: Setting) -> int:
-    """Bytes of one token's keys and values in all layers of one shard."""
+    """Bytes of one token's keys and values in all layers of one shard.
+
+    On Gaudi DeepSeek's latent is stored as it is, once (3.3.1 on).
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/gaudi/server/text_generation_server/models/flash_causal_lm.py#L1649-L1656
+    """
     model = setting.facts.model
+    if (
+        setting.family.kv == "mla"
+        and setting.facts.gpu.system == "gaudi"
+        and setting.facts.release.version >= (3, 3, 1)
+    ):
+        config = model.text()
+        latent = int(config["kv_lora_rank"]) + int(config["qk_rope_head_dim"])
+        return families.layers(model) * latent * setting.kv_dtype_bytes
     head_size = families.head_size(model, setting.family)
     return families.layers(model) * heads_per_shard(setting) * head_size * 2 * setting.kv_dtype_bytes

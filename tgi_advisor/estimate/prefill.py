@@ -14,12 +14,17 @@ from __future__ import annotations
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.setting import Setting
 
-ELEMENT = 2
-"""Bytes of an activation element: float16 or bfloat16."""
-
 SAMPLING_COPIES = 6
 """Copies of the last-position logits that warpers, sorting and log-softmax hold together (the warm-up
 switches top-k, top-p, typical-p and the penalties on)."""
+
+QUADRATIC = frozenset({"bloom", "mpt", "opt", "t5", "gpt_neox"})
+"""Padded families whose attention makes the score of every position against every other."""
+
+
+def element(setting: Setting) -> int:
+    """Bytes of an activation element."""
+    return 4 if setting.dtype == "float32" else 2
 
 
 def feed_forward_width(setting: Setting, g: Geometry) -> int:
@@ -58,37 +63,53 @@ def attention_width(setting: Setting, g: Geometry) -> int:
 
 
 def activation_bytes_per_token(setting: Setting, g: Geometry) -> int:
-    """Bytes per prefill token at the widest moment of a layer."""
-    return ELEMENT * max(feed_forward_width(setting, g), attention_width(setting, g))
+    """Bytes per prefill token at the widest moment of a layer; 0 for Mamba, whose warm-up makes no prefill.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/mamba.py#L478-L499
+    """
+    if setting.family.served_by == "mamba":
+        return 0
+    return element(setting) * max(feed_forward_width(setting, g), attention_width(setting, g))
 
 
 def logits_bytes_per_token(setting: Setting, g: Geometry) -> int:
     """Bytes per prefill token of full-vocabulary logits, 0 where only the last position has any.
 
     Up to 2.3.1 the log-softmax makes a second full copy; from 2.4.0 it works in place. Under tensor
-    parallelism the shard's own slice lives beside the gathered whole.
+    parallelism the gathered logits are a transposed view, which every log-softmax makes contiguous first
+    and writes to a third tensor. Padded classes make logits of every position in every release, and the
+    log-softmax of one prompt; encoder-decoders of the first output token alone.
     https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/models/flash_causal_lm.py#L1504
     https://github.com/huggingface/text-generation-inference/blob/v2.4.0/server/text_generation_server/models/flash_causal_lm.py#L2046
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/tensor_parallel.py#L79-L101
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/causal_lm.py#L796-L802
     """
-    if not setting.prefill_logprobs:
+    whole = g.vocabulary * element(setting)
+    if setting.family.served_by == "padded":
+        return 2 * whole
+    if not setting.family.paged or not setting.prefill_logprobs:
         return 0
-    whole = g.vocabulary * ELEMENT
-    gathered = g.vocabulary_shard * ELEMENT if g.vocabulary_shard != g.vocabulary else 0
-    copies = 2 if setting.facts.release.prefill_logits == "two_copies" else 1
-    return gathered + copies * whole
+    if g.vocabulary_shard != g.vocabulary:
+        return 3 * whole
+    return 2 * whole if setting.facts.release.prefill_logits == "two_copies" else whole
 
 
-def sampling_bytes_per_request(g: Geometry) -> int:
+def sampling_bytes_per_request(setting: Setting, g: Geometry) -> int:
     """Bytes per warm-up request for sampling from the last position's logits."""
-    return SAMPLING_COPIES * g.vocabulary * ELEMENT
+    return 0 if setting.family.served_by == "mamba" else SAMPLING_COPIES * g.vocabulary * element(setting)
 
 
-def mask_bytes(setting: Setting, longest: int, requests: int) -> int:
-    """Dense attention masks Gemma 3 builds for images (3.2.0 on): quadratic in the longest prompt.
+def square_bytes(setting: Setting, g: Geometry, longest: int, requests: int) -> int:
+    """Bytes that grow with the square of the longest prompt.
 
-    Three boolean [R, L, L] masks and one in the model's dtype.
+    Gemma 3 builds dense attention masks for images (3.2.0 on): four boolean [R, L, L] and one in the
+    model's dtype. Some padded families make all attention scores, a float32 softmax of them and its result.
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/flash_gemma3_modeling.py#L705-L764
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/bloom_modeling.py#L318-L340
     """
-    if setting.family.model_type != "gemma3":
-        return 0
-    return requests * longest * longest * (3 + ELEMENT)
+    square = requests * longest * longest
+    if setting.family.model_type == "gemma3" and setting.family.paged:
+        return square * (4 + element(setting))
+    if setting.family.model_type in QUADRATIC and not setting.family.paged:
+        return square * g.heads * (4 + 2 * element(setting))
+    return 0

@@ -16,8 +16,14 @@ from tgi_advisor.estimate import defaults, geometry, overhead, prefill, weights
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.parts import Part
 from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import families
 from tgi_advisor.limits import Limits
 from tgi_advisor.units import human, thousands
+
+MISTRAL_CLASS = frozenset({"mistral", "mixtral", "qwen2", "starcoder2"})
+"""Model types whose batches are FlashMistralBatch until 2.0.4."""
+GAUDI_GRAPHS = 0.1
+"""Default of TGI_GRAPH_RESERVED_MEM."""
 
 
 class Base(NamedTuple):
@@ -99,7 +105,7 @@ def base(setting: Setting) -> Base:
         cuda_total=total - reserve.bytes,
         activation_per_token=prefill.activation_bytes_per_token(setting, g),
         logits_per_token=prefill.logits_bytes_per_token(setting, g),
-        sampling_per_request=prefill.sampling_bytes_per_request(g),
+        sampling_per_request=prefill.sampling_bytes_per_request(setting, g),
     )
 
 
@@ -115,7 +121,7 @@ def warmup_batch(setting: Setting, limits: Limits) -> tuple[int, int, int]:
     longest = min(limits.max_input_tokens or wanted, wanted) or 1
     requests = -(-wanted // longest)
     tokens = wanted
-    if release.batch_size_caps_warmup and setting.max_batch_size is not None and requests > setting.max_batch_size:
+    if release.batch_size_caps_warmup and setting.max_batch_size and requests > setting.max_batch_size:
         requests = setting.max_batch_size
         tokens = requests * longest
     speculate = setting.speculate if release.speculate_in_blocks else 0
@@ -126,7 +132,22 @@ def warmup_batch(setting: Setting, limits: Limits) -> tuple[int, int, int]:
         blocks = (requests - 1) * -(-(longest + speculate) // size) + -(-(last + speculate) // size)
     else:
         blocks = requests * -(-(limits.max_total_tokens - 1 + speculate) // size)
+    window = _window_blocks(setting)
+    if window is not None:
+        blocks = min(blocks, requests * window)
     return requests, tokens, blocks
+
+
+def _window_blocks(setting: Setting) -> int | None:
+    """Blocks the Mistral class caps a request at (1.1.0-2.0.4): those of its sliding window.
+
+    https://github.com/huggingface/text-generation-inference/blob/v2.0.4/server/text_generation_server/models/flash_mistral.py#L155-L162
+    """
+    version = setting.facts.release.version
+    if setting.family.model_type not in MISTRAL_CLASS or not (1, 1, 0) <= version <= (2, 0, 4):
+        return None
+    window = families.sliding_window(setting.facts.model)
+    return None if window is None else -(-window // setting.block_size)
 
 
 def _one_request_is_left(limits: Limits, tokens: int) -> bool:
@@ -142,7 +163,9 @@ def kv_memory(here: Base, used: int) -> int:
 
     CUDA and ROCm read the driver's free memory; from 3.0.0 on TGI_WIGGLE_ROOM multiplies the whole
     GPU, before it multiplied what was free. Intel CPUs take 95 % of the free RAM whatever the room;
-    Intel GPUs have formulas of their own; Gaudi keeps a tenth for its graphs.
+    Intel GPUs have formulas of their own. Gaudi keeps back shares of what was free before the warm-up:
+    what the memory fraction leaves, and a tenth of the rest for its graphs (3.3.1 on).
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/gaudi/server/text_generation_server/models/flash_causal_lm.py#L1657-L1709
     """
     setting, release = here.setting, here.setting.facts.release
     free = here.total - used
@@ -152,10 +175,13 @@ def kv_memory(here: Base, used: int) -> int:
             room = max(0, int(free * 0.95))
             return room if release.version >= (3, 0, 0) else int(room * wiggle)
         case "xpu":
-            return _xpu_memory(here, used)
+            room = _xpu_memory(here, used)
+            return room if release.wiggle_of == "total" else int(room * wiggle)
         case "gaudi":
-            free = max(0, free - round((1 - fraction) * here.cuda_total))
-            return int(free * 0.9)
+            if release.version < (3, 3, 1):
+                return max(0, free)
+            before = max(0, here.total - here.loaded)
+            return max(0, int(free - (1 - fraction) * before - GAUDI_GRAPHS * fraction * before))
         case "cuda" | "rocm":
             if release.wiggle_of == "total":
                 return max(0, int(free - (1 - fraction * wiggle) * here.cuda_total))
@@ -163,15 +189,30 @@ def kv_memory(here: Base, used: int) -> int:
 
 
 def _xpu_memory(here: Base, used: int) -> int:
-    """Intel GPUs: half the card before 2.1.0, 95 % minus what is used in 2.1.0, 90 % minus that from 2.1.1 on.
+    """Intel GPUs, whose shares only XPU_MEMORY_FRACTION changes (2.1.1 on).
 
-    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/import_utils.py#L26-L34
+    Half the card until 2.0.4; 95 % of it minus what is used in 2.1.0; 90 % of it minus what PyTorch holds
+    until 3.2.0; then what is free minus a tenth of it.
+    https://github.com/huggingface/text-generation-inference/blob/v2.1.0/server/text_generation_server/utils/import_utils.py#L21-L28
+    https://github.com/huggingface/text-generation-inference/blob/v3.2.0/server/text_generation_server/utils/import_utils.py#L20-L30
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/import_utils.py#L20-L26
     """
     version, total = here.setting.facts.release.version, here.total
     if version < (2, 1, 0):
         return total // 2
-    share = 0.95 if version < (2, 1, 1) else 0.9
-    return max(0, int(total * share - used))
+    if version < (2, 1, 1):
+        return max(0, int(total * 0.95 - used))
+    if version < (3, 2, 1):
+        outside = here.loaded - here.torch
+        return max(0, int(total * 0.9 * _xpu_fraction(here.setting, 1.0) - (used - outside)))
+    return max(0, int(total - used - (1 - _xpu_fraction(here.setting, 0.9)) * total))
+
+
+def _xpu_fraction(setting: Setting, default: float) -> float:
+    try:
+        return float(setting.env.get("XPU_MEMORY_FRACTION", default))
+    except ValueError:
+        return default
 
 
 def run(here: Base, given: Limits, margin: int = 0) -> Warmup:
@@ -186,13 +227,13 @@ def run(here: Base, given: Limits, margin: int = 0) -> Warmup:
         return Warmup("load", limits, 0, 0, 0, 0, 0, here.loaded, cap - here.loaded - margin, 0, None)
     requests, tokens, warm_blocks = warmup_batch(setting, limits)
     longest = min(limits.max_input_tokens or tokens, tokens)
-    activations = tokens * here.activation_per_token + prefill.mask_bytes(setting, longest, requests)
+    activations = tokens * here.activation_per_token + prefill.square_bytes(setting, g, longest, requests)
     if setting.quantize in ("gptq", "exl2") and overhead.exllama_applies(setting):
         activations += overhead.exllama_scratch(setting, g, limits.max_batch_prefill_tokens or 0)
     logits = tokens * here.logits_per_token + requests * here.sampling_per_request
     per_block = g.kv_bytes_per_token * setting.block_size
-    if setting.family.served_by == "mamba":
-        warm_blocks = 0
+    if not setting.family.paged:  # prompts alone, and Mamba makes no prefill at all
+        warm_blocks = 0 if setting.family.served_by == "mamba" else -(-tokens // setting.block_size)
     used = here.loaded + activations + logits + warm_blocks * per_block
     slack = cap - used - margin
     stage: Literal["warmup"] | None = "warmup" if slack < 0 else None
