@@ -7,9 +7,12 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    from tgi_advisor.cli.main import cli
+    try:
+        from tgi_advisor.cli.main import cli
 
-    sys.exit(cli.main(prog_name="tgi-advisor"))
+        cli.main(prog_name="tgi-advisor")
+    except KeyboardInterrupt:  # while still starting, or already ending
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
-from tgi_advisor import container, notebook, search, verdict
-from tgi_advisor.errors import FactsError
+from tgi_advisor import container, search, verdict
+from tgi_advisor.errors import SpecError
 from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.gather.facts import gather
@@ -53,12 +54,19 @@ def advise(
     """
     asked = read_spec(spec)
     known = facts or gather(asked, source=source, offline=offline, progress=progress)
-    if method != "tgi":
-        setting = defaults.resolve(asked, known)
-        found, figures = notebook.advise(setting, method)
-        return _plan(asked, known, found.prediction, method, found.search, figures.printed())
-    advice = search.advise(asked, known)
-    return _plan(asked, known, advice.found.prediction, method, advice.found.search)
+    figures: Mapping[str, object] = {}
+    if method == "tgi":
+        found = search.advise(asked, known).found
+    else:
+        from tgi_advisor import notebook
+
+        found, seen = notebook.advise(defaults.resolve(asked, known), method)
+        figures = seen.printed()
+    prediction = found.prediction
+    if found.limits is None and prediction.outcome == "starts":
+        prediction = _falls_short(prediction, found.search)
+    what_runs = _container(asked, known, prediction.limits, prediction) if prediction.outcome == "starts" else None
+    return Plan(asked, known, prediction, what_runs, method, found.search, figures)
 
 
 def predict(
@@ -75,36 +83,31 @@ def predict(
     known = facts or gather(asked, source=source, offline=offline, progress=progress)
     setting = defaults.resolve(asked, known)
     given = defaults.given_limits(setting)
-    if method != "tgi":
-        prediction, figures = notebook.predict(setting, given, method)
-        return _plan(asked, known, prediction, method, None, figures.printed(), stated=given)
-    prediction = verdict.predict(warmup.base(setting), given)
-    return _plan(asked, known, prediction, method, None, stated=given)
+    figures: Mapping[str, object] = {}
+    if method == "tgi":
+        prediction = verdict.predict(warmup.base(setting), given)
+    else:
+        from tgi_advisor import notebook
+
+        prediction, seen = notebook.predict(setting, given, method)
+        figures = seen.printed()
+    return Plan(asked, known, prediction, _container(asked, known, given, prediction), method, None, figures)
 
 
-def _plan(
-    spec: Spec,
-    facts: Facts,
-    prediction: Prediction,
-    method: Method,
-    found: Search | None,
-    extra: Mapping[str, object] | None = None,
-    stated: Limits | None = None,
-) -> Plan:
-    limits = prediction.limits if stated is None else stated
-    return Plan(
-        spec=spec,
-        facts=facts,
-        prediction=prediction,
-        container=_container(spec, facts, limits, prediction),
-        method=method,
-        search=found,
-        extra=extra or {},
-    )
+def _falls_short(prediction: Prediction, found: Search) -> Prediction:
+    """The verdict on limits TGI would start with, but which do not hold what the spec asks."""
+    reason = f"TGI would start, but no limits hold what the spec asks: {found.bound_by}"
+    return replace(prediction, outcome="out_of_memory", stage="warmup", reason=reason)
 
 
-def _container(spec: Spec, facts: Facts, limits: Limits, prediction: Prediction) -> Container:
-    return container.build(spec, facts, limits, prediction.num_shard, prediction)
+def _container(spec: Spec, facts: Facts, limits: Limits, prediction: Prediction) -> Container | None:
+    """What would run; a spec that cannot be written as a container only matters where something would start."""
+    try:
+        return container.build(spec, facts, limits, prediction.num_shard, prediction)
+    except SpecError:
+        if prediction.outcome == "starts":
+            raise
+        return None
 
 
-__all__ = ["Facts", "FactsError", "Limits", "Plan", "Prediction", "Spec", "advise", "gather", "predict", "read_spec"]
+__all__ = ["Facts", "Limits", "Plan", "Prediction", "Spec", "advise", "gather", "predict", "read_spec"]

@@ -172,8 +172,8 @@ class Plan:
     """What was true."""
     prediction: Prediction
     """What TGI will do."""
-    container: Container
-    """What would run."""
+    container: Container | None
+    """What would run; None when no limits were found, or nothing that starts could be written."""
     method: Method
     """Which estimate was used."""
     search: Search | None = None

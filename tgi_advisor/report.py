@@ -1,11 +1,12 @@
 """A plan for people (a page of text) and for programs (one JSON object).
 
 The object's names are a contract: `SCHEMA_VERSION` is raised when one changes its meaning or goes,
-and docs/output.schema.json describes it.
+and docs/plan.schema.json (`tgi-advisor schema plan`) describes it.
 """
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,8 @@ from tgi_advisor.plan import Plan, Prediction
 from tgi_advisor.units import gib, human, thousands
 
 SCHEMA_VERSION = 1
-BAR = 20
+BAR = 14
+"""Characters of the bar that stands for a whole GPU."""
 LIMITS = ("max_input_tokens", "max_total_tokens", "max_batch_prefill_tokens", "max_batch_total_tokens")
 
 
@@ -111,30 +113,42 @@ class Style:
 def page(plan: Plan, command: str | None, *, width: int = 100, colour: bool = False) -> str:
     """The plan as people read it; `command` is the rendered docker command, if it is worth showing."""
     style = Style(colour)
-    blocks = [_heading(plan, style), _limits(plan, style)]
+    seen = plan.prediction
+    blocks = [_heading(plan, style), _why_not(seen, width), _limits(plan, style)]
     if plan.extra:
         blocks.append(_extra(plan.extra, style))
-    blocks.append(_memory(plan.prediction, style, width))
-    blocks += [
-        block for block in (_reasons(plan, width), _warnings(plan, style, width), _facts(plan, style, width)) if block
-    ]
-    if command is not None and plan.prediction.outcome == "starts":
+    if seen.outcome != "refused" or seen.stage == "router":  # earlier, memory has no part in it
+        blocks.append(_memory(plan, style, width))
+    blocks += [_bounds(plan, width), _warnings(plan, style, width), _facts(plan, style, width)]
+    if command is not None and seen.outcome == "starts":
         blocks.append(command.rstrip("\n"))
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def _heading(plan: Plan, style: Style) -> str:
+    facts = plan.facts
+    where = f"{facts.model.id} on {facts.gpu_count} x {facts.gpu.name}"
+    if plan.method == "tgi":
+        where += f", TGI {facts.release}" + (f"-{facts.variant}" if facts.variant else "")
+    return f"{style.head(where)}\n{_verdict(plan, style)}"
+
+
+def _verdict(plan: Plan, style: Style) -> str:
     facts, seen = plan.facts, plan.prediction
-    where = f"{facts.model.id} on {facts.gpu_count} x {facts.gpu.name}, TGI {facts.release}"
-    if facts.variant:
-        where += f"-{facts.variant}"
+    if plan.method != "tgi":
+        if seen.outcome == "starts":
+            return style.good("It fits, by the notebook's formula.")
+        return style.bad("It does not fit, by the notebook's formula.")
     if seen.outcome == "starts":
-        verdict = style.good("It fits." if plan.search else "It starts.")
-    elif seen.outcome == "refused":
-        verdict = style.bad(f"TGI refuses ({_STAGES[seen.stage or 'launcher']}).")
-    else:
-        verdict = style.bad(f"Out of memory ({_STAGES[seen.stage or 'load']}).")
-    return f"{style.head(where)}\n{verdict}"
+        idle = facts.gpu_count - seen.num_shard
+        used = f", on {seen.num_shard} of the {facts.gpu_count} GPUs" if idle > 0 else ""
+        return style.good(f"It {'fits' if plan.search else 'starts'}{used}.")
+    if seen.outcome == "refused":
+        return style.bad(f"TGI refuses to start, {_STAGES[seen.stage or 'launcher']}.")
+    if seen.limits.max_batch_total_tokens is not None:  # TGI itself would start
+        return style.bad("It does not fit: the KV cache is too small for what the spec asks.")
+    verdict = "It does not fit: out of memory" if plan.search else "TGI runs out of memory"
+    return style.bad(f"{verdict} {_STAGES[seen.stage or 'load']}.")
 
 
 _STAGES = {
@@ -145,37 +159,61 @@ _STAGES = {
 }
 
 
+def _why_not(seen: Prediction, width: int) -> str:
+    """Why it does not start, and what to do about it; nothing when it starts."""
+    if seen.outcome == "starts":
+        return ""
+    lines = _wrapped("Reason: ", seen.reason or "not known", width)
+    if seen.next_steps:
+        lines.append("What would work:" if seen.outcome == "out_of_memory" else "What to do:")
+        lines += [line for step in seen.next_steps for line in _wrapped("  - ", step, width)]
+    return "\n".join(lines)
+
+
 def _limits(plan: Plan, style: Style) -> str:
     seen = plan.prediction
-    lines = []
+    if plan.search and seen.outcome == "refused":  # whatever was searched, it is not for this launch
+        return ""
+    starts = seen.outcome == "starts"
+    lines = ["The smallest limits that were tried:"] if plan.search and seen.outcome == "out_of_memory" else []
     for name in LIMITS:
         value = getattr(seen.limits, name)
-        shown = "?" if value is None else thousands(value)
+        shown = "-" if value is None else thousands(value)
         note = ""
-        if name == "max_batch_total_tokens" and seen.outcome == "starts":
+        if name == "max_batch_total_tokens" and starts and plan.method == "tgi":
             note = "  TGI infers this at warm-up" if seen.concurrency is not None else "  not measured for this family"
-        lines.append(f"  {name:<26}{shown:>12}{style.faint(note)}")
+        lines.append(f"  {name:<26}{shown:>12}{style.faint(note)}".rstrip())
     if seen.concurrency is not None:
         note = style.faint("  requests of max_total_tokens in the KV cache together")
         lines.append(f"  {'full-length requests':<26}{thousands(seen.concurrency):>12}{note}")
     return "\n".join(lines)
 
 
-def _memory(seen: Prediction, style: Style, width: int) -> str:
-    shards = f", the same on each of {seen.num_shard} shards" if seen.num_shard > 1 else ""
-    lines = [style.head(f"Memory of one GPU: {gib(seen.gpu_total_bytes)}{shards}")]
-    indent = 2 + 22 + 11 + 2 + BAR + 2 + 11
+def _memory(plan: Plan, style: Style, width: int) -> str:
+    seen = plan.prediction
+    lines = [style.head(f"{_whose_memory(plan)}: {gib(seen.gpu_total_bytes)}")]
+    indent = 2 + 22 + 10 + 2 + BAR + 2 + 12
+    room = width - indent
     for part in seen.parts:
         bar = _bar(part.bytes, seen.gpu_total_bytes)
-        why = textwrap.wrap(part.why, max(28, width - indent)) or [""]
-        row = f"  {part.name:<22}{gib(part.bytes):>11}  {style.part(part, bar)}  {part.basis:<11}"
-        lines.append(f"{row}{style.faint(why[0])}".rstrip())
+        why = textwrap.wrap(part.why, room) if room >= 24 else []
+        row = f"  {part.name:<22}{gib(part.bytes):>10}  {style.part(part, bar)}  {part.basis:<12}"
+        lines.append(f"{row}{style.faint(why[0]) if why else ''}".rstrip())
         lines += [" " * indent + style.faint(rest) for rest in why[1:]]
     total = sum(part.bytes for part in seen.parts)
-    lines.append(f"  {'sum':<22}{gib(total):>11}")
+    lines.append(f"  {'sum':<22}{gib(total):>10}")
     if seen.headroom_bytes < 0:
-        lines.append(f"  {'missing':<22}{gib(-seen.headroom_bytes):>11}")
+        lines.append(f"  {'missing':<22}{gib(-seen.headroom_bytes):>10}")
     return "\n".join(lines)
+
+
+def _whose_memory(plan: Plan) -> str:
+    facts, shards = plan.facts, plan.prediction.num_shard
+    if plan.method != "tgi":
+        return f"Nominal memory of {'all GPUs together' if facts.gpu_count > 1 else 'the GPU'}"
+    if facts.gpu.system == "cpu":
+        return "Memory of the container"
+    return "Memory of one GPU" + (f", the same on each of {shards} shards" if shards > 1 else "")
 
 
 def _bar(size: int, total: int) -> str:
@@ -185,25 +223,20 @@ def _bar(size: int, total: int) -> str:
     return ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(BAR)
 
 
-def _reasons(plan: Plan, width: int) -> str:
-    seen = plan.prediction
-    lines = []
-    if seen.reason:
-        lines += _wrapped("Reason: ", seen.reason, width)
-    if plan.search is not None:
-        if plan.search.bound_by:
-            lines += _wrapped("Bound by: ", plan.search.bound_by, width)
-        margin = f"{human(plan.search.headroom_bytes)} per GPU left unplanned: {plan.search.headroom_why}"
-        lines += _wrapped("Headroom: ", margin, width)
-    elif seen.outcome == "starts":
-        lines += _wrapped(
-            "Headroom: ", f"{human(seen.headroom_bytes)} could be missing and it would still start", width
-        )
-    if seen.next_steps:
-        lines.append("What would work:" if seen.outcome == "out_of_memory" else "Next:")
-        for step in seen.next_steps:
-            lines += _wrapped("  - ", step, width)
-    return "\n".join(lines)
+def _bounds(plan: Plan, width: int) -> str:
+    """What stopped the limits from growing, and what is left; nothing when it does not start."""
+    seen, search = plan.prediction, plan.search
+    if seen.outcome != "starts":
+        return ""
+    each = "" if plan.facts.gpu.system == "cpu" or seen.num_shard == 1 else " per GPU"
+    if search is None:
+        spare = "none, with any less memory these limits no longer hold"
+        if seen.headroom_bytes > 0:
+            spare = f"{human(seen.headroom_bytes)}{each} could be missing with these limits still holding"
+        return "\n".join(_wrapped("Headroom: ", spare, width))
+    margin = f"{human(search.headroom_bytes)}{each} left unplanned: " if search.headroom_bytes else ""
+    bound_by = _wrapped("Bound by: ", search.bound_by, width) if search.bound_by else []
+    return "\n".join([*bound_by, *_wrapped("Headroom: ", f"{margin}{search.headroom_why}", width)])
 
 
 def _wrapped(label: str, text: str, width: int) -> list[str]:
@@ -218,16 +251,19 @@ def _warnings(plan: Plan, style: Style, width: int) -> str:
 def _facts(plan: Plan, style: Style, width: int) -> str:
     """Where the facts came from, in one line each; --json has every source in full."""
     facts, seen = plan.facts, plan.prediction
-    chunked = "chunked" if seen.prefill_chunking else "not chunked"
-    settings = f"{seen.attention} attention, blocks of {seen.block_size}, prefill {chunked}"
-    dtypes = seen.dtype if seen.dtype == seen.kv_cache_dtype else f"{seen.dtype}, KV cache {seen.kv_cache_dtype}"
-    gpu_from = facts.gpu.source.partition(":")[0]
+    gpu_from = re.split(r"[:;(]", facts.gpu.source, maxsplit=1)[0].strip().replace("table gpus.yaml", "the GPU table")
     lines = [
         *_wrapped("Model  ", facts.model.source, width),
         *_wrapped("GPU    ", f"{facts.gpu.name}, {gib(facts.gpu.memory_bytes)}, from {gpu_from}", width),
-        *_wrapped("TGI    ", f"{facts.release} of {facts.release.date}: {settings}, {dtypes}", width),
-        *(line for note in facts.notes for line in _wrapped("       ", note, width)),
     ]
+    if plan.method == "tgi":
+        attention = f"{seen.attention} attention"
+        blocks = f", blocks of {seen.block_size}" if seen.block_size > 1 else ""
+        chunked = "chunked" if seen.prefill_chunking else "not chunked"
+        dtypes = seen.dtype if seen.dtype == seen.kv_cache_dtype else f"{seen.dtype}, KV cache {seen.kv_cache_dtype}"
+        settings = f"{attention}{blocks}, prefill {chunked}, {dtypes}"
+        lines += _wrapped("TGI    ", f"{facts.release} of {facts.release.date}: {settings}", width)
+    lines += [line for note in facts.notes for line in _wrapped("       ", note, width)]
     return style.faint("\n".join(lines))
 
 

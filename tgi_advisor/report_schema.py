@@ -67,7 +67,7 @@ def plan_schema() -> Schema:
             )
         ),
         warnings=_list(_text("Things that work but surprise.")),
-        container={"type": "object", "description": "Exactly what would run: image, args, env, ports, ..."},
+        container=_or_null(_container()),
         extra={"type": "object", "description": "Figures of another method, under its own names."},
     )  # fmt: skip
     error = _object(
@@ -80,8 +80,8 @@ def plan_schema() -> Schema:
             problems=_list(
                 _object(
                     message=_text("What is wrong."), hint=_or_null(_text("What to write instead.")),
-                    file=_or_null(_text("File.")), line=_or_null(_whole("Line, from 1.")),
-                    column=_or_null(_whole("Column, from 1.")),
+                    file=_or_null(_text("File, `<stdin>`, `command line` or `--set ...`.")),
+                    line=_or_null(_whole("Line, from 1.")), column=_or_null(_whole("Column, from 1.")),
                 )
             ),
         ),
@@ -91,6 +91,24 @@ def plan_schema() -> Schema:
         "title": "tgi-advisor plan",
         "oneOf": [plan, error],
     }
+
+
+def _container() -> Schema:
+    texts, pairs = _list({"type": "string"}), {"type": "object", "additionalProperties": {"type": "string"}}
+    about = "Exactly what would run; null when advise found nothing that starts."
+    return {"description": about} | _object(
+        name=_text("Container name."), image=_text("Image with its tag."),
+        args=texts | {"description": "Launcher arguments, one word each."},
+        env=pairs | {"description": "Environment with literal values; never a token."},
+        secret_env=pairs | {"description": "Name inside -> name of the caller's variable that holds the secret."},
+        mounts=_list(
+            _object(source=_text("Host folder or volume."), target=_text("Path inside."), read_only={"type": "boolean"})
+        ),
+        port=_whole("Port on the host."), container_port=_whole("Port inside."),
+        gpus={"description": "`all`, device ids, or null without an NVIDIA GPU.",
+              "anyOf": [{"type": "string"}, texts, {"type": "null"}]},
+        gpu_count=_whole("GPUs it uses."), shm_size=_text("Size of /dev/shm, as docker writes it."),
+    )  # fmt: skip
 
 
 def _object(**properties: Schema) -> Schema:

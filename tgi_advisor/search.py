@@ -140,7 +140,9 @@ class _Searcher:
         bound = self.limits.max_batch_prefill_tokens
         if bound.fixed is not None:
             return bound.fixed
-        least = min(longest, efficient_prefill(self.setting)) if self.setting.chunking else longest
+        least = longest
+        if self.setting.chunking:
+            least = min(longest, efficient_prefill(self.setting), *(() if bound.high is None else (bound.high,)))
         return max(least, bound.low or 0)
 
     def warm(self, total: int, prefill: int) -> Warmup:
@@ -164,13 +166,26 @@ class _Searcher:
         if seen.stage == "warmup":
             return "memory: the peak of the warm-up prefill"
         if seen.budget is None:
-            return None
+            return self._no_room_to_grow(seen, total)
         if seen.budget < max(total, prefill):
             return "memory: the KV cache left after the warm-up"
         if concurrency(self.setting, seen.blocks, total) < self.wanted:
             several = f"{self.wanted} requests" if self.wanted > 1 else "one request"
             return f"memory: a KV cache that holds {several} of max_total_tokens"
         return None
+
+    def _no_room_to_grow(self, seen: Warmup, total: int) -> str | None:
+        """Whether the padded batches of a family without a reserved KV cache outgrow the GPU."""
+        per_token = self.here.geometry.kv_bytes_per_token
+        room = seen.slack + seen.warm_blocks * per_token * self.setting.block_size
+        if self.wanted * total * per_token > room:
+            return f"memory: the growing KV cache of {self.wanted} requests of max_total_tokens"
+        return None
+
+    def accepts(self, total: int) -> bool:
+        """Whether the limits hold and TGI does not refuse them for another reason than memory."""
+        limits = Limits(self.input_for(total), total, self.smallest_prefill(self.input_for(total)))
+        return self.holds(total) and predict(self.here, limits).outcome != "refused"
 
     def holds(self, total: int, prefill: int | None = None) -> bool:
         """The predicate."""
@@ -200,6 +215,18 @@ class _Searcher:
             if self.holds(low):
                 return last_that_holds(low, high, self.holds), span
         return None, span
+
+    def largest_accepted(self, total: int) -> tuple[int, str | None]:
+        """(the last max_total_tokens up to `total` that is not refused, why one more is); `total` where all are.
+
+        Some refusals name a length, such as that of the sliding window on ROCm.
+        """
+        low = totals(self.setting).low
+        if self.accepts(total) or not self.accepts(low):
+            return total, None
+        found = last_that_holds(low, total, self.accepts)
+        limits = Limits(self.input_for(found + 1), found + 1, self.smallest_prefill(self.input_for(found + 1)))
+        return found, f"a refusal of longer prompts: {predict(self.here, limits).reason}"
 
     def largest_prefill(self, total: int) -> int:
         """The last prefill budget that costs neither context nor concurrency, up to what the launcher would want."""
@@ -240,11 +267,12 @@ def search(here: Base) -> Found:
         limits = Limits(searcher.input_for(smallest), smallest, searcher.smallest_prefill(searcher.input_for(smallest)))
         reason = searcher.why_not(smallest, limits.max_batch_prefill_tokens or 0)
         return Found(None, _search(searcher, reason), predict(here, limits))
+    total, refusal = searcher.largest_accepted(total)
     prefill = searcher.largest_prefill(total)
     limits = Limits(searcher.input_for(total), total, prefill)
     following = total + 1
     least = searcher.smallest_prefill(searcher.input_for(following))
-    bound_by = span.high_by if total == span.high else searcher.why_not(following, least)
+    bound_by = refusal or (span.high_by if total == span.high else searcher.why_not(following, least))
     return Found(limits, _search(searcher, bound_by), predict(here, limits))
 
 
@@ -312,7 +340,7 @@ def alternatives(spec: Spec, facts: Facts, most: int = 6) -> tuple[str, ...]:
             total = thousands(found.limits.max_total_tokens or 0)
             together = found.prediction.concurrency
             held = f", {together} at once" if together is not None and together > 1 else ""
-            steps.append(f"{label}: max_total_tokens {total}{held}")
+            steps.append(f"{label} gives max_total_tokens {total}{held}")
             if len(steps) == most:
                 break
     return tuple(steps)

@@ -2,74 +2,99 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from tgi_advisor.errors import AdvisorError, Exit
+from tgi_advisor.cli.output import say, unwritable, width
+from tgi_advisor.errors import AdvisorError, Exit, Problem
 
 
 class AdvisorGroup(click.Group):
-    """A group whose commands may raise `AdvisorError`: it is shown, never traced.
+    """A group whose commands return their exit code and may raise `AdvisorError`: shown, never traced.
 
-    With --json the error is one JSON object on standard output, so that a program finds the
-    problems where it looks for the answer.
+    With --json an error is also one JSON object on standard output, so that a program finds it
+    where it looks for the answer.
     """
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; exit with the error's own code when it raises."""
-        try:
-            return super().invoke(ctx)
-        except AdvisorError as error:
-            _show(error, as_json=bool(ctx.meta.get("tgi_advisor.json")))
-            ctx.exit(error.exit_code)
-        except BrokenPipeError:
-            # The reader went away (`| head`): nothing is left to say, and nobody to say it to.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(Exit.STARTS)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            if os.environ.get("TGI_ADVISOR_DEBUG"):
-                raise
-            click.echo(
-                f"Error: a defect of tgi-advisor: {type(error).__name__}: {error}\n"
-                "Please report it with the output of the same command under TGI_ADVISOR_DEBUG=1.",
-                err=True,
-            )
-            ctx.exit(Exit.BUG)
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """In the order they are defined, which is the order of use."""
+        return list(self.commands)
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """As click's, with Ctrl-C ending in the shell's own code for it."""
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **named: Any) -> Any:
+        """Run the command line and exit."""
+        given = sys.argv[1:] if args is None else list(args)
+        sys.exit(self._code(given, "--json" in given, *rest, **{**named, "standalone_mode": False}))
+
+    def _code(self, args: list[str], as_json: bool, *rest: Any, **named: Any) -> int:
+        """The exit code, with everything said that there is to say."""
+        if os.environ.get("TGI_ADVISOR_DEBUG"):
+            return int(super().main(args, *rest, **named) or 0)
         try:
-            return super().main(*args, **{**kwargs, "standalone_mode": kwargs.get("standalone_mode", True)})
+            return int(super().main(args, *rest, **named) or 0)
+        except AdvisorError as error:
+            _show(error, as_json)
+            return error.exit_code
+        except click.ClickException as error:
+            error.show()
+            _json(_body(Exit.USAGE, error.format_message()), as_json)
+            return Exit.USAGE
+        except click.Abort:
+            return Exit.INTERRUPTED
         except SystemExit as end:
-            # click ends an interrupted command with 1, which is our code for a defect.
-            if end.code == 1 and isinstance(end.__context__, click.Abort | KeyboardInterrupt):
-                raise SystemExit(int(Exit.INTERRUPTED)) from None
-            raise
+            # Completion ends by itself; so does click with 1, our code for a defect, when `--help | head` is cut short.
+            return int(end.code or 0) if "_TGI_ADVISOR_COMPLETE" in os.environ else Exit.STARTS
+        except Exception as error:  # noqa: BLE001  (the last line of defence: anything here is ours to repair)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of click's own writing
+                _show(unwritable(error, sys.stdout), as_json=False)
+                return Exit.USAGE
+            message = f"a defect of tgi-advisor: {type(error).__name__}: {error}"
+            hint = "Please report it with the output of the same command under TGI_ADVISOR_DEBUG=1."
+            _json(_body(Exit.BUG, message, hint), as_json)
+            say(f"{click.style('Error:', fg='red')} {message}\n  {hint}", err=True)
+            return Exit.BUG
 
 
 def _show(error: AdvisorError, as_json: bool) -> None:
     """The error on standard error, and with --json as an object on standard output."""
-    problems = [
-        {
-            "message": problem.message,
-            "hint": problem.hint,
-            "file": problem.place.file if problem.place else None,
-            "line": problem.place.line if problem.place else None,
-            "column": problem.place.column if problem.place else None,
-        }
-        for problem in error.problems
-    ]
-    if as_json:
+    _json(_body(error.exit_code, error.message, error.hint, error.problems), as_json)
+    lines = [f"{click.style('Error:', fg='red')} {error.message}"]
+    lines += [_indented(str(problem)) for problem in error.problems]
+    lines += [_indented(error.hint)] if error.hint else []
+    say("\n".join(lines), err=True)
+
+
+def _indented(text: str) -> str:
+    """Two blanks before each line; lines too long for the terminal are continued below."""
+    columns = width()
+    lines = []
+    for line in text.splitlines():
+        margin = "  " + line[: len(line) - len(line.lstrip())]
+        lines += textwrap.wrap(
+            line.strip(), columns, initial_indent=margin, subsequent_indent=margin,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+    return "\n".join(lines)
+
+
+def _body(code: Exit, message: str, hint: str | None = None, problems: Sequence[Problem] = ()) -> dict[str, Any]:
+    rows = []
+    for problem in problems:
+        place = problem.place
+        lines = {"line": place.line, "column": place.column} if place and place.line else {"line": None, "column": None}
+        rows.append({"message": problem.message, "hint": problem.hint, "file": place.file if place else None, **lines})
+    return {"exit_code": int(code), "kind": code.name.lower(), "message": message, "hint": hint, "problems": rows}
+
+
+def _json(body: dict[str, Any], wanted: bool) -> None:
+    if wanted:
         import json
 
-        body = {
-            "exit_code": int(error.exit_code), "kind": error.exit_code.name.lower(), "message": error.message,
-            "hint": error.hint, "problems": problems,
-        }  # fmt: skip
-        click.echo(json.dumps({"schema_version": 1, "error": body}, indent=2, ensure_ascii=False))
-    click.echo(f"{click.style('Error:', fg='red')} {error}", err=True)
+        from tgi_advisor.report import SCHEMA_VERSION
+
+        say(json.dumps({"schema_version": SCHEMA_VERSION, "error": body}, indent=2, ensure_ascii=False))

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tgi_advisor import __version__
-from tgi_advisor.cli import tables
+from tgi_advisor.cli import options, tables
 from tgi_advisor.cli.group import AdvisorGroup
-from tgi_advisor.cli.options import EXIT_CODES, as_json, colour, progress, spec_of, takes_spec, width
+from tgi_advisor.cli.options import as_json, takes_spec
+from tgi_advisor.cli.output import colour, progress, say, width
 from tgi_advisor.errors import Exit, UsageError
+from tgi_advisor.render import FORMATS
 
 if TYPE_CHECKING:
     from tgi_advisor.plan import Plan
-
-FORMATS = ("docker-run", "compose", "kubernetes", "args", "env", "json")
 
 
 @click.group(
     cls=AdvisorGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=EXIT_CODES,
+    epilog=options.EXIT_CODES,
 )
 @click.version_option(__version__, "-V", "--version", prog_name="tgi-advisor")
 def cli() -> None:
@@ -46,75 +46,93 @@ def cli() -> None:
 @cli.command()
 @takes_spec
 @as_json
-def advise(as_json: bool, **options: Any) -> None:
+def advise(as_json: bool, **asked: Any) -> int:
     """Search the largest token limits that fit, and show the plan.
 
     Limits the spec pins or bounds are respected. Ends with the docker command that runs the plan.
     """
-    _print(_plan("advise", **options), as_json)
+    return _show(_plan("advise", **asked), as_json)
 
 
 @cli.command()
 @takes_spec
 @as_json
-def predict(as_json: bool, **options: Any) -> None:
+def predict(as_json: bool, **asked: Any) -> int:
     """Say what TGI will do with exactly what the spec says.
 
     No search: limits left out are left to TGI, so this shows what its own defaults become. TGI
     refuses (with its own message), runs out of memory (while loading or at warm-up), or starts.
     """
-    _print(_plan("predict", **options), as_json)
+    return _show(_plan("predict", **asked), as_json)
 
 
 @cli.command()
 @takes_spec
-@click.option("--format", "-f", "name", type=click.Choice(FORMATS), default="docker-run", show_default=True)
+@click.option(
+    "--format", "-f", "name", type=click.Choice(list(FORMATS)), default="docker-run", show_default=True,
+    help="What to print.",
+)  # fmt: skip
 @click.option("--as-given", is_flag=True, help="Do not search: emit the limits the spec says.")
-def emit(name: str, as_given: bool, **options: Any) -> None:
-    """Print the deployment as text on standard output.
+def emit(name: str, as_given: bool, **asked: Any) -> int:
+    """Print the deployment as a command or a manifest.
 
-    When nothing fits, nothing is printed but the reason, on standard error.
+    When it would not start, standard output stays empty and standard error says why.
     """
     from tgi_advisor.render import render
 
-    plan = _plan("predict" if as_given else "advise", **options)
-    if plan.prediction.outcome == "starts":
-        click.echo(render(plan.container, name), nl=False)
+    plan = _plan("predict" if as_given else "advise", **asked)
+    if plan.prediction.outcome == "starts" and plan.container is not None:
+        say(render(plan.container, name), nl=False)
     else:
         from tgi_advisor.report import page
 
-        click.echo(page(plan, None, width=width()), err=True, nl=False)
-    _exit(plan)
+        say(page(plan, None, width=width()), err=True, nl=False)
+    return _code(plan)
 
 
 @cli.command()
-@click.option("--model", "-m", metavar="ID", required=True, help="Hub id or local folder.")
-@click.option("--gpu", "-g", metavar="NAME", help="GPU or cloud instance; default: this machine's.")
-@click.option("--count", "-n", metavar="N", type=click.IntRange(1), help="GPUs the container sees.")
-@click.option("--release", "-r", metavar="X.Y.Z", help="TGI release; default the newest.")
-@click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write here instead of standard output.")
-def init(model: str, gpu: str | None, count: int | None, release: str | None, output: str | None) -> None:
-    """Write a commented starter spec for a model and a GPU."""
+@options.model
+@options.gpu
+@options.count
+@options.release
+@click.option("--memory", metavar="SIZE", help="Memory of one GPU, or of a CPU's container, e.g. 64GiB.")
+@click.option("--output", "-o", type=click.Path(), help="Write here instead of standard output.")
+def init(
+    model: str | None, gpu: str | None, count: int | None, release: str | None, memory: str | None, output: str | None
+) -> None:
+    """Write a commented starter spec for a model and a GPU.
+
+    Without --gpu it is this machine's.
+    """
     from tgi_advisor.cli.starter import starter
 
-    text = starter(model, gpu, count, release)
+    if model is None:
+        raise UsageError("no --model was given", "Give a Hub id (`tgi-advisor models` lists some), or a local folder.")
+    text = starter(model, gpu, count, release, memory)
     if output is None:
-        click.echo(text, nl=False)
+        say(text, nl=False)
         return
     try:
         with open(output, "x", encoding="utf-8") as file:  # noqa: PTH123  (click hands out a str)
             file.write(text)
     except FileExistsError:
         raise UsageError(f"{output} exists already", "Name another file, or remove it first.") from None
-    except OSError as error:
-        raise UsageError(f"{output} cannot be written: {error.strerror}") from None
-    click.echo(f"Wrote {output}. Next: tgi-advisor advise {output}", err=True)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{output} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    say(f"Wrote {output}. Next: tgi-advisor advise {output}", err=True)
+
+
+for _command in (tables.gpus, tables.releases, tables.models, tables.flags):
+    cli.add_command(_command)
 
 
 @cli.command()
 @click.argument("what", type=click.Choice(["spec", "plan"]), default="spec")
 def schema(what: str) -> None:
-    """Print a JSON Schema: of the spec (for editors), or of the plan (what --json prints)."""
+    """Print the JSON Schema of the spec, or of the plan.
+
+    An editor completes and checks a spec with the first; --json prints what the second describes.
+    """
     import json
 
     if what == "plan":
@@ -125,7 +143,7 @@ def schema(what: str) -> None:
         from tgi_advisor.spec.schema import json_schema
 
         document = json_schema()
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    say(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 @cli.command()
@@ -134,18 +152,16 @@ def completion(shell: str) -> None:
     """Print the completion script of a shell.
 
     \b
-    For bash:  source <(tgi-advisor completion bash)
+    bash:  source <(tgi-advisor completion bash)
+    zsh:   source <(tgi-advisor completion zsh)
+    fish:  tgi-advisor completion fish | source
     """
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)
     if kind is None:
         raise UsageError(f"there is no completion for {shell}")
-    click.echo(kind(cli, {}, "tgi-advisor", "_TGI_ADVISOR_COMPLETE").source())
-
-
-for _command in (tables.gpus, tables.releases, tables.models, tables.flags):
-    cli.add_command(_command)
+    say(kind(cli, {}, "tgi-advisor", "_TGI_ADVISOR_COMPLETE").source())
 
 
 def _plan(
@@ -153,40 +169,41 @@ def _plan(
     spec: str | None,
     model: str | None,
     gpu: str | None,
-    count: str | None,
+    count: int | None,
     release: str | None,
     sets: tuple[str, ...],
-    **options: Any,
+    **rest: Any,
 ) -> Plan:
     """Gather, decide; with a line of progress on a terminal when the Hub takes its time."""
     from tgi_advisor import api
 
-    asked = spec_of(spec, model, gpu, count, release, sets)
+    asked = options.spec_of(spec, model, gpu, count, release, sets)
     show = progress()
     make = api.advise if how == "advise" else api.predict
     try:
-        return make(asked, progress=show, **options)
+        return make(asked, progress=show, **rest)
     finally:
         if show is not None:
             show("")
 
 
-def _print(plan: Plan, as_json: bool) -> None:
+def _show(plan: Plan, as_json: bool) -> int:
     if as_json:
         import json
 
         from tgi_advisor.report import document
 
-        click.echo(json.dumps(document(plan), indent=2, ensure_ascii=False))
+        say(json.dumps(document(plan), indent=2, ensure_ascii=False))
     else:
         from tgi_advisor.render import render
         from tgi_advisor.report import page
 
-        command = render(plan.container, "docker-run") if plan.prediction.outcome == "starts" else None
-        click.echo(page(plan, command, width=width(), colour=colour()), nl=False, color=colour())
-    _exit(plan)
+        command = render(plan.container, "docker-run") if plan.container else None
+        say(page(plan, command, width=width(), colour=colour()), nl=False)
+    return _code(plan)
 
 
-def _exit(plan: Plan) -> None:
-    codes = {"starts": Exit.STARTS, "refused": Exit.REFUSED, "out_of_memory": Exit.OUT_OF_MEMORY}
-    raise click.exceptions.Exit(codes[plan.prediction.outcome])
+def _code(plan: Plan) -> Exit:
+    return {"starts": Exit.STARTS, "refused": Exit.REFUSED, "out_of_memory": Exit.OUT_OF_MEMORY}[
+        plan.prediction.outcome
+    ]

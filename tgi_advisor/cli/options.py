@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {code.meaning}" for code in Exit)
+SOURCES = ("auto", "hub", "cache", "snapshot", "folder")
+METHODS = ("tgi", "notebook", "notebook-tgi")
+
+
+class _Count(click.IntRange):
+    """A positive whole number, called that in messages."""
+
+    name = "whole number"
 
 
 def _complete(names: Callable[[], list[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
@@ -35,7 +43,7 @@ def _models() -> list[str]:
 def _gpus() -> list[str]:
     from tgi_advisor.facts.gpu import all_gpus
 
-    return [name for row in all_gpus() for name in (row.name, *(kind for kind, _ in row.instances))]
+    return ["auto", *(name for row in all_gpus() for name in (row.name, *(kind for kind, _ in row.instances)))]
 
 
 def _releases() -> list[str]:
@@ -44,37 +52,47 @@ def _releases() -> list[str]:
     return [release.name for release in all_releases()]
 
 
-def _remember_json(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
-    ctx.meta["tgi_advisor.json"] = value
-    return value
+def _fields() -> list[str]:
+    from tgi_advisor.spec.records import Spec, settings
+
+    def below(record: type[Any], path: str) -> Iterator[str]:
+        for name, field in settings(record).items():
+            if field.metadata["kind"] == "section":
+                yield from below(type(field.metadata["default"]), f"{path}{name}.")
+            else:
+                yield f"{path}{name}="
+
+    return list(below(Spec, ""))
 
 
-as_json = click.option(
-    "--json", "as_json", is_flag=True, is_eager=True, callback=_remember_json,
-    help="Print one JSON object (docs/json.md).",
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+release = click.option(
+    "--release", "-r", metavar="X.Y.Z", help="TGI release; default the newest.", shell_complete=_complete(_releases)
+)
+model = click.option("--model", "-m", metavar="ID", help="Hub id or local folder.", shell_complete=_complete(_models))
+gpu = click.option(
+    "--gpu", "-g", metavar="NAME", help="GPU name, cloud instance type, or auto (this machine's).",
+    shell_complete=_complete(_gpus),
 )  # fmt: skip
+count = click.option("--count", "-n", metavar="N", type=_Count(1), help="GPUs the container sees.")
 
 _SPEC = (
     click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True)),
-    click.option("--model", "-m", metavar="ID", help="Hub id or local folder.", shell_complete=_complete(_models)),
+    model,
+    gpu,
+    count,
+    release,
     click.option(
-        "--gpu", "-g", metavar="NAME", help="GPU name, cloud instance type, or auto.", shell_complete=_complete(_gpus)
-    ),
-    click.option("--count", "-n", metavar="N", help="GPUs the container sees."),
-    click.option(
-        "--release", "-r", metavar="X.Y.Z", help="TGI release; default the newest.", shell_complete=_complete(_releases)
-    ),
-    click.option(
-        "--set", "sets", metavar="PATH=VALUE", multiple=True,
+        "--set", "sets", metavar="PATH=VALUE", multiple=True, shell_complete=_complete(_fields),
         help="Set any field of the spec, e.g. --set limits.max_total_tokens=8k. Repeatable, last wins.",
     ),
     click.option(
-        "--source", type=click.Choice(["auto", "hub", "cache", "snapshot", "folder"]), default="auto",
-        show_default=True, help="Where to look for the model's facts.",
+        "--source", type=click.Choice(SOURCES), default="auto", show_default=True,
+        help="Where to look for the model's facts.",
     ),
     click.option("--offline", is_flag=True, help="Never use the network (as HF_HUB_OFFLINE=1)."),
     click.option(
-        "--method", type=click.Choice(["tgi", "notebook", "notebook-tgi"]), default="tgi", show_default=True,
+        "--method", type=click.Choice(METHODS), default="tgi", show_default=True,
         help="TGI's own sum, or one of the notebook's formulas (docs/notebook.md).",
     ),
 )  # fmt: skip
@@ -88,50 +106,58 @@ def takes_spec(command: Command) -> Command:
 
 
 def spec_of(
-    spec: str | None, model: str | None, gpu: str | None, count: str | None, release: str | None, sets: tuple[str, ...]
+    spec: str | None, model: str | None, gpu: str | None, count: int | None, release: str | None, sets: tuple[str, ...]
 ) -> Spec:
     """The spec a command line adds up to: the file, the options over it, `--set` over both."""
+    import sys
+
     from tgi_advisor.spec import reader
 
-    given = (("model.id", model), ("hardware.gpu", gpu), ("hardware.count", count), ("tgi.release", release))
+    if spec is None:
+        _named(model, gpu)
+    if spec == "-" and sys.stdin is None:
+        raise UsageError("standard input is closed", "Name a SPEC file, or pipe one in.")
+    given = (
+        ("model.id", model),
+        ("hardware.gpu", gpu),
+        ("hardware.count", None if count is None else str(count)),
+        ("tgi.release", release),
+    )
     assignments = [(path, value) for path, value in given if value is not None]
     if spec is None:
-        if model is None or gpu is None:
-            raise UsageError(
-                "no deployment was named",
-                "Give a SPEC file (`-` for standard input), or --model and --gpu. "
-                "`tgi-advisor init` writes a SPEC to start from.",
-            )
         return reader.build(assignments, "command line", None, sets)
     if not assignments:
         return reader.read_file(spec, sets)
-    return reader.build(assignments, "command line", reader.read_file(spec), sets)
+    base = reader.read_file(spec)
+    if release is not None and base.tgi.image is not None:
+        assignments.append(("tgi.image", _retagged(base.tgi.image, release)))
+    return reader.build(assignments, "command line", base, sets)
 
 
-def progress() -> Callable[[str], None] | None:
-    """A line on standard error that is overwritten, on a terminal; None elsewhere."""
-    import sys
-
-    if not sys.stderr.isatty():
-        return None
-
-    def show(text: str) -> None:
-        sys.stderr.write(f"\r\x1b[2K{text}" if text else "\r\x1b[2K")
-        sys.stderr.flush()
-
-    return show
-
-
-def width() -> int:
-    """Columns to write for: the terminal's, or 100 where there is none."""
-    import shutil
-
-    return max(72, min(140, shutil.get_terminal_size((100, 24)).columns))
+def _named(model: str | None, gpu: str | None) -> None:
+    """UsageError unless the options alone name a deployment."""
+    if model is None and gpu is None:
+        raise UsageError(
+            "no deployment was named",
+            "Give a SPEC file (`-` for standard input), or --model and --gpu. "
+            "`tgi-advisor init` writes a SPEC to start from.",
+        )
+    if gpu is None:
+        raise UsageError(
+            "--model is given, but no --gpu",
+            "Name one (`tgi-advisor gpus` lists them), or a cloud instance type, or `auto` for this machine's.",
+        )
+    if model is None:
+        raise UsageError(
+            "--gpu is given, but no --model", "Give a Hub id (`tgi-advisor models` lists some) or a folder."
+        )
 
 
-def colour() -> bool:
-    """Colour on a terminal, unless NO_COLOR says otherwise."""
-    import os
-    import sys
+def _retagged(image: str, release: str) -> str:
+    """The image of another release: its tag with the version replaced, or as it is where the tag has none."""
+    import re
 
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    from tgi_advisor.facts import release as releases
+
+    name = releases.find(release).name
+    return re.sub(r"(:v?)[0-9]+(\.[0-9]+){1,2}(?=$|-[a-z-]+$)", rf"\g<1>{name}", image)

@@ -1,48 +1,43 @@
-"""The spec `init` writes: checked names, this machine's GPU where none is given."""
+"""The spec `init` writes: with checked names, and this machine's GPU where none is given."""
 
 from __future__ import annotations
 
 from tgi_advisor.errors import FactsError, UsageError
-from tgi_advisor.spec import writer
+from tgi_advisor.spec import reader, writer
 
 
-def starter(model: str, gpu: str | None, count: int | None, release: str | None) -> str:
-    """A commented starter spec; an unknown GPU or release is reported now, not when the spec is first used."""
-    from tgi_advisor.facts import gpu as gpus
+def starter(model: str, gpu: str | None, count: int | None, release: str | None, memory: str | None) -> str:
+    """A commented starter spec; what is wrong with a name is reported now, not when the spec is first used."""
     from tgi_advisor.facts import release as releases
+    from tgi_advisor.gather.facts import hardware, software
 
-    known = releases.find(release) if release else releases.latest()
-    memory = None
-    if gpu is None:
-        gpu, there, memory = _here()
-    else:
-        instance = gpus.instance(gpu)
-        there = instance[1] if instance else 1
-        facts = instance[0] if instance else gpus.find(gpu)
-        memory = None
-    shards = count or there
-    image = None
-    if memory is None:
-        facts = (gpus.instance(gpu) or (gpus.find(gpu), 1))[0]
-        variant = {"cuda": "", "rocm": "rocm", "xpu": "intel-xpu", "cpu": "intel-cpu", "gaudi": "gaudi"}[facts.system]
-        image = releases.image_for(known, variant) if variant else None
-    return writer.starter(model, gpu, shards, known.name, memory=memory, image=image)
-
-
-def _here() -> tuple[str, int, int | None]:
-    """This machine's GPU, how many, and its memory when the table does not know it."""
-    from tgi_advisor.facts import gpu as gpus
-    from tgi_advisor.gather import host
-
+    given = [("model.id", model), ("hardware.gpu", gpu or "auto")]
+    given += [("hardware.count", str(count))] if count else []
+    given += [("tgi.release", release)] if release else []
+    asked = reader.build(given, sets=[f"hardware.gpu.memory={memory}"] if memory else [])
     try:
-        found, there = host.this_machine()
+        found, there = hardware(asked)
     except FactsError as error:
-        raise UsageError(
-            f"no GPU was named, and this machine has none to take: {error.message}",
-            "Say which with --gpu NAME; `tgi-advisor gpus` lists the names.",
-        ) from None
+        if gpu is not None:
+            raise
+        hint = "Say which with --gpu NAME; `tgi-advisor gpus` lists the names."
+        raise UsageError(f"no --gpu was given, and {error.message}", hint, error.problems) from None
+    known, variant, _ = software(asked, found)
+    return writer.starter(
+        model,
+        gpu or (found.name if _in_table(found.name) else "auto"),
+        there,
+        known.name,
+        memory=found.memory_bytes if memory else None,
+        image=releases.image_for(known, variant) if variant else None,
+    )
+
+
+def _in_table(name: str) -> bool:
+    from tgi_advisor.facts import gpu as gpus
+
     try:
-        gpus.find(found.name)
+        gpus.find(name)
     except FactsError:
-        return found.name, there, found.memory_bytes
-    return found.name, there, None
+        return False
+    return True

@@ -2,53 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
+from tgi_advisor.cli import options
 from tgi_advisor.cli.options import as_json
+from tgi_advisor.cli.output import say, width
 
 search = click.argument("words", nargs=-1, metavar="[WORD]...")
 
+Row = dict[str, Any]
+Column = tuple[str, Callable[[Row], Any]]
+"""Heading, and what of a row stands below it."""
 
-def _matches(words: Sequence[str], texts: Iterable[str]) -> bool:
+
+def _matches(words: Sequence[str], texts: Iterable[object]) -> bool:
     """Whether every word occurs in the texts, whatever the case."""
-    whole = " ".join(texts).lower()
+    whole = " ".join(map(str, texts)).lower()
     return all(word.lower() in whole for word in words)
 
 
-def _print(rows: list[dict[str, Any]], columns: Sequence[tuple[str, str]], as_json: bool, what: str) -> None:
-    """The rows as a JSON list, or as an aligned table of the columns (key, heading)."""
+def _print(
+    rows: list[Row], columns: Sequence[Column], as_json: bool, one: str, many: str, words: Sequence[str]
+) -> None:
+    """The rows as a JSON list, or as an aligned table."""
     if as_json:
         import json
 
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
-        return
-    if not rows:
-        click.echo(f"No {what} matches. Without words, everything is listed.", err=True)
-        return
-    cells = [[heading for _, heading in columns]] + [[_cell(row.get(key)) for key, _ in columns] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    for line in cells:
-        padded = (cell.ljust(size) for cell, size in zip(line, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
-    click.echo(f"\n{len(rows)} {what}. --json has everything, sources included.", err=True)
+        say(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif rows:
+        say("\n".join(_table(rows, columns)))
+        say(f"\n{len(rows)} {one if len(rows) == 1 else many}. --json has more, sources included.", err=True)
+    else:
+        say(f"No {one} matches {' '.join(words)!r}. Without words, all are listed.", err=True)
+
+
+def _table(rows: list[Row], columns: Sequence[Column]) -> list[str]:
+    """Aligned lines: numbers to the right, the last column wrapped to what is left of the terminal."""
+    import textwrap
+
+    values = [[value(row) for _, value in columns] for row in rows]
+    cells = [[heading for heading, _ in columns], *([_cell(value) for value in line] for line in values)]
+    right = [all(isinstance(line[i], int | float | None) for line in values) for i in range(len(columns))]
+    sizes = [min(_WIDEST, max(len(line[i]) for line in cells)) for i in range(len(columns) - 1)]
+    sizes.append(max(24, width() - sum(sizes) - 2 * len(sizes)))
+    lines = []
+    for cell in cells:
+        wrapped = [textwrap.wrap(text, size, break_on_hyphens=False) for text, size in zip(cell, sizes, strict=True)]
+        for n in range(max(map(len, wrapped))):
+            parts = [column[n] if n < len(column) else "" for column in wrapped]
+            padded = [
+                part.rjust(size) if is_right else part.ljust(size)
+                for part, size, is_right in zip(parts, sizes, right, strict=True)
+            ]
+            lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+_WIDEST = 52
+"""Characters of the widest column but the last: the longest model id there is."""
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    match value:
+        case None | "" | () | []:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case list() | tuple():
+            return ", ".join(map(str, value))
+        case _:
+            return str(value)
+
+
+def _of(key: str) -> Callable[[Row], Any]:
+    return lambda row: row[key]
 
 
 @click.command()
 @search
 @as_json
 def gpus(words: tuple[str, ...], as_json: bool) -> None:
-    """List the GPUs that are known, with their memory and cloud instances.
+    """List the known GPUs and the cloud instances that carry them.
+
+    A word may be part of a name, of what nvidia-smi prints, or of a cloud instance type.
 
     \b
     Examples:
@@ -81,23 +122,37 @@ def gpus(words: tuple[str, ...], as_json: bool) -> None:
                 "sources": list(row.sources),
             }
         )
-    columns = [
-        ("name", "NAME"), ("memory_mib", "MEMORY MiB"), ("compute_capability", "CC"), ("fp16_tflops", "FP16 TFLOPS"),
-        ("bandwidth_gb_s", "GB/s"), ("aliases", "ALSO KNOWN AS"),
+    columns: list[Column] = [
+        ("NAME", _of("name")), ("MEMORY MiB", _of("memory_mib")), ("CC", _of("compute_capability")),
+        ("FP16 TFLOPS", _of("fp16_tflops")), ("GB/s", _of("bandwidth_gb_s")),
+        ("INSTANCE TYPES", lambda row: [f"{kind} ({count})" for kind, count in row["instances"].items()]),
     ]  # fmt: skip
-    _print(rows, columns, as_json, "GPUs")
+    if not words:
+        columns[-1] = ("ALSO KNOWN AS", _of("aliases"))
+    _print(rows, columns, as_json, "GPU", "GPUs", words)
 
 
 @click.command()
 @search
 @as_json
 def releases(words: tuple[str, ...], as_json: bool) -> None:
-    """List the TGI releases that are known and what matters for memory in each."""
+    """List the TGI releases and what matters for memory in each.
+
+    \b
+    A word may begin a version (3.3) or be part of a date.
+
+    ROOM       share of memory TGI plans with: of what is free at the peak, or of the total
+    CHUNKING   whether long prompts are prefilled in pieces
+    GRAPHS     CUDA graphs: none, opt_in, or by default
+    LOGITS     of a prefill: two_copies or in_place for every token; flag: for the last
+               token alone, unless --enable-prefill-logprobs asks for all
+    ATTENTION  back ends, the preferred one first
+    """
     from tgi_advisor.facts import release as table
 
     rows = []
     for release in table.all_releases():
-        if not _matches(words, (release.name, release.date)):
+        if not all(release.name.startswith(word) or word in release.date for word in words):
             continue
         rows.append(
             {
@@ -117,50 +172,53 @@ def releases(words: tuple[str, ...], as_json: bool) -> None:
                 "sources": dict(table.sources(release)),
             }
         )
-    columns = [
-        ("version", "RELEASE"), ("date", "DATE"), ("wiggle_room", "ROOM"), ("of", "OF"), ("chunking", "CHUNKING"),
-        ("cuda_graphs", "GRAPHS"), ("prefill_logits", "PREFILL LOGITS"), ("attention", "ATTENTION"),
+    columns: list[Column] = [
+        ("RELEASE", _of("version")), ("DATE", _of("date")),
+        ("ROOM", lambda row: f"{row['wiggle_room']} of {row['of']}"), ("CHUNKING", _of("chunking")),
+        ("GRAPHS", _of("cuda_graphs")), ("LOGITS", _of("prefill_logits")), ("ATTENTION", _of("attention")),
     ]  # fmt: skip
-    _print(rows, columns, as_json, "releases")
+    _print(rows, columns, as_json, "release", "releases", words)
 
 
 @click.command()
 @search
 @as_json
 def models(words: tuple[str, ...], as_json: bool) -> None:
-    """List the models whose facts are shipped: they need no network and no token.
+    """List the shipped models: no network and no token needed.
 
-    Any other model works too: by its Hub id, or as a local folder.
+    A word may be part of an id, of another id of the same model, of its type or quantization. Any
+    other model works too: by its Hub id, or as a local folder.
     """
     from tgi_advisor.gather import snapshot
     from tgi_advisor.units import gib
 
-    rows = [row for row in map(_model_row, snapshot.listing()) if _matches(words, (str(v) for v in row.values()))]
-    if not as_json:
-        for row in rows:
-            row["size"] = gib(row["stored_bytes"])
-            row["billions"] = f"{row['parameters'] / 1e9:.1f}"
-    columns = [
-        ("id", "MODEL"), ("model_type", "TYPE"), ("billions", "10^9 ELEMENTS"), ("size", "WEIGHTS"),
-        ("quantization", "QUANTIZED"), ("context_length", "CONTEXT"), ("gated", "GATED"),
+    rows = [
+        row._asdict()
+        for row in snapshot.listing()
+        if _matches(words, (row.id, *row.aliases, row.model_type, row.quantization))
+    ]
+    columns: list[Column] = [
+        ("MODEL", _of("id")), ("TYPE", _of("model_type")),
+        ("PARAMETERS", lambda row: f"{row['parameters'] / 1e9:7.2f} B"),
+        ("WEIGHTS", lambda row: f"{gib(row['stored_bytes']):>10}"), ("CONTEXT", _of("context")),
+        ("GATED", _of("gated")), ("QUANTIZED", _of("quantization")),
     ]  # fmt: skip
-    _print(rows, columns, as_json, "models")
-
-
-def _model_row(model: Any) -> dict[str, Any]:
-    return dict(model._asdict())
+    _print(rows, columns, as_json, "model", "models", words)
 
 
 @click.command()
 @search
-@click.option("--release", "-r", metavar="X.Y.Z", default="latest", show_default=True, help="TGI release.")
+@options.release
 @as_json
-def flags(words: tuple[str, ...], release: str, as_json: bool) -> None:
-    """List the launcher flags and environment variables of a TGI release."""
-    from tgi_advisor.facts import flags as table
-    from tgi_advisor.facts.release import find
+def flags(words: tuple[str, ...], release: str | None, as_json: bool) -> None:
+    """List the launcher flags and variables of a TGI release.
 
-    known = find(release)
+    A word may be part of a name or of what it does.
+    """
+    from tgi_advisor.facts import flags as table
+    from tgi_advisor.facts.release import find, latest
+
+    known = find(release) if release else latest()
     rows = [
         {
             "name": f"--{flag.name}",
@@ -183,12 +241,16 @@ def flags(words: tuple[str, ...], release: str, as_json: bool) -> None:
         }
         for variable in table.environment(known).values()
     ]  # fmt: skip
-    rows = [row for row in rows if _matches(words, (str(row["name"]), str(row["env"]), str(row["help"])))]
-    columns = [
-        ("name", "FLAG"),
-        ("env", "ENVIRONMENT"),
-        ("type", "TYPE"),
-        ("default", "DEFAULT"),
-        ("help", "WHAT IT DOES"),
+    rows = [row for row in rows if _matches(words, (row["name"] or "", row["env"], row["help"]))]
+    columns: list[Column] = [
+        ("FLAG OR VARIABLE", lambda row: row["name"] or row["env"]),
+        ("WHAT IT DOES", _explained),
     ]
-    _print(rows, columns, as_json, f"flags and variables of TGI {known}")
+    _print(rows, columns, as_json, "flag or variable", f"flags and variables of TGI {known}", words)
+
+
+def _explained(row: Mapping[str, Any]) -> str:
+    """One text: what it does, what it takes, its default."""
+    takes = ", ".join(row["values"]) or row["type"]
+    default = f" Default: {row['default']}." if row["default"] not in (None, "") else ""
+    return f"{row['help']} ({takes}){default}"

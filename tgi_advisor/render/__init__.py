@@ -7,11 +7,14 @@ format says every other says too. A format's file is imported when it is first u
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from tgi_advisor.errors import UsageError, did_you_mean, listed
-from tgi_advisor.plan import Container
 
-Renderer = Callable[[Container], str]
+if TYPE_CHECKING:  # so that the names of the formats cost nothing
+    from tgi_advisor.plan import Container
+
+    Renderer = Callable[[Container], str]
 
 
 def _in_file(module: str) -> Renderer:

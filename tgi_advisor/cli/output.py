@@ -1,0 +1,70 @@
+"""What reaches the terminal, whatever its encoding, width and colours, and whether or not it still listens."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+import click
+
+from tgi_advisor.errors import UsageError
+
+_BLOCKS = str.maketrans("█▉▊▋▌▍▎▏", "########")
+
+
+def say(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print; a reader that went away (`| head`) is left in peace, a full disk is a UsageError."""
+    stream = sys.stderr if err else sys.stdout
+    if stream is None:  # closed by the caller (`>&-`): nobody wants to know
+        return
+    try:
+        click.echo(_writable(text, stream.encoding), nl=nl, err=err, color=colour() if not err else None)
+    except OSError as error:
+        problem = unwritable(error, stream)
+        if not isinstance(error, BrokenPipeError):
+            raise problem from None
+
+
+def unwritable(error: OSError, stream: TextIO) -> UsageError:
+    """What to say of a stream that failed; what it still buffers is dropped, or it would fail again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return UsageError(f"the output cannot be written: {error.strerror}")
+
+
+def _writable(text: str, encoding: str | None) -> str:
+    """The text in characters the stream has; click itself turns ASCII into UTF-8."""
+    try:
+        text.encode(encoding or "utf-8")
+    except UnicodeEncodeError as error:
+        if error.encoding == "ascii":
+            return text
+        return text.translate(_BLOCKS).encode(error.encoding, "backslashreplace").decode(error.encoding)
+    return text
+
+
+def progress() -> Callable[[str], None] | None:
+    """A line on standard error that is overwritten, on a terminal; None elsewhere."""
+    stream = sys.stderr
+    if stream is None or not stream.isatty():
+        return None
+
+    def show(text: str) -> None:
+        stream.write(f"\r\x1b[2K{text}")
+        stream.flush()
+
+    return show
+
+
+def width() -> int:
+    """Columns to write for: the terminal's, or 100 where there is none."""
+    import shutil
+
+    return max(60, min(140, shutil.get_terminal_size((100, 24)).columns))
+
+
+def colour() -> bool:
+    """Colour on a terminal, unless NO_COLOR or TERM=dumb says otherwise."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
