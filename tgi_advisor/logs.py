@@ -214,6 +214,11 @@ def entries(text: str) -> Iterator[Entry]:
     yield _joined(entry, more)
 
 
+def plain(line: str) -> str:
+    """A line without colours and trailing blanks."""
+    return _COLOUR.sub("", line).rstrip()
+
+
 def phase(entry: Entry) -> Phase | None:
     """The phase that begins with this entry; None for every other entry."""
     if entry.level:
