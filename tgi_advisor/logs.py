@@ -202,7 +202,7 @@ def entries(text: str) -> Iterator[Entry]:
     entry, more = Entry(""), list[str]()
     prefix = re.compile("")
     for line in text.splitlines():
-        line = _COLOUR.sub("", line).rstrip()
+        line = plain(line)
         start, following = _entry(line)
         if following is None:
             more.append(prefix.sub("", line, count=1))
@@ -217,6 +217,11 @@ def entries(text: str) -> Iterator[Entry]:
 def plain(line: str) -> str:
     """A line without colours and trailing blanks."""
     return _COLOUR.sub("", line).rstrip()
+
+
+def beginning(line: str) -> Entry | None:
+    """The entry that begins on this plain line, for reading a log as it grows; None for every other line."""
+    return _entry(line)[1]
 
 
 def phase(entry: Entry) -> Phase | None:
