@@ -43,7 +43,7 @@ _RULES: tuple[tuple[Role, str], ...] = (
     ("head", r"(^|\.)(lm_head|embed_out)\."),
     (
         "embedding",
-        r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|shared)\.weight|^backbone\.embeddings?\.",
+        r"(^|\.)(embed_tokens|wte|wpe|word_embeddings|embed_in|tok_embeddings|shared)\.weight|^backbone\.embeddings?\.",
     ),
     ("column", r"norm_attn_norm\.attn\.Wqkv\.|^multi_modal_projector\.linear\."),
     ("row", r"norm_attn_norm\.attn\.out_proj\."),
@@ -56,7 +56,7 @@ _RULES: tuple[tuple[Role, str], ...] = (
     ),
     (
         "replicated",
-        r"mm_input_projection|^multi_modal_projector\.(weight|bias)|image_newline|wpe\.|alpha_|_gate$|\.gate_(attn|ffn)",
+        r"mm_input_projection|^multi_modal_projector\.(weight|bias)|image_newline|alpha_|_gate$|\.gate_(attn|ffn)",
     ),
     (
         "row",
@@ -93,15 +93,23 @@ class Loaded(NamedTuple):
     """The largest single tensor in bytes, which decides whether loading needs a moment more."""
 
 
-def held_bits(group: TensorGroup) -> int:
-    """Bits per element TGI holds a tensor in: floats become 16 bit, scales of fp8 weights 32, packed integers stay.
+IN_FLOAT32 = re.compile(r"\.weight_scale|DenseReluDense\.wo\.|\.A_log$")
+"""Tensors TGI holds in float32: scales of fp8 weights, T5's last projections, Mamba's transition matrices."""
+TWICE = re.compile(r"\.dt_proj\.weight$")
+"""Tensors a class loads twice: Mamba's time step projection, with and without its bias."""
+
+
+def held_bits(group: TensorGroup, dtype: str) -> int:
+    """Bits per element TGI holds a tensor in: floats get the launch's dtype, packed integers and fp8 stay.
 
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/weights.py#L226-L246
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/fp8.py#L459
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/t5_modeling.py#L126-L196
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/mamba_modeling.py#L71-L87
     """
-    if ".weight_scale" in group.name:
-        return 32
-    return 16 if group.dtype in ("F64", "F32") else DTYPE_BITS[group.dtype]
+    if group.dtype not in ("F64", "F32", "F16", "BF16"):
+        return DTYPE_BITS[group.dtype]
+    return 32 if dtype == "float32" or IN_FLOAT32.search(group.name) else 16
 
 
 def _quantized_bits(method: str) -> float:
@@ -192,7 +200,8 @@ def shard(setting: Setting) -> Loaded:
         if kind == "unused" or (kind == "head" and shares_table) or _left_out(group, setting):
             continue
         elements = float(group.elements)
-        bits = float(held_bits(group))
+        count = group.count * (2 if TWICE.search(group.name) else 1)
+        bits = float(held_bits(group, setting.dtype))
         scales = 0.0
         if tp > 1:
             if kind == "embedding" and own:
@@ -205,9 +214,9 @@ def shard(setting: Setting) -> Loaded:
                 elements *= ((width - kept) / tp + kept) / width
         if on_the_fly and kind in quantized and _is_matrix(group):
             exempt = _sixteen_bit_share(setting, group)
-            scales = group.count * (1 - exempt) * group.shape[0] / (tp if kind == "column" else 1) * 4
+            scales = count * (1 - exempt) * group.shape[0] / (tp if kind == "column" else 1) * 4
             bits = exempt * bits + (1 - exempt) * _quantized_bits(on_the_fly)
-        size = round(group.count * elements * bits / 8 + scales)
+        size = round(count * elements * bits / 8 + scales)
         total += size
         largest = max(largest, round(elements * 2))
         if kind == "embedding":
@@ -237,7 +246,8 @@ def shard(setting: Setting) -> Loaded:
 
 def _is_matrix(group: TensorGroup) -> bool:
     """Whether the group is a plain 16- or 32-bit matrix that can be quantized while loading."""
-    return len(group.shape) == 2 and group.dtype in ("F16", "BF16", "F32") and "scale" not in group.name
+    stored = len(group.shape) == 2 and group.dtype in ("F16", "BF16", "F32")
+    return stored and not IN_FLOAT32.search(group.name)
 
 
 def _sixteen_bit_share(setting: Setting, group: TensorGroup) -> float:
