@@ -1,7 +1,8 @@
 """Which token limits of text-generation-inference fit your GPU, before you rent it.
 
-`advise` and `predict` take a spec (a path, a mapping or a `Spec`) and return a `Plan`; they are
-imported when first used, so that importing the package costs next to nothing.
+`advise` and `predict` take a spec (a path, a mapping or a `Spec`) and return a `Plan`;
+`gather_facts` finds what is true of a spec once, for many questions. They are imported when first
+used, so that importing the package costs next to nothing.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from tgi_advisor.api import Facts, Limits, Plan, Prediction, Spec, advise, gather, predict, read_spec
+    from tgi_advisor.api import Facts, Limits, Plan, Prediction, Spec, advise, gather_facts, predict, read_spec
     from tgi_advisor.errors import AdvisorError
 
 __all__ = [
     "AdvisorError", "Facts", "Limits", "Plan", "Prediction", "Spec", "__version__",
-    "advise", "gather", "predict", "read_spec",
+    "advise", "gather_facts", "predict", "read_spec",
 ]  # fmt: skip
 
 

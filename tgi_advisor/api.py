@@ -16,7 +16,7 @@ from tgi_advisor import container, search, verdict
 from tgi_advisor.errors import SpecError
 from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.facts.known import Facts
-from tgi_advisor.gather.facts import gather
+from tgi_advisor.gather.facts import gather as gather_facts
 from tgi_advisor.gather.model import Source
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Container, Method, Plan, Prediction, Search
@@ -53,7 +53,7 @@ def advise(
     `prediction.outcome` says whether anything fits. Raises the kinds of `tgi_advisor.errors`.
     """
     asked = read_spec(spec)
-    known = facts or gather(asked, source=source, offline=offline, progress=progress)
+    known = facts or gather_facts(asked, source=source, offline=offline, progress=progress)
     figures: Mapping[str, object] = {}
     if method == "tgi":
         found = search.advise(asked, known).found
@@ -80,7 +80,7 @@ def predict(
 ) -> Plan:
     """What TGI does with exactly what the spec says; limits left out are left to TGI. Arguments as `advise`."""
     asked = read_spec(spec)
-    known = facts or gather(asked, source=source, offline=offline, progress=progress)
+    known = facts or gather_facts(asked, source=source, offline=offline, progress=progress)
     setting = defaults.resolve(asked, known)
     given = defaults.given_limits(setting)
     figures: Mapping[str, object] = {}
@@ -110,4 +110,4 @@ def _container(spec: Spec, facts: Facts, limits: Limits, prediction: Prediction)
         return None
 
 
-__all__ = ["Facts", "Limits", "Plan", "Prediction", "Spec", "advise", "gather", "predict", "read_spec"]
+__all__ = ["Facts", "Limits", "Plan", "Prediction", "Spec", "advise", "gather_facts", "predict", "read_spec"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tgi_advisor.estimate.parts import Part
-from tgi_advisor.plan import Plan, Prediction
+from tgi_advisor.plan import Plan
 from tgi_advisor.units import gib, human, thousands
 
 SCHEMA_VERSION = 1
@@ -114,7 +114,7 @@ def page(plan: Plan, command: str | None, *, width: int = 100, colour: bool = Fa
     """The plan as people read it; `command` is the rendered docker command, if it is worth showing."""
     style = Style(colour)
     seen = plan.prediction
-    blocks = [_heading(plan, style), _why_not(seen, width), _limits(plan, style)]
+    blocks = [_heading(plan, style), _why_not(plan, width), _limits(plan, style)]
     if plan.extra:
         blocks.append(_extra(plan.extra, style))
     if seen.outcome != "refused" or seen.stage == "router":  # earlier, memory has no part in it
@@ -159,13 +159,14 @@ _STAGES = {
 }
 
 
-def _why_not(seen: Prediction, width: int) -> str:
+def _why_not(plan: Plan, width: int) -> str:
     """Why it does not start, and what to do about it; nothing when it starts."""
+    seen = plan.prediction
     if seen.outcome == "starts":
         return ""
     lines = _wrapped("Reason: ", seen.reason or "not known", width)
     if seen.next_steps:
-        lines.append("What would work:" if seen.outcome == "out_of_memory" else "What to do:")
+        lines.append("What would work:" if plan.search and plan.method == "tgi" else "What to do:")
         lines += [line for step in seen.next_steps for line in _wrapped("  - ", step, width)]
     return "\n".join(lines)
 
@@ -252,9 +253,10 @@ def _facts(plan: Plan, style: Style, width: int) -> str:
     """Where the facts came from, in one line each; --json has every source in full."""
     facts, seen = plan.facts, plan.prediction
     gpu_from = re.split(r"[:;(]", facts.gpu.source, maxsplit=1)[0].strip().replace("table gpus.yaml", "the GPU table")
+    kind = "CPU" if facts.gpu.system == "cpu" else "GPU"
     lines = [
         *_wrapped("Model  ", facts.model.source, width),
-        *_wrapped("GPU    ", f"{facts.gpu.name}, {gib(facts.gpu.memory_bytes)}, from {gpu_from}", width),
+        *_wrapped(f"{kind}    ", f"{facts.gpu.name}, {gib(facts.gpu.memory_bytes)}, from {gpu_from}", width),
     ]
     if plan.method == "tgi":
         attention = f"{seen.attention} attention"

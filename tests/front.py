@@ -1,0 +1,45 @@
+"""The command as a user runs it: in this process for speed, as a process of its own where that matters."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from click.testing import CliRunner
+
+from tgi_advisor.cli.main import cli
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+LLAMA = ("--model", "meta-llama/Llama-3.1-8B-Instruct")
+L4 = str(ROOT / "configs" / "llama-3.1-8b-l4.yaml")
+
+
+class Ran(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(*args: str, stdin: str | bytes | None = None) -> Ran:
+    """The command in this process, 100 columns wide."""
+    result = CliRunner().invoke(cli, args, input=stdin, env={"COLUMNS": "100"}, prog_name="tgi-advisor")
+    return Ran(result.exit_code, result.stdout, result.stderr)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """An environment for `process`: 100 columns, no colour, no network."""
+    return {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8", **more}
+
+
+def process(*args: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own."""
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    command = [sys.executable, "-m", "tgi_advisor", *args]
+    return subprocess.run(command, env=env or environment(), check=False, timeout=60, **{**streams, **options})

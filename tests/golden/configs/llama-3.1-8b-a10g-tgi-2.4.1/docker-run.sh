@@ -1,0 +1,13 @@
+docker run --rm \
+    --name llama \
+    --gpus all \
+    --shm-size 1g \
+    -p 8080:80 \
+    -v "$PWD"/data:/data \
+    -e HF_TOKEN \
+    ghcr.io/huggingface/text-generation-inference:2.4.1 \
+    --model-id meta-llama/Llama-3.1-8B-Instruct \
+    --num-shard 1 \
+    --max-input-tokens 9889 \
+    --max-total-tokens 10913 \
+    --max-batch-prefill-tokens 9889

@@ -1,0 +1,13 @@
+docker run --rm \
+    --name llama \
+    --gpus all \
+    --shm-size 1g \
+    -p 8080:80 \
+    -v "$PWD"/data:/data \
+    -e HF_TOKEN \
+    ghcr.io/huggingface/text-generation-inference:3.3.7 \
+    --model-id meta-llama/Llama-3.1-8B-Instruct \
+    --num-shard 1 \
+    --max-input-tokens 21729 \
+    --max-total-tokens 22753 \
+    --max-batch-prefill-tokens 2048

@@ -1,0 +1,104 @@
+"""The Python API: the same plans for programs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from front import CONFIGS, L4, ROOT, run
+
+import tgi_advisor
+from tgi_advisor.errors import AdvisorError, FactsError, SpecError
+from tgi_advisor.report import document
+
+SPEC: dict[str, Any] = {"model": {"id": "meta-llama/Llama-3.1-8B-Instruct"}, "hardware": {"gpu": "nvidia-l4"}}
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def test_every_name_is_there_and_imported_when_used() -> None:
+    assert sorted(set(tgi_advisor.__all__)) == sorted(tgi_advisor.__all__)
+    kinds = {name: type(getattr(tgi_advisor, name)).__name__ for name in tgi_advisor.__all__}
+    assert set(kinds.values()) == {"type", "function", "str"}  # and no module of the same name
+    with pytest.raises(AttributeError, match="has no attribute 'advice'"):
+        _ = tgi_advisor.advice
+    code = "import sys, tgi_advisor; print([m for m in sys.modules if m.startswith('tgi_advisor.')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_the_command_prints_what_the_api_says(config: Path) -> None:
+    for name, call in (("advise", tgi_advisor.advise), ("predict", tgi_advisor.predict)):
+        assert json.loads(run(name, str(config), "--json").out) == json.loads(json.dumps(document(call(str(config)))))
+
+
+def test_a_path_a_mapping_and_a_record_are_the_same_spec(tmp_path: Path) -> None:
+    file = tmp_path / "llama.yaml"
+    file.write_text(json.dumps(SPEC), "utf-8")
+    plans = [tgi_advisor.advise(spec) for spec in (SPEC, file, str(file), tgi_advisor.read_spec(SPEC))]
+    assert [document(plan) for plan in plans] == [document(plans[0])] * 4
+
+
+def test_facts_are_gathered_once_for_many_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = tgi_advisor.gather_facts(tgi_advisor.read_spec(SPEC))
+    wanted = document(tgi_advisor.advise(SPEC))
+    monkeypatch.setattr("tgi_advisor.api.gather_facts", None)
+    assert document(tgi_advisor.advise(SPEC, facts=facts)) == wanted
+    assert tgi_advisor.predict(SPEC, facts=facts).prediction.outcome == "starts"
+
+
+def test_errors_are_of_one_family() -> None:
+    with pytest.raises(SpecError) as told:
+        tgi_advisor.advise({**SPEC, "model": {"idd": "a/b"}, "tgi": {"num_shards": 2}})
+    assert {problem.message for problem in told.value.problems} >= {
+        "unknown key 'idd' under model", "unknown key 'num_shards' under tgi",
+    }  # fmt: skip
+    with pytest.raises(FactsError):
+        tgi_advisor.predict({**SPEC, "hardware": {"gpu": "nvidia-l44"}})
+    assert issubclass(SpecError, AdvisorError)
+    assert issubclass(FactsError, tgi_advisor.AdvisorError)
+
+
+def test_limits_that_do_not_hold_what_was_asked_do_not_fit() -> None:
+    plan = tgi_advisor.advise({**SPEC, "workload": {"concurrency": 100}})
+    assert (plan.prediction.outcome, plan.container) == ("out_of_memory", None)
+    assert plan.prediction.reason
+    assert plan.prediction.reason.startswith("TGI would start, but no limits hold what the spec asks: ")
+    assert plan.prediction.headroom_bytes < 0
+
+
+def test_a_launch_that_starts_but_cannot_be_written_is_an_error() -> None:
+    launch = {**SPEC, "tgi": {"flags": {"tokenizer-config-path": "a b", "watermark-gamma": 0.5}}}
+    assert tgi_advisor.advise(launch).container is not None
+    split = {**SPEC, "tgi": {"flags": {"cors-allow-origin": ["http://a b", "http://c"]}}}
+    with pytest.raises(SpecError, match="splits"):
+        tgi_advisor.advise(split)
+    refused = {**split, "model": {**SPEC["model"], "quantize": "awq"}}
+    plan = tgi_advisor.predict(refused)
+    assert (plan.prediction.outcome, plan.container) == ("refused", None)
+
+
+def test_the_notebook_prints_its_own_figures() -> None:
+    limits = {"max_input_tokens": 8750, "max_total_tokens": 8782, "max_batch_prefill_tokens": 8782}
+    spec = {**SPEC, "hardware": {"gpu": "nvidia-a10g"}, "limits": limits}
+    plan = tgi_advisor.predict(spec, method="notebook")
+    assert dict(plan.extra) == {
+        "cuda_overhead": 1.2, "model_overhead": 16.06052, "prefill_overhead": 3.15672, "decode_overhead": 0.00036,
+        "kv_cache_full_overhead": 9.20755, "total_vram_available": 22.8, "total_vram_needed": 29.62515,
+        "is_enough_vram": False,
+    }  # fmt: skip
+    assert plan.prediction.outcome == "out_of_memory"
+
+
+def test_the_docstring_of_the_api_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    plan = tgi_advisor.advise("configs/llama-3.1-8b-l4.yaml")
+    assert plan.prediction.outcome == "starts"
+    assert plan.prediction.limits == tgi_advisor.advise(L4).prediction.limits
