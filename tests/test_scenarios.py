@@ -9,7 +9,7 @@ import pytest
 import yaml
 from launch import settle
 
-from tgi_advisor.estimate import kv_cache, overhead, prefill, warmup, weights
+from tgi_advisor.estimate import kv_cache, overhead, warmup, weights
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import tables
 from tgi_advisor.facts.gpu import GpuFacts, System
@@ -103,9 +103,7 @@ def test_budget(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("row", scenarios("logits"))
 def test_logits(row: dict[str, Any]) -> None:
-    setting = launched(row)
-    here = warmup.base(setting)
-    assert {"per_token": prefill.logits_bytes_per_token(setting, here.geometry)} == row["expect"]
+    assert {"per_token": warmup.base(launched(row)).logits_per_token} == row["expect"]
 
 
 @pytest.mark.parametrize("row", scenarios("overhead"))
