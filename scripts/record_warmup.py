@@ -139,9 +139,10 @@ def _release(found: StartUp, stated: str | None) -> tuple[str | None, str | None
         return release.find(stated).name, "stated"
     if found.image and re.fullmatch(r"\d+\.\d+(\.\d+)?(-\w+)?", found.image):
         return release.find(found.image.partition("-")[0]).name, f"image tag {found.image}"
+    commit = found.commit or (found.image or "").removeprefix("sha-")
     for known in release.all_releases():
-        if found.commit and found.commit.startswith(known.commit):
-            return known.name, "commit"
+        if commit.startswith(known.commit[:7]):
+            return known.name, f"commit {commit[:7]}"
     ranges = [RELEASES_AT[text].get(line) for text, (_, line) in found.router_lines.items() if text in RELEASES_AT]
     for span in sorted(filter(None, ranges), key=_width):
         return span.rpartition("-")[2], f"router line number: {span}"

@@ -60,7 +60,7 @@ _BODY = re.compile(
 _RANK = re.compile(r"\s+rank=(\d+)$")
 _GPU_NAME = re.compile(r"\|\s+(\d+)\s+(\S.*?)\s+(?:On|Off|N/A|TCC|WDDM)\s*\|\s*[0-9A-Fa-f]{8}:")
 _GPU_MEMORY = re.compile(r"\|\s*(\d+)MiB\s*/\s*(\d+)MiB\s*\|")
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\w.+-]+|[{}()\[\],:]')
+_WORD_OR_SIGN = re.compile(r'"(?:[^"\\]|\\.)*"|[\w.+-]+|[{}()\[\],:]')
 
 _REASON = re.compile(
     r"^(?:\[rank\d+\]:\s*)?("
@@ -172,10 +172,10 @@ class StartUp:
     """Source file and line of the router's lines that tell its release, by how the line begins."""
     out_of_memory: OutOfMemory | None = None
     """The out-of-memory message that says most."""
-    died_in: Phase | None = None
-    """The phase of the first fatal line or out-of-memory message; None when nothing failed."""
     failure: str | None = None
-    """The last fatal line: the launcher prints the reason it gives up with at the end."""
+    """The line that gives the reason; None when nothing failed, or TGI lived on."""
+    died_in: Phase | None = None
+    """The phase of that line."""
 
 
 def start_up(text: str) -> StartUp:
@@ -236,7 +236,7 @@ def phase(entry: Entry) -> Phase | None:
 def arguments(message: str) -> dict[str, Value]:
     """The launcher's `Args { ... }`, on one line or many, without secrets; of one cut short what is there."""
     _, found, text = message.partition("Args ")
-    words = iter(_TOKEN.findall(text))
+    words = iter(_WORD_OR_SIGN.findall(text))
     try:
         fields: dict[str, Value] = _value(next(words), words) if found and text.startswith("{") else {}
     except RecursionError:  # thousands of open brackets: no Args of TGI
