@@ -97,6 +97,16 @@ def test_the_notebook_prints_its_own_figures() -> None:
     assert plan.prediction.outcome == "out_of_memory"
 
 
+@pytest.mark.parametrize("method", ["notebook", "notebook-tgi"])
+def test_the_notebook_finds_what_it_lets_through(method: Any) -> None:
+    spec = {**SPEC, "hardware": {"gpu": "nvidia-a10g"}}
+    found = tgi_advisor.advise(spec, method=method).prediction
+    assert found.outcome == "starts"
+    for more, outcome in ((0, "starts"), (1, "out_of_memory")):
+        limits = {name: value + more for name, value in found.limits.given().items()}
+        assert tgi_advisor.predict({**spec, "limits": limits}, method=method).prediction.outcome == outcome
+
+
 def test_the_docstring_of_the_api_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     plan = tgi_advisor.advise("configs/llama-3.1-8b-l4.yaml")

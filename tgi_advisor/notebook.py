@@ -46,9 +46,14 @@ def predict(setting: Setting, limits: Limits, method: Method) -> tuple[Predictio
 
 
 def advise(setting: Setting, method: Method) -> tuple[Found, Figures]:
-    """The largest max_total_tokens the notebook's formula lets through, every prompt in one prefill."""
+    """The largest max_total_tokens the notebook's formula lets through, every prompt in one prefill.
+
+    Prompts are at least as long as the answers where the bounds allow it: the formula counts a prefill
+    batch of short prompts as that many full-length requests, so that below it less would need more.
+    """
     span = totals(setting)
     room = new_tokens(setting)
+    low = min(span.high, max(span.low, 2 * room))
     evaluations = 0
 
     def limits_for(total: int) -> Limits:
@@ -59,10 +64,10 @@ def advise(setting: Setting, method: Method) -> tuple[Found, Figures]:
         evaluations += 1
         return figures(setting, limits_for(total), method).fits
 
-    if not holds(span.low):
-        chosen, bound_by = span.low, "memory"
+    if not holds(low):
+        chosen, bound_by = low, "memory"
     else:
-        chosen = last_that_holds(span.low, span.high, holds)
+        chosen = last_that_holds(low, span.high, holds)
         bound_by = span.high_by if chosen == span.high else "memory"
     limits = limits_for(chosen)
     seen = figures(setting, limits, method)
@@ -105,9 +110,7 @@ def _prediction(setting: Setting, limits: Limits, seen: Figures) -> Prediction:
         prefill_chunking=setting.chunking,
         dtype=setting.dtype,
         kv_cache_dtype=setting.kv_dtype,
-        warnings=(
-            "the notebook's formula knows no TGI release and counts all GPUs as one; docs/notebook.md has more",
-        ),
+        warnings=("the notebook's formula knows no TGI release and counts all GPUs as one; docs/notebook.md has more",),
     )
 
 

@@ -166,7 +166,11 @@ def _why_not(plan: Plan, width: int) -> str:
         return ""
     lines = _wrapped("Reason: ", seen.reason or "not known", width)
     if seen.next_steps:
-        lines.append("What would work:" if plan.search and plan.method == "tgi" else "What to do:")
+        lines.append(
+            "What would work:"
+            if plan.search and plan.method == "tgi" and seen.outcome == "out_of_memory"
+            else "What to do:"
+        )
         lines += [line for step in seen.next_steps for line in _wrapped("  - ", step, width)]
     return "\n".join(lines)
 

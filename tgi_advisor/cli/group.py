@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,6 +70,8 @@ def _show(error: AdvisorError, as_json: bool) -> None:
 
 def _indented(text: str) -> str:
     """Two blanks before each line; lines too long for the terminal are continued below."""
+    import textwrap
+
     columns = width()
     lines = []
     for line in text.splitlines():

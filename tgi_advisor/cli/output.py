@@ -58,10 +58,14 @@ def progress() -> Callable[[str], None] | None:
 
 
 def width() -> int:
-    """Columns to write for: the terminal's, or 100 where there is none."""
-    import shutil
-
-    return max(60, min(140, shutil.get_terminal_size((100, 24)).columns))
+    """Columns to write for: COLUMNS, else the terminal's, else 100; from 60 to 140."""
+    asked = os.environ.get("COLUMNS", "")
+    if not asked.isdecimal() or int(asked) == 0:
+        try:
+            asked = str(os.get_terminal_size(1).columns)
+        except OSError:
+            asked = "100"
+    return max(60, min(140, int(asked)))
 
 
 def colour() -> bool:

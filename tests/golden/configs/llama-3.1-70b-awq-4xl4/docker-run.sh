@@ -8,6 +8,6 @@ docker run --rm \
     ghcr.io/huggingface/text-generation-inference:3.3.7 \
     --model-id hugging-quants/Meta-Llama-3.1-70B-Instruct-AWQ-INT4 \
     --num-shard 4 \
-    --max-input-tokens 104309 \
-    --max-total-tokens 105333 \
+    --max-input-tokens 107360 \
+    --max-total-tokens 108384 \
     --max-batch-prefill-tokens 2048

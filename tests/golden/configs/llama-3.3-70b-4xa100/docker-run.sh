@@ -9,6 +9,6 @@ docker run --rm \
     --model-id meta-llama/Llama-3.3-70B-Instruct \
     --num-shard 4 \
     --dtype bfloat16 \
-    --max-input-tokens 54860 \
-    --max-total-tokens 56908 \
-    --max-batch-prefill-tokens 1025
+    --max-input-tokens 55241 \
+    --max-total-tokens 57289 \
+    --max-batch-prefill-tokens 1026
