@@ -104,13 +104,14 @@ UNBOUNDED_CONTEXT = 1 << 20
 
 
 def totals(setting: Setting) -> Range:
-    """Bounds of max_total_tokens: the spec's, else the model's context."""
+    """Bounds of max_total_tokens: the spec's, else the model's context; `low` leaves room for a prompt.
+
+    `low` is above `high` where the output alone fills everything.
+    """
     bound, longest = setting.spec.limits.max_total_tokens, setting.spec.limits.max_input_tokens
-    low = max(bound.low or 0, (longest.low or 1) + 1)
-    if longest.low is None and bound.low is None:
-        low = new_tokens(setting) + 1
+    shortest = new_tokens(setting) + 1 if longest.low is None else longest.low + 1
     high, high_by = _most_total(setting)
-    return Range(low, max(high, low), high_by)
+    return Range(max(bound.low or 0, shortest), high, high_by)
 
 
 class _Searcher:
@@ -263,9 +264,12 @@ def search(here: Base) -> Found:
     searcher = _Searcher(here)
     total, span = searcher.largest_total()
     if total is None:
-        smallest = span.low
-        limits = Limits(searcher.input_for(smallest), smallest, searcher.smallest_prefill(searcher.input_for(smallest)))
-        reason = searcher.why_not(smallest, limits.max_batch_prefill_tokens or 0)
+        smallest = max(2, min(span.low, span.high))
+        longest = max(1, min(searcher.input_for(smallest), smallest - 1))
+        limits = Limits(longest, smallest, searcher.smallest_prefill(longest))
+        reason = f"no room for a prompt: max_total_tokens would be {thousands(span.low)} or more, beyond {span.high_by}"
+        if span.low <= span.high:
+            reason = searcher.why_not(smallest, limits.max_batch_prefill_tokens or 0) or reason
         return Found(None, _search(searcher, reason), predict(here, limits))
     total, refusal = searcher.largest_accepted(total)
     prefill = searcher.largest_prefill(total)
