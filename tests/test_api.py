@@ -70,7 +70,9 @@ def test_limits_that_do_not_hold_what_was_asked_do_not_fit() -> None:
     plan = tgi_advisor.advise({**SPEC, "workload": {"concurrency": 100}})
     assert (plan.prediction.outcome, plan.container) == ("out_of_memory", None)
     assert plan.prediction.reason
-    assert plan.prediction.reason.startswith("TGI would start, but no limits hold what the spec asks: ")
+    assert plan.prediction.reason.startswith(
+        "no limits hold what the spec asks with 460.7 MiB per GPU left unplanned; memory: "
+    )
     assert plan.prediction.headroom_bytes < 0
 
 

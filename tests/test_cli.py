@@ -267,6 +267,20 @@ def test_a_defect_is_told_and_not_traced(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "Traceback" not in ran.err
 
 
+@pytest.mark.parametrize("fault", [401, 403, 404, 429, 500, "reset", "truncate", "garbage"])
+def test_whatever_the_hub_answers_is_told(fault: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between the attempts
+    with Hub() as hub:
+        hub.add("org/new", {"model_type": "llama"}, {"a": ("BF16", (2, 2))})
+        hub.fault(".*", **({"kind": fault} if isinstance(fault, str) else {"status": fault}))
+        for name, value in (("HF_ENDPOINT", hub.endpoint), ("HF_HUB_OFFLINE", "0"), ("NO_PROXY", "127.0.0.1")):
+            monkeypatch.setenv(name, value)
+        ran = run("advise", "-m", "org/new", "-g", "nvidia-l4", "--json")
+    assert (ran.code, read(ran.out)["error"]["kind"]) == (Exit.FACTS, "facts")
+    assert ran.err.startswith("Error: ")
+    assert "Traceback" not in ran.err
+
+
 # -- the same deployment said in several ways
 
 

@@ -22,6 +22,7 @@ from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Container, Method, Plan, Prediction, Search
 from tgi_advisor.spec.reader import read_file, read_text
 from tgi_advisor.spec.records import Spec
+from tgi_advisor.units import human
 
 SpecLike = Spec | str | PathLike[str] | Mapping[str, Any]
 """A spec record, the path of a YAML file (`-` is standard input), or the spec as nested mappings."""
@@ -96,7 +97,8 @@ def predict(
 
 def _falls_short(prediction: Prediction, found: Search) -> Prediction:
     """The verdict on limits TGI would start with, but which do not hold what the spec asks."""
-    reason = f"TGI would start, but no limits hold what the spec asks: {found.bound_by}"
+    kept = f" with {human(found.headroom_bytes)} per GPU left unplanned" if found.headroom_bytes else ""
+    reason = f"no limits hold what the spec asks{kept}; {found.bound_by}"
     return replace(prediction, outcome="out_of_memory", stage="warmup", reason=reason)
 
 

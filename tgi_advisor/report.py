@@ -146,7 +146,7 @@ def _verdict(plan: Plan, style: Style) -> str:
     if seen.outcome == "refused":
         return style.bad(f"TGI refuses to start, {_STAGES[seen.stage or 'launcher']}.")
     if seen.limits.max_batch_total_tokens is not None:  # TGI itself would start
-        return style.bad("It does not fit: the KV cache is too small for what the spec asks.")
+        return style.bad("It does not fit: TGI would start, but not with what the spec asks.")
     verdict = "It does not fit: out of memory" if plan.search else "TGI runs out of memory"
     return style.bad(f"{verdict} {_STAGES[seen.stage or 'load']}.")
 
@@ -166,11 +166,7 @@ def _why_not(plan: Plan, width: int) -> str:
         return ""
     lines = _wrapped("Reason: ", seen.reason or "not known", width)
     if seen.next_steps:
-        lines.append(
-            "What would work:"
-            if plan.search and plan.method == "tgi" and seen.outcome == "out_of_memory"
-            else "What to do:"
-        )
+        lines.append("Next steps:")
         lines += [line for step in seen.next_steps for line in _wrapped("  - ", step, width)]
     return "\n".join(lines)
 

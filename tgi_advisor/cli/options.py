@@ -113,7 +113,7 @@ def spec_of(
 
     from tgi_advisor.spec import reader
 
-    if spec is None:
+    if not spec:
         _named(model, gpu)
     if spec == "-" and sys.stdin is None:
         raise UsageError("standard input is closed", "Name a SPEC file, or pipe one in.")
@@ -124,7 +124,7 @@ def spec_of(
         ("tgi.release", release),
     )
     assignments = [(path, value) for path, value in given if value is not None]
-    if spec is None:
+    if not spec:
         return reader.build(assignments, "command line", None, sets)
     if not assignments:
         return reader.read_file(spec, sets)

@@ -8,6 +8,6 @@ docker run --rm \
     ghcr.io/huggingface/text-generation-inference:2.4.1 \
     --model-id meta-llama/Llama-3.1-8B-Instruct \
     --num-shard 1 \
-    --max-input-tokens 10740 \
-    --max-total-tokens 11764 \
-    --max-batch-prefill-tokens 10740
+    --max-input-tokens 10618 \
+    --max-total-tokens 11642 \
+    --max-batch-prefill-tokens 10618

@@ -11,6 +11,6 @@ docker run --rm \
     --num-shard 1 \
     --dtype bfloat16 \
     --kv-cache-dtype fp8_e4m3fn \
-    --max-input-tokens 29633 \
-    --max-total-tokens 31681 \
+    --max-input-tokens 29366 \
+    --max-total-tokens 31414 \
     --max-batch-prefill-tokens 2048
