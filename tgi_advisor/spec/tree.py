@@ -150,7 +150,7 @@ def compose(text: str, file: str, at: Place | None = None) -> Node | None:
         if at is None:
             # libyaml reports the end of a text as the line after it.
             where = where if where.line <= len(lines) else Place(file, max(len(lines), 1), len((lines or [""])[-1]) + 1)
-        refuse(where, *_in_our_words(str(error.problem), lines[mark.line] if mark and mark.line < len(lines) else ""))
+        refuse(where, *in_our_words(str(error.problem), lines[mark.line] if mark and mark.line < len(lines) else ""))
     return done[0] if done else None
 
 
@@ -183,7 +183,7 @@ _YAML_ERRORS = (
 )  # fmt: skip
 
 
-def _in_our_words(problem: str, line: str) -> tuple[str, str]:
+def in_our_words(problem: str, line: str) -> tuple[str, str]:
     """What the YAML parser objects to, and what to write instead."""
     if "\t" in line[: len(line) - len(line.lstrip())]:
         return "this line is indented with a tab", "YAML wants spaces; indent by two spaces a level"

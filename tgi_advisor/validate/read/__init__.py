@@ -1,1 +1,41 @@
-"""The readers, one file per form."""
+"""The readers, one file per form: `read` finds out what a text is and has it read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tgi_advisor.validate.found import Document
+from tgi_advisor.validate.read.launcher import IMAGE_WORDS, LAUNCHER
+
+MAX_CHARACTERS = 2 << 20
+"""Longest text that is read."""
+
+_SIGNS = (*IMAGE_WORDS, LAUNCHER, "HF_MODEL_ID", "SM_NUM_GPUS", "get_huggingface_llm_image_uri")
+"""One of these stands in every file that starts a TGI server, but for environment files and our own specs."""
+
+
+def read(
+    text: str,
+    file: str,
+    env: Mapping[str, str] | None = None,
+    lookup: Callable[[str], str | None] | None = None,
+) -> Document:
+    """Every TGI server in a text.
+
+    `env` holds variables whose values are known; `lookup` gives the text of a file that is named in
+    this one (`env_file`, `.env`), by the name it has there. Never raises, whatever the text is.
+    """
+    if not any(sign in text for sign in _SIGNS) and not _may_be_ours(text, file):
+        return Document(file, text, "none")
+    from tgi_advisor.validate.read.forms import dispatch
+    from tgi_advisor.validate.read.world import World
+
+    world = World(env or {}, lookup) if lookup else World(env or {})
+    return dispatch(text[:MAX_CHARACTERS], file, world)
+
+
+def _may_be_ours(text: str, file: str) -> bool:
+    """Whether it may be a deployment spec of tgi-advisor, or an environment file of the launcher."""
+    if "\nhardware:" in text or text.startswith("hardware:"):
+        return "model:" in text
+    return "MODEL_ID" in text and ".env" in file.replace("\\", "/").rpartition("/")[2]

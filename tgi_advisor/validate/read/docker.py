@@ -1,0 +1,438 @@
+"""`docker run` command lines (and those of podman, nerdctl and others that take the same options)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from tgi_advisor.errors import Place
+from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Mount, Port, Probe, Server, Value
+from tgi_advisor.validate.read.environment import Environment, env_file
+from tgi_advisor.validate.read.launcher import is_image, is_launcher, launch_of
+from tgi_advisor.validate.read.source import Source
+from tgi_advisor.validate.read.words import Variable, Word
+from tgi_advisor.validate.read.world import World
+
+_SWITCHES = frozenset(
+    "detach disable-content-trust help init interactive no-healthcheck oom-kill-disable privileged publish-all quiet "
+    "read-only rm sig-proxy tty replace rmi env-host no-hosts no-hostname tls-verify use-api-socket".split()
+)
+"""Long options that take no value (docs.docker.com/reference/cli/docker/container/run, podman-run(1))."""
+_SHORT = {
+    "a": "attach", "c": "cpu-shares", "e": "env", "h": "hostname", "l": "label", "m": "memory", "p": "publish",
+    "u": "user", "v": "volume", "w": "workdir", "d": "detach", "i": "interactive", "t": "tty", "P": "publish-all",
+    "q": "quiet",
+}  # fmt: skip
+
+
+class Option(NamedTuple):
+    """An option of the engine."""
+
+    name: str
+    """Long name."""
+    value: Value
+    """Its value; the option itself for a switch."""
+    at: Value
+    """The word that names it."""
+
+
+class Run(NamedTuple):
+    """A command line, taken apart."""
+
+    options: list[Option]
+    """Options before the image."""
+    image: Value | None
+    """The image."""
+    rest: list[Word]
+    """Words after it."""
+    swallowed: list[Option]
+    """Options that took the next option for their value."""
+
+
+def read_run(source: Source, words: Sequence[Word], variables: Mapping[str, Variable], world: World) -> tuple[Server | None, list[Defect]]:
+    """The server a `docker run` starts, or None when its image is not TGI's; `words` begin after `run`."""
+    run = _taken_apart(source, words)
+    defects: list[Defect] = []
+    if run.swallowed and not (run.image and is_image(run.image.text)):
+        lenient = _taken_apart(source, words, lenient=True)
+        if lenient.image and is_image(lenient.image.text):
+            for option in run.swallowed:
+                message = f"{option.at.text} takes `{option.value.text}` as its value, so the words after it move on"
+                hint = f"give {option.at.text} a value, or remove it"
+                defects.append(Defect("docker-flag-swallowed", message, option.at.place, hint, option.at.length))
+            run = lenient
+    if run.image is None or not _is_server(run):
+        return None, []
+    server = _server(source, run, variables, world, defects)
+    return server, defects
+
+
+def _is_server(run: Run) -> bool:
+    if run.image is not None and is_image(run.image.text):
+        return True
+    entry = any(option.name == "entrypoint" and is_launcher(option.value.text) for option in run.options)
+    return entry or any(is_launcher(word.text) for word in run.rest)
+
+
+def _taken_apart(source: Source, words: Sequence[Word], lenient: bool = False) -> Run:
+    """Options, image and the rest; `lenient` does not take an option for the value of another."""
+    options: list[Option] = []
+    swallowed: list[Option] = []
+    at = 0
+    while at < len(words):
+        word = words[at]
+        text = word.text
+        at += 1
+        here = word.as_value(source)
+        if text == "--":
+            break
+        if not text.startswith("-") or text == "-":
+            return Run(options, here, list(words[at:]), swallowed)
+        name, value = _named(source, word, here)
+        if value is None:
+            if at >= len(words):
+                break
+            following = words[at].as_value(source)
+            if re.match(r"-[A-Za-z-]", following.text):
+                swallowed.append(Option(name, following, here))
+                if lenient:
+                    continue
+            value = following
+            at += 1
+        options.append(Option(name, value, here))
+    image = words[at].as_value(source) if at < len(words) else None
+    return Run(options, image, list(words[at + 1 :]), swallowed)
+
+
+def _named(source: Source, word: Word, here: Value) -> tuple[str, Value | None]:
+    """The long name of an option and the value in the same word; None when the next word is its value."""
+    text = word.text
+    if text.startswith("--"):
+        name, equals, _ = text[2:].partition("=")
+        if equals:
+            return name, tail(here, len(name) + 3, source, word)
+        return (name, here) if name in _SWITCHES else (name, None)
+    for at, letter in enumerate(text[1:], 2):
+        name = _SHORT.get(letter, letter)
+        if name in _SWITCHES:
+            continue
+        if at == len(text):
+            return name, None
+        skip = at + 1 if text[at] == "=" else at
+        return name, tail(here, skip, source, word)
+    return _SHORT.get(text[-1], text[1:]), here
+
+
+def tail(value: Value, skip: int, source: Source | None = None, word: Word | None = None) -> Value:
+    """A Value without its first characters; its place moves on where the word is written as it reads."""
+    moved, length = value.place, value.length
+    if value.length >= skip and (source is None or word is None or _as_written(source, word, value.text[:skip])):
+        moved = Place(moved.file, moved.line, moved.column + skip)
+        length = value.length - skip
+    return replace(value, text=value.text[skip:], place=moved, length=length)
+
+
+def _as_written(source: Source, word: Word, start: str) -> bool:
+    return source.text.startswith(start, word.start)
+
+
+def _server(source: Source, run: Run, variables: Mapping[str, Variable], world: World, defects: list[Defect]) -> Server:
+    """The options as the fields of a Server."""
+    assert run.image is not None
+    environment = Environment()
+    lists: dict[str, list[Any]] = {name: [] for name in ("ports", "mounts", "devices", "cap_add", "security_opt", "group_add")}
+    one: dict[str, Value] = {}
+    gpus = NO_GPUS
+    check: dict[str, Value] = {}
+    late: list[tuple[str, Value]] = []
+    for name, value, at in run.options:
+        if name in ("env",):
+            late.append((name, value))
+        elif name == "env-file":
+            _env_file(environment, value, world)
+        elif name == "publish":
+            lists["ports"].append(published(value))
+        elif name == "expose":
+            lists["ports"].append(Port("expose", value))
+        elif name in ("volume", "mount", "tmpfs"):
+            lists["mounts"].append(mount_of(value) if name == "volume" else _long_mount(value) if name == "mount" else _tmpfs(value))
+            _tilde(source, value, at, name, defects)
+        elif name == "gpus":
+            gpus = asked(value)
+        elif name == "device":
+            lists["devices"].append(value)
+        elif name in ("cap-add", "security-opt", "group-add"):
+            lists[name.replace("-", "_")].append(value)
+        elif name.startswith("health-") or name == "no-healthcheck":
+            check[name] = value
+        else:
+            one[name] = value
+    for _, value in late:
+        _variable(environment, value, variables, world)
+    entry, args = _launch(source, run, one, environment)
+    gpus = _other_gpus(gpus, lists["devices"], one.get("runtime"), environment)
+    network = one.get("network") or one.get("net")
+    return Server(
+        "docker-run",
+        one["name"].text if "name" in one else "",
+        run.options[0].at.place if run.options else run.image.place,
+        image=replace(run.image, origin="command"),
+        entry=entry,
+        args=tuple(args),
+        **environment.fields(),
+        **{name: tuple(values) for name, values in lists.items()},
+        gpus=gpus,
+        shm_size=one.get("shm-size"),
+        memory_limit=one.get("memory"),
+        memory_request=one.get("memory-reservation"),
+        privileged=None if "privileged" not in one or one["privileged"].text == "false" else one["privileged"],
+        runtime=one.get("runtime"),
+        ipc=one.get("ipc"),
+        network=network,
+        user=one.get("user"),
+        platform=one.get("platform"),
+        workdir=one.get("workdir"),
+        restart=one.get("restart"),
+        probes=_healthcheck(check),
+    )
+
+
+def _launch(
+    source: Source, run: Run, one: Mapping[str, Value], environment: Environment
+) -> tuple[Value | None, list[Value]]:
+    """The launcher and its arguments."""
+    words = [word.as_value(source) for word in run.rest]
+    entry = one.get("entrypoint")
+    if entry is None or not entry.text:
+        if run.image is not None and is_image(run.image.text):
+            return None, words
+        entry_at = next((at for at, word in enumerate(words) if is_launcher(word.text)), 0)
+        return words[entry_at], words[entry_at + 1 :]
+    sources = {at + 1: Source(source.file, word.text, source.offsets[word.start : word.end]) for at, word in enumerate(run.rest)}
+    launch = launch_of([entry, *words], sources, environment.variables())
+    return (launch.entry, list(launch.args)) if launch else (entry, words)
+
+
+def _variable(environment: Environment, value: Value, variables: Mapping[str, Variable], world: World) -> None:
+    """`-e NAME=value`, or `-e NAME` from the caller's shell."""
+    name, equals, _ = value.text.partition("=")
+    if equals:
+        held = tail(value, len(name) + 1)
+        environment.add(name, replace(held, origin="environment", key=value.place))
+        return
+    known = variables.get(name) or (Variable(world.env[name]) if name in world.env else None)
+    if known is not None and known.known:
+        environment.add(name, replace(value, text=known.text, origin="environment", key=value.place))
+    else:
+        origin = "the caller's environment"
+        environment.refer(name, replace(value, known=False, missing=(name,), origin=origin, key=value.place))
+
+
+def _env_file(environment: Environment, value: Value, world: World) -> None:
+    """`--env-file NAME`."""
+    text = world.lookup(value.text) if value.known else None
+    if text is None:
+        environment.sources.append(replace(value, origin="env_file"))
+        return
+    for name, entry in env_file(text, value.text, f"env_file {value.text}"):
+        environment.add(name, entry)
+
+
+def published(value: Value, kind: str = "publish") -> Port:
+    """`[ip:][host:]container[/protocol]`."""
+    text = value.text
+    depth, colons = 0, []
+    for at, c in enumerate(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(c, 0)
+        if c == ":" and depth <= 0:
+            colons.append(at)
+    if not colons:
+        return Port(kind, _no_protocol(value))
+    host_start = colons[-2] + 1 if len(colons) > 1 else 0
+    host = replace(value, text=text[host_start : colons[-1]])
+    return Port(kind, _no_protocol(_side(tail(value, colons[-1] + 1), value)), _side(host, value) if host.text else None)
+
+
+def _side(part: Value, whole: Value) -> Value:
+    """A part of a word is known when it holds none of the references the word lacks."""
+    if whole.known or "$" in part.text or "{{" in part.text or "%" in part.text or "<" in part.text:
+        return part
+    return replace(part, known=True, missing=())
+
+
+def _no_protocol(value: Value) -> Value:
+    return replace(value, text=value.text.partition("/")[0]) if "/" in value.text else value
+
+
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
+
+
+def mount_of(value: Value) -> Mount:
+    """`[source:]target[:options]`."""
+    text = value.text
+    cuts: list[int] = []
+    depth = 0
+    for at, c in enumerate(text):
+        depth += {"{": 1, "(": 1, "}": -1, ")": -1}.get(c, 0)
+        if c == ":" and depth <= 0 and not (at == 1 and _WINDOWS.match(text)):
+            cuts.append(at)
+    if not cuts:
+        return Mount("anonymous", value)
+    source = replace(value, text=text[: cuts[0]], length=min(cuts[0], value.length))
+    target = tail(value, cuts[0] + 1)
+    options = ""
+    if len(cuts) > 1:
+        options = text[cuts[1] + 1 :]
+        target = replace(target, text=text[cuts[0] + 1 : cuts[1]], length=min(target.length, cuts[1] - cuts[0] - 1))
+    return Mount(
+        source_kind(source.text), _side(target, value), _side(source, value), read_only="ro" in options.split(",")
+    )
+
+
+def source_kind(text: str) -> str:
+    """Whether a mount's source is a folder or a named volume."""
+    if text.startswith(("/", ".", "~", "$PWD", "${PWD", "$HOME", "${HOME", "$(", "`", "%cd%", "%USERPROFILE%", "%~dp0")):
+        return "bind"
+    if _WINDOWS.match(text) or "/" in text.partition("}")[2] or "\\" in text:
+        return "bind"
+    if text.startswith(("$", "%", "{", "<")):
+        return "bind" if "/" in text and not text.startswith("${") else "unknown"
+    return "bind" if "/" in text else "volume"
+
+
+def _long_mount(value: Value) -> Mount:
+    """`type=bind,source=...,target=...`."""
+    fields: dict[str, str] = {}
+    for part in value.text.split(","):
+        name, _, text = part.partition("=")
+        fields[name.strip().lower()] = text
+    target = fields.get("target") or fields.get("dst") or fields.get("destination") or ""
+    origin = fields.get("source") or fields.get("src")
+    kind = fields.get("type", "volume")
+    return Mount(
+        {"tmpfs": "memory"}.get(kind, kind if kind in ("bind", "volume") else "unknown"),
+        _side(replace(value, text=target), value),
+        _side(replace(value, text=origin), value) if origin else None,
+        size=replace(value, text=fields["tmpfs-size"]) if "tmpfs-size" in fields else None,
+        read_only=fields.get("readonly", fields.get("ro", "false")) in ("", "true", "1"),
+    )
+
+
+def _tmpfs(value: Value) -> Mount:
+    """`path[:options]`."""
+    path, _, options = value.text.partition(":")
+    size = re.search(r"size=([^,]+)", options)
+    return Mount("memory", replace(value, text=path), size=replace(value, text=size[1]) if size else None)
+
+
+def _tilde(source: Source, value: Value, at: Value, name: str, defects: list[Defect]) -> None:
+    """A `~` the shell does not expand: in quotes, or after `=`."""
+    text = value.text.partition("source=")[2] if name == "mount" else value.text
+    if not text.startswith("~/"):
+        return
+    raw = source.file.text
+    offset = _offset(source, value)
+    if name == "mount" or at.place == value.place or raw[offset : offset + 1] in "\"'" or at.text.startswith("--v") and "=" in at.text:
+        message = "the shell leaves this `~` as it is, so the engine gets a folder named `~`"
+        defects.append(Defect("shell-tilde-not-expanded", message, value.place, "write $HOME instead", value.length))
+
+
+def _offset(source: Source, value: Value) -> int:
+    return source.file.offset_of(value.place)
+
+
+def asked(value: Value) -> Gpus:
+    """`--gpus`: all, a number, or devices."""
+    text = value.text.strip().strip("\"'")
+    fields = re.match(r"(?:.*,)?(device|count)=(.+)", text)
+    if not value.known and not text.replace("device=", "").strip("\"'").isdigit():
+        return Gpus("unknown", "flag", value)
+    if text == "all" or text == "-1":
+        return Gpus("all", "flag", value)
+    if text.isdigit() and len(text) < 6:
+        return Gpus("count" if int(text) else "none", "flag", value, count=int(text))
+    if fields and fields[1] == "device":
+        ids = tuple(part.strip().strip("\"'") for part in fields[2].split(",") if part.strip() and "=" not in part)
+        if ids == ("all",):
+            return Gpus("all", "flag", value)
+        return Gpus("ids", "flag", value, len(ids), ids)
+    if fields and fields[2].isdigit() and len(fields[2]) < 6:
+        return Gpus("count", "flag", value, count=int(fields[2]))
+    return Gpus("unknown", "flag", value)
+
+
+def _other_gpus(gpus: Gpus, devices: Sequence[Value], runtime: Value | None, environment: Environment) -> Gpus:
+    """GPUs that come through a device node or a container runtime."""
+    if gpus.asked != "none" or gpus.how:
+        return gpus
+    return device_gpus(devices) or runtime_gpus(runtime, environment) or gpus
+
+
+def device_gpus(devices: Sequence[Value]) -> Gpus | None:
+    """GPUs given as device nodes, or as CDI names (`nvidia.com/gpu=0`)."""
+    named = [device for device in devices if re.match(r"(?:nvidia|amd|intel)\.com/gpu=", device.text)]
+    if named:
+        ids = tuple(device.text.partition("=")[2] for device in named)
+        vendor = named[0].text.partition(".")[0]
+        if "all" in ids:
+            return Gpus("all", "device", named[0], vendor=vendor)
+        return Gpus("ids", "device", named[0], len(ids), ids, vendor)
+    for prefix, vendor in (("/dev/kfd", "amd"), ("/dev/nvidia", "nvidia"), ("/dev/accel", "habana"), ("/dev/dri", "intel")):
+        for device in devices:
+            if device.text.startswith(prefix):
+                nodes = re.findall(r"/dev/nvidia(\d+)", " ".join(d.text.partition(":")[0] for d in devices))
+                if vendor == "nvidia" and nodes:
+                    return Gpus("ids", "device", device, len(nodes), tuple(nodes), vendor)
+                return Gpus("all", "device", device, vendor=vendor)
+    return None
+
+
+def runtime_gpus(runtime: Value | None, environment: Environment) -> Gpus | None:
+    """GPUs that come with `runtime: nvidia` or `habana`, which read NVIDIA_VISIBLE_DEVICES or HABANA_VISIBLE_DEVICES."""
+    if runtime is None or runtime.text not in ("nvidia", "habana"):
+        return None
+    vendor = runtime.text
+    visible = environment.set.get(f"{vendor.upper()}_VISIBLE_DEVICES")
+    if visible is None or visible.text == "all":
+        return Gpus("all", "runtime", runtime, vendor=vendor)
+    if not visible.known:
+        return Gpus("unknown", "runtime", visible, vendor=vendor)
+    if visible.text.strip() in ("", "none", "void"):
+        return Gpus("none", "runtime", visible, vendor=vendor)
+    ids = tuple(part.strip() for part in visible.text.split(",") if part.strip())
+    return Gpus("ids", "runtime", visible, len(ids), ids, vendor)
+
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(value: Value | None) -> float | None:
+    """A Go duration (`1m30s`) or a plain number of seconds."""
+    if value is None or not value.known or len(value.text) > 40:
+        return None
+    text = value.text.strip()
+    if re.fullmatch(r"\d+(?:\.\d+)?", text, re.ASCII):
+        return float(text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)", text, re.ASCII)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def _healthcheck(check: Mapping[str, Value]) -> tuple[Probe, ...]:
+    """`--health-...` options as a Probe."""
+    if "no-healthcheck" in check:
+        return (Probe("healthcheck", "none", check["no-healthcheck"].place),)
+    command = check.get("health-cmd")
+    if command is None:
+        return ()
+    retries = check.get("health-retries")
+    return (
+        Probe(
+            "healthcheck", "exec", command.place, words=(command,),
+            initial_delay=seconds(check.get("health-start-period")), period=seconds(check.get("health-interval")),
+            timeout=seconds(check.get("health-timeout")), failures=retries.number if retries else None,
+        ),
+    )  # fmt: skip

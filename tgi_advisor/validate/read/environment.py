@@ -1,0 +1,79 @@
+"""The environment of a container, gathered entry by entry, and environment files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from tgi_advisor.validate.found import Value
+from tgi_advisor.validate.read.source import File, Source
+from tgi_advisor.validate.read.words import Variable
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""What an environment variable may be called."""
+
+
+class Environment:
+    """Entries in the order the engine applies them, the last of a name winning."""
+
+    def __init__(self) -> None:
+        self.set: dict[str, Value] = {}
+        self.overridden: list[tuple[str, Value]] = []
+        self.secret: dict[str, Value] = {}
+        self.sources: list[Value] = []
+
+    def add(self, name: str, value: Value) -> None:
+        """A variable with a value."""
+        if name in self.set and self.set[name].origin == value.origin:
+            self.overridden.append((name, self.set[name]))
+        self.secret.pop(name, None)
+        self.set[name] = value
+
+    def refer(self, name: str, value: Value) -> None:
+        """A variable whose value comes from outside the file."""
+        self.set.pop(name, None)
+        self.secret[name] = value
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a Server it fills."""
+        return {
+            "env": MappingProxyType(self.set),
+            "overridden": tuple(self.overridden),
+            "secret_env": MappingProxyType(self.secret),
+            "env_sources": tuple(self.sources),
+        }
+
+    def variables(self) -> Mapping[str, Variable]:
+        """What a shell inside the container knows."""
+        known = {name: Variable(v.text, v.known, v.missing, v.defaulted) for name, v in self.set.items()}
+        unknown = {name: Variable(f"${name}", False, (name,)) for name in self.secret}
+        return {**known, **unknown}
+
+
+def env_file(text: str, name: str, origin: str) -> Iterator[tuple[str, Value]]:
+    """The entries of an environment file, with their places in it."""
+    return env_lines(File(name, text).whole(), origin)
+
+
+_LINE = re.compile(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*(?:=|:[ \t])[ \t]*([^\n]*)$", re.MULTILINE)
+
+
+def env_lines(source: Source, origin: str) -> Iterator[tuple[str, Value]]:
+    """`NAME=value` lines; quotes around a value and a comment after it do not belong to it."""
+    for match in _LINE.finditer(source.text):
+        start, written = match.start(2), match[2].rstrip()
+        text = written
+        if written[:1] in "\"'" and (close := written.find(written[0], 1)) > 0:
+            text, written = written[1:close], written[: close + 1]
+        elif (comment := re.search(r"(?:^|\s)#", written)) is not None:
+            text = written = written[: comment.start()].rstrip()
+        references = tuple(re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", text)) if "$" in text else ()
+        place, length = source.place(start), source.length(start, start + len(written))
+        yield match[1], Value(text, place, origin, not references, references, length, (), source.place(match.start(1)))
+
+
+def variables_of(entries: Mapping[str, str]) -> dict[str, Variable]:
+    """Plain values as variables."""
+    return {name: Variable(text) for name, text in entries.items()}

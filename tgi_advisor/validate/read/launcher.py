@@ -1,0 +1,84 @@
+"""What a TGI server is recognised by: its image, or the launcher on a command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from tgi_advisor.validate.found import Defect, Value
+from tgi_advisor.validate.read.source import Source
+from tgi_advisor.validate.read.words import Variable, Word, lex
+
+IMAGE_WORDS = ("text-generation-inference", "tgi-inference", "hf-tgi-serve", "tgi-gaudi", "neuronx-tgi")
+"""What the name of a TGI image holds: Hugging Face's own and its mirrors, the cloud containers, Vertex AI's, the forks
+for Gaudi and Neuron."""
+LAUNCHER = "text-generation-launcher"
+"""The program of every image."""
+
+_IMAGE = re.compile(
+    r"(?:docker(?:-image)?:(?://)?|docker\.io/|oci://)?"
+    r"(?:[^\s/]+/)*[^\s/:@]*(?:text-generation-inference|tgi-inference|hf-tgi-serve|tgi-gaudi|neuronx-tgi)"
+    r"(?!-(?:benchmark|client|proxy|exporter|ui|chat))[^\s/@:]*(?:[:@][^\s]*)?"
+)
+_LAUNCHERS = frozenset({LAUNCHER, "tgi-entrypoint.sh", "text_generation_launcher"})
+_SHELLS = frozenset({"sh", "bash", "zsh", "ash", "dash"})
+_OTHER_PROGRAMS = re.compile(r"text-generation-(?:server|router|benchmark)")
+
+
+def is_image(text: str) -> bool:
+    """Whether the text names a TGI image, on any registry."""
+    return any(word in text for word in IMAGE_WORDS) and bool(_IMAGE.fullmatch(text.strip()))
+
+
+def is_launcher(text: str) -> bool:
+    """Whether a word of a command is TGI's launcher or the entry point of its images."""
+    return text.rpartition("/")[2] in _LAUNCHERS
+
+
+class Launch:
+    """A launcher found in a command: the word that names it, and its arguments."""
+
+    __slots__ = ("args", "defects", "entry")
+
+    def __init__(self, entry: Value | None, args: Sequence[Value], defects: Sequence[Defect] = ()) -> None:
+        self.entry = entry
+        self.args = tuple(args)
+        self.defects = tuple(defects)
+
+
+def launch_of(words: Sequence[Value], sources: Mapping[int, Source], variables: Mapping[str, Variable]) -> Launch | None:
+    """The launcher a command that replaces the entry point runs, or None when it runs something else.
+
+    `sources` has, by the position of a word, the text of words that may themselves be shell scripts
+    (`sh -c "text-generation-launcher ..."`), `variables` what the container's environment is there.
+    """
+    for at, word in enumerate(words):
+        if is_launcher(word.text):
+            return Launch(word, words[at + 1 :])
+        if LAUNCHER in word.text and at in sources:
+            for launch in launches_in(sources[at], variables):
+                return launch
+    if words and words[0].text.startswith("-"):  # arguments where the program should stand
+        return Launch(words[0], words)
+    return None
+
+
+def launches_in(
+    source: Source, variables: Mapping[str, Variable], start: int = 0, end: int | None = None
+) -> Iterator[Launch]:
+    """Every launcher command in a shell text."""
+    at = start
+    while (at := source.text.find(LAUNCHER, at, end)) >= 0:
+        first = at
+        while first > 0 and source.text[first - 1] not in " \t\n\"'`;|&(=":
+            first -= 1
+        command = lex(source, first, variables, end=end, mend=True)
+        at = max(command.end, at + 1)
+        if command.words and is_launcher(command.words[0].text):
+            values = [word.as_value(source) for word in command.words]
+            yield Launch(values[0], values[1:], command.defects)
+
+
+def values_of(words: Sequence[Word], source: Source) -> list[Value]:
+    """Words as Values."""
+    return [word.as_value(source) for word in words]

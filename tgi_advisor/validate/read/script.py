@@ -1,0 +1,332 @@
+"""Shell scripts, batch files, and any text with `docker run` or launcher commands in it.
+
+The text is not parsed as a whole: prose, Makefiles and half a script are read as well. Assignments,
+branches and commands are found line by line; a variable that a branch may or may not set is unknown
+after it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from tgi_advisor.validate.found import Defect, Server, Value
+from tgi_advisor.validate.read.docker import read_run
+from tgi_advisor.validate.read.environment import Environment, variables_of
+from tgi_advisor.validate.read.launcher import LAUNCHER, is_launcher
+from tgi_advisor.validate.read.source import Source
+from tgi_advisor.validate.read.words import BATCH, SHELL, Variable, Word, lex
+from tgi_advisor.validate.read.world import World
+
+_RUN = (
+    r"(?P<run>(?<![\w.-])(?:[\w.:\\/-]*[/\\])?(?:docker|podman|nerdctl|pouch|finch)(?:\.exe)?"
+    r"(?:[ \t]+--?[a-z][\w-]*(?:=\S*)?)?[ \t]+(?:container[ \t]+)?(?:run|create)(?=[ \t\\^`])[ \t]*)"
+)
+_ASSIGN = (
+    r"(?P<assign>^[ \t]*(?P<how>(?:export|local|readonly|declare|typeset)[ \t]+(?:-\w+[ \t]+)*|"
+    r"set[ \t]+(?:/\w[ \t]+)?\"?|SET[ \t]+(?:/\w[ \t]+)?\"?|@set[ \t]+\"?|\$(?:env:)?)?"
+    r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<op>\+?=|[ \t]*\?=[ \t]*|[ \t]*:=[ \t]*|[ \t]+=[ \t]*))"
+)
+_BLOCK = r"(?P<block>^[ \t]*(?:if|for|while|until|case|else|elif|fi|done|esac)\b)"
+_DOCKERFILE = r"(?P<dockerfile>^(?:ARG|ENV)[ \t]+[A-Za-z_][A-Za-z0-9_]*=[^\n]*)"
+_EVENT = re.compile("|".join((_RUN, rf"(?P<launch>{LAUNCHER})", _ASSIGN, _BLOCK, _DOCKERFILE)), re.MULTILINE)
+_COMMENT = re.compile(r"[ \t]*(?:#(?!!)|//|(?:rem|REM|@rem|@REM|Rem)\b|::|<!--)")
+_BEFORE_LAUNCHER = re.compile(
+    r"(?:^|[;&|(`\"'=!$>%-]|\b(?:sudo|exec|then|do|else|time|nohup|env|CMD|RUN|ENTRYPOINT|run|command|args|-c))[ \t]*$"
+    r"|^[ \t]*(?:[A-Za-z_][A-Za-z0-9_]*=\S*[ \t]+)+$"
+)
+MAX_BLOCKS = 50
+"""Branches within branches that are followed."""
+
+
+class Scan(NamedTuple):
+    """What a text holds."""
+
+    servers: list[Server]
+    """TGI servers in it."""
+    defects: list[Defect]
+    """What is wrong with how they are written."""
+
+
+class _Block(NamedTuple):
+    """An open branch or loop."""
+
+    before: dict[str, Variable]
+    """Variables as they were where it began."""
+    changed: dict[str, set[Variable]]
+    """Values its branches gave."""
+
+
+def scan(
+    source: Source,
+    world: World,
+    variables: dict[str, Variable] | None = None,
+    strict: bool = False,
+    batch: bool = False,
+) -> Scan:
+    """Every TGI server that commands in a text start; `strict` takes only commands in backquotes."""
+    return _Scanner(source, world, {} if variables is None else variables, strict, batch).scan()
+
+
+class _Scanner:
+    """The state of reading one text."""
+
+    def __init__(
+        self, source: Source, world: World, variables: dict[str, Variable], strict: bool, batch: bool
+    ) -> None:
+        self.source = source
+        self.text = source.text
+        self.world = world
+        self.variables = variables
+        for name, variable in variables_of(world.env).items():
+            variables.setdefault(name, variable)
+        self.strict = strict
+        self.batch = batch
+        self.blocks: list[_Block] = []
+        self.arrays: dict[str, list[Word]] = {}
+        self.array_places: dict[str, int] = {}
+        self.servers: list[Server] = []
+        self.defects: list[Defect] = []
+        self.early: list[Defect] = []
+
+    def scan(self) -> Scan:
+        """All servers, in the order of the text."""
+        done = 0
+        for match in _EVENT.finditer(self.text):
+            start = match.start()
+            if start < done:
+                continue
+            line = self.text.rfind("\n", 0, start) + 1
+            if _COMMENT.match(self.text, line, max(start, line) + 4) and _COMMENT.match(self.text, line).end() <= match.end():  # type: ignore[union-attr]
+                continue
+            kind = match.lastgroup
+            if match["run"] is not None:
+                done = self._run(match, line)
+            elif match["launch"] is not None:
+                done = self._launcher(match, line)
+            elif match["assign"] is not None:
+                done = self._assign(match)
+            elif match["dockerfile"] is not None:
+                self._dockerfile(match)
+            elif kind == "block" or match["block"] is not None:
+                self._branch(match["block"].strip(), line)
+        self._flush_arrays()
+        return Scan(self.servers, [*self.early, *self.defects] if self.servers else [])
+
+    # -- commands
+
+    def _region(self, line: int, start: int) -> tuple[int | None, str]:
+        """Where a command that stands in quotes or backquotes must end, and the quote."""
+        before = self.text[max(line, start - 2000) : start]
+        for quote in "`\"'":
+            if before.replace("\\" + quote, "").count(quote) % 2:
+                end = start
+                while (end := self.text.find(quote, end)) >= 0 and self.text[end - 1] == "\\":
+                    end += 1
+                return (end if end >= 0 else None), quote
+        return None, ""
+
+    def _run(self, match: re.Match[str], line: int) -> int:
+        """A `docker run`."""
+        end, quote = self._region(line, match.start())
+        if self.strict and quote != "`":
+            return match.end()
+        mode = BATCH if self.batch else SHELL
+        command = lex(self.source, match.end(), self.variables, mode, end, mend=True)
+        words = self._spliced(command.words)
+        server, defects = read_run(self.source, words, self.variables, self.world)
+        if server is not None:
+            start = match.start() + len(match[0]) - len(match[0].lstrip())
+            self.servers.append(replace(server, place=self.source.place(start)))
+            self.defects += [*self._surely(command.defects), *defects]
+        return max(command.end, match.end())
+
+    def _launcher(self, match: re.Match[str], line: int) -> int:
+        """A bare launcher command."""
+        first = match.start()
+        while first > line and self.text[first - 1] not in " \t\"'`;|&(=":
+            first -= 1
+        before = self.text[line:first]
+        end, quote = self._region(line, first)
+        if (self.strict and quote != "`") or not (_BEFORE_LAUNCHER.search(before) or not before.strip()):
+            return match.end()
+        command = lex(self.source, first, self.variables, BATCH if self.batch else SHELL, end, mend=True)
+        words = self._spliced(command.words)
+        if not words or not is_launcher(words[0].text) or (len(words) == 1 and (quote or self.strict)):
+            return match.end()
+        if not any(word.text.startswith("-") for word in words[1:]) and len(words) > 1:
+            return match.end()
+        environment = Environment()
+        for name, value in re.findall(r"([A-Za-z_][A-Za-z0-9_]*)=(\S*)", before):
+            environment.add(name, replace(self.source.value(line, first, "environment"), text=value.strip("\"'")))
+        values = [word.as_value(self.source) for word in words]
+        place = values[0].place
+        self.servers.append(
+            Server("launcher", "", place, entry=values[0], args=tuple(values[1:]), **environment.fields())
+        )
+        self.defects += self._surely(command.defects)
+        return max(command.end, match.end())
+
+    def _surely(self, defects: list[Defect]) -> Iterator[Defect]:
+        """Defects that hold wherever the command stands: quotes are only judged in whole scripts."""
+        for defect in defects:
+            if defect.kind == "shell-syntax" and (self.strict or not _is_script(self.source.file.name)):
+                continue
+            yield defect
+
+    def _spliced(self, words: list[Word]) -> list[Word]:
+        """The words with arrays (`"${options[@]}"`) put in their place."""
+        if not self.arrays:
+            return words
+        made: list[Word] = []
+        for word in words:
+            array = re.fullmatch(r"\$\{(\w+)\[[@*]\]\}", word.text)
+            made += self.arrays.get(array[1], [word]) if array else [word]
+        return made
+
+    # -- variables
+
+    def _assign(self, match: re.Match[str]) -> int:
+        """`NAME=value`, also several on a line, arrays, and the ways of other shells."""
+        how, name, operator = (match["how"] or "").strip(), match["name"], match["op"].strip()
+        if match["op"] != operator and operator == "=" and not how.startswith("$"):
+            return match.end()  # `name = value` is no assignment of a shell
+        if self.text.startswith("(", match.end()):
+            return self._array(name, match.end() + 1, operator == "+=")
+        if how.lower().startswith(("set", "@set")):
+            stop = self.text.find("\n", match.end())
+            value = self.text[match.end() : stop if stop >= 0 else None].strip()
+            value = value.rstrip('"') if how.endswith('"') else value
+            known = not re.search(r"%[^%\s]+%|![^!\s]+!|^[\"']?$", value)
+            self._set(name, Variable(value, known))
+            return match.end()
+        if re.match(r"[\"']?(?:[\w./-]*/)?(?:docker|podman|nerdctl|text-generation-launcher)\b", self.text[match.end() :][:80]):
+            return match.end()  # a command kept in a variable: found as a command
+        if operator in ("?=", ":=") or how.startswith("$"):
+            start = match.end()
+        else:
+            start = match.start("name")
+        line_end = self.text.find("\n", start)
+        command = lex(self.source, start, self.variables, SHELL, end=self._value_end(start, line_end))
+        self._placeholders(command.defects)
+        if start == match.end():
+            if command.words:
+                first = command.words[0]
+                self._set(name, Variable(first.text, first.known, first.missing, first.defaulted))
+            return match.end()
+        end = match.end()
+        for word in command.words:
+            left, equals, right = word.text.partition("=")
+            if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*\+?", left):
+                break
+            before = self.variables.get(left.rstrip("+")) if left.endswith("+") else None
+            text = (before.text if before else "") + right
+            known = word.known and (before is None or before.known)
+            self._set(left.rstrip("+"), Variable(text, known, word.missing, word.defaulted))
+            end = word.end
+        else:
+            if not command.words:
+                return match.end()
+        return max(end, match.end())
+
+    def _value_end(self, start: int, line_end: int) -> int:
+        """How far a value may go: the line, or over lines its quotes span."""
+        if line_end < 0:
+            return len(self.text)
+        line = self.text[start:line_end]
+        if line.count('"') % 2 or line.count("'") % 2 or line.endswith("\\"):
+            return min(len(self.text), start + 4000)
+        return line_end
+
+    def _placeholders(self, defects: list[Defect]) -> None:
+        """`token=<your-token>` at the end of a line is a syntax error."""
+        for defect in defects:
+            if defect.kind != "shell-placeholder":
+                continue
+            after = self.source.file.offset_of(defect.place) + defect.length
+            rest = self.source.file.text[after : after + 400].split("\n", 1)[0].strip()
+            kind = "shell-syntax" if not rest or rest.startswith("#") else defect.kind
+            self.early.append(replace(defect, kind=kind))
+
+    def _array(self, name: str, start: int, more: bool) -> int:
+        """`NAME=( ... )`, on as many lines as it takes."""
+        words: list[Word] = []
+        at = start
+        while len(words) < 1000:
+            command = lex(self.source, at, self.variables)
+            words += [word._replace(value=word.as_value(self.source)) for word in command.words]
+            at = command.end + 1
+            if command.stop != "\n" or at >= len(self.text):
+                break
+        self.arrays[name] = [*self.arrays.get(name, []), *words] if more else words
+        self.array_places.setdefault(name, start)
+        return at
+
+    def _flush_arrays(self) -> None:
+        """A launcher or `docker run` kept in an array is a server."""
+        for name, words in self.arrays.items():
+            texts = [word.text for word in words[:6]]
+            if texts and is_launcher(texts[0]):
+                values = [word.as_value(self.source) for word in words]
+                self.servers.append(
+                    Server("launcher", "", values[0].place, entry=values[0], args=tuple(values[1:]))
+                )
+            elif "run" in texts and texts[0].rpartition("/")[2] in ("docker", "podman", "nerdctl", "sudo"):
+                at = texts.index("run")
+                server, defects = read_run(self.source, words[at + 1 :], self.variables, self.world)
+                if server is not None:
+                    place = self.source.place(self.array_places[name])
+                    self.servers.append(replace(server, place=place))
+                    self.defects += defects
+
+    def _set(self, name: str, variable: Variable) -> None:
+        """Gives a variable a value."""
+        self.variables[name] = variable
+        for block in self.blocks:
+            block.changed.setdefault(name, set())
+        if self.blocks:
+            self.blocks[-1].changed[name].add(variable)
+
+    def _branch(self, word: str, line: int) -> None:
+        """Opens or closes a branch; a variable it may have changed is unknown after it."""
+        if word in ("if", "for", "while", "until", "case"):
+            stop = self.text.find("\n", line)
+            rest = self.text[line : stop if stop >= 0 else None]
+            if len(self.blocks) < MAX_BLOCKS and not re.search(r"\b(?:fi|done|esac)\b", rest):
+                self.blocks.append(_Block(dict(self.variables), {}))
+            return
+        if not self.blocks:
+            return
+        block = self.blocks[-1]
+        for name in block.changed:
+            if word in ("else", "elif"):
+                if name in block.before:
+                    self.variables[name] = block.before[name]
+                else:
+                    self.variables.pop(name, None)
+            else:
+                values = {*block.changed[name], self.variables.get(name)}
+                if values != {block.before.get(name)}:
+                    self.variables[name] = Variable(f"${name}", False, (name,))
+        if word not in ("else", "elif"):
+            self.blocks.pop()
+
+    def _dockerfile(self, match: re.Match[str]) -> None:
+        """`ARG NAME=value` in a shell script sets nothing."""
+        word = match["dockerfile"].split()[0]
+        message = f"`{word}` is a Dockerfile's word: a shell runs it as a command, and the variable is not set"
+        place = self.source.place(match.start())
+        self.early.append(
+            Defect("dockerfile-syntax-in-shell", message, place, f"remove `{word}`", len(match["dockerfile"]))
+        )
+
+
+def _is_script(name: str) -> bool:
+    return name.lower().endswith((".sh", ".bash", ".zsh"))
+
+
+def with_variables(entries: Mapping[str, Value]) -> dict[str, Variable]:
+    """Environment entries as shell variables."""
+    return {name: Variable(v.text, v.known, v.missing, v.defaulted) for name, v in entries.items()}
