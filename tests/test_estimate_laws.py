@@ -1,0 +1,334 @@
+"""Laws of the estimate and the search, sampled over launches of every shipped model."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from tgi_advisor import search, verdict
+from tgi_advisor.errors import AdvisorError
+from tgi_advisor.estimate import defaults, kv_cache, warmup, weights
+from tgi_advisor.estimate.warmup import Base
+from tgi_advisor.facts import gpu as gpus
+from tgi_advisor.facts import release as releases
+from tgi_advisor.facts.gpu import GpuFacts
+from tgi_advisor.facts.known import Facts
+from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.gather import snapshot
+from tgi_advisor.gather.facts import VARIANTS
+from tgi_advisor.limits import Limits
+from tgi_advisor.spec.records import (
+    AUTO,
+    Bound,
+    GpuSpec,
+    HardwareSpec,
+    LimitsSpec,
+    ModelSpec,
+    Spec,
+    TgiSpec,
+    WorkloadSpec,
+)
+from tgi_advisor.units import GiB, MiB
+
+MODELS = snapshot.recorded_ids()
+CARDS = tuple(row.facts for row in gpus.all_gpus() if row.facts is not None)
+CPU = GpuFacts("intel-cpu", "cpu", 256 * GiB, None, None, None, None, "", "by hand")
+RELEASES = (
+    "1.0.0", "1.1.1", "1.4.0", "1.4.1", "2.0.4", "2.1.0", "2.2.0", "2.3.0", "2.4.0", "2.4.1", "3.0.0", "3.0.2", "3.1.0",
+    "3.2.3", "3.3.7",
+)  # fmt: skip
+COMMON = (
+    "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mistral-7B-Instruct-v0.1",
+    "mistralai/Mixtral-8x7B-v0.1", "google/gemma-2-9b-it", "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen3-8B",
+    "TheBloke/Llama-2-13B-AWQ", "bigcode/starcoder2-3b", "microsoft/phi-2", "deepseek-ai/DeepSeek-V2-Lite",
+    "google/gemma-3-4b-it", "Qwen/Qwen2-VL-7B-Instruct", "OpenAssistant/falcon-7b-sft-top1-696",
+)  # fmt: skip
+
+quickly = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+
+@cache
+def model(name: str) -> ModelFacts:
+    found = snapshot.find(name)
+    assert found is not None
+    return found
+
+
+def deployment(name: str, gpu: GpuFacts, count: int, release: str, spec: Spec) -> tuple[Spec, Facts]:
+    hardware = replace(spec.hardware, gpu=GpuSpec(name=gpu.name), count=count)
+    asked = replace(spec, model=replace(spec.model, id=name), hardware=hardware)
+    return asked, Facts(model(name), gpu, count, releases.find(release), VARIANTS[gpu.system])
+
+
+def launch(name: str, gpu: GpuFacts, count: int, release: str, spec: Spec | None = None) -> Base:
+    asked, facts = deployment(name, gpu, count, release, spec or Spec())
+    return warmup.base(defaults.resolve(asked, facts))
+
+
+@st.composite
+def launches(draw: st.DrawFn, paged: bool = True) -> Base:
+    """A launch that gets as far as its warm-up."""
+    name = draw(st.sampled_from(COMMON))
+    gpu = draw(st.sampled_from(CARDS))
+    spec = Spec(hardware=HardwareSpec(memory_fraction=draw(st.sampled_from((1.0, 0.8)))))
+    here = launch(name, gpu, draw(st.sampled_from((1, 1, 2, 4))), draw(st.sampled_from(RELEASES)), spec)
+    assume(here.setting.family.supported and here.setting.family.paged is paged)
+    assume(here.loaded + 512 * MiB < here.total)
+    return here
+
+
+@st.composite
+def token_limits(draw: st.DrawFn) -> Limits:
+    longest = draw(st.integers(1, 16000))
+    return Limits(longest, longest + draw(st.integers(2, 4000)), draw(st.integers(longest, 3 * longest)))
+
+
+def raised(limits: Limits, field: str, by: int) -> Limits:
+    return replace(limits, **{field: (getattr(limits, field) or 0) + by})
+
+
+# ---- the warm-up ----
+
+
+@quickly
+@given(launches(), token_limits(), st.integers(1, 5000))
+def test_more_prefill_or_total_never_uses_less(here: Base, limits: Limits, by: int) -> None:
+    used = warmup.run(here, limits).used
+    assert warmup.run(here, raised(limits, "max_batch_prefill_tokens", by)).used >= used
+    assert warmup.run(here, raised(limits, "max_total_tokens", by)).used >= used
+
+
+@quickly
+@given(launches(), st.integers(1, 16000), st.integers(1, 5000))
+def test_a_longer_prompt_prefilled_alone_never_uses_less(here: Base, longest: int, by: int) -> None:
+    def used(tokens: int) -> int:
+        return warmup.run(here, Limits(tokens, tokens + 1000, tokens)).used
+
+    assert used(longest + by) >= used(longest)
+
+
+@quickly
+@given(launches(), token_limits(), st.integers(0, 4 * GiB))
+def test_memory_in_use_and_margins_never_raise_the_budget(here: Base, limits: Limits, size: int) -> None:
+    seen = warmup.run(here, limits)
+    for less in (warmup.run(here, limits, size), warmup.run(here._replace(loaded=here.loaded + size), limits)):
+        assert (less.budget or 0) <= (seen.budget or 0)
+        assert seen.stage is None or less.stage is not None
+
+
+@quickly
+@given(launches(), token_limits(), st.integers(0, 64 * GiB))
+def test_more_memory_never_lowers_the_budget(here: Base, limits: Limits, size: int) -> None:
+    larger = here._replace(total=here.total + size, cuda_total=here.cuda_total + size)
+    seen, more = warmup.run(here, limits), warmup.run(larger, limits)
+    assert (more.budget or 0) >= (seen.budget or 0)
+    assert seen.stage is not None or more.stage is None
+
+
+@quickly
+@given(launches(), token_limits())
+def test_a_larger_prefill_in_one_request_never_raises_the_budget(here: Base, limits: Limits) -> None:
+    total, prefill = limits.max_total_tokens or 0, min(limits.max_input_tokens or 0, 8000)
+    seen = warmup.run(here, Limits(prefill, total, prefill))
+    longer = warmup.run(here, Limits(prefill + 1, total + 1, prefill + 1))
+    assume(seen.warm_blocks == longer.warm_blocks)
+    assert (longer.budget or 0) <= (seen.budget or 0)
+
+
+@quickly
+@given(launches(), token_limits())
+def test_the_budget_is_whole_blocks_and_holds_the_warmup(here: Base, limits: Limits) -> None:
+    seen = warmup.run(here, limits)
+    assume(seen.budget is not None)
+    assert seen.budget == seen.blocks * here.setting.block_size
+    if here.setting.facts.release.warmup_blocks_back == "always":
+        assert seen.blocks >= seen.warm_blocks
+
+
+@quickly
+@given(launches(), token_limits())
+def test_parts_add_up_to_the_gpu_or_to_the_need(here: Base, limits: Limits) -> None:
+    seen = warmup.run(here, limits)
+    parts = warmup.parts(here, seen)
+    assert all(part.bytes >= 0 and part.why for part in parts)
+    if seen.stage is None:
+        assert sum(part.bytes for part in parts) == here.total
+    else:
+        assert sum(part.bytes for part in parts) == seen.used > here.total - max(0, here.total - seen.used - seen.slack)
+
+
+@given(st.sampled_from(COMMON), st.sampled_from(RELEASES), st.sampled_from((2, 4)))
+@settings(quickly, max_examples=60)
+def test_shards_hold_less_than_one_but_together_more(name: str, release: str, shards: int) -> None:
+    card = gpus.find("nvidia-h100-sxm")
+    one, many = (
+        launch(name, card, count, release, Spec(tgi=TgiSpec(num_shard=count))).setting for count in (1, shards)
+    )
+    family = many.family
+    assume(defaults.shard_fault(many.facts.model, family, shards, many.quantize) is None)
+    whole, part = weights.shard(one).total, weights.shard(many).total
+    assert part < whole <= part * shards
+    whole_kv, part_kv = kv_cache.bytes_per_token(one), kv_cache.bytes_per_token(many)
+    assert part_kv <= whole_kv <= part_kv * shards
+
+
+@given(st.sampled_from(MODELS), st.sampled_from(RELEASES))
+@settings(quickly, max_examples=60)
+def test_kv_bytes_are_linear_in_the_size_of_an_element(name: str, release: str) -> None:
+    setting = launch(name, gpus.find("nvidia-h100-sxm"), 1, release).setting
+    half = replace(setting, kv_dtype="fp8_e4m3fn")
+    assert kv_cache.bytes_per_token(setting) * half.kv_dtype_bytes == (
+        kv_cache.bytes_per_token(half) * setting.kv_dtype_bytes
+    )
+
+
+# ---- the search ----
+
+
+@st.composite
+def bounds(draw: st.DrawFn, low: int, high: int) -> Bound:
+    """Open, pinned, or a range."""
+    kind = draw(st.sampled_from(("auto", "auto", "pinned", "range", "floor", "ceiling")))
+    first, second = sorted((draw(st.integers(low, high)), draw(st.integers(low, high))))
+    return {
+        "auto": AUTO,
+        "pinned": Bound(first, first),
+        "range": Bound(first, second),
+        "floor": Bound(first, None),
+        "ceiling": Bound(None, second),
+    }[kind]
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> tuple[Spec, Facts]:
+    total = draw(bounds(1000, 40000))
+    longest = draw(bounds(100, 20000))
+    assume(longest.low is None or total.high is None or longest.low < total.high)
+    spec = Spec(
+        limits=LimitsSpec(longest, total, draw(bounds(256, 20000))),
+        workload=WorkloadSpec(
+            max_new_tokens=draw(st.sampled_from((None, 1, 200, 2000))), concurrency=draw(st.sampled_from((1, 1, 4, 32)))
+        ),
+        hardware=HardwareSpec(headroom=draw(st.sampled_from((None, 0, 2 * GiB)))),
+    )
+    name, gpu = draw(st.sampled_from(COMMON)), draw(st.sampled_from(CARDS))
+    asked, facts = deployment(name, gpu, draw(st.sampled_from((1, 1, 2, 4))), draw(st.sampled_from(RELEASES)), spec)
+    assume(defaults.resolve(asked, facts).family.supported)
+    return asked, facts
+
+
+@quickly
+@given(searches())
+def test_found_limits_keep_every_promise(case: tuple[Spec, Facts]) -> None:
+    spec, facts = case
+    here, found = search.best(spec, facts)
+    assert found.search.evaluations < 400
+    if found.limits is None:
+        assert found.search.bound_by
+        return
+    limits, asked = found.limits, spec.limits
+    longest, total = limits.max_input_tokens or 0, limits.max_total_tokens or 0
+    assert 0 < longest < total
+    assert asked.max_input_tokens.allows(longest)
+    assert asked.max_total_tokens.allows(total)
+    assert asked.max_batch_prefill_tokens.allows(limits.max_batch_prefill_tokens or 0)
+    if not here.setting.chunking:
+        assert (limits.max_batch_prefill_tokens or 0) >= longest
+    prediction = found.prediction
+    if prediction.outcome == "refused":
+        return  # for a reason no limit changes; the law below covers the others
+    assert prediction.outcome == "starts"
+    assert prediction.headroom_bytes >= 0
+    margin, _ = search.margin(here)
+    assert warmup.run(here, limits, margin).stage is None
+    if prediction.concurrency is not None:
+        assert prediction.concurrency >= spec.workload.concurrency
+
+
+@quickly
+@given(searches(), st.randoms(use_true_random=False))
+def test_the_found_total_is_the_last_that_fits(case: tuple[Spec, Facts], random: object) -> None:
+    spec, facts = case
+    asked = replace(spec, tgi=TgiSpec(num_shard=defaults.resolve(spec, facts).num_shard))
+    here, found = search.best(asked, facts)
+    assume(found.limits is not None and found.prediction.outcome == "starts")
+    assert found.limits is not None
+    searcher = search._Searcher(here)
+    total = found.limits.max_total_tokens or 0
+    span = search.totals(here.setting)
+    assert searcher.holds(total, found.limits.max_batch_prefill_tokens)
+    if "refusal" in (found.search.bound_by or ""):
+        return
+    above = {total + 1, span.high, *(random.randint(total + 1, span.high) for _ in range(20) if total < span.high)}  # type: ignore[attr-defined]
+    for longer in above:
+        if total < longer <= span.high:
+            assert not searcher.holds(longer), f"{longer} fits above {total}"
+
+
+@quickly
+@given(searches(), st.randoms(use_true_random=False))
+def test_the_predicate_is_monotone_on_every_region(case: tuple[Spec, Facts], random: object) -> None:
+    spec, facts = case
+    here = warmup.base(defaults.resolve(spec, facts))
+    searcher = search._Searcher(here)
+    for _, (low, high) in zip(range(6), searcher.regions(search.totals(here.setting)), strict=False):
+        points = sorted({low, high, *(random.randint(low, high) for _ in range(12))})  # type: ignore[attr-defined]
+        held = [searcher.holds(point) for point in points]
+        assert held == sorted(held, reverse=True), list(zip(points, held, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu", "concurrency"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", "nvidia-t4", 1),
+        ("meta-llama/Llama-3.1-70B-Instruct", "nvidia-l4", 1),
+        ("mistralai/Mixtral-8x7B-v0.1", "nvidia-a10g", 8),
+        ("google/gemma-2-27b-it", "amd-mi210", 64),
+    ],
+)
+def test_alternatives_are_true(name: str, gpu: str, concurrency: int) -> None:
+    spec, facts = deployment(name, gpus.find(gpu), 1, "3.3.7", Spec(workload=WorkloadSpec(concurrency=concurrency)))
+    assert search.best(spec, facts).found.limits is None
+    steps = search.alternatives(spec, facts)
+    assert steps
+    again = {
+        label: search.best(other, known).found
+        for label, other, known in search._neighbours(spec, facts)
+        if any(step.startswith(label) for step in steps)
+    }
+    for step in steps:
+        label = max((label for label in again if step.startswith(label)), key=len)
+        limits = again[label].limits
+        assert limits is not None
+        assert again[label].prediction.outcome == "starts"
+        assert f"{limits.max_total_tokens:,}" in step
+
+
+@settings(quickly, max_examples=200)
+@given(
+    st.sampled_from(MODELS),
+    st.sampled_from((*CARDS, CPU)),
+    st.integers(1, 8),
+    st.sampled_from(RELEASES),
+    st.sampled_from((None, "awq", "gptq", "fp8", "eetq", "bitsandbytes", "bitsandbytes-nf4", "exl2")),
+    token_limits(),
+)
+def test_nothing_but_an_advisor_error_is_raised(
+    name: str, gpu: GpuFacts, count: int, release: str, quantize: str | None, limits: Limits
+) -> None:
+    spec = Spec(model=ModelSpec(quantize=quantize))
+    asked, facts = deployment(name, gpu, count, release, spec)
+    with suppress(AdvisorError):
+        here = warmup.base(defaults.resolve(asked, facts))
+        for given_limits in (Limits(), limits):
+            prediction = verdict.predict(here, given_limits)
+            assert (prediction.stage is None) == (prediction.outcome == "starts")
+            assert (prediction.reason is None) == (prediction.outcome == "starts")
+            if prediction.outcome == "starts":
+                assert sum(part.bytes for part in prediction.parts) == prediction.gpu_total_bytes
+        search.best(asked, facts)
