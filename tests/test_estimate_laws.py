@@ -187,6 +187,14 @@ def test_kv_bytes_are_linear_in_the_size_of_an_element(name: str, release: str) 
     )
 
 
+@quickly
+@given(launches(), token_limits(), st.integers(1, 40))
+def test_the_fewest_blocks_hold_what_one_less_does_not(here: Base, limits: Limits, requests: int) -> None:
+    setting = replace(here.setting, speculate=requests % 3)
+    blocks = verdict.blocks_for(setting, limits, requests)
+    assert verdict.concurrency(setting, blocks, limits) >= requests > verdict.concurrency(setting, blocks - 1, limits)
+
+
 # ---- the search ----
 
 

@@ -125,11 +125,19 @@ class _Searcher:
         self.evaluations = 0
         self.limits = here.setting.spec.limits
         self.new_tokens = new_tokens(here.setting)
+        self.in_blocks = here.setting.family.paged and here.setting.facts.release.version < (2, 0, 0)
 
     def input_for(self, total: int) -> int:
-        """max_input_tokens that goes with a total."""
+        """max_input_tokens that goes with a total.
+
+        Until 1.4.5 the queue rounds prompts up to whole blocks but not the prefill budget, so that a
+        prompt as long as both never leaves it: whole blocks then.
+        https://github.com/huggingface/text-generation-inference/blob/v1.4.5/router/src/queue.rs#L228-L260
+        """
         bound = self.limits.max_input_tokens
         wanted = total - self.new_tokens
+        if self.in_blocks and wanted > self.setting.block_size:
+            wanted -= wanted % self.setting.block_size
         if bound.high is not None:
             wanted = min(wanted, bound.high)
         if bound.low is not None:
@@ -141,7 +149,7 @@ class _Searcher:
         bound = self.limits.max_batch_prefill_tokens
         if bound.fixed is not None:
             return bound.fixed
-        least = longest
+        least = -(-longest // self.setting.block_size) * self.setting.block_size if self.in_blocks else longest
         if self.setting.chunking:
             least = min(longest, efficient_prefill(self.setting), *(() if bound.high is None else (bound.high,)))
         return max(least, bound.low or 0)
@@ -170,7 +178,7 @@ class _Searcher:
             return self._no_room_to_grow(seen, total)
         if seen.budget < max(total, prefill):
             return "memory: the KV cache left after the warm-up"
-        if concurrency(self.setting, seen.blocks, total) < self.wanted:
+        if concurrency(self.setting, seen.blocks, Limits(longest, total)) < self.wanted:
             several = f"{self.wanted} requests" if self.wanted > 1 else "one request"
             return f"memory: a KV cache that holds {several} of max_total_tokens"
         return None

@@ -16,28 +16,53 @@ from tgi_advisor.refusals import Refusal
 from tgi_advisor.units import human, thousands
 
 
-def request_blocks(setting: Setting, total_tokens: int) -> int:
-    """KV blocks one full-length request takes: the last token's keys are never stored.
+def request_blocks(setting: Setting, limits: Limits) -> int:
+    """KV blocks the router counts for one full-length request.
 
-    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/v3/src/queue.rs#L310-L336
+    Until 2.0.4 prompt and answer are rounded up to blocks each; then the allocator takes blocks for both
+    together, less the last token, whose keys are never stored.
+    https://github.com/huggingface/text-generation-inference/blob/v2.0.4/router/src/queue.rs#L236-L262
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/v3/src/queue.rs#L230-L236
     """
-    return -(-max(1, total_tokens - 1 + setting.speculate) // setting.block_size)
+    total, size = limits.max_total_tokens or 1, setting.block_size
+    if setting.facts.release.version < (2, 1, 0):
+        prompt = min(limits.max_input_tokens or total, total - 1)
+        return -(-prompt // size) - (-(total - prompt) // size)
+    return -(-max(1, total - 1 + setting.speculate) // size)
 
 
-def concurrency(setting: Setting, blocks: int, total_tokens: int) -> int:
-    """Full-length requests the KV cache holds together; block 0 is kept for health checks.
+def concurrency(setting: Setting, blocks: int, limits: Limits) -> int:
+    """Full-length requests the KV cache holds together.
 
+    From 2.1.0 on block 0 is kept for health checks; until 2.3.1 the tokens of a batch have to stay within
+    the budget as well.
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/v3/src/block_allocator.rs#L152
+    https://github.com/huggingface/text-generation-inference/blob/v2.3.1/backends/v3/src/queue.rs#L292-L308
     """
-    by_blocks = max(0, blocks - 1) // request_blocks(setting, total_tokens)
-    return min(by_blocks, blocks * setting.block_size // total_tokens)
+    version = setting.facts.release.version
+    budget = max(0, blocks * setting.block_size - setting.speculate)
+    if version < (2, 1, 0):
+        return budget // setting.block_size // request_blocks(setting, limits)
+    by_blocks = max(0, blocks - 1) // request_blocks(setting, limits)
+    return by_blocks if version >= (2, 4, 0) else min(by_blocks, budget // (limits.max_total_tokens or 1))
+
+
+def blocks_for(setting: Setting, limits: Limits, requests: int) -> int:
+    """The fewest KV blocks for which `concurrency` is `requests`."""
+    version, size = setting.facts.release.version, setting.block_size
+    blocks = requests * request_blocks(setting, limits)
+    if version < (2, 1, 0):
+        return blocks - (-setting.speculate // size)
+    if version >= (2, 4, 0):
+        return blocks + 1
+    return max(blocks + 1, -(-(requests * (limits.max_total_tokens or 1) + setting.speculate) // size))
 
 
 def predict(here: Base, given: Limits) -> Prediction:
     """The verdict on one launch (`warmup.base` of its setting) with the limits given."""
     setting = here.setting
     asked = defaults.launcher_limits(setting, given)
-    seen = warmup.run(here, given)
+    seen = warmup.run(here, given, retry=True)
     early = [*refusals.launcher_refusals(setting, given, asked), *refusals.shard_refusals(setting, asked)]
     if early:
         return _refused(here, seen, asked, early)
@@ -56,7 +81,7 @@ def headroom(here: Base, seen: Warmup, limits: Limits, requests: int) -> int:
         return seen.slack
     setting = here.setting
     needed = max(
-        requests * request_blocks(setting, limits.max_total_tokens) + 1,
+        blocks_for(setting, limits, requests),
         -(-limits.max_total_tokens // setting.block_size),
         -(-(limits.max_batch_prefill_tokens or 0) // setting.block_size),
     )
@@ -124,7 +149,7 @@ def _prediction(
     wanted = setting.spec.workload.concurrency
     total = limits.max_total_tokens
     together = (
-        concurrency(setting, seen.blocks, total) if outcome == "starts" and seen.budget is not None and total else None
+        concurrency(setting, seen.blocks, limits) if outcome == "starts" and seen.budget is not None and total else None
     )
     warnings = list(refusals.warnings(setting, limits, seen.limits))
     if together is not None and together < wanted:
