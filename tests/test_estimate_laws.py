@@ -235,7 +235,6 @@ def searches(draw: st.DrawFn) -> tuple[Spec, Facts]:
 def test_found_limits_keep_every_promise(case: tuple[Spec, Facts]) -> None:
     spec, facts = case
     here, found = search.best(spec, facts)
-    assert found.search.evaluations < 400
     if found.limits is None:
         assert found.search.bound_by
         return
@@ -270,6 +269,7 @@ def test_the_found_total_is_the_last_that_fits(case: tuple[Spec, Facts], random:
     total = found.limits.max_total_tokens or 0
     span = search.totals(here.setting)
     assert searcher.holds(total, found.limits.max_batch_prefill_tokens)
+    assert found.search.evaluations < 200
     if "refusal" in (found.search.bound_by or ""):
         return
     above = {total + 1, span.high, *(random.randint(total + 1, span.high) for _ in range(20) if total < span.high)}  # type: ignore[attr-defined]

@@ -89,8 +89,6 @@ class Loaded(NamedTuple):
     """Weights, and the second copy of tied embeddings where there is one."""
     total: int
     """Their sum in bytes."""
-    largest: int
-    """The largest single tensor in bytes, which decides whether loading needs a moment more."""
 
 
 IN_FLOAT32 = re.compile(r"\.weight_scale|DenseReluDense\.wo\.|\.A_log$")
@@ -194,7 +192,7 @@ def shard(setting: Setting) -> Loaded:
     shares_table = not own and bool(model.text().get("tie_word_embeddings"))
     on_the_fly = setting.quantize if setting.quantize in (ON_THE_FLY if own else {"bitsandbytes"}) else None
     quantized = {"column", "row"} | ({"head"} if own and on_the_fly and _quantizes_head(on_the_fly, setting) else set())
-    total = largest = unknown = head = embedding = 0
+    total = unknown = head = embedding = 0
     for group in model.tensors:
         kind = role(group.name)
         if kind == "unused" or (kind == "head" and shares_table) or _left_out(group, setting):
@@ -218,7 +216,6 @@ def shard(setting: Setting) -> Loaded:
             bits = exempt * bits + (1 - exempt) * _quantized_bits(on_the_fly)
         size = round(count * elements * bits / 8 + scales)
         total += size
-        largest = max(largest, round(elements * 2))
         if kind == "embedding":
             embedding = max(embedding, group.elements)
             if own:
@@ -241,7 +238,7 @@ def shard(setting: Setting) -> Loaded:
         parts.append(
             Part("tied lm_head", round(elements * bits / 8), "exact", "tied embeddings are loaded a second time")
         )
-    return Loaded(tuple(parts), sum(part.bytes for part in parts), largest)
+    return Loaded(tuple(parts), sum(part.bytes for part in parts))
 
 
 def _is_matrix(group: TensorGroup) -> bool:
