@@ -63,9 +63,14 @@ def predict(here: Base, given: Limits) -> Prediction:
     setting = here.setting
     asked = defaults.launcher_limits(setting, given)
     seen = warmup.run(here, given, retry=True)
-    early = [*refusals.launcher_refusals(setting, given, asked), *refusals.shard_refusals(setting, asked)]
+    found = [*refusals.launcher_refusals(setting, given, asked), *refusals.shard_refusals(setting, asked)]
+    early = [refusal for refusal in found if refusal.stage in ("launcher", "load")]
     if early:
         return _refused(here, seen, asked, early)
+    if seen.stage == "load":
+        return _out_of_memory(here, seen)
+    if found:
+        return _refused(here, seen, asked, found)
     if seen.stage is not None:
         return _out_of_memory(here, seen)
     final = defaults.server_limits(setting, seen.limits, seen.blocks, seen.tokens)

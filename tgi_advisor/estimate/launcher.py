@@ -114,7 +114,7 @@ def prefill_default(
     if config is not None and config.context is not None:
         value = min(value, config.context)
     room = release.launcher_wiggle if wiggle is None else wiggle
-    most = _vram_maximum(config, gpu.memory_bytes * shards, fraction, room) if nvidia else None
+    most = vram_maximum(config, gpu.memory_bytes * shards, fraction, room) if nvidia else None
     return value if most is None else min(value, most)
 
 
@@ -159,7 +159,7 @@ def _compute_optimal(config: LauncherConfig | None, tflops: int | None, shards: 
     return tokens if tokens > 100 else None
 
 
-def _vram_maximum(config: LauncherConfig | None, memory: int, fraction: float, wiggle: float) -> int | None:
+def vram_maximum(config: LauncherConfig | None, memory: int, fraction: float, wiggle: float) -> int | None:
     """Tokens the launcher believes the memory holds; None for quantized models or unknown geometry."""
     if config is None or config.quantize is not None:
         return None

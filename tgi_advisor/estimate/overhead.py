@@ -15,7 +15,7 @@ def driver_reserve(setting: Setting) -> Part:
     if gpu.cuda_total_bytes is not None:
         size = max(0, gpu.memory_bytes - gpu.cuda_total_bytes)
         return Part("driver reserve", size, "exact", "nvidia-smi's total minus what CUDA reports on this card")
-    row = calibration.find("driver_share", gpu.system, setting.facts.release.version)
+    row = calibration.find("driver_share", gpu, setting.facts.release.version)
     if row is None:
         return Part("driver reserve", 0, "modelled", f"nothing known to be held back on {gpu.system}")
     return Part(
@@ -25,7 +25,7 @@ def driver_reserve(setting: Setting) -> Part:
 
 def context(setting: Setting) -> Part:
     """CUDA context, kernel modules and libraries outside PyTorch's allocator."""
-    row = calibration.find("cuda_context", setting.facts.gpu.system, setting.facts.release.version)
+    row = calibration.find("cuda_context", setting.facts.gpu, setting.facts.release.version)
     if row is None:
         return Part("context", 0, "modelled", "no device context on this system")
     return Part("context and libraries", row.bytes, "calibrated", f"outside PyTorch's allocator; {row.span}")
@@ -33,7 +33,7 @@ def context(setting: Setting) -> Part:
 
 def communicators(setting: Setting) -> Part | None:
     """NCCL (RCCL) buffers of one shard; None on a single shard."""
-    row = calibration.find("nccl", setting.facts.gpu.system, setting.facts.release.version)
+    row = calibration.find("nccl", setting.facts.gpu, setting.facts.release.version)
     if setting.num_shard == 1 or row is None:
         return None
     return Part("NCCL buffers", row.bytes, "calibrated", f"communicators of {setting.num_shard} shards; {row.span}")
@@ -44,7 +44,7 @@ def flashinfer(setting: Setting) -> Part | None:
 
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/attention/flashinfer.py#L36-L43
     """
-    if setting.attention != "flashinfer":
+    if setting.attention != "flashinfer" or not setting.family.paged:
         return None
     size = setting.facts.release.flashinfer_bytes
     return Part("flashinfer workspace", size, "exact", "float workspace and three wrappers")
@@ -98,7 +98,7 @@ def graphs(setting: Setting, g: Geometry, total_tokens: int, request_blocks: int
     tables = rows * width * 4
     logits = sum(sizes) * g.vocabulary * 2
     wrappers = len(sizes) * 8 * (1 << 20) if setting.attention == "flashinfer" else 0
-    row = calibration.find("cuda_graphs", setting.facts.gpu.system, release.version)
+    row = calibration.find("cuda_graphs", setting.facts.gpu, release.version)
     pool = row.bytes if row else 0
     why = f"batch sizes {', '.join(map(str, sizes))}, captured inside the reserve"
     return Part("CUDA graphs", tables + logits + wrappers + pool, "calibrated", why)

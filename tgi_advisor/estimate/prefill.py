@@ -5,12 +5,14 @@ TGI reads the driver's free memory after a complete prefill of `max_batch_prefil
 moment is the feed-forward block (or, where it is wider, attention); on top of it come the logits,
 which up to 2.4.1 are made for every prefill token.
 
-The moments follow the modeling code, e.g. Llama's
-https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/flash_llama_modeling.py#L394-L419
+`forward.py` replays that prefill for the classes with a block KV cache; what is here holds for the
+padded classes, and for what does not grow with the prefill's tokens alone.
 """
 
 from __future__ import annotations
 
+from tgi_advisor.estimate import forward
+from tgi_advisor.estimate.forward import Reserved
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.setting import Setting
 
@@ -28,7 +30,7 @@ def element(setting: Setting) -> int:
 
 
 def feed_forward_width(setting: Setting, g: Geometry) -> int:
-    """Elements per token alive at the widest point of a feed-forward block.
+    """Elements per token alive at the widest point of a padded class's feed-forward block.
 
     Gated: fused gate and up (2 I), activation(gate) (I), their product (I), beside the residual and
     the normed input. Plain: the first projection and its activation. Mixture: TGI's fused kernel
@@ -50,48 +52,28 @@ def feed_forward_width(setting: Setting, g: Geometry) -> int:
             return routed + 4 * g.experts + stream + g.hidden
 
 
-def attention_width(setting: Setting, g: Geometry) -> int:
-    """Elements per token alive while attention runs: fused q, k, v, its output, the normed input, the residual.
-
-    DeepSeek expands its latent first: queries, keys, keys-and-values, padded values and the padded
-    output of every head are alive together.
-    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/flash_deepseek_v3_modeling.py#L300-L371
-    """
-    if setting.family.kv == "mla":
-        return 5 * g.query + 2 * g.hidden
+def attention_width(g: Geometry) -> int:
+    """Elements per token alive in a padded class's attention: q, k, v, its output, the normed input, the residual."""
     return 2 * g.query + 2 * g.kv + 2 * g.hidden
 
 
-def activation_bytes_per_token(setting: Setting, g: Geometry) -> int:
-    """Bytes per prefill token at the widest moment of a layer; 0 for Mamba, whose warm-up makes no prefill.
+def per_token(setting: Setting, g: Geometry) -> Reserved:
+    """What one prefill makes the allocator keep, in bytes per prefill token.
 
+    Classes with a block KV cache are replayed tensor by tensor. Padded classes run transformers' or
+    older modeling code: their widest moment in closed form, logits of every position in every release
+    and the log-softmax of one prompt; encoder-decoders only have logits of the first output token;
+    Mamba's warm-up makes no prefill.
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/causal_lm.py#L796-L802
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/mamba.py#L478-L499
     """
+    if setting.family.paged:
+        return forward.reserved(setting, g)
     if setting.family.served_by == "mamba":
-        return 0
-    return element(setting) * max(feed_forward_width(setting, g), attention_width(setting, g))
-
-
-def logits_bytes_per_token(setting: Setting, g: Geometry) -> int:
-    """Bytes per prefill token of full-vocabulary logits, 0 where only the last position has any.
-
-    Up to 2.3.1 the log-softmax makes a second full copy; from 2.4.0 it works in place. Under tensor
-    parallelism the gathered logits are a transposed view, which every log-softmax makes contiguous first
-    and writes to a third tensor. Padded classes make logits of every position in every release, and the
-    log-softmax of one prompt; encoder-decoders of the first output token alone.
-    https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/models/flash_causal_lm.py#L1504
-    https://github.com/huggingface/text-generation-inference/blob/v2.4.0/server/text_generation_server/models/flash_causal_lm.py#L2046
-    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/tensor_parallel.py#L79-L101
-    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/causal_lm.py#L796-L802
-    """
-    whole = g.vocabulary * element(setting)
-    if setting.family.served_by == "padded":
-        return 2 * whole
-    if not setting.family.paged or not setting.prefill_logprobs:
-        return 0
-    if g.vocabulary_shard != g.vocabulary:
-        return 3 * whole
-    return 2 * whole if setting.facts.release.prefill_logits == "two_copies" else whole
+        return Reserved(0, 0, 0, 0)
+    layers = element(setting) * max(feed_forward_width(setting, g), attention_width(g))
+    logits = 2 * g.vocabulary * element(setting) if setting.family.served_by == "padded" else 0
+    return Reserved(layers, logits, layers, element(setting) * g.hidden + logits)
 
 
 def sampling_bytes_per_request(setting: Setting, g: Geometry) -> int:
@@ -103,13 +85,17 @@ def square_bytes(setting: Setting, g: Geometry, longest: int, requests: int) -> 
     """Bytes that grow with the square of the longest prompt.
 
     Gemma 3 builds dense attention masks for images (3.2.0 on): four boolean [R, L, L] and one in the
-    model's dtype. Some padded families make all attention scores, a float32 softmax of them and its result.
+    model's dtype. Until 3.2.3 it then asks PyTorch for grouped-query attention with a mask, which only the
+    unfused path can do: float32 scores of every head, and their softmax. Some padded families make all
+    attention scores, a float32 softmax of them and its result.
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/flash_gemma3_modeling.py#L705-L764
+    https://github.com/huggingface/text-generation-inference/blob/v3.2.1/server/text_generation_server/models/custom_modeling/flash_gemma3_modeling.py#L286-L293
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/bloom_modeling.py#L318-L340
     """
     square = requests * longest * longest
     if setting.family.model_type == "gemma3" and setting.family.paged:
-        return square * (4 + element(setting))
+        scores = 8 * g.heads if setting.facts.release.version < (3, 3, 0) else 0
+        return square * (4 + element(setting) + scores)
     if setting.family.model_type in QUADRATIC and not setting.family.paged:
         return square * g.heads * (4 + 2 * element(setting))
     return 0

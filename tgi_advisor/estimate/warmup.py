@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from tgi_advisor.estimate import defaults, geometry, overhead, prefill, weights
+from tgi_advisor.estimate import defaults, forward, geometry, overhead, prefill, weights
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.parts import Part
 from tgi_advisor.estimate.setting import Setting
@@ -47,6 +47,10 @@ class Base(NamedTuple):
     """Bytes per prefill token at the widest moment."""
     logits_per_token: int
     """Bytes per prefill token of full-vocabulary logits."""
+    alive_per_token: int
+    """Bytes per prefill token at the widest moment that are alive, not only reserved."""
+    left_per_token: int
+    """Bytes per prefill token that are alive when the logits are done."""
     sampling_per_request: int
     """Bytes per warm-up request for sampling."""
 
@@ -93,8 +97,12 @@ def base(setting: Setting) -> Base:
     workspace = overhead.flashinfer(setting)
     if workspace:
         inside.append(workspace)
+    unused = forward.loading_slack(setting, g)
+    if unused:
+        inside.append(Part("half-used segments", unused, "modelled", "PyTorch's segments that loading leaves pinned"))
     parts = tuple(part for part in (*shared, *outside, *inside) if part.bytes)
     total = gpu.memory_bytes // share
+    widest = prefill.per_token(setting, g)
     return Base(
         setting=setting,
         geometry=g,
@@ -103,8 +111,10 @@ def base(setting: Setting) -> Base:
         torch=sum(part.bytes for part in inside),
         total=total,
         cuda_total=total - reserve.bytes,
-        activation_per_token=prefill.activation_bytes_per_token(setting, g),
-        logits_per_token=prefill.logits_bytes_per_token(setting, g),
+        activation_per_token=widest.layers,
+        logits_per_token=widest.logits,
+        alive_per_token=widest.alive,
+        left_per_token=widest.left,
         sampling_per_request=prefill.sampling_bytes_per_request(setting, g),
     )
 
@@ -215,10 +225,12 @@ def _xpu_fraction(setting: Setting, default: float) -> float:
         return default
 
 
-def run(here: Base, given: Limits, margin: int = 0) -> Warmup:
+def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> Warmup:
     """Replay the warm-up for the limits given; `margin` bytes are treated as used by something else.
 
-    Pure arithmetic: refusals are `tgi_advisor.refusals`' business.
+    Where the GPU fills up, PyTorch gives its cached blocks back and tries once more; with `retry` that is
+    replayed too: the layers' blocks are free again by the time the logits are made. Without it the result
+    is monotone in every limit, which a search needs. Refusals are `tgi_advisor.refusals`' business.
     """
     setting, g = here.setting, here.geometry
     limits = defaults.launcher_limits(setting, given)
@@ -235,6 +247,13 @@ def run(here: Base, given: Limits, margin: int = 0) -> Warmup:
     if not setting.family.paged:  # prompts alone, and Mamba makes no prefill at all
         warm_blocks = 0 if setting.family.served_by == "mamba" else -(-tokens // setting.block_size)
     used = here.loaded + activations + logits + warm_blocks * per_block
+    if retry and used + margin > cap:
+        fixed = activations - tokens * here.activation_per_token
+        sampling = requests * here.sampling_per_request
+        emptied = max(tokens * here.alive_per_token + fixed, tokens * here.left_per_token + sampling)
+        logits = min(logits, emptied)
+        activations = emptied - logits
+        used = here.loaded + emptied + warm_blocks * per_block
     slack = cap - used - margin
     stage: Literal["warmup"] | None = "warmup" if slack < 0 else None
     replayed = Warmup(stage, limits, requests, tokens, warm_blocks, activations, logits, used, slack, 0, None)

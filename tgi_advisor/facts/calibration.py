@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tgi_advisor.facts import tables
+from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.units import parse_size
 
 Version = tuple[int, int, int]
-KEYS = frozenset({"name", "system", "releases", "bytes", "share", "source"})
+KEYS = frozenset({"name", "system", "releases", "generations", "gpus", "bytes", "share", "source"})
 
 
 class Constant(NamedTuple):
@@ -22,12 +23,21 @@ class Constant(NamedTuple):
     """First release it holds for."""
     last: Version
     """Last release it holds for."""
+    generations: tuple[str, ...]
+    """GPU generations it holds for; empty is any."""
+    gpus: tuple[str, ...]
+    """GPUs of the table it holds for; empty is any."""
     bytes: int
     """Bytes per GPU; 0 when it is a share."""
     share: float
     """Share of the GPU's memory; 0 when it is an amount."""
     source: str
     """The runs it was read from."""
+
+    @property
+    def where(self) -> str:
+        """The GPUs it holds for."""
+        return ", ".join(self.generations + self.gpus) or f"any {self.system}"
 
     @property
     def span(self) -> str:
@@ -40,16 +50,18 @@ def constants() -> tuple[Constant, ...]:
     return tuple(
         Constant(
             row["name"], row["system"], _version(row["releases"][0]), _version(row["releases"][1]),
+            tuple(row.get("generations", ())), tuple(row.get("gpus", ())),
             parse_size(row["bytes"]) if "bytes" in row else 0, row.get("share", 0.0), " ".join(row["source"].split()),
         )
         for row in tables.load("calibration")
     )  # fmt: skip
 
 
-def find(name: str, system: str, release: Version) -> Constant | None:
-    """The amount for a system and release, or None where the thing does not exist there."""
+def find(name: str, gpu: GpuFacts, release: Version) -> Constant | None:
+    """The amount for a GPU and release: the first row that fits. None where the thing does not exist there."""
     for row in constants():
-        if row.name == name and row.system == system and row.first <= release <= row.last:
+        there = gpu.name in (row.gpus or (gpu.name,)) and gpu.generation in (row.generations or (gpu.generation,))
+        if there and row.name == name and row.system == gpu.system and row.first <= release <= row.last:
             return row
     return None
 

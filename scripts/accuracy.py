@@ -1,0 +1,476 @@
+"""How far the estimate is from real TGI runs: every recorded warm-up, ours against three other ways to guess.
+
+python scripts/accuracy.py            # print the tables
+python scripts/accuracy.py --write    # also write docs/accuracy.md and docs/accuracy.svg
+python scripts/accuracy.py --rows     # one line per row, worst first
+
+The rows are tests/data/warmups.yaml. Calibrated amounts (tgi_advisor/facts/calibration.yaml) are
+read off some of these rows, so the figures published are cross-validated: each row is predicted with
+the amounts refitted on the rows of all *other* sources.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from tgi_advisor.errors import AdvisorError
+from tgi_advisor.estimate import defaults, launcher, warmup
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import calibration
+from tgi_advisor.limits import Limits
+from tgi_advisor.plan import Prediction
+
+ROOT = Path(__file__).parent.parent
+ROWS = ROOT / "tests" / "data" / "warmups.yaml"
+OWN_FIELDS = ("sharded", "trust_remote_code")
+"""Arguments of a row that bear on nothing here and that a spec writes elsewhere."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recorded run, ready to be predicted."""
+
+    row: Mapping[str, Any]
+    """The row of warmups.yaml."""
+    setting: Setting
+    """The launch it states."""
+    given: Limits
+    """The limits it states."""
+
+    @property
+    def observed(self) -> int | None:
+        """Tokens of KV cache TGI inferred, where the row has them."""
+        seen = self.row.get("observed") or {}
+        budget = seen.get("max_batch_total_tokens")
+        if budget is None and seen.get("kv_blocks"):
+            budget = seen["kv_blocks"] * seen.get("block_size", self.setting.block_size)
+        return budget
+
+    @property
+    def line(self) -> str:
+        """Release line, e.g. `2.2`."""
+        version = self.setting.facts.release.version
+        return f"{version[0]}.x" if version[0] != 2 else f"2.{version[1]}"
+
+    @property
+    def trusted(self) -> bool:
+        """High or medium confidence, with release, GPU and arguments known."""
+        return self.row["confidence"] in ("high", "medium") and not self.row.get("unsure")
+
+
+class Guess(NamedTuple):
+    """What one method says about a run."""
+
+    outcome: str
+    """starts, refused or out_of_memory."""
+    budget: int | None
+    """max_batch_total_tokens."""
+
+
+def runs() -> tuple[list[Run], list[tuple[str, str]]]:
+    """The rows that can be predicted, and (id, reason) of those that cannot."""
+    usable, skipped = [], []
+    for row in yaml.safe_load(ROWS.read_text("utf-8")):
+        if row.get("exclude"):
+            skipped.append((row["id"], row["exclude"]))
+            continue
+        try:
+            usable.append(_run(row))
+        except AdvisorError as error:
+            skipped.append((row["id"], f"cannot be stated: {error.message}"))
+    return usable, skipped
+
+
+def _run(row: Mapping[str, Any]) -> Run:
+    from tgi_advisor.gather.facts import gather
+    from tgi_advisor.spec import reader
+
+    limits = row.get("limits") or {}
+    flags = {name: value for name, value in (row.get("arguments") or {}).items() if name not in OWN_FIELDS}
+    document: dict[str, Any] = {
+        "model": {"id": row.get("like") or row["model"]},
+        "hardware": {"gpu": _gpu(row), "count": row.get("gpu_count") or 1},
+        "tgi": {"release": str(row["release"]), "flags": flags, "env": row.get("env") or {}},
+        "limits": {name: limits[name] for name in limits if name != "max_batch_total_tokens"},
+    }
+    for name in ("dtype", "quantize", "kv_cache_dtype"):
+        if row.get(name):
+            document["model"][name] = row[name]
+    if row.get("num_shard"):
+        document["tgi"]["num_shard"] = row["num_shard"]
+    if row.get("memory_fraction"):
+        document["hardware"]["memory_fraction"] = row["memory_fraction"]
+    spec = reader.read_text(yaml.safe_dump(document), row["id"])
+    setting = defaults.resolve(spec, gather(spec, source="snapshot", offline=True))
+    return Run(row, setting, defaults.given_limits(setting))
+
+
+def _gpu(row: Mapping[str, Any]) -> Any:
+    if row.get("gpu_memory_mib") and row.get("gpu"):
+        return {"name": row["gpu"], "memory": f"{row['gpu_memory_mib']}MiB"}
+    return row.get("gpu") or row.get("gpu_stated") or "unknown"
+
+
+def ours(run: Run) -> tuple[Guess, Prediction]:
+    """The default method with the amounts in force."""
+    from tgi_advisor import verdict
+
+    seen = verdict.predict(warmup.base(run.setting), run.given)
+    return Guess(seen.outcome, seen.limits.max_batch_total_tokens if seen.outcome == "starts" else None), seen
+
+
+# -- other ways to guess
+
+
+def by_notebook(run: Run, limits: Limits) -> Guess:
+    """The notebook's TGI variant, on the limits the server ended up with."""
+    from tgi_advisor.estimate import notebook
+
+    filled = replace(limits, max_input_tokens=limits.max_input_tokens or (limits.max_total_tokens or 2) - 1)
+    if filled.max_total_tokens is None or filled.max_batch_prefill_tokens is None:
+        return Guess("starts", None)
+    facts = run.setting.facts
+    nominal = notebook.nominal_gb(facts.gpu.memory_bytes)
+    try:
+        seen = notebook.notebook_tgi(facts.model, run.setting.num_shard, nominal, filled, run.setting.memory_fraction)
+    except AdvisorError:  # a configuration the notebook cannot read
+        return Guess("unknown", None)
+    return Guess("starts" if seen.fits else "out_of_memory", max(0, seen.token_budget))
+
+
+def by_launcher(run: Run, _limits: Limits) -> Guess:
+    """TGI's own guess before it loads anything (`vram_maximum`), read with the newest release's eyes."""
+    setting = run.setting
+    config = launcher.read_config(setting.facts.model, setting.facts.release)
+    memory = setting.facts.gpu.memory_bytes * setting.num_shard
+    tokens = launcher.vram_maximum(config, memory, setting.memory_fraction, 0.95)
+    return Guess("starts" if tokens else "out_of_memory", tokens)
+
+
+def by_weights(run: Run, _limits: Limits) -> Guess:
+    """Weights plus KV cache, what most calculators give: all memory that the stored weights leave."""
+    setting = run.setting
+    here = warmup.base(setting)
+    free = setting.facts.gpu.memory_bytes - setting.facts.model.stored_bytes // setting.num_shard
+    return Guess("starts" if free > 0 else "out_of_memory", max(0, free // (here.geometry.kv_bytes_per_token or 1)))
+
+
+BASELINES: Mapping[str, Callable[[Run, Limits], Guess]] = {
+    "notebook": by_notebook, "launcher's guess": by_launcher, "weights + KV": by_weights,
+}  # fmt: skip
+
+
+# -- fitting the calibrated amounts
+
+
+FITTED = ("nccl",)
+"""Amounts fitted here, in this order: each on the runs that draw on no later one."""
+
+
+class Key(NamedTuple):
+    """Which calibrated amount a run draws on."""
+
+    name: str
+    row: int
+    """Index in calibration.yaml."""
+
+
+def keys(run: Run) -> list[Key]:
+    """The calibrated amounts outside PyTorch's allocator that a run draws on: in the order of `FITTED`."""
+    release, gpu = run.setting.facts.release.version, run.setting.facts.gpu
+    found = []
+    for name in FITTED if run.setting.num_shard > 1 else FITTED[:-1]:
+        constant = calibration.find(name, gpu, release)
+        if constant is not None:
+            found.append(Key(name, calibration.constants().index(constant)))
+    return found
+
+
+def missing_bytes(run: Run) -> float | None:
+    """Bytes per GPU by which the amounts outside the allocator would have to grow for the budget to come out."""
+    guess, seen = ours(run)
+    if guess.budget is None or run.observed is None:
+        return None
+    release = run.setting.facts.release
+    slope = run.setting.wiggle if release.wiggle_of == "free" else 1.0
+    return (guess.budget - run.observed) * seen.kv_bytes_per_token / slope
+
+
+def fitted(training: Iterable[Run]) -> dict[Key, int]:
+    """Each amount as the median of what the training runs need; in the order of `FITTED`."""
+    amounts = {}
+    known = calibration.constants()
+    errors = [(run, missing_bytes(run)) for run in training]
+    shift: dict[Key, float] = {}
+    for name in FITTED:
+        needs: dict[Key, list[float]] = defaultdict(list)
+        for run, missing in errors:
+            mine = keys(run)
+            if missing is None or not mine or mine[-1].name != name:
+                continue
+            needs[mine[-1]].append(missing - sum(shift.get(key, 0.0) for key in mine[:-1]))
+        for key, values in needs.items():
+            shift[key] = statistics.median(values)
+            amounts[key] = max(0, round(known[key.row].bytes + shift[key]))
+    return amounts
+
+
+class Amounts:
+    """Puts other calibrated amounts in force while it is open."""
+
+    def __init__(self, amounts: Mapping[Key, int]) -> None:
+        self.amounts = {key.row: size for key, size in amounts.items()}
+        self.original = calibration.constants
+
+    def __enter__(self) -> None:
+        changed = tuple(
+            row._replace(bytes=self.amounts.get(index, row.bytes)) for index, row in enumerate(self.original())
+        )
+        calibration.constants = lambda: changed
+
+    def __exit__(self, *_: object) -> None:
+        calibration.constants = self.original
+
+
+# -- the figures
+
+
+class Result(NamedTuple):
+    """One run with what was said about it."""
+
+    run: Run
+    ours: Guess
+    baselines: Mapping[str, Guess]
+    gpu_bytes: int
+    kv_bytes_per_token: int
+
+    def relative(self, guess: Guess) -> float | None:
+        """(said - observed) / observed tokens."""
+        seen = self.run.observed
+        return None if seen is None or guess.budget is None else guess.budget / seen - 1
+
+    def share(self, guess: Guess) -> float | None:
+        """The same difference in KV bytes, as a share of one GPU's memory."""
+        seen = self.run.observed
+        if seen is None or guess.budget is None:
+            return None
+        return (guess.budget - seen) * self.kv_bytes_per_token / self.gpu_bytes
+
+
+EXPECTED = {
+    "inferred-budget": "starts", "works": "starts", "published-config": "starts", "oom-later": "starts",
+    "oom-load": "out_of_memory", "oom-warmup": "out_of_memory", "oom-total": "out_of_memory", "refused": "refused",
+}  # fmt: skip
+
+
+def results(everything: list[Run]) -> list[Result]:
+    """Every run predicted with amounts fitted on the runs of other sources."""
+    found = []
+    for run in everything:
+        training = [other for other in everything if other.trusted and other.row["source"] != run.row["source"]]
+        with Amounts(fitted(training)):
+            guess, seen = ours(run)
+        if guess.outcome == "refused" and seen.reason and "NotEnoughMemory" in seen.reason:
+            guess = guess._replace(outcome="out_of_memory")  # the router's refusal is about memory
+        baselines = {name: method(run, seen.limits) for name, method in BASELINES.items()}
+        found.append(Result(run, guess, baselines, seen.gpu_total_bytes, seen.kv_bytes_per_token))
+    return found
+
+
+def quantiles(values: list[float]) -> tuple[float, float]:
+    """(median, nine-in-ten) of absolute values."""
+    ordered = sorted(map(abs, values))
+    return statistics.median(ordered), ordered[min(len(ordered) - 1, int(len(ordered) * 0.9))]
+
+
+def percent(value: float) -> str:
+    """`3.2 %`."""
+    return f"{100 * value:.1f} %"
+
+
+def error_rows(found: list[Result], group: Callable[[Result], str]) -> list[list[str]]:
+    """Errors of the inferred budgets by group: count, relative and as a share of the GPU."""
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in found:
+        if result.relative(result.ours) is not None:
+            groups[group(result)].append(result)
+    rows = []
+    for name in sorted(groups):
+        mine = groups[name]
+        relative = quantiles([value for r in mine if (value := r.relative(r.ours)) is not None])
+        share = quantiles([value for r in mine if (value := r.share(r.ours)) is not None])
+        rows.append([name, str(len(mine)), *map(percent, (*relative, *share))])
+    return rows
+
+
+def method_rows(found: list[Result]) -> list[list[str]]:
+    """Our error beside the baselines' on the same runs."""
+    rows = []
+    budgets = [r for r in found if r.run.observed is not None]
+    for name in ("tgi-advisor", *BASELINES):
+        said = [(r, r.ours if name == "tgi-advisor" else r.baselines[name]) for r in budgets]
+        relative = [value for r, guess in said if (value := r.relative(guess)) is not None]
+        share = [value for r, guess in said if (value := r.share(guess)) is not None]
+        if relative:
+            rows.append([name, str(len(relative)), *map(percent, (*quantiles(relative), *quantiles(share)))])
+    return rows
+
+
+def confusion_rows(found: list[Result]) -> list[list[str]]:
+    """What happened against what was said."""
+    counts = Counter((result.run.row["kind"], result.ours.outcome) for result in found)
+    kinds = [kind for kind in EXPECTED if any(key[0] == kind for key in counts)]
+    said = ("starts", "refused", "out_of_memory")
+    return [[kind, *(str(counts[kind, outcome]) for outcome in said), EXPECTED[kind]] for kind in kinds]
+
+
+def table(headings: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(headings) + " |", "| --- |" + " ---: |" * (len(headings) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+ERRORS = ["", "runs", "median error", "nine in ten within", "median, of GPU memory", "nine in ten, of GPU memory"]
+
+
+def page(found: list[Result], skipped: list[tuple[str, str]]) -> str:
+    """docs/accuracy.md."""
+    trusted = [result for result in found if result.run.trusted]
+    return (
+        "\n\n".join(
+            [
+                "# Accuracy",
+                "Written by `scripts/accuracy.py --write` from [the recorded runs](../tests/data/warmups.yaml); a test "
+                "keeps it current. Every figure is cross-validated: a run is predicted with the calibrated amounts "
+                "refitted on the runs of all other sources.",
+                "## Inferred budgets: `max_batch_total_tokens` said against observed",
+                "Runs of high or medium confidence with known release, GPU and arguments.",
+                table(ERRORS, method_rows(trusted)),
+                "![predicted against observed](accuracy.svg)",
+                "### By release line",
+                table(ERRORS, error_rows(trusted, lambda result: result.run.line)),
+                "### By GPU",
+                table(ERRORS, error_rows(trusted, lambda result: result.run.setting.facts.gpu.name)),
+                "## What happened against what was said",
+                table(["", "said starts", "said refused", "said out of memory", "right"], confusion_rows(trusted)),
+                "## Calibrated amounts",
+                table(["amount", "releases", "where", "in force", "cross-validated from", "to"], amount_rows(found)),
+                "## Runs left out",
+                "\n".join(f"- `{name}`: {reason}" for name, reason in skipped) or "None.",
+                "## Every run",
+                table(
+                    ["run", "release", "GPUs", "observed", "said", "error", "of GPU memory", "outcome"],
+                    [run_row(result) for result in sorted(found, key=lambda result: result.run.row["id"])],
+                ),
+            ]
+        )
+        + "\n"
+    )
+
+
+def amount_rows(found: list[Result]) -> list[list[str]]:
+    """The calibrated amounts and how far they move when a source is left out."""
+    everything = [result.run for result in found]
+    spread: dict[Key, list[int]] = defaultdict(list)
+    for source in sorted({run.row["source"] for run in everything}):
+        training = [run for run in everything if run.trusted and run.row["source"] != source]
+        for key, size in fitted(training).items():
+            spread[key].append(size)
+    rows = []
+    for index, constant in enumerate(calibration.constants()):
+        if constant.name not in FITTED:
+            continue
+        values = spread.get(Key(constant.name, index))
+        span = [f"{min(values) / 1e9:.2f} GB", f"{max(values) / 1e9:.2f} GB"] if values else ["no run", ""]
+        rows.append([constant.name, constant.span, constant.where, f"{constant.bytes / 1e9:.2f} GB", *span])
+    return rows
+
+
+def run_row(result: Result) -> list[str]:
+    """One line per run."""
+    run, said = result.run, result.ours
+    relative, share = result.relative(said), result.share(said)
+    facts = run.setting.facts
+    return [
+        f"[{run.row['id']}]({run.row['source']})" if str(run.row["source"]).startswith("http") else run.row["id"],
+        facts.release.name,
+        f"{run.setting.num_shard} x {facts.gpu.name}",
+        f"{run.observed:,}" if run.observed else run.row["kind"],
+        f"{said.budget:,}" if said.budget else said.outcome,
+        "" if relative is None else f"{100 * relative:+.1f} %",
+        "" if share is None else f"{100 * share:+.1f} %",
+        "as said" if said.outcome == EXPECTED[run.row["kind"]] else f"**{said.outcome}**",
+    ]
+
+
+def picture(found: list[Result]) -> str:
+    """docs/accuracy.svg: predicted against observed budgets, both logarithmic."""
+    import math
+
+    points = [(r.run.observed, r.ours.budget, r.run) for r in found if r.run.observed and r.ours.budget]
+    size, edge = 480, 56
+    low, high = 3.5, 7.0
+
+    def at(tokens: int) -> float:
+        return (math.log10(tokens) - low) / (high - low) * (size - 2 * edge)
+
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{size}" height="{size}" fill="white"/>',
+        f'<line x1="{edge}" y1="{size - edge}" x2="{size - edge}" y2="{edge}" stroke="#999" stroke-dasharray="4"/>',
+        f'<path d="M{edge} {edge}V{size - edge}H{size - edge}" fill="none" stroke="black"/>',
+        f'<text x="{size / 2}" y="{size - 12}" text-anchor="middle">observed max_batch_total_tokens</text>',
+        f'<text x="16" y="{size / 2}" text-anchor="middle" transform="rotate(-90 16 {size / 2})">predicted</text>',
+    ]
+    for power in (4, 5, 6, 7):
+        offset = at(10**power)
+        lines.append(f'<text x="{edge + offset:.0f}" y="{size - edge + 18}" text-anchor="middle">10^{power}</text>')
+        lines.append(f'<text x="{edge - 6}" y="{size - edge - offset + 4:.0f}" text-anchor="end">10^{power}</text>')
+    for observed, said, run in sorted(points, key=lambda point: point[0]):
+        x, y = edge + at(observed), size - edge - at(said)
+        colour = "#1f77b4" if run.trusted else "#bbb"
+        title = f"{run.row['id']}: observed {observed:,}, predicted {said:,}"
+        lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"><title>{title}</title></circle>')
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def main() -> int:
+    """Predict every row, print what was asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="write docs/accuracy.md and docs/accuracy.svg")
+    parser.add_argument("--rows", action="store_true", help="one line per run, worst first")
+    parser.add_argument("--fit", action="store_true", help="print the calibrated amounts fitted on all runs")
+    asked = parser.parse_args()
+    everything, skipped = runs()
+    if asked.fit:
+        for key, size in sorted(fitted([run for run in everything if run.trusted]).items()):
+            constant = calibration.constants()[key.row]
+            print(
+                f"{key.name:14} {constant.span:36} {constant.where:20} {constant.bytes / 1e6:.0f} -> {size / 1e6:.0f} MB"
+            )
+        return 0
+    found = results(everything)
+    if asked.rows:
+        for result in sorted(found, key=lambda r: -abs(r.share(r.ours) or 0.0)):
+            print("  ".join(run_row(result)))
+        return 0
+    text = page(found, skipped)
+    if asked.write:
+        (ROOT / "docs" / "accuracy.md").write_text(text, "utf-8")
+        (ROOT / "docs" / "accuracy.svg").write_text(picture(found), "utf-8")
+    else:
+        print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
