@@ -23,6 +23,10 @@ class Exit(IntEnum):
     OUT_OF_MEMORY = 5
     REFUSED = 6
     ENGINE = 7
+    PREFLIGHT = 8
+    ACCESS = 9
+    TIMEOUT = 10
+    FAILED = 11
     INTERRUPTED = 130
 
     @property
@@ -39,7 +43,11 @@ _MEANING = {
     Exit.FACTS: "a fact is missing: model, GPU or TGI release unknown, or the Hub did not answer",
     Exit.OUT_OF_MEMORY: "it does not fit: TGI would run out of memory, or the search found no limits",
     Exit.REFUSED: "TGI would refuse to start with these arguments",
-    Exit.ENGINE: "the Docker Engine could not do what was asked",
+    Exit.ENGINE: "the Docker Engine could not be reached, or could not do what was asked",
+    Exit.PREFLIGHT: "launch found something in the way before it started anything; all of it is listed",
+    Exit.ACCESS: "no access: the Hub does not give out the model, or the registry the image",
+    Exit.TIMEOUT: "the server was not ready within --timeout",
+    Exit.FAILED: "the server ended while it came up; the cause is named",
     Exit.INTERRUPTED: "interrupted with Ctrl-C",
 }
 
@@ -115,6 +123,18 @@ class EngineError(AdvisorError):
     """The Docker Engine could not be reached or refused."""
 
     exit_code = Exit.ENGINE
+
+
+class PreflightError(AdvisorError):
+    """Something stands in the way of a launch; nothing was started."""
+
+    exit_code = Exit.PREFLIGHT
+
+
+class AccessError(AdvisorError):
+    """A registry or the Hub does not give out what is needed."""
+
+    exit_code = Exit.ACCESS
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:

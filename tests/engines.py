@@ -1,0 +1,141 @@
+"""Real Docker Engines for the tests of `launch`, and the image that plays TGI.
+
+The tests start their own engines, as root, with everything they keep in a temporary folder: one that gives out GPUs
+(a program that does nothing stands in for NVIDIA's hook) and one that cannot. Without root or without `dockerd`
+these tests skip and say so; under CI=true they fail instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker import APIClient
+from launch_image import build
+
+from tgi_advisor.facts import flags, release
+
+IMAGE = "pretend/text-generation-inference"
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A running engine."""
+
+    folder: Path
+    """Everything it keeps."""
+    process: subprocess.Popen[bytes]
+    """dockerd."""
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.folder}/docker.sock"
+
+    def client(self) -> Any:
+        return APIClient(self.url, version="auto", timeout=60)
+
+
+def why_not() -> str | None:
+    """Why no engine can run here; None when one can."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "these tests start a Docker Engine, which needs root on Linux"
+    missing = [name for name in ("dockerd", "busybox", "docker-registry") if shutil.which(name) is None]
+    return f"not installed: {', '.join(missing)} (.ci/run installs them)" if missing else None
+
+
+def require() -> None:
+    """Skip where no engine can run; in CI that is a failure."""
+    reason = why_not()
+    if reason and os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+
+
+@contextmanager
+def daemon(folder: Path, *, gpus: bool = False, options: tuple[str, ...] = ()) -> Iterator[Daemon]:
+    """An engine for as long as this lasts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = os.environ["PATH"]
+    if gpus:  # dockerd offers --gpus when it finds this program; runc calls it before a container's program
+        hook = folder / "bin" / "nvidia-container-runtime-hook"
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text('#!/bin/sh\ncat >/dev/null\nif [ -e "$0.refuse" ]; then cat "$0.refuse" >&2; exit 1; fi\n')
+        hook.chmod(0o755)
+        path = f"{hook.parent}:{path}"
+    command = [
+        "dockerd", "--data-root", f"{folder}/root", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid",
+        "--host", f"unix://{folder}/docker.sock", "--config-file", f"{folder}/none.json",
+        "--insecure-registry", "127.0.0.0/8", *options,
+    ]  # fmt: skip
+    (folder / "none.json").write_text("{}")
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PATH": path})
+    running = Daemon(folder, process)
+    try:
+        _wait(running)
+        yield running
+    finally:
+        if process.poll() is None:
+            _remove_all(running)
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def _wait(running: Daemon) -> None:
+    for _ in range(300):
+        if running.process.poll() is not None:
+            break
+        if (running.folder / "docker.sock").exists():
+            try:
+                running.client().ping()
+            except Exception:  # noqa: BLE001  (whatever a half-started engine answers)
+                pass
+            else:
+                return
+        time.sleep(0.1)
+    log = (running.folder / "log").read_text("utf-8", "replace")
+    pytest.fail("dockerd did not start:\n" + "\n".join(log.splitlines()[-20:]))
+
+
+def _remove_all(running: Daemon) -> None:
+    client = running.client()
+    for container in client.containers(all=True):
+        client.remove_container(container["Id"], force=True, v=True)
+
+
+def load_images(running: Daemon) -> None:
+    """One image for each release whose log can be played."""
+    client = running.client()
+    known: dict[str, str] = {flag.name: flag.type for flag in flags.flags_of(release.find("3.3.7")).values()}
+    base = json.loads(client.import_image_from_data(build.root(known), repository="pretend/root", tag="base"))["status"]
+    for name in build.RELEASES:
+        home = "HF_HOME=/data" if release.find(name).version >= (2, 3, 0) else "HUGGINGFACE_HUB_CACHE=/data"
+        made = client.create_container_from_config(
+            {"Image": base, "Env": ["PORT=80", f"PRETEND_RELEASE={name}", home, "PATH=/usr/bin:/bin"],
+             "Entrypoint": ["/tgi-entrypoint.sh"], "Cmd": []}
+        )["Id"]  # fmt: skip
+        for suffix in ("", "-intel-cpu"):
+            client.commit(made, repository=IMAGE, tag=name + suffix)
+        client.remove_container(made)
+
+
+def logs_of(client: Any, container: str) -> str:
+    text: bytes = client.logs(container)
+    return text.decode("utf-8", "replace")
+
+
+def inspected(client: Any, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = client.inspect_container(name)
+    return found

@@ -1,0 +1,297 @@
+"""The commands that touch the Docker Engine: launch, status, stop, and the history of what launches measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tgi_advisor.cli import options
+from tgi_advisor.cli.options import as_json, takes_spec
+from tgi_advisor.cli.output import progress, say, width
+from tgi_advisor.errors import AdvisorError, Exit, UsageError
+
+if TYPE_CHECKING:
+    from tgi_advisor.launch.engine import Engine
+    from tgi_advisor.launch.preflight import Host
+    from tgi_advisor.launch.run import Launched, Options
+    from tgi_advisor.launch.verify import Compared
+    from tgi_advisor.plan import Container, Plan
+    from tgi_advisor.spec.records import Spec
+
+
+@click.command()
+@takes_spec
+@click.option("--as-given", is_flag=True, help="Do not search: launch with the limits the spec says.")
+@click.option("--dry-run", is_flag=True, help="Look for what is in the way, print the request, start nothing.")
+@click.option("--replace", is_flag=True, help="Swap a container that has the name already.")
+@click.option("--reuse", is_flag=True, help="Keep a container of this name that runs the same plan.")
+@click.option("--detach", "-d", is_flag=True, help="Return after the start, without waiting.")
+@click.option("--keep", is_flag=True, help="Leave the container when it fails, or on Ctrl-C.")
+@click.option(
+    "--retry/--no-retry", default=True, show_default=True,
+    help="After running out of memory at warm-up, plan again with what was learnt (at most 3 times).",
+)  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+              help="Give up when it is not ready by then. Default: wait.")  # fmt: skip
+@click.option("--stall", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+              help="Seconds without progress worth a word. Default: 60 to 300, by phase.")  # fmt: skip
+@click.option("--restart", default="no", show_default=True, metavar="POLICY",
+              help="Docker's restart policy, in force once the server answers.")  # fmt: skip
+@click.option("--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="As of docker run. Repeatable.")
+@click.option("--logs", is_flag=True, help="Pass the server's own log through.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines (docs/launch.md).")
+def launch(
+    as_given: bool, dry_run: bool, replace: bool, reuse: bool, detach: bool, keep: bool, retry: bool,
+    timeout: float | None, stall: float | None, restart: str, ulimits: tuple[str, ...], logs: bool, as_json: bool,
+    spec: str | None, model: str | None, gpu: str | None, count: int | None, release: str | None,
+    sets: tuple[str, ...], **rest: Any,
+) -> int:  # fmt: skip
+    """Start the plan on the Docker Engine, and watch until it answers.
+
+    Looks first for everything in the way, then starts the container, follows it through download, load and warm-up,
+    asks for one generation and compares what TGI measured with what was predicted. A failure is named with the
+    lines of the log that prove it.
+    """
+    from tgi_advisor import api
+    from tgi_advisor.cli.live import JsonLines, sink
+    from tgi_advisor.launch.run import MOST_RETRIES, Options
+
+    if replace and reuse:
+        raise UsageError("--replace and --reuse contradict each other", "Give one of them.")
+    how = Options(
+        replace=replace, reuse=reuse, keep=keep, detach=detach, restart=restart, ulimits=ulimits,
+        timeout_s=timeout, stall_s=stall, retries=MOST_RETRIES if retry and not as_given else 0,
+    )  # fmt: skip
+    shown = sink(as_json=as_json, logs=logs)
+    try:
+        asked = options.spec_of(spec, model, gpu, count, release, sets)
+        plan = _planned(asked, as_given, **rest)
+        if plan.prediction.outcome != "starts" or plan.container is None:
+            return _not_started(plan, as_json)
+        engine, host = _engine(plan.container)
+        if dry_run:
+            return _dry_run(plan, engine, host, how)
+        from tgi_advisor.launch import run
+
+        def solve(changed: Spec) -> Plan:
+            return api.advise(changed, facts=plan.facts, method=plan.method)
+
+        done = run.launch(plan, engine, how, host, shown, None if as_given else solve)
+    except AdvisorError as error:
+        shown.end()
+        if isinstance(shown, JsonLines):
+            shown.line("failed", **_failed(error))
+            return error.exit_code
+        raise
+    finally:
+        shown.end()
+    if isinstance(shown, JsonLines):
+        shown.line("result", **_result(done))
+    else:
+        say(_page(done), nl=False)
+    return Exit.STARTS
+
+
+@click.command()
+@as_json
+def status(as_json: bool) -> None:
+    """List the containers that `launch` started, and whether they answer."""
+    from tgi_advisor.launch import ours
+    from tgi_advisor.launch.engine import connect
+
+    found = ours.find(connect())
+    if as_json:
+        say(json.dumps([one.as_dict() for one in found], indent=2, ensure_ascii=False))
+        return
+    if not found:
+        say("tgi-advisor has started no container here.")
+        return
+    rows = [
+        (one.name, "answers" if one.healthy else one.state, str(one.port or "-"), one.model, one.release,
+         f"{one.limits.get('max_total_tokens', 0):,}")
+        for one in found
+    ]  # fmt: skip
+    say(_table(("name", "state", "port", "model", "release", "max_total_tokens"), rows))
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--all", "every", is_flag=True, help="Stop all that `status` lists.")
+def stop(name: str | None, every: bool) -> None:
+    """Stop and remove a container that `launch` started.
+
+    Requests in flight are finished first, as long as TGI allows them.
+    """
+    from tgi_advisor.launch import ours, run
+    from tgi_advisor.launch.engine import connect
+
+    if (name is None) == (not every):
+        raise UsageError("say which container to stop", "Give its NAME, or --all; `tgi-advisor status` lists them.")
+    engine = connect()
+    chosen = ours.find(engine) if name is None else [ours.named(engine, name)]
+    for one in chosen:
+        run.stop(engine, one.id)
+        say(f"Stopped and removed {one.name}.")
+
+
+@click.command()
+@click.option("--export", is_flag=True, help="Print the rows in the form of tests/data/warmups.yaml.")
+@as_json
+def history(export: bool, as_json: bool) -> None:
+    """Show what launches measured against what was predicted."""
+    from tgi_advisor.launch import history as kept
+
+    rows, unreadable = kept.rows()
+    if unreadable:
+        say(f"{unreadable} lines of {kept.path()} could not be read and are left out.", err=True)
+    if export:
+        given = [one for number, row in enumerate(rows, 1) if (one := kept.exported(row, number))]
+        say("".join(kept.as_yaml(one) for one in given), nl=False)
+        return
+    if as_json:
+        from dataclasses import asdict
+
+        say(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
+        return
+    if not rows:
+        say("No launch has been recorded here yet.")
+        return
+    cells = [
+        (row.at[:16].replace("T", " "), row.model, f"{row.num_shard} x {row.gpu}", row.release, row.outcome,
+         _number(row.predicted), _number(row.observed), _percent(row.difference))
+        for row in rows
+    ]  # fmt: skip
+    say(_table(("when", "model", "gpu", "release", "outcome", "predicted", "observed", "difference"), cells))
+
+
+def _planned(asked: Spec, as_given: bool, **rest: Any) -> Plan:
+    """The plan, with a line of progress while the Hub takes its time."""
+    from tgi_advisor import api
+
+    show = progress()
+    try:
+        return (api.predict if as_given else api.advise)(asked, progress=show, **rest)
+    finally:
+        if show is not None:
+            show("")
+
+
+def _engine(container: Container) -> tuple[Engine, Host]:
+    """The engine and this machine; without an engine the error also lists what else is in the way."""
+    from tgi_advisor.errors import EngineError
+    from tgi_advisor.launch import preflight
+    from tgi_advisor.launch.engine import connect
+
+    host = _host(container)
+    try:
+        return connect(), host
+    except EngineError as error:
+        error.problems += tuple(f.problem for f in preflight.without_engine(container, host) if f.blocks)
+        raise
+
+
+def _host(container: Container) -> Host:
+    """This machine's GPUs, where the container asks for some."""
+    from tgi_advisor.errors import FactsError
+    from tgi_advisor.launch.preflight import Gpu, Host
+
+    if container.gpus is None:
+        return Host()
+    from tgi_advisor.gather import host
+
+    try:
+        found = host.detect()
+    except FactsError:
+        return Host()
+    return Host(tuple(Gpu(gpu.index, gpu.name, gpu.memory_bytes, gpu.used_bytes) for gpu in found))
+
+
+def _not_started(plan: Plan, as_json: bool) -> int:
+    from tgi_advisor.report import document, page
+
+    if as_json:
+        say(json.dumps({"event": "not_started", **document(plan)}, ensure_ascii=False))
+    else:
+        say(page(plan, None, width=width()), err=True, nl=False)
+    return Exit.REFUSED if plan.prediction.outcome == "refused" else Exit.OUT_OF_MEMORY
+
+
+def _dry_run(plan: Plan, engine: Engine, host: Host, how: Options) -> int:
+    """The request, with the names of secrets in the place of their values; what is in the way is an error."""
+    from tgi_advisor.errors import PreflightError
+    from tgi_advisor.launch import preflight, request, run
+
+    assert plan.container is not None
+    container = plan.container
+    body = run.body_of(plan, how)
+    checked = preflight.check(plan, container, body, engine, host, replace=how.replace, reuse=how.reuse)
+    named = {
+        inside: f"(from your {container.secret_env[inside]})" for inside in request.secrets(container, host.environ)
+    }
+    say(json.dumps({"name": container.name, **request.with_secrets(body, named)}, indent=2, ensure_ascii=False))
+    for finding in checked.findings:
+        if not finding.blocks:
+            say(str(finding.problem), err=True)
+    if checked.pull:
+        say(f"{container.image} is not here and would be pulled.", err=True)
+    if blocking := [finding.problem for finding in checked.findings if finding.blocks]:
+        raise PreflightError("a launch would end here", None, blocking)
+    return Exit.STARTS
+
+
+def _failed(error: AdvisorError) -> dict[str, Any]:
+    """An error as the last JSON line."""
+    from tgi_advisor.launch.run import LaunchError
+
+    body: dict[str, Any] = {
+        "exit_code": int(error.exit_code), "kind": error.exit_code.name.lower(), "message": error.message,
+        "hint": error.hint, "problems": [{"message": p.message, "hint": p.hint} for p in error.problems],
+    }  # fmt: skip
+    if isinstance(error, LaunchError):
+        body["cause"] = error.failure.cause
+    return body
+
+
+def _result(done: Launched) -> dict[str, Any]:
+    """A launch that went well, as the last JSON line."""
+    checked = done.verified
+    return {
+        "id": done.id, "url": done.url, "seconds": round(done.seconds, 3), "attempts": done.attempts,
+        "reused": done.reused, "limits": done.plan.prediction.limits.given(),
+        "figures": {c.name: {"predicted": c.predicted, "observed": c.observed} for c in checked.figures}
+        if checked else None,
+    }  # fmt: skip
+
+
+def _page(done: Launched) -> str:
+    """A launch that went well, as people read it."""
+    container = done.plan.container
+    name = container.name if container else done.id[:12]
+    if done.verified is None:
+        return f"{name} is started and will answer at {done.url}\nFollow it with: docker logs -f {name}\n"
+    lines = [f"{name} answers at {done.url}", "", f"  {'':<24}{'predicted':>12}{'observed':>12}{'difference':>12}"]
+    lines += [_figure(figure) for figure in done.verified.figures]
+    return "\n".join([*lines, "", f"Stop it with: tgi-advisor stop {name}", ""])
+
+
+def _figure(figure: Compared) -> str:
+    cells = f"{_number(figure.predicted):>12}{_number(figure.observed):>12}{_percent(figure.difference):>12}"
+    return f"  {figure.name:<24}{cells}"
+
+
+def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Aligned columns."""
+    sizes = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = ("  ".join(cell.ljust(size) for cell, size in zip(row, sizes, strict=True)) for row in (headings, *rows))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if not value else f"{100 * value:+.1f} %"

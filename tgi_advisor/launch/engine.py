@@ -1,0 +1,252 @@
+"""The Docker Engine: which one is meant, how it is reached, and what it says when it refuses.
+
+Which engine is meant is decided as the `docker` command decides it: DOCKER_HOST, then DOCKER_CONTEXT, then the
+current context of ~/.docker/config.json, then the sockets an installation leaves: the system's, a rootless
+engine's, Docker Desktop's (https://docs.docker.com/engine/manage-resources/contexts/,
+https://docs.docker.com/engine/security/rootless/). An engine that was named is the only one tried.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tgi_advisor.errors import EngineError, Problem
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+TIMEOUT_S = 60
+"""Seconds one answer of the engine may take; streams have no limit."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One address an engine may have."""
+
+    url: str
+    """`unix:///var/run/docker.sock`, `tcp://host:2376`, `ssh://user@host`, ..."""
+    how: str
+    """Where the address comes from, as people say it."""
+    certificates: str | None = None
+    """Folder with ca.pem, cert.pem and key.pem."""
+    verify: bool = True
+    """Whether the engine's certificate is checked."""
+
+    @property
+    def host(self) -> str:
+        """Where a published port is reached."""
+        return "127.0.0.1" if self.local else urlsplit(self.url).hostname or "127.0.0.1"
+
+    @property
+    def local(self) -> bool:
+        """Whether the engine shares this machine's files and ports."""
+        return urlsplit(self.url).scheme in ("unix", "npipe")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A connection that answered."""
+
+    client: Any
+    """The SDK's low-level `APIClient`, half of whose methods carry no types."""
+    place: Place
+    """Where it was found."""
+
+    @contextmanager
+    def asked(self, what: str) -> Iterator[None]:
+        """Turns everything the engine or the connection can answer into an EngineError about `what`."""
+        from docker.errors import APIError, DockerException
+        from requests.exceptions import RequestException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            yield
+        except APIError as error:
+            raise EngineError(f"the Docker Engine could not {what}: {said(error)}") from None
+        except (RequestException, HTTPError, DockerException, OSError) as error:
+            raise EngineError(
+                f"the Docker Engine at {self.place.url} stopped answering: {_why(error)}",
+                "See whether it still runs (`docker info`, `systemctl status docker`).",
+            ) from None
+
+    def inspect(self, container: str) -> dict[str, Any] | None:
+        """What the engine knows about a container, by id or name; None when there is none."""
+        from docker.errors import NotFound
+
+        with self.asked(f"look at container {container}"):
+            try:
+                found: dict[str, Any] = self.client.inspect_container(container)
+            except NotFound:
+                return None
+            return found
+
+    def remove(self, container: str) -> None:
+        """Stop at once and remove, with its anonymous volumes; a container that is gone is no error."""
+        from docker.errors import APIError, NotFound
+
+        with self.asked(f"remove container {container}"):
+            try:
+                self.client.remove_container(container, v=True, force=True)
+            except NotFound:
+                return
+            except APIError as error:
+                if error.status_code != 409:  # somebody else removes it already
+                    raise
+
+
+def connect(environ: Mapping[str, str] = os.environ) -> Engine:
+    """The engine that is meant; EngineError with everything that was tried when none answers."""
+    tried = []
+    for place in places(environ):
+        try:
+            return Engine(_client(place), place)
+        except _NoAnswerError as error:  # noqa: PERF203
+            tried.append(Problem(f"{place.url} ({place.how}): {error}", error.hint))
+    raise EngineError(
+        "no Docker Engine answers",
+        None if any(problem.hint for problem in tried) else
+        "Start it (`sudo systemctl start docker`, or Docker Desktop), or name it with DOCKER_HOST. Without an engine, "
+        "`tgi-advisor emit` prints the command to run elsewhere.",
+        tried,
+    )  # fmt: skip
+
+
+def places(environ: Mapping[str, str]) -> list[Place]:
+    """Where to look: the one engine that was named, else the usual sockets."""
+    if host := environ.get("DOCKER_HOST"):
+        secured = environ.get("DOCKER_TLS_VERIFY") or environ.get("DOCKER_CERT_PATH")
+        folder = environ.get("DOCKER_CERT_PATH") or str(_docker_folder(environ))
+        return [Place(host, "DOCKER_HOST", folder if secured else None, bool(environ.get("DOCKER_TLS_VERIFY")))]
+    named = environ.get("DOCKER_CONTEXT")
+    name = named or _current_context(environ)
+    if name and name != "default":
+        return [_context(name, "DOCKER_CONTEXT" if named else "config.json", environ)]
+    if sys.platform == "win32":
+        return [Place("npipe:////./pipe/docker_engine", "the default of Windows")]
+    home = environ.get("HOME") or str(Path.home())
+    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return [
+        Place("unix:///var/run/docker.sock", "the default"),
+        Place(f"unix://{runtime}/docker.sock", "a rootless engine"),
+        Place(f"unix://{home}/.docker/run/docker.sock", "Docker Desktop"),
+        Place(f"unix://{home}/.docker/desktop/docker.sock", "Docker Desktop on Linux"),
+    ]
+
+
+def said(error: Exception) -> str:
+    """The engine's own words, without the SDK's around them."""
+    words = getattr(error, "explanation", None) or str(error)
+    text = words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)
+    return " ".join(text.split())
+
+
+class _NoAnswerError(Exception):
+    """Nobody answers at one place."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def _client(place: Place) -> APIClient:
+    """A client that has spoken with its engine once."""
+    if place.url.startswith("unix://"):
+        _refuse_socket(Path(place.url.removeprefix("unix://")))
+    from docker import APIClient
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
+
+    try:
+        return APIClient(
+            base_url=place.url,
+            version="auto",
+            timeout=TIMEOUT_S,
+            tls=_tls(place) if place.certificates else False,
+            use_ssh_client=place.url.startswith("ssh://"),
+        )
+    except (DockerException, RequestException, OSError, ValueError) as error:
+        raise _NoAnswerError(_why(error)) from None
+
+
+def _refuse_socket(path: Path) -> None:
+    """Say quickly, and without loading the SDK, why a socket cannot be used."""
+    import socket
+
+    try:
+        with socket.socket(socket.AF_UNIX) as test:
+            test.settimeout(10)
+            test.connect(str(path))
+    except FileNotFoundError:
+        raise _NoAnswerError("there is no such socket") from None
+    except PermissionError:
+        raise _NoAnswerError(
+            "you may not use this socket",
+            "Add yourself to its group (`sudo usermod -aG docker $USER`, then log in again), or use a rootless engine.",
+        ) from None
+    except ConnectionRefusedError:
+        raise _NoAnswerError("the socket is there, but no engine listens on it") from None
+    except OSError as error:
+        raise _NoAnswerError(error.strerror or str(error)) from None
+
+
+def _tls(place: Place) -> Any:
+    from docker.tls import TLSConfig
+
+    folder = Path(place.certificates or "")
+    pair = folder / "cert.pem", folder / "key.pem"
+    ca = folder / "ca.pem"
+    return TLSConfig(
+        client_cert=(str(pair[0]), str(pair[1])) if all(path.exists() for path in pair) else None,
+        ca_cert=str(ca) if ca.exists() else None,
+        verify=place.verify,
+    )
+
+
+def _why(error: BaseException) -> str:
+    """The innermost reason of a failed connection, in a few words."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _docker_folder(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or Path.home()) / ".docker")
+
+
+def _current_context(environ: Mapping[str, str]) -> str | None:
+    """The context `docker context use` chose; None when there is no choice or the file is unreadable."""
+    try:
+        chosen = json.loads((_docker_folder(environ) / "config.json").read_text("utf-8")).get("currentContext")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return chosen if isinstance(chosen, str) else None
+
+
+def _context(name: str, chosen_by: str, environ: Mapping[str, str]) -> Place:
+    """The engine of a named context; EngineError when the context is not there."""
+    folder = _docker_folder(environ)
+    key = sha256(name.encode()).hexdigest()
+    meta = folder / "contexts" / "meta" / key / "meta.json"
+    try:
+        endpoint = json.loads(meta.read_text("utf-8"))["Endpoints"]["docker"]
+        tls = folder / "contexts" / "tls" / key / "docker"
+        verify = not endpoint.get("SkipTLSVerify", False)
+        return Place(
+            str(endpoint["Host"]), f"context {name!r} of {chosen_by}", str(tls) if tls.exists() else None, verify
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise EngineError(
+            f"the Docker context {name!r}, chosen by {chosen_by}, cannot be read",
+            "`docker context ls` lists the contexts, `docker context use default` returns to the default.",
+        ) from None

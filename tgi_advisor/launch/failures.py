@@ -1,0 +1,285 @@
+"""Why a start failed, from TGI's log and the container's last state: the cause, the lines that prove it, what to do.
+
+Pure. Message texts: launcher/src/main.rs and server/text_generation_server of TGI 1.0.0 to 3.3.7, PyTorch, NCCL,
+huggingface_hub and clap as they appear in TGI's logs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tgi_advisor import logs
+from tgi_advisor.errors import Exit
+from tgi_advisor.plan import Container, Plan
+from tgi_advisor.units import GiB, human, thousands
+
+PROOF_LINES = 4
+LINE_WIDTH = 400
+
+Cause = Literal[
+    "out_of_memory_at_warmup", "out_of_memory_at_load", "gated", "not_found", "disk_full", "shared_memory", "nccl",
+    "no_gpu", "refused", "prometheus_port", "port", "model_type", "weights", "killed", "removed", "exited", "stopped",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a server did not come up."""
+
+    cause: Cause
+    """The kind of failure."""
+    message: str
+    """What happened, in one sentence."""
+    next_steps: tuple[str, ...]
+    """What to do about it, most useful first."""
+    proof: tuple[str, ...]
+    """The lines of the log that say so."""
+    exit: Exit
+    """The exit code it ends with."""
+    out_of_memory: logs.OutOfMemory | None = None
+    """PyTorch's figures, where it printed them."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a next step may be computed from."""
+
+    plan: Plan
+    """What was planned."""
+    container: Container
+    """What ran."""
+    text: str
+    """The log."""
+    state: Mapping[str, Any]
+    """`State` of the container as inspected; empty when it is gone."""
+    token_given: bool
+    """Whether a Hub token went in."""
+
+
+@dataclass(frozen=True)
+class _Rule:
+    cause: Cause
+    exit: Exit
+    pattern: re.Pattern[str]
+    message: str
+    steps: Callable[[Context], tuple[str, ...]]
+
+
+def diagnose(here: Context) -> Failure:
+    """The cause of a failed start; of several the one that explains the others."""
+    memory = _out_of_memory(here)
+    if memory:
+        return memory
+    for rule in _RULES:
+        if proof := tuple(_proof(here.text, rule.pattern)):
+            match = rule.pattern.search(here.text)
+            words = {key: value or "" for key, value in match.groupdict().items()} if match else {}
+            return Failure(rule.cause, rule.message.format(**words), rule.steps(here), proof, rule.exit)
+    return _by_state(here)
+
+
+def _out_of_memory(here: Context) -> Failure | None:
+    """Out of memory at load or at warm-up; None for anything else."""
+    seen = logs.start_up(here.text)
+    if seen.phase is logs.Phase.READY:
+        return None
+    memory = seen.out_of_memory
+    proof = tuple(_proof(here.text, _WARMUP_OOM)) + tuple(_proof(here.text, _OOM))
+    warming = seen.phase is logs.Phase.WARMUP
+    if not proof or not (memory or (warming and _WARMUP_OOM.search(here.text))):
+        return None
+    figures = f" ({human(memory.tried)} more were asked for" if memory else ""
+    if memory and memory.free is not None:
+        figures += f", {human(memory.free)} were free"
+    figures += ")" if figures else ""
+    proof = proof[:PROOF_LINES]
+    if warming:
+        prefill = here.plan.prediction.limits.max_batch_prefill_tokens
+        tokens = f" of {thousands(prefill)} tokens" if prefill else ""
+        return Failure(
+            "out_of_memory_at_warmup",
+            f"out of memory: the GPU does not hold the warm-up prefill{tokens}{figures}",
+            ("Lower limits.max_batch_prefill_tokens and max_total_tokens, or raise hardware.headroom and launch again.",
+             *_others(here)),
+            proof, Exit.OUT_OF_MEMORY, memory,
+        )  # fmt: skip
+    return Failure(
+        "out_of_memory_at_load",
+        f"out of memory while loading: the GPU does not hold the weights{figures}",
+        ("Use more or larger GPUs, or a quantized checkpoint: no token limit helps while the weights do not fit.",
+         *_others(here)),
+        proof, Exit.OUT_OF_MEMORY, memory,
+    )  # fmt: skip
+
+
+def _others(here: Context) -> tuple[str, ...]:
+    """What to say of other processes on the GPU, when PyTorch's figures show some."""
+    memory = logs.out_of_memory(here.text)
+    if memory is None or None in (memory.capacity, memory.free, memory.in_use):
+        return ()
+    elsewhere = (memory.capacity or 0) - (memory.free or 0) - (memory.in_use or 0)
+    if elsewhere < GiB:
+        return ()
+    return (f"Other processes hold {human(elsewhere)} of this GPU: stop them, or say so in hardware.in_use.",)
+
+
+def _proof(text: str, pattern: re.Pattern[str]) -> Iterator[str]:
+    """The lines that match, each once, cut to a readable width."""
+    seen: set[str] = set()
+    for line in text.splitlines():
+        if pattern.search(line):
+            short = line.strip()[:LINE_WIDTH]
+            bare = re.sub(r"^\S+Z\s+", "", short)
+            if bare not in seen:
+                seen.add(bare)
+                yield short
+                if len(seen) == PROOF_LINES:
+                    return
+
+
+_WARMUP_OOM = re.compile(r"Not enough memory to handle \d+ prefill tokens|UnboundLocalError.*'num_tokens'")
+_OOM = re.compile(r"(?:CUDA|HIP|XPU) out of memory")
+
+
+def _gated(here: Context) -> tuple[str, ...]:
+    model = here.plan.facts.model.id
+    caller = next(iter(here.container.secret_env.values()), here.plan.spec.container.token_env)
+    if here.token_given:
+        return (f"Accept the licence at https://huggingface.co/{model} with the account of the token in {caller}.",)
+    return (
+        f"Export a Hub token in {caller}, of an account that has accepted the licence at "
+        f"https://huggingface.co/{model}.",
+    )
+
+
+def _not_found(here: Context) -> tuple[str, ...]:
+    hidden = "" if here.token_given else " A private repository also needs a token."
+    return (f"Check model.id and model.revision at https://huggingface.co/{here.plan.facts.model.id}.{hidden}",)
+
+
+def _disk(here: Context) -> tuple[str, ...]:
+    cache = here.container.mounts[0].source
+    return (
+        f"The weights take {human(here.container.weights_bytes)}; make room where {cache} lies, or name another "
+        "folder in container.cache. What is downloaded stays and is not fetched again.",
+    )
+
+
+def _shm(here: Context) -> tuple[str, ...]:
+    return (
+        f"Shared memory has {here.container.shm_size}: set container.shm_size to {_more_shm(here.container.shm_size)}, "
+        "or tgi.env.NCCL_SHM_DISABLE to \"1\" (slower).",
+    )  # fmt: skip
+
+
+def _more_shm(size: str) -> str:
+    number, unit = re.fullmatch(r"(\d+)(.*)", size).groups() if re.fullmatch(r"(\d+)(.*)", size) else ("1", "g")  # type: ignore[union-attr]
+    return f"{2 * int(number)}g" if unit.lower() == "g" else "1g"
+
+
+def _say(*steps: str) -> Callable[[Context], tuple[str, ...]]:
+    return lambda _: steps
+
+
+def _rule(cause: Cause, end: Exit, pattern: str, message: str, steps: Callable[[Context], tuple[str, ...]]) -> _Rule:
+    return _Rule(cause, end, re.compile(pattern, re.MULTILINE), message, steps)
+
+
+_RULES = (
+    _rule(
+        "gated", Exit.ACCESS,
+        r"GatedRepoError|Cannot access gated repo|Access to model \S+ is restricted|40[13] Client Error",
+        "the Hub does not give out this model: it is gated, or the token is wrong", _gated,
+    ),
+    _rule(
+        "not_found", Exit.ACCESS, r"RepositoryNotFoundError|RevisionNotFoundError|404 Client Error",
+        "the Hub does not know this model or revision", _not_found,
+    ),
+    _rule(
+        "disk_full", Exit.FAILED, r"\[Errno 28\]|No space left on device|Not enough free disk space",
+        "the disk is full", _disk,
+    ),
+    _rule(
+        "shared_memory", Exit.FAILED, r"shared memory segment /dev/shm/nccl-|failed to extend /dev/shm/nccl-",
+        "shared memory is too small for the shards to talk through", _shm,
+    ),
+    _rule(
+        "no_gpu", Exit.FAILED,
+        r"Found no NVIDIA driver|No CUDA GPUs are available|CUDA driver version is insufficient|libcuda\.so\.1: cannot"
+        r"|no NVIDIA GPU device is present|No HIP GPUs are available|`num_shard` \d+.* larger than|CUDA error: no CUDA",
+        "the server sees no GPU it can use",
+        _say(
+            "Look at `docker run --rm --gpus all IMAGE nvidia-smi`: the container must list the GPUs.",
+            "A driver older than the image's CUDA must be renewed (TGI 3 needs CUDA 12.4).",
+        ),
+    ),
+    _rule(
+        "nccl", Exit.FAILED, r"DistBackendError|ncclSystemError|ncclUnhandledCudaError|NCCL error",
+        "NCCL failed between the shards",
+        _say(
+            "Set tgi.env.NCCL_DEBUG to INFO and launch again: NCCL then says which link failed.",
+            "Without NVLink, tgi.env.NCCL_P2P_DISABLE set to \"1\" often helps.",
+        ),
+    ),
+    _rule(
+        "model_type", Exit.REFUSED, r"Unsupported model type(?: (?P<type>\S+))?",
+        "this release of TGI does not know the model's type {type}",
+        _say("Use a release that knows it (`tgi-advisor releases`), or another model."),
+    ),
+    _rule(
+        "prometheus_port", Exit.FAILED, r"failed to build prometheus recorder",
+        "the router's Prometheus port is taken",
+        _say("Set tgi.flags.prometheus-port to a free port, or take the container off the host's network."),
+    ),
+    _rule(
+        "port", Exit.FAILED, r"Address already in use|os error 98",
+        "a port the server needs is taken inside its network",
+        _say("Give each server of a shared network its own port, prometheus-port and master-port."),
+    ),
+    _rule(
+        "refused", Exit.REFUSED,
+        r"^error: (?P<clap>.*)|ArgumentValidation\(\"?(?P<launcher>[^\")]*)"
+        r"|^Error: (?P<router>(?:invalid|`max_|`num_shard|`sharded).*)|Validation\((?P<check>[^)]*)\)",
+        "TGI refused its arguments: {clap}{launcher}{router}{check}",
+        _say("Change or remove the argument; `tgi-advisor flags --release X.Y.Z` lists what the release knows."),
+    ),
+    _rule(
+        "weights", Exit.FAILED,
+        r"No \.bin weights found|No safetensors weights found for model .*offline|weight (?P<name>\S+) does not exist"
+        r"|uninitialized parameters in model",
+        "the checkpoint does not hold what the model needs {name}",
+        _say("Check model.id, model.revision and model.quantize: the files belong to another architecture or format."),
+    ),
+)  # fmt: skip
+_KILLED = re.compile(r"was signaled to shutdown with signal (?P<signal>\d+)")
+
+
+def _by_state(here: Context) -> Failure:
+    """What the container's end tells, when the log names no cause."""
+    last = tuple(line.strip()[:LINE_WIDTH] for line in here.text.splitlines() if line.strip())[-PROOF_LINES:]
+    code = here.state.get("ExitCode")
+    killed = _KILLED.search(here.text)
+    if here.state.get("OOMKilled") or (killed and killed["signal"] == "9") or code == 137:
+        proof = tuple(_proof(here.text, _KILLED)) or last
+        who = (
+            "for want of host memory"
+            if here.state.get("OOMKilled")
+            else "with signal 9; mostly for want of host memory"
+        )
+        return Failure(
+            "killed", f"the host killed the server {who}",
+            ("See `dmesg` for `Out of memory`; loading needs host memory for a shard's largest file at a time.",
+             "Raise the memory limit of the container or add swap; fewer shards load fewer files at once."),
+            proof, Exit.OUT_OF_MEMORY if here.state.get("OOMKilled") else Exit.FAILED,
+        )  # fmt: skip
+    if not here.state:
+        return Failure("removed", "somebody else removed the container", ("Launch again.",), last, Exit.FAILED)
+    failure = logs.start_up(here.text).failure
+    reason = f": {failure.splitlines()[0][:LINE_WIDTH]}" if failure else ""
+    return Failure(
+        "exited", f"the server ended with exit code {code}{reason}",
+        ("The last lines say where; `tgi-advisor launch --logs` shows all of them.",), last, Exit.FAILED,
+    )  # fmt: skip

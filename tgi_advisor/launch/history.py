@@ -1,0 +1,215 @@
+"""What launches measured: one row each in one file of the user's data folder.
+
+A row holds no path, no host name and no secret. Rows are appended under a lock, each in one write, so that several
+launches at once lose nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tgi_advisor.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One launch: what was asked, what was predicted, what TGI measured."""
+
+    at: str
+    """When, UTC, ISO 8601."""
+    model: str
+    """Hub id, or the name of a local folder without its path."""
+    commit: str | None
+    """Commit of the weights."""
+    gpu: str
+    """GPU by its name in the table, or as printed."""
+    gpu_memory_mib: int
+    """Its memory, MiB."""
+    gpu_count: int
+    """GPUs the container saw."""
+    release: str
+    """TGI release."""
+    variant: str
+    """Image variant; empty for NVIDIA."""
+    num_shard: int
+    """Shards."""
+    memory_fraction: float
+    """--cuda-memory-fraction."""
+    limits: Mapping[str, int]
+    """Limits it was started with."""
+    outcome: str
+    """`starts`, or the cause of the failure."""
+    predicted: int | None
+    """max_batch_total_tokens as predicted."""
+    observed: int | None
+    """max_batch_total_tokens as TGI inferred it."""
+    kv_bytes_per_token: int
+    """KV cache bytes of a token on one GPU."""
+    headroom_bytes: int
+    """Memory per GPU the plan left unplanned."""
+    seconds: float
+    """From start to ready, or to the failure."""
+    dtype: str | None = None
+    """model.dtype of the spec."""
+    quantize: str | None = None
+    """model.quantize of the spec."""
+    kv_cache_dtype: str | None = None
+    """model.kv_cache_dtype of the spec."""
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    """What the log said: attention, kv_blocks, block_size, chunking, defaults, oom."""
+
+    @property
+    def difference(self) -> float | None:
+        """How far the prediction was off: (predicted - observed) / observed."""
+        return None if not self.predicted or not self.observed else (self.predicted - self.observed) / self.observed
+
+    @property
+    def short_bytes(self) -> int:
+        """Memory per GPU the prediction saw and TGI did not have; 0 when TGI had more."""
+        if not self.predicted or not self.observed:
+            return 0
+        return max(0, self.predicted - self.observed) * self.kv_bytes_per_token
+
+
+def path(environ: Mapping[str, str] = os.environ) -> Path:
+    """The file: in TGI_ADVISOR_DATA, else in the user's data folder."""
+    if own := environ.get("TGI_ADVISOR_DATA"):
+        return Path(own) / "history.jsonl"
+    if data := environ.get("XDG_DATA_HOME"):
+        return Path(data) / "tgi-advisor" / "history.jsonl"
+    home = Path(environ.get("HOME") or Path.home())
+    if sys.platform == "darwin":
+        return home / "Library" / "Application Support" / "tgi-advisor" / "history.jsonl"
+    if sys.platform == "win32":
+        return Path(environ.get("LOCALAPPDATA") or home) / "tgi-advisor" / "history.jsonl"
+    return home / ".local" / "share" / "tgi-advisor" / "history.jsonl"
+
+
+def add(row: Row, file: Path | None = None) -> None:
+    """Append a row; UsageError when the file cannot be written."""
+    file = file or path()
+    line = json.dumps(asdict(row), ensure_ascii=False).encode() + b"\n"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab+", buffering=0) as out:
+            _lock(out.fileno())
+            end = out.seek(0, os.SEEK_END)
+            if end:
+                out.seek(end - 1)
+                line = line if out.read(1) == b"\n" else b"\n" + line  # a writer before us died in mid-line
+            out.write(line)
+    except OSError as error:
+        raise UsageError(
+            f"the history {file} cannot be written: {error.strerror}", "TGI_ADVISOR_DATA names another folder."
+        ) from None
+
+
+def _lock(descriptor: int) -> None:
+    """Wait until no other launch writes; the lock goes with the file. Without locks, one write a row has to do."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def rows(file: Path | None = None) -> tuple[list[Row], int]:
+    """All rows, oldest first, and how many lines could not be read."""
+    found = []
+    unreadable = 0
+    for line in _lines(file or path()):
+        row = _row(line)
+        if row is None:
+            unreadable += 1
+        else:
+            found.append(row)
+    return found, unreadable
+
+
+def lookup(model: str, gpu: str, release: str, *, num_shard: int | None = None, file: Path | None = None) -> list[Row]:
+    """The rows of one model, GPU and release, oldest first; lines of others are not even parsed."""
+    marks = [json.dumps(word, ensure_ascii=False).encode() for word in (model, gpu, release)]
+    near = (_row(line) for line in _lines(file or path()) if all(mark in line for mark in marks))
+    return [
+        row
+        for row in near
+        if row and (row.model, row.gpu, row.release) == (model, gpu, release) and num_shard in (None, row.num_shard)
+    ]
+
+
+def model_name(model: str, folder: str | None) -> str:
+    """How a model is called in the history: its Hub id, or the last part of a folder."""
+    return model if folder is None else folder.rstrip("/").rpartition("/")[2] or model
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    try:
+        with file.open("rb") as source:
+            yield from (line for line in source if line.strip())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"the history {file} cannot be read: {error.strerror}") from None
+
+
+_FIELDS = {field.name for field in fields(Row)}
+
+
+def _row(line: bytes) -> Row | None:
+    """A row; None for a line that is none. Fields a later version added are passed over."""
+    try:
+        given = json.loads(line)
+        return Row(**{name: value for name, value in given.items() if name in _FIELDS})
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+_KINDS = {"starts": "inferred-budget", "out_of_memory_at_warmup": "oom-warmup", "out_of_memory_at_load": "oom-load",
+          "refused": "refused"}  # fmt: skip
+
+
+def exported(row: Row, number: int) -> dict[str, Any] | None:
+    """A row in the form of tests/data/warmups.yaml; None for a failure that says nothing about memory."""
+    kind = _KINDS.get(row.outcome)
+    if kind is None:
+        return None
+    if kind == "inferred-budget" and row.observed is None:
+        kind = "works"
+    given: dict[str, Any] = {
+        "id": f"launch-{row.at[:10]}-{number}",
+        "kind": kind,
+        "release": row.release,
+        "release_basis": "stated",
+        "model": row.model,
+        "gpu": row.gpu,
+        "gpu_memory_mib": row.gpu_memory_mib,
+        "gpu_count": row.gpu_count,
+        "num_shard": row.num_shard,
+        "dtype": row.dtype,
+        "quantize": row.quantize,
+        "kv_cache_dtype": row.kv_cache_dtype,
+        "limits": {name: value for name, value in row.limits.items() if name != "max_batch_total_tokens"},
+        "memory_fraction": None if row.memory_fraction == 1.0 else row.memory_fraction,
+        "observed": {"max_batch_total_tokens": row.observed, **row.seen},
+        "known": [f"launched by tgi-advisor, which predicted {row.predicted} tokens"],
+        "confidence": "high",
+        "source": "unpublished",
+    }
+    given["observed"] = {name: value for name, value in given["observed"].items() if value is not None}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def as_yaml(given: Mapping[str, Any]) -> str:
+    """A row as the data file writes it: a key a line, values as JSON, sentences a line each."""
+    lines = []
+    for key, value in given.items():
+        if key == "known":
+            lines += [f"  {key}:", *(f"    - {json.dumps(sentence, ensure_ascii=False)}" for sentence in value)]
+        else:
+            lines.append(f"  {key}: {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(["-" + lines[0][1:], *lines[1:]]) + "\n"

@@ -1,0 +1,180 @@
+"""What a starting server says, line by line, as the steps of its start-up.
+
+Pure: bytes of the log stream go in, `Step`s come out. Message texts are those of launcher/src/main.rs,
+server/text_generation_server and the router at 1.0.0 to 3.3.7.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from tgi_advisor import logs
+
+LINE_LIMIT = 32_768
+"""Bytes of one line that are kept; a longer line loses its middle no one reads."""
+KEPT_HEAD, KEPT_TAIL = 400, 4_000
+"""Lines kept of the beginning (arguments, defaults) and of the end (why it died)."""
+
+Name = Literal["start", "download", "convert", "load", "warmup", "budget", "graphs", "connected"]
+
+PATIENCE_S: dict[Name, float] = {
+    "start": 60, "download": 120, "convert": 300, "load": 300, "warmup": 300, "budget": 300, "graphs": 300,
+    "connected": 60,
+}  # fmt: skip
+"""Seconds without progress worth a word, by step; loading and warming up print nothing while they work."""
+
+WHAT: dict[Name, str] = {
+    "start": "starting the launcher",
+    "download": "downloading weights",
+    "convert": "converting weights to safetensors",
+    "load": "loading the model onto the GPU",
+    "warmup": "warming up",
+    "budget": "filling the KV cache's place",
+    "graphs": "capturing CUDA graphs",
+    "connected": "waiting for /health",
+}
+"""What the server is doing in a step."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One sign of progress."""
+
+    name: Name
+    """Where the start-up is."""
+    text: str
+    """What it says, in a few words."""
+    done: int | None = None
+    """Files or shards done."""
+    of: int | None = None
+    """Files or shards in all."""
+    alive: bool = True
+    """Whether it is progress; TGI also repeats that it still waits."""
+
+
+_TEXTS: tuple[tuple[str, Name, str], ...] = (
+    (r"Args \{", "start", "the launcher has read its arguments"),
+    (r"Starting (?:check and )?download process", "download", "checking which weights are missing"),
+    (r"Files are already present on the host", "download", "the weights are there already"),
+    (r"File (?P<file>\S+) already present in cache", "download", "{file} is there already"),
+    (r"Download file: (?P<file>\S+)", "download", "downloading {file}"),
+    (r"Downloaded (?P<file>\S+) in (?P<took>[\d:.]+)", "download", "downloaded {file} in {took}"),
+    (r"Download: \[(?P<done>\d+)/(?P<of>\d+)\] -- ETA: (?P<eta>[\d:.]+)",
+     "download", "{done} of {of} files, {eta} to go"),
+    (r"Retrying in (?P<seconds>\d+) seconds", "download", "a download failed; TGI tries again in {seconds} s"),
+    (r"No safetensors weights found", "convert", "no safetensors: TGI downloads .bin files and converts them"),
+    (r"Convert: \[(?P<done>\d+)/(?P<of>\d+)\] -- Took: (?P<took>[\d:.]+)",
+     "convert", "converted {done} of {of} files"),
+    (r"Successfully downloaded weights", "download", "all weights are there"),
+    (r"Sharding model on (?P<of>\d+) processes", "start", "{of} shards"),
+    (r"Starting shard", "load", "shard {rank} starts"),
+    (r"Waiting for shard", "load", "shard {rank} still loads"),
+    (r"Shard ready in (?P<took>\S+)", "load", "shard {rank} is ready after {took}"),
+    (r"Warming up model", "warmup", "a prefill of max_batch_prefill_tokens runs"),
+    (r"KV-cache blocks: (?P<blocks>\d+), size: (?P<size>\d+)", "warmup", "{blocks} KV blocks of {size} tokens"),
+    (r"Cuda Graphs are enabled for sizes", "graphs", "capturing CUDA graphs"),
+    (r"Setting max batch total tokens to (?P<tokens>\d+)", "budget", "max_batch_total_tokens is {tokens}"),
+    (r"Connected$", "connected", "the router opens its port"),
+)  # fmt: skip
+_STEPS = tuple((re.compile(pattern), name, text) for pattern, name, text in _TEXTS)
+_WAITING = "Waiting for shard"
+_FIRST = "".join(sorted({pattern.pattern[0] for pattern, _, _ in _STEPS}))
+
+
+def step(entry: logs.Entry) -> Step | None:
+    """The step an entry tells of; None for most."""
+    message = entry.message
+    if not message or message[0] not in _FIRST:
+        return None
+    for pattern, name, text in _STEPS:
+        if match := pattern.match(message):
+            found = match.groupdict()
+            words = {key: value.strip().rstrip(".") for key, value in found.items()} | {"rank": entry.rank or 0}
+            done, of = _int(found.get("done")), _int(found.get("of"))
+            return Step(name, text.format(**words), done, of, alive=not message.startswith(_WAITING))
+    return None
+
+
+def _int(text: str | None) -> int | None:
+    return None if text is None else int(text)
+
+
+class Lines:
+    """Cuts a stream of bytes into lines of text; a line longer than LINE_LIMIT is cut short."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._over = False
+
+    def feed(self, chunk: bytes) -> Iterator[str]:
+        """The lines that end in this chunk."""
+        *ended, rest = chunk.split(b"\n")
+        for part in ended:
+            line, self._rest = self._rest + part, b""
+            over, self._over = self._over, False
+            yield _text(line[:LINE_LIMIT], over or len(line) > LINE_LIMIT)
+        room = LINE_LIMIT - len(self._rest)
+        self._over |= len(rest) > room
+        self._rest += rest[: max(0, room)]
+
+    def end(self) -> Iterator[str]:
+        """What is left when the stream ends without a newline."""
+        if self._rest:
+            yield _text(self._rest, self._over)
+            self._rest = b""
+
+
+_CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\x1b"}
+
+
+def _text(line: bytes, cut: bool) -> str:
+    """A line as text: what is not UTF-8 is marked, control characters go; colours stay, the parser removes them."""
+    return line.decode("utf-8", "replace").translate(_CONTROL) + (" [...]" if cut else "")
+
+
+class Kept:
+    """The beginning and the end of a log, in bounded memory."""
+
+    def __init__(self) -> None:
+        self._head: list[str] = []
+        self._tail: deque[str] = deque(maxlen=KEPT_TAIL)
+
+    def add(self, line: str) -> None:
+        """Keep a line."""
+        (self._head if len(self._head) < KEPT_HEAD else self._tail).append(line)
+
+    def text(self) -> str:
+        """Everything kept."""
+        return "\n".join((*self._head, *self._tail))
+
+
+class Progress:
+    """Follows one start-up."""
+
+    def __init__(self) -> None:
+        self.kept = Kept()
+        self.now: Name = "start"
+        self._lines = Lines()
+
+    def feed(self, chunk: bytes) -> Iterator[tuple[str, Step | None]]:
+        """Each line that ended, without escape sequences, with the step it tells of."""
+        for line in self._lines.feed(chunk):
+            yield self._read(line)
+
+    def end(self) -> Iterator[tuple[str, Step | None]]:
+        """The line the stream ended in."""
+        for line in self._lines.end():
+            yield self._read(line)
+
+    def _read(self, line: str) -> tuple[str, Step | None]:
+        line = logs.plain(line).replace("\x1b", "")
+        self.kept.add(line)
+        entry = logs.beginning(line)
+        found = step(entry) if entry else None
+        if found:
+            self.now = found.name
+        return line, found
