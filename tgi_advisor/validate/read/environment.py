@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from tgi_advisor.validate.found import Value
+from tgi_advisor.validate.found import Server, Value
 from tgi_advisor.validate.read.source import File, Source
 from tgi_advisor.validate.read.words import Variable
 
@@ -77,3 +77,15 @@ def env_lines(source: Source, origin: str) -> Iterator[tuple[str, Value]]:
 def variables_of(entries: Mapping[str, str]) -> dict[str, Variable]:
     """Plain values as variables."""
     return {name: Variable(text) for name, text in entries.items()}
+
+
+def read_env(source: Source) -> list[Server]:
+    """The server an environment file describes, when it names a model."""
+    environment = Environment()
+    place = None
+    for name, value in env_lines(source, "environment"):
+        environment.add(name, value)
+        place = place or value.key
+    if place is None or not {"MODEL_ID", "HF_MODEL_ID"} & environment.set.keys():
+        return []
+    return [Server("env", "", place, **environment.fields())]

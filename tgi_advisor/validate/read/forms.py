@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Callable
+from typing import NamedTuple
 
 from tgi_advisor.validate.found import Defect, Document, Server
 from tgi_advisor.validate.read.script import scan
@@ -11,7 +12,206 @@ from tgi_advisor.validate.read.source import File, Source
 from tgi_advisor.validate.read.words import Variable
 from tgi_advisor.validate.read.world import World
 
+
+class Result(NamedTuple):
+    """What a reader found."""
+
+    form: str
+    """The `form` of the Document."""
+    servers: list[Server]
+    """Servers, in the order of the text."""
+    defects: list[Defect]
+    """Defects, in the order they were found."""
+
+
+_YAML_START = re.compile(r"^(?:apiVersion|services|kind|version|resources|envs?|image|type|name|steps|jobs)[ \t]*:", re.MULTILINE)
+_FENCE = re.compile(r"^(?P<indent>[ \t]*(?:>[ \t]*)*)(?P<mark>```+|~~~+)[ \t]*(?P<lang>[^\s`{]*)[^\n]*\n", re.MULTILINE)
+_PYTHON = re.compile(r"(?:HF_MODEL_ID|SM_NUM_GPUS|MODEL_ID|Environment|image_name|docker_args|image_uri|env)[\"']?[ \t]*[:=]|huggingface_llm_image_uri")
+_SHELL_LANGUAGES = frozenset(("", "sh", "bash", "shell", "zsh", "console", "shell-session", "text", "bat", "cmd", "powershell", "ps1", "pwsh", "terminal", "plaintext"))
+
+
 def dispatch(text: str, file: str, world: World) -> Document:
+    """Reads a text that has to do with TGI."""
     source = File(file, text).whole()
-    found = scan(source, world, batch=file.lower().endswith((".bat", ".cmd")))
-    return Document(file, text, "script", tuple(found.servers), tuple(found.defects))
+    result = _reader(file, source.text)(source, world)
+    servers = sorted(result.servers, key=lambda server: server.place)
+    defects = sorted(set(result.defects), key=lambda defect: (defect.place, defect.kind))
+    keep = servers or any(defect.kind in ("yaml-syntax", "spec") for defect in defects)
+    return Document(file, text, result.form, tuple(servers), tuple(defects) if keep else ())
+
+
+def _reader(file: str, text: str) -> Callable[[Source, World], Result]:
+    """The reader for a file of this name that holds this."""
+    name = file.replace("\\", "/").rpartition("/")[2].lower()
+    suffix = name.rpartition(".")[2] if "." in name else ""
+    if suffix in ("yaml", "yml", "json", "jsonc", "json5") or name.endswith((".yaml.j2", ".yml.j2", ".yaml.tpl", ".yml.tmpl")):
+        return _yaml
+    if suffix in ("md", "markdown", "mdx", "rst", "adoc", "qmd"):
+        return _markdown
+    if suffix == "ipynb":
+        return _notebook
+    if suffix in ("py", "tf", "ts", "js", "tsx", "hcl"):
+        return _python
+    if suffix in ("service", "container", "conf"):
+        return _systemd if re.search(r"^\[(?:Service|Unit|Container)\]", text, re.MULTILINE) else _script
+    if ".env" in name or suffix == "env" or name.startswith("env."):
+        return _env
+    if suffix in ("sh", "bash", "zsh", "bat", "cmd", "ps1", "mk", "fish") or name in ("makefile", "justfile", "dockerfile"):
+        return _script
+    if re.search(r"^\[(?:Service|Unit)\]", text, re.MULTILINE):
+        return _systemd
+    if _FENCE.search(text):
+        return _markdown
+    start = text.lstrip()[:1]
+    if start == "{" or (_YAML_START.search(text) and not re.search(r"^\s*(?:docker|podman) run|^\w+\s*=", text, re.MULTILINE)):
+        return _yaml
+    return _text
+
+
+def _yaml(source: Source, world: World) -> Result:
+    from tgi_advisor.validate.read.documents import read_documents
+
+    form, servers, defects = read_documents(source, world)
+    return Result(form, servers, defects)
+
+
+def _script(source: Source, world: World) -> Result:
+    batch = source.file.name.lower().endswith((".bat", ".cmd"))
+    found = scan(source, world, batch=batch)
+    return Result("script", found.servers, found.defects)
+
+
+def _text(source: Source, world: World) -> Result:
+    """A text of no known kind: commands, and dictionaries of Python."""
+    result = _script(source, world)
+    if _PYTHON.search(source.text):
+        python = _python(source, world)
+        if python.servers:
+            return Result("python", [*python.servers, *_elsewhere(result.servers, python.servers)], [*result.defects, *python.defects])
+    if not result.servers and _ENTRY.search(source.text):
+        return _env(source, world)
+    return Result("text", result.servers, result.defects)
+
+
+def _elsewhere(servers: list[Server], known: list[Server]) -> list[Server]:
+    """The servers that are not already known."""
+    lines = {server.place.line for server in known}
+    return [server for server in servers if server.place.line not in lines]
+
+
+_ENTRY = re.compile(r"^[ \t]*(?:export[ \t]+)?(?:HF_)?MODEL_ID=", re.MULTILINE)
+
+
+def _env(source: Source, world: World) -> Result:
+    from tgi_advisor.validate.read.environment import read_env
+
+    return Result("env", read_env(source), []) if world else Result("env", [], [])
+
+
+def _python(source: Source, world: World) -> Result:
+    from tgi_advisor.validate.read.python import read_python
+
+    servers = read_python(source)
+    found = scan(source, world) if "docker" in source.text or not servers else None
+    if found:
+        return Result("python", [*servers, *_elsewhere(found.servers, servers)], found.defects)
+    return Result("python", servers, [])
+
+
+def _systemd(source: Source, world: World) -> Result:
+    from tgi_advisor.validate.read.systemd import read_systemd
+
+    servers, defects = read_systemd(source, world)
+    return Result("systemd", servers, defects)
+
+
+def _markdown(source: Source, world: World) -> Result:
+    """The code blocks of a page, each read as what it is; the prose between them for commands in backquotes."""
+    servers: list[Server] = []
+    defects: list[Defect] = []
+    variables: dict[str, Variable] = {}
+    text, at = source.text, 0
+    while match := _FENCE.search(text, at):
+        _prose(source.part(at, match.start()), world, variables, servers, defects)
+        close = re.compile(rf"^[ \t>]*{re.escape(match['mark'])}[ \t]*$", re.MULTILINE).search(text, match.end())
+        end = close.start() if close else len(text)
+        block = _dedented(source.part(match.end(), end), len(match["indent"]))
+        found = _block(block, match["lang"].lower(), world, variables)
+        servers += found.servers
+        defects += found.defects
+        at = close.end() if close else len(text)
+    _prose(source.part(at), world, variables, servers, defects)
+    return Result("text", servers, defects)
+
+
+def _prose(
+    part: Source, world: World, variables: dict[str, Variable], servers: list[Server], defects: list[Defect]
+) -> None:
+    """Commands in backquotes, and in blocks that are only indented."""
+    if "docker" not in part.text and "podman" not in part.text and "text-generation-launcher" not in part.text:
+        return
+    found = scan(part, world, variables, strict=True)
+    servers += found.servers
+    defects += found.defects
+    for match in re.finditer(r"(?:^(?: {4}|\t)[^\n]*\n?)+", part.text, re.MULTILINE):
+        found = scan(part.part(match.start(), match.end()), world, variables)
+        servers += _elsewhere(found.servers, servers)
+        defects += found.defects
+
+
+def _block(block: Source, language: str, world: World, variables: dict[str, Variable]) -> Result:
+    """One fenced block."""
+    if language in ("yaml", "yml", "json", "jsonc") or (language == "" and _YAML_START.match(block.text)):
+        found = _yaml(block, world)
+        if found.servers or language:
+            return found if found.servers else Result("text", [], [])
+    if language in ("python", "py", "python3", "hcl", "terraform", "typescript", "javascript"):
+        return _python(block, world)
+    if language in ("ini", "systemd"):
+        return _systemd(block, world)
+    if language in ("env", "dotenv", "properties"):
+        return _env(block, world)
+    if language in _SHELL_LANGUAGES or "docker" in language:
+        found_commands = scan(block, world, variables, batch=language in ("bat", "cmd"))
+        if found_commands.servers:
+            return Result("text", found_commands.servers, found_commands.defects)
+        if _PYTHON.search(block.text):
+            return _python(block, world)
+    return Result("text", [], [])
+
+
+def _dedented(block: Source, indent: int) -> Source:
+    """A block without the indentation of its fence."""
+    if not indent:
+        return block
+    parts: list[str] = []
+    offsets: list[int] = []
+    at = 0
+    for line in block.text.splitlines(keepends=True):
+        skip = min(indent, len(line) - len(line.lstrip(" \t>")))
+        parts.append(line[skip:])
+        offsets += block.offsets[at + skip : at + len(line)]
+        at += len(line)
+    return Source(block.file, "".join(parts), offsets)
+
+
+def _notebook(source: Source, world: World) -> Result:
+    """The code cells of a Jupyter notebook."""
+    from tgi_advisor.validate.read.nodes import List, Map, Scalar, compose
+
+    documents, _ = compose(source)
+    text: list[str] = []
+    offsets: list[int] = []
+    root = documents[0] if documents else None
+    for cell in root.list("cells") if isinstance(root, Map) else []:
+        kind = cell.scalar("cell_type") if isinstance(cell, Map) else None
+        if not isinstance(cell, Map) or kind is None or kind.text != "code":
+            continue
+        lines = cell.get("source")
+        for line in lines.items if isinstance(lines, List) else [lines]:
+            if isinstance(line, Scalar):
+                text.append(line.text)
+                offsets += line.source.offsets
+        text.append("\n\n")
+        offsets += [offsets[-1] if offsets else 0] * 2
+    return _text(Source(source.file, "".join(text), offsets), world)
