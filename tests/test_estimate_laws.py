@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -259,7 +260,7 @@ def test_found_limits_keep_every_promise(case: tuple[Spec, Facts]) -> None:
 
 @quickly
 @given(searches(), st.randoms(use_true_random=False))
-def test_the_found_total_is_the_last_that_fits(case: tuple[Spec, Facts], random: object) -> None:
+def test_the_found_total_is_the_last_that_fits(case: tuple[Spec, Facts], random: Random) -> None:
     spec, facts = case
     asked = replace(spec, tgi=TgiSpec(num_shard=defaults.resolve(spec, facts).num_shard))
     here, found = search.best(asked, facts)
@@ -272,7 +273,7 @@ def test_the_found_total_is_the_last_that_fits(case: tuple[Spec, Facts], random:
     assert found.search.evaluations < 200
     if "refusal" in (found.search.bound_by or ""):
         return
-    above = {total + 1, span.high, *(random.randint(total + 1, span.high) for _ in range(20) if total < span.high)}  # type: ignore[attr-defined]
+    above = {total + 1, span.high, *(random.randint(total + 1, span.high) for _ in range(20) if total < span.high)}
     for longer in above:
         if total < longer <= span.high:
             assert not searcher.holds(longer), f"{longer} fits above {total}"
@@ -280,12 +281,12 @@ def test_the_found_total_is_the_last_that_fits(case: tuple[Spec, Facts], random:
 
 @quickly
 @given(searches(), st.randoms(use_true_random=False))
-def test_the_predicate_is_monotone_on_every_region(case: tuple[Spec, Facts], random: object) -> None:
+def test_the_predicate_is_monotone_on_every_region(case: tuple[Spec, Facts], random: Random) -> None:
     spec, facts = case
     here = warmup.base(defaults.resolve(spec, facts))
     searcher = search._Searcher(here)
     for _, (low, high) in zip(range(6), searcher.regions(search.totals(here.setting)), strict=False):
-        points = sorted({low, high, *(random.randint(low, high) for _ in range(12))})  # type: ignore[attr-defined]
+        points = sorted({low, high, *(random.randint(low, high) for _ in range(12))})
         held = [searcher.holds(point) for point in points]
         assert held == sorted(held, reverse=True), list(zip(points, held, strict=True))
 
