@@ -99,7 +99,9 @@ class _Reader:
         image = self.value(get("image"), "image")
         entrypoint, command = self.words(get("entrypoint")), self.words(get("command"))
         ours = image is not None and is_image(image.text)
-        if not ours and not any(is_launcher(word.text) or "text-generation-launcher" in word.text for word in (*entrypoint, *command)):
+        if not ours and not any(
+            is_launcher(word.text) or "text-generation-launcher" in word.text for word in (*entrypoint, *command)
+        ):
             return
         environment = self._environment(layers)
         entry, args = None, command
@@ -197,7 +199,12 @@ class _Reader:
                     continue
                 skip = len(name) + 1
                 place, length = item.source.place(skip), item.source.length(skip, len(whole.text))
-                value = replace(whole, text=whole.text[skip:], place=place, length=length or max(whole.length - skip - 2 * quotes, 0))
+                value = replace(
+                    whole,
+                    text=whole.text[skip:],
+                    place=place,
+                    length=length or max(whole.length - skip - 2 * quotes, 0),
+                )
                 environment.add(name.strip(), replace(self.expanded(value), key=item.source.place(0)))
 
     def _passed(self, environment: Environment, name: str, value: Value) -> None:
@@ -269,7 +276,9 @@ class _Reader:
         capabilities = [value.text for value in self._values(device.get("capabilities"))]
         nested = device.get("capabilities")
         if isinstance(nested, List):
-            capabilities += [value.text for item in nested.items if isinstance(item, List) for value in self._values(item)]
+            capabilities += [
+                value.text for item in nested.items if isinstance(item, List) for value in self._values(item)
+            ]
         if not short and not driver and not any(word in ("gpu", "nvidia") for word in capabilities):
             return None
         vendor = driver.text if driver and driver.text in ("amd", "habana", "intel") else "nvidia"
@@ -289,7 +298,11 @@ class _Reader:
         if not isinstance(node, Map):
             return ()
         disabled, test = node.scalar("disable"), node.get("test")
-        words = [value for item in test.items if (value := self.value(item))] if isinstance(test, List) else self._values(test)
+        words = (
+            [value for item in test.items if (value := self.value(item))]
+            if isinstance(test, List)
+            else self._values(test)
+        )
         if (disabled and disabled.truth) or (words and words[0].text == "NONE"):
             return (Probe("healthcheck", "none", node.place),)
         retries = self.value(node.get("retries"))
@@ -368,6 +381,8 @@ def folded_backslash(node: Scalar) -> list[Defect]:
     match = _FOLDED.search(raw)
     if not match or raw[match.end() :].strip() == "":
         return []
-    message = "YAML folds these lines into one, so the backslash escapes the blank after it and the next word begins with it"
+    message = (
+        "YAML folds these lines into one, so the backslash escapes the blank after it and the next word begins with it"
+    )
     hint = "remove the backslashes, or begin the text with `|`"
     return [Defect("yaml-folded-backslash", message, node.raw.place(node.start + match.start()), hint, 1)]

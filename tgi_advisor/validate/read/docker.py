@@ -16,8 +16,7 @@ from tgi_advisor.validate.read.words import Variable, Word
 from tgi_advisor.validate.read.world import World
 
 _SWITCHES = frozenset(
-    "detach disable-content-trust help init interactive no-healthcheck oom-kill-disable privileged publish-all quiet "
-    "read-only rm sig-proxy tty replace rmi env-host no-hosts no-hostname tls-verify use-api-socket".split()
+    ["detach", "disable-content-trust", "help", "init", "interactive", "no-healthcheck", "oom-kill-disable", "privileged", "publish-all", "quiet", "read-only", "rm", "sig-proxy", "tty", "replace", "rmi", "env-host", "no-hosts", "no-hostname", "tls-verify", "use-api-socket"]
 )
 """Long options that take no value (docs.docker.com/reference/cli/docker/container/run, podman-run(1))."""
 _SHORT = {
@@ -51,7 +50,9 @@ class Run(NamedTuple):
     """Options that took the next option for their value."""
 
 
-def read_run(source: Source, words: Sequence[Word], variables: Mapping[str, Variable], world: World) -> tuple[Server | None, list[Defect]]:
+def read_run(
+    source: Source, words: Sequence[Word], variables: Mapping[str, Variable], world: World
+) -> tuple[Server | None, list[Defect]]:
     """The server a `docker run` starts, or None when its image is not TGI's; `words` begin after `run`."""
     run = _taken_apart(source, words)
     defects: list[Defect] = []
@@ -142,7 +143,9 @@ def _server(source: Source, run: Run, variables: Mapping[str, Variable], world: 
     """The options as the fields of a Server."""
     assert run.image is not None
     environment = Environment()
-    lists: dict[str, list[Any]] = {name: [] for name in ("ports", "mounts", "devices", "cap_add", "security_opt", "group_add")}
+    lists: dict[str, list[Any]] = {
+        name: [] for name in ("ports", "mounts", "devices", "cap_add", "security_opt", "group_add")
+    }
     one: dict[str, Value] = {}
     gpus = NO_GPUS
     check: dict[str, Value] = {}
@@ -157,7 +160,9 @@ def _server(source: Source, run: Run, variables: Mapping[str, Variable], world: 
         elif name == "expose":
             lists["ports"].append(Port("expose", value))
         elif name in ("volume", "mount", "tmpfs"):
-            lists["mounts"].append(mount_of(value) if name == "volume" else _long_mount(value) if name == "mount" else _tmpfs(value))
+            lists["mounts"].append(
+                mount_of(value) if name == "volume" else _long_mount(value) if name == "mount" else _tmpfs(value)
+            )
             _tilde(source, value, at, name, defects)
         elif name == "gpus":
             gpus = asked(value)
@@ -210,7 +215,10 @@ def _launch(
             return None, words
         entry_at = next((at for at, word in enumerate(words) if is_launcher(word.text)), 0)
         return words[entry_at], words[entry_at + 1 :]
-    sources = {at + 1: Source(source.file, word.text, source.offsets[word.start : word.end]) for at, word in enumerate(run.rest)}
+    sources = {
+        at + 1: Source(source.file, word.text, source.offsets[word.start : word.end])
+        for at, word in enumerate(run.rest)
+    }
     launch = launch_of([entry, *words], sources, environment.variables())
     return (launch.entry, list(launch.args)) if launch else (entry, words)
 
@@ -252,7 +260,9 @@ def published(value: Value, kind: str = "publish") -> Port:
         return Port(kind, _no_protocol(value))
     host_start = colons[-2] + 1 if len(colons) > 1 else 0
     host = replace(value, text=text[host_start : colons[-1]])
-    return Port(kind, _no_protocol(_side(tail(value, colons[-1] + 1), value)), _side(host, value) if host.text else None)
+    return Port(
+        kind, _no_protocol(_side(tail(value, colons[-1] + 1), value)), _side(host, value) if host.text else None
+    )
 
 
 def _side(part: Value, whole: Value) -> Value:
@@ -293,7 +303,9 @@ def mount_of(value: Value) -> Mount:
 
 def source_kind(text: str) -> str:
     """Whether a mount's source is a folder or a named volume."""
-    if text.startswith(("/", ".", "~", "$PWD", "${PWD", "$HOME", "${HOME", "$(", "`", "%cd%", "%USERPROFILE%", "%~dp0")):
+    if text.startswith(
+        ("/", ".", "~", "$PWD", "${PWD", "$HOME", "${HOME", "$(", "`", "%cd%", "%USERPROFILE%", "%~dp0")
+    ):
         return "bind"
     if _WINDOWS.match(text) or "/" in text.partition("}")[2] or "\\" in text:
         return "bind"
@@ -334,7 +346,13 @@ def _tilde(source: Source, value: Value, at: Value, name: str, defects: list[Def
         return
     raw = source.file.text
     offset = _offset(source, value)
-    if name == "mount" or at.place == value.place or raw[offset : offset + 1] in "\"'" or at.text.startswith("--v") and "=" in at.text:
+    if (
+        name == "mount"
+        or at.place == value.place
+        or raw[offset : offset + 1] in "\"'"
+        or (at.text.startswith("--v")
+        and "=" in at.text)
+    ):
         message = "the shell leaves this `~` as it is, so the engine gets a folder named `~`"
         defects.append(Defect("shell-tilde-not-expanded", message, value.place, "write $HOME instead", value.length))
 
@@ -379,7 +397,12 @@ def device_gpus(devices: Sequence[Value]) -> Gpus | None:
         if "all" in ids:
             return Gpus("all", "device", named[0], vendor=vendor)
         return Gpus("ids", "device", named[0], len(ids), ids, vendor)
-    for prefix, vendor in (("/dev/kfd", "amd"), ("/dev/nvidia", "nvidia"), ("/dev/accel", "habana"), ("/dev/dri", "intel")):
+    for prefix, vendor in (
+        ("/dev/kfd", "amd"),
+        ("/dev/nvidia", "nvidia"),
+        ("/dev/accel", "habana"),
+        ("/dev/dri", "intel"),
+    ):
         for device in devices:
             if device.text.startswith(prefix):
                 nodes = re.findall(r"/dev/nvidia(\d+)", " ".join(d.text.partition(":")[0] for d in devices))

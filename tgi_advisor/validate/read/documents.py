@@ -4,20 +4,44 @@ from __future__ import annotations
 
 from tgi_advisor.validate.found import Defect, Server
 from tgi_advisor.validate.read.compose import is_compose, read_compose
-from tgi_advisor.validate.read.nodes import Map, compose
+from tgi_advisor.validate.read.kubernetes import is_kubernetes, read_kubernetes
+from tgi_advisor.validate.read.nodes import List, Map, compose
+from tgi_advisor.validate.read.platform import read_platform
 from tgi_advisor.validate.read.source import Source
+from tgi_advisor.validate.read.spec import is_spec, read_spec
 from tgi_advisor.validate.read.world import World
 
 
 def read_documents(source: Source, world: World) -> tuple[str, list[Server], list[Defect]]:
     """The form of the file, its servers and its defects."""
     documents, defects = compose(source)
-    roots = [node for node in documents if isinstance(node, Map)]
+    roots = [
+        node for document in documents
+        for node in (document.items if isinstance(document, List) else [document]) if isinstance(node, Map)
+    ]  # fmt: skip
     servers: list[Server] = []
-    if any(is_compose(root) for root in roots):
-        for root in roots:
-            found, more = read_compose(root, world)
+    forms: set[str] = set()
+    if len(roots) == 1 and is_spec(roots[0]):
+        return ("spec", *read_spec(source, roots[0]))
+    objects = [root for root in roots if is_kubernetes(root)]
+    if objects:
+        found, more, rest = read_kubernetes(objects)
+        servers += found
+        defects += more
+        forms.add("kubernetes")
+        for item in rest:  # an object of another kind may hold a container, or a script
+            found, more = read_platform(item, world)
             servers += found
             defects += more
-        return "compose", servers, defects
-    return "yaml", servers, defects
+    for root in roots:
+        if is_kubernetes(root):
+            continue
+        if is_compose(root):
+            found, more = read_compose(root, world)
+            forms.add("compose")
+        else:
+            found, more = read_platform(root, world)
+        servers += found
+        defects += more
+    form = next((name for name in ("compose", "kubernetes") if name in forms), "yaml")
+    return form, servers, defects

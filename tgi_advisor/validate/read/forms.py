@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from tgi_advisor.validate.found import Defect, Document, Server
@@ -24,27 +25,61 @@ class Result(NamedTuple):
     """Defects, in the order they were found."""
 
 
-_YAML_START = re.compile(r"^(?:apiVersion|services|kind|version|resources|envs?|image|type|name|steps|jobs)[ \t]*:", re.MULTILINE)
+_YAML_START = re.compile(
+    r"^(?:apiVersion|services|kind|version|resources|envs?|image|type|name|steps|jobs)[ \t]*:", re.MULTILINE
+)
 _FENCE = re.compile(r"^(?P<indent>[ \t]*(?:>[ \t]*)*)(?P<mark>```+|~~~+)[ \t]*(?P<lang>[^\s`{]*)[^\n]*\n", re.MULTILINE)
-_PYTHON = re.compile(r"(?:HF_MODEL_ID|SM_NUM_GPUS|MODEL_ID|Environment|image_name|docker_args|image_uri|env)[\"']?[ \t]*[:=]|huggingface_llm_image_uri")
-_SHELL_LANGUAGES = frozenset(("", "sh", "bash", "shell", "zsh", "console", "shell-session", "text", "bat", "cmd", "powershell", "ps1", "pwsh", "terminal", "plaintext"))
+_PYTHON = re.compile(
+    r"(?:HF_MODEL_ID|SM_NUM_GPUS|MODEL_ID|Environment|image_name|docker_args|image_uri|env)[\"']?[ \t]*[:=]|huggingface_llm_image_uri"
+)
+_SHELL_LANGUAGES = frozenset(
+    (
+        "",
+        "sh",
+        "bash",
+        "shell",
+        "zsh",
+        "console",
+        "shell-session",
+        "text",
+        "bat",
+        "cmd",
+        "powershell",
+        "ps1",
+        "pwsh",
+        "terminal",
+        "plaintext",
+    )
+)
 
 
 def dispatch(text: str, file: str, world: World) -> Document:
     """Reads a text that has to do with TGI."""
     source = File(file, text).whole()
     result = _reader(file, source.text)(source, world)
-    servers = sorted(result.servers, key=lambda server: server.place)
+    servers = sorted(map(_with_known_tag, result.servers), key=lambda server: server.place)
     defects = sorted(set(result.defects), key=lambda defect: (defect.place, defect.kind))
     keep = servers or any(defect.kind in ("yaml-syntax", "spec") for defect in defects)
     return Document(file, text, result.form, tuple(servers), tuple(defects) if keep else ())
+
+
+def _with_known_tag(server: Server) -> Server:
+    """The server with its image known when only the registry of it is not: the release stands in the tag."""
+    image = server.image
+    if image is None or image.known or not image.text or re.search(r"[${}<>%]", image.text.rpartition("/")[2]):
+        return server
+    if image.missing == ("appVersion",) or image.missing == ("version",):
+        return server
+    return replace(server, image=replace(image, known=True, missing=()))
 
 
 def _reader(file: str, text: str) -> Callable[[Source, World], Result]:
     """The reader for a file of this name that holds this."""
     name = file.replace("\\", "/").rpartition("/")[2].lower()
     suffix = name.rpartition(".")[2] if "." in name else ""
-    if suffix in ("yaml", "yml", "json", "jsonc", "json5") or name.endswith((".yaml.j2", ".yml.j2", ".yaml.tpl", ".yml.tmpl")):
+    if suffix in ("yaml", "yml", "json", "jsonc", "json5") or name.endswith(
+        (".yaml.j2", ".yml.j2", ".yaml.tpl", ".yml.tmpl")
+    ):
         return _yaml
     if suffix in ("md", "markdown", "mdx", "rst", "adoc", "qmd"):
         return _markdown
@@ -56,14 +91,20 @@ def _reader(file: str, text: str) -> Callable[[Source, World], Result]:
         return _systemd if re.search(r"^\[(?:Service|Unit|Container)\]", text, re.MULTILINE) else _script
     if ".env" in name or suffix == "env" or name.startswith("env."):
         return _env
-    if suffix in ("sh", "bash", "zsh", "bat", "cmd", "ps1", "mk", "fish") or name in ("makefile", "justfile", "dockerfile"):
+    if suffix in ("sh", "bash", "zsh", "bat", "cmd", "ps1", "mk", "fish") or name in (
+        "makefile",
+        "justfile",
+        "dockerfile",
+    ):
         return _script
     if re.search(r"^\[(?:Service|Unit)\]", text, re.MULTILINE):
         return _systemd
     if _FENCE.search(text):
         return _markdown
     start = text.lstrip()[:1]
-    if start == "{" or (_YAML_START.search(text) and not re.search(r"^\s*(?:docker|podman) run|^\w+\s*=", text, re.MULTILINE)):
+    if start == "{" or (
+        _YAML_START.search(text) and not re.search(r"^\s*(?:docker|podman) run|^\w+\s*=", text, re.MULTILINE)
+    ):
         return _yaml
     return _text
 
@@ -87,7 +128,11 @@ def _text(source: Source, world: World) -> Result:
     if _PYTHON.search(source.text):
         python = _python(source, world)
         if python.servers:
-            return Result("python", [*python.servers, *_elsewhere(result.servers, python.servers)], [*result.defects, *python.defects])
+            return Result(
+                "python",
+                [*python.servers, *_elsewhere(result.servers, python.servers)],
+                [*result.defects, *python.defects],
+            )
     if not result.servers and _ENTRY.search(source.text):
         return _env(source, world)
     return Result("text", result.servers, result.defects)
@@ -102,16 +147,16 @@ def _elsewhere(servers: list[Server], known: list[Server]) -> list[Server]:
 _ENTRY = re.compile(r"^[ \t]*(?:export[ \t]+)?(?:HF_)?MODEL_ID=", re.MULTILINE)
 
 
-def _env(source: Source, world: World) -> Result:
+def _env(source: Source, _world: World) -> Result:
     from tgi_advisor.validate.read.environment import read_env
 
-    return Result("env", read_env(source), []) if world else Result("env", [], [])
+    return Result("env", read_env(source), [])
 
 
 def _python(source: Source, world: World) -> Result:
     from tgi_advisor.validate.read.python import read_python
 
-    servers = read_python(source)
+    servers = read_python(source, world)
     found = scan(source, world) if "docker" in source.text or not servers else None
     if found:
         return Result("python", [*servers, *_elsewhere(found.servers, servers)], found.defects)

@@ -46,7 +46,9 @@ class Launch:
         self.defects = tuple(defects)
 
 
-def launch_of(words: Sequence[Value], sources: Mapping[int, Source], variables: Mapping[str, Variable]) -> Launch | None:
+def launch_of(
+    words: Sequence[Value], sources: Mapping[int, Source], variables: Mapping[str, Variable]
+) -> Launch | None:
     """The launcher a command that replaces the entry point runs, or None when it runs something else.
 
     `sources` has, by the position of a word, the text of words that may themselves be shell scripts

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, Union
+from typing import Union
 
 from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import Defect, Value

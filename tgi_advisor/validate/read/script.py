@@ -73,9 +73,7 @@ def scan(
 class _Scanner:
     """The state of reading one text."""
 
-    def __init__(
-        self, source: Source, world: World, variables: dict[str, Variable], strict: bool, batch: bool
-    ) -> None:
+    def __init__(self, source: Source, world: World, variables: dict[str, Variable], strict: bool, batch: bool) -> None:
         self.source = source
         self.text = source.text
         self.world = world
@@ -99,7 +97,10 @@ class _Scanner:
             if start < done:
                 continue
             line = self.text.rfind("\n", 0, start) + 1
-            if _COMMENT.match(self.text, line, max(start, line) + 4) and _COMMENT.match(self.text, line).end() <= match.end():  # type: ignore[union-attr]
+            if (
+                _COMMENT.match(self.text, line, max(start, line) + 4)
+                and _COMMENT.match(self.text, line).end() <= match.end()
+            ):  # type: ignore[union-attr]
                 continue
             kind = match.lastgroup
             if match["run"] is not None:
@@ -202,7 +203,9 @@ class _Scanner:
             known = not re.search(r"%[^%\s]+%|![^!\s]+!|^[\"']?$", value)
             self._set(name, Variable(value, known))
             return match.end()
-        if re.match(r"[\"']?(?:[\w./-]*/)?(?:docker|podman|nerdctl|text-generation-launcher)\b", self.text[match.end() :][:80]):
+        if re.match(
+            r"[\"']?(?:[\w./-]*/)?(?:docker|podman|nerdctl|text-generation-launcher)\b", self.text[match.end() :][:80]
+        ):
             return match.end()  # a command kept in a variable: found as a command
         if operator in ("?=", ":=") or how.startswith("$"):
             start = match.end()
@@ -270,9 +273,7 @@ class _Scanner:
             texts = [word.text for word in words[:6]]
             if texts and is_launcher(texts[0]):
                 values = [word.as_value(self.source) for word in words]
-                self.servers.append(
-                    Server("launcher", "", values[0].place, entry=values[0], args=tuple(values[1:]))
-                )
+                self.servers.append(Server("launcher", "", values[0].place, entry=values[0], args=tuple(values[1:])))
             elif "run" in texts and texts[0].rpartition("/")[2] in ("docker", "podman", "nerdctl", "sudo"):
                 at = texts.index("run")
                 server, defects = read_run(self.source, words[at + 1 :], self.variables, self.world)

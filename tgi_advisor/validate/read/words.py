@@ -76,6 +76,8 @@ MAX_REFERENCES = 20
 """Defaults within defaults that are followed."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BAD_CONTINUATION = re.compile(r"\\(?:[ \t]+(?=\r?\n|$)|[ \t]+#[^\n]*(?=\n|$))")
+_FOLDED = re.compile(r"\\[ \t]+(?=-|$)")
+_LINE_END = re.compile(r"\\[ \t]*\r?\n")
 _CONTINUED = re.compile(r"(?:\\|\^|`)\r?\n")
 _NEXT_OPTION = re.compile(r"\r?\n(?:[ \t]*(?:#[^\n]*|\\[ \t]*)?\r?\n)*[ \t]*(?=--?[A-Za-z])")
 _PLACEHOLDER = re.compile(r"<[^<>\s|&;'\"]+(?: [^<>\n|&;'\"]+)*>")
@@ -156,9 +158,9 @@ class _Lexer:
         if match := _CONTINUED.match(self.text, self.at, self.end):
             self.at = match.end()
             return True
-        if self.mode in (PLAIN, COMPOSE) and re.compile(r"\\[ \t]+(?=-|$)").match(self.text, self.at, self.end):
+        if _FOLDED.match(self.text, self.at, self.end):
             raw = self.source.file.text
-            if re.compile(r"\\[ \t]*\r?\n").match(raw, self.source.offset(self.at)):
+            if _LINE_END.match(raw, self.source.offset(self.at)):
                 self.at += 1  # a folded YAML scalar: reported where the scalar is read
                 return True
         if self.text[self.at] == "\\" and (match := _BAD_CONTINUATION.match(self.text, self.at, self.end)):

@@ -1,0 +1,392 @@
+"""Containers of other platforms: any YAML or JSON that names a TGI image, or holds a command that starts one.
+
+SkyPilot, dstack, Helm values, Vertex AI, SageMaker's own resources, Salad, RunPod, CI jobs: they
+differ in their keys, not in what they say. A mapping with a TGI image is a container; commands are
+found in any text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Hint, Mount, Port, Server, Value
+from tgi_advisor.validate.read.compose import folded_backslash
+from tgi_advisor.validate.read.docker import asked, mount_of, published, tail
+from tgi_advisor.validate.read.environment import Environment
+from tgi_advisor.validate.read.kubernetes import gpus_of, label_hint, resources_of, vendor_of
+from tgi_advisor.validate.read.launcher import LAUNCHER, is_image, is_launcher
+from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar, walk
+from tgi_advisor.validate.read.script import scan
+from tgi_advisor.validate.read.words import PLAIN, Variable, lex
+from tgi_advisor.validate.read.world import World
+
+_IMAGE_KEY = re.compile(r"image|^uri$|^repository$|^container$|^docker$|^from$", re.IGNORECASE)
+_ARGS = (
+    "args",
+    "extraArgs",
+    "containerArgs",
+    "container_args",
+    "arguments",
+    "docker_args",
+    "dockerArgs",
+    "command_args",
+)
+_COMMANDS = (
+    "command",
+    "cmd",
+    "commands",
+    "entrypoint",
+    "docker_start_cmd",
+    "dockerStartCmd",
+    "start_command",
+    "startCommand",
+    "container_command",
+    "containerCommand",
+)
+_ENVS = (
+    "env", "envs", "environment", "environmentVariables", "environment_variables", "envVars", "env_vars", "extraEnv",
+    "extraEnvVars", "Environment", "variables", "containerEnv", "container_env", "environment_vars", "serving_container_environment_variables",
+)  # fmt: skip
+_INSTANCES = ("instanceType", "instance_type", "InstanceType", "machineType", "machine_type", "vmSize", "instance-type")
+_GPU_NAMES = (
+    "acceleratorType", "accelerator_type", "gpu_type_id", "gpuTypeId", "gpu_type", "gpuType", "gpuTypes", "gpu_name",
+)  # fmt: skip
+_GPU_COUNTS = ("gpu_count", "gpuCount", "acceleratorCount", "accelerator_count", "gpus", "num_gpus", "numGpus", "gpu")
+_PORTS = ("port", "ports", "containerPort", "containerPorts", "container_port", "targetPort")
+_SHM = ("shmSize", "shm_size", "shm", "sharedMemory")
+_ASIDE = frozenset(("initContainers", "ephemeralContainers"))
+
+
+def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server], list[Defect]]:
+    """Every TGI server in a document of no form with a reader of its own."""
+    form = form or _form(root)
+    servers: list[Server] = []
+    defects: list[Defect] = []
+    images: list[tuple[Value, Map, tuple[Map, ...]]] = []
+    scripts: list[Scalar] = []
+    for key, node, above in walk(root):
+        if isinstance(node, Map):
+            if key not in _ASIDE and (image := _split_image(node)):
+                images.append((image, above[-1] if above and key.lower().endswith("image") else node, above))
+        elif isinstance(node, Scalar) and node.text:
+            if above and _IMAGE_KEY.search(key) and is_image(node.text) and not _is_split(above[-1]):
+                images.append((node.value("image"), above[-1], above[:-1]))
+            elif (LAUNCHER in node.text and len(node.text) > len(LAUNCHER)) or " run " in node.text:
+                scripts.append(node)
+    variables = _variables(root)
+    for node in scripts:
+        found = scan(node.source, world, dict(variables))
+        if found.servers:
+            defects += found.defects
+            defects += folded_backslash(node)
+        for server in found.servers:
+            if server.form == "launcher" and len(images) == 1:
+                continue  # the command of the one container: read with it
+            hints = tuple(_hints(root, ()))
+            environment = _environment(root, (), None) if server.form == "launcher" else None
+            servers.append(
+                replace(
+                    server, form=form if form in ("sky", "dstack") else server.form, hints=hints,
+                    **({} if environment is None else environment.fields()),
+                )
+            )  # fmt: skip
+    for image, node, above in images:
+        servers.append(_server(image, node, above, root, form, variables if len(images) == 1 else {}, defects, world))
+    return servers, defects
+
+
+def _form(root: Map) -> str:
+    """What kind of file it is."""
+    if root.get("run") is not None and (root.get("resources") is not None or root.get("envs") is not None):
+        return "sky"
+    if root.get("type") is not None and (root.get("commands") is not None or root.get("resources") is not None):
+        return "dstack"
+    if any(isinstance(node, Map) and node.get("repository") is not None for _, node in root.merged.values()):
+        return "helm"
+    return "platform"
+
+
+def _is_split(node: Map) -> bool:
+    return _split_image(node) is not None
+
+
+def _split_image(node: Map) -> Value | None:
+    """An image written as `repository` and `tag` (Helm)."""
+    repository = node.scalar("repository") or node.scalar("name") or node.scalar("image")
+    tag, digest = node.scalar("tag"), node.scalar("digest")
+    if repository is None or ("tag" not in node.merged and digest is None):
+        return None
+    value = repository.value("image")
+    registry = node.scalar("registry")
+    text = f"{registry.text}/{value.text}" if registry and not value.text.startswith(registry.text) else value.text
+    if not is_image(text):
+        return None
+    if digest and digest.text:
+        return replace(value, text=f"{text}@{digest.text}", known=value.known and digest.known)
+    if tag is None or not tag.text:  # the chart's appVersion, which another file has
+        return replace(value, text=text, known=False, missing=("appVersion",))
+    return replace(value, text=f"{text}:{tag.text}", known=value.known and tag.known)
+
+
+def _server(
+    image: Value, node: Map, above: tuple[Map, ...], root: Map, form: str,
+    variables: Mapping[str, Variable], defects: list[Defect], world: World,
+) -> Server:  # fmt: skip
+    """The container a TGI image is named in."""
+    image = replace(image, text=re.sub(r"^docker:", "", image.text.strip()))
+    around = (node, *reversed(above))
+    environment = _environment(node, above, root)
+    known = {**variables, **environment.variables()}
+    entry, args = _launch(node, root, known, defects, world)
+    name = next((s for m in around if (s := m.scalar("name") or m.scalar("id") or m.scalar("metadata", "name"))), None)
+    shm = next((v for m in (node, node.map("resources")) if (v := _value(m, _SHM))), None)
+    if shm is None:
+        shm = next((v for m in (root.map("resources"),) if (v := _value(m, _SHM))), None)
+    resources = next((m.map("resources") for m in around if m.get("resources") is not None), node)
+    return Server(
+        form, name.text if name else "", node.entries[0][0].place if node.entries else node.place,
+        image=image, entry=entry, args=tuple(args),
+        **environment.fields(),
+        ports=tuple(_ports(node, root)),
+        mounts=tuple(_mounts(node, root)),
+        gpus=_gpus(around, resources),
+        shm_size=shm,
+        memory_limit=resources.map("limits").value("memory"),
+        memory_request=resources.map("requests").value("memory"),
+        hints=tuple(_hints(root, around)),
+        replicas=next((v for m in around if (v := m.value("replicas"))), None),
+    )  # fmt: skip
+
+
+def _value(node: Map, names: tuple[str, ...]) -> Value | None:
+    found = node.get(*names)
+    return found.value("file") if isinstance(found, Scalar) else None
+
+
+def _launch(
+    node: Map, root: Map, variables: Mapping[str, Variable], defects: list[Defect], world: World
+) -> tuple[Value | None, list[Value]]:
+    """Arguments stated for the container, or the launcher its commands start."""
+    words: list[Value] = []
+    for place in (node, root) if node is not root else (node,):
+        for name in (*_COMMANDS, "run", *_ARGS):
+            found = place.get(name)
+            if place is root and place is not node and name not in ("run", "commands", "args", "extraArgs"):
+                continue
+            for item in found.items if isinstance(found, List) else [found]:
+                if not isinstance(item, Scalar) or item.null:
+                    continue
+                if LAUNCHER in item.text:
+                    scanned = scan(item.source, world, dict(variables))
+                    defects += scanned.defects
+                    if scanned.servers:
+                        defects += folded_backslash(item)
+                        return scanned.servers[0].entry, list(scanned.servers[0].args)
+                if name == "run":
+                    continue
+                if isinstance(found, Scalar) or (name == "commands"):
+                    words += [word.as_value(item.source) for word in lex(item.source, 0, variables, PLAIN).words]
+                    if not item.known:
+                        words = [replace(word, known=word.known and "{" not in word.text) for word in words]
+                else:
+                    words.append(item.value())
+        if words:
+            break
+    at = next((at for at, word in enumerate(words) if is_launcher(word.text)), None)
+    return (words[at], words[at + 1 :]) if at is not None else (None, words)
+
+
+def _environment(node: Map, above: tuple[Map, ...], root: Map | None) -> Environment:
+    """Environment of the container; when it has none, that of the mappings around it."""
+    environment = Environment()
+    for place in (node, *reversed(above), *((root,) if root is not None else ())):
+        held = [found for name in _ENVS if (found := place.get(name)) is not None and not isinstance(found, Scalar)]
+        for found in held:
+            _entries(environment, found)
+        if held:
+            break
+    return environment
+
+
+def _entries(environment: Environment, node: Node) -> None:
+    """A map, a list of NAME=value, or a list of name and value."""
+    if isinstance(node, Map):
+        for name, (key, item) in node.merged.items():
+            if isinstance(item, Scalar) and (not item.null or item.style):
+                environment.add(name, replace(item.value("environment"), key=key.place))
+            elif isinstance(item, Scalar):
+                value = replace(key.value("the caller's environment"), known=False, missing=(name,), key=key.place)
+                environment.refer(name, value)
+            elif isinstance(item, Map) and (inner := item.scalar("value")):
+                environment.add(name, replace(inner.value("environment"), key=key.place))
+            elif isinstance(item, Map):
+                environment.refer(name, replace(key.value("Secret"), known=False, missing=(name,), key=key.place))
+        return
+    for item in node.items if isinstance(node, List) else []:
+        if isinstance(item, Map):
+            named = item.scalar("name") or item.scalar("key") or item.scalar("Name")
+            value = item.scalar("value") or item.scalar("Value")
+            if named and value:
+                environment.add(named.text, replace(value.value("environment"), key=named.place))
+            elif named:
+                environment.refer(named.text, replace(named.value("Secret"), known=False, missing=(named.text,)))
+        elif isinstance(item, Scalar):
+            whole = item.value("environment")
+            name, equals, _ = whole.text.partition("=")
+            if equals:
+                held = tail(whole, len(name) + 1)
+                environment.add(name.strip(), replace(held, text=held.text.rstrip(), key=whole.place))
+            elif re.fullmatch(r"[A-Za-z_]\w*", name):
+                origin = "the caller's environment"
+                environment.refer(name, replace(whole, known=False, missing=(name,), origin=origin, key=whole.place))
+
+
+def _variables(root: Map) -> dict[str, Variable]:
+    """Environment at the root of a task, which its commands see."""
+    return dict(_environment(root, (), None).variables())
+
+
+def _ports(node: Map, root: Map) -> Iterator[Port]:
+    """Ports the platform reaches the container by."""
+    for place in (node, root) if node is not root else (node,):
+        for name in _PORTS:
+            found = place.get(name)
+            for item in found.items if isinstance(found, List) else [found]:
+                if isinstance(item, Map):
+                    port = item.value("containerPort") or item.value("targetPort") or item.value("port")
+                    if port:
+                        yield Port("platform", port)
+                elif isinstance(item, Scalar) and not item.null:
+                    for part in re.finditer(r"[^,\s]+", item.text):
+                        value = item.source.value(part.start(), part.end(), "file")
+                        yield published(replace(value, known=item.known), "platform")
+    probe = root.map("readinessProbe", "http").value("port") or node.map("modelInvocationPort").value("containerPort")
+    if probe:
+        yield Port("platform", probe)
+
+
+def _mounts(node: Map, root: Map) -> Iterator[Mount]:
+    """Storage of the container."""
+    for place in (node, root) if node is not root else (node,):
+        for name in ("volumeMounts", "modelVolumeMount", "volumes", "mounts", "volume_mount_path", "volumeMountPath"):
+            found = place.get(name)
+            for item in found.items if isinstance(found, List) else [found]:
+                if isinstance(item, Map):
+                    target = item.value("mountPath") or item.value("path") or item.value("mount_path")
+                    if target:
+                        yield Mount("platform", target, item.value("name"))
+                elif isinstance(item, Scalar) and not item.null:
+                    whole = item.value("file")
+                    if ":" in whole.text:
+                        yield replace(mount_of(whole), kind="platform")
+                    elif whole.text.startswith("/"):
+                        yield Mount("platform", whole)
+        for target_name, (key, item) in place.map("file_mounts").merged.items():
+            yield Mount("platform", key.value("file"), item.value("file") if isinstance(item, Scalar) else None)
+            del target_name
+
+
+def _gpus(around: tuple[Map, ...], resources: Map) -> Gpus:
+    """GPUs asked for."""
+    limits, requests = resources_of(resources)
+    if limits or requests:
+        return gpus_of(resources)
+    for place in (*around, resources, resources.map("limits")):
+        for name, (_, node) in place.merged.items():
+            if name not in _GPU_COUNTS and not vendor_of(name):
+                continue
+            if isinstance(node, Scalar) and not node.null:
+                value = node.value("file")
+                counted = asked(value)
+                if counted.asked in ("count", "all", "none"):
+                    return replace(counted, how="platform")
+            elif isinstance(node, Map) and (count := node.value("count")) and count.number is not None:
+                return Gpus("count", "platform", count, count.number)
+    for place in (*around, resources):
+        named = place.get("accelerators", "gpu", "gpuClasses", *_GPU_NAMES)
+        if named is not None and not (isinstance(named, Scalar) and named.text in ("0", "none")):
+            first = named.items[0] if isinstance(named, List) and named.items else named
+            if isinstance(first, Scalar):
+                value = first.value("file")
+                _, colon, count = value.text.partition(":")
+                number = int(count) if colon and count.isdigit() and len(count) < 6 else None
+                return Gpus("count" if number else "unknown", "platform", value, number)
+            return Gpus("unknown", "platform")
+    return NO_GPUS
+
+
+def _hints(root: Map, around: tuple[Map, ...]) -> Iterator[Hint]:
+    """Hardware named anywhere around the container."""
+    seen: set[int] = set()
+    for place in (*around, root, root.map("resources"), root.map("spec"), *_specs(root)):
+        if id(place) in seen:
+            continue
+        seen.add(id(place))
+        for name in _INSTANCES:
+            if value := place.value(name):
+                yield Hint("instance", value)
+        count = next(
+            (
+                v.number
+                for n in ("acceleratorCount", "accelerator_count", "gpu_count", "gpuCount")
+                if (v := place.value(n))
+            ),
+            None,
+        )
+        for name in _GPU_NAMES:
+            if value := place.value(name):
+                yield Hint("gpu", value, count)
+        yield from _accelerators(place.get("accelerators"))
+        gpu = place.get("gpu")
+        if isinstance(gpu, Map):
+            number = gpu.value("count")
+            for name_of in gpu.list("name"):
+                if isinstance(name_of, Scalar):
+                    yield Hint("gpu", name_of.value("file"), number.number if number else None)
+            if value := gpu.value("memory"):
+                yield Hint("memory", value, number.number if number else None)
+        elif isinstance(gpu, Scalar) and not gpu.null and not gpu.text.isdigit():
+            yield _dstack_gpu(gpu.value("file"))
+        for label, (_, node) in place.map("nodeSelector").merged.items():
+            if isinstance(node, Scalar):
+                yield from label_hint(label, node)
+
+
+def _specs(root: Map) -> Iterator[Map]:
+    """Mappings that describe a machine, wherever they stand."""
+    for key, node, _above in walk(root):
+        if isinstance(node, Map) and key in ("machineSpec", "machine_spec", "hardware", "compute"):
+            yield node
+
+
+def _accelerators(node: Node | None) -> Iterator[Hint]:
+    """SkyPilot: `L4:4`, `{L4: 4}`, or a list of alternatives."""
+    if isinstance(node, Map):
+        for _name, (key, count) in list(node.merged.items())[:1]:
+            number = count.value("file").number if isinstance(count, Scalar) else None
+            yield Hint("gpu", key.value("file"), number or 1)
+        return
+    first = node.items[0] if isinstance(node, List) and node.items else node
+    if isinstance(first, Scalar) and not first.null:
+        value = first.value("file")
+        name, colon, count = value.text.partition(":")
+        known = not colon or (count.isdigit() and len(count) < 6)
+        yield Hint("gpu", replace(value, text=name), (int(count) if colon else 1) if known else None)
+
+
+def _dstack_gpu(value: Value) -> Hint:
+    """dstack: `24GB`, `A100:80GB:2`, `L4:2`."""
+    parts = value.text.split(":")
+    count = next((int(part) for part in parts[1:] if part.isdigit() and len(part) < 6), None)
+    if re.match(r"\d+\s*GB", parts[0], re.IGNORECASE):
+        return Hint("memory", replace(value, text=parts[0]), count)
+    size = next((part for part in parts[1:] if re.match(r"\d+\s*GB", part, re.IGNORECASE)), "")
+    return Hint("gpu", replace(value, text=f"{parts[0]}-{size.lower()}" if size else parts[0]), count)
+
+
+def container_of(node: Map, image: Value | None, world: World) -> Server:
+    """The container a mapping of another notation describes (`python.py`)."""
+    empty = Value("", node.place, "image", known=False)
+    return _server(image or empty, node, (), node, "platform", {}, [], world)

@@ -1,0 +1,42 @@
+"""systemd units whose service is a container of TGI, or the launcher."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from tgi_advisor.validate.found import Defect, Server
+from tgi_advisor.validate.read.environment import Environment
+from tgi_advisor.validate.read.script import scan
+from tgi_advisor.validate.read.source import Source
+from tgi_advisor.validate.read.words import PLAIN, Variable, lex
+from tgi_advisor.validate.read.world import World
+
+_LINE = re.compile(r"^(?P<name>[A-Za-z]+)[ \t]*=[ \t]*(?P<value>[^\n]*(?:\\\n[^\n]*)*)", re.MULTILINE)
+
+
+def read_systemd(source: Source, world: World) -> tuple[list[Server], list[Defect]]:
+    """The servers the unit's commands start."""
+    environment = Environment()
+    restart = None
+    for match in _LINE.finditer(source.text):
+        if match["name"] == "Environment":
+            for word in lex(source, match.start("value"), None, PLAIN, match.end()).words:
+                name, equals, text = word.text.partition("=")
+                if equals:
+                    value = replace(word.as_value(source, "environment"), text=text)
+                    environment.add(name, replace(value, key=value.place))
+        elif match["name"] == "EnvironmentFile":
+            path = source.value(match.start("value"), match.end(), "env_file")
+            text_of = world.lookup(path.text.lstrip("-"))
+            environment.sources += [] if text_of else [path]
+        elif match["name"] == "Restart":
+            restart = source.value(match.start("value"), match.start("value") + len(match["value"].strip()), "file")
+    variables: dict[str, Variable] = {name: Variable(v.text, v.known) for name, v in environment.set.items()}
+    found = scan(source, world, variables)
+    servers = []
+    for server in found.servers:
+        fields = environment.fields() if server.form == "launcher" else {}
+        made = replace(server, form="systemd", **fields)
+        servers.append(made if server.restart else replace(made, restart=restart))
+    return servers, found.defects
