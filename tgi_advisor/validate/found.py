@@ -18,6 +18,12 @@ def _nothing() -> Mapping[str, Value]:
     return MappingProxyType({})
 
 
+def whole_number(text: str) -> int | None:
+    """The whole number a text is, if it is one that a computer counts with."""
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """A word of a file as the server will see it, and where it stands."""
@@ -42,8 +48,7 @@ class Value:
     @property
     def number(self) -> int | None:
         """The whole number it is, if it is known and one."""
-        text = self.text.strip()
-        return int(text) if self.known and text.isascii() and text.isdigit() and len(text) <= 18 else None
+        return whole_number(self.text) if self.known else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tgi_advisor.errors import Place
-from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Mount, Port, Probe, Server, Value
+from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Mount, Port, Probe, Server, Value, whole_number
 from tgi_advisor.validate.read.environment import Environment, env_file
 from tgi_advisor.validate.read.launcher import is_image, is_launcher, launch_of
 from tgi_advisor.validate.read.source import Source
@@ -16,8 +16,12 @@ from tgi_advisor.validate.read.words import Variable, Word
 from tgi_advisor.validate.read.world import World
 
 _SWITCHES = frozenset(
-    ["detach", "disable-content-trust", "help", "init", "interactive", "no-healthcheck", "oom-kill-disable", "privileged", "publish-all", "quiet", "read-only", "rm", "sig-proxy", "tty", "replace", "rmi", "env-host", "no-hosts", "no-hostname", "tls-verify", "use-api-socket"]
-)
+    (
+        "detach", "disable-content-trust", "help", "init", "interactive", "no-healthcheck", "oom-kill-disable",
+        "privileged", "publish-all", "quiet", "read-only", "rm", "sig-proxy", "tty", "use-api-socket",
+        "replace", "rmi", "env-host", "no-hosts", "no-hostname", "tls-verify",
+    )
+)  # fmt: skip
 """Long options that take no value (docs.docker.com/reference/cli/docker/container/run, podman-run(1))."""
 _SHORT = {
     "a": "attach", "c": "cpu-shares", "e": "env", "h": "hostname", "l": "label", "m": "memory", "p": "publish",
@@ -151,7 +155,7 @@ def _server(source: Source, run: Run, variables: Mapping[str, Variable], world: 
     check: dict[str, Value] = {}
     late: list[tuple[str, Value]] = []
     for name, value, at in run.options:
-        if name in ("env",):
+        if name == "env":
             late.append((name, value))
         elif name == "env-file":
             _env_file(environment, value, world)
@@ -187,7 +191,12 @@ def _server(source: Source, run: Run, variables: Mapping[str, Variable], world: 
         entry=entry,
         args=tuple(args),
         **environment.fields(),
-        **{name: tuple(values) for name, values in lists.items()},
+        ports=tuple(lists["ports"]),
+        mounts=tuple(lists["mounts"]),
+        devices=tuple(lists["devices"]),
+        cap_add=tuple(lists["cap_add"]),
+        security_opt=tuple(lists["security_opt"]),
+        group_add=tuple(lists["group_add"]),
         gpus=gpus,
         shm_size=one.get("shm-size"),
         memory_limit=one.get("memory"),
@@ -350,8 +359,7 @@ def _tilde(source: Source, value: Value, at: Value, name: str, defects: list[Def
         name == "mount"
         or at.place == value.place
         or raw[offset : offset + 1] in "\"'"
-        or (at.text.startswith("--v")
-        and "=" in at.text)
+        or (at.text.startswith("--v") and "=" in at.text)
     ):
         message = "the shell leaves this `~` as it is, so the engine gets a folder named `~`"
         defects.append(Defect("shell-tilde-not-expanded", message, value.place, "write $HOME instead", value.length))
@@ -365,20 +373,18 @@ def asked(value: Value) -> Gpus:
     """`--gpus`: all, a number, or devices."""
     text = value.text.strip().strip("\"'")
     fields = re.match(r"(?:.*,)?(device|count)=(.+)", text)
-    if not value.known and not text.replace("device=", "").strip("\"'").isdigit():
+    named = fields[2].strip("\"'") if fields else text
+    if not value.known and whole_number(named) is None:
         return Gpus("unknown", "flag", value)
-    if text == "all" or text == "-1":
+    if named in ("all", "-1"):
         return Gpus("all", "flag", value)
-    if text.isdigit() and len(text) < 6:
-        return Gpus("count" if int(text) else "none", "flag", value, count=int(text))
     if fields and fields[1] == "device":
-        ids = tuple(part.strip().strip("\"'") for part in fields[2].split(",") if part.strip() and "=" not in part)
-        if ids == ("all",):
-            return Gpus("all", "flag", value)
+        ids = tuple(part.strip().strip("\"'") for part in named.split(",") if part.strip() and "=" not in part)
         return Gpus("ids", "flag", value, len(ids), ids)
-    if fields and fields[2].isdigit() and len(fields[2]) < 6:
-        return Gpus("count", "flag", value, count=int(fields[2]))
-    return Gpus("unknown", "flag", value)
+    count = whole_number(named)
+    if count is None:
+        return Gpus("unknown", "flag", value)
+    return Gpus("count" if count else "none", "flag", value, count)
 
 
 def _other_gpus(gpus: Gpus, devices: Sequence[Value], runtime: Value | None, environment: Environment) -> Gpus:
@@ -413,7 +419,7 @@ def device_gpus(devices: Sequence[Value]) -> Gpus | None:
 
 
 def runtime_gpus(runtime: Value | None, environment: Environment) -> Gpus | None:
-    """GPUs that come with `runtime: nvidia` or `habana`, which read NVIDIA_VISIBLE_DEVICES or HABANA_VISIBLE_DEVICES."""
+    """GPUs of `runtime: nvidia` or `habana`, which read NVIDIA_VISIBLE_DEVICES or HABANA_VISIBLE_DEVICES."""
     if runtime is None or runtime.text not in ("nvidia", "habana"):
         return None
     vendor = runtime.text

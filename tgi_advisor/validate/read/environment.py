@@ -65,7 +65,7 @@ def env_lines(source: Source, origin: str) -> Iterator[tuple[str, Value]]:
     for match in _LINE.finditer(source.text):
         start, written = match.start(2), match[2].rstrip()
         text = written
-        if written[:1] in "\"'" and (close := written.find(written[0], 1)) > 0:
+        if written[:1] in ("'", '"') and (close := written.find(written[0], 1)) > 0:
             text, written = written[1:close], written[: close + 1]
         elif (comment := re.search(r"(?:^|\s)#", written)) is not None:
             text = written = written[: comment.start()].rstrip()

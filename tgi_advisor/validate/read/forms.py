@@ -30,7 +30,8 @@ _YAML_START = re.compile(
 )
 _FENCE = re.compile(r"^(?P<indent>[ \t]*(?:>[ \t]*)*)(?P<mark>```+|~~~+)[ \t]*(?P<lang>[^\s`{]*)[^\n]*\n", re.MULTILINE)
 _PYTHON = re.compile(
-    r"(?:HF_MODEL_ID|SM_NUM_GPUS|MODEL_ID|Environment|image_name|docker_args|image_uri|env)[\"']?[ \t]*[:=]|huggingface_llm_image_uri"
+    r"(?:HF_MODEL_ID|SM_NUM_GPUS|MODEL_ID|Environment|image_name|docker_args|image_uri|env)[\"']?[ \t]*[:=]"
+    r"|huggingface_llm_image_uri"
 )
 _SHELL_LANGUAGES = frozenset(
     (

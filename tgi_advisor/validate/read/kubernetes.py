@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Hint, Mount, Port, Probe, Server, Value
 from tgi_advisor.validate.read.environment import Environment
 from tgi_advisor.validate.read.launcher import is_image, launch_of
@@ -115,6 +116,7 @@ class _Cluster:
         labels = {name: _text(node) for name, (_, node) in template.map("metadata", "labels").merged.items()}
         name = container.scalar("name") or item.scalar("metadata", "name")
         workload = item.scalar("metadata", "name")
+        named = workload or name
         mounts = list(_mounts(item, pod, container))
         restart = pod.value("restartPolicy")
         security = container.map("securityContext")
@@ -122,12 +124,12 @@ class _Cluster:
         user = security.value("runAsUser") or pod.map("securityContext").value("runAsUser")
         capabilities = [n.value("file") for n in security.list("capabilities", "add") if isinstance(n, Scalar)]
         return Server(
-            "kubernetes", (workload or name).text if (workload or name) else "", _first(container),  # type: ignore[union-attr]
+            "kubernetes", named.text if named else "", _first(container),
             image=image, entry=entry, args=tuple(args),
             **environment.fields(),
             ports=(*_ports(container), *self._service_ports(labels, item)),
             mounts=tuple(mounts),
-            gpus=gpus_of(container.map("resources"), above, pod),
+            gpus=gpus_of(container.map("resources"), pod),
             shm_size=next((mount.size for mount in mounts if mount.target.text == "/dev/shm"), None),  # noqa: S108
             memory_limit=container.value("resources", "limits", "memory"),
             memory_request=container.value("resources", "requests", "memory"),
@@ -286,7 +288,7 @@ def _names_launcher(node: Node | None) -> bool:
     return any(isinstance(item, Scalar) and "text-generation-launcher" in item.text for item in items)
 
 
-def _first(node: Map) -> Value | object:
+def _first(node: Map) -> Place:
     return node.entries[0][0].place if node.entries else node.place
 
 
@@ -377,7 +379,7 @@ def vendor_of(resource: str) -> str | None:
     return next((vendor for prefix, vendor in GPU_RESOURCES.items() if resource.startswith(prefix)), None)
 
 
-def gpus_of(resources: Map, above: Sequence[Map] = (), pod: Map | None = None) -> Gpus:
+def gpus_of(resources: Map, pod: Map | None = None) -> Gpus:
     """GPUs under resources, or by a claim (dynamic resource allocation)."""
     limits, requests = resources_of(resources)
     name = next(iter(limits), None) or next(iter(requests), None)

@@ -190,6 +190,7 @@ def compose(source: Source) -> tuple[list[Node], list[Defect]]:
         if anchor:
             anchors[anchor] = node
 
+    event: Any
     try:
         for event in yaml.parse(_printable(text), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             kind = type(event)
@@ -251,7 +252,7 @@ def walk(root: Node, path: tuple[Map, ...] = ()) -> Iterator[tuple[str, Node, tu
             seen.add(id(node))
         yield key, node, above
         if isinstance(node, Map):
-            waiting += [(name, child, (*above, node)) for name, (_, child) in reversed(node.merged.items())]
+            waiting += [(name, child, (*above, node)) for name, (_, child) in reversed([*node.merged.items()])]
         elif isinstance(node, List):
             waiting += [(key, child, above) for child in reversed(node.items)]
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Hint, Mount, Port, Server, Value
+from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Hint, Mount, Port, Server, Value, whole_number
 from tgi_advisor.validate.read.compose import folded_backslash
 from tgi_advisor.validate.read.docker import asked, mount_of, published, tail
 from tgi_advisor.validate.read.environment import Environment
@@ -47,7 +47,8 @@ _COMMANDS = (
 )
 _ENVS = (
     "env", "envs", "environment", "environmentVariables", "environment_variables", "envVars", "env_vars", "extraEnv",
-    "extraEnvVars", "Environment", "variables", "containerEnv", "container_env", "environment_vars", "serving_container_environment_variables",
+    "extraEnvVars", "Environment", "variables", "containerEnv", "container_env", "environment_vars",
+    "serving_container_environment_variables",
 )  # fmt: skip
 _INSTANCES = ("instanceType", "instance_type", "InstanceType", "machineType", "machine_type", "vmSize", "instance-type")
 _GPU_NAMES = (
@@ -227,9 +228,9 @@ def _entries(environment: Environment, node: Node) -> None:
     for item in node.items if isinstance(node, List) else []:
         if isinstance(item, Map):
             named = item.scalar("name") or item.scalar("key") or item.scalar("Name")
-            value = item.scalar("value") or item.scalar("Value")
-            if named and value:
-                environment.add(named.text, replace(value.value("environment"), key=named.place))
+            stated = item.scalar("value") or item.scalar("Value")
+            if named and stated:
+                environment.add(named.text, replace(stated.value("environment"), key=named.place))
             elif named:
                 environment.refer(named.text, replace(named.value("Secret"), known=False, missing=(named.text,)))
         elif isinstance(item, Scalar):
@@ -283,9 +284,8 @@ def _mounts(node: Map, root: Map) -> Iterator[Mount]:
                         yield replace(mount_of(whole), kind="platform")
                     elif whole.text.startswith("/"):
                         yield Mount("platform", whole)
-        for target_name, (key, item) in place.map("file_mounts").merged.items():
+        for key, item in place.map("file_mounts").merged.values():
             yield Mount("platform", key.value("file"), item.value("file") if isinstance(item, Scalar) else None)
-            del target_name
 
 
 def _gpus(around: tuple[Map, ...], resources: Map) -> Gpus:
@@ -310,8 +310,8 @@ def _gpus(around: tuple[Map, ...], resources: Map) -> Gpus:
             first = named.items[0] if isinstance(named, List) and named.items else named
             if isinstance(first, Scalar):
                 value = first.value("file")
-                _, colon, count = value.text.partition(":")
-                number = int(count) if colon and count.isdigit() and len(count) < 6 else None
+                stated = value.text.partition(":")[2]
+                number = whole_number(stated)
                 return Gpus("count" if number else "unknown", "platform", value, number)
             return Gpus("unknown", "platform")
     return NO_GPUS
@@ -364,22 +364,21 @@ def _specs(root: Map) -> Iterator[Map]:
 def _accelerators(node: Node | None) -> Iterator[Hint]:
     """SkyPilot: `L4:4`, `{L4: 4}`, or a list of alternatives."""
     if isinstance(node, Map):
-        for _name, (key, count) in list(node.merged.items())[:1]:
+        for key, count in list(node.merged.values())[:1]:
             number = count.value("file").number if isinstance(count, Scalar) else None
             yield Hint("gpu", key.value("file"), number or 1)
         return
     first = node.items[0] if isinstance(node, List) and node.items else node
     if isinstance(first, Scalar) and not first.null:
         value = first.value("file")
-        name, colon, count = value.text.partition(":")
-        known = not colon or (count.isdigit() and len(count) < 6)
-        yield Hint("gpu", replace(value, text=name), (int(count) if colon else 1) if known else None)
+        name, colon, stated = value.text.partition(":")
+        yield Hint("gpu", replace(value, text=name), whole_number(stated) if colon else 1)
 
 
 def _dstack_gpu(value: Value) -> Hint:
     """dstack: `24GB`, `A100:80GB:2`, `L4:2`."""
     parts = value.text.split(":")
-    count = next((int(part) for part in parts[1:] if part.isdigit() and len(part) < 6), None)
+    count = next((number for part in parts[1:] if (number := whole_number(part)) is not None), None)
     if re.match(r"\d+\s*GB", parts[0], re.IGNORECASE):
         return Hint("memory", replace(value, text=parts[0]), count)
     size = next((part for part in parts[1:] if re.match(r"\d+\s*GB", part, re.IGNORECASE)), "")

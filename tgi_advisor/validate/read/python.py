@@ -32,7 +32,10 @@ _TOKEN = re.compile(
 _WRAPPERS = frozenset(("json.dumps", "str", "int", "dumps", "repr", "float", "dict", "jsonencode", "tostring"))
 _SDK = ("get_huggingface_llm_image_uri",)
 _TELLS = frozenset(
-    ("SM_NUM_GPUS", "MAX_TOTAL_TOKENS", "MAX_INPUT_LENGTH", "MAX_INPUT_TOKENS", "MAX_BATCH_PREFILL_TOKENS", "NUM_SHARD", "MAX_BATCH_TOTAL_TOKENS")
+    (
+        "SM_NUM_GPUS", "NUM_SHARD", "MAX_TOTAL_TOKENS", "MAX_INPUT_LENGTH", "MAX_INPUT_TOKENS",
+        "MAX_BATCH_PREFILL_TOKENS", "MAX_BATCH_TOTAL_TOKENS",
+    )
 )  # fmt: skip
 """Environment that only a TGI container has."""
 _INSTANCE = ("instance_type", "InstanceType", "instanceType", "machine_type")
@@ -318,7 +321,7 @@ class _Reader:
             node = Scalar(text, self.source, start, end, '"', known, () if known else ("version",), made)
             self.images.append((start, replace(node.value("SageMaker SDK"))))
             return node
-        if name.text in _WRAPPERS or short in ("dumps",):
+        if name.text in _WRAPPERS or short == "dumps":
             inner = [item for item in group.items if not (isinstance(item, Token) and item.kind == "newline")]
             if name.text == "dict":
                 return arguments

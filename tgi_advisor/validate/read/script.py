@@ -97,12 +97,8 @@ class _Scanner:
             if start < done:
                 continue
             line = self.text.rfind("\n", 0, start) + 1
-            if (
-                _COMMENT.match(self.text, line, max(start, line) + 4)
-                and _COMMENT.match(self.text, line).end() <= match.end()
-            ):  # type: ignore[union-attr]
+            if _COMMENT.match(self.text, line, start + 4):
                 continue
-            kind = match.lastgroup
             if match["run"] is not None:
                 done = self._run(match, line)
             elif match["launch"] is not None:
@@ -111,7 +107,7 @@ class _Scanner:
                 done = self._assign(match)
             elif match["dockerfile"] is not None:
                 self._dockerfile(match)
-            elif kind == "block" or match["block"] is not None:
+            elif match["block"] is not None:
                 self._branch(match["block"].strip(), line)
         self._flush_arrays()
         return Scan(self.servers, [*self.early, *self.defects] if self.servers else [])
@@ -207,10 +203,7 @@ class _Scanner:
             r"[\"']?(?:[\w./-]*/)?(?:docker|podman|nerdctl|text-generation-launcher)\b", self.text[match.end() :][:80]
         ):
             return match.end()  # a command kept in a variable: found as a command
-        if operator in ("?=", ":=") or how.startswith("$"):
-            start = match.end()
-        else:
-            start = match.start("name")
+        start = match.end() if operator in ("?=", ":=") or how.startswith("$") else match.start("name")
         line_end = self.text.find("\n", start)
         command = lex(self.source, start, self.variables, SHELL, end=self._value_end(start, line_end))
         self._placeholders(command.defects)

@@ -297,18 +297,17 @@ class _Lexer:
         for piece in pieces:
             self.words.append(Word(piece, start, self.at, found.known, tuple(found.missing), tuple(found.defaulted)))
         whole = "".join(parts)
-        # an unquoted variable that is empty makes no word
-        if whole or quoted or not (found.used and not pieces):
-            if whole or quoted or not pieces:
-                known, missing, defaulted = found.known, tuple(found.missing), tuple(found.defaulted)
-                self.words.append(Word(whole, start, self.at, known, missing, defaulted))
+        if whole or quoted or not (found.used or pieces):  # an unquoted variable that is empty makes no word
+            self.words.append(Word(whole, start, self.at, found.known, tuple(found.missing), tuple(found.defaulted)))
 
     def _unclosed(self) -> int:
         """Reports quotes that are not closed; they are read to the end of the line."""
         quote = self.text[self.at]
-        self._defect("shell-syntax", f"this {quote} is not closed", self.at, "close the quotes", 1)
         stop = self.text.find("\n", self.at, self.end)
-        return self.end if stop < 0 else stop
+        stop = self.end if stop < 0 else stop
+        if self.text[self.at + 1 : stop].strip(" \t\r;,)]}"):  # else it closes quotes around the command
+            self._defect("shell-syntax", f"this {quote} is not closed", self.at, "close the quotes", 1)
+        return stop
 
     def _double(self, found: Found) -> str:
         """Text in double quotes."""
