@@ -1,0 +1,313 @@
+"""What the launcher of a found server is given: arguments over environment over the image's own.
+
+The command line is read as clap reads it (launcher/src/main.rs@v3.3.7:2040); every value keeps the
+place it came from, and what clap refuses is kept as a `Slip` for the rules to report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import NamedTuple
+
+from tgi_advisor.errors import Place
+from tgi_advisor.facts import flags, tables
+from tgi_advisor.facts import release as releases
+from tgi_advisor.facts.flags import Flag
+from tgi_advisor.facts.release import TgiRelease
+from tgi_advisor.validate.found import Server, Value
+from tgi_advisor.validate.images import NO_IMAGE, Image, identify
+
+ENTRY_SINCE = (2, 0, 0)
+"""From here on /tgi-entrypoint.sh hands its arguments on unquoted, so words with blanks are split."""
+SAGEMAKER = {
+    "HF_MODEL_ID": "MODEL_ID", "HF_MODEL_REVISION": "REVISION", "SM_NUM_GPUS": "NUM_SHARD",
+    "HF_MODEL_QUANTIZE": "QUANTIZE", "HF_MODEL_TRUST_REMOTE_CODE": "TRUST_REMOTE_CODE",
+}  # fmt: skip
+"""What the SageMaker entry point copies (sagemaker-entrypoint.sh@v3.3.7)."""
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN")
+"""Variables a Hub token may stand in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One launcher flag as the server gets it."""
+
+    flag: Flag
+    """The flag, as the release has it (or the newest, where the release is not known)."""
+    value: Value
+    """The word that holds its value; of a switch without one the flag itself."""
+    name: Value
+    """The word that names it: the argument, or the variable."""
+    typed: object | None
+    """The value as the launcher reads it; None when it is not known or not legal."""
+    wrong: str | None = None
+    """Why the launcher cannot read the value."""
+    by: str = "argument"
+    """`argument`, `environment` or `image`."""
+
+    @property
+    def shown(self) -> str:
+        """The value for a message; never a secret."""
+        return "***" if self.flag.secret else self.value.text
+
+
+class Slip(NamedTuple):
+    """Something on the command line clap does not accept."""
+
+    kind: str
+    """`unknown`, `unexpected`, `no-value`, `switch-value` or `twice`."""
+    word: Value
+    """Where it stands."""
+    flag: str
+    """Name of the flag, where it has to do with one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """One server as its launcher will see it."""
+
+    server: Server
+    """As found in the file."""
+    image: Image
+    """What runs."""
+    flags: Mapping[str, Given]
+    """Flags in force by name: the command line over the environment over the image."""
+    hidden: tuple[Given, ...]
+    """Environment entries an argument of the same flag overrides."""
+    env: Mapping[str, Value]
+    """Environment in the container, the image's own below the file's."""
+    slips: tuple[Slip, ...]
+    """What clap refuses on the command line."""
+    open_words: tuple[Value, ...]
+    """Words that may stand for any arguments, because their value is not in the file."""
+
+    @property
+    def release(self) -> TgiRelease | None:
+        """The release whose rules hold; None when it cannot be known."""
+        return self.image.release
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing outside the file can add arguments or environment."""
+        return not self.open_words and not self.server.env_sources
+
+    def get(self, name: str) -> Given | None:
+        """A flag in force, unless the image alone sets it."""
+        given = self.flags.get(name)
+        return given if given is not None and given.by != "image" else None
+
+    def typed(self, name: str) -> object | None:
+        """The value of a flag as the launcher reads it, the image's included."""
+        given = self.flags.get(name)
+        return None if given is None else given.typed
+
+    def number(self, name: str) -> int | None:
+        """A whole number a flag is given."""
+        value = self.typed(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def text(self, name: str) -> str | None:
+        """A text a flag is given, when it is known."""
+        value = self.typed(name)
+        return value if isinstance(value, str) else None
+
+    @property
+    def port(self) -> int | None:
+        """The port the server listens on; None when it cannot be known."""
+        given = self.flags.get("port")
+        if self.image.entry == "sagemaker" and self.server.entry is None:
+            return self.image.port  # its entry point passes --port 8080
+        if given is not None:
+            return self.number("port")
+        if self.server.form in ("launcher", "systemd"):
+            return 3000  # the binary's own default; the image sets PORT
+        return self.image.port if self.complete else None
+
+    @property
+    def model(self) -> str | None:
+        """The model id or path that is loaded, when it is known."""
+        return self.text("model-id")
+
+
+def effective(server: Server) -> Effective:
+    """The arguments and the environment of a server merged as the launcher merges them."""
+    image = identify(server.image.text) if server.image is not None and server.image.known else NO_IMAGE
+    if server.image is not None and not server.image.known:
+        image = _partly_known(server.image)
+    if server.form == "sagemaker" and not image.entry:
+        image = image._replace(entry="sagemaker", port=8080)
+    env = _environment(server, image)
+    known = known_flags(image.release)
+    given, slips, open_words = _arguments(list(_words(server, image.release)), known)
+    in_force: dict[str, Given] = {}
+    hidden = []
+    for entry in _from_environment(server, env, known, image.release):
+        if entry.flag.name in given:
+            hidden.append(entry)
+        else:
+            in_force[entry.flag.name] = entry
+    return Effective(server, image, {**in_force, **given}, tuple(hidden), env, tuple(slips), tuple(open_words))
+
+
+def known_flags(release: TgiRelease | None) -> Mapping[str, Flag]:
+    """The flags of a release; of an unknown one every flag there has been, each as it was last."""
+    return flags.flags_of(release) if release is not None else _every_flag()
+
+
+@cache
+def _every_flag() -> Mapping[str, Flag]:
+    return {name: flag for one in releases.all_releases() for name, flag in flags.flags_of(one).items()}
+
+
+@cache
+def known_variables(release: TgiRelease | None) -> frozenset[str]:
+    """Every environment variable a release reads; of an unknown one those of all."""
+    those = releases.all_releases() if release is None else (release,)
+    names = {flag.env for one in those for flag in flags.flags_of(one).values() if flag.env}
+    return frozenset(names | {name for one in those for name in flags.environment(one)})
+
+
+def variable_releases(name: str) -> tuple[str, str | None] | None:
+    """First and last release (None: still) that reads a variable; None when none does."""
+    row = tables.load("env").get(name)
+    if row is not None:
+        return row["since"], row.get("until")
+    found = next((row for row in tables.load("flags").values() if row["env"] == name), None)
+    return None if found is None else (found["since"], found.get("until"))
+
+
+def _partly_known(reference: Value) -> Image:
+    """An image whose reference holds a variable: its tag may still be there (a region in the name, for example)."""
+    image = identify(reference.text)
+    if image.release is not None and "$" not in reference.text.rpartition(":")[2]:
+        return image
+    names = ", ".join(reference.missing)
+    note = f"the image tag depends on {names}" if names else "the image tag is not in the file"
+    cloud = image if image.cloud or image.variant is not None else NO_IMAGE
+    return cloud._replace(release=None, note=note, floating="")
+
+
+def _environment(server: Server, image: Image) -> dict[str, Value]:
+    """Every variable in the container, the image's own first."""
+    nowhere = server.image.place if server.image else server.place
+    env = {name: Value(text, nowhere, "image") for name, text in image.env.items()}
+    env.update(server.env)
+    env.update({name: value for name, value in server.secret_env.items() if name not in server.env})
+    if image.entry == "sagemaker":
+        for outside, inside in SAGEMAKER.items():
+            if outside in env and env[outside].text:
+                env[inside] = env[outside]
+    return env
+
+
+def _words(server: Server, release: TgiRelease | None) -> Iterator[Value]:
+    """The launcher's words; TGI's entry point splits those with blanks."""
+    splits = server.entry is None and server.form not in ("launcher", "spec") and server.image is not None
+    splits = splits and (release is None or release.version >= ENTRY_SINCE)
+    for word in server.args:
+        if splits and word.known and (" " in word.text or "\t" in word.text or "\n" in word.text):
+            for part in word.text.split():
+                yield replace(word, text=part, length=0)
+        else:
+            yield word
+
+
+def _from_environment(
+    server: Server, env: Mapping[str, Value], known: Mapping[str, Flag], release: TgiRelease | None
+) -> Iterator[Given]:
+    """Flags set by variables. A variable that is set is a value, even an empty one."""
+    index = {flag.env: flag for flag in known.values() if flag.env}
+    copied = {inside: outside for outside, inside in SAGEMAKER.items()}
+    for name, value in env.items():
+        flag = index.get(name)
+        if flag is None:
+            continue
+        key = Value(copied.get(name, name) if value.key else name, value.key or value.place, value.origin)
+        by = "image" if value.origin == "image" else "environment"
+        yield _given(flag, value, key, by)
+
+
+def _given(flag: Flag, value: Value, name: Value, by: str) -> Given:
+    if not value.known:
+        return Given(flag, value, name, None, None, by)
+    try:
+        return Given(flag, value, name, flags.parse_value(flag, value.text, env=by != "argument"), None, by)
+    except ValueError as error:
+        why = f"{flag.env if by != 'argument' else '--' + flag.name} cannot be read" if flag.secret else str(error)
+        return Given(flag, value, name, None, why, by)
+
+
+def _arguments(
+    words: list[Value], known: Mapping[str, Flag]
+) -> tuple[dict[str, Given], list[Slip], list[Value]]:  # fmt: skip
+    """Words as clap reads them: flags by name, what it refuses, and words that could be anything."""
+    given: dict[str, Given] = {}
+    slips: list[Slip] = []
+    opened: list[Value] = []
+    short = {flag.short: flag for flag in reversed(known.values()) if flag.short}
+    index = 0
+    while index < len(words):
+        word = words[index]
+        index += 1
+        named = _flag_word(word, known, short)
+        if named is None:
+            if not word.known or word.text == "":
+                opened.append(word)
+            elif word.text.startswith("-") and len(word.text) > 1:
+                if word.text in ("--help", "-h", "--version", "-V"):
+                    continue
+                slips.append(Slip("unknown", word, word.text.lstrip("-").partition("=")[0]))
+                if "=" not in word.text and index < len(words) and not words[index].text.startswith("-"):
+                    index += 1
+            else:
+                slips.append(Slip("unexpected", word, ""))
+            continue
+        flag, joined = named
+        if flag.type == "switch":
+            if joined is not None:
+                slips.append(Slip("switch-value", word, flag.name))
+            elif index < len(words) and words[index].text in ("true", "false", "True", "False", "1", "0"):
+                slips.append(Slip("switch-value", words[index], flag.name))
+                index += 1
+            entry = Given(flag, word, word, True)
+        elif joined is not None:
+            entry = _given(flag, replace(word, text=joined), word, "argument")
+        elif index < len(words) and not _looks_like_flag(words[index], known, short):
+            entry = _given(flag, words[index], word, "argument")
+            index += 1
+        else:
+            slips.append(Slip("no-value", word, flag.name))
+            continue
+        if flag.name in given and not flag.many:
+            slips.append(Slip("twice", word, flag.name))
+        given[flag.name] = entry
+    return given, slips, opened
+
+
+def _flag_word(word: Value, known: Mapping[str, Flag], short: Mapping[str, Flag]) -> tuple[Flag, str | None] | None:
+    """The flag a word names, and the value joined to it; None when it names none."""
+    text = word.text
+    if text.startswith("--"):
+        name, equals, joined = text[2:].partition("=")
+        flag = known.get(name)
+        return None if flag is None else (flag, joined if equals else None)
+    if len(text) >= 2 and text[0] == "-" and text[1] in short:
+        return short[text[1]], text[2:].removeprefix("=") or None
+    return None
+
+
+def _looks_like_flag(word: Value, known: Mapping[str, Flag], short: Mapping[str, Flag]) -> bool:
+    """Whether clap takes the word for a flag and not for a value."""
+    return word.text.startswith("--") or _flag_word(word, known, short) is not None
+
+
+def beside(word: Value, text: str) -> Value:
+    """The same word with another text, for messages."""
+    return replace(word, text=text)
+
+
+def nowhere(file: str) -> Place:
+    """The place of a file as a whole."""
+    return Place(file, 1, 1)

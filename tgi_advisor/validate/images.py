@@ -1,0 +1,148 @@
+"""What a container image says about the TGI inside: release, system, entry point, and how sure that is.
+
+TGI's own names are read by `facts/release.py`; the names clouds and forks give it are in `clouds.yaml`,
+and images built from a commit are placed by `commits.yaml`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from tgi_advisor.errors import AdvisorError
+from tgi_advisor.facts import release as releases
+from tgi_advisor.facts import tables
+from tgi_advisor.facts.release import TgiRelease
+
+OWN = "ghcr.io/huggingface/text-generation-inference"
+SYSTEMS = {"": "cuda", "rocm": "rocm", "intel-xpu": "xpu", "intel-cpu": "cpu", "gaudi": "gaudi"}
+"""Image variant to TGI's system."""
+
+
+class Image(NamedTuple):
+    """What is known of the program in an image."""
+
+    release: TgiRelease | None
+    """The release whose rules hold; None when it cannot be known."""
+    note: str
+    """Why the release is not certain, or not known; empty when it is."""
+    variant: str | None
+    """Image variant of `facts/release.py`; None for what has none."""
+    system: str | None
+    """`cuda`, `rocm`, `xpu`, `cpu`, `gaudi`, or another back end's name; None when it cannot be known."""
+    judged: bool = True
+    """False for a back end with its own server, whose arguments are not TGI's launcher's."""
+    cloud: str = ""
+    """Row of `clouds.yaml`; empty for TGI's own image."""
+    entry: str = ""
+    """`sagemaker` where the entry point reads HF_MODEL_ID and its like."""
+    port: int = 80
+    """What the server listens on when nothing says otherwise."""
+    env: Mapping[str, str] = {}
+    """Environment the image sets."""
+    floating: str = ""
+    """Why the reference can mean another program tomorrow (`no tag`, `latest`); empty when it cannot."""
+
+
+NO_IMAGE = Image(None, "the file names no image", None, None)
+"""A bare launcher command, or a container whose image is stated elsewhere."""
+
+
+@cache
+def identify(reference: str) -> Image:
+    """The image of a reference; a reference that says nothing yields one whose `note` tells why."""
+    name, tag, digest = split(reference)
+    floating = "" if digest else _floating(tag)
+    for cloud, row in tables.load("clouds").items():
+        if re.search(row["repository"], reference):
+            return _of_cloud(cloud, row, reference)._replace(floating=floating if tag else "")
+    ending = _other_router(tag)
+    if ending:
+        note = f"the {ending} image has its own server, which is not judged"
+        return Image(None, note, None, ending, judged=False, floating=floating)
+    if not tag and name != OWN and not name.endswith("/text-generation-inference"):
+        return Image(None, f"image {name} says no release", None, None, floating=floating)
+    try:
+        said = releases.from_image(f"{name}:{tag}" if tag else name)
+    except AdvisorError as error:
+        return _unknown_tag(name, tag, error.message)._replace(floating=floating)
+    note = said.note
+    if digest and not tag:
+        note = f"a digest alone does not say the release; taken as TGI {said.release}, the newest that is known"
+    return _image(said.release, said.variant, note)._replace(floating=floating)
+
+
+def split(reference: str) -> tuple[str, str, str]:
+    """Name, tag and digest of an image reference; tag and digest empty when there is none."""
+    name, _, digest = reference.partition("@")
+    head, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        return name, "", digest
+    return head, tag, digest
+
+
+def _image(release: TgiRelease, variant: str, note: str) -> Image:
+    env = releases.image_env(release, variant)
+    return Image(release, note, variant, SYSTEMS[variant], env=env)
+
+
+def _unknown_tag(name: str, tag: str, why: str) -> Image:
+    """An image whose tag is no release that is known: an old one, a commit, or somebody's own."""
+    variant = next((v for v in sorted(SYSTEMS, key=len, reverse=True) if v and tag.endswith(f"-{v}")), "")
+    if old := re.fullmatch(r"v?(0\.9(?:\.\d+)?)(-.+)?", tag):
+        first = releases.all_releases()[0]
+        return _image(first, "", f"TGI {old[1]} is older than what is known; taken as {first}, the oldest that is")
+    if commit := re.fullmatch(r"sha-([0-9a-f]{7,40})(-.+)?", tag):
+        release = _after(commit[1][:7])
+        if release is not None:
+            variant = variant if variant in releases.variants(release) else ""
+            return _image(release, variant, f"built from a commit after TGI {release}; taken as that release")
+    official = name == OWN or name.endswith("/text-generation-inference")
+    return Image(None, why if official else f"the tag of image {name}:{tag} says no release", None, None)
+
+
+def _after(commit: str) -> TgiRelease | None:
+    """The last release before a commit of TGI's main branch."""
+    for name, commits in tables.load("commits").items():
+        if commit in commits.split():
+            return releases.find(name)
+    return None
+
+
+def _floating(tag: str) -> str:
+    if not tag:
+        return "no tag"
+    return tag if tag == "latest" or tag.startswith("latest-") else ""
+
+
+def _other_router(tag: str) -> str:
+    return next((end for end in tables.load("images")["other_router"] if tag.endswith(f"-{end}")), "")
+
+
+_KEYS = {"repository", "release", "minors", "port", "cache", "system", "entry", "router", "source"}
+
+
+def _of_cloud(cloud: str, row: Mapping[str, Any], reference: str) -> Image:
+    tables.strict(row, _KEYS, {"repository", "port", "system", "source"}, f"clouds.yaml, {cloud}")
+    judged = row.get("router") != "other"
+    variant = next((v for v, system in SYSTEMS.items() if system == row["system"]), None)
+    env = {"PORT": str(row["port"])}
+    if "cache" in row:
+        env["HF_HOME" if row["system"] == "cuda" else "HUGGINGFACE_HUB_CACHE"] = row["cache"]
+    unknown = Image(
+        None, f"the release in {cloud}'s image cannot be known", variant, row["system"], judged, cloud,
+        row.get("entry", ""), row["port"], env,
+    )  # fmt: skip
+    found = re.search(row["release"], reference) if "release" in row else None
+    if found is None:
+        return unknown
+    text = found[1].replace("-", ".")
+    short = text.count(".") == 1
+    try:
+        release = releases.find(row.get("minors", {}).get(text, text) if short else text)
+    except AdvisorError as error:
+        return unknown._replace(note=error.message)
+    note = f"{cloud}'s image names TGI {text} without a patch release; taken as {release}" if short else ""
+    return unknown._replace(release=release, note=note)

@@ -1,0 +1,300 @@
+"""From a file that was read to findings: merge, look up what is true, predict, and ask every rule.
+
+Everything that is known of a server is gathered in one `Case` first; the rules only look at it. What
+depends on a GPU nobody named is asked of one GPU of every generation, and only an answer they all give
+counts; the same goes for a model whose facts are not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from tgi_advisor import search
+from tgi_advisor.errors import AdvisorError
+from tgi_advisor.estimate import defaults, warmup
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import gpu as gpus
+from tgi_advisor.facts.gpu import GpuFacts
+from tgi_advisor.facts.known import Facts
+from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.facts.release import TgiRelease
+from tgi_advisor.limits import Limits
+from tgi_advisor.refusals import Refusal, launcher_refusals, router_refusals, shard_refusals
+from tgi_advisor.spec.records import GpuSpec, HardwareSpec, ModelSpec, Spec, TgiSpec
+from tgi_advisor.units import GiB
+from tgi_advisor.validate.catalogue import about, is_gated
+from tgi_advisor.validate.effective import Effective, effective
+from tgi_advisor.validate.finding import Finding
+from tgi_advisor.validate.found import Document, Server, Value
+from tgi_advisor.validate.rules import RULES, Case, of_defect
+from tgi_advisor.verdict import predict
+
+FactsFor = Callable[[str, "str | None"], "ModelFacts | None"]
+"""Facts of a model by its id and revision; None where they are not known."""
+
+GENERATIONS = {
+    "cuda": ("nvidia-t4", "nvidia-a100-80gb", "nvidia-l4", "nvidia-h100-80gb"),
+    "rocm": ("amd-mi250", "amd-mi300x"),
+}
+"""One GPU of every generation TGI's flash attention serves: what holds on all of them holds on one nobody named."""
+
+
+def judge(
+    document: Document, facts_for: FactsFor, gpu: GpuFacts | None = None, count: int | None = None
+) -> tuple[Finding, ...]:
+    """Every finding about a file, in its order.
+
+    `gpu` and `count` are the caller's word on the hardware; without them the file's own hints count.
+    """
+    findings = [of_defect(found) for found in document.defects]
+    for server in document.servers:
+        case = case_of(document, server, facts_for, gpu, count)
+        for rule in RULES.values():
+            findings += rule.findings(case)
+    return tuple(sorted(dict.fromkeys(findings), key=lambda one: one.order))
+
+
+def case_of(
+    document: Document, server: Server, facts_for: FactsFor, gpu: GpuFacts | None = None, count: int | None = None
+) -> Case:
+    """All that is known about one server."""
+    view = effective(server)
+    case = Case(document, server, view)
+    if not view.image.judged:
+        return case
+    found, word, there = hardware(server) if gpu is None else (gpu, None, None)
+    visible = _visible(server, count, there)
+    case = replace(
+        case,
+        facts=model_facts(view, facts_for),
+        gpu=found,
+        gpu_word=word,
+        visible=visible,
+        shards=shard_count(view, visible),
+        limits=_given_limits(view),
+    )
+    return _with_outlook(case) if view.release is not None else case
+
+
+# ---- what is true ----
+
+
+def model_facts(view: Effective, facts_for: FactsFor) -> ModelFacts | None:
+    """The model's facts: those of the id, or of a model of the same architecture that is known."""
+    model = view.model
+    if not model:
+        return None
+    revision = view.text("revision")
+    facts = facts_for(model, revision)
+    if facts is None and (like := about(model).get("like")):
+        facts = facts_for(like, None)
+        if facts is not None:
+            source = f"the architecture of {like}, which {model} shares; {facts.source}"
+            facts = replace(facts, id=model, commit=None, gated=is_gated(model), source=source)
+    return facts
+
+
+def hardware(server: Server) -> tuple[GpuFacts | None, Value | None, int | None]:
+    """The GPU a file names, the word that names it, and the GPUs that come with it."""
+    for hint in server.hints:
+        if not hint.value.known or hint.kind not in ("gpu", "instance"):
+            continue
+        name = hint.value.text
+        try:
+            if hint.kind == "instance":
+                found = gpus.instance(name)
+                if found is not None:
+                    return found[0], hint.value, found[1]
+            else:
+                return gpus.find(name), hint.value, hint.count
+        except AdvisorError:
+            continue
+    return None, None, None
+
+
+def _visible(server: Server, stated: int | None, on_machine: int | None) -> int | None:
+    """GPUs the container sees: by its request, else the caller's or the instance's count."""
+    asked = server.gpus
+    if asked.asked == "ids":
+        return len(asked.ids)
+    if asked.asked == "count":
+        return asked.count
+    if asked.asked == "none" and server.form in ("compose", "docker-run", "kubernetes") and asked.how != "platform":
+        return stated
+    return stated if stated is not None else on_machine
+
+
+def shard_count(view: Effective, visible: int | None) -> int | None:
+    """Shards the launcher starts (find_num_shards, launcher/src/main.rs@v3.3.7:1374-1411)."""
+    given = view.flags.get("num-shard")
+    if given is not None:
+        return view.number("num-shard")
+    if not view.complete:
+        return None
+    sharded = view.flags.get("sharded")
+    if sharded is not None and sharded.typed is None:
+        return None
+    return 1 if sharded is not None and sharded.typed is False else devices(view, visible)
+
+
+def devices(view: Effective, visible: int | None) -> int | None:
+    """Devices the launcher counts when it is not told how many shards to start."""
+    for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"):
+        value = view.env.get(name)
+        if value is None:
+            continue
+        if not value.known:
+            return None
+        if value.text != "all":
+            return len(value.text.split(","))
+        return _all(view.release, visible)
+    asked = view.server.gpus
+    if asked.vendor != "nvidia":
+        return 1
+    if asked.asked == "all" or asked.how == "runtime":
+        return _all(view.release, visible)
+    if asked.asked in ("ids", "count"):
+        return visible
+    return 1 if asked.asked == "none" else None
+
+
+def _all(release: TgiRelease | None, visible: int | None) -> int | None:
+    """What NVIDIA_VISIBLE_DEVICES=all counts as."""
+    if release is None:
+        return None
+    return 1 if release.all_gpus_counts_one else visible
+
+
+def _given_limits(view: Effective) -> Limits:
+    longest = view.number("max-input-tokens")
+    return Limits(
+        longest if longest is not None else view.number("max-input-length"),
+        view.number("max-total-tokens"),
+        view.number("max-batch-prefill-tokens"),
+        view.number("max-batch-total-tokens"),
+    )
+
+
+# ---- what TGI makes of it ----
+
+
+def _with_outlook(case: Case) -> Case:
+    """The case with refusals and, where model, GPU and shards are all known, the prediction."""
+    found: list[dict[str, Refusal]] = []
+    for model in [case.facts] if case.facts is not None else _any_model():
+        for gpu in [case.gpu] if case.gpu is not None else _any_gpu(case.view.image.system or "cuda"):
+            try:
+                setting = _setting(case, model, gpu)
+                found.append({one.code: one for one in _refused(case, setting)})
+            except AdvisorError:
+                return case
+    common = set.intersection(*map(set, found)) if found else set()
+    case = replace(case, refused=tuple(one for code, one in found[0].items() if code in common) if found else ())
+    if case.facts is None or case.gpu is None or case.shards is None or not _predictable(case):
+        return case
+    try:
+        return _with_prediction(case, case.facts, case.gpu)
+    except AdvisorError:
+        return case
+
+
+def _refused(case: Case, setting: Setting) -> Iterator[Refusal]:
+    asked = defaults.launcher_limits(setting, case.limits)
+    yield from launcher_refusals(setting, case.limits, asked)
+    if case.facts is not None:
+        yield from shard_refusals(setting, asked)
+        inferred = replace(asked, max_batch_total_tokens=None) if setting.family.paged else asked
+        yield from router_refusals(setting, inferred, None)
+
+
+_MEMORY_FLAGS = (
+    "max-input-tokens", "max-input-length", "max-total-tokens", "max-batch-prefill-tokens", "max-batch-size",
+    "quantize", "dtype", "kv-cache-dtype", "cuda-memory-fraction", "speculate", "num-shard", "lora-adapters",
+)  # fmt: skip
+
+
+def _predictable(case: Case) -> bool:
+    """Whether everything the memory depends on is known."""
+    return case.sure(*_MEMORY_FLAGS) and not case.view.slips and not any(one.wrong for one in case.view.flags.values())
+
+
+def _with_prediction(case: Case, model: ModelFacts, gpu: GpuFacts) -> Case:
+    setting = _setting(case, model, gpu)
+    here = warmup.base(setting)
+    seen = warmup.run(here, case.limits)
+    case = replace(case, setting=setting, prediction=predict(here, case.limits))
+    if seen.stage is not None:
+        return replace(case, missing_bytes=max(-seen.slack, 1), fits=_fitting(case, model, gpu, seen.stage))
+    late = router_refusals(setting, defaults.server_limits(setting, seen.limits, seen.blocks, seen.tokens), seen.budget)
+    new = [one for one in late if one.code not in {old.code for old in case.refused}]
+    if not new:
+        return case
+    return replace(case, refused=(*case.refused, *new), fits=_fitting(case, model, gpu, "router"))
+
+
+def _fitting(case: Case, model: ModelFacts, gpu: GpuFacts, stage: str) -> Limits | None:
+    """The largest limits that fit, where any can."""
+    if stage == "load":
+        return None
+    setting = _setting(case, model, gpu, limits=False)
+    return search.search(warmup.base(setting)).limits
+
+
+_LIMITS = frozenset(
+    ("max-input-tokens", "max-input-length", "max-total-tokens", "max-batch-prefill-tokens", "max-batch-total-tokens")
+)
+
+
+def _setting(case: Case, model: ModelFacts, gpu: GpuFacts, *, limits: bool = True) -> Setting:
+    """The launch as `defaults.resolve` sees it; the file's words become the spec's flags and environment."""
+    view, release = case.view, case.view.release
+    assert release is not None, "asked only where the release is known"  # noqa: S101
+    given = {
+        name: one.typed
+        for name, one in view.flags.items()
+        if one.by == "argument" and one.typed is not None and name not in ("revision", "model-id")
+    }
+    ours = {flag.env for name, flag in _flags_by_name(view).items() if name in _LIMITS}
+    env = {name: value.text for name, value in view.env.items() if value.known and value.origin != "image"}
+    if not limits:
+        given = {name: value for name, value in given.items() if name not in _LIMITS}
+        env = {name: text for name, text in env.items() if name not in ours}
+    shards = case.shards or 1
+    count = max(case.visible or shards, 1)
+    spec = Spec(
+        model=ModelSpec(id=model.id),
+        hardware=HardwareSpec(gpu=GpuSpec(name=gpu.name), count=count),
+        tgi=TgiSpec(flags=given, env=env),
+    )
+    facts = Facts(model, gpu, count, release, view.image.variant or "")
+    return defaults.resolve(spec, facts, shards)
+
+
+def _flags_by_name(view: Effective) -> Mapping[str, Any]:
+    from tgi_advisor.validate.effective import known_flags
+
+    return known_flags(view.release)
+
+
+@cache
+def _any_gpu(system: str) -> tuple[GpuFacts, ...]:
+    """GPUs that stand for every GPU of a system."""
+    if system in GENERATIONS:
+        return tuple(gpus.find(name) for name in GENERATIONS[system])
+    stated = GpuSpec(name=f"any {system}", memory=64 * GiB, system=system)
+    return (gpus.stated(stated),)
+
+
+@cache
+def _any_model() -> tuple[ModelFacts, ...]:
+    """Models that stand for every model: short and long contexts, and a configuration nobody can read."""
+    llama = {
+        "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256,
+    }  # fmt: skip
+    contexts = (512, 2048, 4096, 32768, 1 << 20)
+    configs = [{**llama, "max_position_embeddings": context} for context in contexts]
+    return tuple(ModelFacts("any model", None, "", config, {}, ()) for config in configs)

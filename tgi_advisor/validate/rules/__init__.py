@@ -1,0 +1,52 @@
+"""Every rule, by code: `RULES`; the text of one: `text`.
+
+One file a group: `arguments` and `environment` (TGI1xx), `limits`, `model`, `shards`, `quantization`
+and `attention` (TGI1xx, mostly TGI's own refusals), `memory` (TGI2xx), `host`, `storage` and `probes`
+(TGI3xx), `security` (TGI4xx), `hygiene` and `files` (TGI5xx).
+"""
+
+from __future__ import annotations
+
+from tgi_advisor.errors import UsageError, did_you_mean
+from tgi_advisor.validate.rules import (
+    arguments,
+    attention,
+    environment,
+    files,
+    host,
+    hygiene,
+    limits,
+    memory,
+    model,
+    probes,
+    quantization,
+    security,
+    shards,
+    storage,
+)
+from tgi_advisor.validate.rules.rule import RULES, Case, Hit, Rule, of_defect
+
+__all__ = [
+    "RULES", "Case", "Hit", "Rule", "arguments", "attention", "environment", "files", "find", "host", "hygiene",
+    "limits", "memory", "model", "of_defect", "probes", "quantization", "security", "shards", "storage", "text",
+]  # fmt: skip
+
+_IN_ORDER = dict(sorted(RULES.items()))
+RULES.clear()
+RULES.update(_IN_ORDER)
+
+
+def find(code: str) -> Rule:
+    """A rule by its code, in any case; UsageError when there is none."""
+    found = RULES.get(code.upper())
+    if found is None:
+        near = did_you_mean(code.upper(), RULES)
+        raise UsageError(f"there is no rule {code[:40]!r}", near or f"codes go from {min(RULES)} to {max(RULES)}")
+    return found
+
+
+def text(code: str) -> str:
+    """What `tgi-advisor rule CODE` prints: title, explanation, a failing and a fixed example."""
+    from tgi_advisor.validate.rules.examples import page
+
+    return page(find(code))

@@ -1,0 +1,278 @@
+"""TGI101-TGI109: what the launcher's command line parser makes of arguments and variables."""
+
+from __future__ import annotations
+
+from tgi_advisor.errors import nearest
+from tgi_advisor.facts import tables
+from tgi_advisor.facts.flags import Flag
+from tgi_advisor.facts.release import version
+from tgi_advisor.validate.effective import Given, Slip
+from tgi_advisor.validate.finding import Fix
+from tgi_advisor.validate.found import Value
+from tgi_advisor.validate.rules.rule import Case, Hit, Hits, refused, rule
+
+
+@rule("TGI101", "error", "flag the launcher does not have", "unknown-flag")
+def unknown_flag(case: Case) -> Hits:
+    """The launcher of this release has no such flag: misspelt, too new, removed, or never there.
+
+    Its command line parser (clap) takes exact names only and stops with
+    `error: unexpected argument '--...' found`. Where the release is not known, only flags that no
+    release has had are reported.
+
+    Failing::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --max-concurrent-request 64
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --max-concurrent-requests 64
+    """
+    known = _names(case)
+    for slip in case.view.slips:
+        if slip.kind != "unknown" or not slip.word.text.startswith("-") or is_docker_flag(case, slip):
+            continue
+        name = slip.flag
+        word = f"--{name}" if slip.word.text.startswith("--") else f"-{name}"
+        release = f"TGI {case.release}" if case.release else "no release of TGI"
+        has = "has no" if case.release else "has a"
+        yield Hit(
+            slip.word, f"{release} {has} flag {word}, and the launcher stops at it", _instead(name, case, known),
+            fix=_respelt(slip.word, name, known),
+        )  # fmt: skip
+
+
+def _names(case: Case) -> list[str]:
+    from tgi_advisor.validate.effective import known_flags
+
+    return list(known_flags(case.release))
+
+
+def _instead(name: str, case: Case, known: list[str]) -> str:
+    """What to write instead of a flag the release does not have."""
+    row = tables.load("flags").get(name)
+    if row is not None and case.release is not None:
+        if case.release.version < version(row["since"]):
+            return f"leave it out, or use release {row['since']} or newer, which has it"
+        return f"leave it out: {row['until']} was the last release that had it"
+    fixed = {"host": "hostname", "watermark": ""}.get(name)
+    if fixed == "":
+        return "leave it out: watermarking is asked for by each request"
+    near = [fixed] if fixed else nearest(name, known)
+    return f"did you mean --{near[0]}?" if near else "leave it out; `tgi-advisor flags` lists those there are"
+
+
+def _respelt(word: Value, name: str, known: list[str]) -> Fix | None:
+    """The flag one edit away, where there is only one."""
+    close = [one for one in known if one_edit(name, one)]
+    if len(close) != 1 or not word.text.startswith(f"--{name}"):
+        return None
+    return Fix(word.place, f"--{name}", f"--{close[0]}")
+
+
+def one_edit(a: str, b: str) -> bool:
+    """Whether two words differ by one inserted, dropped, changed or swapped character."""
+    if a == b:
+        return False
+    short, long = sorted((a, b), key=len)
+    if len(long) - len(short) > 1:
+        return False
+    at = next((i for i, (x, y) in enumerate(zip(short, long, strict=False)) if x != y), len(short))
+    if len(short) != len(long):
+        return short[at:] == long[at + 1 :]
+    swapped = short[:at] + short[at + 1 : at + 2] + short[at : at + 1] + short[at + 2 :]
+    return short[at + 1 :] == long[at + 1 :] or swapped == long
+
+
+DOCKER_FLAGS = frozenset(
+    "gpus shm-size runtime network net volume mount publish detach name rm ipc memory cpus device cap-add restart "
+    "privileged security-opt group-add ulimit interactive tty env-file user workdir entrypoint v d it ti i t".split()
+)
+"""Options of `docker run` that no launcher has."""
+
+
+def is_docker_flag(case: Case, slip: Slip) -> bool:
+    """Whether an unknown flag is one of `docker run`, written behind the image."""
+    return case.server.form == "docker-run" and slip.flag in DOCKER_FLAGS
+
+
+@rule("TGI102", "error", "argument the launcher does not expect")
+def unexpected_argument(case: Case) -> Hits:
+    """A word that belongs to no flag, or a value behind a switch, stops the launcher.
+
+    Switches such as `--trust-remote-code` take no value on the command line (their variables take
+    `true` or `false`); everything else is `--flag value` or `--flag=value`.
+
+    Failing::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --trust-remote-code true --revision main
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --trust-remote-code --revision main
+    """
+    for slip in case.view.slips:
+        if slip.kind == "switch-value":
+            step = f"write --{slip.flag} alone, or leave it out for false"
+            yield Hit(slip.word, f"--{slip.flag} is a switch and takes no value", step)
+        elif slip.kind == "unexpected":
+            shown = slip.word.text if slip.word.text.strip() else "a blank"
+            step = "remove it, or put the flag it belongs to before it"
+            yield Hit(slip.word, f"the launcher does not expect the argument {_short(shown)!r}", step)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@rule("TGI103", "error", "value the launcher cannot read", "unparsable-value")
+def invalid_value(case: Case) -> Hits:
+    """A number is no number or out of range, a choice is misspelt, a boolean is not exactly `true` or `false`.
+
+    The launcher parses every flag and every variable before it does anything else, and stops with
+    `error: invalid value`. Booleans of the environment are strict: `1`, `True` and `yes` are refused.
+
+    Failing::
+
+        TRUST_REMOTE_CODE=1 tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --revision main
+
+    Fixed::
+
+        TRUST_REMOTE_CODE=true tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --revision main
+    """
+    for given in case.view.flags.values():
+        if given.wrong is not None and given.value.text != "":
+            yield Hit(given.value, given.wrong, _accepted(given.flag), fix=_plain_boolean(given))
+
+
+def _accepted(flag: Flag) -> str:
+    if flag.type in ("switch", "bool"):
+        return "write true or false"
+    if flag.type == "choice":
+        return f"write one of {', '.join(flag.values)}"
+    return "write a number such as 0.9" if flag.type == "f32" else "write a whole number"
+
+
+def _plain_boolean(given: Given) -> Fix | None:
+    """`True` and `False` spelt as the launcher wants them; other words need a person."""
+    text = given.value.text
+    if given.flag.type in ("switch", "bool") and text in ("True", "TRUE", "False", "FALSE"):
+        return Fix(given.value.place, text, text.lower())
+    if given.flag.type == "choice" and text != text.lower() and text.lower() in given.flag.values:
+        return Fix(given.value.place, text, text.lower())
+    return None
+
+
+@rule("TGI104", "error", "variable set to nothing")
+def empty_value(case: Case) -> Hits:
+    """A variable that is set to the empty text is set: the launcher parses it and stops.
+
+    Numbers, choices and booleans have no empty spelling. Leave the variable out to get the default.
+
+    Failing::
+
+        QUANTIZE= tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    for given in case.view.flags.values():
+        if given.wrong is not None and given.value.text == "":
+            name = given.name.text if given.by == "environment" else f"--{given.flag.name}"
+            message = f"{name} is set to the empty text, which is no value for --{given.flag.name}"
+            yield Hit(given.value, message, f"leave {name} out, or {_accepted(given.flag)}")
+
+
+@rule("TGI105", "error", "flag given twice")
+def given_twice(case: Case) -> Hits:
+    """The launcher takes a flag once; given twice it stops with `cannot be used multiple times`.
+
+    Failing::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1 --num-shard 1
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1
+    """
+    for slip in case.view.slips:
+        if slip.kind == "twice":
+            yield Hit(slip.word, f"--{slip.flag} is given twice, which the launcher refuses", "leave one of them out")
+
+
+@rule("TGI106", "error", "flag without its value")
+def value_missing(case: Case) -> Hits:
+    """A flag that wants a value stands at the end, or before the next flag.
+
+    Failing::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --sharded --num-shard 1
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1
+    """
+    for slip in case.view.slips:
+        if slip.kind == "no-value":
+            step = f"write --{slip.flag} and a value, or leave it out"
+            yield Hit(slip.word, f"--{slip.flag} needs a value, and none follows", step)
+
+
+@rule("TGI107", "warning", "old name of a flag")
+def deprecated_flag(case: Case) -> Hits:
+    """`max_input_length` is the old name of `max_input_tokens` since 2.0.0, as a flag and as a variable.
+
+    It still works, and means the same; both names together are refused
+    (launcher/src/main.rs@v3.3.7:2104).
+
+    Failing::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --max-input-length 1024 --max-total-tokens 2048
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --max-input-tokens 1024 --max-total-tokens 2048
+    """
+    given = case.view.get("max-input-length")
+    if given is None or case.version is None or case.version < (2, 0, 0) or case.view.get("max-input-tokens"):
+        return
+    old = "MAX_INPUT_LENGTH" if given.by == "environment" else "--max-input-length"
+    new = old.replace("LENGTH", "TOKENS").replace("length", "tokens")
+    fix = Fix(given.name.place, old, new)
+    yield Hit(given.name, f"{old} is the old name of {new} since 2.0.0", f"write {new}", fix=fix)
+
+
+@rule("TGI108", "warning", "quantization that is deprecated")
+def deprecated_quantize(case: Case) -> Hits:
+    """`--quantize bitsandbytes` (8 bit) is deprecated since 1.1.0, and slow.
+
+    The launcher's own help points at eetq, which does the same faster
+    (launcher/src/main.rs@v1.1.0); from 2.3.0 on it prints a warning.
+
+    Failing::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --quantize bitsandbytes
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --quantize eetq
+    """
+    given = case.view.get("quantize")
+    if given is not None and given.typed == "bitsandbytes" and case.version and case.version >= (1, 1, 0):
+        yield Hit(given.value, "8-bit bitsandbytes is deprecated since 1.1.0", "use eetq, or fp8 on a recent GPU")
+
+
+@refused("TGI109", "both names of the input limit", "both-input-names", reads=("max-input-length", "max-input-tokens"))
+def both_names(case: Case) -> Value | None:
+    """max_input_length is only the old name of max_input_tokens; the launcher takes one of them, from wherever.
+
+    Failing::
+
+        MAX_INPUT_LENGTH=512 tgi:3.3.7 --model-id gpt2 --max-input-tokens 512 --max-total-tokens 1024
+
+    Fixed::
+
+        tgi:3.3.7 --model-id gpt2 --max-input-tokens 512 --max-total-tokens 1024
+    """
+    return case.at("max-input-length")

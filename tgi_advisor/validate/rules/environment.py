@@ -1,0 +1,247 @@
+"""TGI170-TGI179: environment variables nothing reads, and values that are not what they seem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tgi_advisor import refusals
+from tgi_advisor.estimate import defaults
+from tgi_advisor.validate.effective import SAGEMAKER, known_variables, variable_releases
+from tgi_advisor.validate.finding import Fix
+from tgi_advisor.validate.found import Value
+from tgi_advisor.validate.rules.arguments import one_edit
+from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
+
+OF_OTHERS: Mapping[str, str] = {
+    "MODEL": "MODEL_ID", "MODEL_NAME": "MODEL_ID", "MODEL_PATH": "MODEL_ID", "HF_MODEL": "MODEL_ID",
+    "NUM_GPUS": "NUM_SHARD", "NUM_GPU": "NUM_SHARD", "TENSOR_PARALLEL_SIZE": "NUM_SHARD",
+    "MAX_NEW_TOKENS": "MAX_TOTAL_TOKENS", "MAX_TOKENS": "MAX_TOTAL_TOKENS", "MAX_MODEL_LEN": "MAX_TOTAL_TOKENS",
+    "MAX_LENGTH": "MAX_TOTAL_TOKENS", "MAX_SEQ_LEN": "MAX_TOTAL_TOKENS", "MAX_BATCH_TOKENS": "MAX_BATCH_TOTAL_TOKENS",
+    "GPU_MEMORY_UTILIZATION": "CUDA_MEMORY_FRACTION", "GPU_MEMORY_FRACTION": "CUDA_MEMORY_FRACTION",
+    "QUANTIZATION": "QUANTIZE", "HUGGINGFACE_TOKEN": "HF_TOKEN", "HUGGING_FACE_TOKEN": "HF_TOKEN",
+    "HF_HUB_TOKEN": "HF_TOKEN", "HF_ACCESS_TOKEN": "HF_TOKEN", "HUGGINGFACEHUB_API_TOKEN": "HF_TOKEN",
+    "HUGGINGFACE_API_TOKEN": "HF_TOKEN", "HUGGINGFACE_API_KEY": "HF_TOKEN", "HUGGINGFACE_HUB_TOKEN": "HF_TOKEN",
+    "FLASH_ATTENTION": "USE_FLASH_ATTENTION",
+}  # fmt: skip
+"""Names people set that no release reads, and what they may have meant."""
+
+
+@rule("TGI170", "warning", "variable nothing reads")
+def unknown_variable(case: Case) -> Hits:
+    """Nothing in the image reads this variable, though it looks as if something should.
+
+    Names of other servers (`MAX_MODEL_LEN`), names of SageMaker's entry point outside SageMaker
+    (`SM_NUM_GPUS`), and names only another release reads: what they are meant to set has its default.
+    Variables of other programs are left alone.
+
+    Failing::
+
+        SM_NUM_GPUS=2 tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1
+
+    Fixed::
+
+        NUM_SHARD=1 tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    known = known_variables(case.release)
+    for name, value in _stated(case).items():
+        if name in known:
+            continue
+        at = Value(name, value.key or value.place, length=len(name) if value.key else 0)
+        read = variable_releases(name)
+        if read is not None and case.release is not None:
+            since, until = read
+            if until is not None and case.release.version > _number(until):
+                instead = _renamed(name)
+                step = f"write {instead}" if instead else "leave it out"
+                yield Hit(at, f"TGI {case.release} does not read {name}: {until} was the last release that did", step)
+            elif name not in ("HF_TOKEN", "HF_HOME"):
+                yield Hit(at, f"TGI {case.release} does not read {name}: it came with {since}", f"use release {since} or newer")
+        elif name in SAGEMAKER and case.view.image.entry != "sagemaker" and _official(case):
+            yield Hit(at, f"only SageMaker's image reads {name}", f"set {SAGEMAKER[name]}")
+        elif name in OF_OTHERS and _official(case) and not _used(case, name):
+            yield Hit(at, f"nothing in TGI reads {name}", f"did you mean {OF_OTHERS[name]}?")
+
+
+_OLD_NAMES = {"USE_PREFIX_CACHING": "PREFIX_CACHING"}
+
+
+def _renamed(name: str) -> str | None:
+    return _OLD_NAMES.get(name)
+
+
+def _number(release: str) -> tuple[int, int, int]:
+    from tgi_advisor.facts.release import version
+
+    return version(release)
+
+
+def _official(case: Case) -> bool:
+    """Whether TGI's own entry point runs, so that nothing else reads the variables."""
+    return case.view.image.variant is not None and case.server.form not in ("env", "launcher")
+
+
+def _used(case: Case, name: str) -> bool:
+    """Whether an argument refers to the variable, or a mounted path needs it."""
+    return any(name in word.missing or f"${name}" in word.text or f"({name})" in word.text for word in case.server.args)
+
+
+def _stated(case: Case) -> dict[str, Value]:
+    """Variables the file states, secrets of other sources included."""
+    return {**case.server.secret_env, **case.server.env}
+
+
+@rule("TGI171", "warning", "misspelt variable")
+def misspelt_variable(case: Case) -> Hits:
+    """The name is one letter away from a variable the launcher reads, and nothing reads it as it stands.
+
+    Failing::
+
+        NUM_SHARDS=1 tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        NUM_SHARD=1 tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    known = known_variables(case.release)
+    for name, value in _stated(case).items():
+        if name in known or name in OF_OTHERS or name in SAGEMAKER or len(name) < 6 or variable_releases(name):
+            continue
+        near = [one for one in sorted(known) if len(one) >= 6 and one_edit(name.upper(), one)]
+        if len(near) == 1:
+            at = Value(name, value.key or value.place, length=len(name) if value.key else 0)
+            fix = Fix(value.key, name, near[0]) if value.key and near[0] not in case.view.env else None
+            yield Hit(at, f"nothing reads {name}", f"did you mean {near[0]}?", fix=fix)
+
+
+@rule("TGI172", "info", "variable an argument overrides")
+def overridden_variable(case: Case) -> Hits:
+    """The command line wins over the environment, so the variable has no effect.
+
+    Failing::
+
+        MODEL_ID=Qwen/Qwen2.5-3B-Instruct tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    for hidden in case.view.hidden:
+        winner = case.view.flags[hidden.flag.name]
+        if hidden.by == "environment" and winner.value.text != hidden.value.text and not hidden.flag.secret:
+            message = f"{hidden.name.text} has no effect: --{hidden.flag.name} {winner.shown} on the command line wins"
+            yield Hit(hidden.name, message, "leave one of them out")
+
+
+@rule("TGI173", "info", "accepted, but not as one may expect")
+def surprise(case: Case) -> Hits:
+    """TGI takes the setting and does something else with it than its name says.
+
+    The best known: max_batch_total_tokens does nothing for a model served with flash attention, because
+    the server measures its budget; it can only make the launcher refuse.
+
+    Failing, --gpu nvidia-l4::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --max-batch-total-tokens 32000
+
+    Fixed, --gpu nvidia-l4::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    if case.setting is None or case.prediction is None or case.prediction.outcome == "refused":
+        return
+    asked = defaults.launcher_limits(case.setting, case.limits)
+    for sentence in refusals.warnings(case.setting, asked, case.limits):
+        word = case.at("max-batch-total-tokens") if sentence.startswith("max-batch-total-tokens") else None
+        yield Hit(word or case.at("model-id") or case.home, sentence.rstrip("."))
+
+
+@rule("TGI174", "warning", "quotes that belong to the value")
+def literal_quotes(case: Case) -> Hits:
+    """The quotes are part of the value: what the server gets begins and ends with them.
+
+    In the list form of a Compose `environment` everything behind the `=` is the value.
+
+    Failing, compose.yaml::
+
+        services:
+          tgi:
+            image: tgi:3.3.7
+            volumes: [./data:/data]
+            runtime: nvidia
+            command: --model-id Qwen/Qwen2.5-7B-Instruct
+            environment:
+              - LOG_LEVEL="debug"
+
+    Fixed, compose.yaml::
+
+        services:
+          tgi:
+            image: tgi:3.3.7
+            volumes: [./data:/data]
+            runtime: nvidia
+            command: --model-id Qwen/Qwen2.5-7B-Instruct
+            environment:
+              - LOG_LEVEL=debug
+    """
+    for name, value in case.server.env.items():
+        text = value.text
+        if value.known and len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
+            yield Hit(value, f"the quotes are part of {name}'s value", f"write {name}={text[1:-1]}" if text[1:-1] else f"leave {name} out")
+
+
+@rule("TGI175", "warning", "variable given twice")
+def given_twice(case: Case) -> Hits:
+    """The same variable is set twice with different values; the last one wins without a word.
+
+    Failing::
+
+        LOG_LEVEL=info LOG_LEVEL=debug tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        LOG_LEVEL=debug tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    for name, earlier in case.server.overridden:
+        last = case.server.env.get(name)
+        if last is not None and last.text != earlier.text:
+            yield Hit(last, f"{name} is given twice with different values, and the last one wins", "leave one of them out")
+
+
+@rule("TGI176", "warning", "variable of the container in the host's hands")
+def host_interpolation(case: Case) -> Hits:
+    """`$NAME` in a command is replaced before the container exists, not from its `environment`.
+
+    Compose takes it from the shell or the .env file of the host, a shell from its own variables; unset
+    there, it is empty, and the launcher gets a flag without its value. Leave the argument out: the
+    launcher reads the variable itself.
+
+    Failing, compose.yaml::
+
+        services:
+          tgi:
+            image: tgi:3.3.7
+            volumes: [./data:/data]
+            runtime: nvidia
+            command: --model-id $MODEL_ID
+            environment:
+              MODEL_ID: Qwen/Qwen2.5-7B-Instruct
+
+    Fixed, compose.yaml::
+
+        services:
+          tgi:
+            image: tgi:3.3.7
+            volumes: [./data:/data]
+            runtime: nvidia
+            environment:
+              MODEL_ID: Qwen/Qwen2.5-7B-Instruct
+    """
+    if case.server.form not in ("compose", "docker-run"):
+        return
+    seen = set()
+    for word in case.server.args:
+        for name in word.missing:
+            if name in case.server.env and case.server.env[name].known and word.place.line not in seen:
+                seen.add(word.place.line)
+                message = f"${name} is taken from the host, not from the container's environment"
+                yield Hit(word, message, "leave the argument out: the launcher reads the variable itself")

@@ -1,0 +1,339 @@
+"""TGI510-TGI539: defects of the file itself, found by the readers while they read it."""
+
+from __future__ import annotations
+
+from tgi_advisor.validate.rules.rule import Case, Hits, defect, no_check
+
+
+@defect("TGI510", "error", "YAML that cannot be read", "yaml-syntax")
+def yaml_syntax(case: Case) -> Hits:
+    """The text is no YAML: no tool will read it.
+
+    Failing, compose.yaml::
+
+        services:
+          tgi:
+            image: tgi:3.3.7
+            volumes: [./data:/data]
+            runtime: nvidia
+            command: [--model-id, Qwen/Qwen2.5-7B-Instruct
+
+    Fixed, compose.yaml::
+
+        services:
+          tgi:
+            image: tgi:3.3.7
+            volumes: [./data:/data]
+            runtime: nvidia
+            command: [--model-id, Qwen/Qwen2.5-7B-Instruct]
+    """
+    return no_check(case)
+
+
+@defect("TGI511", "error", "key that stands twice", "duplicate-yaml-key")
+def duplicate_key(case: Case) -> Hits:
+    """The same key stands twice in one mapping. Compose refuses the file; other readers keep the last one.
+
+    Failing, compose.yaml::
+
+        services:
+          tgi:
+            image: tgi:3.3.7
+            volumes: [./data:/data]
+            runtime: nvidia
+            environment:
+              MODEL_ID: Qwen/Qwen2.5-7B-Instruct
+            environment:
+              LOG_LEVEL: debug
+
+    Fixed, compose.yaml::
+
+        services:
+          tgi:
+            image: tgi:3.3.7
+            volumes: [./data:/data]
+            runtime: nvidia
+            environment:
+              MODEL_ID: Qwen/Qwen2.5-7B-Instruct
+              LOG_LEVEL: debug
+    """
+    return no_check(case)
+
+
+@defect("TGI512", "error", "backslash in a folded text", "yaml-folded-backslash")
+def folded_backslash(case: Case) -> Hits:
+    r"""YAML folds these lines into one, so a backslash at a line's end is followed by a blank.
+
+    The shell then hands the launcher an argument that begins with a blank. Leave the backslashes out, or
+    write the text as a block (`|`).
+
+    Failing, service.dstack.yml::
+
+        type: service
+        image: tgi:3.3.7
+        env:
+          - MODEL_ID=Qwen/Qwen2.5-7B-Instruct
+        commands:
+          - text-generation-launcher \
+            --max-input-tokens 512 --max-total-tokens 1024 \
+            --port 8000
+        port: 8000
+        volumes:
+          - /data:/data
+
+    Fixed, service.dstack.yml::
+
+        type: service
+        image: tgi:3.3.7
+        env:
+          - MODEL_ID=Qwen/Qwen2.5-7B-Instruct
+        commands:
+          - text-generation-launcher
+            --max-input-tokens 512 --max-total-tokens 1024
+            --port 8000
+        port: 8000
+        volumes:
+          - /data:/data
+    """
+    return no_check(case)
+
+
+@defect("TGI513", "error", "alias without its anchor", "yaml-unknown-alias")
+def unknown_alias(case: Case) -> Hits:
+    """`*name` refers to an anchor `&name` that is not in the file.
+
+    Failing, compose.yaml::
+
+        services:
+          tgi:
+            <<: *common
+            image: tgi:3.3.7
+            volumes: [./data:/data]
+            runtime: nvidia
+            command: --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed, compose.yaml::
+
+        x-common: &common
+          restart: unless-stopped
+        services:
+          tgi:
+            <<: *common
+            image: tgi:3.3.7
+            volumes: [./data:/data]
+            runtime: nvidia
+            command: --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    return no_check(case)
+
+
+@defect("TGI514", "warning", "file that was not read to its end", "too-deep")
+def too_deep(case: Case) -> Hits:
+    """The file nests deeper, or grows larger through its aliases, than anything people write.
+
+    There is no short example of it.
+    """
+    return no_check(case)
+
+
+@defect("TGI520", "error", "blank behind a line's backslash", "trailing-space-after-backslash")
+def trailing_space(case: Case) -> Hits:
+    r"""A backslash continues a line only as its very last character.
+
+    With a blank or a comment behind it the command ends there, and the next line is run as a command of
+    its own: the server starts with default limits, or not at all.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 \
+            --model-id Qwen/Qwen2.5-7B-Instruct \  # the model
+            --num-shard 1
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 \
+            --model-id Qwen/Qwen2.5-7B-Instruct \
+            --num-shard 1
+    """
+    return no_check(case)
+
+
+@defect("TGI521", "error", "line that is not continued", "broken-line-continuation")
+def broken_continuation(case: Case) -> Hits:
+    r"""A backslash is missing in the middle of the command: it ends there, and the rest is lost.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 \
+            --model-id Qwen/Qwen2.5-7B-Instruct
+            --num-shard 1 \
+            --max-concurrent-requests 64
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 \
+            --model-id Qwen/Qwen2.5-7B-Instruct \
+            --num-shard 1 \
+            --max-concurrent-requests 64
+    """
+    return no_check(case)
+
+
+@defect("TGI522", "error", "command a shell cannot read", "shell-syntax", "shell-placeholder")
+def shell_syntax(case: Case) -> Hits:
+    r"""A quote is never closed, or `<` and `>` of a placeholder are redirections to a shell.
+
+    Failing::
+
+        model=<your model>
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id $model
+
+    Fixed::
+
+        model=Qwen/Qwen2.5-7B-Instruct
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id $model
+    """
+    return no_check(case)
+
+
+@defect("TGI523", "warning", "tilde that stays a tilde", "shell-tilde-not-expanded")
+def tilde(case: Case) -> Hits:
+    r"""A shell expands `~` only at the start of a word without quotes: here it stays as it is.
+
+    Docker then makes a folder or a volume of that very name. `$HOME` works inside quotes too.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v "~/models:/data" \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v "$HOME/models:/data" \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    return no_check(case)
+
+
+@defect("TGI524", "error", "option that swallows the next one", "docker-flag-swallowed")
+def flag_swallowed(case: Case) -> Hits:
+    r"""A Docker option without its value takes the next word for it, and the rest of the line slips.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -e -p 8080:80 -v tgi-data:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    return no_check(case)
+
+
+@defect("TGI525", "warning", "Dockerfile instruction in a shell", "dockerfile-syntax-in-shell")
+def dockerfile_in_shell(case: Case) -> Hits:
+    r"""ARG and ENV are instructions of a Dockerfile: a shell knows no such command, and sets nothing.
+
+    Failing::
+
+        ARG model=Qwen/Qwen2.5-7B-Instruct
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id $model
+
+    Fixed::
+
+        model=Qwen/Qwen2.5-7B-Instruct
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id $model
+    """
+    return no_check(case)
+
+
+@defect("TGI526", "error", "docker run without an image", "docker-no-image")
+def no_image(case: Case) -> Hits:
+    r"""The command ends before it names an image.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \
+            --name ghcr.io/huggingface/text-generation-inference:3.3.7
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data --name tgi \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    return no_check(case)
+
+
+@defect("TGI530", "error", "selector that selects nothing", "k8s-missing-selector", "k8s-selector-mismatch")
+def selector(case: Case) -> Hits:
+    """A Deployment needs a selector, and the labels of its pods must match it: the API server refuses others.
+
+    Failing, deployment.yaml::
+
+        apiVersion: apps/v1
+        kind: Deployment
+        metadata: {name: tgi}
+        spec:
+          template:
+            metadata: {labels: {app: tgi}}
+            spec:
+              containers:
+                - name: tgi
+                  image: tgi:3.3.7
+                  args: [--model-id, Qwen/Qwen2.5-7B-Instruct]
+                  resources: {limits: {nvidia.com/gpu: 1}}
+                  volumeMounts: [{name: data, mountPath: /data}]
+              volumes: [{name: data, persistentVolumeClaim: {claimName: tgi}}]
+
+    Fixed, deployment.yaml::
+
+        apiVersion: apps/v1
+        kind: Deployment
+        metadata: {name: tgi}
+        spec:
+          selector: {matchLabels: {app: tgi}}
+          template:
+            metadata: {labels: {app: tgi}}
+            spec:
+              containers:
+                - name: tgi
+                  image: tgi:3.3.7
+                  args: [--model-id, Qwen/Qwen2.5-7B-Instruct]
+                  resources: {limits: {nvidia.com/gpu: 1}}
+                  volumeMounts: [{name: data, mountPath: /data}]
+              volumes: [{name: data, persistentVolumeClaim: {claimName: tgi}}]
+    """
+    return no_check(case)
+
+
+@defect("TGI531", "error", "deployment spec that cannot be read", "spec")
+def own_spec(case: Case) -> Hits:
+    """The file is a deployment spec of tgi-advisor, and something in it is wrong.
+
+    Failing, spec.yaml::
+
+        model:
+          id: Qwen/Qwen2.5-7B-Instruct
+        hardware:
+          gpu: nvidia-l4
+          cuont: 1
+
+    Fixed, spec.yaml::
+
+        model:
+          id: Qwen/Qwen2.5-7B-Instruct
+        hardware:
+          gpu: nvidia-l4
+          count: 1
+    """
+    return no_check(case)

@@ -1,0 +1,358 @@
+"""TGI301-TGI319: what the container gets from the host: GPUs, memory, ports, platform."""
+
+from __future__ import annotations
+
+import re
+
+from tgi_advisor.errors import AdvisorError
+from tgi_advisor.render.kubernetes import shm_bytes
+from tgi_advisor.units import GiB, MiB, human, parse_size
+from tgi_advisor.validate.found import Port, Probe, Server, Value
+from tgi_advisor.validate.rules.arguments import is_docker_flag
+from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
+from tgi_advisor.validate.rules.shards import count_word
+
+CONTAINERS = ("compose", "docker-run", "kubernetes")
+"""Forms in which the file itself decides how the container is started."""
+
+
+@rule("TGI301", "warning", "no GPU is asked for")
+def gpu_not_requested(case: Case) -> Hits:
+    """An image for GPUs is started without one: it runs on the CPU, without flash attention, if at all.
+
+    `docker run` wants `--gpus`, Compose a device reservation or `runtime: nvidia`, Kubernetes
+    `resources.limits` with `nvidia.com/gpu`.
+
+    Failing::
+
+        docker run --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    if case.server.form not in CONTAINERS or case.view.image.system not in ("cuda", "rocm", "xpu", "gaudi"):
+        return
+    if case.server.gpus.asked == "none" and case.server.privileged is None:
+        how = {"docker-run": "add --gpus all", "compose": "reserve a GPU under deploy.resources.reservations.devices"}
+        step = how.get(case.server.form, "add nvidia.com/gpu under resources.limits")
+        if case.view.image.system == "rocm":
+            step = "pass --device /dev/kfd and --device /dev/dri"
+        yield Hit(case.home, "the image is made for GPUs, but none is asked for: it runs on the CPU", step)
+
+
+@rule("TGI302", "warning", "GPU among requests only")
+def gpu_without_limit(case: Case) -> Hits:
+    """Kubernetes wants GPUs under `limits`; requests alone are refused or ignored.
+
+    An extended resource cannot be overcommitted: a request must equal its limit, and the API server
+    refuses one without (https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/).
+
+    Failing, deployment.yaml::
+
+        apiVersion: v1
+        kind: Pod
+        metadata: {name: tgi}
+        spec:
+          containers:
+            - name: tgi
+              image: tgi:3.3.7
+              args: [--model-id, Qwen/Qwen2.5-7B-Instruct]
+              resources: {requests: {nvidia.com/gpu: 1}}
+              volumeMounts: [{name: data, mountPath: /data}]
+          volumes: [{name: data, persistentVolumeClaim: {claimName: tgi}}]
+
+    Fixed, deployment.yaml::
+
+        apiVersion: v1
+        kind: Pod
+        metadata: {name: tgi}
+        spec:
+          containers:
+            - name: tgi
+              image: tgi:3.3.7
+              args: [--model-id, Qwen/Qwen2.5-7B-Instruct]
+              resources: {limits: {nvidia.com/gpu: 1}}
+              volumeMounts: [{name: data, mountPath: /data}]
+          volumes: [{name: data, persistentVolumeClaim: {claimName: tgi}}]
+    """
+    asked = case.server.gpus
+    if case.server.form == "kubernetes" and asked.requests is not None and asked.limits is None:
+        yield Hit(asked.requests, "a GPU stands under requests only", "state the same number under limits")
+
+
+@rule("TGI303", "warning", "shared memory too small for several shards")
+def missing_shm(case: Case) -> Hits:
+    """Shards talk through /dev/shm, and a container gets 64 MB of it unless it is told otherwise.
+
+    NCCL then stops with `Error while creating shared memory segment`. Give it 1 GB (`--shm-size 1g`, in
+    Kubernetes an emptyDir with medium Memory on /dev/shm), share the host's (`--ipc host`), or set
+    NCCL_SHM_DISABLE=1, which is slower.
+
+    Failing::
+
+        docker run --gpus '"device=0,1"' -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 \\
+            --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 2
+
+    Fixed::
+
+        docker run --gpus '"device=0,1"' --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 \\
+            --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 2
+    """
+    server = case.server
+    if not case.shards or case.shards < 2 or server.form not in CONTAINERS:
+        return
+    if case.view.image.system not in ("cuda", "rocm", None):
+        return
+    if server.ipc is not None or any(mount.target.text.rstrip("/") == "/dev/shm" for mount in server.mounts):
+        return
+    disabled = case.view.env.get("NCCL_SHM_DISABLE")
+    if disabled is not None and (not disabled.known or disabled.text == "1"):
+        return
+    if server.shm_size is None:
+        has = "the default /dev/shm of 64 MB"
+    else:
+        size = _shm(server.shm_size)
+        if size is None or size >= 256 * MiB:
+            return
+        has = f"a /dev/shm of {server.shm_size.text}"
+    step = "mount an emptyDir with medium Memory on /dev/shm" if server.form == "kubernetes" else "give it 1g of shared memory"
+    yield Hit(count_word(case) or case.home, f"{case.shards} shards share {has}", step)
+
+
+def _shm(value: Value) -> int | None:
+    if not value.known:
+        return None
+    try:
+        return shm_bytes(value.text)
+    except AdvisorError:
+        return None
+
+
+@rule("TGI304", "warning", "two servers on the same GPUs")
+def shared_gpu(case: Case) -> Hits:
+    """A server takes all the memory that is free on its GPUs; the next one on them finds next to none.
+
+    Give each its own GPU. Where they must share, `--cuda-memory-fraction` caps each of them, and counts
+    everybody's memory: 0.45 for the first and 0.9 for the second.
+
+    Failing::
+
+        docker run -d --name one --gpus all -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-3B-Instruct
+        docker run -d --name two --gpus all -p 8081:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-3B-Instruct
+
+    Fixed::
+
+        docker run -d --name one --gpus '"device=0"' -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-3B-Instruct
+        docker run -d --name two --gpus '"device=1"' -p 8081:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-3B-Instruct
+    """
+    if "cuda-memory-fraction" in case.view.flags:
+        return
+    before = case.document.servers[: case.document.servers.index(case.server)]
+    if any(_together(case.server, other) for other in before):
+        message = "another server of this file already takes all memory of these GPUs"
+        yield Hit(case.server.place, message, "give each its own GPU, or pass --cuda-memory-fraction to both")
+
+
+def _together(server: Server, other: Server) -> bool:
+    """Whether two servers run beside each other, on the same GPUs."""
+    if server.form != other.form or server.form not in ("docker-run", "compose"):
+        return False
+    ports = [{port.host.text for port in one.ports if port.host is not None and port.host.known} for one in (server, other)]
+    apart = all(ports) and not ports[0] & ports[1]
+    if not apart or server.name == other.name:
+        return False
+    mine, theirs = server.gpus, other.gpus
+    if mine.asked == theirs.asked == "ids":
+        return bool(set(mine.ids) & set(theirs.ids))
+    return mine.asked == theirs.asked == "all" and "CUDA_VISIBLE_DEVICES" not in {*server.env, *other.env}
+
+
+@rule("TGI305", "error", "host memory too small to load")
+def host_memory(case: Case) -> Hits:
+    """The container may use less memory than the server's processes need: it is killed while it starts.
+
+    Every shard is a Python process with PyTorch and a CUDA context: below 1 GiB none starts, and below
+    4 GiB a shard it is risky. In Docker `m` means mebibytes: `--memory=6m` is Docker's own minimum. On a
+    CPU image the weights themselves must fit.
+
+    Failing::
+
+        docker run --gpus all --memory 512m -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus all --memory 16g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    word = case.server.memory_limit
+    limit = _memory(word, case.server.form)
+    if word is None or limit is None:
+        return
+    shards = case.shards or 1
+    if case.view.image.system == "cpu" and case.facts is not None and limit < case.facts.stored_bytes:
+        weights = human(case.facts.stored_bytes)
+        yield Hit(word, f"the weights take {weights} of host memory, and the limit is {human(limit)}", f"allow more than {weights}")
+    elif limit < GiB:
+        yield Hit(word, f"{human(limit)} of host memory: no shard can start in it", f"allow at least {4 * shards}g")
+    elif limit < 4 * GiB * shards:
+        message = f"{human(limit)} of host memory for {shards} shard{'s' if shards > 1 else ''} is little"
+        yield Hit(word, message, f"allow at least {4 * shards} GiB", "warning")
+
+
+def _memory(value: Value | None, form: str) -> int | None:
+    """Bytes of a memory limit: Docker counts `m` and `g` in powers of 1024, Kubernetes in powers of 1000."""
+    if value is None or not value.known:
+        return None
+    try:
+        if form in ("compose", "docker-run"):
+            return shm_bytes(value.text)
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMGTP]i?|m)?", value.text.strip())
+        if found is None:
+            return None
+        if found[2] == "m":
+            return int(float(found[1]) / 1000)
+        return parse_size(f"{found[1]}{(found[2] or '').replace('k', 'K')}B")
+    except (AdvisorError, ValueError, OverflowError):
+        return None
+
+
+@rule("TGI306", "error", "platform the image is not built for")
+def platform(case: Case) -> Hits:
+    """TGI's images exist for x86-64 only: on another architecture the container does not start.
+
+    Failing::
+
+        docker run --platform linux/arm64 --gpus all -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus all -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    word = case.server.platform
+    if word is not None and word.known and case.view.image.variant is not None and "arm" in word.text.lower():
+        yield Hit(word, f"TGI has no image for {word.text}", "leave the platform out, and run it on an x86-64 host")
+
+
+@rule("TGI307", "error", "GPUs of another maker than the image's")
+def vendor(case: Case) -> Hits:
+    """The image is built for other GPUs than the container is given.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7-rocm --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    asked, system = case.server.gpus, case.view.image.system
+    made_for = {"cuda": "nvidia", "rocm": "amd", "xpu": "intel", "gaudi": "habana"}.get(system or "")
+    if asked.asked in ("none", "unknown") or made_for is None or asked.vendor == made_for or asked.how == "platform":
+        return
+    ending = {"nvidia": "no suffix", "amd": "-rocm", "intel": "-intel-xpu", "habana": "-gaudi"}.get(asked.vendor, "another suffix")
+    message = f"the image runs on {made_for} GPUs, and the container is given {asked.vendor}'s"
+    yield Hit(asked.value or case.home, message, f"take the image with {ending} for {asked.vendor} GPUs")
+
+
+@rule("TGI308", "error", "port on which nothing listens")
+def port_mismatch(case: Case) -> Hits:
+    """A port is published, probed or targeted, but the server listens on another one.
+
+    TGI's images set PORT=80, SageMaker's listens on 8080; `--port` or PORT changes it. With
+    `--network host` published ports are discarded. A Kubernetes `containerPort` only informs, so a wrong
+    one is a warning.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:8080 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    listening = case.view.port
+    if listening is None or (case.view.image.variant is None and not case.view.image.cloud):
+        return
+    names = {port.name: port for port in case.server.ports if port.kind == "container" and port.name}
+    host = case.server.network is not None and case.server.network.text == "host"
+    for kind in ("publish", "service", "platform", "container"):
+        ports = [port for port in case.server.ports if port.kind == kind]
+        if kind == "publish" and host and case.server.form in ("docker-run", "compose"):
+            for port in ports[:1]:
+                word = port.host or port.container
+                if word is not None and not (port.host is not None and port.host.number == listening):
+                    message = f"with the host's network published ports are discarded: the server listens on {listening}"
+                    yield Hit(word, message, f"ask port {listening}, or pass --port {word.text}")
+            continue
+        numbers = [_inside(port, names) for port in ports]
+        if not ports or any(number is None or number == listening for number in numbers):
+            continue
+        word = ports[0].container
+        if word is not None:
+            step = f"write {listening}, or set PORT to {numbers[0]}"
+            yield Hit(word, f"nothing listens on port {numbers[0]}: the server listens on {listening}", step,
+                      "warning" if kind == "container" else None)  # fmt: skip
+    for probe in case.server.probes:
+        found = _probed(probe, names)
+        if found is not None and found[1] != listening:
+            message = f"the {probe.kind} check asks port {found[1]}, but the server listens on {listening}"
+            yield Hit(found[0], message, f"ask port {listening}")
+
+
+def _inside(port: Port, names: dict[str | None, Port]) -> int | None:
+    """The number of a port inside the container, names resolved; None when it cannot be known."""
+    word = port.container
+    if word is None or not word.known:
+        return None
+    if word.number is not None:
+        return word.number
+    named = names.get(word.text)
+    return named.container.number if named is not None and named.container is not None else None
+
+
+def _probed(probe: Probe, names: dict[str | None, Port]) -> tuple[Value, int] | None:
+    if probe.port is not None and probe.action in ("http", "tcp"):
+        number = _inside(Port("probe", probe.port), names)
+        return None if number is None else (probe.port, number)
+    for word in probe.words:
+        asked = re.search(r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0):(\d{1,5})\b", word.text)
+        if asked and word.known:
+            return word, int(asked[1])
+    return None
+
+
+@rule("TGI309", "error", "Docker option behind the image")
+def docker_option(case: Case) -> Hits:
+    """Everything behind the image's name goes to the launcher, which has no such flag and stops.
+
+    Failing::
+
+        docker run --shm-size 1g -p 8080:80 -v tgi-data:/data --gpus all \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct \\
+            --restart always
+
+    Fixed::
+
+        docker run --shm-size 1g -p 8080:80 -v tgi-data:/data --gpus all --restart always \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    for slip in case.view.slips:
+        if slip.kind == "unknown" and is_docker_flag(case, slip):
+            message = f"{slip.word.text.partition('=')[0]} is an option of docker run, but stands behind the image"
+            yield Hit(slip.word, message, "move it before the image")

@@ -1,0 +1,147 @@
+"""TGI501-TGI509: images, and what could not be judged."""
+
+from __future__ import annotations
+
+import re
+
+from tgi_advisor.errors import Place
+from tgi_advisor.facts import release as releases
+from tgi_advisor.validate.finding import Fix
+from tgi_advisor.validate.found import Value
+from tgi_advisor.validate.images import OWN, split
+from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
+
+
+@rule("TGI501", "warning", "image that changes by itself")
+def unpinned_image(case: Case) -> Hits:
+    """The tag is `latest`, or there is none: the next pull may be another release.
+
+    TGI's CI pushes `latest` on every commit to main, so flags, defaults and the place of the weight cache
+    can change from one start to the next.
+
+    Failing::
+
+        tgi:latest --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    image = case.server.image
+    if image is None or not case.view.image.floating:
+        return
+    newest = releases.latest()
+    said = "has no tag" if case.view.image.floating == "no tag" else f"has the tag {case.view.image.floating}"
+    suffix = case.view.image.floating.removeprefix("latest") if case.view.image.floating != "no tag" else ""
+    yield Hit(_tag_place(case, image), f"the image {said}, so the next pull may be another release", f"pin it: {newest}{suffix}")
+
+
+def _tag_place(case: Case, image: Value) -> Value | Place:
+    """The image, or the line that sets the variable its tag comes from."""
+    lines = case.document.text.splitlines()
+    tag = split(image.text)[1]
+    at = image.place.line
+    if not tag or not 0 < at <= len(lines) or tag in lines[at - 1]:
+        return image
+    for number in range(min(at, len(lines)), 0, -1):
+        found = re.match(rf"\s*(?:export\s+|set\s+)?\"?[A-Za-z_]\w*=[\"']?(?:\S*:)?{re.escape(tag)}\b", lines[number - 1])
+        if found:
+            return Place(image.place.file, number, 1)
+    return image
+
+
+@rule("TGI502", "warning", "image without its registry")
+def registry(case: Case) -> Hits:
+    """TGI's image is on ghcr.io; without a registry Docker looks on Docker Hub, which has none of that name.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    image = case.server.image
+    if image is None or not image.known:
+        return
+    name = split(image.text)[0]
+    if name in ("huggingface/text-generation-inference", "text-generation-inference"):
+        fix = Fix(image.place, image.text, f"{OWN}{image.text.removeprefix(name)}") if name.startswith("hug") else None
+        yield Hit(image, f"{name} is not on Docker Hub", f"write {OWN}", fix=fix)
+
+
+@rule("TGI503", "info", "value that is not in the file")
+def unknown_value(case: Case) -> Hits:
+    """The file leaves a value to something outside it, and what depends on it is not judged.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id $MODEL
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    names: dict[str, None] = {}
+    nameless = 0
+    for given in case.view.flags.values():
+        if not given.value.known and not given.flag.secret:
+            names.update(dict.fromkeys(given.value.missing))
+            nameless += not given.value.missing
+    for word in case.view.open_words:
+        names.update(dict.fromkeys(word.missing))
+    said = [f"${name}" for name in names]
+    if nameless:
+        said.append(f"{nameless} value{'s' if nameless > 1 else ''} computed elsewhere")
+    said += [source.text for source in case.server.env_sources]
+    said += case.server.unknown
+    if said:
+        yield Hit(case.home, f"not in this file, so what depends on it is not judged: {', '.join(dict.fromkeys(said))}")
+
+
+@rule("TGI504", "info", "release that is assumed")
+def assumed_release(case: Case) -> Hits:
+    """The image does not say for certain which TGI it holds; the findings are those of the release named here.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:sha-0eabc83 --model-id HuggingFaceH4/zephyr-7b-beta
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:1.4.0 --model-id HuggingFaceH4/zephyr-7b-beta
+    """
+    if case.view.image.note and case.server.image is not None:
+        yield Hit(case.server.image, case.view.image.note)
+
+
+@rule("TGI505", "info", "memory that was not judged")
+def not_judged(case: Case) -> Hits:
+    """Whether the model fits could not be said, because the model, the GPU or the shard count is not known.
+
+    `--gpu nvidia-l4 --count 2` names the hardware where the file does not.
+
+    Failing::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed, --gpu nvidia-l4::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    if case.prediction is not None or case.release is None or not case.view.image.judged:
+        return
+    missing = []
+    if case.facts is None and case.view.model:
+        missing.append(f"nothing is known of {case.view.model}")
+    if case.gpu is None:
+        missing.append("the file names no GPU (--gpu does)")
+    if missing:
+        yield Hit(case.home, f"whether it fits was not judged: {' and '.join(missing)}")

@@ -1,0 +1,184 @@
+"""TGI130-TGI139: which model, and whether the release can serve it."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+
+from tgi_advisor.validate import catalogue
+from tgi_advisor.validate.found import Value
+from tgi_advisor.validate.rules.rule import Case, Hit, Hits, refused, rule
+from tgi_advisor.validate.rules.storage import mounted_at
+
+
+@rule("TGI130", "warning", "no model is named")
+def model_missing(case: Case) -> Hits:
+    """Nothing names a model, so the launcher loads its default, bigscience/bloom-560m.
+
+    That is rarely what is meant: often the variable is misspelt, or set for another image.
+
+    Failing::
+
+        LOG_LEVEL=info tgi:3.3.7 --num-shard 1
+
+    Fixed::
+
+        LOG_LEVEL=info tgi:3.3.7 --num-shard 1 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    view = case.view
+    if "model-id" in view.flags or not view.complete or case.server.form in ("platform", "helm", "env"):
+        return
+    if any(not value.known for value in view.env.values() if value.origin == "environment") and not view.env:
+        return
+    yield Hit(case.home, "no model is named: TGI loads its default, bigscience/bloom-560m", "pass --model-id or MODEL_ID")
+
+
+@rule("TGI131", "error", "not a model id")
+def invalid_model_id(case: Case) -> Hits:
+    """What stands for the model is neither a Hub id (`owner/name`) nor a path of the container.
+
+    A web address, blanks, a trailing colon or a tag behind it (`owner/name:main`) make the download fail
+    with `HFValidationError`. A revision has its own flag, `--revision`.
+
+    Failing::
+
+        tgi:3.3.7 --model-id https://huggingface.co/Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    word, model = case.at("model-id"), case.view.model
+    if word is None or model is None or catalogue.is_path(model) or catalogue.is_hub_id(model):
+        return
+    if mounted_at(case, model) is not None:
+        return
+    if not model.strip():
+        yield Hit(word, "the model id is empty", "name a Hub id (owner/name) or a path of the container")
+        return
+    bare = model.removeprefix("https://").removeprefix("http://").removeprefix("huggingface.co/").strip("/ '\"")
+    step = f"did you mean {bare}?" if catalogue.is_hub_id(bare) else "write owner/name, or a path that begins with /"
+    yield Hit(word, f"{model[:80]!r} is neither a Hub id nor a path of the container", step)
+
+
+@rule("TGI132", "error", "no such model on the Hub")
+def model_not_found(case: Case) -> Hits:
+    """The family has no model of that size, so the download fails with `RepositoryNotFoundError`.
+
+    Only families whose sizes are a closed list are judged; nothing is looked up.
+
+    Failing::
+
+        HF_TOKEN=$HF_TOKEN tgi:3.3.7 --model-id meta-llama/Llama-3.2-8B-Instruct
+
+    Fixed::
+
+        HF_TOKEN=$HF_TOKEN tgi:3.3.7 --model-id meta-llama/Llama-3.2-3B-Instruct
+    """
+    word, model = case.at("model-id"), case.view.model
+    if word is not None and model and case.facts is None and (why := catalogue.no_such_size(model)):
+        yield Hit(word, f"there is no {model}: {why}", "correct the name")
+
+
+@rule("TGI133", "warning", "not a model that generates text")
+def not_text_generation(case: Case) -> Hits:
+    """A diffusion pipeline, a speech model or an encoder has no class in TGI that could serve it.
+
+    A pipeline without a config.json at its root is refused for certain (an error); for the others TGI
+    has no class, and what transformers makes of them generates nothing useful.
+
+    Failing::
+
+        tgi:3.3.7 --model-id openai/whisper-large-v3
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    word, model = case.at("model-id"), case.view.model
+    if word is not None and model and (found := catalogue.not_text(model)):
+        what, certain = found
+        message = f"{model} is {what}, which text-generation-inference cannot serve"
+        yield Hit(word, message, "use a server made for it", "error" if certain else None)
+
+
+@refused(
+    "TGI134", "model the release cannot serve", "unsupported-model-type", "ssm-deprecated", "llama4-import",
+    "phi-msft", "backend-compatible-missing", reads=("model-id", "trust-remote-code"),
+)  # fmt: skip
+def model_unsupported(case: Case) -> Value | None:
+    """This release has no class for the model's architecture, or has one that does not load.
+
+    Failing::
+
+        tgi:2.4.1 --model-id Qwen/Qwen3-8B
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen3-8B
+    """
+    return case.at("model-id")
+
+
+_LLAMA3_ROPE = (2, 2, 0)
+
+
+@rule("TGI135", "error", "model newer than the release")
+def model_too_new(case: Case) -> Hits:
+    """The model's config.json is written in a form this release cannot read.
+
+    Llama 3.1 and later name their rope scaling `rope_type: llama3`, which TGI knows from 2.2.0 on; older
+    releases look for `type` and stop with `KeyError`
+    (server/text_generation_server/utils/layers.py@v2.0.4, layers/rotary.py@v2.2.0).
+
+    Failing::
+
+        HF_TOKEN=$HF_TOKEN tgi:2.1.1 --model-id meta-llama/Llama-3.1-8B-Instruct
+
+    Fixed::
+
+        HF_TOKEN=$HF_TOKEN tgi:2.2.0 --model-id meta-llama/Llama-3.1-8B-Instruct
+    """
+    word = case.at("model-id")
+    if case.facts is None or case.version is None or word is None or case.version >= _LLAMA3_ROPE:
+        return
+    scaling = case.facts.text().get("rope_scaling")
+    if isinstance(scaling, Mapping) and scaling.get("rope_type") == "llama3":
+        message = f"{case.view.model} uses rope_type llama3, which TGI {case.release} cannot read: it stops with KeyError"
+        yield Hit(word, message, "use release 2.2.0 or newer")
+
+
+@rule("TGI136", "error", "model path that is not in the container")
+def path_not_mounted(case: Case) -> Hits:
+    """The model is a path, but nothing is mounted there: the name is then taken for a Hub id, and not found.
+
+    A relative path starts at the image's working directory /usr/src, not at the host's folder.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v $PWD/models:/models \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id models/my-llama
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v $PWD/models:/models \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id /models/my-llama
+    """
+    word, model = case.at("model-id"), case.view.model
+    if word is None or not model or case.server.form not in ("docker-run", "compose"):
+        return
+    if catalogue.is_path(model):
+        targets = [mount.target for mount in case.server.mounts]
+        known = all(target.known for target in targets) and case.view.image.variant is not None
+        if model.startswith("/") and known and not any(_below(model, target.text) for target in targets):
+            yield Hit(word, f"nothing is mounted at {model}, and the image does not hold it", f"mount a folder at {model}")
+        return
+    mount = mounted_at(case, model)
+    if mount is not None:
+        path = posixpath.join("/", model)
+        message = f"{model} is relative to /usr/src, but the weights are mounted on {mount.target.text}"
+        yield Hit(word, message + ": the name is taken for a Hub id", f"write {path}")
+
+
+def _below(path: str, folder: str) -> bool:
+    return (path.rstrip("/") + "/").startswith(folder.rstrip("/") + "/")

@@ -1,0 +1,109 @@
+"""TGI150-TGI159: quantization against checkpoint, release and GPU. All are TGI's own refusals."""
+
+from __future__ import annotations
+
+from tgi_advisor.validate.found import Value
+from tgi_advisor.validate.rules.rule import Case, refused
+
+_READS = ("model-id", "quantize", "dtype")
+
+
+@refused("TGI150", "checkpoint that is not quantized", "not-quantized", "packed-config-mismatch", reads=_READS)
+def not_quantized(case: Case) -> Value | None:
+    """`--quantize awq`, `gptq`, `exl2` and `marlin` read checkpoints stored so; they do not quantize one.
+
+    The shard stops with `Cannot load ... weight, make sure the model is already quantized`. eetq, fp8 and
+    bitsandbytes quantize while loading.
+
+    Failing::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --quantize awq
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct-AWQ --quantize awq
+    """
+    return case.at("quantize")
+
+
+@refused("TGI151", "quantized checkpoint read as a plain one", "packed-without-quantize", reads=_READS)
+def packed_without_quantize(case: Case) -> Value | None:
+    """The checkpoint holds packed weights, and nothing tells this release so: it looks for plain ones.
+
+    TGI finds out by itself from 2.2.0 on, where config.json says it (compressed-tensors: 2.4.1).
+
+    Failing::
+
+        tgi:2.0.4 --model-id Qwen/Qwen2.5-7B-Instruct-AWQ
+
+    Fixed::
+
+        tgi:2.0.4 --model-id Qwen/Qwen2.5-7B-Instruct-AWQ --quantize awq
+    """
+    return case.at("model-id")
+
+
+@refused("TGI152", "dtype and quantize together", "dtype-and-quantize", reads=_READS)
+def dtype_and_quantize(case: Case) -> Value | None:
+    """A quantization decides the dtype by itself; only the bitsandbytes family takes `--dtype` beside it.
+
+    From 2.3.0 on the launcher hands the checkpoint's own quantization on, so `--dtype` fails on every
+    pre-quantized checkpoint even without `--quantize`.
+
+    Failing::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct-AWQ --dtype float16
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct-AWQ
+    """
+    return case.at("dtype", "quantize")
+
+
+@refused("TGI153", "quantization the model's class does not take", "automodel-quantize", reads=_READS)
+def automodel_quantize(case: Case) -> Value | None:
+    """Models served through transformers' AutoModel take bitsandbytes (8 bit) and fp8 at most.
+
+    Failing::
+
+        tgi:3.3.7 --model-id Qwen/Qwen3-8B --quantize eetq
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen3-8B
+    """
+    return case.at("quantize")
+
+
+@refused(
+    "TGI154", "quantization the GPU cannot run", "marlin-needs-ampere", "fp8-needs-ampere", "awq-on-rocm",
+    reads=_READS,
+)  # fmt: skip
+def gpu_too_old(case: Case) -> Value | None:
+    """Marlin needs compute capability 8.0, fp8 8.0 (8.9 before 2.2.0), and the awq kernel NVIDIA.
+
+    Failing, --gpu nvidia-t4::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-3B-Instruct --quantize fp8
+
+    Fixed, --gpu nvidia-t4::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-3B-Instruct --quantize eetq
+    """
+    return case.at("quantize", "model-id")
+
+
+@refused("TGI155", "checkpoint this release cannot load", "fbgemm-fp8", reads=_READS)
+def fbgemm(case: Case) -> Value | None:
+    """From 3.1.0 on TGI trips over the configuration of fbgemm_fp8 checkpoints.
+
+    Failing::
+
+        HF_TOKEN=$HF_TOKEN tgi:3.3.7 --model-id meta-llama/Llama-3.1-405B-Instruct-FP8
+
+    Fixed::
+
+        HF_TOKEN=$HF_TOKEN tgi:3.0.2 --model-id meta-llama/Llama-3.1-405B-Instruct-FP8
+    """
+    return case.at("model-id")

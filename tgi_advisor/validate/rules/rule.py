@@ -1,0 +1,235 @@
+"""What a rule is: a function of a `Case` that yields what is wrong, with its code, severity and title.
+
+A rule's docstring explains it and holds a failing and a fixed example, each behind a line such as
+`Failing::` or `Fixed, compose.yaml, --gpu nvidia-t4::` (a file name, options of the command). An example
+line that begins with `tgi:3.3.7` stands for a whole `docker run` of that release, words before it for
+its environment; see `examples.py`. `docs/rules.md` is made from the docstrings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tgi_advisor.errors import Place
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts.gpu import GpuFacts
+from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.facts.release import TgiRelease
+from tgi_advisor.limits import Limits
+from tgi_advisor.plan import Prediction
+from tgi_advisor.refusals import Refusal
+from tgi_advisor.validate.effective import Effective
+from tgi_advisor.validate.finding import Finding, Fix, Severity
+from tgi_advisor.validate.found import Defect, Document, Server, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Everything a rule may look at: one server of one file, and what is known about it."""
+
+    document: Document
+    """The file."""
+    server: Server
+    """The server as found."""
+    view: Effective
+    """What its launcher is given."""
+    facts: ModelFacts | None = None
+    """The model; None when its facts are not known."""
+    gpu: GpuFacts | None = None
+    """The GPU; None when neither the file nor the caller names one."""
+    gpu_word: Value | None = None
+    """The word of the file that names the GPU."""
+    visible: int | None = None
+    """GPUs the container sees; None when it cannot be known."""
+    shards: int | None = None
+    """Shards the launcher starts; None when it cannot be known."""
+    limits: Limits = Limits()
+    """The token limits the launcher is given."""
+    refused: tuple[Refusal, ...] = ()
+    """What TGI refuses for certain; on an unknown GPU or model only what holds on each of them."""
+    setting: Setting | None = None
+    """The launch; None unless model, GPU, release and shard count are all known."""
+    prediction: Prediction | None = None
+    """What TGI makes of it; None with `setting`."""
+    missing_bytes: int = 0
+    """Memory missing on the GPU that binds, in bytes; 0 when it fits or is not known."""
+    fits: Limits | None = None
+    """Limits that would fit, where memory runs out and some do."""
+
+    @property
+    def release(self) -> TgiRelease | None:
+        """The release whose rules hold."""
+        return self.view.release
+
+    @property
+    def version(self) -> tuple[int, int, int] | None:
+        """Its number."""
+        return None if self.view.release is None else self.view.release.version
+
+    @property
+    def home(self) -> Place:
+        """Where to point at a server as a whole: its service or command; in Kubernetes and the like its image."""
+        if self.server.image is not None and self.server.form not in ("compose", "docker-run", "systemd"):
+            return self.server.image.place
+        return self.server.place
+
+    def at(self, *names: str) -> Value | None:
+        """The value of the first of these flags that the file sets."""
+        return next((given.value for name in names if (given := self.view.get(name)) is not None), None)
+
+    def sure(self, *names: str) -> bool:
+        """Whether these flags are each known, given or left out."""
+        for name in names:
+            given = self.view.get(name)
+            if given is None and not self.view.complete:
+                return False
+            if given is not None and given.typed is None:
+                return False
+        return True
+
+    def variable(self, name: str) -> Value | None:
+        """A variable the file sets, unless the image alone does."""
+        value = self.view.env.get(name)
+        return value if value is not None and value.origin != "image" else None
+
+
+class Hit(NamedTuple):
+    """What a rule found."""
+
+    at: Value | Place
+    """Where."""
+    message: str
+    """The cause, one sentence."""
+    step: str = ""
+    """What to do about it."""
+    severity: Severity | None = None
+    """When it is not the rule's own."""
+    fix: Fix | None = None
+    """A change that cannot alter the meaning."""
+
+
+Hits = Iterator[Hit]
+Check = Callable[[Case], Hits]
+
+
+class Rule(NamedTuple):
+    """One rule."""
+
+    code: str
+    """`TGI104`."""
+    severity: Severity
+    """How bad it usually is."""
+    title: str
+    """A few words."""
+    check: Check
+    """The function."""
+    refusals: tuple[str, ...] = ()
+    """Codes of the refusals it reports, where it reports TGI's own."""
+    defects: tuple[str, ...] = ()
+    """Kinds of `Defect` it reports, where it reports those of the file."""
+
+    @property
+    def doc(self) -> str:
+        """The docstring of the check, without its indentation."""
+        from inspect import cleandoc
+
+        return cleandoc(self.check.__doc__ or "")
+
+    def findings(self, case: Case) -> Iterator[Finding]:
+        """What the rule has to say about a case."""
+        for hit in self.check(case):
+            yield finding(self, hit, case.server.name)
+
+
+RULES: dict[str, Rule] = {}
+"""Every rule by code."""
+
+
+def rule(code: str, severity: Severity, title: str, *refusals: str) -> Callable[[Check], Check]:
+    """Register a rule; `refusals` are the codes of TGI's own refusals it foresees by itself."""
+
+    def add(check: Check) -> Check:
+        _register(Rule(code, severity, title, check, refusals=refusals))
+        return check
+
+    return add
+
+
+Pointer = Callable[[Case], Value | Place | None]
+
+
+def refused(
+    code: str, title: str, *codes: str, reads: Sequence[str] = (), severity: Severity = "error"
+) -> Callable[[Pointer], Pointer]:
+    """Register a rule that reports refusals of TGI (`tgi_advisor.refusals`) at the place the function points at.
+
+    `reads` are the flags the refusals look at: where one of them cannot be known the rule is silent.
+    """
+
+    def add(pointer: Pointer) -> Pointer:
+        def check(case: Case) -> Hits:
+            refusal = next((one for one in case.refused if one.code in codes), None)
+            if refusal is not None and case.sure(*reads):
+                step = "; or ".join(_spelled(step) for step in refusal.next_steps)
+                message = f"{refusal.why.rstrip('.')}: TGI stops with {_quoted(refusal.message)}"
+                yield Hit(pointer(case) or case.home, message, step)
+
+        check.__doc__, check.__name__ = pointer.__doc__, pointer.__name__
+        _register(Rule(code, severity, title, check, refusals=codes))
+        return pointer
+
+    return add
+
+
+def defect(code: str, severity: Severity, title: str, *kinds: str) -> Callable[[Check], Check]:
+    """Register a rule that reports defects the reader found in the file; the function only carries the docstring."""
+
+    def add(check: Check) -> Check:
+        _register(Rule(code, severity, title, check, defects=kinds))
+        return check
+
+    return add
+
+
+def finding(rule: Rule, hit: Hit, server: str = "") -> Finding:
+    """A hit as a finding."""
+    place, length = (hit.at.place, hit.at.length) if isinstance(hit.at, Value) else (hit.at, 0)
+    return Finding(rule.code, hit.severity or rule.severity, place, length, hit.message, hit.step, server, hit.fix)
+
+
+def of_defect(found: Defect) -> Finding:
+    """A defect of the file as a finding."""
+    one = next(rule for rule in RULES.values() if found.kind in rule.defects)
+    return Finding(one.code, one.severity, found.place, found.length, found.message, found.hint or "")
+
+
+def no_check(case: Case) -> Hits:  # noqa: ARG001
+    """Yield nothing: for rules whose findings the reader makes."""
+    return iter(())
+
+
+def _register(one: Rule) -> None:
+    if one.code in RULES:
+        raise ValueError(f"{one.code} is taken twice")
+    RULES[one.code] = one
+
+
+_SPEC_WORDS = {
+    "tgi.num_shard:": "--num-shard", "model.quantize:": "--quantize", "model.dtype": "--dtype",
+    "model.quantize": "--quantize", "model.kv_cache_dtype": "--kv-cache-dtype", "tgi.num_shard": "--num-shard",
+    "model.trust_remote_code: true": "--trust-remote-code", " in tgi.env": " in the environment",
+    " under tgi.flags": "", "set tgi.release": "use release", "set max-batch-size": "set --max-batch-size",
+}  # fmt: skip
+
+
+def _spelled(step: str) -> str:
+    """A next step in the words of a command line instead of a spec."""
+    for spec, flag in _SPEC_WORDS.items():
+        step = step.replace(spec, flag)
+    return step
+
+
+def _quoted(message: str) -> str:
+    return f'"{message}"' if '"' not in message else message

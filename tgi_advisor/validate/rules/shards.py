@@ -1,0 +1,157 @@
+"""TGI140-TGI149: how many shards, on which GPUs."""
+
+from __future__ import annotations
+
+from tgi_advisor.validate.found import Value
+from tgi_advisor.validate.rules.rule import Case, Hit, Hits, refused, rule
+
+_COUNT = ("num-shard", "sharded")
+
+
+def count_word(case: Case) -> Value | None:
+    """The word that decides how many shards start."""
+    visible = case.variable("CUDA_VISIBLE_DEVICES") or case.variable("NVIDIA_VISIBLE_DEVICES")
+    return case.at("num-shard", "sharded") or visible or case.server.gpus.value
+
+
+@refused(
+    "TGI140", "shards that do not divide the model", "heads-not-divisible", "kv-heads-not-divisible", "kv-heads-lost",
+    "falcon-groups", "size-not-divisible", reads=("model-id", "num-shard", "quantize"),
+)  # fmt: skip
+def not_divisible(case: Case) -> Value | None:
+    """Every shard holds the same number of attention heads, key/value heads and feed-forward columns.
+
+    Failing::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 3
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 2
+    """
+    return count_word(case)
+
+
+@refused(
+    "TGI141", "a model that runs on one GPU only", "alibi-sharded", "automodel-sharded", "automodel-sharded-first",
+    "mamba-sharded", "exl2-sharded", "exl2-checkpoint-sharded", reads=("model-id", "num-shard", "quantize"),
+)  # fmt: skip
+def one_gpu_only(case: Case) -> Value | None:
+    """TGI cannot split this model, or weights of this kind, over several GPUs.
+
+    Failing::
+
+        tgi:3.3.7 --model-id state-spaces/mamba-2.8b-hf --num-shard 2
+
+    Fixed::
+
+        tgi:3.3.7 --model-id state-spaces/mamba-2.8b-hf --num-shard 1
+    """
+    return count_word(case)
+
+
+@refused("TGI142", "sharded without shards", "sharded-needs-two", "num-shard-zero", reads=_COUNT)
+def sharded_needs_two(case: Case) -> Value | None:
+    """`--sharded true` asks for at least two shards, and `--num-shard` for at least one.
+
+    Failing::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --sharded true --num-shard 1
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1
+    """
+    return case.at("sharded", "num-shard")
+
+
+@rule("TGI143", "error", "more shards than GPUs", "more-shards-than-gpus")
+def more_shards_than_gpus(case: Case) -> Hits:
+    """Every shard needs a GPU of its own; one without stops with `Each process is one gpu`.
+
+    server/text_generation_server/utils/dist.py@v3.3.7:53.
+
+    Failing::
+
+        docker run --gpus '"device=0,1"' --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 \\
+            --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 4
+
+    Fixed::
+
+        docker run --gpus '"device=0,1"' --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 \\
+            --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 2
+    """
+    shards, visible = case.view.number("num-shard"), case.visible
+    word = case.at("num-shard")
+    if word is None or shards is None or not visible or shards <= visible or case.server.gpus.asked == "none":
+        return
+    if case.view.image.system in ("cuda", "rocm", None):
+        given = f"{visible} GPU" + ("s" if visible > 1 else "")
+        yield Hit(word, f"{shards} shards, but the container is given {given}", f"set num_shard to {visible}, or give it {shards} GPUs")
+
+
+@rule("TGI144", "warning", "fewer shards than GPUs")
+def fewer_shards_than_gpus(case: Case) -> Hits:
+    """GPUs the container is given but no shard uses stand idle, and are paid for.
+
+    Up to 3.3.6 `--gpus all` without `--num-shard` starts one shard, however many GPUs there are.
+
+    Failing::
+
+        docker run --gpus '"device=0,1,2,3"' --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 \\
+            --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 2
+
+    Fixed::
+
+        docker run --gpus '"device=0,1"' --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 \\
+            --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 2
+    """
+    shards, visible = case.shards, case.visible
+    if not shards or not visible or shards >= visible or case.server.gpus.asked == "none" and case.server.form != "sagemaker":
+        return
+    if _narrowed(case, visible):
+        return
+    step = f"set num_shard to {visible}, or give the container {shards} GPU{'s' if shards > 1 else ''}"
+    yield Hit(count_word(case) or case.home, f"{visible} GPUs are given, but {shards} shard{'s' if shards > 1 else ''} run", step)
+
+
+def _narrowed(case: Case, visible: int) -> bool:
+    """Whether the file itself shows fewer GPUs to the server than it asks for."""
+    for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
+        value = case.variable(name)
+        if value is not None and (not value.known or (value.text != "all" and len(value.text.split(",")) < visible)):
+            return True
+    replicas = case.server.replicas
+    return case.server.form == "sagemaker" and replicas is not None and replicas.number != 1
+
+
+@rule("TGI145", "error", "GPU the container does not see")
+def gpu_index_not_visible(case: Case) -> Hits:
+    """Inside the container the GPUs it is given are numbered from 0, whatever their number on the host.
+
+    `CUDA_VISIBLE_DEVICES=2` beside `--gpus '"device=2"'` names a GPU that is not there: CUDA then sees
+    none at all. Choose the GPU in one place only.
+
+    Failing::
+
+        docker run --gpus '"device=2"' -e CUDA_VISIBLE_DEVICES=2 --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus '"device=2"' --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    word, visible = case.variable("CUDA_VISIBLE_DEVICES"), case.visible
+    asked = case.server.gpus.asked
+    if word is None or not word.known or not visible or asked not in ("ids", "count"):
+        return
+    beyond = [index for index in word.text.split(",") if index.strip().isdecimal() and int(index) >= visible]
+    if beyond:
+        given = "one GPU, number 0" if visible == 1 else f"{visible} GPUs, numbers 0 to {visible - 1}"
+        step = "leave CUDA_VISIBLE_DEVICES out, or count from 0"
+        yield Hit(word, f"CUDA_VISIBLE_DEVICES names GPU {', '.join(beyond)}, but the container sees {given}", step)

@@ -1,0 +1,192 @@
+"""TGI320-TGI329: where the weights are kept."""
+
+from __future__ import annotations
+
+import posixpath
+
+from tgi_advisor.validate.catalogue import is_path
+from tgi_advisor.validate.found import Mount
+from tgi_advisor.validate.rules.host import CONTAINERS
+from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
+
+KEEPING = ("bind", "volume", "pvc", "platform", "unknown")
+"""Kinds of storage that outlive the container."""
+FLEETING = ("emptyDir", "ephemeral", "memory", "anonymous")
+"""Kinds of storage that are deleted with it."""
+
+
+def cache(case: Case) -> str | None:
+    """The folder the weights of a Hub model are kept in; None when it cannot be known."""
+    given = case.view.get("huggingface-hub-cache") or case.view.get("weights-cache-override")
+    if given is not None:
+        return given.value.text if given.value.known else None
+    env = case.view.env
+    for name, inner in (("HUGGINGFACE_HUB_CACHE", ""), ("HF_HUB_CACHE", ""), ("HF_HOME", "hub")):
+        value = env.get(name)
+        if value is not None:
+            return posixpath.join(value.text, inner).rstrip("/") if value.known else None
+    return "/data"
+
+
+def keeps_weights(case: Case) -> bool:
+    """Whether any storage could already hold the weights."""
+    return any(mount.kind in KEEPING and not _other(mount) for mount in case.server.mounts)
+
+
+def mounted_at(case: Case, model: str) -> Mount | None:
+    """The mount whose target a relative path means, if it is one."""
+    top = model.partition("/")[0]
+    for mount in case.server.mounts:
+        if mount.target.known and mount.target.text.rstrip("/") == f"/{top}" and top in ("models", "model", "weights"):
+            return mount
+    return None
+
+
+def _covers(mount: Mount, folder: str) -> bool:
+    """Whether a mount is the folder, above it, or inside it."""
+    target = posixpath.normpath(mount.target.text)
+    return target == folder or folder.startswith(target.rstrip("/") + "/") or target.startswith(folder + "/")
+
+
+def _other(mount: Mount) -> bool:
+    """Whether a mount is certainly for something else than weights."""
+    target = mount.target.text
+    inner = target.rpartition("/")[2]
+    return target.rstrip("/") == "/dev/shm" or mount.kind in ("configMap", "secret") or "token" in inner or "." in inner
+
+
+def _from_hub(case: Case) -> bool:
+    """Whether the weights come from the Hub, as far as is known."""
+    model = case.view.model
+    if model is not None:
+        return bool(model) and not is_path(model) and mounted_at(case, model) is None
+    return not any(not _other(mount) for mount in case.server.mounts)
+
+
+def _judged(case: Case) -> bool:
+    forms = (*CONTAINERS, "dstack")
+    return case.server.form in forms and case.view.image.entry != "sagemaker" and _from_hub(case)
+
+
+@rule("TGI320", "warning", "weights are downloaded again every time")
+def no_volume(case: Case) -> Hits:
+    """No volume lies on the weight cache (/data in TGI's images): every new container downloads them again.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    if not _judged(case):
+        return
+    folder = cache(case)
+    mounts = [mount for mount in case.server.mounts if not _other(mount)]
+    if folder is None or any(not mount.target.known or _covers(mount, folder) for mount in mounts):
+        return
+    if any(mount.kind in KEEPING for mount in mounts):
+        return  # TGI322 looks at these
+    yield Hit(case.home, f"no volume lies on {folder}, so every new container downloads the weights again", f"mount a volume on {_root(folder)}")
+
+
+def _root(folder: str) -> str:
+    """What people mount: the image's /data, and not the hub folder inside it."""
+    return folder.removesuffix("/hub") or folder
+
+
+@rule("TGI321", "warning", "weights on storage that is deleted")
+def fleeting(case: Case) -> Hits:
+    """The weight cache lies on storage that goes with the pod or container: every new one downloads again.
+
+    emptyDir and generic ephemeral volumes are deleted with the pod. A PersistentVolumeClaim or a folder of
+    the node keeps the weights.
+
+    Failing, pod.yaml::
+
+        apiVersion: v1
+        kind: Pod
+        metadata: {name: tgi}
+        spec:
+          containers:
+            - name: tgi
+              image: tgi:3.3.7
+              args: [--model-id, Qwen/Qwen2.5-7B-Instruct]
+              resources: {limits: {nvidia.com/gpu: 1}}
+              volumeMounts: [{name: data, mountPath: /data}]
+          volumes: [{name: data, emptyDir: {}}]
+
+    Fixed, pod.yaml::
+
+        apiVersion: v1
+        kind: Pod
+        metadata: {name: tgi}
+        spec:
+          containers:
+            - name: tgi
+              image: tgi:3.3.7
+              args: [--model-id, Qwen/Qwen2.5-7B-Instruct]
+              resources: {limits: {nvidia.com/gpu: 1}}
+              volumeMounts: [{name: data, mountPath: /data}]
+          volumes: [{name: data, persistentVolumeClaim: {claimName: tgi}}]
+    """
+    folder = cache(case)
+    if not _judged(case) or folder is None:
+        return
+    covering = [mount for mount in case.server.mounts if mount.target.known and _covers(mount, folder)]
+    if covering and all(mount.kind in FLEETING for mount in covering):
+        message = f"the weights lie on {covering[0].kind} storage, which is deleted with the container"
+        yield Hit(covering[0].target, message, "keep them on a volume, a claim or a folder of the host")
+
+
+@rule("TGI322", "warning", "volume beside the weight cache")
+def wrong_path(case: Case) -> Hits:
+    """A volume is there, but not where this image keeps the weights, so they are downloaded every time.
+
+    TGI's images set HUGGINGFACE_HUB_CACHE=/data until 2.2.0 and HF_HOME=/data from 2.3.0 on; the usual
+    /root/.cache/huggingface is not looked at.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v ~/.cache/huggingface:/root/.cache/huggingface \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v ~/.cache/huggingface:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    folder = cache(case)
+    if not _judged(case) or folder is None or case.view.model is None:
+        return
+    mounts = [mount for mount in case.server.mounts if not _other(mount)]
+    keeping = [mount for mount in mounts if mount.kind in KEEPING]
+    if not keeping or any(not mount.target.known or _covers(mount, folder) for mount in mounts):
+        return
+    message = f"the volume lies on {keeping[0].target.text}, but the weights are kept in {folder}"
+    yield Hit(keeping[0].target, message, f"mount it on {_root(folder)}, or pass --huggingface-hub-cache {keeping[0].target.text}")
+
+
+@rule("TGI323", "warning", "volume without a target")
+def no_target(case: Case) -> Hits:
+    """`-v FOLDER` without `:TARGET` shares nothing: Docker makes an empty volume at that path inside.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v ${PWD}/models -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v ${PWD}/models:/models -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    folder = cache(case) or "/data"
+    for mount in case.server.mounts:
+        if mount.kind != "anonymous" or (mount.target.known and _covers(mount, folder)):
+            continue
+        message = f"{mount.target.text} has no target in the container: an empty volume is made, and nothing is shared"
+        yield Hit(mount.target, message, f"write {mount.target.text}:{_root(folder)}")
