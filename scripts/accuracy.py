@@ -1,7 +1,7 @@
 """How far the estimate is from real TGI runs: every recorded warm-up, ours against three other ways to guess.
 
 python scripts/accuracy.py            # print the tables
-python scripts/accuracy.py --write    # also write docs/accuracy.md and docs/accuracy.svg
+python scripts/accuracy.py --write    # write docs/accuracy.md, its picture and facts/measured.yaml
 python scripts/accuracy.py --rows     # one line per row, worst first
 
 The rows are tests/data/warmups.yaml. Calibrated amounts (tgi_advisor/facts/calibration.yaml) are
@@ -443,10 +443,43 @@ def picture(found: list[Result]) -> str:
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
+def measured(found: list[Result]) -> str:
+    """tgi_advisor/facts/measured.yaml: the runs the package's own uncertainty comes from."""
+    lines = [
+        "# Written by scripts/accuracy.py --write from tests/data/warmups.yaml.",
+        "# share: cross-validated error as docs/accuracy.md has it.",
+    ]
+    for result in sorted(found, key=lambda result: str(result.run.row["id"])):
+        share = result.share(result.ours)
+        if share is None or not result.run.trusted:
+            continue
+        setting = result.run.setting
+        lines += [
+            f"- id: {result.run.row['id']}",
+            f"  release: {setting.facts.release}",
+            f"  generation: {setting.facts.gpu.generation}",
+            f"  sharded: {'true' if setting.num_shard > 1 else 'false'}",
+            f"  served_by: {setting.family.served_by}",
+            f"  share: {share:.4f}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def outputs(found: list[Result], skipped: list[tuple[str, str]]) -> Mapping[Path, str]:
+    """Every file this script writes."""
+    return {
+        ROOT / "docs" / "accuracy.md": page(found, skipped),
+        ROOT / "docs" / "accuracy.svg": picture(found),
+        ROOT / "tgi_advisor" / "facts" / "measured.yaml": measured(found),
+    }
+
+
 def main() -> int:
     """Predict every row, print what was asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="write docs/accuracy.md and docs/accuracy.svg")
+    parser.add_argument(
+        "--write", action="store_true", help="write docs/accuracy.md, docs/accuracy.svg and facts/measured.yaml"
+    )
     parser.add_argument("--rows", action="store_true", help="one line per run, worst first")
     parser.add_argument("--fit", action="store_true", help="print the calibrated amounts fitted on all runs")
     asked = parser.parse_args()
@@ -455,7 +488,7 @@ def main() -> int:
         for key, size in sorted(fitted([run for run in everything if run.trusted]).items()):
             constant = calibration.constants()[key.row]
             print(
-                f"{key.name:14} {constant.span:36} {constant.where:20} {constant.bytes / 1e6:.0f} -> {size / 1e6:.0f} MB"
+                f"{key.name:14} {constant.span:36} {constant.where} {constant.bytes / 1e6:.0f} -> {size / 1e6:.0f} MB"
             )
         return 0
     found = results(everything)
@@ -463,12 +496,11 @@ def main() -> int:
         for result in sorted(found, key=lambda r: -abs(r.share(r.ours) or 0.0)):
             print("  ".join(run_row(result)))
         return 0
-    text = page(found, skipped)
     if asked.write:
-        (ROOT / "docs" / "accuracy.md").write_text(text, "utf-8")
-        (ROOT / "docs" / "accuracy.svg").write_text(picture(found), "utf-8")
+        for path, text in outputs(found, skipped).items():
+            path.write_text(text, "utf-8")
     else:
-        print(text)
+        print(page(found, skipped))
     return 0
 
 

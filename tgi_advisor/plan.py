@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from tgi_advisor.estimate.parts import Part
+from tgi_advisor.estimate.underload import UnderLoad
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.limits import Limits
 from tgi_advisor.spec.records import Spec
@@ -18,6 +19,22 @@ from tgi_advisor.spec.records import Spec
 Outcome = Literal["starts", "refused", "out_of_memory"]
 Stage = Literal["launcher", "load", "warmup", "router"]
 Method = Literal["tgi", "notebook", "notebook-tgi"]
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """The band around an inferred budget."""
+
+    spread_bytes: int
+    """Bytes of one GPU by which the KV cache may come out smaller or larger."""
+    budget_low: int
+    """max_batch_total_tokens at the lower end."""
+    budget_high: int
+    """max_batch_total_tokens at the upper end."""
+    similar_runs: int
+    """Real runs like this one that the estimate was measured on."""
+    why: str
+    """One sentence."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +73,10 @@ class Prediction:
     """dtype of weights and activations."""
     kv_cache_dtype: str
     """dtype of the KV cache."""
+    uncertainty: Uncertainty | None = None
+    """How far the budget may be off; None where no budget is inferred or the method has no idea."""
+    under_load: UnderLoad | None = None
+    """Whether it survives its traffic; None unless it starts with an inferred budget."""
     warnings: tuple[str, ...] = ()
     """Things that work but surprise."""
 

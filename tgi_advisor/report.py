@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tgi_advisor.estimate.parts import Part
-from tgi_advisor.plan import Plan
+from tgi_advisor.plan import Plan, Prediction
 from tgi_advisor.units import gib, human, thousands
 
 SCHEMA_VERSION = 1
@@ -73,6 +73,18 @@ def document(plan: Plan) -> dict[str, Any]:
             "bound_by": plan.search.bound_by,
             "headroom_bytes": plan.search.headroom_bytes,
             "headroom_why": plan.search.headroom_why,
+        },
+        "uncertainty": None if seen.uncertainty is None else {
+            "spread_bytes": seen.uncertainty.spread_bytes,
+            "max_batch_total_tokens_low": seen.uncertainty.budget_low,
+            "max_batch_total_tokens_high": seen.uncertainty.budget_high,
+            "similar_runs": seen.uncertainty.similar_runs,
+            "why": seen.uncertainty.why,
+        },
+        "under_load": None if seen.under_load is None else {
+            "verdict": seen.under_load.verdict,
+            "spare_bytes": seen.under_load.spare_bytes,
+            "why": seen.under_load.why,
         },
         "warnings": list(seen.warnings),
         "container": plan.container.as_dict() if plan.container else None,
@@ -182,7 +194,10 @@ def _limits(plan: Plan, style: Style) -> str:
         shown = "-" if value is None else thousands(value)
         note = ""
         if name == "max_batch_total_tokens" and starts and plan.method == "tgi":
-            note = "  TGI infers this at warm-up" if seen.concurrency is not None else "  not measured for this family"
+            band = seen.uncertainty
+            note = "  not measured for this family"
+            if band is not None:
+                note = f"  TGI infers this: {thousands(band.budget_low)} to {thousands(band.budget_high)}"
         lines.append(f"  {name:<26}{shown:>12}{style.faint(note)}".rstrip())
     if seen.concurrency is not None:
         note = style.faint("  requests of max_total_tokens in the KV cache together")
@@ -234,10 +249,20 @@ def _bounds(plan: Plan, width: int) -> str:
         spare = "none, with any less memory these limits no longer hold"
         if seen.headroom_bytes > 0:
             spare = f"{human(seen.headroom_bytes)}{each} could be missing with these limits still holding"
-        return "\n".join(_wrapped("Headroom: ", spare, width))
+        lines = _wrapped("Headroom: ", spare, width)
+        if seen.uncertainty is not None:
+            lines += _wrapped("Estimate: ", f"good to {seen.uncertainty.why}", width)
+        return "\n".join([*lines, *_under_load(seen, width)])
     margin = f"{human(search.headroom_bytes)}{each} left unplanned: " if search.headroom_bytes else ""
     bound_by = _wrapped("Bound by: ", search.bound_by, width) if search.bound_by else []
-    return "\n".join([*bound_by, *_wrapped("Headroom: ", f"{margin}{search.headroom_why}", width)])
+    kept = _wrapped("Headroom: ", f"{margin}{search.headroom_why}", width)
+    return "\n".join([*bound_by, *kept, *_under_load(seen, width)])
+
+
+def _under_load(seen: Prediction, width: int) -> list[str]:
+    """Whether it survives its traffic, in a line."""
+    load = seen.under_load
+    return [] if load is None else _wrapped("Under load: ", f"{load.verdict}: {load.why}", width)
 
 
 def _wrapped(label: str, text: str, width: int) -> list[str]:

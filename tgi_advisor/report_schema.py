@@ -66,6 +66,22 @@ def plan_schema() -> Schema:
                 headroom_why=_text("Why that much."),
             )
         ),
+        uncertainty=_or_null(
+            _object(
+                spread_bytes=_whole("Bytes of one GPU by which the KV cache may come out smaller or larger."),
+                max_batch_total_tokens_low=_whole("The inferred budget at the lower end."),
+                max_batch_total_tokens_high=_whole("The inferred budget at the upper end."),
+                similar_runs=_whole("Real runs like this one that the estimate was measured on."),
+                why=_text("Where the band comes from."),
+            )
+        ),
+        under_load=_or_null(
+            _object(
+                verdict=_one_of("safe", "tight", "at risk", about="Whether it survives its traffic."),
+                spare_bytes={"type": "integer", "description": "What the worst moment leaves; negative: lacks."},
+                why=_text("The worst moment against what there is."),
+            )
+        ),
         warnings=_list(_text("Things that work but surprise.")),
         container=_or_null(_container()),
         extra={"type": "object", "description": "Figures of another method, under its own names."},

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tgi_advisor.errors import AdvisorError
-from tgi_advisor.estimate import defaults, warmup
+from tgi_advisor.estimate import defaults, uncertainty, warmup
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.facts import families
@@ -29,7 +29,7 @@ from tgi_advisor.facts.known import Facts
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Prediction, Search
 from tgi_advisor.spec.records import AUTO, GpuSpec, Spec
-from tgi_advisor.units import MiB, thousands
+from tgi_advisor.units import thousands
 from tgi_advisor.verdict import concurrency, predict
 
 DEFAULT_NEW_TOKENS = 1024
@@ -63,8 +63,8 @@ def margin(here: Base) -> tuple[int, str]:
     asked = here.setting.spec.hardware.headroom
     if asked is not None:
         return asked, "hardware.headroom of the spec"
-    size = max(here.total // 50, 256 * MiB)
-    return size, "2 % of the GPU: the spread between this estimate and real runs"
+    band = uncertainty.spread(here.setting, here.total)
+    return band.bytes, band.why
 
 
 def new_tokens(setting: Setting) -> int:
@@ -304,11 +304,32 @@ class Advice(NamedTuple):
 def advise(spec: Spec, facts: Facts) -> Advice:
     """The largest limits that fit, over the shard counts the spec leaves open; next steps when none do."""
     advice = best(spec, facts)
-    if advice.found.limits is not None or advice.found.prediction.outcome == "refused":
+    if advice.found.limits is not None:
+        return _safer(spec, facts, advice)
+    if advice.found.prediction.outcome == "refused":
         return advice
     prediction = advice.found.prediction
     steps = alternatives(spec, facts) or prediction.next_steps
     return advice._replace(found=advice.found._replace(prediction=replace(prediction, next_steps=steps)))
+
+
+def _safer(spec: Spec, facts: Facts, advice: Advice) -> Advice:
+    """The advice with a computed way out when it is at risk under load: the largest memory fraction that is not."""
+    load = advice.found.prediction.under_load
+    if load is None or load.verdict != "at risk" or spec.hardware.memory_fraction != 1.0:
+        return advice
+    for percent in range(99, 79, -1):
+        hardware = replace(spec.hardware, memory_fraction=percent / 100)
+        found = best(replace(spec, hardware=hardware), facts).found
+        other = found.prediction.under_load
+        if found.limits is not None and other is not None and other.verdict != "at risk":
+            total = thousands(found.limits.max_total_tokens or 0)
+            remedy = f"hardware.memory_fraction: {percent / 100} gives max_total_tokens {total}"
+            note = f"at risk under load: {remedy} and leaves room"
+            prediction = advice.found.prediction
+            prediction = replace(prediction, warnings=(note, *prediction.warnings))
+            return advice._replace(found=advice.found._replace(prediction=prediction))
+    return advice
 
 
 def best(spec: Spec, facts: Facts) -> Advice:

@@ -7,11 +7,12 @@ router checks what the shards report.
 from __future__ import annotations
 
 from tgi_advisor import refusals
-from tgi_advisor.estimate import defaults, warmup
+from tgi_advisor.estimate import defaults, uncertainty, underload, warmup
 from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.estimate.uncertainty import Spread
 from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.limits import Limits
-from tgi_advisor.plan import Outcome, Prediction, Stage
+from tgi_advisor.plan import Outcome, Prediction, Stage, Uncertainty
 from tgi_advisor.refusals import Refusal
 from tgi_advisor.units import human, thousands
 
@@ -161,6 +162,7 @@ def _prediction(
         warnings.append(
             f"the KV cache holds {together} requests of {thousands(total or 0)} tokens, not the {wanted} asked for"
         )
+    band = uncertainty.spread(setting, here.total)
     return Prediction(
         outcome=outcome,
         stage=stage,
@@ -178,5 +180,19 @@ def _prediction(
         prefill_chunking=setting.chunking,
         dtype=setting.dtype,
         kv_cache_dtype=setting.kv_dtype,
+        uncertainty=_band(here, seen, band) if outcome == "starts" else None,
+        under_load=underload.judge(here, seen, band.bytes) if outcome == "starts" else None,
         warnings=tuple(warnings),
     )
+
+
+def _band(here: Base, seen: Warmup, spread: Spread) -> Uncertainty | None:
+    """The inferred budget with the estimate's spread taken from it and added to it."""
+    if seen.budget is None:
+        return None
+    setting = here.setting
+    per_block = here.geometry.kv_bytes_per_token * setting.block_size
+    room = setting.wiggle if setting.facts.release.wiggle_of == "free" else 1.0
+    blocks = int(spread.bytes * room) // per_block
+    low, high = max(0, seen.blocks - blocks), seen.blocks + blocks
+    return Uncertainty(spread.bytes, low * setting.block_size, high * setting.block_size, spread.similar, spread.why)

@@ -82,6 +82,10 @@ def exllama_scratch(setting: Setting, g: Geometry, prefill_tokens: int) -> int:
     return max(inputs * outputs * 2 + outputs * prefill_tokens * 4 + 256 for inputs, outputs in layers)
 
 
+GRAPH_LAYERS = 32
+"""Layers of the model the graph pool was read from, taken to be of the usual 8 x 10^9 parameters."""
+
+
 def graphs(setting: Setting, g: Geometry, total_tokens: int, request_blocks: int) -> Part | None:
     """CUDA graphs: block tables, captured logits, flashinfer's wrappers and the capture pool.
 
@@ -99,6 +103,6 @@ def graphs(setting: Setting, g: Geometry, total_tokens: int, request_blocks: int
     logits = sum(sizes) * g.vocabulary * 2
     wrappers = len(sizes) * 8 * (1 << 20) if setting.attention == "flashinfer" else 0
     row = calibration.find("cuda_graphs", setting.facts.gpu, release.version)
-    pool = row.bytes if row else 0
+    pool = row.bytes * g.layers // GRAPH_LAYERS if row else 0
     why = f"batch sizes {', '.join(map(str, sizes))}, captured inside the reserve"
     return Part("CUDA graphs", tables + logits + wrappers + pool, "calibrated", why)

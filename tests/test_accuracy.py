@@ -1,0 +1,92 @@
+"""The estimate against real runs: the published figures are current and within their bounds."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tgi_advisor.estimate import uncertainty, warmup
+from tgi_advisor.plan import Prediction
+
+ROOT = Path(__file__).parent.parent
+
+
+def _script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("accuracy", ROOT / "scripts" / "accuracy.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["accuracy"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+accuracy = _script()
+
+
+@pytest.fixture(scope="module")
+def found() -> list[accuracy.Result]:  # type: ignore[name-defined]
+    everything, _ = accuracy.runs()
+    return list(accuracy.results(everything))
+
+
+def test_what_is_published_is_current(found: list[accuracy.Result]) -> None:  # type: ignore[name-defined]
+    _, skipped = accuracy.runs()
+    for path, text in accuracy.outputs(found, skipped).items():
+        assert path.read_text("utf-8") == text, f"{path.name} is stale: python scripts/accuracy.py --write"
+
+
+def test_budgets_come_out_as_published(found: list[accuracy.Result]) -> None:  # type: ignore[name-defined]
+    known = [result for result in found if result.run.trusted and result.run.observed is not None]
+    relative = [result.relative(result.ours) for result in known]
+    share = [result.share(result.ours) for result in known]
+    assert len(known) >= 6
+    assert None not in relative
+    median, nine_in_ten = accuracy.quantiles(share)
+    assert median <= 0.015
+    assert nine_in_ten <= 0.04
+    assert accuracy.quantiles(relative)[0] <= 0.05
+
+
+def test_other_methods_are_further_off(found: list[accuracy.Result]) -> None:  # type: ignore[name-defined]
+    known = [result for result in found if result.run.trusted and result.run.observed is not None]
+    ours = accuracy.quantiles([result.share(result.ours) for result in known])[0]
+    for name in accuracy.BASELINES:
+        theirs = [value for result in known if (value := result.share(result.baselines[name])) is not None]
+        assert not theirs or ours <= accuracy.quantiles(theirs)[0] / 3
+
+
+def test_what_worked_is_said_to_start(found: list[accuracy.Result]) -> None:  # type: ignore[name-defined]
+    worked = [
+        result for result in found
+        if result.run.trusted and accuracy.EXPECTED[result.run.row["kind"]] == "starts"
+    ]  # fmt: skip
+    started = [result for result in worked if result.ours.outcome == "starts"]
+    assert len(worked) >= 30
+    assert len(started) >= 0.95 * len(worked)
+
+
+def test_what_was_refused_by_rule_is_refused(found: list[accuracy.Result]) -> None:  # type: ignore[name-defined]
+    refused = [result for result in found if result.run.row["kind"] == "refused"]
+    assert refused
+    assert {result.ours.outcome for result in refused} == {"refused"}
+
+
+def _keeps_its_margin(seen: Prediction, here: warmup.Base) -> bool:
+    """Whether a prediction still holds when the estimate is off by its whole spread."""
+    spread = uncertainty.spread(here.setting, here.total).bytes
+    if seen.outcome != "starts" or seen.headroom_bytes < spread:
+        return False
+    return seen.under_load is None or seen.under_load.spare_bytes >= spread
+
+
+def test_nothing_that_ran_out_of_memory_is_said_to_start_with_its_margin() -> None:
+    everything, _ = accuracy.runs()
+    died = [run for run in everything if run.trusted and run.row["kind"].startswith("oom") and run.setting.family.paged]
+    assert len(died) >= 8
+    wrong = [run.row["id"] for run in died if _keeps_its_margin(accuracy.ours(run)[1], warmup.base(run.setting))]
+    assert wrong == []
