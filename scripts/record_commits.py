@@ -24,7 +24,9 @@ HEAD = f"""\
 
 def main(clone: Path) -> None:
     """Write `commits.yaml`, oldest release first."""
-    tagged = [(_git(clone, "log", "-1", "--format=%ct", f"v{one}").strip(), one.name) for one in releases.all_releases()]
+    tagged = [
+        (_git(clone, "log", "-1", "--format=%ct", f"v{one}").strip(), one.name) for one in releases.all_releases()
+    ]
     dates = sorted((int(date), name) for date, name in tagged)
     after: dict[str, list[str]] = {name: [] for _, name in dates}
     for line in reversed(_git(clone, "log", "--first-parent", "--format=%H %ct", "main").splitlines()):

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
-from tgi_advisor.errors import Place
 from tgi_advisor.facts import flags, tables
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.flags import Flag
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.validate.found import Server, Value
-from tgi_advisor.validate.images import NO_IMAGE, Image, identify
+from tgi_advisor.validate.images import NO_IMAGE, Image, identify, newest_of
 
 ENTRY_SINCE = (2, 0, 0)
 """From here on /tgi-entrypoint.sh hands its arguments on unquoted, so words with blanks are split."""
@@ -143,7 +142,7 @@ def effective(server: Server) -> Effective:
     given, slips, open_words = _arguments(list(_words(server, image.release)), known)
     in_force: dict[str, Given] = {}
     hidden = []
-    for entry in _from_environment(server, env, known, image.release):
+    for entry in _from_environment(env, known):
         if entry.flag.name in given:
             hidden.append(entry)
         else:
@@ -183,6 +182,8 @@ def _partly_known(reference: Value) -> Image:
     image = identify(reference.text)
     if image.release is not None and "$" not in reference.text.rpartition(":")[2]:
         return image
+    if image.cloud == "sagemaker" and reference.missing == ("version",):
+        return newest_of(image)
     names = ", ".join(reference.missing)
     note = f"the image tag depends on {names}" if names else "the image tag is not in the file"
     cloud = image if image.cloud or image.variant is not None else NO_IMAGE
@@ -214,17 +215,15 @@ def _words(server: Server, release: TgiRelease | None) -> Iterator[Value]:
             yield word
 
 
-def _from_environment(
-    server: Server, env: Mapping[str, Value], known: Mapping[str, Flag], release: TgiRelease | None
-) -> Iterator[Given]:
+def _from_environment(env: Mapping[str, Value], known: Mapping[str, Flag]) -> Iterator[Given]:
     """Flags set by variables. A variable that is set is a value, even an empty one."""
     index = {flag.env: flag for flag in known.values() if flag.env}
-    copied = {inside: outside for outside, inside in SAGEMAKER.items()}
     for name, value in env.items():
         flag = index.get(name)
         if flag is None:
             continue
-        key = Value(copied.get(name, name) if value.key else name, value.key or value.place, value.origin)
+        outside = next((one for one, inside in SAGEMAKER.items() if inside == name and env.get(one) is value), name)
+        key = Value(outside, value.key or value.place, value.origin)
         by = "image" if value.origin == "image" else "environment"
         yield _given(flag, value, key, by)
 
@@ -246,7 +245,7 @@ def _arguments(
     given: dict[str, Given] = {}
     slips: list[Slip] = []
     opened: list[Value] = []
-    short = {flag.short: flag for flag in reversed(known.values()) if flag.short}
+    short = {flag.short: flag for flag in reversed(list(known.values())) if flag.short}
     index = 0
     while index < len(words):
         word = words[index]
@@ -301,13 +300,3 @@ def _flag_word(word: Value, known: Mapping[str, Flag], short: Mapping[str, Flag]
 def _looks_like_flag(word: Value, known: Mapping[str, Flag], short: Mapping[str, Flag]) -> bool:
     """Whether clap takes the word for a flag and not for a value."""
     return word.text.startswith("--") or _flag_word(word, known, short) is not None
-
-
-def beside(word: Value, text: str) -> Value:
-    """The same word with another text, for messages."""
-    return replace(word, text=text)
-
-
-def nowhere(file: str) -> Place:
-    """The place of a file as a whole."""
-    return Place(file, 1, 1)

@@ -74,6 +74,12 @@ def identify(reference: str) -> Image:
     return _image(said.release, said.variant, note)._replace(floating=floating)
 
 
+def newest_of(image: Image) -> Image:
+    """A cloud's image without a version: its newest, as its own tools take it."""
+    release = releases.find(list(tables.load("clouds")[image.cloud]["minors"].values())[-1])
+    return image._replace(release=release, note=f"no version is given; taken as TGI {release}, {image.cloud}'s newest")
+
+
 def split(reference: str) -> tuple[str, str, str]:
     """Name, tag and digest of an image reference; tag and digest empty when there is none."""
     name, _, digest = reference.partition("@")

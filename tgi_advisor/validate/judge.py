@@ -25,7 +25,7 @@ from tgi_advisor.limits import Limits
 from tgi_advisor.refusals import Refusal, launcher_refusals, router_refusals, shard_refusals
 from tgi_advisor.spec.records import GpuSpec, HardwareSpec, ModelSpec, Spec, TgiSpec
 from tgi_advisor.units import GiB
-from tgi_advisor.validate.catalogue import about, is_gated
+from tgi_advisor.validate.catalogue import about, is_gated, no_such_size
 from tgi_advisor.validate.effective import Effective, effective
 from tgi_advisor.validate.finding import Finding
 from tgi_advisor.validate.found import Document, Server, Value
@@ -93,7 +93,16 @@ def model_facts(view: Effective, facts_for: FactsFor) -> ModelFacts | None:
         facts = facts_for(like, None)
         if facts is not None:
             source = f"the architecture of {like}, which {model} shares; {facts.source}"
-            facts = replace(facts, id=model, commit=None, gated=is_gated(model), source=source)
+            facts = ModelFacts(
+                model,
+                None,
+                source,
+                facts.config,
+                facts.defaults,
+                facts.tensors,
+                facts.model_max_length,
+                is_gated(model),
+            )
     return facts
 
 
@@ -102,17 +111,18 @@ def hardware(server: Server) -> tuple[GpuFacts | None, Value | None, int | None]
     for hint in server.hints:
         if not hint.value.known or hint.kind not in ("gpu", "instance"):
             continue
-        name = hint.value.text
-        try:
-            if hint.kind == "instance":
-                found = gpus.instance(name)
-                if found is not None:
-                    return found[0], hint.value, found[1]
-            else:
-                return gpus.find(name), hint.value, hint.count
-        except AdvisorError:
-            continue
+        found = _named_gpu(hint.kind, hint.value.text)
+        if found is not None:
+            return found[0], hint.value, found[1] or hint.count
     return None, None, None
+
+
+def _named_gpu(kind: str, name: str) -> tuple[GpuFacts, int | None] | None:
+    """The GPU of a hint, with the GPUs of an instance type; None when it is not known."""
+    try:
+        return gpus.instance(name) if kind == "instance" else (gpus.find(name), None)
+    except AdvisorError:
+        return None
 
 
 def _visible(server: Server, stated: int | None, on_machine: int | None) -> int | None:
@@ -182,23 +192,27 @@ def _given_limits(view: Effective) -> Limits:
 
 
 def _with_outlook(case: Case) -> Case:
-    """The case with refusals and, where model, GPU and shards are all known, the prediction."""
-    found: list[dict[str, Refusal]] = []
-    for model in [case.facts] if case.facts is not None else _any_model():
-        for gpu in [case.gpu] if case.gpu is not None else _any_gpu(case.view.image.system or "cuda"):
-            try:
-                setting = _setting(case, model, gpu)
-                found.append({one.code: one for one in _refused(case, setting)})
-            except AdvisorError:
-                return case
-    common = set.intersection(*map(set, found)) if found else set()
-    case = replace(case, refused=tuple(one for code, one in found[0].items() if code in common) if found else ())
-    if case.facts is None or case.gpu is None or case.shards is None or not _predictable(case):
-        return case
+    """The case with refusals and, where model, GPU and shards are all known, the prediction.
+
+    Nothing is added where tgi-advisor itself does not know the model's family or the GPU's generation.
+    """
     try:
+        case = _with_refusals(case)
+        if case.facts is None or case.gpu is None or case.shards is None or not _predictable(case):
+            return case
         return _with_prediction(case, case.facts, case.gpu)
     except AdvisorError:
         return case
+
+
+def _with_refusals(case: Case) -> Case:
+    """The case with the refusals that hold on every GPU and for every model it may mean."""
+    found: list[dict[str, Refusal]] = []
+    for model in [case.facts] if case.facts is not None else _any_model(case.view.model or ""):
+        for gpu in [case.gpu] if case.gpu is not None else _any_gpu(case.view.image.system or "cuda"):
+            found.append({one.code: one for one in _refused(case, _setting(case, model, gpu))})
+    common = set.intersection(*map(set, found))
+    return replace(case, refused=tuple(one for code, one in found[0].items() if code in common))
 
 
 def _refused(case: Case, setting: Setting) -> Iterator[Refusal]:
@@ -206,7 +220,8 @@ def _refused(case: Case, setting: Setting) -> Iterator[Refusal]:
     yield from launcher_refusals(setting, case.limits, asked)
     if case.facts is not None:
         yield from shard_refusals(setting, asked)
-        inferred = replace(asked, max_batch_total_tokens=None) if setting.family.paged else asked
+        most = None if setting.family.paged else asked.max_batch_total_tokens
+        inferred = Limits(asked.max_input_tokens, asked.max_total_tokens, asked.max_batch_prefill_tokens, most)
         yield from router_refusals(setting, inferred, None)
 
 
@@ -251,7 +266,7 @@ _LIMITS = frozenset(
 def _setting(case: Case, model: ModelFacts, gpu: GpuFacts, *, limits: bool = True) -> Setting:
     """The launch as `defaults.resolve` sees it; the file's words become the spec's flags and environment."""
     view, release = case.view, case.view.release
-    assert release is not None, "asked only where the release is known"  # noqa: S101
+    assert release is not None, "asked only where the release is known"
     given = {
         name: one.typed
         for name, one in view.flags.items()
@@ -289,12 +304,18 @@ def _any_gpu(system: str) -> tuple[GpuFacts, ...]:
 
 
 @cache
-def _any_model() -> tuple[ModelFacts, ...]:
-    """Models that stand for every model: short and long contexts, and a configuration nobody can read."""
+def _any_model(name: str) -> tuple[ModelFacts, ...]:
+    """Models that stand for every model: short and long contexts, and a configuration nobody can read.
+
+    The last alone stands for a name that is not on the Hub: the launcher cannot read its configuration.
+    """
+    unreadable = ModelFacts(name, None, "", {"model_type": "llama"}, {}, ())
+    if no_such_size(name):
+        return (unreadable,)
     llama = {
         "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
         "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256,
     }  # fmt: skip
     contexts = (512, 2048, 4096, 32768, 1 << 20)
     configs = [{**llama, "max_position_embeddings": context} for context in contexts]
-    return tuple(ModelFacts("any model", None, "", config, {}, ()) for config in configs)
+    return (*(ModelFacts(name, None, "", config, {}, ()) for config in configs), unreadable)

@@ -85,8 +85,41 @@ def one_edit(a: str, b: str) -> bool:
 
 
 DOCKER_FLAGS = frozenset(
-    "gpus shm-size runtime network net volume mount publish detach name rm ipc memory cpus device cap-add restart "
-    "privileged security-opt group-add ulimit interactive tty env-file user workdir entrypoint v d it ti i t".split()
+    [
+        "gpus",
+        "shm-size",
+        "runtime",
+        "network",
+        "net",
+        "volume",
+        "mount",
+        "publish",
+        "detach",
+        "name",
+        "rm",
+        "ipc",
+        "memory",
+        "cpus",
+        "device",
+        "cap-add",
+        "restart",
+        "privileged",
+        "security-opt",
+        "group-add",
+        "ulimit",
+        "interactive",
+        "tty",
+        "env-file",
+        "user",
+        "workdir",
+        "entrypoint",
+        "v",
+        "d",
+        "it",
+        "ti",
+        "i",
+        "t",
+    ]
 )
 """Options of `docker run` that no launcher has."""
 
@@ -143,6 +176,19 @@ def invalid_value(case: Case) -> Hits:
     for given in case.view.flags.values():
         if given.wrong is not None and given.value.text != "":
             yield Hit(given.value, given.wrong, _accepted(given.flag), fix=_plain_boolean(given))
+        elif rest := _never_a_number(given):
+            message = f"whatever ${given.value.missing[0]} is, {rest!r} beside it is no part of a number"
+            yield Hit(given.value, f"--{given.flag.name}: {message}", "correct the variable's name")
+
+
+def _never_a_number(given: Given) -> str:
+    """What stands beside the references of a numeric value and keeps it from being a number, whatever they hold."""
+    if given.value.known or not given.value.missing or given.flag.type not in ("u16", "u32", "u64", "usize"):
+        return ""
+    rest = given.value.text
+    for name in given.value.missing:
+        rest = rest.replace(f"${{{name}}}", "").replace(f"${name}", "")
+    return "" if "{" in rest or "(" in rest or "," in rest or rest.isdigit() else rest
 
 
 def _accepted(flag: Flag) -> str:

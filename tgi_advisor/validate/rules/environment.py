@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tgi_advisor import refusals
+from tgi_advisor.errors import nearest
 from tgi_advisor.estimate import defaults
 from tgi_advisor.validate.effective import SAGEMAKER, known_variables, variable_releases
 from tgi_advisor.validate.finding import Fix
@@ -55,11 +56,25 @@ def unknown_variable(case: Case) -> Hits:
                 step = f"write {instead}" if instead else "leave it out"
                 yield Hit(at, f"TGI {case.release} does not read {name}: {until} was the last release that did", step)
             elif name not in ("HF_TOKEN", "HF_HOME"):
-                yield Hit(at, f"TGI {case.release} does not read {name}: it came with {since}", f"use release {since} or newer")
+                yield Hit(
+                    at,
+                    f"TGI {case.release} does not read {name}: it came with {since}",
+                    f"use release {since} or newer",
+                )
         elif name in SAGEMAKER and case.view.image.entry != "sagemaker" and _official(case):
             yield Hit(at, f"only SageMaker's image reads {name}", f"set {SAGEMAKER[name]}")
-        elif name in OF_OTHERS and _official(case) and not _used(case, name):
-            yield Hit(at, f"nothing in TGI reads {name}", f"did you mean {OF_OTHERS[name]}?")
+        elif _official(case) and not _used(case, name) and (meant := _meant(name, known)) is not None:
+            yield Hit(at, f"nothing in TGI reads {name}", f"did you mean {meant}?" if meant else "leave it out")
+
+
+def _meant(name: str, known: frozenset[str]) -> str | None:
+    """What a name of another server may have meant; empty when that is open, None for names of other programs."""
+    if name in OF_OTHERS:
+        return OF_OTHERS[name]
+    if name.startswith("TGI_") and name[4:] in known:
+        return name[4:]
+    close = any(one_edit(name, one) for one in known)  # TGI171 says these
+    return (nearest(name, known, 1) or [""])[0] if name.startswith("MAX_") and not close else None
 
 
 _OLD_NAMES = {"USE_PREFIX_CACHING": "PREFIX_CACHING"}
@@ -141,7 +156,7 @@ def surprise(case: Case) -> Hits:
 
     Failing, --gpu nvidia-l4::
 
-        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --max-batch-total-tokens 32000
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1 --max-batch-total-tokens 320000
 
     Fixed, --gpu nvidia-l4::
 
@@ -151,6 +166,8 @@ def surprise(case: Case) -> Hits:
         return
     asked = defaults.launcher_limits(case.setting, case.limits)
     for sentence in refusals.warnings(case.setting, asked, case.limits):
+        if sentence == case.setting.family.notes:
+            continue  # about the model, and not about a setting
         word = case.at("max-batch-total-tokens") if sentence.startswith("max-batch-total-tokens") else None
         yield Hit(word or case.at("model-id") or case.home, sentence.rstrip("."))
 
@@ -186,7 +203,11 @@ def literal_quotes(case: Case) -> Hits:
     for name, value in case.server.env.items():
         text = value.text
         if value.known and len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
-            yield Hit(value, f"the quotes are part of {name}'s value", f"write {name}={text[1:-1]}" if text[1:-1] else f"leave {name} out")
+            yield Hit(
+                value,
+                f"the quotes are part of {name}'s value",
+                f"write {name}={text[1:-1]}" if text[1:-1] else f"leave {name} out",
+            )
 
 
 @rule("TGI175", "warning", "variable given twice")
@@ -204,7 +225,9 @@ def given_twice(case: Case) -> Hits:
     for name, earlier in case.server.overridden:
         last = case.server.env.get(name)
         if last is not None and last.text != earlier.text:
-            yield Hit(last, f"{name} is given twice with different values, and the last one wins", "leave one of them out")
+            yield Hit(
+                last, f"{name} is given twice with different values, and the last one wins", "leave one of them out"
+            )
 
 
 @rule("TGI176", "warning", "variable of the container in the host's hands")

@@ -257,23 +257,6 @@ def dockerfile_in_shell(case: Case) -> Hits:
     return no_check(case)
 
 
-@defect("TGI526", "error", "docker run without an image", "docker-no-image")
-def no_image(case: Case) -> Hits:
-    r"""The command ends before it names an image.
-
-    Failing::
-
-        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \
-            --name ghcr.io/huggingface/text-generation-inference:3.3.7
-
-    Fixed::
-
-        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data --name tgi \
-            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
-    """
-    return no_check(case)
-
-
 @defect("TGI530", "error", "selector that selects nothing", "k8s-missing-selector", "k8s-selector-mismatch")
 def selector(case: Case) -> Hits:
     """A Deployment needs a selector, and the labels of its pods must match it: the API server refuses others.

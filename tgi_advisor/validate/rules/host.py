@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.render.kubernetes import shm_bytes
@@ -12,6 +13,8 @@ from tgi_advisor.validate.rules.arguments import is_docker_flag
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
 from tgi_advisor.validate.rules.shards import count_word
 
+SHM = "/dev/shm"  # noqa: S108
+"""Where the shards share memory."""
 CONTAINERS = ("compose", "docker-run", "kubernetes")
 """Forms in which the file itself decides how the container is started."""
 
@@ -108,7 +111,7 @@ def missing_shm(case: Case) -> Hits:
         return
     if case.view.image.system not in ("cuda", "rocm", None):
         return
-    if server.ipc is not None or any(mount.target.text.rstrip("/") == "/dev/shm" for mount in server.mounts):
+    if server.ipc is not None or any(mount.target.text.rstrip("/") == SHM for mount in server.mounts):
         return
     disabled = case.view.env.get("NCCL_SHM_DISABLE")
     if disabled is not None and (not disabled.known or disabled.text == "1"):
@@ -120,7 +123,11 @@ def missing_shm(case: Case) -> Hits:
         if size is None or size >= 256 * MiB:
             return
         has = f"a /dev/shm of {server.shm_size.text}"
-    step = "mount an emptyDir with medium Memory on /dev/shm" if server.form == "kubernetes" else "give it 1g of shared memory"
+    step = (
+        "mount an emptyDir with medium Memory on /dev/shm"
+        if server.form == "kubernetes"
+        else "give it 1g of shared memory"
+    )
     yield Hit(count_word(case) or case.home, f"{case.shards} shards share {has}", step)
 
 
@@ -166,7 +173,9 @@ def _together(server: Server, other: Server) -> bool:
     """Whether two servers run beside each other, on the same GPUs."""
     if server.form != other.form or server.form not in ("docker-run", "compose"):
         return False
-    ports = [{port.host.text for port in one.ports if port.host is not None and port.host.known} for one in (server, other)]
+    ports = [
+        {port.host.text for port in one.ports if port.host is not None and port.host.known} for one in (server, other)
+    ]
     apart = all(ports) and not ports[0] & ports[1]
     if not apart or server.name == other.name:
         return False
@@ -201,7 +210,11 @@ def host_memory(case: Case) -> Hits:
     shards = case.shards or 1
     if case.view.image.system == "cpu" and case.facts is not None and limit < case.facts.stored_bytes:
         weights = human(case.facts.stored_bytes)
-        yield Hit(word, f"the weights take {weights} of host memory, and the limit is {human(limit)}", f"allow more than {weights}")
+        yield Hit(
+            word,
+            f"the weights take {weights} of host memory, and the limit is {human(limit)}",
+            f"allow more than {weights}",
+        )
     elif limit < GiB:
         yield Hit(word, f"{human(limit)} of host memory: no shard can start in it", f"allow at least {4 * shards}g")
     elif limit < 4 * GiB * shards:
@@ -263,7 +276,9 @@ def vendor(case: Case) -> Hits:
     made_for = {"cuda": "nvidia", "rocm": "amd", "xpu": "intel", "gaudi": "habana"}.get(system or "")
     if asked.asked in ("none", "unknown") or made_for is None or asked.vendor == made_for or asked.how == "platform":
         return
-    ending = {"nvidia": "no suffix", "amd": "-rocm", "intel": "-intel-xpu", "habana": "-gaudi"}.get(asked.vendor, "another suffix")
+    ending = {"nvidia": "no suffix", "amd": "-rocm", "intel": "-intel-xpu", "habana": "-gaudi"}.get(
+        asked.vendor, "another suffix"
+    )
     message = f"the image runs on {made_for} GPUs, and the container is given {asked.vendor}'s"
     yield Hit(asked.value or case.home, message, f"take the image with {ending} for {asked.vendor} GPUs")
 
@@ -297,7 +312,9 @@ def port_mismatch(case: Case) -> Hits:
             for port in ports[:1]:
                 word = port.host or port.container
                 if word is not None and not (port.host is not None and port.host.number == listening):
-                    message = f"with the host's network published ports are discarded: the server listens on {listening}"
+                    message = (
+                        f"with the host's network published ports are discarded: the server listens on {listening}"
+                    )
                     yield Hit(word, message, f"ask port {listening}, or pass --port {word.text}")
             continue
         numbers = [_inside(port, names) for port in ports]
@@ -315,7 +332,7 @@ def port_mismatch(case: Case) -> Hits:
             yield Hit(found[0], message, f"ask port {listening}")
 
 
-def _inside(port: Port, names: dict[str | None, Port]) -> int | None:
+def _inside(port: Port, names: Mapping[str, Port]) -> int | None:
     """The number of a port inside the container, names resolved; None when it cannot be known."""
     word = port.container
     if word is None or not word.known:
@@ -326,7 +343,7 @@ def _inside(port: Port, names: dict[str | None, Port]) -> int | None:
     return named.container.number if named is not None and named.container is not None else None
 
 
-def _probed(probe: Probe, names: dict[str | None, Port]) -> tuple[Value, int] | None:
+def _probed(probe: Probe, names: Mapping[str, Port]) -> tuple[Value, int] | None:
     if probe.port is not None and probe.action in ("http", "tcp"):
         number = _inside(Port("probe", probe.port), names)
         return None if number is None else (probe.port, number)

@@ -33,7 +33,11 @@ def unpinned_image(case: Case) -> Hits:
     newest = releases.latest()
     said = "has no tag" if case.view.image.floating == "no tag" else f"has the tag {case.view.image.floating}"
     suffix = case.view.image.floating.removeprefix("latest") if case.view.image.floating != "no tag" else ""
-    yield Hit(_tag_place(case, image), f"the image {said}, so the next pull may be another release", f"pin it: {newest}{suffix}")
+    yield Hit(
+        _tag_place(case, image),
+        f"the image {said}, so the next pull may be another release",
+        f"pin it: {newest}{suffix}",
+    )
 
 
 def _tag_place(case: Case, image: Value) -> Value | Place:
@@ -44,7 +48,9 @@ def _tag_place(case: Case, image: Value) -> Value | Place:
     if not tag or not 0 < at <= len(lines) or tag in lines[at - 1]:
         return image
     for number in range(min(at, len(lines)), 0, -1):
-        found = re.match(rf"\s*(?:export\s+|set\s+)?\"?[A-Za-z_]\w*=[\"']?(?:\S*:)?{re.escape(tag)}\b", lines[number - 1])
+        found = re.match(
+            rf"\s*(?:export\s+|set\s+)?\"?[A-Za-z_]\w*=[\"']?(?:\S*:)?{re.escape(tag)}\b", lines[number - 1]
+        )
         if found:
             return Place(image.place.file, number, 1)
     return image

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tgi_advisor.facts import families
 from tgi_advisor.units import thousands
-from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.catalogue import about
+from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, refused, rule
 
 _INPUT = ("max-input-tokens", "max-input-length")
@@ -58,7 +58,7 @@ def prefill_below_input(case: Case) -> Value | None:
 
 
 @refused(
-    "TGI112", "max_batch_total_tokens is below max_total_tokens", "total-above-batch-total", "total-above-budget",
+    "TGI112", "max_batch_total_tokens is below max_total_tokens", "total-above-batch-total",
     reads=("max-total-tokens", "max-batch-total-tokens"),
 )  # fmt: skip
 def batch_total_below_total(case: Case) -> Value | None:
@@ -80,10 +80,10 @@ def batch_total_below_total(case: Case) -> Value | None:
 
 @refused(
     "TGI113", "max_batch_total_tokens is below max_batch_prefill_tokens", "prefill-above-batch-total",
-    "prefill-above-budget", reads=("max-batch-prefill-tokens", "max-batch-total-tokens"),
+    reads=("max-batch-prefill-tokens", "max-batch-total-tokens"),
 )  # fmt: skip
 def batch_total_below_prefill(case: Case) -> Value | None:
-    """A given max_batch_total_tokens must hold one prefill (until 2.3.1); later the measured one must.
+    """A given max_batch_total_tokens must hold one prefill (until 2.3.1).
 
     Failing::
 

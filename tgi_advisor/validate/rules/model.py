@@ -30,7 +30,9 @@ def model_missing(case: Case) -> Hits:
         return
     if any(not value.known for value in view.env.values() if value.origin == "environment") and not view.env:
         return
-    yield Hit(case.home, "no model is named: TGI loads its default, bigscience/bloom-560m", "pass --model-id or MODEL_ID")
+    yield Hit(
+        case.home, "no model is named: TGI loads its default, bigscience/bloom-560m", "pass --model-id or MODEL_ID"
+    )
 
 
 @rule("TGI131", "error", "not a model id")
@@ -144,7 +146,9 @@ def model_too_new(case: Case) -> Hits:
         return
     scaling = case.facts.text().get("rope_scaling")
     if isinstance(scaling, Mapping) and scaling.get("rope_type") == "llama3":
-        message = f"{case.view.model} uses rope_type llama3, which TGI {case.release} cannot read: it stops with KeyError"
+        message = (
+            f"{case.view.model} uses rope_type llama3, which TGI {case.release} cannot read: it stops with KeyError"
+        )
         yield Hit(word, message, "use release 2.2.0 or newer")
 
 
@@ -171,7 +175,9 @@ def path_not_mounted(case: Case) -> Hits:
         targets = [mount.target for mount in case.server.mounts]
         known = all(target.known for target in targets) and case.view.image.variant is not None
         if model.startswith("/") and known and not any(_below(model, target.text) for target in targets):
-            yield Hit(word, f"nothing is mounted at {model}, and the image does not hold it", f"mount a folder at {model}")
+            yield Hit(
+                word, f"nothing is mounted at {model}, and the image does not hold it", f"mount a folder at {model}"
+            )
         return
     mount = mounted_at(case, model)
     if mount is not None:

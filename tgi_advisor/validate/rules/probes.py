@@ -57,10 +57,12 @@ def liveness(case: Case) -> Hits:
     if deciding is None or case.server.form != "kubernetes":
         return
     allowed = _patience(deciding)
-    needed = _needed(case)
-    if allowed < needed:
+    if allowed < ENOUGH:
+        needed = _needed(case)
         step = f"add a startupProbe that waits {needed} s (periodSeconds 10, failureThreshold {-(-needed // 10)})"
-        message = f"the {deciding.kind} check restarts the server after {allowed:.0f} s, and loading may take {needed} s"
+        message = (
+            f"the {deciding.kind} check restarts the server after {allowed:.0f} s, and loading may take {needed} s"
+        )
         yield Hit(deciding.place, message, step)
 
 
@@ -117,7 +119,9 @@ def probe_path(case: Case) -> Hits:
         if probe.action == "http" and path is not None and path.known and path.text.partition("?")[0] not in PATHS:
             same = probe.port is None or probe.port.number in (None, case.view.port)
             if same:
-                yield Hit(path, f"the server has no {path.text}, so the {probe.kind} check never succeeds", "ask for /health")
+                yield Hit(
+                    path, f"the server has no {path.text}, so the {probe.kind} check never succeeds", "ask for /health"
+                )
 
 
 @rule("TGI332", "info", "restarts that cannot help")
@@ -140,4 +144,6 @@ def restart_loop(case: Case) -> Hits:
     if word is None or word.text.partition(":")[0] not in ("always", "unless-stopped", "Always"):
         return
     if case.refused and case.sure("model-id", "max-input-tokens", "max-total-tokens"):
-        yield Hit(word, "the server cannot start as it is written, and is started again for ever", "mend the error first")
+        yield Hit(
+            word, "the server cannot start as it is written, and is started again for ever", "mend the error first"
+        )

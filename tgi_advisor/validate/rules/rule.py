@@ -24,6 +24,9 @@ from tgi_advisor.validate.effective import Effective
 from tgi_advisor.validate.finding import Finding, Fix, Severity
 from tgi_advisor.validate.found import Defect, Document, Server, Value
 
+NO_LIMITS = Limits()
+"""No limit is given."""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -45,7 +48,7 @@ class Case:
     """GPUs the container sees; None when it cannot be known."""
     shards: int | None = None
     """Shards the launcher starts; None when it cannot be known."""
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     """The token limits the launcher is given."""
     refused: tuple[Refusal, ...] = ()
     """What TGI refuses for certain; on an unknown GPU or model only what holds on each of them."""

@@ -7,7 +7,8 @@ import re
 from tgi_advisor.errors import Place
 from tgi_advisor.validate.catalogue import is_gated, is_path
 from tgi_advisor.validate.effective import TOKENS
-from tgi_advisor.validate.found import Value
+from tgi_advisor.validate.found import Mount, Value
+from tgi_advisor.validate.rules.host import CONTAINERS
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
 from tgi_advisor.validate.rules.storage import keeps_weights
 
@@ -34,11 +35,24 @@ def cleartext_token(case: Case) -> Hits:
         for number, line in enumerate(case.document.text.splitlines(), 1):
             for found in _REAL.finditer(line):
                 at = Value("", Place(case.document.file, number, found.start() + 1), length=len(found[0]))
-                yield Hit(at, "a Hub token stands here in clear text", "revoke it, and take it from the environment or a Secret")
+                yield Hit(
+                    at,
+                    "a Hub token stands here in clear text",
+                    "revoke it, and take it from the environment or a Secret",
+                )
     for name in ("api-key", "ngrok-authtoken"):
         given = case.view.get(name)
-        if given is not None and given.value.known and len(given.value.text) >= 8 and not _placeholder(given.value.text):
-            yield Hit(given.value, f"the secret of --{name} stands here in clear text", "take it from the environment or a Secret")
+        if (
+            given is not None
+            and given.value.known
+            and len(given.value.text) >= 8
+            and not _placeholder(given.value.text)
+        ):
+            yield Hit(
+                given.value,
+                f"the secret of --{name} stands here in clear text",
+                "take it from the environment or a Secret",
+            )
 
 
 @rule("TGI402", "warning", "placeholder instead of a token")
@@ -58,7 +72,9 @@ def placeholder_token(case: Case) -> Hits:
     for name in TOKENS:
         value = case.server.env.get(name)
         if value is not None and value.known and value.text.strip("\"' ") and not _REAL.search(value.text):
-            yield Hit(value, f"what {name} is set to is a placeholder, not a token", f"pass {name} from the shell or a Secret")
+            yield Hit(
+                value, f"what {name} is set to is a placeholder, not a token", f"pass {name} from the shell or a Secret"
+            )
 
 
 def _placeholder(text: str) -> bool:
@@ -73,7 +89,19 @@ def has_token(case: Case) -> bool:
         value = case.variable(name)
         if value is not None and (not value.known or value.text.strip()):
             return True
-    return any("token" in mount.target.text or ".cache/huggingface" in mount.target.text for mount in case.server.mounts)
+    return any(_brings_token(case, mount) for mount in case.server.mounts)
+
+
+def _brings_token(case: Case, mount: Mount) -> bool:
+    """Whether a mount holds the token file of the Hub's client: a mounted HF_HOME, which 2.3.0 moved to /data."""
+    target, source = mount.target.text.rstrip("/"), mount.source.text.rstrip("/") if mount.source else ""
+    if target.endswith("token") or not mount.target.known:
+        return True
+    home = case.view.env.get("HF_HOME")
+    folder = home.text.rstrip("/") if home is not None else "/root/.cache/huggingface"
+    if case.version is None:
+        return ".cache/huggingface" in target
+    return target == folder and (target.endswith("huggingface") or source.endswith("huggingface"))
 
 
 def gated(case: Case) -> bool:
@@ -89,7 +117,7 @@ def gated_without_token(case: Case) -> Hits:
     """The Hub gives this model's files only to those who accepted its licence, and no token is passed.
 
     The download stops with `Cannot access gated repo` (401). Where no volume could hold the weights
-    already, that is certain, and an error.
+    already, and the owner gates every model, that is certain, and an error.
 
     Failing::
 
@@ -103,7 +131,7 @@ def gated_without_token(case: Case) -> Hits:
     if word is None or not gated(case) or has_token(case) or case.server.form in ("launcher", "env", "spec", "systemd"):
         return
     name = case.release.token_env if case.release else "HF_TOKEN"
-    surely = not keeps_weights(case) and case.server.form in ("compose", "docker-run", "kubernetes")
+    surely = is_gated(case.view.model or "") and not keeps_weights(case) and case.server.form in CONTAINERS
     message = f"{case.view.model} is gated, and no token is passed: its download is refused"
     yield Hit(word, message, f"pass {name} from the shell or a Secret", "error" if surely else None)
 
@@ -151,7 +179,11 @@ def token_name_too_new(case: Case) -> Hits:
     if new is None or others or case.version is None or case.version > (2, 0, 4):
         return
     at = Value("HF_TOKEN", new.key or new.place, length=8 if new.key else 0)
-    yield Hit(at, f"TGI {case.release} does not read HF_TOKEN, only HUGGING_FACE_HUB_TOKEN", "name the variable HUGGING_FACE_HUB_TOKEN")
+    yield Hit(
+        at,
+        f"TGI {case.release} does not read HF_TOKEN, only HUGGING_FACE_HUB_TOKEN",
+        "name the variable HUGGING_FACE_HUB_TOKEN",
+    )
 
 
 @rule("TGI406", "warning", "code of the Hub without a revision")
@@ -164,7 +196,7 @@ def unpinned_code(case: Case) -> Hits:
 
     Fixed::
 
-        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --trust-remote-code --revision a09a35458c702b33eeacc393d103063234e8bc28
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --trust-remote-code --revision a09a35458c702b33eeac
     """
     given = case.view.get("trust-remote-code")
     if given is None or given.typed is not True or "revision" in case.view.flags or not case.view.complete:

@@ -89,7 +89,11 @@ def more_shards_than_gpus(case: Case) -> Hits:
         return
     if case.view.image.system in ("cuda", "rocm", None):
         given = f"{visible} GPU" + ("s" if visible > 1 else "")
-        yield Hit(word, f"{shards} shards, but the container is given {given}", f"set num_shard to {visible}, or give it {shards} GPUs")
+        yield Hit(
+            word,
+            f"{shards} shards, but the container is given {given}",
+            f"set num_shard to {visible}, or give it {shards} GPUs",
+        )
 
 
 @rule("TGI144", "warning", "fewer shards than GPUs")
@@ -111,12 +115,12 @@ def fewer_shards_than_gpus(case: Case) -> Hits:
             --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 2
     """
     shards, visible = case.shards, case.visible
-    if not shards or not visible or shards >= visible or case.server.gpus.asked == "none" and case.server.form != "sagemaker":
+    given = case.server.gpus.asked != "none" or case.server.form == "sagemaker"
+    if not given or not shards or not visible or shards >= visible or _narrowed(case, visible):
         return
-    if _narrowed(case, visible):
-        return
+    message = f"{visible} GPUs are given, but only {shards} {'are' if shards > 1 else 'is'} used"
     step = f"set num_shard to {visible}, or give the container {shards} GPU{'s' if shards > 1 else ''}"
-    yield Hit(count_word(case) or case.home, f"{visible} GPUs are given, but {shards} shard{'s' if shards > 1 else ''} run", step)
+    yield Hit(count_word(case) or case.home, message, step)
 
 
 def _narrowed(case: Case, visible: int) -> bool:
@@ -125,8 +129,8 @@ def _narrowed(case: Case, visible: int) -> bool:
         value = case.variable(name)
         if value is not None and (not value.known or (value.text != "all" and len(value.text.split(",")) < visible)):
             return True
-    replicas = case.server.replicas
-    return case.server.form == "sagemaker" and replicas is not None and replicas.number != 1
+    several = ("ResourceRequirements", "EndpointType")  # inference components: several copies share the instance
+    return case.server.form == "sagemaker" and any(word in case.document.text for word in several)
 
 
 @rule("TGI145", "error", "GPU the container does not see")

@@ -6,7 +6,7 @@ import posixpath
 
 from tgi_advisor.validate.catalogue import is_path
 from tgi_advisor.validate.found import Mount
-from tgi_advisor.validate.rules.host import CONTAINERS
+from tgi_advisor.validate.rules.host import CONTAINERS, SHM
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
 
 KEEPING = ("bind", "volume", "pvc", "platform", "unknown")
@@ -26,6 +26,9 @@ def cache(case: Case) -> str | None:
         if value is not None:
             return posixpath.join(value.text, inner).rstrip("/") if value.known else None
     return "/data"
+
+
+_FILES = (".json", ".txt", ".yaml", ".yml", ".pem", ".crt", ".key", ".sh", ".py", ".jinja")
 
 
 def keeps_weights(case: Case) -> bool:
@@ -52,7 +55,9 @@ def _other(mount: Mount) -> bool:
     """Whether a mount is certainly for something else than weights."""
     target = mount.target.text
     inner = target.rpartition("/")[2]
-    return target.rstrip("/") == "/dev/shm" or mount.kind in ("configMap", "secret") or "token" in inner or "." in inner
+    return (
+        target.rstrip("/") == SHM or mount.kind in ("configMap", "secret") or "token" in inner or inner.endswith(_FILES)
+    )
 
 
 def _from_hub(case: Case) -> bool:
@@ -90,7 +95,11 @@ def no_volume(case: Case) -> Hits:
         return
     if any(mount.kind in KEEPING for mount in mounts):
         return  # TGI322 looks at these
-    yield Hit(case.home, f"no volume lies on {folder}, so every new container downloads the weights again", f"mount a volume on {_root(folder)}")
+    yield Hit(
+        case.home,
+        f"no volume lies on {folder}, so every new container downloads the weights again",
+        f"mount a volume on {_root(folder)}",
+    )
 
 
 def _root(folder: str) -> str:
@@ -160,14 +169,24 @@ def wrong_path(case: Case) -> Hits:
             ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
     """
     folder = cache(case)
-    if not _judged(case) or folder is None or case.view.model is None:
+    forms = (*CONTAINERS, "dstack")
+    if folder is None or case.server.form not in forms or case.view.image.entry == "sagemaker":
+        return
+    model = case.view.model
+    if model is not None and not _from_hub(case):
         return
     mounts = [mount for mount in case.server.mounts if not _other(mount)]
     keeping = [mount for mount in mounts if mount.kind in KEEPING]
     if not keeping or any(not mount.target.known or _covers(mount, folder) for mount in mounts):
         return
+    if model is None and "huggingface" not in keeping[0].target.text:
+        return  # it may hold the model itself
     message = f"the volume lies on {keeping[0].target.text}, but the weights are kept in {folder}"
-    yield Hit(keeping[0].target, message, f"mount it on {_root(folder)}, or pass --huggingface-hub-cache {keeping[0].target.text}")
+    yield Hit(
+        keeping[0].target,
+        message,
+        f"mount it on {_root(folder)}, or pass --huggingface-hub-cache {keeping[0].target.text}",
+    )
 
 
 @rule("TGI323", "warning", "volume without a target")
