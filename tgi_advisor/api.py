@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -99,7 +98,7 @@ def _falls_short(prediction: Prediction, found: Search) -> Prediction:
     """The verdict on limits TGI would start with, but which do not hold what the spec asks."""
     kept = f" with {human(found.headroom_bytes)} per GPU left unplanned" if found.headroom_bytes else ""
     reason = f"no limits hold what the spec asks{kept}; {found.bound_by}"
-    return replace(prediction, outcome="out_of_memory", stage="warmup", reason=reason)
+    return prediction._replace(outcome="out_of_memory", stage="warmup", reason=reason)
 
 
 def _container(spec: Spec, facts: Facts, limits: Limits, prediction: Prediction) -> Container | None:

@@ -7,8 +7,8 @@ where it came from (a search, or the spec as given) and the `Container` that run
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from tgi_advisor.estimate.parts import Part
 from tgi_advisor.estimate.underload import UnderLoad
@@ -16,13 +16,14 @@ from tgi_advisor.facts.known import Facts
 from tgi_advisor.limits import Limits
 from tgi_advisor.spec.records import Spec
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
 Outcome = Literal["starts", "refused", "out_of_memory"]
 Stage = Literal["launcher", "load", "warmup", "router"]
 Method = Literal["tgi", "notebook", "notebook-tgi"]
 
 
-@dataclass(frozen=True)
-class Uncertainty:
+class Uncertainty(NamedTuple):
     """The band around an inferred budget."""
 
     spread_bytes: int
@@ -37,8 +38,7 @@ class Uncertainty:
     """One sentence."""
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """What TGI of one release does with one set of arguments."""
 
     outcome: Outcome
@@ -81,8 +81,7 @@ class Prediction:
     """Things that work but surprise."""
 
 
-@dataclass(frozen=True)
-class Search:
+class Search(NamedTuple):
     """How the limits were found."""
 
     evaluations: int
@@ -95,8 +94,7 @@ class Search:
     """Why the margin is what it is."""
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(NamedTuple):
     """A folder or volume of the host inside the container."""
 
     source: str
@@ -112,8 +110,7 @@ class Mount:
         return "/" in self.source or self.source in (".", "..", "~")
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(NamedTuple):
     """Exactly what would run. The only input of every renderer and of launch."""
 
     name: str
@@ -160,18 +157,18 @@ class Container:
     """Bytes of weights to download and keep, for disk sizes."""
     host_memory_bytes: int = 0
     """Host memory worth reserving for the server's processes; 0 when nothing is known."""
-    args_env: Mapping[str, str] = field(default_factory=dict)
+    args_env: Mapping[str, str] = NOTHING
     """The same arguments as environment variables of the launcher, for a start without arguments."""
     args_only: tuple[str, ...] = ()
     """Arguments among `args` that no environment variable can express."""
-    device_env: Mapping[str, str] = field(default_factory=dict)
+    device_env: Mapping[str, str] = NOTHING
     """Environment that picks devices by id where Docker has no flag for it; a Kubernetes device plugin picks itself."""
     token_needed: bool = False
     """Whether the model is gated, so that its download fails without a token."""
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name as plain lists and dicts, ready for JSON."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {name: _plain(getattr(self, name)) for name in self._fields}
 
 
 def _plain(value: Any) -> Any:
@@ -183,8 +180,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """A spec, the facts it was judged on, the verdict, and the container that runs it."""
 
     spec: Spec
@@ -199,5 +195,5 @@ class Plan:
     """Which estimate was used."""
     search: Search | None = None
     """How the limits were found; None when the spec was judged as given."""
-    extra: Mapping[str, object] = field(default_factory=dict)
+    extra: Mapping[str, object] = NOTHING
     """Figures of another method (the notebook's), by name."""

@@ -310,7 +310,7 @@ def advise(spec: Spec, facts: Facts) -> Advice:
         return advice
     prediction = advice.found.prediction
     steps = alternatives(spec, facts) or prediction.next_steps
-    return advice._replace(found=advice.found._replace(prediction=replace(prediction, next_steps=steps)))
+    return advice._replace(found=advice.found._replace(prediction=prediction._replace(next_steps=steps)))
 
 
 def _safer(spec: Spec, facts: Facts, advice: Advice) -> Advice:
@@ -327,7 +327,7 @@ def _safer(spec: Spec, facts: Facts, advice: Advice) -> Advice:
             remedy = f"hardware.memory_fraction: {percent / 100} gives max_total_tokens {total}"
             note = f"at risk under load: {remedy} and leaves room"
             prediction = advice.found.prediction
-            prediction = replace(prediction, warnings=(note, *prediction.warnings))
+            prediction = prediction._replace(warnings=(note, *prediction.warnings))
             return advice._replace(found=advice.found._replace(prediction=prediction))
     return advice
 
@@ -347,7 +347,7 @@ def best(spec: Spec, facts: Facts) -> Advice:
 
     chosen = max(tried, key=worth)
     evaluations = sum(advice.found.search.evaluations for advice in tried)
-    total = replace(chosen.found.search, evaluations=evaluations)
+    total = chosen.found.search._replace(evaluations=evaluations)
     return chosen._replace(found=chosen.found._replace(search=total))
 
 
@@ -402,11 +402,11 @@ def _neighbours(spec: Spec, facts: Facts) -> Iterator[tuple[str, Spec, Facts]]:
     for count in (2, 4, 8):
         if count > facts.gpu_count and spec.tgi.num_shard is None:
             hardware = replace(spec.hardware, count=count)
-            yield f"hardware.count: {count}", replace(spec, hardware=hardware), replace(facts, gpu_count=count)
+            yield f"hardware.count: {count}", replace(spec, hardware=hardware), facts._replace(gpu_count=count)
     larger = [gpu for gpu in (row.facts for row in gpus.all_gpus() if row.facts) if _comparable(gpu, facts.gpu)]
     for gpu in sorted(larger, key=lambda gpu: (gpu.memory_bytes, gpu.name)):
         hardware = replace(spec.hardware, gpu=GpuSpec(name=gpu.name))
-        yield f"hardware.gpu: {gpu.name}", replace(spec, hardware=hardware), replace(facts, gpu=gpu)
+        yield f"hardware.gpu: {gpu.name}", replace(spec, hardware=hardware), facts._replace(gpu=gpu)
 
 
 def _comparable(gpu: GpuFacts, instead_of: GpuFacts) -> bool:

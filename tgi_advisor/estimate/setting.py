@@ -7,15 +7,14 @@ the search only read it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tgi_advisor.facts.families import Family
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.spec.records import Spec
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One launch: flags, environment and defaults merged the way launcher and shard merge them."""
 
     spec: Spec

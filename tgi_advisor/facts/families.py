@@ -7,9 +7,8 @@ the way TGI's own config classes do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tgi_advisor.errors import FactsError, did_you_mean
 from tgi_advisor.facts import tables
@@ -20,8 +19,7 @@ ServedBy = Literal["flash", "vlm", "transformers", "padded", "seq2seq", "mamba"]
 Version = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """One `model_type` as TGI's `get_model` treats it; a row of `families.yaml`, or `find`'s view of one."""
 
     model_type: str
@@ -88,7 +86,7 @@ def find(
     if variant == "gaudi":
         return _on_gaudi(row, release.version)
     view = _own_class(row, model, release, flash) or _automodel(row, release.version, flash, trust_remote_code)
-    return view or replace(row, supported=False)
+    return view or row._replace(supported=False)
 
 
 def names() -> list[str]:
@@ -103,8 +101,7 @@ def _own_class(row: Family, model: ModelFacts, release: TgiRelease, flash: bool)
         return None
     divide = version >= (2, 1, 0) and (row.kv_heads_must_divide or _text_row_divides(row, model))
     if row.served_by in ("flash", "vlm") and (not flash or is_alibi(model)):
-        return replace(
-            row,
+        return row._replace(
             served_by="padded",
             shards=row.model_type == "gpt_neox",  # the one family with a padded class that shards
             chunks=False,
@@ -114,7 +111,7 @@ def _own_class(row: Family, model: ModelFacts, release: TgiRelease, flash: bool)
             kv_cache_dtype=False,
         )
     chunks = row.chunks and (row.served_by == "flash" or (row.served_by == "vlm" and release.vlm_chunking))
-    return replace(row, chunks=chunks, kv_heads_must_divide=divide)
+    return row._replace(chunks=chunks, kv_heads_must_divide=divide)
 
 
 def _automodel(row: Family, version: Version, flash: bool, trust_remote_code: bool) -> Family | None:
@@ -123,8 +120,7 @@ def _automodel(row: Family, version: Version, flash: bool, trust_remote_code: bo
         return None
     since, until = row.fallback_from, row.fallback_until
     fallback = flash and since is not None and since <= version and (until is None or version <= until)
-    return replace(
-        row,
+    return row._replace(
         served_by="transformers" if fallback else "padded",
         shards=fallback,
         chunks=False,
@@ -138,9 +134,9 @@ def _automodel(row: Family, version: Version, flash: bool, trust_remote_code: bo
 def _on_gaudi(row: Family, version: Version) -> Family:
     """The family on the Gaudi back end, which has its own list of classes and never chunks."""
     if row.gaudi_from is None or version < row.gaudi_from:
-        return replace(row, served_by="padded", shards=True, chunks=False, automodel=row.gaudi_from is None)
+        return row._replace(served_by="padded", shards=True, chunks=False, automodel=row.gaudi_from is None)
     served: ServedBy = "vlm" if row.served_by == "vlm" else "flash"
-    return replace(row, served_by=served, shards=True, chunks=False)
+    return row._replace(served_by=served, shards=True, chunks=False)
 
 
 def _text_row_divides(row: Family, model: ModelFacts) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from tgi_advisor import units
@@ -22,8 +21,7 @@ ALLOWED = REQUIRED | {"smi_names", "groups", "note"}
 BY_HAND = "a GPU can be stated by hand: gpu: {name: my-card, memory: 24564MiB, compute_capability: 8.9}"
 
 
-@dataclass(frozen=True)
-class GpuFacts:
+class GpuFacts(NamedTuple):
     """One GPU model as TGI meets it."""
 
     name: str
@@ -114,7 +112,7 @@ def instance(name: str) -> tuple[GpuFacts, int] | None:
     for cloud, gpu, source, kind, count in _instances():
         if _instance_key(kind) == wanted:
             facts = find(gpu)
-            return replace(facts, source=f"{cloud} {kind} ({source}); {facts.source}"), count
+            return facts._replace(source=f"{cloud} {kind} ({source}); {facts.source}"), count
     return None
 
 
@@ -156,7 +154,7 @@ def stated(spec: Stated) -> GpuFacts:
         "system": spec.system,
     }
     given = {field: value for field, value in overrides.items() if value is not None}
-    facts = replace(base, **given, source="the spec" + (f"; the rest: {base.source}" if base.source else ""))
+    facts = base._replace(**given, source="the spec" + (f"; the rest: {base.source}" if base.source else ""))
     if facts.cuda_total_bytes and facts.cuda_total_bytes > facts.memory_bytes:
         raise FactsError(
             f"GPU {spec.name!r}: CUDA cannot report more memory ({units.human(facts.cuda_total_bytes)}) "
@@ -179,7 +177,7 @@ def measured(
         base = _with_others(_facts(rows[0], memory_bytes), name, rows)
         source = f"{source} on this machine; the rest: {base.source}"
         capability = capability or base.compute_capability
-        return replace(base, compute_capability=capability, launcher_name=launcher, source=source)
+        return base._replace(compute_capability=capability, launcher_name=launcher, source=source)
     if system == "cuda" and capability is None:
         return None
     source = f"{source} on this machine; not in the table, so throughput and bandwidth are unknown"
@@ -275,7 +273,7 @@ def _with_others(facts: GpuFacts, name: str, rows: list[Mapping[str, Any]]) -> G
     others = [row["name"] for row in rows[1:]]
     if not others:
         return facts
-    return replace(facts, source=f"{facts.source} ({name!r} also names {listed(others, 'and')}, with the same memory)")
+    return facts._replace(source=f"{facts.source} ({name!r} also names {listed(others, 'and')}, with the same memory)")
 
 
 def _instance_key(name: str) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What is true: gathered once, before anything is decided."""
 
     model: ModelFacts

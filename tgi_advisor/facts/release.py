@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -15,8 +14,7 @@ REPOSITORY = "https://github.com/huggingface/text-generation-inference"
 Version = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class TgiRelease:
+class TgiRelease(NamedTuple):
     """One release; `releases.yaml` writes the first in full and then only what changed.
 
     Rules that only gate a refusal compare `version`; everything that enters the memory sum is a
@@ -201,7 +199,7 @@ def variants(release: TgiRelease) -> tuple[str, ...]:
 
 
 _CACHES = ("HF_HOME", "HUGGINGFACE_HUB_CACHE")
-_FIELDS = frozenset(TgiRelease.__dataclass_fields__) - {"version", "source"}
+_FIELDS = frozenset(TgiRelease._fields) - {"version", "source"}
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::\d{1,5})?"
 _IMAGE = (

@@ -8,7 +8,6 @@ or None.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from tgi_advisor.estimate.setting import Setting
@@ -23,8 +22,7 @@ _FIRST: Version = (0, 0, 0)
 _LAST: Version = (999, 0, 0)
 
 
-@dataclass(frozen=True)
-class Refusal:
+class Refusal(NamedTuple):
     """TGI's answer to arguments it does not take."""
 
     stage: Stage
