@@ -182,7 +182,7 @@ def test_shards_hold_less_than_one_but_together_more(name: str, release: str, sh
 @settings(quickly, max_examples=60)
 def test_kv_bytes_are_linear_in_the_size_of_an_element(name: str, release: str) -> None:
     setting = launch(name, gpus.find("nvidia-h100-sxm"), 1, release).setting
-    half = replace(setting, kv_dtype="fp8_e4m3fn")
+    half = setting._replace(kv_dtype="fp8_e4m3fn")
     assert kv_cache.bytes_per_token(setting) * half.kv_dtype_bytes == (
         kv_cache.bytes_per_token(half) * setting.kv_dtype_bytes
     )
@@ -191,7 +191,7 @@ def test_kv_bytes_are_linear_in_the_size_of_an_element(name: str, release: str) 
 @quickly
 @given(launches(), token_limits(), st.integers(1, 40))
 def test_the_fewest_blocks_hold_what_one_less_does_not(here: Base, limits: Limits, requests: int) -> None:
-    setting = replace(here.setting, speculate=requests % 3)
+    setting = here.setting._replace(speculate=requests % 3)
     blocks = verdict.blocks_for(setting, limits, requests)
     assert verdict.concurrency(setting, blocks, limits) >= requests > verdict.concurrency(setting, blocks - 1, limits)
 

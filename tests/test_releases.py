@@ -39,7 +39,7 @@ def test_a_row_holds_only_what_changed(before: str, after: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_field_says_where_it_was_read(name: str) -> None:
     cited = releases.sources(find(name))
-    assert set(cited) == set(TgiRelease.__dataclass_fields__) - {"version", "date", "commit", "source"}
+    assert set(cited) == set(TgiRelease._fields) - {"version", "date", "commit", "source"}
     assert all(CITATION.fullmatch(source) for source in cited.values())
     for field, source in ROWS[name].get("sources", {}).items():
         if field != "launcher_wiggle":  # not read before 3.0.0

@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 from collections.abc import Mapping
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -315,7 +314,7 @@ def check_all(container: Container, folder: Path) -> None:
     ("source", "seen"), [("~/a b", "{home}/a b"), (".", "{cwd}"), ("./d", "{cwd}/d"), ("..", "{cwd}/.."), ("/x", "/x")]
 )
 def test_folders_are_absolute_for_docker(source: str, seen: str, fake_docker: Path) -> None:
-    words, _ = run(render(replace(NVIDIA, mounts=(Mount(source, "/data"),)), "docker-run"), fake_docker)
+    words, _ = run(render(NVIDIA._replace(mounts=(Mount(source, "/data"),)), "docker-run"), fake_docker)
     assert words[words.index("-v") + 1] == seen.format(home=fake_docker, cwd=fake_docker) + ":/data"
 
 
@@ -339,7 +338,7 @@ folders = st.builds(
     st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/"), min_size=1, max_size=8),
 )
 containers = st.builds(
-    lambda args, env, folder, gpus: replace(NVIDIA, args=args, env=env, mounts=(Mount(folder, "/data"),), gpus=gpus),
+    lambda args, env, folder, gpus: NVIDIA._replace(args=args, env=env, mounts=(Mount(folder, "/data"),), gpus=gpus),
     st.lists(hostile, max_size=4).map(tuple),
     st.dictionaries(names, hostile, max_size=3),
     folders,
@@ -349,7 +348,7 @@ containers = st.builds(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(containers)
-@example(replace(NVIDIA, mounts=(Mount('./a:b"c', "/data"), Mount("/m:n,o", "/models/m", read_only=True))))
+@example(NVIDIA._replace(mounts=(Mount('./a:b"c', "/data"), Mount("/m:n,o", "/models/m", read_only=True))))
 def test_formats_agree_on_hostile_values(fake_docker: Path, container: Container) -> None:
     check_all(container, fake_docker)
     assert not (fake_docker / "hacked").exists()
@@ -388,7 +387,7 @@ def read_env_file(text: str, around: Mapping[str, str]) -> dict[str, str]:
 
 @given(st.dictionaries(names, hostile.filter(lambda v: "\n" not in v and "\r" not in v), max_size=4))
 def test_env_file_alone_starts_the_same_server(env: dict[str, str]) -> None:
-    text = render(replace(NVIDIA, env=env), "env")
+    text = render(NVIDIA._replace(env=env), "env")
     assert read_env_file(text, {"HF_TOKEN": "t"}) == {**env, **NVIDIA.args_env, "HF_TOKEN": "t"}
     assert "HF_TOKEN" not in read_env_file(text, {})
 
@@ -396,18 +395,18 @@ def test_env_file_alone_starts_the_same_server(env: dict[str, str]) -> None:
 @pytest.mark.parametrize("value", ["two\nlines", "carriage\r", "x" * 70_000])
 def test_env_file_refuses_what_docker_would_cut(value: str) -> None:
     with pytest.raises(SpecError, match="cannot hold FOO"):
-        render(replace(NVIDIA, env={"FOO": value}), "env")
+        render(NVIDIA._replace(env={"FOO": value}), "env")
 
 
 def test_env_file_refuses_arguments_without_a_variable() -> None:
     with pytest.raises(SpecError, match="--env"):
-        render(replace(NVIDIA, args_only=("--env",)), "env")
+        render(NVIDIA._replace(args_only=("--env",)), "env")
 
 
 def test_kubernetes_refuses_a_relative_model_folder() -> None:
     mounts = (Mount("./data", "/data"), Mount("./model", "/models/model", read_only=True))
     with pytest.raises(SpecError, match="relative folder"):
-        render(replace(CPU, mounts=mounts), "kubernetes")
+        render(CPU._replace(mounts=mounts), "kubernetes")
 
 
 @pytest.mark.parametrize(
@@ -425,7 +424,7 @@ def test_sizes_as_docker_writes_them(size: str, size_bytes: int) -> None:
 @pytest.mark.parametrize("caller", ["HF_TOKEN", "MY_TOKEN"])
 @pytest.mark.parametrize("value", [None, "", "marker-of-a-token"])
 def test_token_reaches_docker_by_name_only(caller: str, value: str | None, fake_docker: Path) -> None:
-    container = replace(NVIDIA, secret_env={"HF_TOKEN": caller})
+    container = NVIDIA._replace(secret_env={"HF_TOKEN": caller})
     words, env = run(render(container, "docker-run"), fake_docker, **({} if value is None else {caller: value}))
     assert not any("marker" in word for word in words)
     passed = "HF_TOKEN" in words or "--env=HF_TOKEN" in words

@@ -11,6 +11,6 @@ docker run --rm \
     --num-shard 1 \
     --dtype bfloat16 \
     --kv-cache-dtype fp8_e4m3fn \
-    --max-input-tokens 29366 \
-    --max-total-tokens 31414 \
-    --max-batch-prefill-tokens 2048
+    --max-input-tokens 29061 \
+    --max-total-tokens 31109 \
+    --max-batch-prefill-tokens 2053
