@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 from tgi_advisor import container, search, verdict
 from tgi_advisor.errors import SpecError
@@ -18,7 +18,8 @@ from tgi_advisor.facts.known import Facts
 from tgi_advisor.gather.facts import gather as gather_facts
 from tgi_advisor.gather.model import Source
 from tgi_advisor.limits import Limits
-from tgi_advisor.plan import Container, Method, Plan, Prediction, Search
+from tgi_advisor.plan import Container, Method, Packing, Plan, Prediction, Search
+from tgi_advisor.search import Found
 from tgi_advisor.spec.reader import read_file, read_text
 from tgi_advisor.spec.records import Spec
 from tgi_advisor.units import human
@@ -62,11 +63,7 @@ def advise(
 
         found, seen = notebook.advise(defaults.resolve(asked, known), method)
         figures = seen.printed()
-    prediction = found.prediction
-    if found.limits is None and prediction.outcome == "starts":
-        prediction = _falls_short(prediction, found.search)
-    what_runs = _container(asked, known, prediction.limits, prediction) if prediction.outcome == "starts" else None
-    return Plan(asked, known, prediction, what_runs, method, found.search, figures)
+    return _plan(asked, known, found, method, figures)
 
 
 def predict(
@@ -94,6 +91,45 @@ def predict(
     return Plan(asked, known, prediction, _container(asked, known, given, prediction), method, None, figures)
 
 
+class Together(NamedTuple):
+    """Several deployments of one machine, planned together."""
+
+    packing: Packing
+    """Who takes what of which GPU, in which order they start."""
+    plans: tuple[Plan, ...]
+    """One plan each, in that order."""
+
+
+def advise_together(
+    specs: Sequence[SpecLike],
+    *,
+    facts: Sequence[Facts] | None = None,
+    source: Source = "auto",
+    offline: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Together:
+    """Plan servers that run on one machine at the same time: those on one GPU share its memory.
+
+    The specs of the plans say how each is started: memory fraction, what others hold then, port and name.
+    Arguments as `advise`.
+    """
+    from tgi_advisor.packing import pack
+
+    asked = [read_spec(spec) for spec in specs]
+    known = facts or [gather_facts(spec, source=source, offline=offline, progress=progress) for spec in asked]
+    packed = pack(asked, known)
+    return Together(packed.packing, tuple(_plan(one.spec, one.facts, one.found, "tgi", {}) for one in packed.servers))
+
+
+def _plan(spec: Spec, facts: Facts, found: Found, method: Method, figures: Mapping[str, object]) -> Plan:
+    """The plan that a search leads to."""
+    prediction = found.prediction
+    if found.limits is None and prediction.outcome == "starts":
+        prediction = _falls_short(prediction, found.search)
+    what_runs = _container(spec, facts, prediction.limits, prediction) if prediction.outcome == "starts" else None
+    return Plan(spec, facts, prediction, what_runs, method, found.search, figures)
+
+
 def _falls_short(prediction: Prediction, found: Search) -> Prediction:
     """The verdict on limits TGI would start with, but which do not hold what the spec asks."""
     kept = f" with {human(found.headroom_bytes)} per GPU left unplanned" if found.headroom_bytes else ""
@@ -111,4 +147,4 @@ def _container(spec: Spec, facts: Facts, limits: Limits, prediction: Prediction)
         return None
 
 
-__all__ = ["Facts", "Limits", "Plan", "Prediction", "Spec", "advise", "gather_facts", "predict", "read_spec"]
+__all__ = ["Facts", "Limits", "Plan", "Prediction", "Spec", "Together", "advise", "advise_together", "gather_facts", "predict", "read_spec"]

@@ -197,3 +197,54 @@ class Plan(NamedTuple):
     """How the limits were found; None when the spec was judged as given."""
     extra: Mapping[str, object] = NOTHING
     """Figures of another method (the notebook's), by name."""
+
+
+class Share(NamedTuple):
+    """What one server takes of one GPU."""
+
+    server: str
+    """Name of its container."""
+    in_use_bytes: int
+    """What others hold when it starts."""
+    held_bytes: int
+    """What it holds once it has started: weights, KV cache, CUDA graphs and everything around them."""
+    most_bytes: int
+    """The most it may hold under load."""
+
+
+class GpuShares(NamedTuple):
+    """One GPU and the servers on it."""
+
+    id: str
+    """Index or id of the device."""
+    name: str
+    """Which GPU it is."""
+    total_bytes: int
+    """Its memory as nvidia-smi prints it."""
+    reserve_bytes: int
+    """What the driver keeps."""
+    foreign_bytes: int
+    """What other programs hold."""
+    shares: tuple[Share, ...]
+    """The servers in the order they start."""
+
+    @property
+    def spare_bytes(self) -> int:
+        """What is left when every server is at its most; negative: missing."""
+        taken = self.reserve_bytes + self.foreign_bytes + sum(share.most_bytes for share in self.shares)
+        return self.total_bytes - taken
+
+
+class Packing(NamedTuple):
+    """Several servers on one machine."""
+
+    fits: bool
+    """Whether every server starts beside those before it."""
+    order: tuple[str, ...]
+    """Container names in the order they have to start, each after the one before has finished its warm-up."""
+    gpus: tuple[GpuShares, ...]
+    """Who takes what of which GPU."""
+    notes: tuple[str, ...] = ()
+    """What to know about running them together."""
+    next_steps: tuple[str, ...] = ()
+    """What to do when they do not fit, most useful first."""
