@@ -42,6 +42,10 @@ GENERATIONS = {
 """One GPU of every generation TGI's flash attention serves: what holds on all of them holds on one nobody named."""
 
 
+MOST_SHARDS = 1024
+"""Shard counts beyond any machine; what they do to a model is not worked out."""
+
+
 def judge(
     document: Document, facts_for: FactsFor, gpu: GpuFacts | None = None, count: int | None = None
 ) -> tuple[Finding, ...]:
@@ -53,7 +57,8 @@ def judge(
     for server in document.servers:
         case = case_of(document, server, facts_for, gpu, count)
         for rule in RULES.values():
-            findings += rule.findings(case)
+            if case.view.image.judged or rule.code[:4] in ("TGI4", "TGI5"):
+                findings += rule.findings(case)
     return tuple(sorted(dict.fromkeys(findings), key=lambda one: one.order))
 
 
@@ -198,7 +203,8 @@ def _with_outlook(case: Case) -> Case:
     """
     try:
         case = _with_refusals(case)
-        if case.facts is None or case.gpu is None or case.shards is None or not _predictable(case):
+        unloadable = any(one.stage == "load" for one in case.refused)
+        if case.facts is None or case.gpu is None or not case.shards or unloadable or not _predictable(case):
             return case
         return _with_prediction(case, case.facts, case.gpu)
     except AdvisorError:
@@ -207,10 +213,10 @@ def _with_outlook(case: Case) -> Case:
 
 def _with_refusals(case: Case) -> Case:
     """The case with the refusals that hold on every GPU and for every model it may mean."""
-    found: list[dict[str, Refusal]] = []
-    for model in [case.facts] if case.facts is not None else _any_model(case.view.model or ""):
-        for gpu in [case.gpu] if case.gpu is not None else _any_gpu(case.view.image.system or "cuda"):
-            found.append({one.code: one for one in _refused(case, _setting(case, model, gpu))})
+    models = (case.facts,) if case.facts is not None else _any_model(case.view.model or "")
+    cards = (case.gpu,) if case.gpu is not None else _any_gpu(case.view.image.system or "cuda")
+    settings = (_setting(case, model, gpu) for model in models for gpu in cards)
+    found: list[dict[str, Refusal]] = [{one.code: one for one in _refused(case, setting)} for setting in settings]
     common = set.intersection(*map(set, found))
     return replace(case, refused=tuple(one for code, one in found[0].items() if code in common))
 
@@ -233,6 +239,8 @@ _MEMORY_FLAGS = (
 
 def _predictable(case: Case) -> bool:
     """Whether everything the memory depends on is known."""
+    if (case.shards or 0) > MOST_SHARDS:
+        return False
     return case.sure(*_MEMORY_FLAGS) and not case.view.slips and not any(one.wrong for one in case.view.flags.values())
 
 
@@ -277,8 +285,8 @@ def _setting(case: Case, model: ModelFacts, gpu: GpuFacts, *, limits: bool = Tru
     if not limits:
         given = {name: value for name, value in given.items() if name not in _LIMITS}
         env = {name: text for name, text in env.items() if name not in ours}
-    shards = case.shards or 1
-    count = max(case.visible or shards, 1)
+    shards = case.shards if case.shards and case.shards <= MOST_SHARDS else 1
+    count = max(min(case.visible or shards, MOST_SHARDS), 1)
     spec = Spec(
         model=ModelSpec(id=model.id),
         hardware=HardwareSpec(gpu=GpuSpec(name=gpu.name), count=count),

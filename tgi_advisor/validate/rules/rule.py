@@ -21,7 +21,7 @@ from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Prediction
 from tgi_advisor.refusals import Refusal
 from tgi_advisor.validate.effective import Effective
-from tgi_advisor.validate.finding import Finding, Fix, Severity
+from tgi_advisor.validate.finding import Finding, Fix, Severity, masked
 from tgi_advisor.validate.found import Defect, Document, Server, Value
 
 NO_LIMITS = Limits()
@@ -199,13 +199,16 @@ def defect(code: str, severity: Severity, title: str, *kinds: str) -> Callable[[
 def finding(rule: Rule, hit: Hit, server: str = "") -> Finding:
     """A hit as a finding."""
     place, length = (hit.at.place, hit.at.length) if isinstance(hit.at, Value) else (hit.at, 0)
-    return Finding(rule.code, hit.severity or rule.severity, place, length, hit.message, hit.step, server, hit.fix)
+    fix = hit.fix if hit.fix is not None and masked(hit.fix.old) == hit.fix.old else None
+    severity, message, step = hit.severity or rule.severity, masked(hit.message), masked(hit.step)
+    return Finding(rule.code, severity, place, length, message, step, masked(server), fix)
 
 
 def of_defect(found: Defect) -> Finding:
     """A defect of the file as a finding."""
     one = next(rule for rule in RULES.values() if found.kind in rule.defects)
-    return Finding(one.code, one.severity, found.place, found.length, found.message, found.hint or "")
+    message, step = masked(found.message), masked(found.hint or "")
+    return Finding(one.code, one.severity, found.place, found.length, message, step)
 
 
 def no_check(case: Case) -> Hits:  # noqa: ARG001
