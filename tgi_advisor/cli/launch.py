@@ -49,7 +49,7 @@ def launch(
     spec: str | None, model: str | None, gpu: str | None, count: int | None, release: str | None,
     sets: tuple[str, ...], **rest: Any,
 ) -> int:  # fmt: skip
-    """Start the plan on the Docker Engine, and watch until it answers.
+    """Start the plan on the Docker Engine and watch it come up.
 
     Looks first for everything in the way, then starts the container, follows it through download, load and warm-up,
     asks for one generation and compares what TGI measured with what was predicted. A failure is named with the
@@ -72,14 +72,15 @@ def launch(
         if plan.prediction.outcome != "starts" or plan.container is None:
             return _not_started(plan, as_json)
         engine, host = _engine(plan.container)
-        if dry_run:
-            return _dry_run(plan, engine, host, how)
         from tgi_advisor.launch import run
 
         def solve(changed: Spec) -> Plan:
             return api.advise(changed, facts=plan.facts, method=plan.method)
 
-        done = run.launch(plan, engine, how, host, shown, None if as_given else solve)
+        with engine:
+            if dry_run:
+                return _dry_run(plan, engine, host, how)
+            done = run.launch(plan, engine, how, host, shown, None if as_given else solve)
     except AdvisorError as error:
         shown.end()
         if isinstance(shown, JsonLines):
@@ -98,11 +99,12 @@ def launch(
 @click.command()
 @as_json
 def status(as_json: bool) -> None:
-    """List the containers that `launch` started, and whether they answer."""
+    """List the servers that `launch` started."""
     from tgi_advisor.launch import ours
     from tgi_advisor.launch.engine import connect
 
-    found = ours.find(connect())
+    with connect() as engine:
+        found = ours.find(engine)
     if as_json:
         say(json.dumps([one.as_dict() for one in found], indent=2, ensure_ascii=False))
         return
@@ -130,11 +132,10 @@ def stop(name: str | None, every: bool) -> None:
 
     if (name is None) == (not every):
         raise UsageError("say which container to stop", "Give its NAME, or --all; `tgi-advisor status` lists them.")
-    engine = connect()
-    chosen = ours.find(engine) if name is None else [ours.named(engine, name)]
-    for one in chosen:
-        run.stop(engine, one.id)
-        say(f"Stopped and removed {one.name}.")
+    with connect() as engine:
+        for one in ours.find(engine) if name is None else [ours.named(engine, name)]:
+            run.stop(engine, one.id)
+            say(f"Stopped and removed {one.name}.")
 
 
 @click.command()
