@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from tgi_advisor.validate.found import Document
 from tgi_advisor.validate.read.launcher import IMAGE_WORDS, LAUNCHER
 
-MAX_CHARACTERS = 2 << 20
+MAX_CHARACTERS = 1 << 20
 """Longest text that is read."""
 
 _SIGNS = (*IMAGE_WORDS, LAUNCHER, "HF_MODEL_ID", "SM_NUM_GPUS", "get_huggingface_llm_image_uri")

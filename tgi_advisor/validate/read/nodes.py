@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Union
+from typing import Any, Union
 
 from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import Defect, Value
@@ -20,8 +20,8 @@ MAX_DEPTH = 60
 """Deepest nesting that is read; a Kubernetes manifest needs twenty levels."""
 HOLE = "\ue000"
 """Stands for each character of a template action."""
-_ACTION = re.compile(r"\{\{.*?\}\}", re.DOTALL)
-_ONLY_ACTIONS = re.compile(r"^[ \t]*(?:\{\{[^\n]*?\}\}[ \t]*)+$|^[ \t]*\{%[^\n]*%\}[ \t]*$", re.MULTILINE)
+_ACTION = re.compile(r"\{\{[^{}]{0,400}\}\}|\{\{.{0,400}?\}\}", re.DOTALL)
+_ONLY_ACTIONS = re.compile(r"^[ \t]*(?:\{\{[^{}\n]*\}\}[ \t]*)+$|^[ \t]*\{%[^{}\n]*%\}[ \t]*$", re.MULTILINE)
 
 
 class Scalar:

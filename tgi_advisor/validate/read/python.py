@@ -16,10 +16,15 @@ from tgi_advisor.validate.read.launcher import is_image
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar
 from tgi_advisor.validate.read.platform import container_of
 from tgi_advisor.validate.read.source import Source
+from tgi_advisor.validate.read.words import MAX_VALUE
 from tgi_advisor.validate.read.world import World
 
-MAX_TOKENS = 200_000
+MAX_CHARACTERS = 300_000
+"""Characters of a text that are read."""
+MAX_TOKENS = 100_000
 """Tokens of a text that are read."""
+MAX_TEXT = 100_000
+"""Longest string that is put together from others."""
 MAX_DEPTH = 40
 """Brackets within brackets that are followed."""
 
@@ -78,7 +83,7 @@ def read_python(source: Source, world: World) -> list[Server]:
 def _items(source: Source) -> list[Item]:
     """The text as nested groups."""
     stack: list[Group] = [Group("", [], 0, 0)]
-    for count, match in enumerate(_TOKEN.finditer(source.text)):
+    for count, match in enumerate(_TOKEN.finditer(source.text, 0, MAX_CHARACTERS)):
         kind = match.lastgroup or "operator"
         if kind == "skip":
             continue
@@ -242,6 +247,7 @@ class _Reader:
                 parts.append(node)
             else:
                 joined = False
+        joined = joined and sum(len(part.text) for part in parts) <= MAX_TEXT
         if joined and parts and any(isinstance(item, Token) and item.kind == "string" for item in items):
             text = "".join(part.text for part in parts)
             offsets = [part.source.offset(at) for part in parts for at in range(len(part.text))]
@@ -284,7 +290,7 @@ class _Reader:
         text, offsets = _unescaped(raw, "r" in prefix)
         places = [self.source.offset(start + at) for at in offsets]
         known, missing = True, []
-        if "f" in prefix and "{" in text:
+        if "f" in prefix and "{" in text and len(text) <= MAX_TEXT:
             parts: list[str] = []
             made: list[int] = []
             at = 0
@@ -292,7 +298,8 @@ class _Reader:
                 parts.append(text[at : hole.start()])
                 made += places[at : hole.start()]
                 held = self.variables.get(hole[1].strip())
-                value = held.text if isinstance(held, Scalar) and held.known else hole[0]
+                short = isinstance(held, Scalar) and held.known and len(held.text) <= MAX_VALUE
+                value = held.text if short else hole[0]
                 if value == hole[0]:
                     known = False
                     missing.append(hole[1].strip())

@@ -17,7 +17,7 @@ from tgi_advisor.validate.read.docker import read_run
 from tgi_advisor.validate.read.environment import Environment, variables_of
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_launcher
 from tgi_advisor.validate.read.source import Source
-from tgi_advisor.validate.read.words import BATCH, SHELL, Variable, Word, lex
+from tgi_advisor.validate.read.words import BATCH, MAX_VALUE, SHELL, Variable, Word, lex
 from tgi_advisor.validate.read.world import World
 
 _RUN = (
@@ -37,6 +37,8 @@ _BEFORE_LAUNCHER = re.compile(
     r"(?:^|[;&|(`\"'=!$>%-]|\b(?:sudo|exec|then|do|else|time|nohup|env|CMD|RUN|ENTRYPOINT|run|command|args|-c))[ \t]*$"
     r"|^[ \t]*(?:[A-Za-z_][A-Za-z0-9_]*=\S*[ \t]+)+$"
 )
+MAX_SERVERS = 300
+"""Servers of a text that are read."""
 MAX_BLOCKS = 50
 """Branches within branches that are followed."""
 
@@ -96,6 +98,8 @@ class _Scanner:
             start = match.start()
             if start < done:
                 continue
+            if len(self.servers) >= MAX_SERVERS:
+                break
             line = self.text.rfind("\n", 0, start) + 1
             if _COMMENT.match(self.text, line, start + 4):
                 continue
@@ -145,16 +149,17 @@ class _Scanner:
         first = match.start()
         while first > line and self.text[first - 1] not in " \t\"'`;|&(=":
             first -= 1
-        before = self.text[line:first]
+        before = self.text[max(line, first - 300) : first]
         end, quote = self._region(line, first)
         if (self.strict and quote != "`") or not (_BEFORE_LAUNCHER.search(before) or not before.strip()):
             return match.end()
         command = lex(self.source, first, self.variables, BATCH if self.batch else SHELL, end, mend=True)
         words = self._spliced(command.words)
+        done = max(command.end, match.end())
         if not words or not is_launcher(words[0].text) or (len(words) == 1 and (quote or self.strict)):
-            return match.end()
+            return done
         if not any(word.text.startswith("-") for word in words[1:]) and len(words) > 1:
-            return match.end()
+            return done
         environment = Environment()
         for name, value in re.findall(r"([A-Za-z_][A-Za-z0-9_]*)=(\S*)", before):
             environment.add(name, replace(self.source.value(line, first, "environment"), text=value.strip("\"'")))
@@ -164,7 +169,7 @@ class _Scanner:
             Server("launcher", "", place, entry=values[0], args=tuple(values[1:]), **environment.fields())
         )
         self.defects += self._surely(command.defects)
-        return max(command.end, match.end())
+        return done
 
     def _surely(self, defects: list[Defect]) -> Iterator[Defect]:
         """Defects that hold wherever the command stands: quotes are only judged in whole scripts."""
@@ -277,6 +282,8 @@ class _Scanner:
 
     def _set(self, name: str, variable: Variable) -> None:
         """Gives a variable a value."""
+        if len(variable.text) > MAX_VALUE:
+            variable = Variable(f"${name}", False, (name,))
         self.variables[name] = variable
         for block in self.blocks:
             block.changed.setdefault(name, set())

@@ -74,6 +74,10 @@ MAX_REFERENCE = 4096
 """Longest `${...}` or `$(...)`."""
 MAX_REFERENCES = 20
 """Defaults within defaults that are followed."""
+MAX_VALUE = 2000
+"""Longest value a variable is replaced by."""
+MAX_EXPANDED = 200_000
+"""Characters that variables put into one command."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BAD_CONTINUATION = re.compile(r"\\(?:[ \t]+(?=\r?\n|$)|[ \t]+#[^\n]*(?=\n|$))")
 _FOLDED = re.compile(r"\\[ \t]+(?=-|$)")
@@ -119,6 +123,7 @@ class _Lexer:
         self.mend = mend
         self.words: list[Word] = []
         self.defects: list[Defect] = []
+        self.expanded = 0
 
     def command(self) -> Command:
         """Words up to the end of the command."""
@@ -264,6 +269,9 @@ class _Lexer:
             elif c == "$" and dollars:
                 written = self.at
                 expanded = self._dollar(found)
+                self.expanded += len(expanded)
+                if self.expanded > MAX_EXPANDED:
+                    self.variables = {}
                 if expanded == text[written : self.at]:  # no value: not split
                     parts.append(expanded)
                     quoted = True
@@ -333,6 +341,9 @@ class _Lexer:
                 self.at += 2
             elif c == "$" and mode in (SHELL, COMPOSE):
                 parts.append(self._dollar(found))
+                self.expanded += len(parts[-1])
+                if self.expanded > MAX_EXPANDED:
+                    self.variables = {}
             elif c == "`" and mode == SHELL:
                 close = text.find("`", self.at + 1, stop)
                 close = stop - 1 if close < 0 else close
@@ -408,7 +419,7 @@ def _looked_up(name: str, written: str, variables: Mapping[str, Variable], found
     """The value of a variable, or the reference as written."""
     found.used = True
     variable = variables.get(name)
-    if variable is None:
+    if variable is None or len(variable.text) > MAX_VALUE:
         found.unknown(name)
         return written
     found.take(variable)
