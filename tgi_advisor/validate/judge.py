@@ -199,7 +199,8 @@ def _given_limits(view: Effective) -> Limits:
 def _with_outlook(case: Case) -> Case:
     """The case with refusals and, where model, GPU and shards are all known, the prediction.
 
-    Nothing is added where tgi-advisor itself does not know the model's family or the GPU's generation.
+    Nothing is added where tgi-advisor itself does not know the model's family or the GPU's generation, or
+    where a value is so absurd (a share that is no number) that no sum can be made with it.
     """
     try:
         case = _with_refusals(case)
@@ -207,7 +208,7 @@ def _with_outlook(case: Case) -> Case:
         if case.facts is None or case.gpu is None or not case.shards or unloadable or not _predictable(case):
             return case
         return _with_prediction(case, case.facts, case.gpu)
-    except AdvisorError:
+    except (AdvisorError, ArithmeticError, ValueError):
         return case
 
 
@@ -239,7 +240,8 @@ _MEMORY_FLAGS = (
 
 def _predictable(case: Case) -> bool:
     """Whether everything the memory depends on is known."""
-    if (case.shards or 0) > MOST_SHARDS:
+    nothing = 0 in (*case.limits.given().values(), case.view.number("max-batch-size"))
+    if nothing or (case.shards or 0) > MOST_SHARDS:
         return False
     return case.sure(*_MEMORY_FLAGS) and not case.view.slips and not any(one.wrong for one in case.view.flags.values())
 

@@ -7,33 +7,23 @@ and `attention` (TGI1xx, mostly TGI's own refusals), `memory` (TGI2xx), `host`, 
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from tgi_advisor.errors import UsageError, did_you_mean
-from tgi_advisor.validate.rules import (
-    arguments,
-    attention,
-    environment,
-    files,
-    host,
-    hygiene,
-    limits,
-    memory,
-    model,
-    probes,
-    quantization,
-    security,
-    shards,
-    storage,
-)
 from tgi_advisor.validate.rules.rule import RULES, Case, Hit, Rule, of_defect
 
-__all__ = [
-    "RULES", "Case", "Hit", "Rule", "arguments", "attention", "environment", "files", "find", "host", "hygiene",
-    "limits", "memory", "model", "of_defect", "probes", "quantization", "security", "shards", "storage", "text",
-]  # fmt: skip
+__all__ = ["GROUPS", "RULES", "Case", "Hit", "Rule", "find", "of_defect", "text"]
 
-_IN_ORDER = dict(sorted(RULES.items()))
-RULES.clear()
-RULES.update(_IN_ORDER)
+GROUPS = (
+    "arguments", "limits", "model", "shards", "quantization", "attention", "environment", "memory", "host", "storage",
+    "probes", "security", "hygiene", "files",
+)  # fmt: skip
+"""The files of rules. Importing one registers its rules."""
+
+for _group in GROUPS:
+    import_module(f"{__name__}.{_group}")
+for _code in sorted(RULES):  # a group may import another before its turn
+    RULES[_code] = RULES.pop(_code)
 
 
 def find(code: str) -> Rule:

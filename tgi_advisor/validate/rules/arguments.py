@@ -50,6 +50,9 @@ def _names(case: Case) -> list[str]:
 
 def _instead(name: str, case: Case, known: list[str]) -> str:
     """What to write instead of a flag the release does not have."""
+    first, blank, rest = name.partition(" ")
+    if blank and first in known:
+        return f"write two words: --{first} and {rest.strip()}"
     row = tables.load("flags").get(name)
     if row is not None and case.release is not None:
         if case.release.version < version(row["since"]):

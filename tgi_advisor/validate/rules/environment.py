@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tgi_advisor import refusals
-from tgi_advisor.errors import nearest
 from tgi_advisor.estimate import defaults
 from tgi_advisor.validate.effective import SAGEMAKER, known_variables, variable_releases
 from tgi_advisor.validate.finding import Fix
@@ -17,6 +16,7 @@ OF_OTHERS: Mapping[str, str] = {
     "MODEL": "MODEL_ID", "MODEL_NAME": "MODEL_ID", "MODEL_PATH": "MODEL_ID", "HF_MODEL": "MODEL_ID",
     "NUM_GPUS": "NUM_SHARD", "NUM_GPU": "NUM_SHARD", "TENSOR_PARALLEL_SIZE": "NUM_SHARD",
     "MAX_NEW_TOKENS": "MAX_TOTAL_TOKENS", "MAX_TOKENS": "MAX_TOTAL_TOKENS", "MAX_MODEL_LEN": "MAX_TOTAL_TOKENS",
+    "MAX_SEQUENCE_LENGTH": "MAX_TOTAL_TOKENS",
     "MAX_LENGTH": "MAX_TOTAL_TOKENS", "MAX_SEQ_LEN": "MAX_TOTAL_TOKENS", "MAX_BATCH_TOKENS": "MAX_BATCH_TOTAL_TOKENS",
     "GPU_MEMORY_UTILIZATION": "CUDA_MEMORY_FRACTION", "GPU_MEMORY_FRACTION": "CUDA_MEMORY_FRACTION",
     "QUANTIZATION": "QUANTIZE", "HUGGINGFACE_TOKEN": "HF_TOKEN", "HUGGING_FACE_TOKEN": "HF_TOKEN",
@@ -63,18 +63,18 @@ def unknown_variable(case: Case) -> Hits:
                 )
         elif name in SAGEMAKER and case.view.image.entry != "sagemaker" and _official(case):
             yield Hit(at, f"only SageMaker's image reads {name}", f"set {SAGEMAKER[name]}")
-        elif _official(case) and not _used(case, name) and (meant := _meant(name, known)) is not None:
+        elif _official(case) and not _used(case, name) and (meant := _meant(case, name, known)) is not None:
             yield Hit(at, f"nothing in TGI reads {name}", f"did you mean {meant}?" if meant else "leave it out")
 
 
-def _meant(name: str, known: frozenset[str]) -> str | None:
+def _meant(case: Case, name: str, known: frozenset[str]) -> str | None:
     """What a name of another server may have meant; empty when that is open, None for names of other programs."""
     if name in OF_OTHERS:
-        return OF_OTHERS[name]
+        return case.release.token_env if OF_OTHERS[name] == "HF_TOKEN" and case.release else OF_OTHERS[name]
     if name.startswith("TGI_") and name[4:] in known:
         return name[4:]
     close = any(one_edit(name, one) for one in known)  # TGI171 says these
-    return (nearest(name, known, 1) or [""])[0] if name.startswith("MAX_") and not close else None
+    return "" if name.startswith("MAX_") and not close else None
 
 
 _OLD_NAMES = {"USE_PREFIX_CACHING": "PREFIX_CACHING"}

@@ -26,7 +26,7 @@ def model_missing(case: Case) -> Hits:
         LOG_LEVEL=info tgi:3.3.7 --num-shard 1 --model-id Qwen/Qwen2.5-7B-Instruct
     """
     view = case.view
-    if "model-id" in view.flags or not view.complete or case.server.form in ("platform", "helm", "env"):
+    if "model-id" in view.flags or not view.complete or view.slips or case.server.form in ("platform", "helm", "env"):
         return
     if any(not value.known for value in view.env.values() if value.origin == "environment") and not view.env:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tgi_advisor.errors import Place
-from tgi_advisor.validate.catalogue import is_gated, is_path
+from tgi_advisor.validate.catalogue import is_gated, is_hub_id, is_path
 from tgi_advisor.validate.effective import TOKENS
 from tgi_advisor.validate.found import Mount, Value
 from tgi_advisor.validate.rules.host import CONTAINERS
@@ -107,7 +107,7 @@ def _brings_token(case: Case, mount: Mount) -> bool:
 def gated(case: Case) -> bool:
     """Whether the model's files need an accepted licence, for certain."""
     model = case.view.model
-    if not model or is_path(model):
+    if not model or is_path(model) or not is_hub_id(model):
         return False
     return case.facts.gated if case.facts is not None else is_gated(model)
 
