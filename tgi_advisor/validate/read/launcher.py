@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tgi_advisor.validate.found import Defect, Value
 from tgi_advisor.validate.read.source import Source
-from tgi_advisor.validate.read.words import Variable, Word, lex
+from tgi_advisor.validate.read.words import Variable, lex
 
 IMAGE_WORDS = ("text-generation-inference", "tgi-inference", "hf-tgi-serve", "tgi-gaudi", "neuronx-tgi")
 """What the name of a TGI image holds: Hugging Face's own and its mirrors, the cloud containers, Vertex AI's, the forks
@@ -15,19 +15,22 @@ for Gaudi and Neuron."""
 LAUNCHER = "text-generation-launcher"
 """The program of every image."""
 
+MAX_IMAGE = 500
+"""Longest name of an image."""
 _IMAGE = re.compile(
     r"(?:docker(?:-image)?:(?://)?|docker\.io/|oci://)?"
     r"(?:[^\s/]+/)*[^\s/:@]*(?:text-generation-inference|tgi-inference|hf-tgi-serve|tgi-gaudi|neuronx-tgi)"
     r"(?!-(?:benchmark|client|proxy|exporter|ui|chat))[^\s/@:]*(?:[:@][^\s]*)?"
 )
+_ACTION = re.compile(r"\{\{[^{}]*\}\}")
 _LAUNCHERS = frozenset({LAUNCHER, "tgi-entrypoint.sh", "text_generation_launcher"})
-_SHELLS = frozenset({"sh", "bash", "zsh", "ash", "dash"})
-_OTHER_PROGRAMS = re.compile(r"text-generation-(?:server|router|benchmark)")
 
 
 def is_image(text: str) -> bool:
     """Whether the text names a TGI image, on any registry."""
-    return any(word in text for word in IMAGE_WORDS) and bool(_IMAGE.fullmatch(text.strip()))
+    if not any(word in text for word in IMAGE_WORDS) or len(text) > MAX_IMAGE:
+        return False
+    return bool(_IMAGE.fullmatch(_ACTION.sub("x", text.strip())))
 
 
 def is_launcher(text: str) -> bool:
@@ -79,8 +82,3 @@ def launches_in(
         if command.words and is_launcher(command.words[0].text):
             values = [word.as_value(source) for word in command.words]
             yield Launch(values[0], values[1:], command.defects)
-
-
-def values_of(words: Sequence[Word], source: Source) -> list[Value]:
-    """Words as Values."""
-    return [word.as_value(source) for word in words]

@@ -18,7 +18,7 @@ from tgi_advisor.validate.read.environment import Environment
 from tgi_advisor.validate.read.kubernetes import gpus_of, label_hint, resources_of, vendor_of
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_image, is_launcher
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar, walk
-from tgi_advisor.validate.read.script import scan
+from tgi_advisor.validate.read.script import MAX_SERVERS, scan
 from tgi_advisor.validate.read.words import PLAIN, Variable, lex
 from tgi_advisor.validate.read.world import World
 
@@ -77,7 +77,8 @@ def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server]
             elif (LAUNCHER in node.text and len(node.text) > len(LAUNCHER)) or " run " in node.text:
                 scripts.append(node)
     variables = _variables(root)
-    for node in scripts:
+    around = tuple(_hints(root, ())) if scripts else ()
+    for node in scripts[:MAX_SERVERS]:
         found = scan(node.source, world, dict(variables))
         if found.servers:
             defects += found.defects
@@ -85,15 +86,14 @@ def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server]
         for server in found.servers:
             if server.form == "launcher" and len(images) == 1:
                 continue  # the command of the one container: read with it
-            hints = tuple(_hints(root, ()))
             environment = _environment(root, (), None) if server.form == "launcher" else None
             servers.append(
                 replace(
-                    server, form=form if form in ("sky", "dstack") else server.form, hints=hints,
+                    server, form=form if form in ("sky", "dstack") else server.form, hints=around,
                     **({} if environment is None else environment.fields()),
                 )
             )  # fmt: skip
-    for image, node, above in images:
+    for image, node, above in images[:MAX_SERVERS]:
         servers.append(_server(image, node, above, root, form, variables if len(images) == 1 else {}, defects, world))
     return servers, defects
 

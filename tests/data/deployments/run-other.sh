@@ -1,0 +1,1 @@
+docker run --rm nginx:latest # not text-generation-inference
