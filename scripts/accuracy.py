@@ -26,6 +26,7 @@ from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, launcher, warmup
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import calibration
+from tgi_advisor.facts import release as releases
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Prediction
 
@@ -150,7 +151,7 @@ def by_notebook(run: Run, limits: Limits) -> Guess:
 def by_launcher(run: Run, _limits: Limits) -> Guess:
     """TGI's own guess before it loads anything (`vram_maximum`), read with the newest release's eyes."""
     setting = run.setting
-    config = launcher.read_config(setting.facts.model, setting.facts.release)
+    config = launcher.read_config(setting.facts.model, releases.latest())
     memory = setting.facts.gpu.memory_bytes * setting.num_shard
     tokens = launcher.vram_maximum(config, memory, setting.memory_fraction, 0.95)
     return Guess("starts" if tokens else "out_of_memory", tokens)

@@ -73,7 +73,10 @@ def test_what_worked_is_said_to_start(found: list[accuracy.Result]) -> None:  # 
 def test_what_was_refused_by_rule_is_refused(found: list[accuracy.Result]) -> None:  # type: ignore[name-defined]
     refused = [result for result in found if result.run.row["kind"] == "refused"]
     assert refused
-    assert {result.ours.outcome for result in refused} == {"refused"}
+    for result in refused:
+        said = accuracy.ours(result.run)[1]
+        assert said.outcome == "refused"
+        assert result.run.row["observed"]["refusal"] in (said.reason or "")
 
 
 def _keeps_its_margin(seen: Prediction, here: warmup.Base) -> bool:

@@ -135,21 +135,6 @@ def ssm_deprecated(case: Case) -> Found:
     return text, ("use the -hf checkpoint of the model",)
 
 
-@rule(LOAD, "load", "S/models/__init__.py@v3.3.7:1797")
-def unsupported_model_type(case: Case) -> Found:
-    """This release has no class for the model type."""
-    setting = case.setting
-    family = setting.family
-    if family.supported:
-        return None
-    if family.remote_code:
-        step = "set model.trust_remote_code: true; AutoModel then runs the repository's own code"
-    else:
-        first = min(filter(None, (family.first_release, family.automodel_from)))
-        step = f"use TGI {'.'.join(map(str, first))} or newer"
-    return f"ValueError: Unsupported model type {family.model_type}", (step,)
-
-
 @rule(LOAD, "load", "S/models/__init__.py@v3.2.2:1032", since=(3, 2, 2), until=(3, 2, 2))
 def llama4_import(case: Case) -> Found:
     """3.2.2 has a class for Llama 4, but pins a transformers (4.49.0) that does not know it."""
@@ -213,16 +198,25 @@ def _flash_name(kind: str, version: Version) -> str:
 
 def _automodel_sharded(case: Case) -> Found:
     """This release serves the model through transformers' AutoModel, on one GPU."""
-    setting = case.setting
-    if not setting.family.automodel or setting.family.shards or setting.num_shard == 1:
+    family, version = case.family, case.setting.facts.release.version
+    if not family.automodel or family.shards or case.setting.num_shard == 1:
         return None
-    kind = "ValueError" if setting.facts.release.version < (1, 1, 0) else "NotImplementedError"
-    return f"{kind}: sharded is not supported for AutoModel", ("set tgi.num_shard: 1",)
+    return _sharded_automodel(version), ("set tgi.num_shard: 1",)
+
+
+def _sharded_automodel(version: Version) -> str:
+    kind = "ValueError" if version < (1, 1, 0) else "NotImplementedError"
+    return f"{kind}: sharded is not supported for AutoModel"
 
 
 @rule(LOAD, "load", "S/models/__init__.py@v3.0.1:1291", until=(3, 0, 1))
 def automodel_sharded_first(case: Case) -> Found:
-    """This release serves the model through transformers' AutoModel, on one GPU."""
+    """This release serves the model through transformers' AutoModel, on one GPU.
+
+    A type the release has no class for gets this far too: that it is unknown is only said to one shard.
+    """
+    if not case.family.supported and case.setting.num_shard > 1:
+        return _sharded_automodel(case.setting.facts.release.version), (_newer(case.family),)
     return _automodel_sharded(case)
 
 
@@ -264,6 +258,26 @@ def backend_compatible_missing(case: Case) -> Found:
 def automodel_sharded(case: Case) -> Found:
     """Neither TGI nor its transformers back end can split this model, so it runs on one GPU."""
     return _automodel_sharded(case)
+
+
+def _newer(family: families.Family) -> str:
+    """The step for a type that a later release knows."""
+    first = min(filter(None, (family.first_release, family.automodel_from)))
+    return f"use TGI {'.'.join(map(str, first))} or newer"
+
+
+@rule(LOAD, "load", "S/models/__init__.py@v3.3.7:1797")
+def unsupported_model_type(case: Case) -> Found:
+    """This release has no class for the model type."""
+    setting = case.setting
+    family = setting.family
+    if family.supported:
+        return None
+    if family.remote_code:
+        step = "set model.trust_remote_code: true; AutoModel then runs the repository's own code"
+    else:
+        step = _newer(family)
+    return f"ValueError: Unsupported model type {family.model_type}", (step,)
 
 
 @rule(LOAD, "load", "S/utils/dist.py@v3.3.7:53")
