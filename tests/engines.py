@@ -7,17 +7,20 @@ these tests skip and say so; under CI=true they fail instead.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -50,6 +53,8 @@ def why_not() -> str | None:
     """Why no engine can run here; None when one can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "these tests start a Docker Engine, which needs root on Linux"
+    if Path("/var/run/docker.sock").exists():
+        return "a Docker Engine is installed here already, and its network would be disturbed"
     missing = [name for name in ("dockerd", "busybox", "docker-registry") if shutil.which(name) is None]
     return f"not installed: {', '.join(missing)} (.ci/run installs them)" if missing else None
 
@@ -64,9 +69,18 @@ def require() -> None:
 
 
 @contextmanager
-def daemon(folder: Path, *, gpus: bool = False, options: tuple[str, ...] = ()) -> Iterator[Daemon]:
-    """An engine for as long as this lasts."""
-    folder.mkdir(parents=True, exist_ok=True)
+def daemon(*, gpus: bool = False, apart: bool = False) -> Iterator[Daemon]:
+    """An engine for as long as this lasts; `apart` from this machine's network, beside another one."""
+    # Not in pytest's own folder: a socket's path may have no more than 108 bytes.
+    with (
+        TemporaryDirectory(prefix="tgi", ignore_cleanup_errors=True) as made,
+        _daemon(Path(made), gpus=gpus, apart=apart) as running,
+    ):
+        yield running
+
+
+@contextmanager
+def _daemon(folder: Path, *, gpus: bool, apart: bool) -> Iterator[Daemon]:
     path = os.environ["PATH"]
     if gpus:  # dockerd offers --gpus when it finds this program; runc calls it before a container's program
         hook = folder / "bin" / "nvidia-container-runtime-hook"
@@ -77,8 +91,9 @@ def daemon(folder: Path, *, gpus: bool = False, options: tuple[str, ...] = ()) -
     command = [
         "dockerd", "--data-root", f"{folder}/root", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid",
         "--host", f"unix://{folder}/docker.sock", "--config-file", f"{folder}/none.json",
-        "--insecure-registry", "127.0.0.0/8", *options,
     ]  # fmt: skip
+    if apart:
+        command = ["unshare", "--net", *command]
     (folder / "none.json").write_text("{}")
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PATH": path})
@@ -97,27 +112,27 @@ def _wait(running: Daemon) -> None:
     for _ in range(300):
         if running.process.poll() is not None:
             break
-        if (running.folder / "docker.sock").exists():
-            try:
-                running.client().ping()
-            except Exception:  # noqa: BLE001  (whatever a half-started engine answers)
-                pass
-            else:
-                return
+        if "API listen on" in (running.folder / "log").read_text("utf-8", "replace"):
+            return
         time.sleep(0.1)
     log = (running.folder / "log").read_text("utf-8", "replace")
     pytest.fail("dockerd did not start:\n" + "\n".join(log.splitlines()[-20:]))
 
 
 def _remove_all(running: Daemon) -> None:
-    client = running.client()
-    for container in client.containers(all=True):
-        client.remove_container(container["Id"], force=True, v=True)
+    with closing(running.client()) as client:
+        for container in client.containers(all=True):
+            client.remove_container(container["Id"], force=True, v=True)
 
 
 def load_images(running: Daemon) -> None:
     """One image for each release whose log can be played."""
     client = running.client()
+    with closing(client):
+        _load_images(client)
+
+
+def _load_images(client: Any) -> None:
     known: dict[str, str] = {flag.name: flag.type for flag in flags.flags_of(release.find("3.3.7")).values()}
     base = json.loads(client.import_image_from_data(build.root(known), repository="pretend/root", tag="base"))["status"]
     for name in build.RELEASES:
@@ -139,3 +154,13 @@ def logs_of(client: Any, container: str) -> str:
 def inspected(client: Any, name: str) -> dict[str, Any]:
     found: dict[str, Any] = client.inspect_container(name)
     return found
+
+
+def archive(name: str, data: bytes) -> bytes:
+    """One file as a tar archive."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    return out.getvalue()

@@ -26,7 +26,15 @@ from typing import Any
 
 RELEASE = os.environ["PRETEND_RELEASE"]
 LEVELS = {"INFO": "\x1b[32m INFO\x1b[0m", "WARN": "\x1b[33m WARN\x1b[0m", "ERROR": "\x1b[31mERROR\x1b[0m"}
-NUMBERS = ("max-input-tokens", "max-input-length", "max-total-tokens", "max-batch-prefill-tokens", "num-shard", "port")
+NUMBERS = (
+    "max-input-tokens",
+    "max-input-length",
+    "max-total-tokens",
+    "max-batch-prefill-tokens",
+    "num-shard",
+    "port",
+    "max-best-of",
+)
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 

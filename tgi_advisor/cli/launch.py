@@ -63,7 +63,7 @@ def launch(
         raise UsageError("--replace and --reuse contradict each other", "Give one of them.")
     how = Options(
         replace=replace, reuse=reuse, keep=keep, detach=detach, restart=restart, ulimits=ulimits,
-        timeout_s=timeout, stall_s=stall, retries=MOST_RETRIES if retry and not as_given else 0,
+        timeout_s=timeout, stall_s=stall, retries=MOST_RETRIES if retry else 0,
     )  # fmt: skip
     shown = sink(as_json=as_json, logs=logs)
     try:

@@ -34,7 +34,7 @@ class JsonLines:
             return
         self.line(event.kind, seconds=round(event.seconds, 3), text=event.text, **event.data)
 
-    def line(self, kind: str, **values: Any) -> None:
+    def line(self, kind: str, /, **values: Any) -> None:
         """One line."""
         say(json.dumps({"event": kind, **values}, ensure_ascii=False))
 

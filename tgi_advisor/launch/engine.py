@@ -61,6 +61,12 @@ class Engine:
     place: Place
     """Where it was found."""
 
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
     @contextmanager
     def asked(self, what: str) -> Iterator[None]:
         """Turns everything the engine or the connection can answer into an EngineError about `what`."""

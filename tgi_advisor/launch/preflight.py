@@ -335,10 +335,10 @@ def pull(image: str, engine: Engine, tell: Callable[[Mapping[str, Any]], None]) 
     """
     from docker.errors import APIError
 
-    repository, tag = _repository(image)
+    name, tag = repository(image)
     with engine.asked(f"pull {image}"):
         try:
-            for message in engine.client.pull(repository, tag=tag, stream=True, decode=True):
+            for message in engine.client.pull(name, tag=tag, stream=True, decode=True):
                 if "error" in message:
                     raise pull_refusal(image, str(message["error"]))
                 tell(message)
@@ -346,7 +346,7 @@ def pull(image: str, engine: Engine, tell: Callable[[Mapping[str, Any]], None]) 
             raise pull_refusal(image, said(error)) from None
 
 
-def _repository(image: str) -> tuple[str, str]:
+def repository(image: str) -> tuple[str, str]:
     """`registry:5000/name:tag` -> name and tag, or digest; `latest` where none is given."""
     if "@" in image:
         repository, _, digest = image.partition("@")

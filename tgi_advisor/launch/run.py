@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ from tgi_advisor.units import MiB, human
 TICK_S = 0.2
 HEALTH_EVERY_S = 1.0
 MOST_RETRIES = 3
+KILLED = 128 + 9
+"""Exit code of a process that SIGKILL ended."""
 
 Kind = Literal["finding", "pull", "start", "log", "step", "stall", "retry", "ready", "verified", "note", "tick"]
 Solve = Callable[[Spec], Plan]
@@ -137,6 +139,7 @@ class _Launch:
         import secrets
 
         self.plan, self.engine, self.options, self.host, self.solve = plan, engine, options, host, solve
+        self.asked = plan.spec
         self.id = secrets.token_hex(8)
         self.began = time.monotonic()
         self.attempts = 0
@@ -184,7 +187,7 @@ class _Launch:
             try:
                 return self._attempt(given)
             except LaunchError as error:
-                following = self._again(error.failure)
+                following = self._again(error)
                 if following is None:
                     raise
                 self._remove_ours()
@@ -349,23 +352,36 @@ class _Launch:
 
     # -- once more
 
-    def _again(self, failure: Failure) -> Plan | None:
-        """A smaller plan after running out of memory at warm-up; None when it is not to be tried or there is none."""
-        if failure.cause != "out_of_memory_at_warmup" or self.solve is None or self.attempts > self.options.retries:
+    def _smaller(self, failure: Failure) -> Plan | None:
+        """A plan with what running out of memory at warm-up taught; None when there is none, or nothing was learnt."""
+        if failure.cause != "out_of_memory_at_warmup" or self.solve is None:
             return None
         failed = self.plan.prediction.limits
-        following = self.solve(learnt(self.plan, failure, self.attempts))
-        if following.prediction.outcome == "starts" and not _smaller_prefill(following, failed):
-            following = self.solve(_capped(following.spec, failed))
-        if following.prediction.outcome != "starts" or following.container is None:
-            self.tell("note", f"no smaller limits hold what the spec asks: {following.prediction.reason}")
+        roomier = learnt(self.asked, self.plan, failure, self.attempts)
+        following = self.solve(roomier)
+        if following.prediction.outcome != "starts" or not _smaller_prefill(following, failed):
+            following = self.solve(with_less_prefill(roomier, failed, self.attempts))
+        after = following.prediction
+        if after.outcome != "starts" or following.container is None or after.limits.given() == failed.given():
             return None
-        if following.prediction.limits.given() == failed.given():
+        return following
+
+    def _again(self, error: LaunchError) -> Plan | None:
+        """The plan to try next. None when there is none; the error then says what smaller limits could be tried."""
+        following = self._smaller(error.failure)
+        if following is None:
+            if error.failure.cause == "out_of_memory_at_warmup" and self.solve is not None:
+                error.hint = "No smaller limits hold what the spec asks: lower its floors, or use more or larger GPUs."
+            return None
+        before, after = self.plan.prediction.limits.given(), following.prediction.limits.given()
+        room = human(following.spec.hardware.headroom or 0)
+        if self.attempts > self.options.retries:
+            smaller = ", ".join(f"{name} {value}" for name, value in after.items() if value != before.get(name))
+            error.hint = f"With {room} of headroom the plan would be: {smaller}."
             return None
         self.tell(
-            "retry",
-            f"out of memory at warm-up; planned again with {human(following.spec.hardware.headroom or 0)} of headroom",
-            before=failed.given(), after=following.prediction.limits.given(), attempt=self.attempts,
+            "retry", f"out of memory at warm-up; planned again with {room} of headroom",
+            before=before, after=after, attempt=self.attempts,
         )  # fmt: skip
         return following
 
@@ -385,27 +401,33 @@ class _Launch:
     def _tidy_up(self) -> None:
         """Remove what this launch made; where the engine is gone, say how to find it later."""
         try:
-            self._remove_ours()
+            for name in self._remove_ours():
+                self.tell("note", f"removed {name}, which did not serve yet")
         except EngineError as error:
             label = f"{request.LAUNCH}={self.id}"
             self.tell("note", f"{error.message}; what this launch started has the label {label}", label=label)
 
-    def _remove_ours(self) -> None:
+    def _remove_ours(self) -> list[str]:
+        """The names of what was removed."""
         with self.engine.asked("remove what this launch started"):
             mine = self.engine.client.containers(all=True, filters={"label": f"{request.LAUNCH}={self.id}"})
         for container in mine:
             self.engine.remove(container["Id"])
+        return [container["Names"][0].lstrip("/") for container in mine]
 
     def _stop(self, container: str) -> None:
         stop(self.engine, container)
 
 
 def stop(engine: Engine, container: str) -> None:
-    """Stop as gracefully as its stop timeout says, and remove."""
+    """Stop and remove: as gracefully as the stop timeout says when it serves, at once when it does not yet."""
     from docker.errors import NotFound
 
     found = engine.inspect(container)
     if found is None:
+        return
+    if not _serves(engine, found):
+        engine.remove(container)
         return
     seconds = found["Config"].get("StopTimeout") or 10
     with engine.asked(f"stop container {container[:12]}"):
@@ -414,6 +436,13 @@ def stop(engine: Engine, container: str) -> None:
         except NotFound:
             return
     engine.remove(container)
+
+
+def _serves(engine: Engine, found: Mapping[str, Any]) -> bool:
+    """Whether an inspected container may have requests in flight."""
+    bindings = [b for ports in (found["NetworkSettings"].get("Ports") or {}).values() for b in ports or ()]
+    ports = {int(binding["HostPort"]) for binding in bindings}
+    return any(verify.http(engine.place.host, port)("/health", None)[0] == 200 for port in ports)
 
 
 class _Follower:
@@ -428,7 +457,8 @@ class _Follower:
         self.moved = started
         self.warned = 0.0
         self.trouble: BaseException | None = None
-        self.done = threading.Event()
+        self.stream: Any = None
+        self.thread: threading.Thread | None = None
 
     def follow(self, token_given: bool) -> Failure | None:
         """None when the server answers; why not when it will not."""
@@ -454,23 +484,41 @@ class _Follower:
                 if limit is not None and now - self.launch.began > limit:
                     return self._too_late(limit)
         finally:
-            self.done.set()
+            self._hang_up()
 
     def last_lines(self) -> list[str]:
         """The last lines of the log."""
         return self.progress.kept.text().splitlines()[-failures.PROOF_LINES :]
 
     def _listen(self) -> None:
-        threading.Thread(target=self._read, name="log", daemon=True).start()
+        """Follow the log from now on; in a thread, for a read from the engine cannot be broken off."""
+        from docker.errors import APIError
 
-    def _read(self) -> None:
+        with self.launch.engine.asked("follow the log"):
+            try:
+                self.stream = self.launch.engine.client.logs(self.container, stream=True, follow=True)
+            except APIError as error:  # gone already, or a log driver that cannot be read
+                if error.status_code not in (404, 409):
+                    self.launch.tell("note", f"the log cannot be read: {said(error)}")
+                    return
+                self.chunks.put(None)
+                return
+        self.thread = threading.Thread(target=self._read, args=(self.stream,), name="log", daemon=True)
+        self.thread.start()
+
+    def _hang_up(self) -> None:
+        """Close the stream, which ends the thread."""
+        if self.stream is not None:
+            self.stream.close()
+        while self.thread is not None and self.thread.is_alive():
+            with suppress(queue.Empty):
+                self.chunks.get(timeout=0.01)
+
+    def _read(self, stream: Any) -> None:
         """The thread: chunks of the log into the queue, None at the end."""
         try:
-            stream = self.launch.engine.client.logs(self.container, stream=True, follow=True)
             for chunk in stream:
                 self.chunks.put(chunk)
-                if self.done.is_set():
-                    return
         except Exception as error:  # noqa: BLE001  (anything a broken connection raises; told by the main thread)
             self.trouble = error
         self.chunks.put(None)
@@ -520,16 +568,19 @@ class _Follower:
     def _ended(self, token_given: bool) -> Failure | None:
         """Why the log ended: the failure, or None when the container still runs and its log is to be read again."""
         state: Mapping[str, Any] = {}
+        before: Mapping[str, Any] = {}
         for _ in range(50):
             found = self.launch.engine.inspect(self.container)
             state = found["State"] if found else {}
-            if not state.get("Running") or state.get("Restarting"):
+            # Killed: by somebody who removes it, if it is gone a moment later.
+            if not state.get("Running") and (state.get("ExitCode") != KILLED or state == before):
                 break
-            if self.trouble is not None and not state.get("Dead"):
+            if self.trouble is not None and state.get("Running"):
                 time.sleep(HEALTH_EVERY_S)
                 self.trouble = None
                 return None
-            time.sleep(0.1)
+            before = state
+            time.sleep(0.3)
         text = self.launch.blot(self.progress.kept.text())
         here = failures.Context(self.launch.plan, self.launch.container, text, state, token_given)
         return failures.diagnose(here)
@@ -569,34 +620,35 @@ class _Follower:
 # -- what a failure teaches
 
 
-def learnt(plan: Plan, failure: Failure, attempt: int) -> Spec:
-    """The spec with the shortage as headroom.
+def learnt(asked: Spec, plan: Plan, failure: Failure, attempt: int) -> Spec:
+    """The spec with the shortage as headroom on top of what the failed plan kept.
 
-    The limits that failed would have held, by the estimate, with `prediction.headroom_bytes` less memory. So that
-    much and what was missing at least goes; where PyTorch did not say what was missing, 2 % of the GPU, and twice
-    that with every further attempt.
+    Where PyTorch did not say what was missing, 2 % of the GPU; twice as much with every further attempt.
     """
     memory = failure.out_of_memory
     missing = max(0, memory.tried - memory.free) if memory and memory.free is not None else 0
-    step = max(missing, plan.prediction.gpu_total_bytes // 50) << (attempt - 1)
-    kept = plan.search.headroom_bytes if plan.search else 0
-    headroom = max(kept, plan.prediction.headroom_bytes) + step
-    rounded = -(-headroom // MiB) * MiB
-    return replace(plan.spec, hardware=replace(plan.spec.hardware, headroom=rounded))
+    kept = plan.search.headroom_bytes if plan.search else asked.hardware.headroom or 0
+    headroom = kept + (max(missing, plan.prediction.gpu_total_bytes // 50) << (attempt - 1))
+    return replace(asked, hardware=replace(asked.hardware, headroom=-(-headroom // MiB) * MiB))
+
+
+def with_less_prefill(asked: Spec, failed: Limits, attempt: int) -> Spec:
+    """The spec with three quarters of the prefill budget that failed, then half, then a quarter; never below its floor.
+
+    That is TGI's own advice, for where headroom alone does not make the warm-up smaller.
+    """
+    bound = asked.limits.max_batch_prefill_tokens
+    if bound.fixed is not None:
+        return asked
+    tokens = (failed.max_batch_prefill_tokens or 1) * (3, 2, 1)[min(attempt, 3) - 1] // 4
+    tokens = max(bound.low or 1, tokens)
+    return replace(asked, limits=replace(asked.limits, max_batch_prefill_tokens=Bound(tokens, tokens)))
 
 
 def _smaller_prefill(plan: Plan, failed: Limits) -> bool:
-    """Whether the warm-up prefill became smaller, or the spec does not let it."""
-    bound = plan.spec.limits.max_batch_prefill_tokens
+    """Whether the warm-up prefill is smaller now."""
     now, before = plan.prediction.limits.max_batch_prefill_tokens, failed.max_batch_prefill_tokens
-    return bound.fixed is not None or now is None or before is None or now < before
-
-
-def _capped(spec: Spec, failed: Limits) -> Spec:
-    """The spec with a prefill budget of at most three quarters of the one that failed, never below its floor."""
-    bound = spec.limits.max_batch_prefill_tokens
-    most = max(bound.low or 1, (failed.max_batch_prefill_tokens or 1) * 3 // 4)
-    return replace(spec, limits=replace(spec.limits, max_batch_prefill_tokens=Bound(bound.low, most)))
+    return now is None or before is None or now < before
 
 
 def _row(plan: Plan, outcome: str, seen: logs.StartUp, seconds: float) -> history.Row:

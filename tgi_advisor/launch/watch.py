@@ -33,7 +33,7 @@ WHAT: dict[Name, str] = {
     "convert": "converting weights to safetensors",
     "load": "loading the model onto the GPU",
     "warmup": "warming up",
-    "budget": "filling the KV cache's place",
+    "budget": "setting up the KV cache",
     "graphs": "capturing CUDA graphs",
     "connected": "waiting for /health",
 }
@@ -62,7 +62,7 @@ _TEXTS: tuple[tuple[str, Name, str], ...] = (
     (r"Files are already present on the host", "download", "the weights are there already"),
     (r"File (?P<file>\S+) already present in cache", "download", "{file} is there already"),
     (r"Download file: (?P<file>\S+)", "download", "downloading {file}"),
-    (r"Downloaded (?P<file>\S+) in (?P<took>[\d:.]+)", "download", "downloaded {file} in {took}"),
+    (r"Downloaded (?:\S*/)?(?P<file>[^\s/]+) in (?P<took>[\d:.]+)", "download", "downloaded {file} in {took}"),
     (r"Download: \[(?P<done>\d+)/(?P<of>\d+)\] -- ETA: (?P<eta>[\d:.]+)",
      "download", "{done} of {of} files, {eta} to go"),
     (r"Retrying in (?P<seconds>\d+) seconds", "download", "a download failed; TGI tries again in {seconds} s"),

@@ -1,0 +1,641 @@
+"""`launch` against a real Docker Engine, with an image that plays TGI."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.request import urlopen
+
+import engines
+import pytest
+from click.testing import CliRunner, Result
+from engines import IMAGE, Daemon
+
+import tgi_advisor
+from tgi_advisor.cli.main import cli
+from tgi_advisor.launch import request, run
+from tgi_advisor.launch.engine import connect
+from tgi_advisor.launch.preflight import Host
+
+CPU = {
+    "model": {"id": "Qwen/Qwen2.5-3B-Instruct", "dtype": "bfloat16"},
+    "hardware": {"gpu": {"name": "intel-cpu", "memory": "64GiB"}},
+    "limits": {"max_total_tokens": {"max": "8k"}},
+    "workload": {"max_new_tokens": 512},
+}
+CUDA = {
+    "model": {"id": "meta-llama/Llama-3.1-8B-Instruct"},
+    "hardware": {"gpu": "nvidia-l4"},
+    "workload": {"max_new_tokens": 512},
+}
+TOKEN = "hf_" + "Secret0Token" * 3
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Daemon]:
+    """An engine that gives out GPUs, with the images."""
+    engines.require()
+    with engines.daemon(gpus=True) as running:
+        engines.load_images(running)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Daemon]:
+    """An engine that cannot give out GPUs."""
+    engines.require()
+    with engines.daemon(apart=True) as running:
+        engines.load_images(running)
+        yield running
+
+
+class Desk:
+    """A folder with a spec in it, an engine, and the command line."""
+
+    def __init__(self, folder: Path, engine: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.engine, self.client = folder, engine, engine.client()
+        self.name = f"t{folder.name.lower().replace('_', '-')}"[:60].rstrip("-")
+        self.port = free_port()
+        self.env = {"DOCKER_HOST": engine.url, "TGI_ADVISOR_DATA": str(folder / "history"), "HOME": str(folder)}
+        for name, value in self.env.items():
+            monkeypatch.setenv(name, value)
+        for name in ("HF_TOKEN", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
+            monkeypatch.delenv(name, raising=False)
+
+    def spec(self, behaviour: dict[str, Any] | None = None, base: dict[str, Any] = CPU, **sections: Any) -> str:
+        """Writes a spec; `behaviour` is what the pretend TGI shall do, sections are merged into the base."""
+        tgi: dict[str, Any] = {"image": f"{IMAGE}:3.3.7{'-intel-cpu' if base is CPU else ''}"}
+        tgi |= sections.pop("tgi", {})
+        tgi["env"] = {**tgi.get("env", {}), "PRETEND": json.dumps(behaviour or {})}
+        container = {"name": self.name, "port": self.port, "cache": str(self.folder / "cache")}
+        whole = {**base, "tgi": tgi, "container": container}
+        for name, section in sections.items():
+            whole[name] = {**whole.get(name, {}), **section}
+        path = self.folder / "spec.yaml"
+        path.write_text(json.dumps(whole, ensure_ascii=False))
+        return str(path)
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(cli, [*arguments], catch_exceptions=False)
+
+    def launch(self, spec: str, *options: str) -> Result:
+        return self.run("launch", spec, *options)
+
+    def events(self, spec: str, *options: str) -> tuple[int, list[dict[str, Any]]]:
+        """The exit code and the JSON lines."""
+        result = self.launch(spec, "--json", *options)
+        assert all(line.startswith('{"event"') for line in result.stdout.splitlines()), result.output
+        return result.exit_code, [json.loads(line) for line in result.stdout.splitlines()]
+
+    def process(self, spec: str, *options: str, **env: str) -> subprocess.Popen[str]:
+        """The command as a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "tgi_advisor", "launch", spec, *options], text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **env},
+        )  # fmt: skip
+
+    def containers(self) -> list[str]:
+        """Names of all containers of this test."""
+        names = [row["Names"][0][1:] for row in self.client.containers(all=True)]
+        return [name for name in names if name.startswith(self.name)]
+
+    def inspect(self) -> dict[str, Any]:
+        return engines.inspected(self.client, self.name)
+
+    def received(self) -> dict[str, Any]:
+        """What reached the container."""
+        with urlopen(f"http://127.0.0.1:{self.port}/received") as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    def clean(self) -> None:
+        for row in self.client.containers(all=True):
+            if any(name[1:].startswith(self.name) for name in row["Names"]):
+                self.client.remove_container(row["Id"], force=True, v=True)
+
+
+def free_port() -> int:
+    with socket.socket() as test:
+        test.bind(("127.0.0.1", 0))
+        port: int = test.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def desk(engine: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    made = Desk(tmp_path, engine, monkeypatch)
+    yield made
+    made.clean()
+    made.client.close()
+
+
+def kinds(events: list[dict[str, Any]]) -> list[str]:
+    return [event["event"] for event in events]
+
+
+# -- it comes up
+
+
+@pytest.mark.parametrize("release", ["3.3.7", "2.4.1", "2.0.4"])
+def test_a_plan_comes_up_and_is_held_to_its_prediction(desk: Desk, release: str) -> None:
+    base = CPU if release == "3.3.7" else CUDA
+    image = f"{IMAGE}:{release}{'-intel-cpu' if base is CPU else ''}"
+    spec = desk.spec({"budget": 31_000, "files": 3}, base, tgi={"image": image})
+    os.environ["HF_TOKEN"] = TOKEN
+    code, events = desk.events(spec)
+    assert code == 0, events
+    steps = [event["step"] for event in events if event["event"] == "step"]
+    order = ["start", "download", "load", "warmup", "graphs", "budget", "connected"]
+    assert sorted(set(steps), key=steps.index) == order
+    assert [(e["done"], e["of"]) for e in events if e["event"] == "step" and e["done"]] == [(1, 3), (2, 3), (3, 3)]
+    assert kinds(events)[-3:] == ["ready", "verified", "result"]
+    figures = events[-1]["figures"]
+    assert figures["max_batch_total_tokens"]["observed"] == 31_000
+    limits = events[-1]["limits"]
+    assert figures["max_input_tokens"] == {
+        "predicted": limits["max_input_tokens"],
+        "observed": limits["max_input_tokens"],
+    }
+    assert events[-1]["url"] == f"http://127.0.0.1:{desk.port}"
+
+    (row,) = json.loads(desk.run("history", "--json").stdout)
+    assert (row["release"], row["outcome"], row["observed"]) == (release, "starts", 31_000)
+    assert row["predicted"] == limits["max_batch_total_tokens"]
+
+
+def test_status_finds_it_and_stop_ends_it(desk: Desk) -> None:
+    assert "tgi-advisor has started no container here" in desk.run("status").stdout
+    assert desk.launch(desk.spec()).exit_code == 0
+    listed = desk.run("status").stdout
+    assert f"{desk.name}  answers  {desk.port}  Qwen/Qwen2.5-3B-Instruct  3.3.7    8,192" in listed
+    assert desk.run("stop", desk.name).exit_code == 0
+    assert desk.containers() == []
+
+
+def test_stop_leaves_other_containers_alone(desk: Desk) -> None:
+    other = desk.client.create_container(f"{IMAGE}:3.3.7", name=f"{desk.name}-other")["Id"]
+    result = desk.run("stop", f"{desk.name}-other")
+    assert result.exit_code == 2
+    assert "was not started by tgi-advisor" in result.stderr
+    assert desk.run("stop", "--all").exit_code == 0
+    assert desk.client.inspect_container(other)
+    assert desk.run("stop", "nobody").exit_code == 2
+    assert desk.run("stop").exit_code == 2
+
+
+def test_what_was_asked_is_what_the_engine_recorded(desk: Desk) -> None:
+    spec = desk.spec(container={"shm_size": "2g"})
+    options = ("--restart", "on-failure:3", "--ulimit", "core=0", "--ulimit", "nofile=1024:2048")
+    result = desk.launch(spec, *options)
+    assert result.exit_code == 0, result.output
+    found = desk.inspect()
+    host = found["HostConfig"]
+    assert found["Config"]["StopTimeout"] == 120
+    assert host["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 3}
+    assert {u["Name"]: (u["Soft"], u["Hard"]) for u in host["Ulimits"]} == {"core": (0, 0), "nofile": (1024, 2048)}
+    assert host["ShmSize"] == 2 << 30
+    assert host["PortBindings"]["80/tcp"][0]["HostPort"] == str(desk.port)
+    labels = found["Config"]["Labels"]
+    assert len(labels[request.PLAN]) == 64
+    assert labels[request.MODEL] == "Qwen/Qwen2.5-3B-Instruct"
+
+
+def test_detached_returns_before_it_is_ready(desk: Desk) -> None:
+    result = desk.launch(desk.spec({"stall": True}), "--detach", "--restart", "unless-stopped")
+    assert result.exit_code == 0
+    assert "is started and will answer at" in result.stdout
+    assert "running" in desk.run("status").stdout
+    assert desk.inspect()["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+    assert desk.run("stop", "--all").stdout == f"Stopped and removed {desk.name}.\n"
+
+
+def test_plain_lines_where_there_is_no_terminal(desk: Desk) -> None:
+    result = desk.launch(desk.spec({"files": 1}))
+    lines = [line[8:] for line in result.stderr.splitlines()]
+    assert lines[0] == f"container {desk.name} started from {IMAGE}:3.3.7-intel-cpu"
+    assert "downloading weights: 1 of 1 files, 0:00:00 to go" in lines
+    assert "\x1b" not in result.stderr + result.stdout
+    assert f"{desk.name} answers at http://127.0.0.1:{desk.port}" in result.stdout
+    assert "max_batch_total_tokens" in result.stdout
+
+
+def test_the_raw_log_is_passed_through(desk: Desk) -> None:
+    result = desk.launch(desk.spec(), "--logs")
+    assert "text_generation_launcher: Starting check and download process for Qwen/Qwen2.5-3B-Instruct" in result.stdout
+    assert "router/src/server.rs:2302: Connected" in result.stdout
+
+
+# -- it does not come up
+
+FAILURES = [
+    ({"fail": "oom-load", "at": "load"}, "out_of_memory_at_load", 5, "CUDA out of memory. Tried to allocate"),
+    ({"oom_above": 1}, "out_of_memory_at_warmup", 5, "Not enough memory to handle"),
+    ({"fail": "gated", "at": "download"}, "gated", 9, "GatedRepoError: 401 Client Error"),
+    ({"fail": "not-found", "at": "download"}, "not_found", 9, "RepositoryNotFoundError"),
+    ({"fail": "disk", "at": "download"}, "disk_full", 11, "[Errno 28] No space left on device"),
+    ({"fail": "nccl", "at": "load"}, "shared_memory", 11, "/dev/shm/nccl-Vn2pQc"),
+    ({"fail": "model-type", "at": "load"}, "model_type", 6, "Unsupported model type pretend_net"),
+    ({"fail": "no-gpu", "at": "load"}, "no_gpu", 11, "Found no NVIDIA driver"),
+    ({"fail": "prometheus", "at": "warmup"}, "prometheus_port", 11, "failed to build prometheus recorder"),
+    ({"kill": "shard", "at": "load"}, "killed", 11, "signaled to shutdown with signal 9"),
+    ({"exit": 3, "at": "warmup"}, "exited", 11, "Warming up model"),
+    ({"deaf": True}, "exited", 11, "Connected"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("behaviour", "cause", "code", "proof"), FAILURES, ids=[str(f[0]) for f in FAILURES])
+def test_a_failure_is_named_with_the_lines_that_prove_it(
+    desk: Desk, behaviour: dict[str, Any], cause: str, code: int, proof: str
+) -> None:
+    ended, events = desk.events(desk.spec(behaviour), "--no-retry")
+    last = events[-1]
+    assert (last["event"], last.get("cause"), last["exit_code"], ended) == ("failed", cause, code, code)
+    assert any(proof in problem["message"] for problem in last["problems"]), last
+    assert last["hint"]
+    assert desk.containers() == []
+
+
+def test_arguments_the_launcher_refuses(desk: Desk) -> None:
+    """What the image itself sets, and no plan can see, is refused by the launcher."""
+    made = desk.client.create_container(f"{IMAGE}:3.3.7-intel-cpu", name=f"{desk.name}-base")["Id"]
+    desk.client.commit(made, repository="pretend/odd", tag="3.3.7-intel-cpu", conf={"Env": ["MAX_BEST_OF=many"]})
+    ended, events = desk.events(desk.spec(tgi={"image": "pretend/odd:3.3.7-intel-cpu"}))
+    assert (ended, events[-1]["cause"]) == (6, "refused")
+    assert events[-1]["message"] == (
+        "TGI refused its arguments: invalid value 'many' for '--max-best-of <MAX_BEST_OF>': "
+        "invalid digit found in string"
+    )
+
+
+def test_killed_from_outside(desk: Desk) -> None:
+    process = desk.process(desk.spec({"stall": True, "at": "load"}))
+    wait_for(lambda: desk.containers() and desk.inspect()["State"]["Running"])
+    desk.client.kill(desk.name)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 11
+    assert "the host killed the server with signal 9" in err
+
+
+def test_removed_by_somebody_else(desk: Desk) -> None:
+    process = desk.process(desk.spec({"stall": True, "at": "load"}))
+    wait_for(lambda: desk.containers() and desk.inspect()["State"]["Running"])
+    desk.client.remove_container(desk.name, force=True)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 11
+    assert "somebody else removed the container" in err
+
+
+def wait_for(what: Any, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if what():
+                return
+        except Exception:  # noqa: BLE001  (not there yet)
+            pass
+        time.sleep(0.05)
+    pytest.fail("waited in vain")
+
+
+def test_a_stall_is_said_and_a_timeout_ends_it(desk: Desk) -> None:
+    code, events = desk.events(desk.spec({"stall": True, "at": "download"}), "--stall", "0.5", "--timeout", "2.5")
+    assert code == 10
+    stalls = [event["text"] for event in events if event["event"] == "stall" and event["step"] == "download"]
+    assert "while downloading weights (the container has received" in stalls[0]
+    assert len(stalls) < 4
+    assert "not ready within 2.5 s; it was downloading weights" in events[-1]["message"]
+    assert desk.containers() == []
+
+
+# -- out of memory, and again
+
+
+def test_out_of_memory_at_warmup_is_planned_again_until_it_starts(desk: Desk) -> None:
+    spec = desk.spec({"oom_above": 2000, "budget": 50_000})
+    code, events = desk.events(spec)
+    assert code == 0, events[-1]
+    retries = [event for event in events if event["event"] == "retry"]
+    assert 1 <= len(retries) <= 3
+    for retry in retries:
+        assert retry["after"]["max_batch_prefill_tokens"] < retry["before"]["max_batch_prefill_tokens"]
+    assert events[-1]["attempts"] == len(retries) + 1
+    assert events[-1]["limits"]["max_batch_prefill_tokens"] <= 2000
+    outcomes = [row["outcome"] for row in json.loads(desk.run("history", "--json").stdout)]
+    assert outcomes == ["out_of_memory_at_warmup"] * len(retries) + ["starts"]
+    assert desk.containers() == [desk.name]
+
+
+def test_it_never_tries_more_than_three_times_more(desk: Desk) -> None:
+    code, events = desk.events(desk.spec({"oom_above": 1}))
+    assert code == 5
+    assert kinds(events).count("retry") == 3
+    assert desk.containers() == []
+
+
+def test_without_retries_it_says_what_could_be_tried(desk: Desk) -> None:
+    code, events = desk.events(desk.spec({"oom_above": 1}), "--no-retry")
+    assert code == 5
+    assert events[-1]["hint"].startswith("With ")
+    assert "max_batch_prefill_tokens 3072" in events[-1]["hint"]
+
+
+def test_it_never_gives_less_than_the_floors(desk: Desk) -> None:
+    spec = desk.spec({"oom_above": 100}, limits={"max_batch_prefill_tokens": 4096, "max_total_tokens": 8192})
+    code, events = desk.events(spec)
+    assert code == 5
+    after = [event["after"]["max_batch_prefill_tokens"] for event in events if event["event"] == "retry"]
+    assert [tokens for tokens in after if tokens < 4096] == []
+    assert kinds(events).count("retry") == 0
+    assert "No smaller limits hold what the spec asks" in events[-1]["hint"]
+
+
+# -- the end
+
+
+@pytest.mark.parametrize(
+    ("at", "number"),
+    [("start", signal.SIGINT), ("download", signal.SIGINT), ("load", signal.SIGINT), ("warmup", signal.SIGINT),
+     ("load", signal.SIGTERM)],
+)  # fmt: skip
+def test_interrupted_at_any_phase_nothing_is_left(desk: Desk, at: str, number: signal.Signals) -> None:
+    mark = {"start": "Args", "download": "Starting check", "load": "Starting shard", "warmup": "Warming up"}[at]
+    process = desk.process(desk.spec({"stall": True, "at": at}))
+    wait_for(lambda: mark in engines.logs_of(desk.client, desk.name))
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert desk.containers() == []
+
+
+def test_interrupted_while_it_starts_nothing_is_left(desk: Desk) -> None:
+    for delay in (0.3, 0.45, 0.6, 0.75, 0.9):
+        process = desk.process(desk.spec({"stall": True}))
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert desk.containers() == []
+
+
+def test_keep_leaves_what_was_started(desk: Desk) -> None:
+    result = desk.launch(desk.spec({"exit": 1}), "--keep")
+    assert result.exit_code == 11
+    assert "The container stays, as --keep asks" in result.stderr
+    assert desk.containers() == [desk.name]
+    assert "exited" in desk.run("status").stdout
+
+
+def test_killed_outright_it_leaves_only_what_has_its_label(desk: Desk) -> None:
+    process = desk.process(desk.spec({"stall": True}))
+    wait_for(desk.containers)
+    process.kill()
+    process.communicate(timeout=30)
+    assert all(request.PLAN in row["Labels"] for row in desk.client.containers(all=True))
+    assert desk.name in desk.run("status").stdout
+
+
+def test_two_launches_of_one_name_at_once(desk: Desk) -> None:
+    spec = desk.spec({"slow": 0.05})
+    both = [desk.process(spec) for _ in range(2)]
+    ended = [process.communicate(timeout=60) for process in both]
+    codes = sorted(process.returncode for process in both)
+    assert codes == [0, 8], ended
+    assert desk.containers() == [desk.name]
+    assert desk.inspect()["State"]["Running"]
+
+
+def test_the_engine_stops_in_mid_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines.require()
+    with engines.daemon(apart=True) as running:
+        engines.load_images(running)
+        (tmp_path / "desk").mkdir()
+        desk = Desk(tmp_path / "desk", running, monkeypatch)
+        process = desk.process(desk.spec({"stall": True, "at": "load"}))
+        wait_for(lambda: "Starting shard" in engines.logs_of(desk.client, desk.name))
+        running.process.kill()
+        running.process.wait(10)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 7, err
+        assert "stopped answering" in err
+        assert f"has the label {request.LAUNCH}=" in err
+
+
+# -- before anything starts
+
+
+def test_everything_in_the_way_is_found_at_once(desk: Desk) -> None:
+    desk.client.create_container(f"{IMAGE}:3.3.7", name=desk.name)
+    cache = desk.folder / "file"
+    cache.write_text("")
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", desk.port))
+        taken.listen()
+        spec = desk.spec(base=CUDA, hardware={"count": 2}, container={"cache": str(cache), "shm_size": "64m"},
+                         tgi={"num_shard": 2})  # fmt: skip
+        result = desk.launch(spec)
+    assert result.exit_code == 8
+    for part in (
+        "5 things stand in the way",
+        f"a container named '{desk.name}' exists already: {IMAGE}:3.3.7, created (not ours)",
+        f"port {desk.port} is taken by another program",
+        "no Hub token is set in HF_TOKEN",
+        "shared memory gets 64.0 MiB, and 2 shards talk through it",
+        f"{cache} is not a folder",
+    ):
+        assert part in " ".join(result.stderr.split()), result.stderr
+    assert desk.containers() == [desk.name]
+
+
+def test_no_room_for_the_weights(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10 << 20))
+    result = desk.launch(desk.spec())
+    assert result.exit_code == 8
+    assert "5.75 GiB of weights are still to download" in result.stderr
+    assert "10.0 MiB free" in result.stderr
+
+
+def test_a_port_another_container_publishes(desk: Desk) -> None:
+    assert desk.launch(desk.spec()).exit_code == 0
+    result = desk.launch(desk.spec(container={"name": f"{desk.name}-2"}))
+    assert result.exit_code == 8
+    assert f"port {desk.port} is published by container '{desk.name}'" in " ".join(result.stderr.split())
+
+
+def test_a_dry_run_prints_the_request_and_starts_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    result = desk.launch(desk.spec(), "--dry-run")
+    assert result.exit_code == 0
+    body = json.loads(result.stdout)
+    assert body["Cmd"][:2] == ["--model-id", "Qwen/Qwen2.5-3B-Instruct"]
+    assert body["Env"][-1] == "HF_TOKEN=(from your HF_TOKEN)"
+    assert desk.containers() == []
+    assert not (desk.folder / "history").exists()
+
+
+def test_replace_swaps_and_reuse_keeps(desk: Desk) -> None:
+    spec = desk.spec()
+    assert desk.launch(spec).exit_code == 0
+    first = desk.inspect()["Id"]
+    refused = desk.launch(spec)
+    assert refused.exit_code == 8
+    assert "(the same plan)" in refused.stderr
+    code, events = desk.events(spec, "--reuse")
+    assert (code, events[-1]["reused"], events[-1]["id"]) == (0, True, first)
+    other = desk.spec(limits={"max_total_tokens": 4096})
+    assert desk.launch(other, "--reuse").exit_code == 8
+    code, events = desk.events(other, "--replace")
+    assert code == 0
+    assert desk.inspect()["Id"] == events[-1]["id"] != first
+    assert desk.containers() == [desk.name]
+
+
+def test_reuse_starts_one_that_was_stopped(desk: Desk) -> None:
+    spec = desk.spec()
+    assert desk.launch(spec).exit_code == 0
+    first = desk.inspect()["Id"]
+    desk.client.stop(first, timeout=5)
+    assert desk.launch(spec, "--reuse").exit_code == 0
+    assert desk.inspect()["Id"] == first
+
+
+# -- GPUs
+
+
+def test_the_gpu_request_reaches_the_engine(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert desk.launch(desk.spec(base=CUDA)).exit_code == 0
+    (asked,) = desk.inspect()["HostConfig"]["DeviceRequests"]
+    assert (asked["Count"], asked["Capabilities"]) == (-1, [["gpu"]])
+    desk.clean()
+    assert desk.launch(desk.spec(base=CUDA, container={"gpus": ["1"]})).exit_code == 0
+    (asked,) = desk.inspect()["HostConfig"]["DeviceRequests"]
+    assert (asked["Count"], asked["DeviceIDs"], asked["Capabilities"]) == (0, ["1"], [["gpu"]])
+
+
+def test_an_engine_without_gpus_says_how_to_get_them(
+    bare: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path, bare, monkeypatch)
+    result = desk.launch(desk.spec(base=CUDA))
+    assert result.exit_code == 8
+    text = " ".join(result.stderr.split())
+    assert "could not select device driver" in text
+    assert "nvidia-ctk runtime configure" in text
+    assert "no Hub token is set" in text
+    assert desk.client.containers(all=True) == []
+
+
+def test_what_the_nvidia_hook_refuses(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    refusal = desk.engine.folder / "bin" / "nvidia-container-runtime-hook.refuse"
+    refusal.write_text("nvidia-container-cli: device error: 7: unknown device: unknown\n")
+    try:
+        result = desk.launch(desk.spec(base=CUDA, container={"gpus": ["7"]}))
+    finally:
+        refusal.unlink()
+    assert result.exit_code == 8
+    assert "the engine has no such GPU" in result.stderr
+    assert desk.containers() == []
+
+
+def test_gpus_that_are_not_here_or_in_use(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    tools = desk.folder / "tools"
+    tools.mkdir()
+    smi = tools / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho '0, NVIDIA L4, 23034, 9000, Disabled, 8.9'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    result = desk.launch(desk.spec(base=CUDA, container={"gpus": ["0", "3"]}))
+    text = " ".join(result.stderr.split())
+    assert result.exit_code == 8
+    assert "GPU 3 is not here" in text
+    assert "GPU 0 (NVIDIA L4) has 8.79 GiB in use, and the plan counts on 0 B" in text
+    assert "--set hardware.in_use=9000MiB" in text
+
+
+# -- what others send
+
+
+@pytest.mark.parametrize("noise", ["long", "bytes", "flood"])
+def test_odd_logs_are_survived(desk: Desk, noise: str) -> None:
+    result = desk.launch(desk.spec({"noise": noise, "at": "load"}), "--logs")
+    assert result.exit_code == 0
+    assert "\x1b" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) < 40_000
+
+
+def test_hostile_values_reach_the_container_unchanged(desk: Desk) -> None:
+    hostile = {
+        "A": "$(touch /tmp/pwned) `id` \"'\\ ; rm -rf / #",
+        "B": "%s ${HOME} ~ * ? [a-z] <>|&!#",
+        "C": "ünï©ode 🔥",
+        "D": "--privileged",
+        "E": "a=b=c",
+        "F": "",
+    }
+    spec = desk.spec(tgi={"env": hostile, "flags": {"hostname": "x y $(id) *"}})
+    result = desk.launch(spec)
+    assert result.exit_code == 0, result.output
+    env = desk.received()["env"]
+    assert {name: env[name] for name in hostile} == hostile
+    assert env["HOSTNAME"] == "x y $(id) *"
+
+
+def test_a_hostile_model_folder_reaches_the_container_unchanged(desk: Desk) -> None:
+    folder = desk.folder / "mo del:;$(touch pwned)'\"*"
+    folder.mkdir()
+    (folder / "inside").write_text("")
+    plan = tgi_advisor.advise(desk.spec())
+    facts = plan.facts._replace(model=replace(plan.facts.model, folder=str(folder)))
+    plan = tgi_advisor.advise(plan.spec, facts=facts)
+    with connect() as engine:
+        run.launch(plan, engine, run.Options(), Host(), lambda event: None)
+    (mount,) = (found for found in desk.inspect()["Mounts"] if found["Destination"].startswith("/models/"))
+    assert mount["Source"] == str(folder)
+    assert desk.received()["argv"][:2] == ["--model-id", mount["Destination"]]
+
+
+def test_a_token_is_never_seen(desk: Desk) -> None:
+    """Not in any output, file, label, exception or command line, though the server itself prints it."""
+    spec = desk.spec({"token_says": True, "slow": 0.03})
+    outputs: list[str] = []
+    process = desk.process(spec, "--logs", HF_TOKEN=TOKEN)
+    lines = set()
+    while process.poll() is None:
+        lines |= command_lines()
+    outputs += process.communicate()
+    assert process.returncode == 0, outputs
+    assert "using token ***" in outputs[0]
+    assert desk.received()["env"]["HF_TOKEN"] == TOKEN
+    outputs += [json.dumps(desk.inspect()["Config"]["Labels"]), json.dumps(desk.inspect()["Config"]["Cmd"])]
+    desk.clean()
+    failing = desk.spec({"token_says": True, "exit": 4, "at": "load"})
+    for options in (["--logs", "--json"], ["--dry-run"], []):
+        process = desk.process(failing, *options, HF_TOKEN=TOKEN, TGI_ADVISOR_DEBUG="1" if not options else "")
+        outputs += process.communicate(timeout=30)
+    outputs += [path.read_text("utf-8", "replace") for path in desk.folder.rglob("*") if path.is_file()]
+    assert not [text for text in outputs if TOKEN in text]
+    assert not [line for line in lines if TOKEN in line]
+
+
+def command_lines() -> set[str]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.add(path.read_bytes().decode("utf-8", "replace"))
+        except OSError:  # noqa: PERF203  (it has ended)
+            continue
+    return found
