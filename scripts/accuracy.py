@@ -413,12 +413,15 @@ def run_row(result: Result) -> list[str]:
     ]
 
 
+KNOWN, ASSUMED = "#1f77b4", "#bbb"
+
+
 def picture(found: list[Result]) -> str:
     """docs/accuracy.svg: predicted against observed budgets, both logarithmic."""
     import math
 
     points = [(r.run.observed, r.ours.budget, r.run) for r in found if r.run.observed and r.ours.budget]
-    size, edge = 480, 56
+    size, edge = 480, 64
     low, high = 3.5, 7.0
 
     def at(tokens: int) -> float:
@@ -430,7 +433,11 @@ def picture(found: list[Result]) -> str:
         f'<line x1="{edge}" y1="{size - edge}" x2="{size - edge}" y2="{edge}" stroke="#999" stroke-dasharray="4"/>',
         f'<path d="M{edge} {edge}V{size - edge}H{size - edge}" fill="none" stroke="black"/>',
         f'<text x="{size / 2}" y="{size - 12}" text-anchor="middle">observed max_batch_total_tokens</text>',
-        f'<text x="16" y="{size / 2}" text-anchor="middle" transform="rotate(-90 16 {size / 2})">predicted</text>',
+        f'<text x="14" y="{size / 2}" text-anchor="middle" transform="rotate(-90 14 {size / 2})">predicted</text>',
+        f'<circle cx="{edge + 14}" cy="{edge + 6}" r="4" fill="{KNOWN}"/>',
+        f'<text x="{edge + 24}" y="{edge + 10}">release, GPU and arguments known</text>',
+        f'<circle cx="{edge + 14}" cy="{edge + 24}" r="4" fill="{ASSUMED}"/>',
+        f'<text x="{edge + 24}" y="{edge + 28}">something assumed</text>',
     ]
     for power in (4, 5, 6, 7):
         offset = at(10**power)
@@ -438,7 +445,7 @@ def picture(found: list[Result]) -> str:
         lines.append(f'<text x="{edge - 6}" y="{size - edge - offset + 4:.0f}" text-anchor="end">10^{power}</text>')
     for observed, said, run in sorted(points, key=lambda point: point[0]):
         x, y = edge + at(observed), size - edge - at(said)
-        colour = "#1f77b4" if run.trusted else "#bbb"
+        colour = KNOWN if run.trusted else ASSUMED
         title = f"{run.row['id']}: observed {observed:,}, predicted {said:,}"
         lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"><title>{title}</title></circle>')
     return "\n".join([*lines, "</svg>"]) + "\n"
