@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from tgi_advisor.estimate import overhead, prefill
+from tgi_advisor.estimate import overhead, prefill, warmup
 from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.units import human
 
@@ -42,16 +42,10 @@ def judge(here: Base, seen: Warmup, spread: int) -> UnderLoad | None:
     setting, g = here.setting, here.geometry
     if seen.budget is None or seen.stage is not None:
         return None
-    cache = seen.blocks * g.kv_bytes_per_token * setting.block_size
-    there = here.total - here.loaded - cache
-    widest = seen.tokens * here.activation_per_token
-    wanted = setting.flags.get("max-concurrent-requests")
-    together = min(wanted if isinstance(wanted, int) else DECODING, seen.blocks)
-    sampling = together * prefill.sampling_bytes_per_request(setting, g)
-    total = seen.limits.max_total_tokens or seen.budget
-    captured = overhead.graphs(setting, g, total, -(-seen.warm_blocks // max(1, seen.requests)))
-    graphs = captured.bytes if captured else 0
-    needed = round(widest * (1 + FRAGMENTATION)) + sampling + graphs
+    # What the memory fraction leaves PyTorch is one bound, the card the other.
+    there = warmup.cap(here) - here.loaded - seen.blocks * g.kv_bytes_per_token * setting.block_size
+    together = _together(here, seen)
+    needed = growth(here, seen) + graphs(here, seen)
     spare = there - needed
     verdict: Safety = "at risk" if spare < 0 else "tight" if spare < spread else "safe"
     why = (
@@ -59,3 +53,23 @@ def judge(here: Base, seen: Warmup, spread: int) -> UnderLoad | None:
         f"{together} requests and the CUDA graphs may need {human(needed)}"
     )
     return UnderLoad(verdict, spare, why)
+
+
+def growth(here: Base, seen: Warmup) -> int:
+    """Bytes a started server may take on top of what it holds when idle: a full prefill, and sampling for all."""
+    widest = seen.tokens * here.activation_per_token
+    sampling = prefill.sampling_bytes_per_request(here.setting, here.geometry)
+    return round(widest * (1 + FRAGMENTATION)) + _together(here, seen) * sampling
+
+
+def graphs(here: Base, seen: Warmup) -> int:
+    """Bytes of the CUDA graphs."""
+    total = seen.limits.max_total_tokens or seen.budget or 0
+    captured = overhead.graphs(here.setting, here.geometry, total, -(-seen.warm_blocks // max(1, seen.requests)))
+    return captured.bytes if captured else 0
+
+
+def _together(here: Base, seen: Warmup) -> int:
+    """Requests that decode at once in the worst moment."""
+    wanted = here.setting.flags.get("max-concurrent-requests")
+    return min(wanted if isinstance(wanted, int) else DECODING, seen.blocks)

@@ -89,9 +89,6 @@ def base(setting: Setting) -> Base:
     held = weights.shard(setting)
     share = setting.num_shard if gpu.system == "cpu" else 1
     reserve = overhead.driver_reserve(setting)
-    shared = [reserve]
-    if setting.spec.hardware.in_use:
-        shared.append(Part("other processes", setting.spec.hardware.in_use, "exact", "hardware.in_use of the spec"))
     outside = [part for part in (overhead.context(setting), overhead.communicators(setting)) if part and part.bytes]
     inside = [*held.parts]
     workspace = overhead.flashinfer(setting)
@@ -100,10 +97,10 @@ def base(setting: Setting) -> Base:
     unused = forward.loading_slack(setting, g)
     if unused:
         inside.append(Part("half-used segments", unused, "modelled", "PyTorch's segments that loading leaves pinned"))
-    parts = tuple(part for part in (*shared, *outside, *inside) if part.bytes)
+    parts = tuple(part for part in (reserve, *outside, *inside) if part.bytes)
     total = gpu.memory_bytes // share
     widest = prefill.per_token(setting, g)
-    return Base(
+    alone = Base(
         setting=setting,
         geometry=g,
         parts=parts,
@@ -117,6 +114,17 @@ def base(setting: Setting) -> Base:
         left_per_token=widest.left,
         sampling_per_request=prefill.sampling_bytes_per_request(setting, g),
     )
+    return beside(alone, setting.spec.hardware.in_use)
+
+
+def beside(alone: Base, in_use: int) -> Base:
+    """A launch that has the GPU to itself, on a GPU where others hold `in_use` bytes."""
+    if not in_use:
+        return alone
+    others = Part("other processes", in_use, "exact", "hardware.in_use of the spec")
+    after = 1 if alone.total > alone.cuda_total else 0  # the driver reserve comes first
+    parts = (*alone.parts[:after], others, *alone.parts[after:])
+    return alone._replace(parts=parts, loaded=alone.loaded + in_use)
 
 
 def warmup_batch(setting: Setting, limits: Limits) -> tuple[int, int, int]:
@@ -234,9 +242,9 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
     """
     setting, g = here.setting, here.geometry
     limits = defaults.launcher_limits(setting, given)
-    cap = _cap(here)
-    if here.loaded + margin > cap:
-        return Warmup("load", limits, 0, 0, 0, 0, 0, here.loaded, cap - here.loaded - margin, 0, None)
+    most = cap(here)
+    if here.loaded + margin > most:
+        return Warmup("load", limits, 0, 0, 0, 0, 0, here.loaded, most - here.loaded - margin, 0, None)
     requests, tokens, warm_blocks = warmup_batch(setting, limits)
     longest = min(limits.max_input_tokens or tokens, tokens)
     activations = tokens * here.activation_per_token + prefill.square_bytes(setting, g, longest, requests)
@@ -247,14 +255,14 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
     if not setting.family.paged:  # prompts alone, and Mamba makes no prefill at all
         warm_blocks = 0 if setting.family.served_by == "mamba" else -(-tokens // setting.block_size)
     used = here.loaded + activations + logits + warm_blocks * per_block
-    if retry and used + margin > cap:
+    if retry and used + margin > most:
         fixed = activations - tokens * here.activation_per_token
         sampling = requests * here.sampling_per_request
         emptied = max(tokens * here.alive_per_token + fixed, tokens * here.left_per_token + sampling)
         logits = min(logits, emptied)
         activations = emptied - logits
         used = here.loaded + emptied + warm_blocks * per_block
-    slack = cap - used - margin
+    slack = most - used - margin
     stage: Literal["warmup"] | None = "warmup" if slack < 0 else None
     replayed = Warmup(stage, limits, requests, tokens, warm_blocks, activations, logits, used, slack, 0, None)
     if stage is not None or not setting.family.paged:
@@ -266,7 +274,7 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
     return replayed._replace(blocks=blocks, budget=blocks * setting.block_size)
 
 
-def _cap(here: Base) -> int:
+def cap(here: Base) -> int:
     """Bytes that may be used at the peak: the card, or what the allocator's fraction leaves.
 
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/dist.py#L56
@@ -319,7 +327,10 @@ def parts(here: Base, seen: Warmup) -> tuple[Part, ...]:
         setting, g, seen.limits.max_total_tokens or seen.budget or 0, -(-seen.warm_blocks // seen.requests)
     )
     if captured and rest > 0:
-        shown = captured._replace(bytes=min(captured.bytes, rest))
+        shown = captured
+        if captured.bytes > rest:
+            why = f"{captured.why}; {human(captured.bytes)} with what the prefill frees"
+            shown = captured._replace(bytes=rest, why=why)
         rows.append(shown)
         rest -= shown.bytes
     rows.append(Part("reserve", rest, "exact", _reserve_why(setting)))
