@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,14 @@ def read_fixture(name: str) -> Document:
     return read((FIXTURES / name).read_text("utf-8"), name, ENV, beside)
 
 
+def plain(record: Any, field: Field[Any]) -> bool:
+    """Whether a field says nothing but its default."""
+    value = getattr(record, field.name)
+    return value in (None, "", (), {}) or value == field.default
+
+
 def shown(value: Any, document: Document) -> Any:
-    """A record as JSON, short enough to be read: what is empty is left out, a Value is a line."""
+    """A record as JSON, short enough to be read: defaults are left out, a Value is a line."""
     if isinstance(value, Place):
         return f"{value.line}:{value.column}" if value.file == document.file else str(value)
     if isinstance(value, Value):
@@ -40,10 +46,8 @@ def shown(value: Any, document: Document) -> Any:
         words += [f"default of {','.join(value.defaulted)}"] if value.defaulted else []
         return "; ".join(words)
     if is_dataclass(value):
-        made = {field.name: shown(getattr(value, field.name), document) for field in fields(value)}
-        return {
-            name: part for name, part in made.items() if name not in ("text", "file") and part not in (None, "", [], {})
-        }
+        said = [field for field in fields(value) if field.name not in ("text", "file") and not plain(value, field)]
+        return {field.name: shown(getattr(value, field.name), document) for field in said}
     if isinstance(value, Mapping):
         return {name: shown(part, document) for name, part in value.items()}
     if isinstance(value, tuple):

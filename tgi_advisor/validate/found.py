@@ -106,6 +106,8 @@ class Gpus:
 
 NO_GPUS = Gpus("none")
 """Nothing asks for a GPU."""
+UNSAID = Gpus("unknown")
+"""The file is not the place where GPUs are asked for (a bare command, an environment file, a chart's values)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,8 @@ class Server:
     """Restart policy as written."""
     replicas: Value | None = None
     """Number of copies as written."""
+    beside: int = 0
+    """Other containers of the same pod, which may answer on ports of their own."""
     hints: tuple[Hint, ...] = ()
     """Hardware named beside the GPU request."""
     notes: tuple[str, ...] = ()

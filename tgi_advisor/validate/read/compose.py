@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Mount, Port, Probe, Server, Value
-from tgi_advisor.validate.read.docker import asked, device_gpus, mount_of, published, runtime_gpus, seconds, source_kind
+from tgi_advisor.validate.read.docker import (
+    asked,
+    device_gpus,
+    mount_of,
+    published,
+    runtime_gpus,
+    seconds,
+    source_kind,
+    tmpfs_of,
+)
 from tgi_advisor.validate.read.environment import Environment, env_file, variables_of
 from tgi_advisor.validate.read.launcher import is_image, is_launcher, launch_of
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar
@@ -176,7 +185,7 @@ class _Reader:
             environment.sources.append(name)
             return
         for variable, value in env_file(text, name.text, f"env_file {name.text}"):
-            environment.add(variable, self.expanded(value))
+            environment.add(variable, self.expanded(replace(value, known=True, missing=())))
 
     def _entries(self, environment: Environment, node: Node) -> None:
         """A map, or a list of NAME=value."""
@@ -234,7 +243,7 @@ class _Reader:
             elif (value := self.value(node)) is not None:
                 made.append(mount_of(_as_shown(node, value)))
         for value in self._values(tmpfs):
-            made.append(Mount("memory", replace(value, text=value.text.partition(":")[0])))
+            made.append(tmpfs_of(value))
         return made
 
     def _long_mount(self, node: Map) -> list[Mount]:

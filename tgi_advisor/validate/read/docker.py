@@ -165,7 +165,7 @@ def _server(source: Source, run: Run, variables: Mapping[str, Variable], world: 
             lists["ports"].append(Port("expose", value))
         elif name in ("volume", "mount", "tmpfs"):
             lists["mounts"].append(
-                mount_of(value) if name == "volume" else _long_mount(value) if name == "mount" else _tmpfs(value)
+                mount_of(value) if name == "volume" else _long_mount(value) if name == "mount" else tmpfs_of(value)
             )
             _tilde(source, value, at, name, defects)
         elif name == "gpus":
@@ -341,7 +341,7 @@ def _long_mount(value: Value) -> Mount:
     )
 
 
-def _tmpfs(value: Value) -> Mount:
+def tmpfs_of(value: Value) -> Mount:
     """`path[:options]`."""
     path, _, options = value.text.partition(":")
     size = re.search(r"size=([^,]+)", options)

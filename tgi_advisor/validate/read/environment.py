@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from tgi_advisor.validate.found import Server, Value
+from tgi_advisor.validate.found import UNSAID, Server, Value
 from tgi_advisor.validate.read.source import File, Source
 from tgi_advisor.validate.read.words import Variable
 
@@ -88,4 +88,4 @@ def read_env(source: Source) -> list[Server]:
         place = place or value.key
     if place is None or not {"MODEL_ID", "HF_MODEL_ID"} & environment.set.keys():
         return []
-    return [Server("env", "", place, **environment.fields())]
+    return [Server("env", "", place, gpus=UNSAID, **environment.fields())]

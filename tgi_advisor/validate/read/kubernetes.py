@@ -143,6 +143,8 @@ class _Cluster:
             probes=tuple(_probes(container)),
             restart=restart,
             replicas=item.value("spec", "replicas"),
+            beside=len(pod.list("containers")) - 1,
+            beside=len(pod.list("containers")) - 1,
             hints=tuple(_hints(pod)),
             notes=(f"{_text(item.get('kind'))} {workload.text if workload else ''}".strip(),),
         )  # fmt: skip
@@ -457,7 +459,7 @@ def label_hint(label: str, node: Scalar) -> Iterator[Hint]:
 def _selector(item: Map) -> Iterator[Defect]:
     """A workload without a selector, or with one its own pods do not match; the API server refuses both."""
     kind = _text(item.get("kind"))
-    if kind not in _SELECTED or not _text(item.get("apiVersion")).startswith("apps/"):
+    if kind not in _SELECTED or "{{" in item.raw.text or not _text(item.get("apiVersion")).startswith("apps/"):
         return
     spec = item.map("spec")
     selector = spec.get("selector")
@@ -472,12 +474,7 @@ def _selector(item: Map) -> Iterator[Defect]:
         return
     labels = {name: _text(node) for name, (_, node) in spec.map("template", "metadata", "labels").merged.items()}
     for name, (label, node) in selector.map("matchLabels").merged.items():
-        if isinstance(node, Scalar) and node.known and labels.get(name) != node.text and not _holes(spec):
+        if isinstance(node, Scalar) and node.known and labels.get(name) != node.text:
             message = f"the pods do not have the label {name}: {node.text} their {kind} selects by"
             hint = "give `template.metadata.labels` the same label"
             yield Defect("k8s-selector-mismatch", message, label.place, hint, len(name))
-
-
-def _holes(spec: Map) -> bool:
-    """Whether the labels of the template are themselves a template."""
-    return "{{" in spec.raw.text

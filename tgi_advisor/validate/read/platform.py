@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Hint, Mount, Port, Server, Value, whole_number
+from tgi_advisor.validate.found import UNSAID, Defect, Gpus, Hint, Mount, Port, Server, Value, whole_number
 from tgi_advisor.validate.read.compose import folded_backslash
 from tgi_advisor.validate.read.docker import asked, mount_of, published, tail
 from tgi_advisor.validate.read.environment import Environment
@@ -145,6 +145,7 @@ def _server(
     shm = next((v for m in (node, node.map("resources")) if (v := _value(m, _SHM))), None)
     if shm is None:
         shm = next((v for m in (root.map("resources"),) if (v := _value(m, _SHM))), None)
+    hints = tuple(_hints(root, around))
     resources = next((m.map("resources") for m in around if m.get("resources") is not None), node)
     return Server(
         form, name.text if name else "", node.entries[0][0].place if node.entries else node.place,
@@ -152,11 +153,11 @@ def _server(
         **environment.fields(),
         ports=tuple(_ports(node, root)),
         mounts=tuple(_mounts(node, root)),
-        gpus=_gpus(around, resources),
+        gpus=_counted(_gpus(around, resources), hints),
         shm_size=shm,
         memory_limit=resources.map("limits").value("memory"),
         memory_request=resources.map("requests").value("memory"),
-        hints=tuple(_hints(root, around)),
+        hints=hints,
         replicas=next((v for m in around if (v := m.value("replicas"))), None),
     )  # fmt: skip
 
@@ -314,7 +315,15 @@ def _gpus(around: tuple[Map, ...], resources: Map) -> Gpus:
                 number = whole_number(stated)
                 return Gpus("count" if number else "unknown", "platform", value, number)
             return Gpus("unknown", "platform")
-    return NO_GPUS
+    return UNSAID
+
+
+def _counted(gpus: Gpus, hints: tuple[Hint, ...]) -> Gpus:
+    """The GPUs, counted by what else names them where the request itself does not say."""
+    counted = next((hint for hint in hints if hint.count is not None), None)
+    if gpus.asked != "unknown" or counted is None:
+        return gpus
+    return Gpus("count", "platform", counted.value, counted.count)
 
 
 def _hints(root: Map, around: tuple[Map, ...]) -> Iterator[Hint]:

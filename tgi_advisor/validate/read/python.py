@@ -298,8 +298,10 @@ class _Reader:
                 parts.append(text[at : hole.start()])
                 made += places[at : hole.start()]
                 held = self.variables.get(hole[1].strip())
-                short = isinstance(held, Scalar) and held.known and len(held.text) <= MAX_VALUE
-                value = held.text if short else hole[0]
+                if isinstance(held, Scalar) and held.known and len(held.text) <= MAX_VALUE:
+                    value = held.text
+                else:
+                    value = hole[0]
                 if value == hole[0]:
                     known = False
                     missing.append(hole[1].strip())

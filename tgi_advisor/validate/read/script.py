@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from tgi_advisor.validate.found import Defect, Server, Value
+from tgi_advisor.validate.found import UNSAID, Defect, Server, Value
 from tgi_advisor.validate.read.docker import read_run
 from tgi_advisor.validate.read.environment import Environment, variables_of
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_launcher
@@ -57,8 +57,10 @@ class _Block(NamedTuple):
 
     before: dict[str, Variable]
     """Variables as they were where it began."""
-    changed: dict[str, set[Variable]]
-    """Values its branches gave."""
+    changed: dict[str, set[Variable | None]]
+    """Values variables had at the end of its branches so far, of those any branch sets."""
+    complete: list[str]
+    """`else`, once it was seen."""
 
 
 def scan(
@@ -166,7 +168,7 @@ class _Scanner:
         values = [word.as_value(self.source) for word in words]
         place = values[0].place
         self.servers.append(
-            Server("launcher", "", place, entry=values[0], args=tuple(values[1:]), **environment.fields())
+            Server("launcher", "", place, entry=values[0], args=tuple(values[1:]), gpus=UNSAID, **environment.fields())
         )
         self.defects += self._surely(command.defects)
         return done
@@ -271,7 +273,9 @@ class _Scanner:
             texts = [word.text for word in words[:6]]
             if texts and is_launcher(texts[0]):
                 values = [word.as_value(self.source) for word in words]
-                self.servers.append(Server("launcher", "", values[0].place, entry=values[0], args=tuple(values[1:])))
+                self.servers.append(
+                    Server("launcher", "", values[0].place, entry=values[0], args=tuple(values[1:]), gpus=UNSAID)
+                )
             elif "run" in texts and texts[0].rpartition("/")[2] in ("docker", "podman", "nerdctl", "sudo"):
                 at = texts.index("run")
                 server, defects = read_run(self.source, words[at + 1 :], self.variables, self.world)
@@ -286,9 +290,8 @@ class _Scanner:
             variable = Variable(f"${name}", False, (name,))
         self.variables[name] = variable
         for block in self.blocks:
-            block.changed.setdefault(name, set())
-        if self.blocks:
-            self.blocks[-1].changed[name].add(variable)
+            if name not in block.changed:
+                block.changed[name] = {block.before.get(name)} if block.complete else set()
 
     def _branch(self, word: str, line: int) -> None:
         """Opens or closes a branch; a variable it may have changed is unknown after it."""
@@ -296,22 +299,23 @@ class _Scanner:
             stop = self.text.find("\n", line)
             rest = self.text[line : stop if stop >= 0 else None]
             if len(self.blocks) < MAX_BLOCKS and not re.search(r"\b(?:fi|done|esac)\b", rest):
-                self.blocks.append(_Block(dict(self.variables), {}))
+                self.blocks.append(_Block(dict(self.variables), {}, []))
             return
         if not self.blocks:
             return
         block = self.blocks[-1]
-        for name in block.changed:
+        for name, values in block.changed.items():
+            values.add(self.variables.get(name))
             if word in ("else", "elif"):
                 if name in block.before:
                     self.variables[name] = block.before[name]
                 else:
                     self.variables.pop(name, None)
-            else:
-                values = {*block.changed[name], self.variables.get(name)}
-                if values != {block.before.get(name)}:
-                    self.variables[name] = Variable(f"${name}", False, (name,))
-        if word not in ("else", "elif"):
+            elif len(values if "else" in block.complete else values | {block.before.get(name)}) > 1:
+                self.variables[name] = Variable(f"${name}", False, (name,))
+        if word in ("else", "elif"):
+            block.complete.append(word)
+        else:
             self.blocks.pop()
 
     def _dockerfile(self, match: re.Match[str]) -> None:
