@@ -144,7 +144,6 @@ class _Cluster:
             restart=restart,
             replicas=item.value("spec", "replicas"),
             beside=len(pod.list("containers")) - 1,
-            beside=len(pod.list("containers")) - 1,
             hints=tuple(_hints(pod)),
             notes=(f"{_text(item.get('kind'))} {workload.text if workload else ''}".strip(),),
         )  # fmt: skip
