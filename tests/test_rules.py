@@ -170,6 +170,30 @@ def test_only_what_is_certain_is_said(text: str, gpu: str | None, expected: set[
     assert codes(judged(text, gpu=gpu)) == expected
 
 
+def test_an_image_of_somebody_elses_says_no_release() -> None:
+    ours = run("--model-id gpt2 --no-such-flag --max-input-tokens 9 --max-total-tokens 8")
+    assert codes(judged(ours)) == {"TGI101", "TGI110"}
+    assert codes(judged(ours.replace("ghcr.io/huggingface/text-", "example.org/my/text-"))) == {"TGI101"}
+
+
+def test_another_container_of_the_pod_may_be_the_one_that_is_asked() -> None:
+    alone = (K8S % ("3.3.7", "3000")).replace("MAX_INPUT_LENGTH", "MAX_INPUT_TOKENS").replace(
+        "      resources:", "      readinessProbe: {httpGet: {path: /health, port: 8081}}\n      resources:"
+    )  # fmt: skip
+    assert codes(judged(alone, "pod.yaml")) == {"TGI308"}
+    beside = alone.replace("  volumes:", "    - {name: health, image: health-checker}\n  volumes:")
+    assert codes(judged(beside, "pod.yaml")) == set()
+
+
+def test_a_default_that_is_empty_is_only_a_risk() -> None:
+    text = "services: {tgi: {image: '%s:3.3.7', runtime: nvidia, volumes: ['./d:/data'], environment: %s}}"
+    entries = {"QUANTIZE=": "error", "QUANTIZE=${Q:-}": "warning"}
+    for entry, severity in entries.items():
+        image = "ghcr.io/huggingface/text-generation-inference"
+        found = judged(text % (image, f"['MODEL_ID=gpt2', '{entry}']"), "compose.yaml")
+        assert [(one.code, one.severity) for one in found if one.severity != "info"] == [("TGI104", severity)]
+
+
 @pytest.mark.parametrize(
     ("image", "release"),
     [

@@ -38,10 +38,12 @@ class Image(NamedTuple):
     """Row of `clouds.yaml`; empty for TGI's own image."""
     entry: str = ""
     """`sagemaker` where the entry point reads HF_MODEL_ID and its like."""
-    port: int = 80
-    """What the server listens on when nothing says otherwise."""
+    port: int | None = 80
+    """What the server listens on when nothing says otherwise; None when that is not known."""
     env: Mapping[str, str] = {}
     """Environment the image sets."""
+    official: bool = False
+    """Whether it is TGI's own image or a mirror of it, with nothing added."""
     floating: str = ""
     """Why the reference can mean another program tomorrow (`no tag`, `latest`); empty when it cannot."""
 
@@ -62,16 +64,16 @@ def identify(reference: str) -> Image:
     if ending:
         note = f"the {ending} image has its own server, which is not judged"
         return Image(None, note, None, ending, judged=False, floating=floating)
-    if not tag and name != OWN and not name.endswith("/text-generation-inference"):
-        return Image(None, f"image {name} says no release", None, None, floating=floating)
+    if not is_own(name):
+        return Image(None, f"image {name} is not TGI's own, so its tag says no release", None, None, floating=floating)
     try:
         said = releases.from_image(f"{name}:{tag}" if tag else name)
     except AdvisorError as error:
-        return _unknown_tag(name, tag, error.message)._replace(floating=floating)
+        return _unknown_tag(tag, error.message)._replace(floating=floating)
     note = said.note
     if digest and not tag:
         note = f"a digest alone does not say the release; taken as TGI {said.release}, the newest that is known"
-    return _image(said.release, said.variant, note)._replace(floating=floating)
+    return _image(said.release, said.variant, note)._replace(floating=floating, official=True)
 
 
 def newest_of(image: Image) -> Image:
@@ -94,19 +96,27 @@ def _image(release: TgiRelease, variant: str, note: str) -> Image:
     return Image(release, note, variant, SYSTEMS[variant], env=env)
 
 
-def _unknown_tag(name: str, tag: str, why: str) -> Image:
+def is_own(name: str) -> bool:
+    """Whether a name is that of TGI's own image, at ghcr.io or a mirror."""
+    return name == "text-generation-inference" or name.endswith("huggingface/text-generation-inference")
+
+
+def _own(release: TgiRelease, variant: str, note: str) -> Image:
+    return _image(release, variant, note)._replace(official=True)
+
+
+def _unknown_tag(tag: str, why: str) -> Image:
     """An image whose tag is no release that is known: an old one, a commit, or somebody's own."""
     variant = next((v for v in sorted(SYSTEMS, key=len, reverse=True) if v and tag.endswith(f"-{v}")), "")
     if old := re.fullmatch(r"v?(0\.9(?:\.\d+)?)(-.+)?", tag):
         first = releases.all_releases()[0]
-        return _image(first, "", f"TGI {old[1]} is older than what is known; taken as {first}, the oldest that is")
+        return _own(first, "", f"TGI {old[1]} is older than what is known; taken as {first}, the oldest that is")
     if commit := re.fullmatch(r"sha-([0-9a-f]{7,40})(-.+)?", tag):
         release = _after(commit[1][:7])
         if release is not None:
             variant = variant if variant in releases.variants(release) else ""
-            return _image(release, variant, f"built from a commit after TGI {release}; taken as that release")
-    official = name == OWN or name.endswith("/text-generation-inference")
-    return Image(None, why if official else f"the tag of image {name}:{tag} says no release", None, None)
+            return _own(release, variant, f"built from a commit after TGI {release}; taken as that release")
+    return Image(None, why, None, None, official=True)
 
 
 def _after(commit: str) -> TgiRelease | None:
@@ -131,15 +141,15 @@ _KEYS = {"repository", "release", "minors", "port", "cache", "system", "entry", 
 
 
 def _of_cloud(cloud: str, row: Mapping[str, Any], reference: str) -> Image:
-    tables.strict(row, _KEYS, {"repository", "port", "system", "source"}, f"clouds.yaml, {cloud}")
+    tables.strict(row, _KEYS, {"repository", "system", "source"}, f"clouds.yaml, {cloud}")
     judged = row.get("router") != "other"
     variant = next((v for v, system in SYSTEMS.items() if system == row["system"]), None)
-    env = {"PORT": str(row["port"])}
+    env = {"PORT": str(row["port"])} if "port" in row else {}
     if "cache" in row:
         env["HF_HOME" if row["system"] == "cuda" else "HUGGINGFACE_HUB_CACHE"] = row["cache"]
     unknown = Image(
         None, f"the release in {cloud}'s image cannot be known", variant, row["system"], judged, cloud,
-        row.get("entry", ""), row["port"], env,
+        row.get("entry", ""), row.get("port"), env,
     )  # fmt: skip
     found = re.search(row["release"], reference) if "release" in row else None
     if found is None:

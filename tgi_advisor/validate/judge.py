@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from tgi_advisor import search
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.estimate.setting import Setting
@@ -264,6 +263,8 @@ def _fitting(case: Case, model: ModelFacts, gpu: GpuFacts, stage: str) -> Limits
     """The largest limits that fit, where any can."""
     if stage == "load":
         return None
+    from tgi_advisor import search  # only when something has to be found
+
     setting = _setting(case, model, gpu, limits=False)
     return search.search(warmup.base(setting)).limits
 

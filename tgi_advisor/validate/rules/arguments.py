@@ -230,7 +230,9 @@ def empty_value(case: Case) -> Hits:
         if given.wrong is not None and given.value.text == "":
             name = given.name.text if given.by == "environment" else f"--{given.flag.name}"
             message = f"{name} is set to the empty text, which is no value for --{given.flag.name}"
-            yield Hit(given.value, message, f"leave {name} out, or {_accepted(given.flag)}")
+            by_default = given.value.defaulted  # `${NAME:-}`: empty unless the host sets it
+            step = f"leave {name} out, or {_accepted(given.flag)}"
+            yield Hit(given.value, message, step, "warning" if by_default else None)
 
 
 @rule("TGI105", "error", "flag given twice")

@@ -276,6 +276,8 @@ def vendor(case: Case) -> Hits:
     made_for = {"cuda": "nvidia", "rocm": "amd", "xpu": "intel", "gaudi": "habana"}.get(system or "")
     if asked.asked in ("none", "unknown") or made_for is None or asked.vendor == made_for or asked.how == "platform":
         return
+    if asked.vendor == "intel" and asked.how == "device":
+        return  # /dev/dri is the display of any host
     ending = {"nvidia": "no suffix", "amd": "-rocm", "intel": "-intel-xpu", "habana": "-gaudi"}.get(
         asked.vendor, "another suffix"
     )
@@ -308,6 +310,8 @@ def port_mismatch(case: Case) -> Hits:
     host = case.server.network is not None and case.server.network.text == "host"
     for kind in ("publish", "service", "platform", "container"):
         ports = [port for port in case.server.ports if port.kind == kind]
+        if kind == "service" and case.server.beside:
+            continue  # it may mean another container of the pod
         if kind == "publish" and host and case.server.form in ("docker-run", "compose"):
             for port in ports[:1]:
                 word = port.host or port.container
@@ -325,7 +329,7 @@ def port_mismatch(case: Case) -> Hits:
             step = f"write {listening}, or set PORT to {numbers[0]}"
             yield Hit(word, f"nothing listens on port {numbers[0]}: the server listens on {listening}", step,
                       "warning" if kind == "container" else None)  # fmt: skip
-    for probe in case.server.probes:
+    for probe in case.server.probes if not case.server.beside else ():
         found = _probed(probe, names)
         if found is not None and found[1] != listening:
             message = f"the {probe.kind} check asks port {found[1]}, but the server listens on {listening}"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping
 
 from tgi_advisor.validate import catalogue
+from tgi_advisor.validate.finding import Severity
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, refused, rule
 from tgi_advisor.validate.rules.storage import mounted_at
+
+_PLACEHOLDER = re.compile(r"[<>{}\[\]]|\byour|\bMODEL", re.IGNORECASE)
 
 
 @rule("TGI130", "warning", "no model is named")
@@ -40,7 +44,7 @@ def invalid_model_id(case: Case) -> Hits:
     """What stands for the model is neither a Hub id (`owner/name`) nor a path of the container.
 
     A web address, blanks, a trailing colon or a tag behind it (`owner/name:main`) make the download fail
-    with `HFValidationError`. A revision has its own flag, `--revision`.
+    with `HFValidationError`. A revision has its own flag, `--revision`. A placeholder is a warning.
 
     Failing::
 
@@ -60,7 +64,8 @@ def invalid_model_id(case: Case) -> Hits:
         return
     bare = model.removeprefix("https://").removeprefix("http://").removeprefix("huggingface.co/").strip("/ '\"")
     step = f"did you mean {bare}?" if catalogue.is_hub_id(bare) else "write owner/name, or a path that begins with /"
-    yield Hit(word, f"{model[:80]!r} is neither a Hub id nor a path of the container", step)
+    severity: Severity = "warning" if _PLACEHOLDER.search(model) else "error"
+    yield Hit(word, f"{model[:80]!r} is neither a Hub id nor a path of the container", step, severity)
 
 
 @rule("TGI132", "error", "no such model on the Hub")
@@ -173,7 +178,7 @@ def path_not_mounted(case: Case) -> Hits:
         return
     if catalogue.is_path(model):
         targets = [mount.target for mount in case.server.mounts]
-        known = all(target.known for target in targets) and case.view.image.variant is not None
+        known = all(target.known for target in targets) and case.view.image.official
         if model.startswith("/") and known and not any(_below(model, target.text) for target in targets):
             yield Hit(
                 word, f"nothing is mounted at {model}, and the image does not hold it", f"mount a folder at {model}"

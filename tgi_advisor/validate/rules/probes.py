@@ -117,7 +117,7 @@ def probe_path(case: Case) -> Hits:
     for probe in case.server.probes:
         path = probe.path
         if probe.action == "http" and path is not None and path.known and path.text.partition("?")[0] not in PATHS:
-            same = probe.port is None or probe.port.number in (None, case.view.port)
+            same = not case.server.beside and (probe.port is None or probe.port.number in (None, case.view.port))
             if same:
                 yield Hit(
                     path, f"the server has no {path.text}, so the {probe.kind} check never succeeds", "ask for /health"
