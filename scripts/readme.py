@@ -25,7 +25,7 @@ BLOCK = re.compile(r"(?P<open><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<clo
 
 def console(*arguments: str) -> str:
     """A command of tgi-advisor and what it prints, as in a terminal of 100 columns without colour."""
-    plain = {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
+    plain = {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", "TGI_ADVISOR_DATA": os.devnull}
     result = subprocess.run(
         [sys.executable, "-m", "tgi_advisor", *arguments],
         cwd=ROOT, env={**os.environ, **plain}, capture_output=True, encoding="utf-8", check=False,

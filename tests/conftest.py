@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from golden import Golden
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden instead of comparing with it")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_history(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What was launched on this machine does not bear on the tests."""
+    os.environ["TGI_ADVISOR_DATA"] = str(tmp_path_factory.mktemp("history"))
 
 
 @pytest.fixture

@@ -313,11 +313,10 @@ def test_where_the_history_is(tmp_path: Path) -> None:
 
 def test_rows_are_found_by_model_gpu_and_release(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "history.jsonl"
-    for row in (ROW, replace(ROW, release="2.4.1"), replace(ROW, model="org/other"), replace(ROW, num_shard=2)):
+    for row in (ROW, ROW._replace(release="2.4.1"), ROW._replace(model="org/other"), ROW._replace(num_shard=2)):
         history.add(row, file)
     assert history.rows(file) == ([ROW, *history.rows(file)[0][1:]], 0)
-    assert history.lookup("org/m", "nvidia-l4", "3.3.7", file=file) == [ROW, replace(ROW, num_shard=2)]
-    assert history.lookup("org/m", "nvidia-l4", "3.3.7", num_shard=1, file=file) == [ROW]
+    assert history.lookup("org/m", "nvidia-l4", "3.3.7", file=file) == [ROW, ROW._replace(num_shard=2)]
     assert history.lookup("org/m", "nvidia-a10g", "3.3.7", file=file) == []
     assert history.lookup("org/m", "nvidia-l4", "3.3.7", file=tmp_path / "none") == []
 
@@ -333,8 +332,8 @@ def test_a_torn_line_costs_one_row(tmp_path: Path) -> None:
 
 def test_many_writers_lose_nothing(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom test_launch_parts import ROW, history, replace\n"
-        "for n in range(40): history.add(replace(ROW, model=f'{sys.argv[1]}/{n}' + 'x' * 5000), Path(sys.argv[2]))\n"
+        "import sys\nfrom pathlib import Path\nfrom test_launch_parts import ROW, history\n"
+        "for n in range(40): history.add(ROW._replace( model=f'{sys.argv[1]}/{n}' + 'x' * 5000), Path(sys.argv[2]))\n"
     )
     file = tmp_path / "history.jsonl"
     writers = [
@@ -362,12 +361,57 @@ def test_the_history_for_people_and_for_the_accuracy_data(
 
     assert run_history().stdout == "No launch has been recorded here yet.\n"
     oom = {"tried": "512.00MiB", "free": "100.00MiB"}
-    for row in (ROW, replace(ROW, outcome="out_of_memory_at_warmup", observed=None, seen={"oom": oom}),
-                replace(ROW, outcome="gated", observed=None)):  # fmt: skip
+    for row in (ROW, ROW._replace( outcome="out_of_memory_at_warmup", observed=None, seen={"oom": oom}),
+                ROW._replace( outcome="gated", observed=None)):  # fmt: skip
         history.add(row)
     golden("launch/history.txt", run_history().stdout)
     golden("launch/history.yaml", run_history("--export").stdout)
     assert len(json.loads(run_history("--json").stdout)) == 3
+
+
+def test_what_launches_showed_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
+    monkeypatch.setenv("TGI_ADVISOR_DATA", str(tmp_path))
+    assert plan.search is not None
+    limits = plan.prediction.limits
+    predicted = limits.max_batch_total_tokens or 0
+    row = ROW._replace(model=plan.facts.model.id, predicted=predicted, observed=predicted - 100, limits=limits.given(),
+                       kv_bytes_per_token=plan.prediction.kv_bytes_per_token)  # fmt: skip
+    history.add(row)
+    near = tgi_advisor.advise(CONFIG)
+    assert near.prediction.limits == limits
+    assert near.prediction.warnings[-1] == (
+        f"a launch here on 2026-01-02 measured max_batch_total_tokens {predicted - 100:,} where {predicted:,} were "
+        "predicted (+0.3 %)"
+    )
+    history.add(row._replace(observed=predicted - 6000))
+    short = tgi_advisor.advise(CONFIG)
+    assert short.search is not None
+    assert short.search.headroom_bytes >= 6000 * row.kv_bytes_per_token > plan.search.headroom_bytes
+    assert short.search.headroom_why == "what launches here measured"
+    assert (short.prediction.limits.max_total_tokens or 0) < (limits.max_total_tokens or 0)
+    assert tgi_advisor.advise(CONFIG, facts=plan.facts).prediction.limits == limits
+    stated = tgi_advisor.advise(replace(plan.spec, hardware=replace(plan.spec.hardware, headroom=1 << 20)))
+    assert stated.search is not None
+    assert stated.search.headroom_bytes == 1 << 20
+    history.add(row._replace(quantize="eetq", observed=1))
+    assert tgi_advisor.advise(CONFIG).prediction.limits == short.prediction.limits
+
+
+@pytest.mark.parametrize(
+    ("rows", "needed"),
+    [
+        ([ROW], 10 * 1024),
+        ([ROW._replace(observed=1010)], 0),
+        ([ROW._replace(outcome="out_of_memory_at_warmup", observed=None)], 5 + (23034 << 20) // 50),
+        (
+            [ROW._replace(outcome="out_of_memory_at_warmup", observed=None), ROW._replace(headroom_bytes=1 << 28)],
+            1 << 28,
+        ),
+        ([ROW._replace(outcome="gated", observed=None)], 0),
+    ],
+)
+def test_what_launches_ask_for(rows: list[history.Row], needed: int) -> None:
+    assert history.lesson(rows)[1] == needed
 
 
 # -- what is shown

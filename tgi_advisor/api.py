@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any, NamedTuple
 
 from tgi_advisor import container, search, verdict
-from tgi_advisor.errors import SpecError
+from tgi_advisor.errors import AdvisorError, SpecError
 from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.gather.facts import gather as gather_facts
@@ -22,7 +23,7 @@ from tgi_advisor.plan import Container, Method, Packing, Plan, Prediction, Searc
 from tgi_advisor.search import Found
 from tgi_advisor.spec.reader import read_file, read_text
 from tgi_advisor.spec.records import Spec
-from tgi_advisor.units import human
+from tgi_advisor.units import MiB, human
 
 SpecLike = Spec | str | PathLike[str] | Mapping[str, Any]
 """A spec record, the path of a YAML file (`-` is standard input), or the spec as nested mappings."""
@@ -63,7 +64,27 @@ def advise(
 
         found, seen = notebook.advise(defaults.resolve(asked, known), method)
         figures = seen.printed()
-    return _plan(asked, known, found, method, figures)
+    plan = _plan(asked, known, found, method, figures)
+    return plan if facts or method != "tgi" else _remembering(plan)
+
+
+def _remembering(plan: Plan) -> Plan:
+    """The plan with what launches of the same model, GPU and release measured here: said, and kept free as headroom."""
+    from tgi_advisor.launch import history
+
+    try:
+        text, needed = history.lesson(history.like(plan))
+    except AdvisorError as error:
+        text, needed = str(error), 0
+    if text is None:
+        return plan
+    kept = plan.search.headroom_bytes if plan.search else 0
+    if needed > kept and plan.spec.hardware.headroom is None:
+        roomier = replace(plan.spec, hardware=replace(plan.spec.hardware, headroom=-(-needed // MiB) * MiB))
+        again = advise(roomier, facts=plan.facts)
+        if again.prediction.outcome == "starts" and again.search:
+            plan = again._replace(search=again.search._replace(headroom_why="what launches here measured"))
+    return plan._replace(prediction=plan.prediction._replace(warnings=(*plan.prediction.warnings, text)))
 
 
 def predict(
@@ -147,4 +168,7 @@ def _container(spec: Spec, facts: Facts, limits: Limits, prediction: Prediction)
         return None
 
 
-__all__ = ["Facts", "Limits", "Plan", "Prediction", "Spec", "Together", "advise", "advise_together", "gather_facts", "predict", "read_spec"]
+__all__ = [
+    "Facts", "Limits", "Plan", "Prediction", "Spec", "Together", "advise", "advise_together", "gather_facts", "predict",
+    "read_spec",
+]  # fmt: skip

@@ -153,9 +153,7 @@ def history(export: bool, as_json: bool) -> None:
         say("".join(kept.as_yaml(one) for one in given), nl=False)
         return
     if as_json:
-        from dataclasses import asdict
-
-        say(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
+        say(json.dumps([row._asdict() for row in rows], indent=2, ensure_ascii=False))
         return
     if not rows:
         say("No launch has been recorded here yet.")

@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgi_advisor.errors import UsageError
+from tgi_advisor.units import human
+
+if TYPE_CHECKING:
+    from tgi_advisor.plan import Plan
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One launch: what was asked, what was predicted, what TGI measured."""
 
     at: str
@@ -61,7 +63,7 @@ class Row:
     """model.quantize of the spec."""
     kv_cache_dtype: str | None = None
     """model.kv_cache_dtype of the spec."""
-    seen: Mapping[str, Any] = field(default_factory=dict)
+    seen: Mapping[str, Any] = {}
     """What the log said: attention, kv_blocks, block_size, chunking, defaults, oom."""
 
     @property
@@ -94,7 +96,7 @@ def path(environ: Mapping[str, str] = os.environ) -> Path:
 def add(row: Row, file: Path | None = None) -> None:
     """Append a row; UsageError when the file cannot be written."""
     file = file or path()
-    line = json.dumps(asdict(row), ensure_ascii=False).encode() + b"\n"
+    line = json.dumps(row._asdict(), ensure_ascii=False).encode() + b"\n"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("ab+", buffering=0) as out:
@@ -131,15 +133,11 @@ def rows(file: Path | None = None) -> tuple[list[Row], int]:
     return found, unreadable
 
 
-def lookup(model: str, gpu: str, release: str, *, num_shard: int | None = None, file: Path | None = None) -> list[Row]:
+def lookup(model: str, gpu: str, release: str, file: Path | None = None) -> list[Row]:
     """The rows of one model, GPU and release, oldest first; lines of others are not even parsed."""
     marks = [json.dumps(word, ensure_ascii=False).encode() for word in (model, gpu, release)]
     near = (_row(line) for line in _lines(file or path()) if all(mark in line for mark in marks))
-    return [
-        row
-        for row in near
-        if row and (row.model, row.gpu, row.release) == (model, gpu, release) and num_shard in (None, row.num_shard)
-    ]
+    return [row for row in near if row and (row.model, row.gpu, row.release) == (model, gpu, release)]
 
 
 def model_name(model: str, folder: str | None) -> str:
@@ -151,13 +149,13 @@ def _lines(file: Path) -> Iterator[bytes]:
     try:
         with file.open("rb") as source:
             yield from (line for line in source if line.strip())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise UsageError(f"the history {file} cannot be read: {error.strerror}") from None
 
 
-_FIELDS = {field.name for field in fields(Row)}
+_FIELDS = frozenset(Row._fields)
 
 
 def _row(line: bytes) -> Row | None:
@@ -167,6 +165,40 @@ def _row(line: bytes) -> Row | None:
         return Row(**{name: value for name, value in given.items() if name in _FIELDS})
     except (ValueError, TypeError, AttributeError):
         return None
+
+
+def like(plan: Plan) -> list[Row]:
+    """The rows of launches that spent memory as this plan does: model, GPU, release, shards, dtypes, fraction."""
+    facts, spec = plan.facts, plan.spec
+    rows = lookup(model_name(facts.model.id, facts.model.folder), facts.gpu.name, facts.release.name)
+    how = (plan.prediction.num_shard, spec.hardware.memory_fraction, spec.model.dtype, spec.model.quantize,
+           spec.model.kv_cache_dtype, facts.variant)  # fmt: skip
+    return [
+        row
+        for row in rows
+        if (row.num_shard, row.memory_fraction, row.dtype, row.quantize, row.kv_cache_dtype, row.variant) == how
+    ]
+
+
+def lesson(rows: Sequence[Row]) -> tuple[str | None, int]:
+    """What the last of comparable launches showed, and the headroom per GPU they ask for in bytes.
+
+    A KV cache smaller than predicted asks for what was missing; running out of memory at warm-up for what was kept
+    then and 2 % of the GPU; a start shows that what was kept then is enough.
+    """
+    text, needed = None, 0
+    for row in rows:
+        on = f"a launch here on {row.at[:10]}"
+        if row.outcome == "out_of_memory_at_warmup":
+            needed = max(needed, row.headroom_bytes + (row.gpu_memory_mib << 20) // 50)
+            text = f"{on} ran out of memory at warm-up with {human(row.headroom_bytes)} of headroom"
+        elif row.difference is not None:
+            needed = max(min(needed, row.headroom_bytes), row.short_bytes)
+            text = (
+                f"{on} measured max_batch_total_tokens {row.observed:,} where {row.predicted:,} were predicted "
+                f"({100 * row.difference:+.1f} %)"
+            )
+    return text, needed
 
 
 _KINDS = {"starts": "inferred-budget", "out_of_memory_at_warmup": "oom-warmup", "out_of_memory_at_load": "oom-load",
