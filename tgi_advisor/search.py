@@ -185,9 +185,7 @@ class _Searcher:
 
     def _no_room_to_grow(self, seen: Warmup, total: int) -> str | None:
         """Whether the padded batches of a family without a reserved KV cache outgrow the GPU."""
-        per_token = self.here.geometry.kv_bytes_per_token
-        room = seen.slack + seen.warm_blocks * per_token * self.setting.block_size
-        if self.wanted * total * per_token > room:
+        if self.wanted * total > capacity(self.here, seen):
             return f"memory: the growing KV cache of {self.wanted} requests of max_total_tokens"
         return None
 
@@ -286,6 +284,39 @@ def search(here: Base) -> Found:
     least = searcher.smallest_prefill(searcher.input_for(following))
     bound_by = refusal or (span.high_by if total == span.high else searcher.why_not(following, least))
     return Found(limits, _search(searcher, bound_by), predict(here, limits))
+
+
+def at_least(here: Base, tokens: int) -> Warmup | None:
+    """The warm-up of the smallest limits that are worth having with `tokens` per request; None unless they hold.
+
+    max_total_tokens is then `tokens` within its bounds, the prefill budget the smallest efficient one, and the
+    KV cache holds `tokens` for each request of workload.concurrency even where max_total_tokens may not be so long.
+    """
+    searcher = _Searcher(here)
+    span = totals(here.setting)
+    total = max(span.low, min(tokens, span.high))
+    if total > span.high:
+        return None
+    prefill = searcher.smallest_prefill(searcher.input_for(total))
+    if not searcher.holds(total, prefill):
+        return None
+    seen = searcher.warm(total, prefill)
+    return seen if capacity(here, seen) >= tokens * searcher.wanted else None
+
+
+def smallest_prefill(here: Base) -> int | None:
+    """The smallest prefill budget worth having with the longest max_total_tokens that fits; None when none does."""
+    searcher = _Searcher(here)
+    total, _ = searcher.largest_total()
+    return None if total is None else searcher.smallest_prefill(searcher.input_for(total))
+
+
+def capacity(here: Base, seen: Warmup) -> int:
+    """Tokens the KV cache holds, or where none is reserved, those that fit what is free for it."""
+    if seen.budget is not None:
+        return seen.budget
+    room = seen.slack + seen.warm_blocks * here.geometry.kv_bytes_per_token * here.setting.block_size
+    return max(0, room) // max(1, here.geometry.kv_bytes_per_token)
 
 
 def _search(searcher: _Searcher, bound_by: str | None) -> Search:
@@ -403,12 +434,13 @@ def _neighbours(spec: Spec, facts: Facts) -> Iterator[tuple[str, Spec, Facts]]:
         if count > facts.gpu_count and spec.tgi.num_shard is None:
             hardware = replace(spec.hardware, count=count)
             yield f"hardware.count: {count}", replace(spec, hardware=hardware), facts._replace(gpu_count=count)
-    larger = [gpu for gpu in (row.facts for row in gpus.all_gpus() if row.facts) if _comparable(gpu, facts.gpu)]
-    for gpu in sorted(larger, key=lambda gpu: (gpu.memory_bytes, gpu.name)):
+    for gpu in larger(facts.gpu):
         hardware = replace(spec.hardware, gpu=GpuSpec(name=gpu.name))
         yield f"hardware.gpu: {gpu.name}", replace(spec, hardware=hardware), facts._replace(gpu=gpu)
 
 
-def _comparable(gpu: GpuFacts, instead_of: GpuFacts) -> bool:
-    """A data centre card of the same system with more memory."""
-    return gpu.system == instead_of.system and gpu.memory_bytes > instead_of.memory_bytes * 1.02
+def larger(instead_of: GpuFacts) -> list[GpuFacts]:
+    """Cards of the same system with more memory, the smallest first."""
+    cards = [row.facts for row in gpus.all_gpus() if row.facts and row.facts.system == instead_of.system]
+    more = [gpu for gpu in cards if gpu.memory_bytes > instead_of.memory_bytes * 1.02]
+    return sorted(more, key=lambda gpu: (gpu.memory_bytes, gpu.name))
