@@ -18,7 +18,7 @@ from tgi_advisor.validate.read.docker import (
     tmpfs_of,
 )
 from tgi_advisor.validate.read.environment import Environment, env_file, variables_of
-from tgi_advisor.validate.read.launcher import is_image, is_launcher, launch_of
+from tgi_advisor.validate.read.launcher import is_launcher, is_ours, launch_of
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.words import COMPOSE, Found, Variable, interpolate, lex
@@ -107,7 +107,7 @@ class _Reader:
 
         image = self.value(get("image"), "image")
         entrypoint, command = self.words(get("entrypoint")), self.words(get("command"))
-        ours = image is not None and is_image(image.text)
+        ours = is_ours(image, [word.text for word in command])
         if not ours and not any(
             is_launcher(word.text) or "text-generation-launcher" in word.text for word in (*entrypoint, *command)
         ):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Mount, Port, Probe, Server, Value, whole_number
 from tgi_advisor.validate.read.environment import Environment, env_file
-from tgi_advisor.validate.read.launcher import is_image, is_launcher, launch_of
+from tgi_advisor.validate.read.launcher import is_image, is_launcher, is_ours, launch_of
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.words import Variable, Word
 from tgi_advisor.validate.read.world import World
@@ -75,7 +75,7 @@ def read_run(
 
 
 def _is_server(run: Run) -> bool:
-    if run.image is not None and is_image(run.image.text):
+    if is_ours(run.image, [word.text for word in run.rest]):
         return True
     entry = any(option.name == "entrypoint" and is_launcher(option.value.text) for option in run.options)
     return entry or any(is_launcher(word.text) for word in run.rest)
@@ -220,7 +220,7 @@ def _launch(
     words = [word.as_value(source) for word in run.rest]
     entry = one.get("entrypoint")
     if entry is None or not entry.text:
-        if run.image is not None and is_image(run.image.text):
+        if is_ours(run.image, [word.text for word in words]):
             return None, words
         entry_at = next((at for at, word in enumerate(words) if is_launcher(word.text)), 0)
         return words[entry_at], words[entry_at + 1 :]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Hint, Mount, Port, Probe, Server, Value
 from tgi_advisor.validate.read.environment import Environment
-from tgi_advisor.validate.read.launcher import is_image, launch_of
+from tgi_advisor.validate.read.launcher import is_ours, launch_of
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar, walk
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.words import PLAIN, Found, interpolate_kubernetes, lex
@@ -96,7 +96,7 @@ class _Cluster:
     def _server(self, item: Map, pod: Map, container: Map, above: tuple[Map, ...]) -> Server | None:
         """One container, when it runs TGI."""
         image = container.value("image", origin="image")
-        ours = image is not None and is_image(image.text)
+        ours = is_ours(image, [_text(node) for node in container.list("args")])
         command_node, args_node = container.get("command"), container.get("args")
         if not ours and not _names_launcher(command_node) and not _names_launcher(args_node):
             return None

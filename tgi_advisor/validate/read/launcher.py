@@ -38,6 +38,20 @@ def is_launcher(text: str) -> bool:
     return text.rpartition("/")[2] in _LAUNCHERS
 
 
+_OUR_FLAGS = re.compile(
+    r"--(?:num-shard|max-(?:total-tokens|input-(?:tokens|length)|batch-(?:prefill|total)-tokens))(?:=|$)"
+)
+
+
+def is_ours(image: Value | None, words: Sequence[str]) -> bool:
+    """Whether a container runs TGI: by its image, or by flags only TGI has where the image is not known."""
+    if image is None:
+        return False
+    if is_image(image.text):
+        return True
+    return not image.known and any(_OUR_FLAGS.match(word) for word in words)
+
+
 class Launch:
     """A launcher found in a command: the word that names it, and its arguments."""
 

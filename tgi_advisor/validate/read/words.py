@@ -272,7 +272,7 @@ class _Lexer:
                 self.expanded += len(expanded)
                 if self.expanded > MAX_EXPANDED:
                     self.variables = {}
-                if expanded == text[written : self.at]:  # no value: not split
+                if expanded == text[written : self.at] or not found.known:  # no value: not split
                     parts.append(expanded)
                     quoted = True
                 elif expanded.strip() != expanded or len(expanded.split()) > 1:
