@@ -87,6 +87,7 @@ def push(desk: Desk, address: str, *, layer: bool = False) -> str:
         made = desk.client.create_container(base, name=f"{desk.name}-layer")["Id"]
         desk.client.put_archive(made, "/data", engines.archive("big", os.urandom(LAYER)))
         desk.client.commit(made, repository=name, tag="3.3.7-intel-cpu")
+        desk.client.remove_container(made)
     else:
         desk.client.tag(base, name, tag="3.3.7-intel-cpu")
     answer = desk.client.push(name, tag="3.3.7-intel-cpu")
