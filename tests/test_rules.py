@@ -171,9 +171,15 @@ def test_only_what_is_certain_is_said(text: str, gpu: str | None, expected: set[
 
 
 def test_an_image_of_somebody_elses_says_no_release() -> None:
-    ours = run("--model-id gpt2 --no-such-flag --max-input-tokens 9 --max-total-tokens 8")
-    assert codes(judged(ours)) == {"TGI101", "TGI110"}
+    ours = run("--model-id gpt2 --no-such-flag --max-input-length 8 --max-total-tokens 9")
+    assert codes(judged(ours)) == {"TGI101", "TGI107"}
     assert codes(judged(ours.replace("ghcr.io/huggingface/text-", "example.org/my/text-"))) == {"TGI101"}
+
+
+def test_what_every_release_refuses_needs_no_release() -> None:
+    text = "MODEL_ID=gpt2\nMAX_INPUT_LENGTH=1024\nMAX_TOTAL_TOKENS=1024\n"
+    assert codes(judged(text, "tgi.env")) == {"TGI110"}
+    assert codes(judged(text.replace("=1024", "=1000", 1), "tgi.env")) == set()
 
 
 def test_another_container_of_the_pod_may_be_the_one_that_is_asked() -> None:

@@ -69,8 +69,14 @@ def _from_hub(case: Case) -> bool:
 
 
 def _judged(case: Case) -> bool:
-    forms = (*CONTAINERS, "dstack")
-    return case.server.form in forms and case.view.image.entry != "sagemaker" and _from_hub(case)
+    return _keeps_nothing(case) and _from_hub(case)
+
+
+def _keeps_nothing(case: Case) -> bool:
+    """Whether the file alone decides what storage there is."""
+    form = case.server.form
+    container = form in (*CONTAINERS, "dstack") or (form == "systemd" and case.server.image is not None)
+    return container and case.view.image.entry != "sagemaker"
 
 
 @rule("TGI320", "warning", "weights are downloaded again every time")
@@ -169,8 +175,7 @@ def wrong_path(case: Case) -> Hits:
             ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
     """
     folder = cache(case)
-    forms = (*CONTAINERS, "dstack")
-    if folder is None or case.server.form not in forms or case.view.image.entry == "sagemaker":
+    if folder is None or not _keeps_nothing(case):
         return
     model = case.view.model
     if model is not None and not _from_hub(case):
