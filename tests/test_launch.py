@@ -555,14 +555,21 @@ def test_gpus_that_are_not_here_or_in_use(desk: Desk, monkeypatch: pytest.Monkey
     tools = desk.folder / "tools"
     tools.mkdir()
     smi = tools / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho '0, NVIDIA L4, 23034, 9000, Disabled, 8.9'\n")
+    smi.write_text(
+        '#!/bin/sh\ncase "$1" in\n'
+        "*index,name*) echo '0, NVIDIA L4, 23034, 9000, Disabled, 8.9';;\n"
+        "*index,uuid*) echo '0, GPU-1';;\n"
+        "*) echo 'GPU-1, 4242, 8990, /opt/conda/bin/python3.11'; echo 'GPU-2, 1, 5, other';;\nesac\n"
+    )
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     result = desk.launch(desk.spec(base=CUDA, container={"gpus": ["0", "3"]}))
     text = " ".join(result.stderr.split())
     assert result.exit_code == 8
     assert "GPU 3 is not here" in text
-    assert "GPU 0 (NVIDIA L4) has 8.79 GiB in use, and the plan counts on 0 B" in text
+    assert (
+        "GPU 0 (NVIDIA L4) has 8.79 GiB in use, and the plan counts on 0 B: process 4242 (python3.11) 8990 MiB" in text
+    )
     assert "--set hardware.in_use=9000MiB" in text
 
 

@@ -62,7 +62,7 @@ def launch(
     if replace and reuse:
         raise UsageError("--replace and --reuse contradict each other", "Give one of them.")
     how = Options(
-        replace=replace, reuse=reuse, keep=keep, detach=detach, restart=restart, ulimits=ulimits,
+        replace=replace, reuse=reuse, keep=keep, detach=detach, restart=restart, ulimits=ulimits, logs=logs,
         timeout_s=timeout, stall_s=stall, retries=MOST_RETRIES if retry else 0,
     )  # fmt: skip
     shown = sink(as_json=as_json, logs=logs)
@@ -205,7 +205,10 @@ def _host(container: Container) -> Host:
         found = host.detect()
     except FactsError:
         return Host()
-    return Host(tuple(Gpu(gpu.index, gpu.name, gpu.memory_bytes, gpu.used_bytes) for gpu in found))
+    users = host.processes() if any(gpu.used_bytes for gpu in found) else {}
+    return Host(
+        tuple(Gpu(gpu.index, gpu.name, gpu.memory_bytes, gpu.used_bytes, users.get(gpu.index, ())) for gpu in found)
+    )
 
 
 def _not_started(plan: Plan, as_json: bool) -> int:

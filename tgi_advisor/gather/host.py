@@ -63,6 +63,29 @@ def detect() -> tuple[HostGpu, ...]:
     raise FactsError("found no GPU on this machine", NAME_ONE, problems)
 
 
+def processes() -> dict[int, tuple[str, ...]]:
+    """Who uses the memory of each NVIDIA GPU, by the GPU's number; empty where nvidia-smi does not say."""
+    try:
+        gpus = _output("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")
+        apps = _output(
+            "nvidia-smi", "--query-compute-apps=gpu_uuid,pid,used_memory,process_name", "--format=csv,noheader,nounits"
+        )
+    except _NoAnswerError:
+        return {}
+    rows = [[cell.strip() for cell in line.split(",", 3)] for line in apps.splitlines()]
+    found = {}
+    for line in gpus.splitlines():
+        index, _, uuid = (cell.strip() for cell in line.partition(","))
+        users = tuple(
+            f"process {row[1]} ({row[3].rpartition('/')[2]}) {row[2]} MiB"
+            for row in rows
+            if len(row) == 4 and row[0] == uuid
+        )
+        if index.isdecimal() and users:
+            found[int(index)] = users
+    return found
+
+
 def this_machine() -> tuple[GpuFacts, int]:
     """What the GPUs of this machine are, with their measured memory, and how many there are.
 

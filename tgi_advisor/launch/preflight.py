@@ -158,6 +158,8 @@ def _image(image: str, engine: Engine) -> bool:
 
 def _gpu_runtime(container: Container, engine: Engine, *, present: bool) -> Iterator[Finding]:
     """Whether the engine can give out what the image needs."""
+    if container.gpus is None and container.runtime is None:
+        return
     with engine.asked("describe itself"):
         info = engine.client.info()
     runtimes = info.get("Runtimes") or {}

@@ -28,6 +28,7 @@ from tgi_advisor.units import MiB, human
 
 TICK_S = 0.2
 HEALTH_EVERY_S = 1.0
+READ_UP_S = 10.0
 MOST_RETRIES = 3
 KILLED = 128 + 9
 """Exit code of a process that SIGKILL ended."""
@@ -70,6 +71,8 @@ class Options:
     """Restart policy; it holds once the server has answered."""
     ulimits: tuple[str, ...] = ()
     """`memlock=-1` and the like."""
+    logs: bool = True
+    """Whether each line of the server's log is an event."""
     timeout_s: float | None = None
     """Give up when the server is not ready by then; None waits."""
     stall_s: float | None = None
@@ -456,6 +459,7 @@ class _Follower:
         self.direct: verify.Ask | None = None
         self.moved = started
         self.warned = 0.0
+        self.repeated = 0.0
         self.trouble: BaseException | None = None
         self.stream: Any = None
         self.thread: threading.Thread | None = None
@@ -472,6 +476,7 @@ class _Follower:
                 if now - asked >= (TICK_S if self.progress.now == "connected" else HEALTH_EVERY_S) and not ended:
                     asked = now
                     if self._healthy():
+                        self._read_up()
                         return None
                 if ended:
                     failure = self._ended(token_given)
@@ -540,10 +545,21 @@ class _Follower:
             if time.monotonic() > deadline:
                 return False
 
+    def _read_up(self) -> None:
+        """Read what the server wrote before it answered: a long log may be behind, and the KV budget in it."""
+        end = time.monotonic() + READ_UP_S
+        while self.progress.now != "connected" and time.monotonic() < end and not self._take():
+            pass
+
     def _told(self, line: str, step: watch.Step | None) -> None:
-        self.launch.tell("log", line)
+        if self.launch.options.logs:
+            self.launch.tell("log", line)
         if step is None:
             return
+        now = time.monotonic()
+        if not step.alive and now - self.repeated < HEALTH_EVERY_S:
+            return
+        self.repeated = now
         if step.alive:
             self.moved, self.warned = time.monotonic(), 0.0
         self.launch.tell(

@@ -80,17 +80,19 @@ _TEXTS: tuple[tuple[str, Name, str], ...] = (
     (r"Setting max batch total tokens to (?P<tokens>\d+)", "budget", "max_batch_total_tokens is {tokens}"),
     (r"Connected$", "connected", "the router opens its port"),
 )  # fmt: skip
-_STEPS = tuple((re.compile(pattern), name, text) for pattern, name, text in _TEXTS)
+_KEY = 3
+_STEPS: dict[str, list[tuple[re.Pattern[str], Name, str]]] = {}
+for _pattern, _name, _text in _TEXTS:
+    _STEPS.setdefault(_pattern[:_KEY], []).append((re.compile(_pattern), _name, _text))
+_MAYBE = re.compile("|".join(_STEPS))
+"""Passes over most lines of a long log without reading them."""
 _WAITING = "Waiting for shard"
-_FIRST = "".join(sorted({pattern.pattern[0] for pattern, _, _ in _STEPS}))
 
 
 def step(entry: logs.Entry) -> Step | None:
     """The step an entry tells of; None for most."""
     message = entry.message
-    if not message or message[0] not in _FIRST:
-        return None
-    for pattern, name, text in _STEPS:
+    for pattern, name, text in _STEPS.get(message[:_KEY], ()):
         if match := pattern.match(message):
             found = match.groupdict()
             words = {key: value.strip().rstrip(".") for key, value in found.items()} | {"rank": entry.rank or 0}
@@ -116,7 +118,7 @@ class Lines:
         for part in ended:
             line, self._rest = self._rest + part, b""
             over, self._over = self._over, False
-            yield _text(line[:LINE_LIMIT], over or len(line) > LINE_LIMIT)
+            yield _as_text(line[:LINE_LIMIT], over or len(line) > LINE_LIMIT)
         room = LINE_LIMIT - len(self._rest)
         self._over |= len(rest) > room
         self._rest += rest[: max(0, room)]
@@ -124,16 +126,17 @@ class Lines:
     def end(self) -> Iterator[str]:
         """What is left when the stream ends without a newline."""
         if self._rest:
-            yield _text(self._rest, self._over)
+            yield _as_text(self._rest, self._over)
             self._rest = b""
 
 
 _CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\x1b"}
 
 
-def _text(line: bytes, cut: bool) -> str:
+def _as_text(line: bytes, cut: bool) -> str:
     """A line as text: what is not UTF-8 is marked, control characters go; colours stay, the parser removes them."""
-    return line.decode("utf-8", "replace").translate(_CONTROL) + (" [...]" if cut else "")
+    text = line.decode("utf-8", "replace")
+    return (text if text.isprintable() else text.translate(_CONTROL)) + (" [...]" if cut else "")
 
 
 class Kept:
@@ -171,9 +174,10 @@ class Progress:
             yield self._read(line)
 
     def _read(self, line: str) -> tuple[str, Step | None]:
-        line = logs.plain(line).replace("\x1b", "")
+        if "[" in line or "\x1b" in line:
+            line = logs.plain(line).replace("\x1b", "")
         self.kept.add(line)
-        entry = logs.beginning(line)
+        entry = logs.beginning(line) if _MAYBE.search(line) else None
         found = step(entry) if entry else None
         if found:
             self.now = found.name
