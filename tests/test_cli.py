@@ -189,7 +189,7 @@ WRONG: dict[str, tuple[Exit, tuple[str, ...]]] = {
     "gpu without model": (Exit.USAGE, ("predict", "-g", "nvidia-l4")),
     "command misspelt": (Exit.USAGE, ("advize",)),
     "option misspelt": (Exit.USAGE, ("advise", "--modle", "a/b")),
-    "two files": (Exit.USAGE, ("advise", "llama.yaml", "wrong.yaml")),
+    "two files": (Exit.USAGE, ("predict", "llama.yaml", "wrong.yaml")),
     "source": (Exit.USAGE, ("advise", "llama.yaml", "--source", "web")),
     "format": (Exit.USAGE, ("emit", "llama.yaml", "--format", "helm")),
     "count in words": (Exit.USAGE, ("advise", "llama.yaml", "--count", "two")),

@@ -34,7 +34,7 @@ from tgi_advisor.spec.records import Bound, GpuSpec, Spec
 from tgi_advisor.units import human
 
 STEPS = 1000
-"""Memory fractions are tried in thousandths."""
+"""Memory fractions are tried in thousandths, and KV caches in thousandths of the largest there could be."""
 MOST_ORDERS = 4
 """Servers whose other orders are tried when the one given does not fit."""
 
@@ -258,10 +258,11 @@ def _share(group: Sequence[_Server]) -> tuple[list[_Laid], bool]:
         if one.alone.limits and not one.pinned
     ]
     if wanting:
-        tokens = search.last_that_holds(
-            0, min(wanting), lambda tokens: _holds(_lay(group, tokens, careful=careful), careful=careful)
+        most = min(wanting)
+        step = search.last_that_holds(
+            0, STEPS, lambda step: _holds(_lay(group, most * step // STEPS, careful=careful), careful=careful)
         )
-        laid = _lay(group, tokens, careful=careful)
+        laid = _lay(group, most * step // STEPS, careful=careful)
     return [_final(one) for one in laid], careful
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tgi_advisor.estimate.parts import Part
-from tgi_advisor.plan import Plan, Prediction
+from tgi_advisor.plan import GpuShares, Packing, Plan, Prediction
 from tgi_advisor.units import gib, human, thousands
 
 SCHEMA_VERSION = 1
@@ -92,6 +92,42 @@ def document(plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def packing_document(packing: Packing, plans: Sequence[Plan]) -> dict[str, Any]:
+    """Several plans and how they share one machine, as one JSON object (see docs/json.md)."""
+    fraction = {_name(plan): plan.spec.hardware.memory_fraction for plan in plans}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "packing": {
+            "fits": packing.fits,
+            "order": list(packing.order),
+            "gpus": [
+                {
+                    "id": gpu.id,
+                    "name": gpu.name,
+                    "total_bytes": gpu.total_bytes,
+                    "reserve_bytes": gpu.reserve_bytes,
+                    "foreign_bytes": gpu.foreign_bytes,
+                    "servers": [
+                        {
+                            "name": share.server,
+                            "memory_fraction": fraction[share.server],
+                            "in_use_bytes": share.in_use_bytes,
+                            "held_bytes": share.held_bytes,
+                            "most_bytes": share.most_bytes,
+                        }
+                        for share in gpu.shares
+                    ],
+                    "spare_bytes": gpu.spare_bytes,
+                }
+                for gpu in packing.gpus
+            ],
+            "notes": list(packing.notes),
+            "next_steps": list(packing.next_steps),
+        },
+        "plans": [document(plan) for plan in plans],
+    }
+
+
 class Style:
     """Terminal colours, or none: a report is the same text either way."""
 
@@ -135,6 +171,55 @@ def page(plan: Plan, command: str | None, *, width: int = 100, colour: bool = Fa
     if command is not None and seen.outcome == "starts":
         blocks.append(command.rstrip("\n"))
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def packing_page(
+    packing: Packing,
+    plans: Sequence[Plan],
+    commands: Sequence[str | None],
+    *,
+    width: int = 100,
+    colour: bool = False,
+) -> str:
+    """Several plans in short, and who takes what of which GPU; `commands` are the rendered docker commands."""
+    style = Style(colour)
+    blocks = []
+    for number, (plan, command) in enumerate(zip(plans, commands, strict=True), 1):
+        heading = f"{number}. {_name(plan)}: {_heading(plan, style)}"
+        blocks += [heading, _why_not(plan, width), _limits(plan, style), _bounds(plan, width)]
+        blocks.append(_warnings(plan, style, width))
+        if command is not None and plan.prediction.outcome == "starts":
+            blocks.append(command.rstrip("\n"))
+    fraction = {_name(plan): plan.spec.hardware.memory_fraction for plan in plans}
+    blocks += [_shares(gpu, fraction, style) for gpu in packing.gpus]
+    verdict = style.good("They fit together.") if packing.fits else style.bad("They do not fit together.")
+    lines = [verdict]
+    if packing.next_steps:
+        lines += ["Next steps:", *(line for step in packing.next_steps for line in _wrapped("  - ", step, width))]
+    blocks += ["\n".join(lines), "\n".join(line for note in packing.notes for line in _wrapped("Note: ", note, width))]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _name(plan: Plan) -> str:
+    """What the container of a plan is called."""
+    return plan.spec.container.name
+
+
+def _shares(gpu: GpuShares, fraction: Mapping[str, float], style: Style) -> str:
+    """One GPU and who takes what of it, in the order they start, with the sums."""
+    title = f"GPU {gpu.id}, {gpu.name}: {gib(gpu.total_bytes)}"
+    rows: list[tuple[str, str, int, int]] = [("driver reserve", "", gpu.reserve_bytes, gpu.reserve_bytes)]
+    if gpu.foreign_bytes:
+        rows.append(("other programs", "", gpu.foreign_bytes, gpu.foreign_bytes))
+    rows += [
+        (share.server, f"{fraction[share.server]:g}", share.held_bytes, share.most_bytes) for share in gpu.shares
+    ]  # fmt: skip
+    held, most = sum(row[2] for row in rows), sum(row[3] for row in rows)
+    rows += [("sum", "", held, most), ("left", "", gpu.total_bytes - held, gpu.total_bytes - most)]
+    wide = max(len(row[0]) for row in rows)
+    lines = [style.head(title), f"  {'':<{wide}}  {'fraction':>8}{'started':>13}{'at most':>13}"]
+    lines += [f"  {name:<{wide}}  {share:>8}{gib(now):>13}{gib(load):>13}" for name, share, now, load in rows]
+    return "\n".join(lines)
 
 
 def _heading(plan: Plan, style: Style) -> str:

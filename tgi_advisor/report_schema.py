@@ -105,8 +105,36 @@ def plan_schema() -> Schema:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "tgi-advisor plan",
-        "oneOf": [plan, error],
+        "oneOf": [plan, error, _together(version)],
     }
+
+
+def _together(version: Schema) -> Schema:
+    """What `advise` prints for several specs."""
+    server = _object(
+        name=_text("Container name."),
+        memory_fraction={"type": "number", "description": "--cuda-memory-fraction it starts with."},
+        in_use_bytes=_whole("What others hold on this GPU when it starts."),
+        held_bytes=_whole("What it holds once it has started."),
+        most_bytes=_whole("The most it may hold under load."),
+    )
+    gpu = _object(
+        id=_text("Index or id of the device."),
+        name=_text("Which GPU it is."),
+        total_bytes=_whole("Its memory."),
+        reserve_bytes=_whole("What the driver keeps."),
+        foreign_bytes=_whole("What other programs hold."),
+        servers=_list(server) | {"description": "In the order they start."},
+        spare_bytes={"type": "integer", "description": "Left when every server is at its most; negative: missing."},
+    )
+    packing = _object(
+        fits={"type": "boolean", "description": "Whether every server starts beside those before it."},
+        order=_list(_text("Container names in the order they have to start.")),
+        gpus=_list(gpu),
+        notes=_list(_text("What to know about running them together.")),
+        next_steps=_list(_text("What to do when they do not fit, most useful first.")),
+    )
+    return _object(schema_version=version, packing=packing, plans=_list({"$ref": "#/oneOf/0"}))
 
 
 def _container() -> Schema:

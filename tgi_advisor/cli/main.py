@@ -5,6 +5,8 @@ Nothing heavy is imported here at module level: `--help` has to be quick.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,13 +14,15 @@ import click
 from tgi_advisor import __version__
 from tgi_advisor.cli import launch, options, tables
 from tgi_advisor.cli.group import AdvisorGroup
-from tgi_advisor.cli.options import as_json, takes_spec
+from tgi_advisor.cli.options import as_json, takes_spec, takes_specs
 from tgi_advisor.cli.output import colour, progress, say, width
 from tgi_advisor.errors import Exit, UsageError
 from tgi_advisor.render import FORMATS
 
 if TYPE_CHECKING:
+    from tgi_advisor.api import Together
     from tgi_advisor.plan import Plan
+    from tgi_advisor.spec.records import Spec
 
 
 @click.group(
@@ -44,14 +48,23 @@ def cli() -> None:
 
 
 @cli.command()
-@takes_spec
+@takes_specs
 @as_json
-def advise(as_json: bool, **asked: Any) -> int:
+def advise(
+    as_json: bool, specs: tuple[str, ...], model: str | None, gpu: str | None, count: int | None, release: str | None,
+    sets: tuple[str, ...], **rest: Any,
+) -> int:  # fmt: skip
     """Search the largest token limits that fit, and show the plan.
 
     Limits the spec pins or bounds are respected. Ends with the docker command that runs the plan.
+
+    Several specs, in several files or as documents of one, are servers on one machine: those on one GPU
+    share its memory, and start in the order given.
     """
-    return _show(_plan("advise", **asked), as_json)
+    asked = options.specs_of(specs, model, gpu, count, release, sets)
+    if len(asked) > 1:
+        return _show_together(_together(asked, **rest), as_json)
+    return _show(_made("advise", asked[0], **rest), as_json)
 
 
 @cli.command()
@@ -176,14 +189,34 @@ def _plan(
     sets: tuple[str, ...],
     **rest: Any,
 ) -> Plan:
+    """The plan of a command line."""
+    return _made(how, options.spec_of(spec, model, gpu, count, release, sets), **rest)
+
+
+def _made(how: str, asked: Spec, **rest: Any) -> Plan:
     """Gather, decide; with a line of progress on a terminal when the Hub takes its time."""
     from tgi_advisor import api
 
-    asked = options.spec_of(spec, model, gpu, count, release, sets)
+    with _progress() as show:
+        return (api.advise if how == "advise" else api.predict)(asked, progress=show, **rest)
+
+
+def _together(asked: list[Spec], method: str, **rest: Any) -> Together:
+    """Several specs planned together."""
+    from tgi_advisor import api
+
+    if method != "tgi":
+        raise UsageError(f"--method {method} plans one spec at a time", "Leave --method out, or name one spec.")
+    with _progress() as show:
+        return api.advise_together(asked, progress=show, **rest)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None] | None]:
+    """A line of progress on a terminal, gone at the end."""
     show = progress()
-    make = api.advise if how == "advise" else api.predict
     try:
-        return make(asked, progress=show, **rest)
+        yield show
     finally:
         if show is not None:
             show("")
@@ -203,6 +236,23 @@ def _show(plan: Plan, as_json: bool) -> int:
         command = render(plan.container, "docker-run") if plan.container else None
         say(page(plan, command, width=width(), colour=colour()), nl=False)
     return _code(plan)
+
+
+def _show_together(together: Together, as_json: bool) -> int:
+    """Several plans and how they share the machine; the worst plan's exit code."""
+    from tgi_advisor import report
+
+    packing, plans = together
+    if as_json:
+        import json
+
+        say(json.dumps(report.packing_document(packing, plans), indent=2, ensure_ascii=False))
+    else:
+        from tgi_advisor.render import render
+
+        commands = [render(plan.container, "docker-run") if plan.container else None for plan in plans]
+        say(report.packing_page(packing, plans, commands, width=width(), colour=colour()), nl=False)
+    return max(map(_code, plans))
 
 
 def _code(plan: Plan) -> Exit:

@@ -76,8 +76,9 @@ gpu = click.option(
 )  # fmt: skip
 count = click.option("--count", "-n", metavar="N", type=_Count(1), help="GPUs the container sees.")
 
-_SPEC = (
-    click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True)),
+_ONE = click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True))
+_SEVERAL = click.argument("specs", metavar="[SPEC]...", nargs=-1, type=click.Path(allow_dash=True))
+_OPTIONS = (
     model,
     gpu,
     count,
@@ -100,38 +101,82 @@ _SPEC = (
 
 def takes_spec(command: Command) -> Command:
     """Adds the SPEC argument and everything that can stand in for it."""
-    for option in reversed(_SPEC):
+    return _add(command, _ONE)
+
+
+def takes_specs(command: Command) -> Command:
+    """Adds the SPEC arguments of a command that plans several deployments together, and the same options."""
+    return _add(command, _SEVERAL)
+
+
+def _add(command: Command, argument: Callable[[Command], Command]) -> Command:
+    for option in reversed((argument, *_OPTIONS)):
         command = option(command)
     return command
+
+
+def specs_of(
+    specs: tuple[str, ...], model: str | None, gpu: str | None, count: int | None, release: str | None,
+    sets: tuple[str, ...],
+) -> list[Spec]:  # fmt: skip
+    """The specs a command line adds up to: every document of every file, the options and `--set` over each."""
+    if not any(specs):
+        return [spec_of(None, model, gpu, count, release, sets)]
+    from tgi_advisor.spec import reader
+
+    if specs.count("-") > 1:
+        raise UsageError("standard input is named twice", "It can be read once; name a file for the other.")
+    given = _given(model, gpu, count, release)
+    found: list[Spec] = []
+    for path in specs:
+        _readable(path)
+        if given:
+            found += [_over(base, given, release, sets) for base in reader.read_all(path)]
+        else:
+            found += reader.read_all(path, sets)
+    return found
 
 
 def spec_of(
     spec: str | None, model: str | None, gpu: str | None, count: int | None, release: str | None, sets: tuple[str, ...]
 ) -> Spec:
     """The spec a command line adds up to: the file, the options over it, `--set` over both."""
-    import sys
-
     from tgi_advisor.spec import reader
 
+    given = _given(model, gpu, count, release)
     if not spec:
         _named(model, gpu)
-    if spec == "-" and sys.stdin is None:
+        return reader.build(given, "command line", None, sets)
+    _readable(spec)
+    return _over(reader.read_file(spec), given, release, sets) if given else reader.read_file(spec, sets)
+
+
+def _readable(path: str) -> None:
+    """UsageError for standard input that is closed."""
+    import sys
+
+    if path == "-" and sys.stdin is None:
         raise UsageError("standard input is closed", "Name a SPEC file, or pipe one in.")
+
+
+def _given(model: str | None, gpu: str | None, count: int | None, release: str | None) -> list[tuple[str, str]]:
+    """The options as fields of the spec."""
     given = (
         ("model.id", model),
         ("hardware.gpu", gpu),
         ("hardware.count", None if count is None else str(count)),
         ("tgi.release", release),
     )
-    assignments = [(path, value) for path, value in given if value is not None]
-    if not spec:
-        return reader.build(assignments, "command line", None, sets)
-    if not assignments:
-        return reader.read_file(spec, sets)
-    base = reader.read_file(spec)
+    return [(path, value) for path, value in given if value is not None]
+
+
+def _over(base: Spec, given: list[tuple[str, str]], release: str | None, sets: tuple[str, ...]) -> Spec:
+    """A spec with the options laid over it; another release changes the image's tag too."""
+    from tgi_advisor.spec import reader
+
     if release is not None and base.tgi.image is not None:
-        assignments.append(("tgi.image", _retagged(base.tgi.image, release)))
-    return reader.build(assignments, "command line", base, sets)
+        given = [*given, ("tgi.image", _retagged(base.tgi.image, release))]
+    return reader.build(given, "command line", base, sets)
 
 
 def _named(model: str | None, gpu: str | None) -> None:

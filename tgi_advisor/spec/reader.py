@@ -20,6 +20,7 @@ from tgi_advisor.spec.tree import (
     Node,
     Scalar,
     compose,
+    compose_all,
     described,
     looks_secret,
     place_in,
@@ -40,7 +41,11 @@ EXAMPLE = """write at least:
 
 def read_text(text: str, file: str, sets: Sequence[str] = ()) -> Spec:
     """The spec in `text`, with `sets` (`path=value`) laid over it; SpecError lists everything wrong."""
-    root = compose(text, file)
+    return _of(compose(text, file), file, sets)
+
+
+def _of(root: Node | None, file: str, sets: Sequence[str]) -> Spec:
+    """The spec of one document."""
     if not isinstance(root, Map):
         where = Place(file, 1, 1) if root is None else root.place
         message = "the spec is empty" if root is None else f"the spec must be a mapping, got {described(root)}"
@@ -50,18 +55,45 @@ def read_text(text: str, file: str, sets: Sequence[str] = ()) -> Spec:
 
 def read_file(path: str, sets: Sequence[str] = ()) -> Spec:
     """The spec in a file, or on standard input when `path` is `-`."""
-    file = "<stdin>" if path == "-" else path if path.isprintable() else ascii(path)
+    file = _named(path)
+    return read_text(_text_of(path, file), file, sets)
+
+
+def read_all(path: str, sets: Sequence[str] = ()) -> tuple[Spec, ...]:
+    """The specs in a file of one or more YAML documents, `sets` laid over each; SpecError lists all that is wrong."""
+    file = _named(path)
+    roots = compose_all(_text_of(path, file), file)
+    if len(roots) < 2:
+        return (_of(roots[0] if roots else None, file, sets),)
+    specs: list[Spec] = []
+    problems: list[Problem] = []
+    for root in roots:
+        try:
+            specs.append(_of(root, file, sets))
+        except SpecError as error:  # noqa: PERF203  (all documents are told of at once)
+            problems += error.problems
+    if problems:
+        raise _all_of(problems, file)
+    return tuple(specs)
+
+
+def _named(path: str) -> str:
+    """What errors call the file."""
+    return "<stdin>" if path == "-" else path if path.isprintable() else ascii(path)
+
+
+def _text_of(path: str, file: str) -> str:
+    """The file's text; SpecError when there is none, or too much, or not UTF-8."""
     data = _bytes_of(path, file)
     if len(data) > MAX_BYTES:
         raise too_long(file)
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         before = data[: error.start].decode()
         place = place_in(before, len(before), file)
         problem = Problem(f"not UTF-8 text (byte 0x{data[error.start]:02X})", "save the spec as UTF-8", place)
         raise SpecError(f"{file} cannot be read", problems=[problem]) from None
-    return read_text(text, file, sets)
 
 
 def build(

@@ -92,6 +92,17 @@ def compose(text: str, file: str, at: Place | None = None) -> Node | None:
 
     `at` is given for a text that has no lines of its own (`--set`): every node then has that place.
     """
+    done = _documents(text, file, at, most=1)
+    return done[0] if done else None
+
+
+def compose_all(text: str, file: str) -> list[Node]:
+    """The trees of all documents in `text` that hold anything; SpecError when it is not YAML."""
+    return [node for node in _documents(text, file) if not (isinstance(node, Scalar) and node.null)]
+
+
+def _documents(text: str, file: str, at: Place | None = None, most: int | None = None) -> list[Node]:
+    """The trees of the documents in `text`; SpecError where more than `most` begin."""
     import yaml
 
     def place(mark: Any) -> Place:
@@ -141,8 +152,11 @@ def compose(text: str, file: str, at: Place | None = None) -> Node | None:
                         open_[-1][0].append(List(nodes, start))
                 case yaml.DocumentStartEvent():
                     documents += 1
-                    if documents > 1:
-                        refuse(where, "a second YAML document begins here", "keep one deployment per file")
+                    if most is not None and documents > most:
+                        refuse(
+                            where, "a second YAML document begins here",
+                            "keep one deployment per file; `advise` and `launch` alone take several",
+                        )  # fmt: skip
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         lines = text.splitlines()
@@ -151,7 +165,7 @@ def compose(text: str, file: str, at: Place | None = None) -> Node | None:
             # libyaml reports the end of a text as the line after it.
             where = where if where.line <= len(lines) else Place(file, max(len(lines), 1), len((lines or [""])[-1]) + 1)
         refuse(where, *in_our_words(str(error.problem), lines[mark.line] if mark and mark.line < len(lines) else ""))
-    return done[0] if done else None
+    return done
 
 
 def too_long(file: str) -> SpecError:
