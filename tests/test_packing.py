@@ -357,3 +357,14 @@ def test_what_several_specs_cannot_have(args: tuple[str, ...], told: str) -> Non
     ran = run("advise", *args, stdin=PAIR)
     assert ran.code == Exit.USAGE
     assert told in ran.err
+
+
+def test_a_fraction_leaves_less_for_the_load_of_its_own_server() -> None:
+    whole, half = (
+        api.predict(spec(LLAMA, hardware__memory_fraction=share, limits__max_total_tokens=4096,
+                         limits__max_input_tokens=3072, limits__max_batch_prefill_tokens=3072), offline=True)
+        for share in (1.0, 0.5)
+    )  # fmt: skip
+    spare = [plan.prediction.under_load.spare_bytes for plan in (whole, half) if plan.prediction.under_load]
+    kept = 0.1 * 0.5 * whole.prediction.gpu_total_bytes  # TGI's room is a tenth of what PyTorch may have
+    assert kept - GiB < spare[0] - spare[1] < kept
