@@ -1,8 +1,9 @@
 """Which token limits of text-generation-inference fit your GPU, before you rent it.
 
 `advise` and `predict` take a spec (a path, a mapping or a `Spec`) and return a `Plan`;
-`gather_facts` finds what is true of a spec once, for many questions. They are imported when first
-used, so that importing the package costs next to nothing.
+`gather_facts` finds what is true of a spec once, for many questions. `validate_files` judges the
+deployment files people already have, `import_server` makes a spec of one. They are imported when
+first used, so that importing the package costs next to nothing.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tgi_advisor.api import Facts, Limits, Plan, Prediction, Spec, advise, gather_facts, predict, read_spec
     from tgi_advisor.errors import AdvisorError
+    from tgi_advisor.lint import import_server, validate_files
 
 __all__ = [
     "AdvisorError", "Facts", "Limits", "Plan", "Prediction", "Spec", "__version__",
-    "advise", "gather_facts", "predict", "read_spec",
+    "advise", "gather_facts", "import_server", "predict", "read_spec", "validate_files",
 ]  # fmt: skip
 
 
@@ -28,6 +30,6 @@ def __getattr__(name: str) -> object:
         from tgi_advisor.errors import AdvisorError
 
         return AdvisorError
-    from tgi_advisor import api
+    from tgi_advisor import api, lint
 
-    return getattr(api, name)
+    return getattr(lint if name in ("import_server", "validate_files") else api, name)

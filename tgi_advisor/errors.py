@@ -16,7 +16,7 @@ class Exit(IntEnum):
     """The exit codes of the command line. They are documented in the README and never renumbered."""
 
     STARTS = 0
-    BUG = 1
+    FINDINGS = 1
     USAGE = 2
     SPEC = 3
     FACTS = 4
@@ -27,6 +27,7 @@ class Exit(IntEnum):
     ACCESS = 9
     TIMEOUT = 10
     FAILED = 11
+    BUG = 70
     INTERRUPTED = 130
 
     @property
@@ -37,7 +38,7 @@ class Exit(IntEnum):
 
 _MEANING = {
     Exit.STARTS: "TGI starts with these limits (or the command simply succeeded)",
-    Exit.BUG: "a defect of tgi-advisor itself; please report it",
+    Exit.FINDINGS: "`validate` found something TGI will refuse or that cannot work (with --strict also what is risky)",
     Exit.USAGE: "the command line is wrong",
     Exit.SPEC: "the deployment spec is wrong; every problem is listed with file:line:column",
     Exit.FACTS: "a fact is missing: model, GPU or TGI release unknown, or the Hub did not answer",
@@ -45,9 +46,10 @@ _MEANING = {
     Exit.REFUSED: "TGI would refuse to start with these arguments",
     Exit.ENGINE: "the Docker Engine could not be reached, or could not do what was asked",
     Exit.PREFLIGHT: "launch found something in the way before it started anything; all of it is listed",
-    Exit.ACCESS: "no access: the Hub does not give out the model, or the registry the image",
+    Exit.ACCESS: "no access: the Hub does not give out the model to the server, or the registry the image",
     Exit.TIMEOUT: "the server was not ready within --timeout",
     Exit.FAILED: "the server ended while it came up; the cause is named",
+    Exit.BUG: "a defect of tgi-advisor itself; please report it",
     Exit.INTERRUPTED: "interrupted with Ctrl-C",
 }
 
@@ -132,7 +134,7 @@ class PreflightError(AdvisorError):
 
 
 class AccessError(AdvisorError):
-    """A registry or the Hub does not give out what is needed."""
+    """A registry does not give out the image."""
 
     exit_code = Exit.ACCESS
 

@@ -46,7 +46,7 @@ class AdvisorGroup(click.Group):
         except click.Abort:
             return Exit.INTERRUPTED
         except SystemExit as end:
-            # Completion ends by itself; so does click with 1, our code for a defect, when `--help | head` is cut short.
+            # Completion ends by itself; so does click with 1, our code for findings, when `--help | head` is cut short.
             return int(end.code or 0) if "_TGI_ADVISOR_COMPLETE" in os.environ else Exit.STARTS
         except Exception as error:  # noqa: BLE001  (the last line of defence: anything here is ours to repair)
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of click's own writing

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
+from tgi_advisor.errors import AdvisorError
 from tgi_advisor.facts import flags, tables
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.flags import Flag
@@ -130,13 +131,17 @@ class Effective:
         return self.text("model-id")
 
 
-def effective(server: Server) -> Effective:
-    """The arguments and the environment of a server merged as the launcher merges them."""
+def effective(server: Server, stated: TgiRelease | None = None) -> Effective:
+    """The arguments and the environment of a server merged as the launcher merges them.
+
+    `stated` is the release to go by where the file does not name one.
+    """
     image = identify(server.image.text) if server.image is not None and server.image.known else NO_IMAGE
     if server.image is not None and not server.image.known:
         image = _partly_known(server.image)
     if server.form == "sagemaker" and not image.entry:
         image = image._replace(entry="sagemaker", port=8080)
+    image = _released(image, server, stated)
     env = _environment(server, image)
     known = known_flags(image.release)
     given, slips, open_words = _arguments(list(_words(server, image.release)), known)
@@ -148,6 +153,21 @@ def effective(server: Server) -> Effective:
         else:
             in_force[entry.flag.name] = entry
     return Effective(server, image, {**in_force, **given}, tuple(hidden), env, tuple(slips), tuple(open_words))
+
+
+def _released(image: Image, server: Server, stated: TgiRelease | None) -> Image:
+    """The image with the release somebody states, where its reference does not; our own specs have the newest."""
+    if server.form == "spec" and server.image is None:
+        said = next((note.removeprefix("release ") for note in server.notes if note.startswith("release ")), None)
+        try:
+            release = releases.find(said) if said else stated or releases.latest()
+        except AdvisorError as error:
+            return image._replace(note=error.message)
+        return image._replace(release=release, note="")
+    if stated is None or not image.judged or (image.release is not None and not image.floating):
+        return image
+    env = releases.image_env(stated, image.variant) if image.variant is not None and not image.cloud else image.env
+    return image._replace(release=stated, note="", env=env)
 
 
 def known_flags(release: TgiRelease | None) -> Mapping[str, Flag]:

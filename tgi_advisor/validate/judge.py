@@ -7,7 +7,7 @@ counts; the same goes for a model whose facts are not known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -16,6 +16,7 @@ from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import gpu as gpus
+from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
@@ -24,6 +25,7 @@ from tgi_advisor.limits import Limits
 from tgi_advisor.refusals import Refusal, launcher_refusals, router_refusals, shard_refusals
 from tgi_advisor.spec.records import GpuSpec, HardwareSpec, ModelSpec, Spec, TgiSpec
 from tgi_advisor.units import GiB
+from tgi_advisor.validate import comments
 from tgi_advisor.validate.catalogue import about, is_gated, no_such_size
 from tgi_advisor.validate.effective import Effective, effective
 from tgi_advisor.validate.finding import Finding
@@ -41,31 +43,57 @@ GENERATIONS = {
 """One GPU of every generation TGI's flash attention serves: what holds on all of them holds on one nobody named."""
 
 
+EPOCHS = ("1.0.0", "1.4.5", "2.0.4", "2.4.0", "2.4.1", "3.0.0", "3.3.7")
+"""Releases that stand for all of them where the file names none: the launcher's checks changed between these."""
 MOST_SHARDS = 1024
 """Shard counts beyond any machine; what they do to a model is not worked out."""
 
 
 def judge(
-    document: Document, facts_for: FactsFor, gpu: GpuFacts | None = None, count: int | None = None
+    document: Document,
+    facts_for: FactsFor,
+    gpu: GpuFacts | None = None,
+    count: int | None = None,
+    release: TgiRelease | None = None,
 ) -> tuple[Finding, ...]:
     """Every finding about a file, in its order.
 
-    `gpu` and `count` are the caller's word on the hardware; without them the file's own hints count.
+    `gpu`, `count` and `release` are the caller's word on what the file does not say; of a GPU it comes first.
     """
-    findings = [of_defect(found) for found in document.defects]
-    for server in document.servers:
-        case = case_of(document, server, facts_for, gpu, count)
+    return findings(document, cases(document, facts_for, gpu, count, release))
+
+
+def cases(
+    document: Document,
+    facts_for: FactsFor,
+    gpu: GpuFacts | None = None,
+    count: int | None = None,
+    release: TgiRelease | None = None,
+) -> list[Case]:
+    """What is known about each server of a file."""
+    return [_case(document, server, facts_for, gpu, count, release) for server in document.servers]
+
+
+def findings(document: Document, servers: Sequence[Case]) -> tuple[Finding, ...]:
+    """What the rules say about a file and its servers, in the order of the file."""
+    found = [of_defect(one) for one in (*document.defects, *comments.defects(document))]
+    for case in servers:
         for rule in RULES.values():
             if case.view.image.judged or rule.code[:4] in ("TGI4", "TGI5"):
-                findings += rule.findings(case)
-    return tuple(sorted(dict.fromkeys(findings), key=lambda one: one.order))
+                found += rule.findings(case)
+    return tuple(sorted(dict.fromkeys(found), key=lambda one: one.order))
 
 
-def case_of(
-    document: Document, server: Server, facts_for: FactsFor, gpu: GpuFacts | None = None, count: int | None = None
+def _case(
+    document: Document,
+    server: Server,
+    facts_for: FactsFor,
+    gpu: GpuFacts | None,
+    count: int | None,
+    release: TgiRelease | None,
 ) -> Case:
     """All that is known about one server."""
-    view = effective(server)
+    view = effective(server, release)
     case = Case(document, server, view)
     if not view.image.judged:
         return case
@@ -80,7 +108,7 @@ def case_of(
         shards=shard_count(view, visible),
         limits=_given_limits(view),
     )
-    return _with_outlook(case) if view.release is not None else case
+    return _with_outlook(case)
 
 
 # ---- what is true ----
@@ -118,7 +146,7 @@ def hardware(server: Server) -> tuple[GpuFacts | None, Value | None, int | None]
         found = _named_gpu(hint.kind, hint.value.text)
         if found is not None:
             return found[0], hint.value, found[1] or hint.count
-    return None, None, None
+    return None, None, next((hint.count for hint in server.hints if hint.count is not None), None)
 
 
 def _named_gpu(kind: str, name: str) -> tuple[GpuFacts, int | None] | None:
@@ -203,7 +231,7 @@ def _with_outlook(case: Case) -> Case:
     """
     try:
         case = _with_refusals(case)
-        unloadable = any(one.stage == "load" for one in case.refused)
+        unloadable = case.release is None or any(one.stage == "load" for one in case.refused)
         if case.facts is None or case.gpu is None or not case.shards or unloadable or not _predictable(case):
             return case
         return _with_prediction(case, case.facts, case.gpu)
@@ -212,19 +240,26 @@ def _with_outlook(case: Case) -> Case:
 
 
 def _with_refusals(case: Case) -> Case:
-    """The case with the refusals that hold on every GPU and for every model it may mean."""
+    """The case with the refusals that hold in every release, on every GPU and for every model it may mean."""
+    those = (case.release,) if case.release is not None else tuple(map(releases.find, EPOCHS))
     models = (case.facts,) if case.facts is not None else _any_model(case.view.model or "")
     cards = (case.gpu,) if case.gpu is not None else _any_gpu(case.view.image.system or "cuda")
-    settings = (_setting(case, model, gpu) for model in models for gpu in cards)
-    found: list[dict[str, Refusal]] = [{one.code: one for one in _refused(case, setting)} for setting in settings]
+    settings = [_setting(case, model, gpu, one) for one in those for model in models for gpu in cards]
+    found = [{_reported_as()[one.code]: one for one in _refused(case, setting)} for setting in settings]
     common = set.intersection(*map(set, found))
-    return replace(case, refused=tuple(one for code, one in found[0].items() if code in common))
+    return replace(case, refused=tuple(one for code, one in found[-1].items() if code in common))
+
+
+@cache
+def _reported_as() -> Mapping[str, str]:
+    """The rule that reports a refusal: releases word the same refusal differently."""
+    return {code: rule.code for rule in RULES.values() for code in rule.refusals}
 
 
 def _refused(case: Case, setting: Setting) -> Iterator[Refusal]:
     asked = defaults.launcher_limits(setting, case.limits)
     yield from launcher_refusals(setting, case.limits, asked)
-    if case.facts is not None:
+    if case.facts is not None and case.release is not None:
         yield from shard_refusals(setting, asked)
         most = None if setting.family.paged else asked.max_batch_total_tokens
         inferred = Limits(asked.max_input_tokens, asked.max_total_tokens, asked.max_batch_prefill_tokens, most)
@@ -246,7 +281,7 @@ def _predictable(case: Case) -> bool:
 
 
 def _with_prediction(case: Case, model: ModelFacts, gpu: GpuFacts) -> Case:
-    setting = _setting(case, model, gpu)
+    setting = _setting(case, model, gpu, case.release)
     here = warmup.base(setting)
     seen = warmup.run(here, case.limits)
     case = replace(case, setting=setting, prediction=predict(here, case.limits))
@@ -265,7 +300,7 @@ def _fitting(case: Case, model: ModelFacts, gpu: GpuFacts, stage: str) -> Limits
         return None
     from tgi_advisor import search  # only when something has to be found
 
-    setting = _setting(case, model, gpu, limits=False)
+    setting = _setting(case, model, gpu, case.release, limits=False)
     return search.search(warmup.base(setting)).limits
 
 
@@ -274,9 +309,11 @@ _LIMITS = frozenset(
 )
 
 
-def _setting(case: Case, model: ModelFacts, gpu: GpuFacts, *, limits: bool = True) -> Setting:
+def _setting(
+    case: Case, model: ModelFacts, gpu: GpuFacts, release: TgiRelease | None, *, limits: bool = True
+) -> Setting:
     """The launch as `defaults.resolve` sees it; the file's words become the spec's flags and environment."""
-    view, release = case.view, case.view.release
+    view = case.view
     assert release is not None, "asked only where the release is known"
     given = {
         name: one.typed

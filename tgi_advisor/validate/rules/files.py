@@ -320,3 +320,34 @@ def own_spec(case: Case) -> Hits:
           count: 1
     """
     return no_check(case)
+
+
+@defect("TGI540", "info", "ignore comment that says too little", "ignore-comment")
+def ignore_comment(case: Case) -> Hits:
+    """A comment that ignores a finding names its code and gives a reason, for whoever reads the file next.
+
+    It stands on the line of the finding, or on a line of its own above; there it covers the next line and
+    the lines that line is continued on. Without a reason it still ignores, and this remark asks for one;
+    without a code, or with one that does not exist, it ignores nothing.
+
+    Failing, compose.yaml::
+
+        services:
+          tgi:
+            image: tgi:latest # tgi-advisor: ignore[TGI501]
+            command: --model-id Qwen/Qwen2.5-7B-Instruct
+            ports: ["8080:80"]
+            volumes: [tgi-data:/data]
+            deploy: {resources: {reservations: {devices: [{driver: nvidia, count: 1, capabilities: [gpu]}]}}}
+
+    Fixed, compose.yaml::
+
+        services:
+          tgi:
+            image: tgi:latest # tgi-advisor: ignore[TGI501] the nightly test wants whatever is newest
+            command: --model-id Qwen/Qwen2.5-7B-Instruct
+            ports: ["8080:80"]
+            volumes: [tgi-data:/data]
+            deploy: {resources: {reservations: {devices: [{driver: nvidia, count: 1, capabilities: [gpu]}]}}}
+    """
+    return no_check(case)

@@ -1,0 +1,140 @@
+"""`validate`, `rule` and `import`: deployment files people already have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tgi_advisor.cli import options
+from tgi_advisor.cli.output import colour, say
+from tgi_advisor.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tgi_advisor.validate.config import Settings
+    from tgi_advisor.validate.report import Report
+
+FORMATS = ("text", "json", "sarif", "github")
+
+
+@click.command()
+@click.argument("paths", metavar="[FILE]...", nargs=-1, type=click.Path(allow_dash=True))
+@click.option(
+    "--format",
+    "-f",
+    "name",
+    type=click.Choice(FORMATS),
+    default="text",
+    show_default=True,
+    help="How findings are written; `github` annotates a pull request, `sarif` feeds code scanning.",
+)
+@options.gpu
+@options.count
+@options.release
+@click.option("--select", metavar="CODES", multiple=True, help="Report only these codes, e.g. TGI1,TGI201. Repeatable.")
+@click.option("--ignore", metavar="CODES", multiple=True, help="Do not report these codes. Repeatable.")
+@click.option("--strict", is_flag=True, default=None, help="Let warnings fail too.")
+@click.option(
+    "--exclude", metavar="PATTERN", multiple=True, help="Leave files out when a folder is searched. Repeatable."
+)
+@click.option("--explain", is_flag=True, help="Show the merged arguments that were judged, and where each comes from.")
+@click.option("--fix", is_flag=True, help="Mend what can be mended without changing its meaning, and show the change.")
+@click.option("--diff", is_flag=True, help="With --fix: only show the change.")
+@click.option(
+    "--source",
+    type=click.Choice([name for name in options.SOURCES if name != "folder"]),
+    default="snapshot",
+    show_default=True,
+    help="Where to look for the models' facts.",
+)
+@click.option("--online", is_flag=True, help="Ask the Hub about models that are not shipped (--source auto).")
+@click.option("--offline", is_flag=True, help="Never use the network (as HF_HUB_OFFLINE=1).")
+@click.option("--config", metavar="FILE", type=click.Path(), help="Settings; default the nearest file above each FILE.")
+@click.option("--stdin-filename", metavar="NAME", help="What standard input is called; its ending says what it is.")
+def validate(paths: tuple[str, ...], name: str, **asked: Any) -> int:
+    """Say what TGI will make of the deployment files you have.
+
+    Finds every TGI server in Compose files, Kubernetes manifests, docker run lines of scripts and
+    pages, systemd units, environment files and specs; FILE may be a folder (default: this one), a
+    pattern, or - for standard input. Ends with 0 when nothing is wrong, 1 with findings, 2 when the
+    command line is. Settings: [tool.tgi-advisor] of pyproject.toml, or .tgi-advisor.toml.
+    """  # fmt: skip
+    from tgi_advisor import lint
+    from tgi_advisor.validate.output import Style, write
+    from tgi_advisor.validate.report import Tally
+
+    if asked["diff"] and not asked["fix"]:
+        raise UsageError("--diff shows what --fix would change", "Add --fix.")
+    if asked["online"] and asked["offline"]:
+        raise UsageError("--online and --offline exclude each other", "Leave one of them out.")
+    over, stated = _settings(asked)
+    wanted = lint.Asked(
+        source="auto" if asked["online"] else asked["source"], offline=asked["offline"], fix=asked["fix"],
+        write=not asked["diff"], stdin_name=asked["stdin_filename"] or "<stdin>",
+    )  # fmt: skip
+    reports = lint.checked(paths or (".",), over, stated, wanted, asked["config"])
+    tally = Tally()
+    for piece in write(_aloud(reports), name, tally, Style(colour(), asked["explain"])):
+        if piece:
+            say(piece, nl=False)
+    if tally.defects:
+        return Exit.BUG
+    if tally.unread:
+        return Exit.USAGE
+    return Exit.FINDINGS if tally.failed or (asked["diff"] and tally.fixed) else Exit.STARTS
+
+
+@click.command()
+@click.argument("code", required=False)
+def rule(code: str | None) -> None:
+    """Explain a rule of `validate`, with a failing and a fixed example; without CODE list them all."""
+    from tgi_advisor.validate import rules
+
+    if code is not None:
+        say(rules.text(code), nl=False)
+        return
+    for one in rules.RULES.values():
+        say(f"{one.code}  {one.severity:<7}  {one.title}")
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(allow_dash=True))
+@click.option("--server", metavar="NAME", help="Which server, where the file has several: its name or number.")
+@options.gpu
+@options.count
+@click.option("--memory", metavar="SIZE", help="Memory of one GPU, or of a CPU's container, e.g. 64GiB.")
+@options.release
+def import_(file: str, **asked: Any) -> None:
+    """Turn a server of a deployment file into a spec.
+
+    `advise` can then improve it, and `emit` write it anew. What a spec cannot say stands in comments.
+    """
+    from tgi_advisor import lint
+
+    say(lint.import_server(file, **asked), nl=False)
+
+
+def _settings(asked: dict[str, Any]) -> tuple[Settings, frozenset[str]]:
+    """What the command line says, and which settings it says."""
+    from tgi_advisor.validate.config import Settings, codes
+
+    stated = {name: asked[name] for name in ("strict", "gpu", "count", "release") if asked[name] is not None}
+    stated |= {name: asked[name] for name in ("select", "ignore", "exclude") if asked[name]}
+    try:
+        stated |= {name: codes(stated[name]) for name in ("select", "ignore") if name in stated}
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return Settings(**stated), frozenset(stated)
+
+
+def _aloud(reports: Iterator[Report]) -> Iterator[Report]:
+    """The reports, with what went wrong in reading a file said on standard error."""
+    for report in reports:
+        wrong = report.unread or (report.defect and f"a defect of tgi-advisor in {report.file}: {report.defect}")
+        if wrong:
+            say(f"{click.style('Error:', fg='red')} {wrong}", err=True)
+        if report.note:
+            say(f"{report.file}: {report.note}", err=True)
+        yield report

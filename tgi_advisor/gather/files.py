@@ -1,0 +1,254 @@
+"""The files `validate` is pointed at: found in folders, read within bounds, and what lies beside them.
+
+Nothing here is judged. A file that cannot be text is left alone, one that cannot be read says why.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatch
+from typing import NamedTuple
+
+from tgi_advisor.errors import Problem, UsageError, did_you_mean
+
+MAX_BYTES = 4 << 20
+"""Most bytes read of one file."""
+MAX_BESIDE = 1 << 20
+"""Largest file that is read because another one names it."""
+SUFFIXES = frozenset(
+    (
+        "yaml", "yml", "json", "jsonc", "tpl", "tmpl", "j2", "sh", "bash", "zsh", "fish", "bat", "cmd", "ps1", "mk",
+        "md", "mdx", "markdown", "rst", "adoc", "qmd", "txt", "env", "service", "container", "conf", "py", "ipynb",
+        "tf", "hcl", "ts", "js",
+    )
+)  # fmt: skip
+"""Endings of the files a folder is searched for."""
+NAMES = frozenset({"makefile", "justfile", "dockerfile"})
+"""Names without an ending that are read too, in any case."""
+LEFT_OUT = frozenset(
+    {
+        ".git", ".hg", ".svn", ".tox", ".nox", ".venv", "venv", "node_modules", "__pycache__", "__pypackages__",
+        ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".terraform", "site-packages", ".idea",
+    }
+)  # fmt: skip
+"""Folders that hold what others wrote; they are not entered."""
+STDIN = "<stdin>"
+"""How standard input is called."""
+
+
+class Text(NamedTuple):
+    """A file that was read."""
+
+    text: str
+    """Its text; bytes that are none keep their value as lone surrogates, so that it can be written back."""
+    codec: str
+    """What it was decoded with, byte order mark included."""
+    whole: bool
+    """Whether all of it was read."""
+
+    @property
+    def data(self) -> bytes:
+        """The bytes it was read from."""
+        return self.text.encode(self.codec, "surrogateescape" if self.codec == "utf-8" else "surrogatepass")
+
+
+def find(paths: Iterable[str], excluded: Callable[[str], bool] = lambda _: False) -> Iterator[str]:
+    """Every file that is meant: files as named, folders and what lies below them, patterns, `-`; each once.
+
+    UsageError before the first file when something named does not exist. `excluded` is asked of what
+    is found in folders and by patterns, never of a file that is named.
+    """
+    named = list(paths)
+    if missing := [problem for path in named if (problem := _missing(path))]:
+        raise UsageError("there is nothing to check by that name", problems=missing)
+    seen: set[str] = set()
+    for path in named:
+        for found in _expanded(path, excluded):
+            key = os.path.normpath(found) if found != "-" else found
+            if key not in seen:
+                seen.add(key)
+                yield found
+
+
+def load(path: str) -> Text | None:
+    """The text of a file or of standard input (`-`), at most `MAX_BYTES`; None when it is not text.
+
+    UsageError when it cannot be read.
+    """
+    data = _bytes(path)
+    whole = len(data) <= MAX_BYTES
+    data = data[:MAX_BYTES]
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        codec = "utf-16-le" if data[0] == 0xFF else "utf-16-be"
+        try:
+            return Text(data[: len(data) // 2 * 2].decode(codec, "surrogatepass"), codec, whole)
+        except UnicodeDecodeError:
+            return None
+    if b"\0" in data[:8192]:
+        return None
+    return Text(data.decode("utf-8", "surrogateescape"), "utf-8", whole)
+
+
+def save(path: str, text: Text) -> None:
+    """Write a file anew, in place, so that its permissions stay; UsageError when it cannot be written."""
+    try:
+        with open(path, "r+b") as stream:
+            stream.write(text.data)
+            stream.truncate()
+    except OSError as error:
+        raise UsageError(f"{shown(path)} cannot be written: {error.strerror}") from None
+
+
+class Beside:
+    """Looks up the files that a file names, in its own folder, and remembers them."""
+
+    def __init__(self, path: str) -> None:
+        self.folder = "" if path == "-" else os.path.dirname(path)
+        self.found: dict[str, str] = {}
+        """Texts that were handed out, by the name they were asked for."""
+
+    def __call__(self, name: str) -> str | None:
+        """The text of a regular file next to the file (or below, or above it); None when there is none.
+
+        An absolute path is a path of the machine that runs the server, not of this one.
+        """
+        if not name or os.path.isabs(name) or name.startswith("~"):
+            return None
+        if name not in self.found:
+            text = _regular(self.path_of(name))
+            if text is None:
+                return None
+            self.found[name] = text
+        return self.found[name]
+
+    def path_of(self, name: str) -> str:
+        """Where such a file lies, as seen from the working directory."""
+        return os.path.normpath(os.path.join(self.folder, name)) if self.folder else name
+
+
+def upward(path: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Path and text of each of these files in the folder of `path` and in all above it, the nearest first."""
+    folder = os.path.abspath(path)
+    if path == "-":
+        folder = os.getcwd()
+    elif not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    wanted = tuple(names)
+    while True:
+        for name in wanted:
+            candidate = os.path.join(folder, name)
+            if (text := _regular(candidate)) is not None:
+                yield candidate, text
+        above = os.path.dirname(folder)
+        if above == folder:
+            return
+        folder = above
+
+
+def matches(path: str, patterns: Iterable[str], base: str = "") -> bool:
+    """Whether a path, its name or a folder on its way fits one of the patterns, as `exclude` has it.
+
+    A pattern with a slash is compared with the path as seen from `base`, one without with each name on it.
+    """
+    seen = os.path.relpath(path, base or ".").replace(os.sep, "/")
+    steps = seen.split("/")
+    heads = ["/".join(steps[: count + 1]) for count in range(len(steps))]
+    plain = [pattern.strip("/") for pattern in patterns]
+    return any(fnmatch(one, pattern) for pattern in plain for one in (heads if "/" in pattern else steps))
+
+
+def shown(path: str) -> str:
+    """A path as it may stand in a message."""
+    return path if path.isprintable() else ascii(path)
+
+
+def _missing(path: str) -> Problem | None:
+    """What is wrong with a path on the command line, as far as that can be seen without reading it."""
+    if path == "-":
+        return None if sys.stdin is not None else Problem("standard input is closed", "name a file, or pipe one in")
+    try:
+        if os.path.lexists(path):
+            return None
+    except ValueError:
+        return Problem(f"{shown(path)} is no path")
+    if any(character in path for character in "*?["):
+        return None if _globbed(path) else Problem(f"no file matches {shown(path)}")
+    folder = os.path.dirname(path)
+    try:
+        there = [os.path.join(folder, name) for name in os.listdir(folder or ".")]
+    except OSError:
+        there = []
+    return Problem(f"{shown(path)} does not exist", did_you_mean(path, there))
+
+
+def _globbed(pattern: str) -> list[str]:
+    from glob import glob
+
+    return sorted(glob(pattern, recursive=True))
+
+
+def _expanded(path: str, excluded: Callable[[str], bool]) -> Iterator[str]:
+    if path == "-":
+        yield path
+    elif os.path.isdir(path):
+        yield from _below(path, excluded)
+    elif os.path.lexists(path):
+        yield path
+    else:
+        yield from (found for found in _globbed(path) if not os.path.isdir(found) and not excluded(found))
+
+
+def _below(folder: str, excluded: Callable[[str], bool]) -> Iterator[str]:
+    """The readable files below a folder, in the order of their names; links to folders are not followed."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return
+    folders = []
+    for entry in found:
+        path = entry.path.removeprefix("./")
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in LEFT_OUT and not excluded(path):
+                    folders.append(path)
+            elif _readable(entry.name) and entry.is_file() and not excluded(path):
+                yield path
+        except OSError:
+            continue
+    for path in folders:
+        yield from _below(path, excluded)
+
+
+def _readable(name: str) -> bool:
+    """Whether a file of this name may start a server."""
+    plain = name.lower()
+    stem, dot, suffix = plain.rpartition(".")
+    known = suffix in SUFFIXES or stem in NAMES if dot else plain in NAMES
+    return known or ".env" in plain or plain.startswith("env.")
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        if path == "-":
+            return sys.stdin.buffer.read(MAX_BYTES + 1)
+        with open(path, "rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{shown(path)} cannot be read: {reason}") from None
+
+
+def _regular(path: str) -> str | None:
+    """The text of a regular file of moderate size; None for anything else."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for its writer
+            return None
+        with open(path, "rb") as stream:
+            data = stream.read(MAX_BESIDE + 1)
+    except (OSError, ValueError):
+        return None
+    return data.decode("utf-8", "replace") if len(data) <= MAX_BESIDE else None

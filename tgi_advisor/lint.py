@@ -1,0 +1,319 @@
+"""Validating and importing deployment files, for programs: the command line is made of the same calls.
+
+>>> import tgi_advisor
+>>> for report in tgi_advisor.validate_files(["compose.yaml"], gpu="nvidia-l4"):
+...     for finding in report.findings:
+...         print(finding.place, finding.code, finding.message)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from tgi_advisor.errors import AdvisorError, Place, UsageError
+from tgi_advisor.gather import files
+from tgi_advisor.gather.files import Beside, Text
+from tgi_advisor.validate import config
+from tgi_advisor.validate.config import Settings
+from tgi_advisor.validate.found import Document
+from tgi_advisor.validate.read import MAX_CHARACTERS, read
+
+if TYPE_CHECKING:
+    from tgi_advisor.facts.gpu import GpuFacts
+    from tgi_advisor.facts.model import ModelFacts
+    from tgi_advisor.facts.release import TgiRelease
+    from tgi_advisor.gather.model import Source
+    from tgi_advisor.validate.finding import Finding
+    from tgi_advisor.validate.judge import FactsFor
+    from tgi_advisor.validate.report import Report
+    from tgi_advisor.validate.rules import Case
+
+
+class Asked(NamedTuple):
+    """How files are judged, beyond the settings."""
+
+    source: Source = "snapshot"
+    """Where facts about models are looked for; anything but `snapshot` and `cache` may ask the Hub."""
+    offline: bool = False
+    """Never use the network."""
+    fix: bool = False
+    """Mend what can be mended."""
+    write: bool = True
+    """Whether what is mended is written to the file."""
+    stdin_name: str = files.STDIN
+    """What standard input is called, which also says what kind of file it is."""
+
+
+def validate_files(
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    gpu: str | None = None,
+    count: int | None = None,
+    release: str | None = None,
+    source: Source = "snapshot",
+    offline: bool = False,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+) -> list[Report]:
+    """What TGI will make of the servers in these files and folders; one report a file that has to do with TGI.
+
+    The arguments are the command line's; configuration files are not read. Raises UsageError when a
+    file cannot be read, FactsError when a GPU or release is not known.
+    """
+    try:
+        chosen = Settings(config.codes(select), config.codes(ignore), gpu=gpu, count=count, release=release)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    asked = Asked(source, offline)
+    checks = (check(path, chosen, asked) for path in files.find(os.fspath(path) for path in paths))
+    return [one for one in checks if one.servers or one.findings or one.unread]
+
+
+def checked(
+    paths: Sequence[str], over: Settings, stated: frozenset[str], asked: Asked, config_file: str | None = None
+) -> Iterator[Report]:
+    """One report a file, as they are read; settings come from the files above each, `stated` fields from `over`.
+
+    A defect of ours in one file is reported there and does not keep the others from being judged.
+    """
+    settings = SettingsOf(over, stated, config_file)
+    for path in files.find(paths, settings.excluded):
+        chosen = settings.of(path)
+        try:
+            yield check(path, chosen, asked)
+        except AdvisorError:
+            raise
+        except Exception as error:  # noqa: BLE001  (a linter of thousands of files goes on)
+            from tgi_advisor.validate.report import Report
+
+            yield Report(path, defect=f"{type(error).__name__}: {error}")
+
+
+def check(path: str, settings: Settings, asked: Asked) -> Report:
+    """The report on one file."""
+    name = asked.stdin_name if path == "-" else path
+    try:
+        text = files.load(path)
+    except UsageError as error:
+        from tgi_advisor.validate.report import Report
+
+        return Report(name, unread=error.message)
+    beside = Beside(asked.stdin_name if path == "-" and asked.stdin_name != files.STDIN else path)
+    document = read(text.text, name, lookup=beside) if text is not None else Document(name, "", "none")
+    if text is None or not (document.servers or document.defects):
+        from tgi_advisor.validate.report import Report
+
+        return Report(name)
+    from tgi_advisor.validate import report as reports
+
+    cases, findings = _judged(document, settings, asked)
+    mended, diff = 0, ""
+    if asked.fix:
+        document, mended = _mended(document, findings, settings, asked, beside)
+        if mended:
+            from tgi_advisor.validate.fix import diff as difference
+
+            diff = difference(text.text, document.text, name)
+            if path != "-" and asked.write:
+                _save(path, text, document.text)
+            cases, findings = _judged(document, settings, asked)
+    made = reports.report(document, cases, findings, beside.found)
+    made = _with_real_places(made, beside)
+    cut = f"only the first {MAX_CHARACTERS:,} characters were read" if len(text.text) > MAX_CHARACTERS else ""
+    fatal = ("error", "warning") if settings.strict else ("error",)
+    failed = any(one.severity in fatal for one in made.findings)
+    return replace(made, fixed=mended, diff=diff, note=cut, failed=failed)
+
+
+def import_server(
+    path: str,
+    server: str | None = None,
+    *,
+    gpu: str | None = None,
+    count: int | None = None,
+    memory: str | None = None,
+    release: str | None = None,
+) -> str:
+    """A server of a deployment file as a deployment spec (YAML); `server` names it where there are several.
+
+    UsageError when there is none, or which one is meant is not said.
+    """
+    from tgi_advisor.validate.importer import imported
+    from tgi_advisor.validate.judge import cases
+
+    text = files.load(path)
+    name = files.STDIN if path == "-" else path
+    document = read(text.text if text else "", name, lookup=Beside(path))
+    if not document.servers:
+        problem = document.defects[0].message if document.defects else "it names neither a TGI image nor the launcher"
+        raise UsageError(f"there is no TGI server in {files.shown(name)}", f"Perhaps {problem}.")
+    hardware = _hardware(gpu, count) if gpu and not memory else (None, count)
+    found = cases(document, _models("snapshot", True), hardware[0], hardware[1], _release(release))
+    chosen = _chosen(found, server, name)
+    return imported(chosen, gpu, hardware[1], memory)
+
+
+def _chosen(found: Sequence[Case], server: str | None, file: str) -> Case:
+    """The server that is meant, by its name or its number."""
+    names = [case.server.name for case in found]
+    lines = "\n".join(
+        f"{number}: {case.server.name or '(no name)'} at {case.server.place}"
+        for number, case in enumerate(found, start=1)
+    )
+    if server is None:
+        if len(found) == 1:
+            return found[0]
+        raise UsageError(f"{file} has {len(found)} TGI servers", f"Say which with --server NAME or NUMBER:\n{lines}")
+    if names.count(server) == 1:
+        return found[names.index(server)]
+    if server.isdecimal() and 1 <= int(server) <= len(found):
+        return found[int(server) - 1]
+    several = "several servers" if server in names else "no server"
+    raise UsageError(f"{file} has {several} named {server!r}", f"Say which with --server NAME or NUMBER:\n{lines}")
+
+
+class SettingsOf:
+    """The settings of each file: those of the nearest configuration file above it, under the command line's."""
+
+    def __init__(self, over: Settings, stated: frozenset[str], config_file: str | None) -> None:
+        self._over = {name: getattr(over, name) for name in stated}
+        self._fixed = self._read(config_file) if config_file else None
+        self._by_folder: dict[str, Settings] = {}
+
+    def of(self, path: str) -> Settings:
+        """The settings of a file."""
+        return self._for_file(self._of_folder(path), path)
+
+    def excluded(self, path: str) -> bool:
+        """Whether a file or folder is left out when its folder is searched."""
+        settings = self._of_folder(path)
+        return bool(settings.exclude) and files.matches(path, settings.exclude, os.path.dirname(settings.file))  # noqa: PTH120
+
+    def _of_folder(self, path: str) -> Settings:
+        folder = os.path.dirname(path)  # noqa: PTH120
+        if folder not in self._by_folder:
+            found = self._fixed or self._nearest("-" if path == "-" else folder or ".")
+            self._by_folder[folder] = replace(found, **self._over)
+        return self._by_folder[folder]
+
+    def _nearest(self, folder: str) -> Settings:
+        for file, text in files.upward(folder, config.FILES):
+            if (settings := config.read(text, file)) is not None:
+                return settings
+        return config.NOTHING
+
+    def _read(self, file: str) -> Settings:
+        found = files.load(file)
+        settings = config.read(found.text, file) if found else None
+        if settings is None:
+            raise UsageError(f"{files.shown(file)} holds no [tool.tgi-advisor]")
+        return settings
+
+    def _for_file(self, settings: Settings, path: str) -> Settings:
+        base = os.path.dirname(settings.file)  # noqa: PTH120
+        more = [
+            code
+            for pattern, codes in settings.per_file_ignores.items()
+            if files.matches(path, [pattern], base)
+            for code in codes
+        ]
+        return replace(settings, ignore=(*settings.ignore, *more)) if more else settings
+
+
+def _judged(document: Document, settings: Settings, asked: Asked) -> tuple[list[Case], list[Finding]]:
+    """The servers of a file and what is to be said about them."""
+    from tgi_advisor.validate import judge
+
+    gpu, count = _hardware(settings.gpu, settings.count)
+    facts = _models(asked.source, asked.offline)
+    cases = judge.cases(document, facts, gpu, count, _release(settings.release))
+    return cases, [one for one in judge.findings(document, cases) if settings.reports(one.code)]
+
+
+def _mended(
+    document: Document, findings: Sequence[Finding], settings: Settings, asked: Asked, beside: Beside
+) -> tuple[Document, int]:
+    """The document with its fixes, read again until there are none left."""
+    from tgi_advisor.validate import comments, fix
+
+    total = 0
+    for _ in range(fix.MAX_ROUNDS):
+        kept, _ignored = comments.split(findings, document)
+        text, mended = fix.applied(document, kept)
+        if not mended:
+            break
+        total += mended
+        document = read(text, document.file, lookup=beside)
+        _, findings = _judged(document, settings, asked)
+    return document, total
+
+
+def _save(path: str, before: Text, after: str) -> None:
+    if not before.whole:
+        raise UsageError(f"{files.shown(path)} is too long to be rewritten", "Mend it by hand.")
+    files.save(path, before._replace(text=after))
+
+
+def _with_real_places(report: Report, beside: Beside) -> Report:
+    """The report with findings in a file beside the judged one at that file's own path."""
+    names = {name: beside.path_of(name) for name in beside.found}
+
+    def moved(place: Place) -> Place:
+        return Place(names[place.file], place.line, place.column) if place.file in names else place
+
+    if not names:
+        return report
+    return replace(
+        report,
+        findings=tuple(replace(one, place=moved(one.place)) for one in report.findings),
+        lines={(names.get(file, file), number): line for (file, number), line in report.lines.items()},
+    )
+
+
+@lru_cache(maxsize=8)
+def _hardware(gpu: str | None, count: int | None) -> tuple[GpuFacts | None, int | None]:
+    """The GPU somebody names and how many are visible; an instance type says both."""
+    if gpu is None:
+        return None, count
+    from tgi_advisor.gather.facts import hardware
+    from tgi_advisor.spec.records import GpuSpec, HardwareSpec, Spec
+
+    found, there = hardware(Spec(hardware=HardwareSpec(gpu=GpuSpec(name=gpu), count=count)))
+    return found, count or (there if there > 1 else None)
+
+
+@lru_cache(maxsize=8)
+def _release(name: str | None) -> TgiRelease | None:
+    if name is None:
+        return None
+    from tgi_advisor.facts import release as releases
+
+    return releases.find(name)
+
+
+_PLACES: dict[Source, tuple[Source, ...]] = {"auto": ("snapshot", "cache", "hub")}
+"""Where `auto` looks; never in a folder of this machine that happens to be called like a model."""
+
+
+@lru_cache(maxsize=8)
+def _models(source: Source, offline: bool) -> FactsFor:
+    """Facts about models by id and revision, each asked for once; None where they are not known."""
+
+    @lru_cache(maxsize=256)
+    def facts(model: str, revision: str | None) -> ModelFacts | None:
+        from tgi_advisor.gather.model import load
+        from tgi_advisor.validate.catalogue import is_hub_id
+
+        if not is_hub_id(model):  # a folder of the container, which is not this machine's
+            return None
+        for place in _PLACES.get(source, (source,)):
+            with suppress(AdvisorError):
+                return load(model, revision or "main", source=place, offline=offline)
+        return None
+
+    return facts

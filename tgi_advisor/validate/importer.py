@@ -1,0 +1,319 @@
+"""A server that was found, as a deployment spec of our own; what a spec cannot say becomes a comment.
+
+The spec is built entry by entry through its own reader: what the reader refuses is not carried over,
+and its reason is given. Emitting the spec again gives an equivalent server.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from tgi_advisor.container import CACHE, PLATFORMS, PORT
+from tgi_advisor.errors import SpecError, UsageError
+from tgi_advisor.spec import reader, writer
+from tgi_advisor.spec.records import Spec, flag_homes
+from tgi_advisor.validate.effective import TOKENS, Given
+from tgi_advisor.validate.found import Mount, Value
+from tgi_advisor.validate.images import SYSTEMS
+from tgi_advisor.validate.report import is_secret, without_secrets
+from tgi_advisor.validate.rules import Case
+
+_FIELDS = {
+    "revision": "model.revision", "dtype": "model.dtype", "quantize": "model.quantize",
+    "kv-cache-dtype": "model.kv_cache_dtype", "trust-remote-code": "model.trust_remote_code",
+    "cuda-memory-fraction": "hardware.memory_fraction", "num-shard": "tgi.num_shard",
+    "max-input-tokens": "limits.max_input_tokens", "max-input-length": "limits.max_input_tokens",
+    "max-total-tokens": "limits.max_total_tokens", "max-batch-prefill-tokens": "limits.max_batch_prefill_tokens",
+}  # fmt: skip
+"""Launcher flags with a field of their own, apart from the model, the port and the cache."""
+_OURS = ("PORT", "HOSTNAME", "HF_HUB_ENABLE_HF_TRANSFER")
+"""Variables every image sets itself, to what TGI uses anyway."""
+
+
+class Importing:
+    """A spec that grows entry by entry, and what it cannot hold."""
+
+    def __init__(self, model: str, gpu: str, memory: str | None) -> None:
+        sets = [f"hardware.gpu.memory={memory}"] if memory else []
+        self.spec = reader.build([("model.id", model), ("hardware.gpu", gpu)], "command line", None, sets)
+        self.left: list[str] = []
+
+    def put(self, path: str, text: str, named: str) -> None:
+        """Set a field to a text, or note why it cannot be set."""
+        self._try(path, named, [(path, text)])
+
+    def put_list(self, path: str, items: Sequence[str], named: str) -> None:
+        """Set a field to a list."""
+        self._try(path, named, [], [f"{path}={json.dumps(list(items))}"])
+
+    def leave(self, what: str) -> None:
+        """Note something the spec does not say."""
+        if what not in self.left:
+            self.left.append(what)
+
+    def _try(self, path: str, named: str, assignments: list[tuple[str, str]], sets: Sequence[str] = ()) -> None:
+        try:
+            self.spec = reader.build(assignments, "import", self.spec, sets)
+        except SpecError as error:
+            why = error.problems[0].message if error.problems else error.message
+            self.leave(f"{named}: {why}" if path not in why else f"{named} ({why})")
+
+
+def imported(case: Case, gpu: str | None = None, count: int | None = None, memory: str | None = None) -> str:
+    """The spec of a server as YAML, after comments on where it comes from and what it leaves out.
+
+    `gpu`, `count` and `memory` are the caller's word. UsageError when there is no model to name.
+    """
+    view, server = case.view, case.server
+    if server.form == "spec":
+        raise UsageError(f"{server.place.file} is a deployment spec already", "Give it to `tgi-advisor advise`.")
+    given = view.flags.get("model-id")
+    if given is None or view.model is None or not view.model:
+        where = f" at {given.value.place} ({_shown(given.value)})" if given else ""
+        raise UsageError(
+            f"{server.place}: the model of this server is not in the file{where}",
+            "Write its id there, or start from `tgi-advisor init --model ID`.",
+        )
+    named = gpu or (case.gpu.name if case.gpu else "auto")
+    new = Importing(_model(view.model, server.mounts), named, memory)
+    _software(new, case)
+    _flags(new, case)
+    _environment(new, case)
+    _hardware(new, case, count)
+    _container(new, case)
+    _rest(new, case)
+    return "\n".join([*_head(case, new, named), writer.dump(new.spec)])
+
+
+def _head(case: Case, new: Importing, gpu: str) -> Iterator[str]:
+    server = case.server
+    name = f" ({server.name})" if server.name else ""
+    yield f"# Imported from {server.place}{name}. Improve it with: tgi-advisor advise FILE"
+    if gpu == "auto":
+        yield "# The file does not name a GPU: `auto` is this machine's. Write another one's name to plan for it."
+    pinned = [name for name in _FIELDS.values() if name.startswith("limits.") and _pinned(new.spec, name)]
+    if pinned:
+        yield "# The limits are those of the file: leave one out to have it searched."
+    if new.left:
+        yield "# Not carried over:"
+        yield from (f"# - {without_secrets(_line(one))}" for one in new.left)
+
+
+def _pinned(spec: Spec, path: str) -> bool:
+    return getattr(spec.limits, path.partition(".")[2]).fixed is not None
+
+
+def _software(new: Importing, case: Case) -> None:
+    image, release = case.server.image, case.view.release
+    if image is not None and image.known and image.text:
+        new.put("tgi.image", image.text, "the image")
+        if new.spec.tgi.image is not None and release is not None and not _says_release(image.text):
+            new.put("tgi.release", release.name, "the release")
+    elif release is not None:
+        new.put("tgi.release", release.name, "the release")
+    if image is not None and not image.known:
+        new.leave(f"the image {image.text}, whose value is not in the file")
+
+
+def _says_release(image: str) -> bool:
+    from tgi_advisor.spec.contradictions import image_release
+
+    return image_release(image) is not None
+
+
+def _flags(new: Importing, case: Case) -> None:
+    """Every launcher flag in force, to its own field or under tgi.flags."""
+    homes = flag_homes()
+    for name, given in case.view.flags.items():
+        if given.by == "image" or name == "model-id" or _of_platform(case, given):
+            continue
+        said = f"--{name}"
+        if given.flag.secret or is_secret(given.name.text):
+            new.leave(f"{said}: a secret, which a spec does not hold")
+        elif not given.value.known:
+            new.leave(f"{said} {_shown(given.value)}, whose value is not in the file")
+        elif given.typed is None:
+            new.leave(f"{said} {given.shown}: {given.wrong}")
+        elif name in _FIELDS:
+            new.put(_FIELDS[name], _text(given), said)
+        elif name == "sharded" and "num-shard" not in case.view.flags:
+            if given.typed is False:
+                new.put("tgi.num_shard", "1", said)
+        elif name == "port":
+            if given.typed != PORT:
+                new.leave(f"{said} {given.shown}: emitted containers listen on {PORT}")
+        elif name not in ("sharded", "hostname", "huggingface-hub-cache") and name not in homes:
+            new.put(f"tgi.flags.{name}", _text(given), said)
+    for slip in case.view.slips:
+        new.leave(f"{slip.word.text}: the launcher refuses it")
+
+
+def _text(given: Given) -> str:
+    if isinstance(given.typed, bool):
+        return str(given.typed).lower()
+    return given.value.text
+
+
+def _of_platform(case: Case, given: Given) -> bool:
+    """Whether `emit` sets the variable by itself for this kind of machine."""
+    return given.by == "environment" and _platform_env(case).get(given.name.text) == given.value.text
+
+
+def _platform_env(case: Case) -> Mapping[str, str]:
+    system = case.gpu.system if case.gpu else case.view.image.system or SYSTEMS[""]
+    platform = PLATFORMS.get(system)
+    return {**platform.env, **platform.sharded_env} if platform else {}
+
+
+def _environment(new: Importing, case: Case) -> None:
+    """Variables that are no flag's; those that pick devices become `container.gpus`."""
+    of_flags = {given.flag.env for given in (*case.view.flags.values(), *case.view.hidden)}
+    system = case.view.image.system or SYSTEMS[""]
+    picks = PLATFORMS[system].ids_env if system in PLATFORMS else None
+    for name, value in case.server.env.items():
+        if name in of_flags or name in _OURS or _platform_env(case).get(name) == value.text:
+            continue
+        if is_secret(name):
+            if name not in TOKENS:
+                new.leave(f"{name}: a secret, which a spec does not hold")
+        elif not value.known:
+            new.leave(f"{name}={_shown(value)}, whose value is not in the file")
+        elif name == picks:
+            new.put_list("container.gpus", value.text.split(","), name)
+        else:
+            new.put(f"tgi.env.{name}", value.text, name)
+    for name, value in case.server.secret_env.items():
+        if name in TOKENS:
+            new.put("container.token_env", _variable(name, value), name)
+        elif name not in of_flags:
+            new.leave(f"{name}, whose value comes from {value.origin}")
+    if any(name in TOKENS and value.known and value.text for name, value in case.server.env.items()):
+        new.leave("the Hub token of the file: export it in your shell as the variable container.token_env names")
+    for source in case.server.env_sources:
+        new.leave(f"{source.text}, which could not be read")
+
+
+def _variable(name: str, value: Value) -> str:
+    """The caller's variable that a token comes from."""
+    missing = value.missing[0].rpartition("/")[2] if value.missing else name
+    return missing if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", missing) else name
+
+
+def _hardware(new: Importing, case: Case, count: int | None) -> None:
+    asked = case.server.gpus
+    if asked.asked == "ids" and asked.ids and new.spec.container.gpus == "all":
+        new.put_list("container.gpus", asked.ids, "the device ids")
+    many = count or (len(asked.ids) if asked.asked == "ids" else asked.count) or case.visible or case.shards
+    if many and many > 1:
+        new.put("hardware.count", str(many), "the number of GPUs")
+
+
+def _container(new: Importing, case: Case) -> None:
+    server = case.server
+    stated = next((note.partition(" ")[2] for note in server.notes if note.startswith("container_name ")), server.name)
+    name = re.sub(r"[^a-z0-9-]+", "-", stated.lower()).strip("-")[:63].strip("-")
+    if name:
+        new.put("container.name", name if name[0].isalpha() else f"tgi-{name}"[:63].strip("-"), "the name")
+    outside = [port.host for port in server.ports if port.kind in ("publish", "service") and port.host is not None]
+    numbers = [port.number for port in outside if port.number]
+    if numbers:
+        new.put("container.port", str(numbers[0]), "the port")
+        for number in numbers[1:]:
+            if number != numbers[0]:
+                new.leave(f"port {number}")
+    if server.shm_size is not None and server.shm_size.known:
+        new.put("container.shm_size", _docker_size(server.shm_size.text), "the size of /dev/shm")
+    _mounts(new, case)
+
+
+def _mounts(new: Importing, case: Case) -> None:
+    model = case.view.model or ""
+    for mount in case.server.mounts:
+        target = mount.target.text.rstrip("/") or "/"
+        if mount.kind == "memory" and target == "/dev/shm":  # noqa: S108
+            continue
+        if target == _cache(case):
+            folder = _folder(mount)
+            if mount.kind in ("bind", "volume") and folder is not None:
+                new.put("container.cache", folder, "the cache")
+            elif mount.kind != "pvc":
+                new.leave(f"the cache's storage ({mount.kind})")
+        elif not (mount.kind == "bind" and (model == target or model.startswith(f"{target}/"))):
+            source = f"{mount.source.text} on " if mount.source else ""
+            new.leave(f"the mount of {source}{target}")
+
+
+def _cache(case: Case) -> str:
+    """Where the server keeps its weights."""
+    env = case.view.env
+    for name in ("HUGGINGFACE_HUB_CACHE", "HF_HOME"):
+        if name in env and env[name].known and env[name].text:
+            return env[name].text.rstrip("/")
+    return CACHE
+
+
+def _folder(mount: Mount) -> str | None:
+    """The folder or volume of a mount as a spec writes it; None when it cannot be known."""
+    source = mount.source
+    if source is None:
+        return None
+    for variable, short in (("PWD", "."), ("HOME", "~")):
+        found = re.fullmatch(rf"\$\{{?{variable}\}}?(/.*)?|\$\(pwd\)(/.*)?", source.text)
+        if found and (variable == "PWD" or not source.text.startswith("$(pwd)")):
+            return short + (found[1] or found[2] or "")
+    return source.text if source.known else None
+
+
+def _model(model: str, mounts: Sequence[Mount]) -> str:
+    """The model id; of a folder in the container the folder of the host that is mounted there."""
+    for mount in mounts:
+        target = mount.target.text.rstrip("/")
+        if mount.kind == "bind" and target and (model == target or model.startswith(f"{target}/")):
+            folder = _folder(mount)
+            if folder is not None and target != CACHE:
+                return folder.rstrip("/") + model[len(target) :]
+    return model
+
+
+def _docker_size(text: str) -> str:
+    """A size of Kubernetes in Docker's spelling, whose units are the same powers of 1024."""
+    found = re.fullmatch(r"(\d+)([KMGT])i", text)
+    return f"{found[1]}{found[2].lower()}" if found else text
+
+
+def _rest(new: Importing, case: Case) -> None:
+    """What a spec has no words for."""
+    server, system = case.server, case.view.image.system or SYSTEMS[""]
+    platform = PLATFORMS.get(system)
+    if server.entry is not None and server.form not in ("launcher", "systemd"):
+        new.leave(f"the entry point {server.entry.text}: emitted containers use the image's own")
+    if server.network is not None:
+        new.leave(f"network {server.network.text}: the port is published instead")
+    if server.replicas is not None and server.replicas.text not in ("", "1"):
+        new.leave(f"{server.replicas.text} replicas")
+    for label, value in (
+        ("memory limit", server.memory_limit), ("user", server.user), ("working directory", server.workdir),
+        ("platform", server.platform), ("restart policy", None if server.form == "compose" else server.restart),
+    ):  # fmt: skip
+        if value is not None:
+            new.leave(f"{label} {value.text}")
+    if platform is None or server.privileged is None or not platform.privileged:
+        if server.privileged is not None:
+            new.leave("privileged mode")
+        known = set() if platform is None else {*platform.cap_add, *platform.security_opt, *platform.group_add}
+        for value in (*server.cap_add, *server.security_opt, *server.group_add):
+            if value.text not in known:
+                new.leave(value.text)
+    if server.ipc is not None and (platform is None or platform.ipc != server.ipc.text):
+        new.leave(f"ipc {server.ipc.text}: /dev/shm has a size of its own instead")
+
+
+def _shown(value: Value) -> str:
+    return value.text if len(value.text) <= 60 else f"{value.text[:57]}..."
+
+
+def _line(text: str) -> str:
+    """The text on one line of a comment."""
+    return "".join(character if character.isprintable() else " " for character in text)

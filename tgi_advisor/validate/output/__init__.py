@@ -1,0 +1,38 @@
+"""What was found, as text: one file a format, one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from tgi_advisor.validate.report import Report, Tally
+
+
+class Style(NamedTuple):
+    """How a person wants to see it."""
+
+    colour: bool = False
+    """Whether the terminal shows colours."""
+    explain: bool = False
+    """Whether the arguments that were judged are listed."""
+
+
+Format = Callable[[Iterable[Report], Tally, Style], Iterator[str]]
+"""Writes reports as they come in; the tally has counted all of them once they are through."""
+
+FORMATS = ("text", "json", "sarif", "github")
+"""Names of the formats."""
+
+
+def write(reports: Iterable[Report], name: str, tally: Tally, style: Style) -> Iterator[str]:
+    """The reports in a format, piece by piece; every report is counted in `tally` on its way."""
+    from importlib import import_module
+
+    form: Format = import_module(f"tgi_advisor.validate.output.{'json_' if name == 'json' else name}").write
+    return form(_counted(reports, tally), tally, style)
+
+
+def _counted(reports: Iterable[Report], tally: Tally) -> Iterator[Report]:
+    for one in reports:
+        tally.add(one)
+        yield one

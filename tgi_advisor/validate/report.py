@@ -1,0 +1,252 @@
+"""What is told about one file: its findings, its servers, and the lines they stand on, without any secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tgi_advisor.errors import Place
+from tgi_advisor.limits import Limits
+from tgi_advisor.validate.comments import split
+from tgi_advisor.validate.finding import RANK, Finding, Severity, masked
+from tgi_advisor.validate.found import Document, Value
+from tgi_advisor.validate.rules import Case
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One setting the server is started with."""
+
+    name: str
+    """`--max-total-tokens`, or the variable where it has no flag."""
+    value: str
+    """Its value, never a secret."""
+    origin: str
+    """`argument`, `environment MAX_TOTAL_TOKENS`, `env_file tgi.env`, `image`, ..."""
+    place: Place
+    """Where the value stands."""
+    note: str = ""
+    """Why it does not count, or cannot be read; empty when it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One server as it was judged."""
+
+    name: str
+    """Name of the service or container; may be empty."""
+    form: str
+    """`compose`, `kubernetes`, `docker-run`, ..."""
+    place: Place
+    """Where it begins."""
+    image: str | None
+    """Its image as written."""
+    release: str | None
+    """The TGI release whose rules were used; None when it cannot be known."""
+    release_note: str
+    """Why the release is assumed or unknown; empty when the file says it."""
+    model: str | None
+    """The model; None when it cannot be known."""
+    model_facts: str | None
+    """Where the model's facts come from; None when they are not known."""
+    gpu: str | None
+    """The GPU; None when nobody names one."""
+    visible: int | None
+    """GPUs the container sees."""
+    shards: int | None
+    """Shards the launcher starts."""
+    outcome: str | None
+    """`starts`, `refused` or `out_of_memory`; None when it was not predicted."""
+    limits: Mapping[str, int]
+    """The limits of the started server, where it was predicted."""
+    arguments: tuple[Argument, ...]
+    """Everything it is started with, and where each comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One file."""
+
+    file: str
+    """Its name as given."""
+    findings: tuple[Finding, ...] = ()
+    """What was found, in the order of the file."""
+    servers: tuple[Seen, ...] = ()
+    """Every TGI server in it."""
+    lines: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """The lines the findings stand on, by file and number."""
+    ignored: int = 0
+    """Findings that a comment in the file ignores."""
+    fixed: int = 0
+    """Findings that were mended, or would be."""
+    diff: str = ""
+    """The change as a unified diff."""
+    unread: str = ""
+    """Why it could not be read; empty when it was."""
+    defect: str = ""
+    """What went wrong in tgi-advisor itself; empty when nothing did."""
+    note: str = ""
+    """Something else to say about it."""
+    failed: bool = False
+    """Whether it holds an error, or where settings are strict a warning."""
+
+
+_WORDS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "remark"}
+
+
+class Tally:
+    """Sums over all files."""
+
+    def __init__(self) -> None:
+        self.files = self.servers = self.with_findings = self.ignored = self.fixed = self.fixable = 0
+        self.unread = self.defects = self.failed = 0
+        self.severities: dict[Severity, int] = dict.fromkeys(RANK, 0)
+
+    def add(self, report: Report) -> None:
+        """Count a file in."""
+        self.files += 1
+        self.servers += len(report.servers)
+        self.with_findings += bool(report.findings)
+        self.ignored += report.ignored
+        self.fixed += report.fixed
+        self.unread += bool(report.unread)
+        self.defects += bool(report.defect)
+        self.failed += report.failed
+        for one in report.findings:
+            self.severities[one.severity] += 1
+            self.fixable += one.fix is not None
+
+    @property
+    def sentence(self) -> str:
+        """The summary line."""
+        read = _count(self.files, "file")
+        if not self.servers and not any(self.severities.values()):
+            return f"No TGI server found in {read}."
+        counts = [
+            _count(self.severities[name], what)
+            for name, what in _WORDS.items()
+            if self.severities[name]
+        ]  # fmt: skip
+        found = " and ".join(filter(None, [", ".join(counts[:-1]), *counts[-1:]])) if counts else "No findings"
+        text = f"{found} in {_count(self.servers, 'TGI server')} of {read}."
+        if self.ignored:
+            text += f" {_count(self.ignored, 'finding')} ignored by comments."
+        if self.fixed:
+            text += f" {self.fixed} mended."
+        elif self.fixable:
+            text += f" --fix mends {self.fixable} of them."
+        return text
+
+
+def report(document: Document, cases: Sequence[Case], findings: Sequence[Finding], beside: Mapping[str, str]) -> Report:
+    """A file's report; `beside` has the texts of other files that findings may stand in, by name."""
+    kept, ignored = split(findings, document)
+    return Report(document.file, tuple(kept), tuple(map(seen, cases)), excerpts(document, cases, kept, beside), ignored)
+
+
+def seen(case: Case) -> Seen:
+    """A judged server."""
+    view, server, prediction = case.view, case.server, case.prediction
+    limits = prediction.limits if prediction else Limits()
+    return Seen(
+        masked(server.name), server.form, server.place,
+        masked(server.image.text) if server.image else None,
+        str(view.release) if view.release else None, masked(view.image.note),
+        masked(view.model) if view.model else None, masked(case.facts.source) if case.facts else None,
+        case.gpu.name if case.gpu else None, case.visible, case.shards,
+        prediction.outcome if prediction else None, limits.given(), tuple(_arguments(case)),
+    )  # fmt: skip
+
+
+def _arguments(case: Case) -> Iterator[Argument]:
+    """Flags in force, those an argument overrides, words clap refuses, and TGI's other variables."""
+    from tgi_advisor.validate.effective import known_variables
+
+    view = case.view
+    flags = {}
+    for given in (*view.flags.values(), *view.hidden):
+        flags[given.value] = True
+        origin = given.by if given.by == "argument" else f"{given.value.origin} {given.name.text}"
+        origin = "image" if given.by == "image" else origin
+        hidden = any(given is other for other in view.hidden)
+        note = "an argument of the same name wins" if hidden else masked(given.wrong or "")
+        text = "***" if given.flag.secret or is_secret(given.name.text) else masked(given.value.text)
+        if not given.value.known:
+            note = note or "not known"
+        shown = "" if given.value is given.name else text  # a switch has no value
+        yield Argument(f"--{given.flag.name}", shown, origin, given.value.place, note)
+    for slip in view.slips:
+        yield Argument(masked(slip.word.text), "", "argument", slip.word.place, "the launcher refuses it")
+    variables = known_variables(case.release)
+    for name, value in view.env.items():
+        if name in variables and value not in flags:
+            text = "***" if is_secret(name) and value.known else masked(value.text)
+            note = "" if value.known else "not known"
+            yield Argument(name, text, value.origin, value.place, note)
+
+
+# ---- excerpts ----
+
+
+_SECRET_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY)$", re.IGNORECASE)
+_NAMES = r"(?:token|secret|password|passwd|api[-_]?key|access[-_]?key)"
+_ASSIGNED = re.compile(
+    rf"""(?i)(?:{_NAMES}["']?\]?\s*[:=]\s*|--[\w-]*{_NAMES}\s+)(?:bearer\s+)?["']?"""
+    r"""([^\s"'$<{},\\][^\s"',}\\]{3,})"""
+)
+_TOKEN = re.compile(r"(?:hf|api_org)_[A-Za-z0-9]{8,}|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
+LONGEST = 2000
+"""Characters of a line that are kept."""
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable or flag of this name holds a secret."""
+    return bool(_SECRET_NAME.search(name.replace("-", "_")))
+
+
+def excerpts(
+    document: Document, cases: Sequence[Case], findings: Sequence[Finding], beside: Mapping[str, str]
+) -> dict[tuple[str, int], str]:
+    """The lines the findings stand on, every secret on them replaced by as many stars."""
+    wanted = {(one.place.file, one.place.line) for one in findings}
+    if not wanted:
+        return {}
+    hidden = secrets(cases)
+    texts = {document.file: document.text, **beside}
+    lines = {name: texts[name].split("\n") for name in {file for file, _ in wanted} & texts.keys()}
+    found = {}
+    for file, number in sorted(wanted):
+        if file in lines and 0 < number <= len(lines[file]):
+            found[file, number] = without_secrets(lines[file][number - 1].rstrip("\r")[:LONGEST], hidden)
+    return found
+
+
+def secrets(cases: Sequence[Case]) -> frozenset[str]:
+    """The values of everything that is a secret by its name."""
+    values: list[Value] = []
+    for case in cases:
+        server = case.server
+        entries = (*server.env.items(), *server.overridden, *case.view.env.items())
+        values += [value for name, value in entries if is_secret(name) and value.known]
+        values += [one.value for one in (*case.view.flags.values(), *case.view.hidden) if one.flag.secret]
+    return frozenset(value.text for value in values if len(value.text) > 3)
+
+
+def without_secrets(line: str, hidden: frozenset[str] = frozenset()) -> str:
+    """A line with stars instead of secrets: those listed, tokens, passwords of addresses, what a name gives away."""
+    for secret in hidden:
+        line = line.replace(secret, "*" * len(secret))
+    for pattern in (_TOKEN, _ASSIGNED):
+        line = pattern.sub(_stars, line)
+    return line
+
+
+def _stars(found: re.Match[str]) -> str:
+    secret = found[found.lastindex or 0]
+    start = found.start(found.lastindex or 0) - found.start()
+    return f"{found[0][:start]}{'*' * len(secret)}{found[0][start + len(secret) :]}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
