@@ -2,7 +2,7 @@
 
 The tests start their own engines, as root, with everything they keep in a temporary folder: one that gives out GPUs
 (a program that does nothing stands in for NVIDIA's hook) and one that cannot. Without root or without `dockerd`
-these tests skip and say so; under CI=true they fail instead.
+these tests skip and say so; as root under CI=true they fail instead.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def why_not() -> str | None:
 def require() -> None:
     """Skip where no engine can run; in CI that is a failure."""
     reason = why_not()
-    if reason and os.environ.get("CI") == "true":
+    if reason and os.environ.get("CI") == "true" and os.geteuid() == 0:
         pytest.fail(reason)
     if reason:
         pytest.skip(reason)

@@ -432,6 +432,8 @@ def test_layers_add_up() -> None:
     see("b", "Downloading", 256 << 20, 1 << 30)
     see("c", "Pulling fs layer")
     assert layers.text() == "pulling: 1 of 3 layers, 256.0 MiB of 1.00 GiB [=====               ]"
+    assert layers.moving() == ["b  [=====               ] downloading 256.0 MiB of 1.00 GiB"]
     see("b", "Download complete")
+    assert layers.moving() == []
     see("b", "Pull complete")
     assert layers.text() == "pulling: 2 of 3 layers, 1.00 GiB of 1.00 GiB [====================]"

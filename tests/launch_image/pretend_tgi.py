@@ -168,7 +168,7 @@ class Pretend:
             line = (
                 "2026-01-01T00:00:00.000000Z  INFO text_generation_launcher: Waiting for shard to be ready... rank=0\n"
             )
-            for _ in range(100):
+            for _ in range(20):
                 sys.stdout.write(line * 1000)
             sys.stdout.flush()
         if "fail" in self.behaviour:

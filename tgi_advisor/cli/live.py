@@ -13,6 +13,12 @@ from tgi_advisor.units import human
 
 EVERY_S = 0.1
 """Seconds between two pictures of the moving line."""
+BAR = 20
+"""Characters of a bar."""
+MOVING = ("Downloading", "Extracting")
+"""What the engine says of a layer that is on its way."""
+MOST_LAYERS = 6
+"""Layers shown at once; the engine fetches three at a time and unpacks one."""
 PULL_EVERY_S = 5.0
 """Seconds between two plain lines of a pull."""
 
@@ -79,42 +85,42 @@ class Lines:
 
 
 class Moving(Lines):
-    """As plain lines; below them one that moves."""
+    """As plain lines; below them what moves."""
 
     def __init__(self, *, logs: bool) -> None:
         super().__init__(logs=logs)
         self._drawn = 0.0
-        self._last = ""
+        self._height = 0
 
     def __call__(self, event: Event) -> None:
-        """Print it, and draw the moving line anew."""
+        """Print it, and draw what moves anew."""
         if event.kind == "pull" and "layer" in event.data:
             self._layers.see(event)
-            self._draw(event, self._layers.text())
-        elif event.kind == "tick" and not self._logs:
-            self._draw(event, event.text)
+            self._draw(event, self._layers.text(), *self._layers.moving())
+        elif event.kind == "tick":
+            if not self._logs:
+                self._draw(event, event.text)
         else:
-            self._wipe()
+            self.end()
             super().__call__(event)
 
-    def _draw(self, event: Event, text: str) -> None:
+    def _draw(self, event: Event, text: str, *below: str) -> None:
         now = time.monotonic()
         if now - self._drawn >= EVERY_S:
-            self._drawn = now
+            self.end()
+            self._drawn, self._height = now, 1 + len(below)
             sign = "|/-\\"[int(now * 5) % 4]
-            self._last = f"{clock(event.seconds):>6}  {sign} {text}"[: width() - 1]
-            sys.stderr.write(f"\r\x1b[2K{self._last}")
-            sys.stderr.flush()
-
-    def _wipe(self) -> None:
-        if self._last:
-            self._last = ""
-            sys.stderr.write("\r\x1b[2K")
+            lines = [f"{clock(event.seconds):>6}  {sign} {text}", *(f"{'':>10}{line}" for line in below)]
+            sys.stderr.write("\n".join(line[: width() - 1] for line in lines))
             sys.stderr.flush()
 
     def end(self) -> None:
-        """Take the moving line away."""
-        self._wipe()
+        """Take away what moves."""
+        if self._height:
+            up = f"\x1b[{self._height - 1}A" if self._height > 1 else ""
+            sys.stderr.write(f"\r{up}\x1b[J")
+            sys.stderr.flush()
+            self._height = 0
 
 
 class Layers:
@@ -141,9 +147,20 @@ class Layers:
         total = sum(total for _, _, total in self._state.values())
         if not total:
             return f"pulling: {complete} of {len(self._state)} layers"
-        full = round(20 * min(1.0, got / total))
-        bar = "=" * full + " " * (20 - full)
-        return f"pulling: {complete} of {len(self._state)} layers, {human(got)} of {human(total)} [{bar}]"
+        return f"pulling: {complete} of {len(self._state)} layers, {human(got)} of {human(total)} {_bar(got, total)}"
+
+    def moving(self) -> list[str]:
+        """A line for each of the layers that are on their way, the first few."""
+        on_the_way = [(layer, *row) for layer, row in self._state.items() if row[2] and row[0] in MOVING]
+        return [
+            f"{layer}  {_bar(got, total)} {state.lower()} {human(got)} of {human(total)}"
+            for layer, state, got, total in on_the_way[:MOST_LAYERS]
+        ]
+
+
+def _bar(done: int, of: int) -> str:
+    full = round(BAR * min(1.0, done / of))
+    return f"[{'=' * full}{' ' * (BAR - full)}]"
 
 
 def changes(event: Event) -> list[str]:
