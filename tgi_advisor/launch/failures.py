@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from tgi_advisor import logs
 from tgi_advisor.errors import Exit
+from tgi_advisor.launch.request import size
 from tgi_advisor.plan import Container, Plan
 from tgi_advisor.units import GiB, human, thousands
 
@@ -169,15 +170,11 @@ def _disk(here: Context) -> tuple[str, ...]:
 
 
 def _shm(here: Context) -> tuple[str, ...]:
+    now = here.container.shm_size
+    more = max(1, 2 * size(now) // GiB)
     return (
-        f"Shared memory has {here.container.shm_size}: set container.shm_size to {_more_shm(here.container.shm_size)}, "
-        "or tgi.env.NCCL_SHM_DISABLE to \"1\" (slower).",
-    )  # fmt: skip
-
-
-def _more_shm(size: str) -> str:
-    number, unit = re.fullmatch(r"(\d+)(.*)", size).groups() if re.fullmatch(r"(\d+)(.*)", size) else ("1", "g")  # type: ignore[union-attr]
-    return f"{2 * int(number)}g" if unit.lower() == "g" else "1g"
+        f"Shared memory has {now}: set container.shm_size to {more}g, or tgi.env.NCCL_SHM_DISABLE to '1' (slower).",
+    )
 
 
 def _say(*steps: str) -> Callable[[Context], tuple[str, ...]]:

@@ -127,13 +127,11 @@ def _name(
     container: Container, body: Mapping[str, Any], existing: dict[str, Any] | None, *, replace: bool, reuse: bool
 ) -> Finding | None:
     """Somebody who has the name already."""
-    if existing is None:
+    if existing is None or replace:
         return None
     labels = existing["Config"].get("Labels") or {}
     identical = labels.get(request.PLAN) == body["Labels"][request.PLAN]
     if reuse and identical:
-        return None
-    if replace:
         return None
     runs = f"{existing['Config']['Image']}, {existing['State']['Status']}"
     mine = "the same plan" if identical else "another plan of tgi-advisor" if request.PLAN in labels else "not ours"
