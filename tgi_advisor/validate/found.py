@@ -242,6 +242,8 @@ class Defect:
     """What to do about it."""
     length: int = 0
     """Characters to mark."""
+    severity: str | None = None
+    """How bad it is where it stands; None for what its rule says."""
 
 
 DEFECTS = (

@@ -89,7 +89,6 @@ class _Reader:
             return []
         if not node.known:
             return _unknown_words(node)
-        self.defects += folded_backslash(node)
         command = lex(node.source, 0, self.variables, COMPOSE)
         return [word.as_value(node.source) for word in command.words]
 
@@ -121,6 +120,8 @@ class _Reader:
                 return
             entry, args = launch.entry, list(launch.args)
             self.defects += launch.defects
+        for node in (get("entrypoint"), get("command")):
+            self.defects += folded_backslash(node) if isinstance(node, Scalar) else []
         devices = tuple(self._values(get("devices")))
         runtime = self.value(get("runtime"))
         container_name = self.value(get("container_name"))
@@ -388,7 +389,7 @@ def folded_backslash(node: Scalar) -> list[Defect]:
         return []
     raw = node.raw.text[node.start : node.end]
     match = _FOLDED.search(raw)
-    if not match or raw[match.end() :].strip() == "":
+    if not match or raw[match.end() :].strip() == "" or raw.count('"', 0, match.start()) % 2:
         return []
     message = (
         "YAML folds these lines into one, so the backslash escapes the blank after it and the next word begins with it"

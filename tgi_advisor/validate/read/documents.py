@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tgi_advisor.validate.found import Defect, Server
 from tgi_advisor.validate.read.compose import is_compose, read_compose
 from tgi_advisor.validate.read.kubernetes import is_kubernetes, read_kubernetes
@@ -44,4 +46,7 @@ def read_documents(source: Source, world: World) -> tuple[str, list[Server], lis
         servers += found
         defects += more
     form = next((name for name in ("compose", "kubernetes") if name in forms), "yaml")
+    if form == "yaml":  # nobody refuses it there
+        doubles = "duplicate-yaml-key"
+        defects = [replace(one, severity="warning") if one.kind == doubles else one for one in defects]
     return form, servers, defects

@@ -90,13 +90,11 @@ def _reader(file: str, text: str) -> Callable[[Source, World], Result]:
         return _python
     if suffix in ("service", "container", "conf"):
         return _systemd if re.search(r"^\[(?:Service|Unit|Container)\]", text, re.MULTILINE) else _script
+    if name.startswith("dockerfile") or suffix == "dockerfile":
+        return _script
     if ".env" in name or suffix == "env" or name.startswith("env."):
         return _env
-    if suffix in ("sh", "bash", "zsh", "bat", "cmd", "ps1", "mk", "fish") or name in (
-        "makefile",
-        "justfile",
-        "dockerfile",
-    ):
+    if suffix in ("sh", "bash", "zsh", "bat", "cmd", "ps1", "mk", "fish") or name in ("makefile", "justfile"):
         return _script
     if re.search(r"^\[(?:Service|Unit)\]", text, re.MULTILINE):
         return _systemd
@@ -106,7 +104,7 @@ def _reader(file: str, text: str) -> Callable[[Source, World], Result]:
     if start == "{" or (
         _YAML_START.search(text) and not re.search(r"^\s*(?:docker|podman) run|^\w+\s*=", text, re.MULTILINE)
     ):
-        return _yaml
+        return _perhaps_yaml
     return _text
 
 
@@ -115,6 +113,12 @@ def _yaml(source: Source, world: World) -> Result:
 
     form, servers, defects = read_documents(source, world)
     return Result(form, servers, defects)
+
+
+def _perhaps_yaml(source: Source, world: World) -> Result:
+    """A text that looks like YAML, under a name that says nothing."""
+    found = _yaml(source, world)
+    return found if found.servers else _text(source, world)
 
 
 def _script(source: Source, world: World) -> Result:
@@ -160,7 +164,9 @@ def _python(source: Source, world: World) -> Result:
     servers = read_python(source, world)
     found = scan(source, world) if "docker" in source.text or not servers else None
     if found:
-        return Result("python", [*servers, *_elsewhere(found.servers, servers)], found.defects)
+        shell = ("shell-placeholder", "shell-syntax")  # to a program its strings are only text
+        defects = [defect for defect in found.defects if defect.kind not in shell]
+        return Result("python", [*servers, *_elsewhere(found.servers, servers)], defects)
     return Result("python", servers, [])
 
 

@@ -21,7 +21,7 @@ MAX_DEPTH = 60
 HOLE = "\ue000"
 """Stands for each character of a template action."""
 _ACTION = re.compile(r"\{\{[^{}]{0,400}\}\}|\{\{.{0,400}?\}\}", re.DOTALL)
-_ONLY_ACTIONS = re.compile(r"^[ \t]*(?:\{\{[^{}\n]*\}\}[ \t]*)+$|^[ \t]*\{%[^{}\n]*%\}[ \t]*$", re.MULTILINE)
+_ONLY_ACTIONS = re.compile(r"^[ \t]*(?:\{\{[^{}\n]*\}\}[ \t]*)+$|^[ \t]*\{%[^{}\n]*%\}[ \t]*$|^[ \t]*%\{[^{}\n]*\}[ \t]*$", re.MULTILINE)
 
 
 class Scalar:
@@ -175,7 +175,7 @@ def compose(source: Source) -> tuple[list[Node], list[Defect]]:
     import yaml
 
     text, templated = source.text, False
-    if "{{" in text or "{%" in text:
+    if "{{" in text or "{%" in text or "%{" in text:
         hidden = _without_templates(text)
         templated, text = hidden != text, hidden
     source_text = source.text

@@ -151,7 +151,7 @@ def _server(
         form, name.text if name else "", node.entries[0][0].place if node.entries else node.place,
         image=image, entry=entry, args=tuple(args),
         **environment.fields(),
-        ports=tuple(_ports(node, root)),
+        ports=() if form == "helm" else tuple(_ports(node, root)),  # what a chart makes of its ports, its templates say
         mounts=tuple(_mounts(node, root)),
         gpus=_counted(_gpus(around, resources), hints),
         shm_size=shm,

@@ -84,7 +84,7 @@ _FOLDED = re.compile(r"\\[ \t]+(?=-|$)")
 _LINE_END = re.compile(r"\\[ \t]*\r?\n")
 _CONTINUED = re.compile(r"(?:\\|\^|`)\r?\n")
 _NEXT_OPTION = re.compile(r"\r?\n(?:[ \t]*(?:#[^\n]*|\\[ \t]*)?\r?\n)*[ \t]*(?=--?[A-Za-z])")
-_PLACEHOLDER = re.compile(r"<[^<>\s|&;'\"]+(?: [^<>\n|&;'\"]+)*>")
+_PLACEHOLDER = re.compile(r"<[^<>\s|&;'\"=0-9][^<>\s|&;'\"=]*(?: [^<>\n|&;'\"=]+)*>(?!=)")
 _REDIRECTION = re.compile(r"(?:&>>?|\d*>>?&?|\d*<<<?-?|\d*<&?)[ \t]*")
 _PERCENT = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*|~?\d)%?|!([A-Za-z_][A-Za-z0-9_]*)!")
 

@@ -191,6 +191,8 @@ def _never_a_number(given: Given) -> str:
     rest = given.value.text
     for name in given.value.missing:
         rest = rest.replace(f"${{{name}}}", "").replace(f"${name}", "")
+    if rest == given.value.text:
+        return ""  # a name of another notation, such as Python's
     return "" if "{" in rest or "(" in rest or "," in rest or rest.isdigit() else rest
 
 

@@ -208,7 +208,7 @@ def of_defect(found: Defect) -> Finding:
     """A defect of the file as a finding."""
     one = next(rule for rule in RULES.values() if found.kind in rule.defects)
     message, step = masked(found.message), masked(found.hint or "")
-    return Finding(one.code, one.severity, found.place, found.length, message, step)
+    return Finding(one.code, found.severity or one.severity, found.place, found.length, message, step)
 
 
 def no_check(case: Case) -> Hits:  # noqa: ARG001
