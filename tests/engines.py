@@ -97,17 +97,25 @@ def _daemon(folder: Path, *, gpus: bool, apart: bool) -> Iterator[Daemon]:
     if apart:
         command = ["unshare", "--net", *command]
     (folder / "none.json").write_text("{}")
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PATH": path})
-    running = Daemon(folder, process)
+    running = Daemon(folder, _started(command, folder, path))
     try:
         _wait(running)
         yield running
     finally:
-        if process.poll() is None:
-            _remove_all(running)
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
+        if running.process.poll() is not None:  # killed by the test: its containers outlive it, another one ends them
+            running = Daemon(folder, _started(command, folder, path))
+            _wait(running)
+        _remove_all(running)
+        running.process.send_signal(signal.SIGTERM)
+        running.process.wait(30)
+        for line in reversed(Path("/proc/mounts").read_text("utf-8").splitlines()):
+            if (place := line.split()[1]).startswith(f"{folder}/"):  # what a killed engine had mounted
+                subprocess.run(["umount", place], check=True)
+
+
+def _started(command: list[str], folder: Path, path: str) -> subprocess.Popen[bytes]:
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PATH": path})
 
 
 def _wait(running: Daemon) -> None:
