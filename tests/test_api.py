@@ -71,7 +71,7 @@ def test_limits_that_do_not_hold_what_was_asked_do_not_fit() -> None:
     assert (plan.prediction.outcome, plan.container) == ("out_of_memory", None)
     assert plan.prediction.reason
     assert plan.prediction.reason.startswith(
-        "no limits hold what the spec asks with 611.6 MiB per GPU left unplanned; memory: "
+        "no limits hold what the spec asks with 611.6 MiB per GPU left unplanned: 100 requests of 1,025 tokens are"
     )
     assert plan.prediction.headroom_bytes < 0
 
@@ -107,6 +107,22 @@ def test_the_notebook_finds_what_it_lets_through(method: Any) -> None:
     for more, outcome in ((0, "starts"), (1, "out_of_memory")):
         limits = {name: value + more for name, value in found.limits.given().items()}
         assert tgi_advisor.predict({**spec, "limits": limits}, method=method).prediction.outcome == outcome
+
+
+@pytest.mark.parametrize("method", ["notebook", "notebook-tgi"])
+def test_the_notebook_respects_bounds(method: Any) -> None:
+    limits = {"max_input_tokens": {"max": 2000}, "max_total_tokens": {"max": 2500}, "max_batch_prefill_tokens": 2048}
+    spec = {**SPEC, "hardware": {"gpu": "nvidia-a10g"}, "limits": limits}
+    found = tgi_advisor.advise(spec, method=method).prediction.limits
+    assert (found.max_input_tokens, found.max_total_tokens, found.max_batch_prefill_tokens) == (1476, 2500, 2048)
+
+
+def test_a_limit_beyond_the_memory_does_not_fit_and_says_what_would() -> None:
+    plan = tgi_advisor.advise({**SPEC, "limits": {"max_total_tokens": 40000}})
+    seen = plan.prediction
+    assert (seen.outcome, seen.stage, plan.container) == ("out_of_memory", "warmup", None)
+    assert "40,000 tokens are asked for" in (seen.reason or "")
+    assert "model.kv_cache_dtype: fp8_e4m3fn gives max_total_tokens 40,000" in seen.next_steps
 
 
 def test_the_docstring_of_the_api_is_true(monkeypatch: pytest.MonkeyPatch) -> None:

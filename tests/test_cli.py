@@ -159,6 +159,15 @@ def test_the_next_steps_are_true_when_followed(name: str) -> None:
     assert followed >= 2
 
 
+@pytest.mark.parametrize("name", ["warmup", "router"])
+def test_the_limits_said_to_start_do_start(name: str) -> None:
+    (step,) = read(run(*STOPS[name], "--json").out)["next_steps"]
+    limits, told, _ = step.partition(" would start")
+    assert told
+    sets = [word for limit in limits.split(", ") for word in ("--set", "limits." + limit.replace(" ", "=", 1))]
+    assert run(*STOPS[name], *[word.replace(",", "") for word in sets]).code == 0
+
+
 def test_nothing_is_emitted_when_nothing_starts() -> None:
     for name in FORMATS:
         ran = run("emit", *BIG, "--format", name)

@@ -318,6 +318,26 @@ def test_alternatives_are_true(name: str, gpu: str, concurrency: int) -> None:
         assert f"{limits.max_total_tokens:,}" in step
 
 
+def test_larger_gpus_are_of_the_same_generation_or_newer() -> None:
+    for row in gpus.all_gpus():
+        if row.facts:
+            larger = search.replacements(row.facts)
+            sizes = [row.facts.memory_bytes, *(gpu.memory_bytes for gpu in larger)]
+            assert sizes == sorted(set(sizes))
+            assert all(gpu.at_least >= row.facts.at_least for gpu in larger)
+    assert [gpu.name for gpu in search.replacements(gpus.find("nvidia-l4"))][:2] == ["nvidia-l40s", "nvidia-h100-sxm"]
+
+
+@pytest.mark.parametrize("gpu", ["nvidia-l4", "nvidia-a10g", "nvidia-h100-sxm"])
+@pytest.mark.parametrize("total", [None, 16384])
+def test_a_larger_prefill_budget_never_costs_safety(gpu: str, total: int | None) -> None:
+    limits = LimitsSpec(max_total_tokens=Bound(total, total))
+    spec, facts = deployment("meta-llama/Llama-3.1-8B-Instruct", gpus.find(gpu), 2, "3.3.7", Spec(limits=limits))
+    found = search.best(spec, facts).found.prediction
+    assert found.under_load is not None
+    assert found.under_load.verdict == "safe"
+
+
 @settings(quickly, max_examples=200)
 @given(
     st.sampled_from(MODELS),

@@ -421,7 +421,7 @@ def test_a_secret_is_never_repeated() -> None:
             {"facts": model(T5)}, Limits(10, 20, 4096, 16000), Limits(),
             [
                 "TGI 3.3.7 serves t5 in padded batches and reserves no KV cache: nothing is inferred, "
-                "max_batch_total_tokens is 16000, and it can run out of memory while serving.",
+                "max_batch_total_tokens is 16,000, and it can run out of memory while serving.",
             ],
         ),
         (
@@ -449,7 +449,7 @@ def test_a_secret_is_never_repeated() -> None:
             {"gpu": "nvidia-v100-32gb"}, Limits(10, 20, 4096, 16000), Limits(),
             [
                 "TGI 3.3.7 serves llama in padded batches and reserves no KV cache: nothing is inferred, "
-                "max_batch_total_tokens is 16000, and it can run out of memory while serving.",
+                "max_batch_total_tokens is 16,000, and it can run out of memory while serving.",
                 "nvidia-v100-32gb cannot run TGI's flash attention: the model is served by slow, padded classes.",
             ],
         ),

@@ -23,7 +23,7 @@ from tgi_advisor.plan import Container, Method, Packing, Plan, Prediction, Searc
 from tgi_advisor.search import Found
 from tgi_advisor.spec.reader import read_file, read_text
 from tgi_advisor.spec.records import Spec
-from tgi_advisor.units import MiB, human
+from tgi_advisor.units import MiB, human, thousands
 
 SpecLike = Spec | str | PathLike[str] | Mapping[str, Any]
 """A spec record, the path of a YAML file (`-` is standard input), or the spec as nested mappings."""
@@ -145,16 +145,21 @@ def advise_together(
 def _plan(spec: Spec, facts: Facts, found: Found, method: Method, figures: Mapping[str, object]) -> Plan:
     """The plan that a search leads to."""
     prediction = found.prediction
-    if found.limits is None and prediction.outcome == "starts":
-        prediction = _falls_short(prediction, found.search)
+    if found.limits is None and (prediction.outcome == "starts" or verdict.too_small(prediction)):
+        prediction = _falls_short(prediction, found.search, spec.workload.concurrency)
     what_runs = _container(spec, facts, prediction.limits, prediction) if prediction.outcome == "starts" else None
     return Plan(spec, facts, prediction, what_runs, method, found.search, figures)
 
 
-def _falls_short(prediction: Prediction, found: Search) -> Prediction:
-    """The verdict on limits TGI would start with, but which do not hold what the spec asks."""
+def _falls_short(prediction: Prediction, found: Search, requests: int) -> Prediction:
+    """The verdict on limits whose KV cache does not hold what the spec asks."""
     kept = f" with {human(found.headroom_bytes)} per GPU left unplanned" if found.headroom_bytes else ""
-    reason = f"no limits hold what the spec asks{kept}; {found.bound_by}"
+    why = found.bound_by
+    total, budget = prediction.limits.max_total_tokens or 0, prediction.limits.max_batch_total_tokens
+    if budget is not None and budget < requests * total:
+        asked = f"{requests} requests of {thousands(total)} tokens" if requests > 1 else f"{thousands(total)} tokens"
+        why = f"{asked} are asked for, and TGI would infer a KV cache of {thousands(budget)}"
+    reason = f"no limits hold what the spec asks{kept}: {why}"
     return prediction._replace(outcome="out_of_memory", stage="warmup", reason=reason)
 
 

@@ -48,16 +48,19 @@ def predict(setting: Setting, limits: Limits, method: Method) -> tuple[Predictio
 def advise(setting: Setting, method: Method) -> tuple[Found, Figures]:
     """The largest max_total_tokens the notebook's formula lets through, every prompt in one prefill.
 
-    Prompts are at least as long as the answers where the bounds allow it: the formula counts a prefill
-    batch of short prompts as that many full-length requests, so that below it less would need more.
+    Limits the spec pins or bounds are respected. Prompts are at least as long as the answers where the bounds
+    allow it: the formula counts a prefill batch of short prompts as that many full-length requests, so that
+    below it less would need more.
     """
+    bounds = setting.spec.limits
     span = totals(setting)
     room = new_tokens(setting)
     low = min(span.high, max(span.low, 2 * room))
     evaluations = 0
 
     def limits_for(total: int) -> Limits:
-        return Limits(total - room, total, total)
+        longest = bounds.max_input_tokens.clamp(total - room)
+        return Limits(longest, total, bounds.max_batch_prefill_tokens.clamp(total))
 
     def holds(total: int) -> bool:
         nonlocal evaluations

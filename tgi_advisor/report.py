@@ -273,7 +273,9 @@ def _limits(plan: Plan, style: Style) -> str:
     if plan.search and seen.outcome == "refused":  # whatever was searched, it is not for this launch
         return ""
     starts = seen.outcome == "starts"
-    lines = ["The smallest limits that were tried:"] if plan.search and seen.outcome == "out_of_memory" else []
+    if plan.search and seen.stage == "load":  # no limits help
+        return ""
+    lines = ["The limits that need least memory:"] if plan.search and seen.outcome == "out_of_memory" else []
     for name in LIMITS:
         value = getattr(seen.limits, name)
         shown = "-" if value is None else thousands(value)
@@ -351,7 +353,10 @@ def _under_load(seen: Prediction, width: int) -> list[str]:
 
 
 def _wrapped(label: str, text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, initial_indent=label, subsequent_indent=" " * len(label), break_on_hyphens=False)
+    glued = re.sub(r"(?<=\d) (?=%|[KMGT]i?B\b)", "\xa0", text)  # a figure and its unit stay on one line
+    below = " " * len(label)
+    lines = textwrap.wrap(glued, width, initial_indent=label, subsequent_indent=below, break_on_hyphens=False)
+    return [line.replace("\xa0", " ") for line in lines]
 
 
 def _warnings(plan: Plan, style: Style, width: int) -> str:

@@ -5,8 +5,8 @@ KV cache then holds `workload.concurrency` requests of `max_total_tokens`. It is
 `max_total_tokens` as long as the warm-up batch keeps its number of requests, so:
 
 1. `max_total_tokens` is bisected with the smallest efficient prefill budget;
-2. the prefill budget is bisected upwards, as far as it costs neither context nor concurrency and
-   the launcher itself would want it.
+2. the prefill budget is bisected upwards, as far as it costs neither context nor concurrency, leaves the
+   server as safe under load, and the launcher itself would want it.
 
 Where a prefill budget is pinned, shorter prompts mean more warm-up requests, and the predicate is
 monotone only between two such steps; the search then walks the steps, longest prompts first.
@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tgi_advisor.errors import AdvisorError
-from tgi_advisor.estimate import defaults, uncertainty, warmup
+from tgi_advisor.estimate import defaults, uncertainty, underload, warmup
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.facts import families
@@ -30,7 +30,7 @@ from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Prediction, Search
 from tgi_advisor.spec.records import AUTO, GpuSpec, Spec
 from tgi_advisor.units import thousands
-from tgi_advisor.verdict import concurrency, predict
+from tgi_advisor.verdict import concurrency, predict, too_small
 
 DEFAULT_NEW_TOKENS = 1024
 """workload.max_new_tokens when the spec leaves it out, unless that is more than half of the total."""
@@ -44,7 +44,7 @@ class Found(NamedTuple):
     search: Search
     """How they were found."""
     prediction: Prediction
-    """The verdict on them; on failure, the verdict on the smallest limits tried."""
+    """The verdict on them; on failure, the verdict on the limits that need least memory."""
 
 
 class Range(NamedTuple):
@@ -121,6 +121,7 @@ class _Searcher:
         self.here = here
         self.setting = here.setting
         self.margin, self.margin_why = margin(here)
+        self.spread = uncertainty.spread(here.setting, here.total).bytes
         self.wanted = here.setting.spec.workload.concurrency
         self.evaluations = 0
         self.limits = here.setting.spec.limits
@@ -134,15 +135,10 @@ class _Searcher:
         prompt as long as both never leaves it: whole blocks then.
         https://github.com/huggingface/text-generation-inference/blob/v1.4.5/router/src/queue.rs#L228-L260
         """
-        bound = self.limits.max_input_tokens
         wanted = total - self.new_tokens
         if self.in_blocks and wanted > self.setting.block_size:
             wanted -= wanted % self.setting.block_size
-        if bound.high is not None:
-            wanted = min(wanted, bound.high)
-        if bound.low is not None:
-            wanted = max(wanted, bound.low)
-        return wanted
+        return self.limits.max_input_tokens.clamp(wanted)
 
     def smallest_prefill(self, longest: int) -> int:
         """The smallest prefill budget worth having for prompts of `longest` tokens."""
@@ -236,7 +232,7 @@ class _Searcher:
         return found, f"a refusal of longer prompts: {predict(self.here, limits).reason}"
 
     def largest_prefill(self, total: int) -> int:
-        """The last prefill budget that costs neither context nor concurrency, up to what the launcher would want."""
+        """The last prefill budget that costs neither context, concurrency nor safety, up to what the launcher wants."""
         bound = self.limits.max_batch_prefill_tokens
         longest = self.input_for(total)
         least = self.smallest_prefill(longest)
@@ -244,7 +240,17 @@ class _Searcher:
             return bound.fixed
         wanted = defaults.launcher_limits(self.setting, Limits(longest, total)).max_batch_prefill_tokens or least
         most = max(least, wanted if bound.high is None else min(wanted, bound.high))
-        return last_that_holds(least, most, lambda prefill: self.holds(total, prefill))
+        calm = self.calm(total, least)
+        return last_that_holds(
+            least, most, lambda prefill: self.holds(total, prefill) and self.calm(total, prefill) >= calm
+        )
+
+    def calm(self, total: int, prefill: int) -> int:
+        """How well the server would stand its traffic: 2 safe, 1 tight, 0 at risk or not judged."""
+        self.evaluations += 1
+        seen = warmup.run(self.here, Limits(self.input_for(total), total, prefill))
+        load = underload.judge(self.here, seen, self.spread)
+        return 0 if load is None else ("at risk", "tight", "safe").index(load.verdict)
 
 
 def last_that_holds(low: int, high: int, holds: Callable[[int], bool]) -> int:
@@ -270,7 +276,8 @@ def search(here: Base) -> Found:
     searcher = _Searcher(here)
     total, span = searcher.largest_total()
     if total is None:
-        smallest = max(2, min(span.low, span.high))
+        lowest = next((low for low, _ in searcher.regions(span)), span.high)  # a pinned prefill in the fewest requests
+        smallest = max(2, lowest)
         longest = max(1, min(searcher.input_for(smallest), smallest - 1))
         limits = Limits(longest, smallest, searcher.smallest_prefill(longest))
         reason = f"no room for a prompt: max_total_tokens would be {thousands(span.low)} or more, beyond {span.high_by}"
@@ -337,9 +344,9 @@ def advise(spec: Spec, facts: Facts) -> Advice:
     advice = best(spec, facts)
     if advice.found.limits is not None:
         return _safer(spec, facts, advice)
-    if advice.found.prediction.outcome == "refused":
-        return advice
     prediction = advice.found.prediction
+    if prediction.outcome == "refused" and not too_small(prediction):
+        return advice
     steps = alternatives(spec, facts) or prediction.next_steps
     return advice._replace(found=advice.found._replace(prediction=prediction._replace(next_steps=steps)))
 
@@ -392,22 +399,41 @@ def shard_counts(spec: Spec, facts: Facts) -> tuple[int, ...]:
     return defaults.legal_shards(facts.model, single.family, facts.gpu_count, single.quantize)
 
 
-def alternatives(spec: Spec, facts: Facts, most: int = 6) -> tuple[str, ...]:
-    """The nearest things that would work, each of them searched, not guessed."""
-    steps = []
+STEPS = 6
+"""Next steps worth reading."""
+
+STEPS_OF = {"hardware.count": 1, "hardware.gpu": 2}
+"""How many counts and how many GPUs are worth naming: the smallest that work."""
+
+
+def alternatives(spec: Spec, facts: Facts) -> tuple[str, ...]:
+    """The nearest things that would work, each of them searched, not guessed; those at risk under load come last."""
+    calm: list[str] = []
+    risky: list[str] = []
     for label, other_spec, other_facts in _neighbours(spec, facts):
+        kind = label.partition(":")[0]
+        if _named(calm, kind) == STEPS_OF.get(kind, STEPS):
+            continue
         try:
             found = best(other_spec, other_facts).found
         except AdvisorError:
             continue
-        if found.limits is not None and found.prediction.outcome == "starts":
-            total = thousands(found.limits.max_total_tokens or 0)
-            together = found.prediction.concurrency
-            held = f", {together} at once" if together is not None and together > 1 else ""
-            steps.append(f"{label} gives max_total_tokens {total}{held}")
-            if len(steps) == most:
-                break
-    return tuple(steps)
+        if found.limits is None or found.prediction.outcome != "starts":
+            continue
+        total = thousands(found.limits.max_total_tokens or 0)
+        together = found.prediction.concurrency
+        held = f", {together} at once" if together is not None and together > 1 else ""
+        step = f"{label} gives max_total_tokens {total}{held}"
+        load = found.prediction.under_load
+        if load is None or load.verdict != "at risk":
+            calm.append(step)
+        elif _named(risky, kind) < STEPS_OF.get(kind, STEPS):
+            risky.append(f"{step} (at risk under load)")
+    return (*calm, *risky)[:STEPS]
+
+
+def _named(steps: list[str], kind: str) -> int:
+    return sum(step.startswith(f"{kind}:") for step in steps)
 
 
 def _neighbours(spec: Spec, facts: Facts) -> Iterator[tuple[str, Spec, Facts]]:
@@ -434,7 +460,7 @@ def _neighbours(spec: Spec, facts: Facts) -> Iterator[tuple[str, Spec, Facts]]:
         if count > facts.gpu_count and spec.tgi.num_shard is None:
             hardware = replace(spec.hardware, count=count)
             yield f"hardware.count: {count}", replace(spec, hardware=hardware), facts._replace(gpu_count=count)
-    for gpu in larger(facts.gpu):
+    for gpu in replacements(facts.gpu):
         hardware = replace(spec.hardware, gpu=GpuSpec(name=gpu.name))
         yield f"hardware.gpu: {gpu.name}", replace(spec, hardware=hardware), facts._replace(gpu=gpu)
 
@@ -444,3 +470,28 @@ def larger(instead_of: GpuFacts) -> list[GpuFacts]:
     cards = [row.facts for row in gpus.all_gpus() if row.facts and row.facts.system == instead_of.system]
     more = [gpu for gpu in cards if gpu.memory_bytes > instead_of.memory_bytes * 1.02]
     return sorted(more, key=lambda gpu: (gpu.memory_bytes, gpu.name))
+
+
+SAME_SIZE = 1.1
+"""Cards whose memory differs by less than this are one size."""
+
+
+def replacements(instead_of: GpuFacts) -> list[GpuFacts]:
+    """One card of each larger size, of the same or a newer generation.
+
+    Of each size it is one that clouds rent out, and the oldest of these. Workstation and gaming cards replace
+    only their like.
+    """
+    chosen: list[GpuFacts] = []
+    rented = {row.name for row in gpus.all_gpus() if row.instances}
+    desk = _for_desks(instead_of)
+    fitting = [gpu for gpu in larger(instead_of) if gpu.at_least >= instead_of.at_least and desk >= _for_desks(gpu)]
+    while fitting:
+        size = [gpu for gpu in fitting if gpu.memory_bytes < fitting[0].memory_bytes * SAME_SIZE]
+        chosen.append(min(size, key=lambda gpu: (gpu.name not in rented, gpu.at_least)))
+        fitting = fitting[len(size) :]
+    return chosen
+
+
+def _for_desks(gpu: GpuFacts) -> bool:
+    return "-rtx-" in gpu.name

@@ -45,13 +45,15 @@ def judge(here: Base, seen: Warmup, spread: int) -> UnderLoad | None:
     # What the memory fraction leaves PyTorch is one bound, the card the other.
     there = warmup.cap(here) - here.loaded - seen.blocks * g.kv_bytes_per_token * setting.block_size
     together = _together(here, seen)
-    needed = growth(here, seen) + graphs(here, seen)
+    captured = graphs(here, seen)
+    needed = growth(here, seen) + captured
     spare = there - needed
     verdict: Safety = "at risk" if spare < 0 else "tight" if spare < spread else "safe"
-    why = (
-        f"{human(there)} left beside weights and a full KV cache; a full prefill, unusable cached blocks, sampling for "
-        f"{together} requests and the CUDA graphs may need {human(needed)}"
-    )
+    moments = ["a full prefill", "unusable cached blocks", f"sampling for {together} requests"]
+    if captured:
+        moments.append("the CUDA graphs")
+    all_moments = f"{', '.join(moments[:-1])} and {moments[-1]}"
+    why = f"{human(there)} left beside weights and a full KV cache; {all_moments} may need {human(needed)}"
     return UnderLoad(verdict, spare, why)
 
 

@@ -308,9 +308,9 @@ def parts(here: Base, seen: Warmup) -> tuple[Part, ...]:
     warm = seen.warm_blocks * per_block
     if seen.stage == "warmup" or seen.budget is None:
         if warm:
-            rows.append(
-                Part("warm-up KV cache", warm, "exact", f"{seen.requests} warm-up requests, {seen.warm_blocks} blocks")
-            )
+            requests = f"{thousands(seen.requests)} warm-up request{'s' if seen.requests > 1 else ''}"
+            why = f"{requests}, {_blocks(seen.warm_blocks, setting)}"
+            rows.append(Part("warm-up KV cache", warm, "exact", why))
         if seen.budget is None and seen.stage is None:
             rest = here.total - sum(part.bytes for part in rows)
             rows.append(
@@ -319,12 +319,11 @@ def parts(here: Base, seen: Warmup) -> tuple[Part, ...]:
         return tuple(rows)
     cache = seen.blocks * per_block
     rows.append(
-        Part("KV cache", cache, "exact", f"{thousands(seen.blocks)} blocks of {setting.block_size} tokens, "
-            f"{human(g.kv_bytes_per_token)} per token")
-    )  # fmt: skip
+        Part("KV cache", cache, "exact", f"{_blocks(seen.blocks, setting)}, {human(g.kv_bytes_per_token)} per token")
+    )
     rest = here.total - sum(part.bytes for part in rows)
     captured = overhead.graphs(
-        setting, g, seen.limits.max_total_tokens or seen.budget or 0, -(-seen.warm_blocks // seen.requests)
+        setting, g, seen.limits.max_total_tokens or seen.budget or 0, -(-seen.warm_blocks // max(1, seen.requests))
     )
     if captured and rest > 0:
         shown = captured
@@ -337,6 +336,13 @@ def parts(here: Base, seen: Warmup) -> tuple[Part, ...]:
     return tuple(rows)
 
 
+def _blocks(count: int, setting: Setting) -> str:
+    """Blocks of the KV cache in words: as tokens where a block holds one."""
+    if setting.block_size == 1:
+        return f"{thousands(count)} tokens"
+    return f"{thousands(count)} block{'s' if count > 1 else ''} of {setting.block_size} tokens"
+
+
 def _reserve_why(setting: Setting) -> str:
     """What TGI's room is, in this release's terms."""
     percent = f"{100 * (1 - setting.memory_fraction * setting.wiggle):.3g} %"
@@ -344,5 +350,7 @@ def _reserve_why(setting: Setting) -> str:
         return f"what TGI leaves free on {setting.facts.gpu.system}"
     if setting.facts.release.wiggle_of == "total":
         room = f"TGI_WIGGLE_ROOM={setting.wiggle:g}"
+        if setting.memory_fraction < 1:
+            room += f" of --cuda-memory-fraction {setting.memory_fraction:g}"
         return f"{percent} of the GPU TGI keeps out of the KV cache ({room})"
     return f"TGI gives the KV cache {setting.wiggle:g} of what is free at the peak"

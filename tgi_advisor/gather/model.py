@@ -147,5 +147,7 @@ def _is_path(model_id: str) -> bool:
 def _suggestion(model_id: str) -> str | None:
     from tgi_advisor.gather import snapshot
 
+    if model_id in snapshot.names():
+        return f"{model_id} is shipped with tgi-advisor: --source snapshot uses it."
     meant = did_you_mean(model_id, snapshot.names())
     return f"Among the shipped models: {meant}" if meant else None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tgi_advisor.estimate.defaults import CHUNKING_ATTENTION
 from tgi_advisor.refusals.rules import Case
 from tgi_advisor.refusals.weights import quant_method
+from tgi_advisor.units import thousands
 
 
 def found(case: Case) -> list[str]:
@@ -25,10 +26,11 @@ def _no_budget(case: Case) -> str | None:
         return "Mamba keeps no KV cache: TGI infers no token budget."
     if case.family.paged:
         return None
+    budget = case.limits.max_batch_total_tokens
+    stated = "" if budget is None else f", max_batch_total_tokens is {thousands(budget)}"
     return (
         f"TGI {case.release} serves {case.family.model_type} in padded batches and reserves no KV cache: nothing is "
-        f"inferred, max_batch_total_tokens is {case.limits.max_batch_total_tokens}, and it can run out of memory while "
-        "serving."
+        f"inferred{stated}, and it can run out of memory while serving."
     )
 
 

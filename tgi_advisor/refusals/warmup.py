@@ -100,4 +100,7 @@ def seq2seq_explicit_total(case: Case) -> Found:
     setting = case.setting
     if setting.family.served_by != "seq2seq" or case.limits.max_total_tokens is None:
         return None
-    return "TypeError: 'NoneType' object is not iterable", ("use TGI 2.4.0 for this model",)
+    return "TypeError: 'NoneType' object is not iterable", (
+        "leave max_total_tokens and max_input_tokens out: TGI then makes max_batch_prefill_tokens the total",
+        "or use TGI 2.4.0, which lets them be stated",
+    )

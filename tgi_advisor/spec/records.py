@@ -169,7 +169,13 @@ class Bound:
 
     def allows(self, value: int) -> bool:
         """Whether `value` lies within the bounds."""
-        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+        return self.clamp(value) == value
+
+    def clamp(self, value: int) -> int:
+        """The value within the bounds that is nearest to `value`."""
+        if self.high is not None:
+            value = min(value, self.high)
+        return value if self.low is None else max(value, self.low)
 
 
 AUTO = Bound()
