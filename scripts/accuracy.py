@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from tgi_advisor.errors import AdvisorError
-from tgi_advisor.estimate import defaults, launcher, warmup
+from tgi_advisor.estimate import defaults, launcher, uncertainty, warmup
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import calibration
 from tgi_advisor.facts import release as releases
@@ -251,8 +251,21 @@ class Result(NamedTuple):
     run: Run
     ours: Guess
     baselines: Mapping[str, Guess]
-    gpu_bytes: int
-    kv_bytes_per_token: int
+    seen: Prediction
+    spread: int
+    """Bytes of one GPU by which the prediction says it may be off."""
+
+    @property
+    def right(self) -> bool:
+        """Whether what happened was said."""
+        return self.ours.outcome == EXPECTED[self.run.row["kind"]]
+
+    @property
+    def keeps_its_margin(self) -> bool:
+        """Whether it is said to start, and still would, under load too, if the estimate were off by its spread."""
+        seen = self.seen
+        safe = seen.under_load is not None and seen.under_load.verdict == "safe"
+        return seen.outcome == "starts" and seen.headroom_bytes >= self.spread and safe
 
     def relative(self, guess: Guess) -> float | None:
         """(said - observed) / observed tokens."""
@@ -264,7 +277,7 @@ class Result(NamedTuple):
         seen = self.run.observed
         if seen is None or guess.budget is None:
             return None
-        return (guess.budget - seen) * self.kv_bytes_per_token / self.gpu_bytes
+        return (guess.budget - seen) * self.seen.kv_bytes_per_token / self.seen.gpu_total_bytes
 
 
 EXPECTED = {
@@ -283,7 +296,8 @@ def results(everything: list[Run]) -> list[Result]:
         if guess.outcome == "refused" and seen.reason and "NotEnoughMemory" in seen.reason:
             guess = guess._replace(outcome="out_of_memory")  # the router's refusal is about memory
         baselines = {name: method(run, seen.limits) for name, method in BASELINES.items()}
-        found.append(Result(run, guess, baselines, seen.gpu_total_bytes, seen.kv_bytes_per_token))
+        spread = uncertainty.spread(run.setting, seen.gpu_total_bytes).bytes
+        found.append(Result(run, guess, baselines, seen, spread))
     return found
 
 
@@ -328,10 +342,54 @@ def method_rows(found: list[Result]) -> list[list[str]]:
 
 def confusion_rows(found: list[Result]) -> list[list[str]]:
     """What happened against what was said."""
-    counts = Counter((result.run.row["kind"], result.ours.outcome) for result in found)
-    kinds = [kind for kind in EXPECTED if any(key[0] == kind for key in counts)]
-    said = ("starts", "refused", "out_of_memory")
-    return [[kind, *(str(counts[kind, outcome]) for outcome in said), EXPECTED[kind]] for kind in kinds]
+    rows = []
+    for kind, expected in EXPECTED.items():
+        mine = [result for result in found if result.run.row["kind"] == kind]
+        said = Counter(result.ours.outcome for result in mine)
+        safe = sum(result.keeps_its_margin for result in mine)
+        counts = (said["starts"], safe, said["refused"], said["out_of_memory"])
+        if mine:
+            rows.append([kind, *map(str, counts), expected])
+    return rows
+
+
+def wrong_rows(found: list[Result]) -> str:
+    """The runs that went another way than said, and what is known of them."""
+    lines = []
+    for result in found:
+        if not result.right:
+            row = result.run.row
+            known = "; ".join(row.get("known", []))
+            margin = "with" if result.keeps_its_margin else "but not with"
+            said = (
+                f"{result.ours.outcome}, {margin} its margin"
+                if result.ours.outcome == "starts"
+                else result.ours.outcome
+            )
+            lines.append(f"- `{row['id']}` ({row['kind']}), said: {said}. Known: {known}")
+    return "\n".join(lines) or "None."
+
+
+VERDICTS = ("safe", "tight", "at risk")
+
+
+def load_rows(found: list[Result]) -> list[list[str]]:
+    """The second verdict, of runs that started, against what became of them."""
+    rows = []
+    for name, kinds in (("served", ("works", "inferred-budget", "published-config")), ("died later", ("oom-later",))):
+        judged = Counter(
+            result.seen.under_load.verdict if result.seen.under_load else "not judged"
+            for result in found
+            if result.run.row["kind"] in kinds and result.ours.outcome == "starts"
+        )
+        rows.append([name, *(str(judged[verdict]) for verdict in (*VERDICTS, "not judged"))])
+    return rows
+
+
+def linked(row: Mapping[str, Any]) -> str:
+    """A run's id with a link to its source; without an address, as it is."""
+    address = str(row["source"]).partition(" ")[0]
+    return f"[{row['id']}]({address})" if address.startswith("http") else str(row["id"])
 
 
 def table(headings: list[str], rows: list[list[str]]) -> str:
@@ -356,13 +414,25 @@ def page(found: list[Result], skipped: list[tuple[str, str]]) -> str:
                 "## Inferred budgets: `max_batch_total_tokens` said against observed",
                 "Runs of high or medium confidence with known release, GPU and arguments.",
                 table(ERRORS, method_rows(trusted)),
+                "Runs of any confidence, those included whose release, GPU or arguments were partly assumed:",
+                table(ERRORS, method_rows(found)),
                 "![predicted against observed](accuracy.svg)",
                 "### By release line",
                 table(ERRORS, error_rows(trusted, lambda result: result.run.line)),
                 "### By GPU",
                 table(ERRORS, error_rows(trusted, lambda result: result.run.setting.facts.gpu.name)),
                 "## What happened against what was said",
-                table(["", "said starts", "said refused", "said out of memory", "right"], confusion_rows(trusted)),
+                "The same runs. *With its margin*: it would still start, and be safe under load, if the estimate were "
+                "off by the spread it states; `advise` looks for such limits.",
+                table(
+                    ["", "said starts", "of these with its margin", "said refused", "said out of memory", "right"],
+                    confusion_rows(trusted),
+                ),
+                "Those that went another way:",
+                wrong_rows(trusted),
+                "### Under load",
+                "The second verdict on runs that started, of every confidence.",
+                table(["", *VERDICTS, "not judged"], load_rows(found)),
                 "## Calibrated amounts",
                 table(["amount", "releases", "where", "in force", "cross-validated from", "to"], amount_rows(found)),
                 "## Runs left out",
@@ -402,14 +472,14 @@ def run_row(result: Result) -> list[str]:
     relative, share = result.relative(said), result.share(said)
     facts = run.setting.facts
     return [
-        f"[{run.row['id']}]({run.row['source']})" if str(run.row["source"]).startswith("http") else run.row["id"],
+        linked(run.row),
         facts.release.name,
         f"{run.setting.num_shard} x {facts.gpu.name}",
         f"{run.observed:,}" if run.observed else run.row["kind"],
         f"{said.budget:,}" if said.budget else said.outcome,
         "" if relative is None else f"{100 * relative:+.1f} %",
         "" if share is None else f"{100 * share:+.1f} %",
-        "as said" if said.outcome == EXPECTED[run.row["kind"]] else f"**{said.outcome}**",
+        "as said" if result.right else f"**{said.outcome}**",
     ]
 
 
