@@ -23,14 +23,14 @@ README = ROOT / "README.md"
 BLOCK = re.compile(r"(?P<open><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<close><!-- end -->)", re.DOTALL)
 
 
-def console(*arguments: str) -> str:
+def console(*arguments: str, ends: Exit = Exit.STARTS) -> str:
     """A command of tgi-advisor and what it prints, as in a terminal of 100 columns without colour."""
     plain = {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", "TGI_ADVISOR_DATA": os.devnull}
     result = subprocess.run(
         [sys.executable, "-m", "tgi_advisor", *arguments],
         cwd=ROOT, env={**os.environ, **plain}, capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
-    if result.returncode:
+    if result.returncode != ends:
         raise SystemExit(f"tgi-advisor {' '.join(arguments)} ended with {result.returncode}:\n{result.stderr}")
     output = "\n".join(line.rstrip() for line in result.stdout.rstrip().splitlines())
     return f"```console\n$ tgi-advisor {' '.join(arguments)}\n{output}\n```\n"
@@ -68,6 +68,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "exit-codes": exit_codes,
     "formats": formats,
     "gpus": gpus,
+    "validate": lambda: console(
+        "validate", "tests/data/validate/run.sh", "--gpu", "nvidia-l4", "--ignore", "TGI540", ends=Exit.FINDINGS
+    ),
 }
 
 

@@ -82,16 +82,32 @@ def checked(
     A defect of ours in one file is reported there and does not keep the others from being judged.
     """
     settings = SettingsOf(over, stated, config_file)
+    told: set[tuple[str, str, int, int]] = set()
     for path in files.find(paths, settings.excluded):
         chosen = settings.of(path)
         try:
-            yield check(path, chosen, asked)
+            yield _once(check(path, chosen, asked), told)
         except AdvisorError:
             raise
         except Exception as error:  # noqa: BLE001  (a linter of thousands of files goes on)
             from tgi_advisor.validate.report import Report
 
             yield Report(path, defect=f"{type(error).__name__}: {error}")
+
+
+def _once(report: Report, told: set[tuple[str, str, int, int]]) -> Report:
+    """The report without what another one said already: an environment file is read alone and with its Compose file."""
+    if not any(one.place.file != report.file for one in report.findings) and not any(
+        server.form == "env" for server in report.servers
+    ):
+        return report
+    kept = []
+    for one in report.findings:
+        key = (one.code, os.path.normpath(one.place.file), one.place.line, one.place.column)
+        if key not in told:
+            told.add(key)
+            kept.append(one)
+    return replace(report, findings=tuple(kept))
 
 
 def check(path: str, settings: Settings, asked: Asked) -> Report:
@@ -118,7 +134,7 @@ def check(path: str, settings: Settings, asked: Asked) -> Report:
         if mended:
             from tgi_advisor.validate.fix import diff as difference
 
-            diff = difference(text.text, document.text, name)
+            diff = difference(text.text, document.text, name, reports.secrets(cases))
             if path != "-" and asked.write:
                 _save(path, text, document.text)
             cases, findings = _judged(document, settings, asked)
@@ -271,6 +287,10 @@ def _with_real_places(report: Report, beside: Beside) -> Report:
     return replace(
         report,
         findings=tuple(replace(one, place=moved(one.place)) for one in report.findings),
+        servers=tuple(
+            replace(one, arguments=tuple(replace(given, place=moved(given.place)) for given in one.arguments))
+            for one in report.servers
+        ),
         lines={(names.get(file, file), number): line for (file, number), line in report.lines.items()},
     )
 

@@ -67,7 +67,7 @@ def find(paths: Iterable[str], excluded: Callable[[str], bool] = lambda _: False
     seen: set[str] = set()
     for path in named:
         for found in _expanded(path, excluded):
-            key = os.path.normpath(found) if found != "-" else found
+            key = os.path.realpath(found) if found != "-" else found
             if key not in seen:
                 seen.add(key)
                 yield found
@@ -141,7 +141,7 @@ def upward(path: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
         for name in wanted:
             candidate = os.path.join(folder, name)
             if (text := _regular(candidate)) is not None:
-                yield candidate, text
+                yield os.path.relpath(candidate) if folder.startswith(os.getcwd()) else candidate, text
         above = os.path.dirname(folder)
         if above == folder:
             return

@@ -39,14 +39,14 @@ def applied(document: Document, findings: Sequence[Finding]) -> tuple[str, int]:
     return text, mended
 
 
-def diff(before: str, after: str, name: str) -> str:
-    """A unified diff for people: secrets on its lines are starred."""
+def diff(before: str, after: str, name: str, hidden: frozenset[str]) -> str:
+    """A unified diff for people: secrets on its lines, those in `hidden` among them, are starred."""
     from difflib import unified_diff
 
     old, new = (text.replace("\r\n", "\n").splitlines(keepends=True) for text in (before, after))
     lines = (line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
              for line in unified_diff(old, new, f"a/{name}", f"b/{name}"))  # fmt: skip
-    return "".join(map(without_secrets, lines))
+    return "".join(without_secrets(line, hidden) for line in lines)
 
 
 def _holds(finding: Finding, findings: Iterable[Finding], document: Document) -> bool:

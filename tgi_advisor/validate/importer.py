@@ -198,7 +198,7 @@ def _environment(new: Importing, case: Case) -> None:
 def _variable(name: str, value: Value) -> str:
     """The caller's variable that a token comes from."""
     missing = value.missing[0].rpartition("/")[2] if value.missing else name
-    return missing if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", missing) else name
+    return missing if re.fullmatch(r"[A-Z_][A-Z0-9_]*", missing) else name
 
 
 def _hardware(new: Importing, case: Case, count: int | None) -> None:

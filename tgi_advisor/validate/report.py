@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tgi_advisor.errors import Place
 from tgi_advisor.limits import Limits
@@ -142,11 +142,16 @@ class Tally:
 def report(document: Document, cases: Sequence[Case], findings: Sequence[Finding], beside: Mapping[str, str]) -> Report:
     """A file's report; `beside` has the texts of other files that findings may stand in, by name."""
     kept, ignored = split(findings, document)
-    return Report(document.file, tuple(kept), tuple(map(seen, cases)), excerpts(document, cases, kept, beside), ignored)
+    hidden = secrets(cases)
+    told = tuple(
+        replace(one, message=starred(one.message, hidden), next_step=starred(one.next_step, hidden)) for one in kept
+    )
+    servers = tuple(seen(case, hidden) for case in cases)
+    return Report(document.file, told, servers, excerpts(document, kept, beside, hidden), ignored)
 
 
-def seen(case: Case) -> Seen:
-    """A judged server."""
+def seen(case: Case, hidden: frozenset[str] = frozenset()) -> Seen:
+    """A judged server, without the secrets in `hidden`."""
     view, server, prediction = case.view, case.server, case.prediction
     limits = prediction.limits if prediction else Limits()
     return Seen(
@@ -155,11 +160,11 @@ def seen(case: Case) -> Seen:
         str(view.release) if view.release else None, masked(view.image.note),
         masked(view.model) if view.model else None, masked(case.facts.source) if case.facts else None,
         case.gpu.name if case.gpu else None, case.visible, case.shards,
-        prediction.outcome if prediction else None, limits.given(), tuple(_arguments(case)),
+        prediction.outcome if prediction else None, limits.given(), tuple(_arguments(case, hidden)),
     )  # fmt: skip
 
 
-def _arguments(case: Case) -> Iterator[Argument]:
+def _arguments(case: Case, hidden: frozenset[str]) -> Iterator[Argument]:
     """Flags in force, those an argument overrides, words clap refuses, and TGI's other variables."""
     from tgi_advisor.validate.effective import known_variables
 
@@ -169,19 +174,21 @@ def _arguments(case: Case) -> Iterator[Argument]:
         flags[given.value] = True
         origin = given.by if given.by == "argument" else f"{given.value.origin} {given.name.text}"
         origin = "image" if given.by == "image" else origin
-        hidden = any(given is other for other in view.hidden)
-        note = "an argument of the same name wins" if hidden else masked(given.wrong or "")
-        text = "***" if given.flag.secret or is_secret(given.name.text) else masked(given.value.text)
+        loses = any(given is other for other in view.hidden)
+        note = "an argument of the same name wins" if loses else starred(masked(given.wrong or ""), hidden)
+        text = "***" if given.flag.secret or is_secret(given.name.text) else without_secrets(given.value.text, hidden)
         if not given.value.known:
             note = note or "not known"
         shown = "" if given.value is given.name else text  # a switch has no value
         yield Argument(f"--{given.flag.name}", shown, origin, given.value.place, note)
     for slip in view.slips:
-        yield Argument(masked(slip.word.text), "", "argument", slip.word.place, "the launcher refuses it")
+        yield Argument(
+            without_secrets(slip.word.text, hidden), "", "argument", slip.word.place, "the launcher refuses it"
+        )
     variables = known_variables(case.release)
     for name, value in view.env.items():
         if name in variables and value not in flags:
-            text = "***" if is_secret(name) and value.known else masked(value.text)
+            text = "***" if is_secret(name) and value.known else without_secrets(value.text, hidden)
             note = "" if value.known else "not known"
             yield Argument(name, text, value.origin, value.place, note)
 
@@ -196,7 +203,7 @@ _ASSIGNED = re.compile(
     r"""([^\s"'$<{},\\][^\s"',}\\]{3,})"""
 )
 _TOKEN = re.compile(r"(?:hf|api_org)_[A-Za-z0-9]{8,}|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
-LONGEST = 2000
+LONGEST = 10_000
 """Characters of a line that are kept."""
 
 
@@ -206,13 +213,12 @@ def is_secret(name: str) -> bool:
 
 
 def excerpts(
-    document: Document, cases: Sequence[Case], findings: Sequence[Finding], beside: Mapping[str, str]
+    document: Document, findings: Sequence[Finding], beside: Mapping[str, str], hidden: frozenset[str]
 ) -> dict[tuple[str, int], str]:
     """The lines the findings stand on, every secret on them replaced by as many stars."""
     wanted = {(one.place.file, one.place.line) for one in findings}
     if not wanted:
         return {}
-    hidden = secrets(cases)
     texts = {document.file: document.text, **beside}
     lines = {name: texts[name].split("\n") for name in {file for file, _ in wanted} & texts.keys()}
     found = {}
@@ -235,11 +241,18 @@ def secrets(cases: Sequence[Case]) -> frozenset[str]:
 
 def without_secrets(line: str, hidden: frozenset[str] = frozenset()) -> str:
     """A line with stars instead of secrets: those listed, tokens, passwords of addresses, what a name gives away."""
-    for secret in hidden:
-        line = line.replace(secret, "*" * len(secret))
+    line = starred(line, hidden, 4)
     for pattern in (_TOKEN, _ASSIGNED):
         line = pattern.sub(_stars, line)
     return line
+
+
+def starred(text: str, hidden: frozenset[str], shortest: int = 8) -> str:
+    """A text with stars instead of these secrets; in prose, a short one may be a word like any other."""
+    for secret in hidden:
+        if len(secret) >= shortest:
+            text = text.replace(secret, "*" * len(secret))
+    return text
 
 
 def _stars(found: re.Match[str]) -> str:

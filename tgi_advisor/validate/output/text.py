@@ -40,9 +40,9 @@ def _finding(finding: Finding, report: Report, style: Style) -> str:
 def _excerpt(finding: Finding, report: Report, style: Style) -> list[str]:
     """The source line and a caret below it; a long line is shown around the place."""
     line = report.lines.get((finding.place.file, finding.place.line))
-    if line is None or not line.strip():
+    at = finding.place.column - 1
+    if line is None or not line.strip() or at > len(line):
         return []
-    at = min(finding.place.column - 1, len(line))
     word = re.match(r"[\w./:@-]+", line[at:])
     wide = finding.length or (len(word[0].rstrip(":")) if word else 1)
     length = max(1, min(wide, len(line) - at))

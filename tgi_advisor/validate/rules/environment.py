@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from tgi_advisor import refusals
@@ -203,11 +204,10 @@ def literal_quotes(case: Case) -> Hits:
     for name, value in case.server.env.items():
         text = value.text
         if value.known and len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
-            yield Hit(
-                value,
-                f"the quotes are part of {name}'s value",
-                f"write {name}={text[1:-1]}" if text[1:-1] else f"leave {name} out",
-            )
+            inner = text[1:-1]
+            step = f"write {name}={inner}" if inner else f"leave {name} out"
+            fix = Fix(value.place, text, inner) if re.fullmatch(r"[\w./-]+", inner) else None
+            yield Hit(value, f"the quotes are part of {name}'s value", step, fix=fix)
 
 
 @rule("TGI175", "warning", "variable given twice")

@@ -1,8 +1,11 @@
-"""TGI510-TGI539: defects of the file itself, found by the readers while they read it."""
+"""TGI510-TGI549: defects of the file itself, most of them found by the readers while they read it."""
 
 from __future__ import annotations
 
-from tgi_advisor.validate.rules.rule import Case, Hits, defect, no_check
+import re
+
+from tgi_advisor.validate.finding import Fix
+from tgi_advisor.validate.rules.rule import Case, Hit, Hits, defect, no_check, rule
 
 
 @defect("TGI510", "error", "YAML that cannot be read", "yaml-syntax")
@@ -320,6 +323,66 @@ def own_spec(case: Case) -> Hits:
           count: 1
     """
     return no_check(case)
+
+
+@rule("TGI532", "error", "number where Kubernetes wants text")
+def untyped_value(case: Case) -> Hits:
+    """The API server takes texts in `args`, `command` and `env` only: a bare number or boolean is refused.
+
+    It answers `cannot unmarshal number into Go struct field EnvVar...value of type string`.
+
+    Failing, pod.yaml::
+
+        apiVersion: v1
+        kind: Pod
+        metadata: {name: tgi}
+        spec:
+          containers:
+            - name: tgi
+              image: tgi:3.3.7
+              args: [--model-id, Qwen/Qwen2.5-7B-Instruct]
+              env:
+                - name: NUM_SHARD
+                  value: 1
+              resources: {limits: {nvidia.com/gpu: 1}}
+              volumeMounts: [{name: data, mountPath: /data}]
+          volumes: [{name: data, persistentVolumeClaim: {claimName: tgi}}]
+
+    Fixed, pod.yaml::
+
+        apiVersion: v1
+        kind: Pod
+        metadata: {name: tgi}
+        spec:
+          containers:
+            - name: tgi
+              image: tgi:3.3.7
+              args: [--model-id, Qwen/Qwen2.5-7B-Instruct]
+              env:
+                - name: NUM_SHARD
+                  value: "1"
+              resources: {limits: {nvidia.com/gpu: 1}}
+              volumeMounts: [{name: data, mountPath: /data}]
+          volumes: [{name: data, persistentVolumeClaim: {claimName: tgi}}]
+    """
+    if case.server.form != "kubernetes":
+        return
+    lines = case.document.text.split("\n")
+    for value in (*case.server.args, *case.server.env.values()):
+        if not value.known or not _NOT_TEXT.fullmatch(value.text) or not 0 < value.place.line <= len(lines):
+            continue
+        line, at = lines[value.place.line - 1], value.place.column - 1
+        whole = line[at:].startswith(value.text) and _NODE_END.match(line, at + len(value.text))
+        if whole and _NODE_START.search(line[:at]):
+            kind = "boolean" if value.text.isalpha() else "number"
+            step = f'write "{value.text}", with its quotes'
+            fix = Fix(value.place, value.text, f'"{value.text}"')
+            yield Hit(value, f"{value.text} is a {kind} to YAML, and Kubernetes takes texts here only", step, fix=fix)
+
+
+_NOT_TEXT = re.compile(r"[+-]?\d+(\.\d*)?|true|false")
+_NODE_START = re.compile(r"(?:\bvalue[\"']?:|^\s*-|[\[,])\s*$")
+_NODE_END = re.compile(r"\s*(?:$|[,\]}]|\s#)")
 
 
 @defect("TGI540", "info", "ignore comment that says too little", "ignore-comment")

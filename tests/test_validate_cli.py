@@ -1,0 +1,464 @@
+"""`validate`, `rule` and `import` as a user runs them: what they print, and what they end with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from front import CONFIGS, ROOT, process, run
+from golden import Golden
+
+import tgi_advisor
+from tgi_advisor import api, lint
+from tgi_advisor.cli.validate import FORMATS
+from tgi_advisor.errors import Exit, UsageError
+from tgi_advisor.gather import files
+from tgi_advisor.plan import Container
+from tgi_advisor.render import render
+from tgi_advisor.validate import output
+from tgi_advisor.validate.report import Tally
+from tgi_advisor.validate.rules import RULES
+
+DATA = ROOT / "tests" / "data" / "validate"
+SARIF = json.loads((ROOT / "tests" / "data" / "sarif-2.1.0.schema.json").read_text("utf-8"))
+SUFFIX = {"text": "txt", "json": "json", "sarif": "sarif", "github": "txt"}
+FILES = {"docker-run": "run.sh", "compose": "compose.yaml", "kubernetes": "tgi.yaml", "env": "tgi.env"}
+CLEAN = """\
+services:
+  tgi:
+    image: ghcr.io/huggingface/text-generation-inference:3.3.7
+    command: --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1
+    ports: ["8080:80"]
+    volumes: ["tgi-data:/data"]
+    deploy: {resources: {reservations: {devices: [{driver: nvidia, count: 1, capabilities: [gpu]}]}}}
+"""
+WARNS = CLEAN.replace(":3.3.7", ":latest")
+WRONG = CLEAN.replace("--num-shard 1", "--num-shard one")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder to stand in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def there(here: Path) -> Path:
+    """A folder with the example files."""
+    shutil.copytree(DATA, here, dirs_exist_ok=True)
+    return here
+
+
+def emitted(config: Path) -> tuple[Container, str]:
+    """What is emitted for a config, and the GPU it is planned for."""
+    plan = api.advise(config, offline=True)
+    assert plan.container is not None
+    return plan.container, plan.spec.hardware.gpu.name
+
+
+# -- what is printed
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format(name: str, there: Path, golden: Golden) -> None:
+    ran = run("validate", ".", "--gpu", "nvidia-l4", "--format", name)
+    assert (ran.code, ran.err) == (Exit.FINDINGS, "")
+    if name == "sarif":
+        jsonschema.Draft4Validator(SARIF).validate(json.loads(ran.out))
+        ran = ran._replace(out=json.dumps(json.loads(ran.out)["runs"][0]["results"], indent=2))
+    golden(f"validate/{name}.{SUFFIX[name]}", ran.out)
+
+
+def test_explain(there: Path, golden: Golden) -> None:
+    ran = run("validate", "compose.yaml", "pod.yaml", "--explain", "--select", "TGI2", "--gpu", "nvidia-l4")
+    assert (ran.code, ran.err) == (Exit.STARTS, "")
+    golden("validate/explain.txt", ran.out)
+
+
+def test_the_formats_are_those_there_are() -> None:
+    assert FORMATS == output.FORMATS
+
+
+def test_secrets_are_never_shown(there: Path) -> None:
+    for command in (
+        *(("validate", ".", "--format", name) for name in FORMATS), ("validate", ".", "--explain"),
+        ("validate", ".", "--fix", "--diff"), ("import", "compose.yaml", "--server", "tgi"),
+    ):  # fmt: skip
+        ran = run(*command)
+        assert "not-for-your-eyes" not in ran.out + ran.err
+
+
+def test_a_long_line_is_shown_around_the_place(here: Path) -> None:
+    (here / "run.sh").write_text(
+        f"docker run {'-e A=b ' * 500} ghcr.io/huggingface/text-generation-inference:0 --foo\n"
+    )
+    out = run("validate", "run.sh", "--select", "TGI101").out
+    line, caret = out.splitlines()[1:3]
+    assert len(line) < 120
+    assert line[caret.index("^") :].startswith("--foo")
+
+
+def test_colour_is_for_terminals(there: Path) -> None:
+    assert "\x1b" not in process("validate", ".").stdout
+    style = output.Style(colour=True)
+    reports = lint.validate_files(["compose.yaml"])
+    assert "\x1b[31;1merror\x1b[0m" in "".join(output.write(reports, "text", Tally(), style))
+
+
+def test_a_workflow_command_is_escaped(here: Path) -> None:
+    (here / "a,b: 100%.yaml").write_text(WRONG)
+    (line, _) = run("validate", "a,b: 100%.yaml", "-f", "github", "--select", "TGI103").out.splitlines()
+    assert line.startswith("::error file=a%2Cb%3A 100%25.yaml,line=4,col=")
+    assert line.count("::") == 2
+    assert "%0A" in line
+
+
+# -- what it ends with
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "code"),
+    [
+        (CLEAN, (), Exit.STARTS),
+        (CLEAN, ("--strict",), Exit.STARTS),
+        (WARNS, (), Exit.STARTS),
+        (WARNS, ("--strict",), Exit.FINDINGS),
+        (WARNS, ("--strict", "--ignore", "TGI501"), Exit.STARTS),
+        (WARNS, ("--strict", "--select", "tgi2,TGI3"), Exit.STARTS),
+        (WRONG, (), Exit.FINDINGS),
+        (WRONG, ("--ignore", "TGI1"), Exit.STARTS),
+        (WRONG, ("--select", "ALL"), Exit.FINDINGS),
+        (WRONG, ("--select", "TGI9"), Exit.USAGE),
+        (WRONG, ("--diff",), Exit.USAGE),
+        (WRONG, ("--online", "--offline"), Exit.USAGE),
+        (CLEAN, ("--gpu", "nvidia-t4"), Exit.FINDINGS),
+        (CLEAN, ("--gpu", "nvidia-l44"), Exit.FACTS),
+        (CLEAN, ("--release", "9.9.9"), Exit.FACTS),
+        ("a: 1\n", (), Exit.STARTS),
+        ("", (), Exit.STARTS),
+    ],
+)
+def test_exit_codes(text: str, options: tuple[str, ...], code: Exit, here: Path) -> None:
+    (here / "compose.yaml").write_text(text)
+    assert run("validate", *options).code == code
+    assert run("validate", "-", "--stdin-filename", "compose.yaml", *options, stdin=text).code == code
+
+
+def test_what_is_not_there_is_said_before_anything_is_read(here: Path) -> None:
+    (here / "compose.yaml").write_text(WRONG)
+    ran = run("validate", "compose.yaml", "compose.yml", "*.sh")
+    assert (ran.code, ran.out) == (Exit.USAGE, "")
+    assert "compose.yml does not exist" in ran.err
+    assert "did you mean 'compose.yaml'?" in ran.err
+    assert "no file matches *.sh" in ran.err
+
+
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(here: Path) -> None:
+    (here / "gone.yaml").symlink_to("nowhere")
+    (here / "compose.yaml").write_text(WRONG)
+    ran = run("validate", "gone.yaml", "compose.yaml")
+    assert ran.code == Exit.USAGE
+    assert "gone.yaml cannot be read: No such file or directory" in ran.err
+    assert "TGI103" in ran.out
+
+
+def test_a_defect_of_ours_is_told_apart_and_does_not_stop_the_others(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = lint.check
+
+    def broken(path: str, *rest: Any) -> Any:
+        return 1 / 0 if path == "a.yaml" else check(path, *rest)
+
+    monkeypatch.setattr(lint, "check", broken)
+    for name in ("a.yaml", "b.yaml"):
+        (here / name).write_text(WRONG)
+    ran = run("validate", ".")
+    assert ran.code == Exit.BUG
+    assert ran.err == "Error: a defect of tgi-advisor in a.yaml: ZeroDivisionError: division by zero\n"
+    assert "b.yaml:4" in ran.out
+    failed = json.loads(run("validate", ".", "-f", "sarif").out)["runs"][0]["invocations"][0]
+    assert failed["executionSuccessful"] is False
+
+
+# -- which files
+
+
+def test_folders_patterns_and_bytes(here: Path) -> None:
+    (here / "deploy" / "deep").mkdir(parents=True)
+    (here / "node_modules").mkdir()
+    for name in ("deploy/a.yaml", "deploy/deep/b.yml", "deploy/c.dat", "node_modules/d.yaml", "deploy/.env.e"):
+        (here / name).write_text(WRONG if "env" not in name else "MODEL_ID=gpt2\nNUM_SHARD=one\n")
+    (here / "deploy" / "binary.yaml").write_bytes(b"\0\1" + WRONG.encode())
+    (here / "deploy" / "wide.yaml").write_bytes(WRONG.encode("utf-16"))
+    (here / "deploy" / "latin.yaml").write_bytes("# café\n".encode("latin-1") + WRONG.encode())
+    (here / "deploy" / "loop").symlink_to(here / "deploy")
+
+    def found(*paths: str) -> list[str]:
+        return sorted({one["file"] for one in json.loads(run("validate", "-f", "json", *paths).out)["findings"]})
+
+    every = ["deploy/.env.e", "deploy/a.yaml", "deploy/deep/b.yml", "deploy/latin.yaml", "deploy/wide.yaml"]
+    assert found() == found(".") == found("deploy", "deploy/a.yaml") == every
+    assert found("**/*.yml") == ["deploy/deep/b.yml"]
+    assert found("deploy/c.dat") == ["deploy/c.dat"]
+    assert found("--exclude", "deep", "--exclude", "deploy/w*") == [one for one in every if one[7] not in "dw"]
+
+
+def test_an_environment_file_is_looked_up_beside_the_file_and_told_of_once(there: Path) -> None:
+    for paths in ((".",), ("compose.yaml",), ("compose.yaml", "./chat.env"), (str(there / "compose.yaml"),)):
+        findings = json.loads(run("validate", "-f", "json", *paths).out)["findings"]
+        (one,) = [one for one in findings if one["file"].endswith("chat.env")]
+        assert (one["code"], one["line"]) == ("TGI103", 2)
+        assert (there / one["file"]).samefile(there / "chat.env")
+
+
+def test_only_what_lies_beside_is_looked_up(here: Path) -> None:
+    (here / "x.env").write_text("A=b\n")
+    beside = files.Beside("compose.yaml")
+    assert [beside(name) for name in (str(here / "x.env"), "~/x.env", "/dev/zero", "", "nothing", ".", "x\0")] == [
+        None
+    ] * 7
+    assert beside("x.env") == "A=b\n"
+
+
+def test_a_pipe_beside_a_file_is_not_waited_for(here: Path) -> None:
+    import os
+
+    os.mkfifo(here / ".env")
+    (here / "compose.yaml").write_text(CLEAN.replace("Qwen/Qwen2.5-7B-Instruct", "${MODEL}"))
+    assert run("validate", "compose.yaml").code == Exit.STARTS
+
+
+# -- settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ("strict = true", Exit.FINDINGS),
+        ('strict = true\nignore = ["TGI501"]', Exit.STARTS),
+        ('strict = true\nselect = ["TGI1"]', Exit.STARTS),
+        ('strict = true\nexclude = ["compose.*"]', Exit.STARTS),
+        ('strict = true\nper-file-ignores = {"comp*" = ["TGI5"]}', Exit.STARTS),
+        ('strict = true\nper-file-ignores = {"other/*" = ["TGI5"]}', Exit.FINDINGS),
+        ('gpu = "nvidia-t4"', Exit.FINDINGS),
+        ('gpu = "g4dn.xlarge"\ncount = 1', Exit.FINDINGS),
+        ('release = "2.4.1"', Exit.STARTS),
+    ],
+)
+def test_settings(settings: str, code: Exit, here: Path) -> None:
+    (here / "sub").mkdir()
+    (here / "sub" / "compose.yaml").write_text(WARNS)
+    (here / ".tgi-advisor.toml").write_text(settings)
+    assert run("validate", ".").code == code
+    (here / ".tgi-advisor.toml").rename(here / "other.toml")
+    assert run("validate", ".").code == Exit.STARTS
+    assert run("validate", ".", "--config", "other.toml").code == code
+    (here / "pyproject.toml").write_text(f"[tool.tgi-advisor]\n{settings}\n")
+    assert run("validate", "sub").code == code
+    (here / "sub" / "pyproject.toml").write_text("[tool.other]\n")
+    assert run("validate", ".").code == code
+    (here / "sub" / ".tgi-advisor.toml").write_text("")
+    assert run("validate", ".").code == Exit.STARTS
+
+
+def test_the_command_line_wins_over_settings(here: Path) -> None:
+    (here / "compose.yaml").write_text(WARNS)
+    (here / ".tgi-advisor.toml").write_text('ignore = ["TGI"]\nstrict = true')
+    assert run("validate", ".").code == Exit.STARTS
+    assert run("validate", ".", "--ignore", "TGI502").code == Exit.FINDINGS
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[tool.tgi-advisor]\nselct = ["TGI1"]\n', "pyproject.toml:2:1: 'selct' is no setting of tgi-advisor"),
+        ('[tool.x]\nselect=1\n[tool.tgi-advisor]\nselect = ["TGI9"]\n', "pyproject.toml:4:1: select: no rule's code"),
+        ("[tool.tgi-advisor]\n\ncount = 0\n", "pyproject.toml:3:1: count: expected a whole number"),
+        ("[tool]\ntgi-advisor = 1\n", "pyproject.toml:2:1: tool.tgi-advisor must be a table"),
+        ("[tool.tgi-advisor]\nstrict = maybe\n", "pyproject.toml:2:10: Invalid value"),
+    ],
+)
+def test_settings_that_are_wrong(text: str, said: str, here: Path) -> None:
+    (here / "pyproject.toml").write_text(text)
+    (here / "compose.yaml").write_text(CLEAN)
+    ran = run("validate", ".")
+    assert (ran.code, ran.out) == (Exit.USAGE, "")
+    assert said in ran.err
+
+
+# -- comments
+
+
+@pytest.mark.parametrize(
+    ("comment", "codes"),
+    [
+        ("# tgi-advisor: ignore[TGI501] on purpose", set()),
+        ("# tgi-advisor: ignore[tgi5, TGI1] on purpose", set()),
+        ("# tgi-advisor: ignore[TGI501]", {"TGI540"}),
+        ("# tgi-advisor: ignore[TGI502] on purpose", {"TGI501"}),
+        ("# tgi-advisor: ignore[TGI999] on purpose", {"TGI501", "TGI540"}),
+        ("# tgi-advisor: ignore on purpose", {"TGI501", "TGI540"}),
+    ],
+)
+def test_a_comment_ignores(comment: str, codes: set[str], here: Path) -> None:
+    for text in (
+        WARNS.replace(":latest", f":latest {comment}"),
+        WARNS.replace("    image:", f"    {comment}\n    # and more\n    image:"),
+    ):
+        (here / "compose.yaml").write_text(text)
+        (one,) = lint.validate_files(["compose.yaml"], ignore=["TGI504", "TGI505"])
+        assert {finding.code for finding in one.findings} == codes
+        assert one.ignored == ("TGI501" not in codes)
+
+
+def test_a_comment_above_a_command_covers_its_continued_lines(there: Path) -> None:
+    (report,) = lint.validate_files(["run.sh"], select=["TGI3"])
+    assert (report.findings, report.ignored) == ((), 1)
+
+
+# -- fixes
+
+
+def test_fix_shows_the_change_and_keeps_everything_else(there: Path, golden: Golden) -> None:
+    before = (there / "compose.yaml").read_bytes()
+    shown = run("validate", "compose.yaml", "pod.yaml", "--fix", "--diff", "--select", "TGI107")
+    assert (shown.code, (there / "compose.yaml").read_bytes()) == (Exit.FINDINGS, before)
+    made = run("validate", "compose.yaml", "pod.yaml", "--fix")
+    golden("validate/fix.txt", made.out)
+    after = (there / "compose.yaml").read_bytes()
+    assert after == before.replace(b"shrad", b"shard").replace(b"MAX_INPUT_LENGTH", b"MAX_INPUT_TOKENS").replace(
+        b"=True", b"=true"
+    )
+    again = run("validate", "compose.yaml", "pod.yaml", "--fix")
+    assert "mended" not in again.out
+    assert (there / "compose.yaml").read_bytes() == after
+
+
+@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "latin-1"])
+def test_a_fix_keeps_line_ends_and_encoding(codec: str, here: Path) -> None:
+    text = "# café\r\n" + CLEAN.replace("--num-shard 1", "--max-input-length 100 --max-total-tokens 200").replace(
+        "\n", "\r\n"
+    )
+    (here / "compose.yaml").write_bytes(text.encode(codec))
+    assert run("validate", "--fix", ".").code == Exit.STARTS
+    assert (here / "compose.yaml").read_bytes() == text.replace("input-length", "input-tokens").encode(codec)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "export NUM_SHARDS=2\ndocker run -e NUM_SHARDS {image} --model-id gpt2\n",
+        "NUM_SHARDS=2\ndocker run -e NUM_SHARDS=$NUM_SHARDS {image} --model-id gpt2\n",
+        "services:\n  a: {{image: '{image}', environment: [NUM_SHARDS]}}\n",
+        "services:\n"
+        "  a: {{image: '{image}', environment: &e {{MAX_INPUT_LENGTH: 1, MAX_TOTAL_TOKENS: 2}}}}\n"
+        "  b: {{image: '{old}', environment: *e}}\n",
+        "services:\n  a: {{image: '{image}', environment: {{NUM_SHARDS: 2}}, command: --num-shard $${{NUM_SHARDS}}}}\n",
+    ],
+)
+def test_a_name_that_something_else_uses_is_not_mended(text: str, here: Path) -> None:
+    image = "ghcr.io/huggingface/text-generation-inference:3.3.7"
+    name = here / ("compose.yaml" if text.startswith("services") else "run.sh")
+    name.write_text(text.format(image=image, old=image.replace("3.3.7", "1.4.5")))
+    before = name.read_text()
+    run("validate", "--fix", ".")
+    assert name.read_text() == before
+
+
+def test_quotes_that_belong_to_the_value_are_mended(here: Path) -> None:
+    text = CLEAN + '    environment:\n      - QUANTIZE="fp8"\n'
+    (here / "compose.yaml").write_text(text)
+    run("validate", "--fix", ".")
+    assert (here / "compose.yaml").read_text() == text.replace('"fp8"', "fp8")
+
+
+# -- rule
+
+
+def test_rule_prints_a_section_of_the_page() -> None:
+    page = (ROOT / "docs" / "rules.md").read_text("utf-8")
+    for code in RULES:
+        assert run("rule", code.lower()).out in page
+    listed = run("rule").out.splitlines()
+    assert [line.split()[0] for line in listed] == list(RULES)
+    unknown = run("rule", "TGI999")
+    assert (unknown.code, unknown.out) == (Exit.USAGE, "")
+
+
+# -- what tgi-advisor itself writes
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_what_is_emitted_validates_clean_and_imports_as_itself(config: Path, here: Path) -> None:
+    container, gpu = emitted(config)
+    memory = "64GiB" if gpu == "intel-cpu" else None
+    for form, file in FILES.items():
+        (here / file).write_text(render(container, form))
+    shutil.copy(config, here / "spec.yaml")
+    options = ("--strict",) if memory else ("--strict", "--gpu", gpu)
+    checked = run("validate", *FILES.values(), "spec.yaml", *options)
+    assert (checked.code, checked.err) == (Exit.STARTS, ""), checked.out
+    for form, file in FILES.items():
+        spec = lint.import_server(file, gpu=gpu, memory=memory)
+        assert "# -" not in spec
+        (here / "imported.yaml").write_text(spec)
+        if form != "env":  # which alone does not say what the container is called
+            again = run("emit", "imported.yaml", "--as-given", "--format", form, "--offline")
+            assert (again.code, again.out) == (Exit.STARTS, render(container, form))
+
+
+def test_import_says_what_it_leaves_out(there: Path, golden: Golden) -> None:
+    golden("validate/import-pod.yaml", run("import", "pod.yaml", "--gpu", "nvidia-l4").out)
+    golden("validate/import-compose.yaml", run("import", "compose.yaml", "--server", "chat").out)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("a: 1\n", (), "there is no TGI server in x.yaml"),
+        (CLEAN.replace("Qwen/Qwen2.5-7B-Instruct", "$MODEL"), (), "the model of this server is not in the file"),
+        (CLEAN + CLEAN.split("\n", 1)[1].replace("tgi:", "more:"), (), "x.yaml has 2 TGI servers"),
+        (CLEAN, ("--server", "other"), "x.yaml has no server named 'other'"),
+        ("model: {id: gpt2}\nhardware: {gpu: nvidia-l4}\n", (), "is a deployment spec already"),
+        (CLEAN, ("--gpu", "nvidia-l44"), "nvidia-l44"),
+    ],
+)
+def test_what_cannot_be_imported(text: str, options: tuple[str, ...], said: str, here: Path) -> None:
+    (here / "x.yaml").write_text(text)
+    ran = run("import", "x.yaml", *options)
+    assert ran.code in (Exit.USAGE, Exit.FACTS)
+    assert ran.out == ""
+    assert said in ran.err
+
+
+def test_what_is_imported_can_be_advised(there: Path) -> None:
+    (there / "spec.yaml").write_text(run("import", "pod.yaml", "--gpu", "nvidia-l4").out)
+    assert run("advise", "spec.yaml", "--offline").code == Exit.STARTS
+
+
+# -- for programs
+
+
+def test_the_api(there: Path) -> None:
+    reports = tgi_advisor.validate_files([there / "pod.yaml", there / "unrelated.yaml"], select=["TGI53"])
+    assert [[one.code for one in report.findings] for report in reports] == [["TGI532"]]
+    assert "num_shard: 1" in tgi_advisor.import_server(str(there / "pod.yaml"))
+    with pytest.raises(UsageError, match="no rule's code"):
+        tgi_advisor.validate_files([there], ignore=["E501"])
+    with pytest.raises(UsageError, match="nothing to check"):
+        tgi_advisor.validate_files([there / "nothing"])
+
+
+@pytest.mark.parametrize("document", ["docs/validate.md", "README.md"])
+def test_the_pages_name_every_option(document: str) -> None:
+    text = (ROOT / document).read_text("utf-8")
+    wanted = [line.split()[0] for line in run("validate", "--help").out.splitlines() if line.startswith("  --")]
+    assert "tgi-advisor validate" in text
+    if document.startswith("docs"):
+        assert [option for option in wanted if option.rstrip(",") not in text] == ["--help"] * ("--help" in wanted)

@@ -1,0 +1,170 @@
+"""Laws of `validate`: it answers whatever a file holds, mends once and for all, and shows no secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tgi_advisor import lint
+from tgi_advisor.errors import AdvisorError
+from tgi_advisor.validate import output
+from tgi_advisor.validate.config import NOTHING, Settings
+from tgi_advisor.validate.output import FORMATS, Style
+from tgi_advisor.validate.report import Report, Tally
+
+IMAGE = "ghcr.io/huggingface/text-generation-inference"
+NAMES = ("compose.yaml", "x.json", "run.sh", "page.md", "x.env", "x.txt", "x.py", "tgi.service", "x.tf", "x.ipynb", "x")
+WORDS = st.sampled_from(
+    [
+        "docker run", "services:", "image:", IMAGE, f"{IMAGE}:3.3.7", "text-generation-launcher", "--model-id",
+        "gpt2",
+        "--num-shard", "MODEL_ID", "HF_TOKEN", "env:", "name:", "value:", "apiVersion: v1", "kind: Pod", "---", "- ",
+        ": ",
+        "{", "}", "[", "]", "&a", "*a",
+        "<<: *a", "|", ">", "#", "'", '"', "\\\n", "\n", "\n  ", "\t", "$", "${", "$(",
+        "`", "{{ .Values.x }}", "\x00", "\ufeff", "\x1b[31m", "é", "# tgi-advisor: ignore[TGI1] x", "-e", "=", "model:",
+        "hardware:", "ExecStart=", "1", "true", "\r\n",
+    ]
+)  # fmt: skip
+TEXTS = st.lists(WORDS | st.text(max_size=4), max_size=30).map(" ".join)
+NODES = st.recursive(
+    st.none() | st.booleans() | st.integers() | WORDS | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS | st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+HELD = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def judged(folder: Path, name: str, data: bytes, asked: lint.Asked | None = None, chosen: Settings = NOTHING) -> Report:
+    path = folder / name
+    path.write_bytes(data)
+    report = lint.check(str(path), chosen, asked or lint.Asked())
+    for form in FORMATS:
+        written = "".join(output.write([report], form, Tally(), Style(explain=True)))
+        assert written.endswith("\n")
+        assert "\x1b" not in written
+    return report
+
+
+@HELD
+@given(st.sampled_from(NAMES), st.binary(max_size=200) | TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_answered(tmp_path: Path, name: str, data: bytes) -> None:
+    judged(tmp_path, name, data)
+    judged(tmp_path, name, data + f"\ndocker run {IMAGE}:3.3.7 --model-id gpt2\n".encode())
+
+
+@HELD
+@given(NODES, st.sampled_from(("compose.yaml", "x.json", "x.ipynb")))
+def test_any_yaml_is_answered(tmp_path: Path, node: Any, name: str) -> None:
+    import yaml
+
+    whole = {"services": {"a": {"image": IMAGE, "command": node, "environment": node, "deploy": node, "x": node}}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"image": IMAGE, "args": node, "env": node}]}}
+    for document in (node, whole, pod, {"spec": {"containers": node}, "kind": "Pod", "image": IMAGE}):
+        judged(tmp_path, name, yaml.safe_dump(document, allow_unicode=True).encode("utf-8", "surrogatepass"))
+
+
+@HELD
+@given(TEXTS)
+def test_any_command_line_is_answered(tmp_path: Path, words: str) -> None:
+    judged(tmp_path, "run.sh", f"docker run {words} {IMAGE}:2.4.1 {words}\n".encode("utf-8", "surrogatepass"))
+
+
+FLAGS = st.sampled_from(
+    [
+        "--max-input-length 100 --max-total-tokens 200", "--num-shrad 1", "--max-input-tokens 5", "--dtpye float16",
+        "--trust-remote-code", "--quantize FP8", "--max-batch-sizes 4", "--model-id gpt2",
+    ]
+)  # fmt: skip
+ENTRIES = st.sampled_from(
+    [
+        "MAX_INPUT_LENGTH=100", "NUM_SHARDS=2", "MAX_CONCURENT_REQUESTS=4", "TRUST_REMOTE_CODE=True", 'QUANTIZE="fp8"',
+        "PORT=80", "DTYPE=Float16", "A=${NUM_SHARDS}", "MAX_TOTAL_TOKENS=200 # why",
+    ]
+)  # fmt: skip
+
+
+@HELD
+@given(
+    st.lists(FLAGS, max_size=4), st.lists(ENTRIES, max_size=4, unique=True), st.sampled_from(["\n", "\r\n"]), st.data()
+)
+def test_a_fix_is_made_once_and_changes_nothing_else(
+    tmp_path: Path, flags: list[str], entries: list[str], end: str, data: st.DataObject
+) -> None:
+    tag = data.draw(st.sampled_from(["1.4.5", "2.4.1", "3.3.7", "latest"]))
+    compose = ["# é", "services:", "  tgi:", f"    image: {IMAGE}:{tag}", f"    command: {' '.join(flags)}",
+               "    environment:", *(f"      - {entry}" for entry in entries), "  # end", ""]  # fmt: skip
+    script = ["#!/bin/sh", *(f"docker run -e {entry} \\" for entry in entries[:1]), f"docker run {IMAGE}:{tag} \\",
+              *(f"  {flag} \\" for flag in flags), "  --port 80", ""]  # fmt: skip
+    for name, lines in (("compose.yaml", compose), ("run.sh", script)):
+        before = end.join(lines).encode()
+        mended = judged(tmp_path, name, before, lint.Asked(fix=True))
+        after = (tmp_path / name).read_bytes()
+        assert (mended.fixed > 0) == (after != before) == bool(mended.diff)
+        assert after.count(end.encode()) == before.count(end.encode())
+        changed = [pair for pair in zip(before.split(b"\n"), after.split(b"\n"), strict=True) if pair[0] != pair[1]]
+        assert len(changed) <= mended.fixed
+        again = judged(tmp_path, name, after, lint.Asked(fix=True))
+        assert (again.fixed, again.diff, (tmp_path / name).read_bytes()) == (0, "", after)
+
+
+SECRET = "sk-Zm9vYmFy.MTIzNDU2Nzg5MA"
+SHAPES = {
+    "compose-list": (
+        "compose.yaml",
+        "services: {{tgi: {{image: '{image}', environment: ['{name}={secret}', 'A B']}}}}\n",
+    ),
+    "compose-map": (
+        "compose.yaml",
+        "services:\n  tgi:\n    image: {image}\n    environment:\n      {name}: {secret}\n",
+    ),
+    "compose-flag": (
+        "compose.yaml",
+        "services:\n  tgi:\n    image: {image}\n    command: --api-key {secret} --foo\n",
+    ),
+    "docker": (
+        "run.sh",
+        "docker run -e {name}={secret} -e {name}=x {image} --api-key {secret} --{secret} --foo {secret}\n",
+    ),
+    "exported": ("run.sh", "export {name}={secret}\ndocker run -e {name} {image} --api-key ${name}\n"),
+    "pod": (
+        "pod.yaml",
+        "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - image: {image}\n    env:\n    - name: {name}\n"
+        "      value: {secret}\n    - {{name: FOO, value: 1}}\n    - {{name: {name}, value: '{secret}'}}\n",
+    ),
+    "env": ("x.env", "MODEL_ID=gpt2\n{name}={secret}\nNUM_SHARD=a {name}={secret}\nQUANTIZE=\n"),
+    "python": (
+        "x.py",
+        "from sagemaker.huggingface import get_huggingface_llm_image_uri\n"
+        "hub = {{'HF_MODEL_ID': 'gpt2', '{name}': '{secret}', 'SM_NUM_GPUS': 'x'}}\n",
+    ),
+    "page": ("page.md", "```sh\ndocker run -e {name}={secret} {image} --model-id http://me:{secret}@x/y\n```\n"),
+}
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "API_KEY", "AWS_SECRET_ACCESS_KEY", "NGROK_AUTHTOKEN", "DB_PASSWORD"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("secret", ["hf_" + "aB3" * 11 + "z", SECRET], ids=["hub", "other"])
+def test_no_secret_is_shown(shape: str, name: str, secret: str, tmp_path: Path) -> None:
+    if secret == SECRET and shape in ("docker", "page"):
+        secret = "hf_" + "aB3" * 11 + "z"  # where no name tells, only a known form does
+    file, text = SHAPES[shape]
+    written = text.format(image=f"{IMAGE}:2.0.4", name=name, secret=secret)
+    report = judged(tmp_path, file, written.encode(), lint.Asked(fix=True))
+    told = "".join("".join(output.write([report], form, Tally(), Style(explain=True))) for form in FORMATS)
+    assert secret not in told
+    assert secret not in repr((report.findings, report.lines, report.diff, report.servers))
+    if report.servers:
+        assert secret not in imported(tmp_path / file)
+
+
+def imported(path: Path) -> str:
+    """The spec of the server, or why there is none."""
+    try:
+        return lint.import_server(str(path))
+    except AdvisorError as error:
+        return str(error)
