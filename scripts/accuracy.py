@@ -509,10 +509,10 @@ def picture(found: list[Result]) -> str:
         f'<circle cx="{edge + 14}" cy="{edge + 24}" r="4" fill="{ASSUMED}"/>',
         f'<text x="{edge + 24}" y="{edge + 28}">something assumed</text>',
     ]
-    for power in (4, 5, 6, 7):
+    for power, name in ((4, "10k"), (5, "100k"), (6, "1M"), (7, "10M")):
         offset = at(10**power)
-        lines.append(f'<text x="{edge + offset:.0f}" y="{size - edge + 18}" text-anchor="middle">10^{power}</text>')
-        lines.append(f'<text x="{edge - 6}" y="{size - edge - offset + 4:.0f}" text-anchor="end">10^{power}</text>')
+        lines.append(f'<text x="{edge + offset:.0f}" y="{size - edge + 18}" text-anchor="middle">{name}</text>')
+        lines.append(f'<text x="{edge - 6}" y="{size - edge - offset + 4:.0f}" text-anchor="end">{name}</text>')
     for observed, said, run in sorted(points, key=lambda point: point[0]):
         x, y = edge + at(observed), size - edge - at(said)
         colour = KNOWN if run.trusted else ASSUMED
