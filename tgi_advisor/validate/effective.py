@@ -6,6 +6,7 @@ place it came from, and what clap refuses is kept as a `Slip` for the rules to r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -258,6 +259,10 @@ def _given(flag: Flag, value: Value, name: Value, by: str) -> Given:
         return Given(flag, value, name, None, why, by)
 
 
+_NAMED_VALUE = re.compile(r"[A-Za-z_]\w*=")
+"""`NAME=...`, which is no argument of the launcher whatever stands behind it."""
+
+
 def _arguments(
     words: list[Value], known: Mapping[str, Flag]
 ) -> tuple[dict[str, Given], list[Slip], list[Value]]:  # fmt: skip
@@ -272,7 +277,7 @@ def _arguments(
         index += 1
         named = _flag_word(word, known, short)
         if named is None:
-            if not word.known or word.text == "":
+            if (not word.known and not _NAMED_VALUE.match(word.text)) or word.text == "":
                 opened.append(word)
             elif word.text.startswith("-") and len(word.text) > 1:
                 if word.text in ("--help", "-h", "--version", "-V"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 from tgi_advisor.errors import Place
 
@@ -242,7 +243,7 @@ class Defect:
     """What to do about it."""
     length: int = 0
     """Characters to mark."""
-    severity: str | None = None
+    severity: Literal["error", "warning", "info"] | None = None
     """How bad it is where it stands; None for what its rule says."""
 
 

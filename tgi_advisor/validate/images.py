@@ -116,6 +116,8 @@ def _unknown_tag(tag: str, why: str) -> Image:
         if release is not None:
             variant = variant if variant in releases.variants(release) else ""
             return _own(release, variant, f"built from a commit after TGI {release}; taken as that release")
+    if re.fullmatch(r"v?0\.\d+(?:\.\d+)?", tag):
+        return Image(None, why, "", "cuda", official=True)
     return Image(None, why, None, None, official=True)
 
 

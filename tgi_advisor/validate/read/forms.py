@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from tgi_advisor.validate.found import Defect, Document, Server
+from tgi_advisor.validate.found import Defect, Document, Server, Value
 from tgi_advisor.validate.read.script import scan
 from tgi_advisor.validate.read.source import File, Source
 from tgi_advisor.validate.read.words import Variable
@@ -58,10 +58,34 @@ def dispatch(text: str, file: str, world: World) -> Document:
     """Reads a text that has to do with TGI."""
     source = File(file, text).whole()
     result = _reader(file, source.text)(source, world)
-    servers = sorted(map(_with_known_tag, result.servers), key=lambda server: server.place)
+    servers = sorted((_with_known_tag(_templated(one)) for one in result.servers), key=lambda server: server.place)
     defects = sorted(set(result.defects), key=lambda defect: (defect.place, defect.kind))
     keep = servers or any(defect.kind in ("yaml-syntax", "spec") for defect in defects)
     return Document(file, text, result.form, tuple(servers), tuple(defects) if keep else ())
+
+
+_TEMPLATED = re.compile(r"\$[{(]([A-Za-z_][\w.:-]*)[^{}()]*[)}]")
+
+
+def _templated(server: Server) -> Server:
+    """The server with `${NAME}` unknown where no shell reads it: envsubst or Terraform fills it in before."""
+    if server.form in ("compose", "docker-run", "launcher", "systemd", "spec"):
+        return server
+    if not any("${" in value.text or "$(" in value.text for value in server.values):
+        return server
+
+    def opened(value: Value) -> Value:
+        if not value.known or (server.form == "kubernetes" and "${" not in value.text):
+            return value  # Kubernetes leaves a `$(NAME)` it does not know as it is
+        names = tuple(_TEMPLATED.findall(value.text))
+        return replace(value, known=False, missing=names) if names else value
+
+    return replace(
+        server,
+        image=opened(server.image) if server.image else None,
+        args=tuple(map(opened, server.args)),
+        env={name: opened(value) for name, value in server.env.items()},
+    )
 
 
 def _with_known_tag(server: Server) -> Server:
@@ -205,7 +229,7 @@ def _prose(
     found = scan(part, world, variables, strict=True)
     servers += found.servers
     defects += found.defects
-    for match in re.finditer(r"(?:^(?: {4}|\t)[^\n]*\n?)+", part.text, re.MULTILINE):
+    for match in re.finditer(r"(?:^(?: {3}|\t)[^\n]*\n?)+", part.text, re.MULTILINE):
         found = scan(part.part(match.start(), match.end()), world, variables)
         servers += _elsewhere(found.servers, servers)
         defects += found.defects

@@ -21,7 +21,9 @@ MAX_DEPTH = 60
 HOLE = "\ue000"
 """Stands for each character of a template action."""
 _ACTION = re.compile(r"\{\{[^{}]{0,400}\}\}|\{\{.{0,400}?\}\}", re.DOTALL)
-_ONLY_ACTIONS = re.compile(r"^[ \t]*(?:\{\{[^{}\n]*\}\}[ \t]*)+$|^[ \t]*\{%[^{}\n]*%\}[ \t]*$|^[ \t]*%\{[^{}\n]*\}[ \t]*$", re.MULTILINE)
+_ONLY_ACTIONS = re.compile(
+    r"^[ \t]*(?:\{\{[^{}\n]*\}\}[ \t]*)+$|^[ \t]*\{%[^{}\n]*%\}[ \t]*$|^[ \t]*%\{[^{}\n]*\}[ \t]*$", re.MULTILINE
+)
 
 
 class Scalar:
@@ -197,7 +199,7 @@ def compose(source: Source) -> tuple[list[Node], list[Defect]]:
             start = event.start_mark.index
             if kind is yaml.ScalarEvent:
                 end, words = event.end_mark.index, event.value
-                known = True
+                known = not (event.tag or "").startswith("!")  # `!Ref`, `!Sub`: CloudFormation knows
                 if templated and HOLE in words:
                     known = False
                     words = _unhidden(words, source_text[start:end])

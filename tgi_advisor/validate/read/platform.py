@@ -180,7 +180,7 @@ def _launch(
             for item in found.items if isinstance(found, List) else [found]:
                 if not isinstance(item, Scalar) or item.null:
                     continue
-                if LAUNCHER in item.text:
+                if LAUNCHER in item.text and not is_launcher(item.text.strip()):
                     scanned = scan(item.source, world, dict(variables))
                     defects += scanned.defects
                     if scanned.servers:

@@ -21,7 +21,8 @@ from tgi_advisor.validate.read.words import BATCH, MAX_VALUE, SHELL, Variable, W
 from tgi_advisor.validate.read.world import World
 
 _RUN = (
-    r"(?P<run>(?<![\w.-])(?:[\w.:\\/-]*[/\\])?(?:docker|podman|nerdctl|pouch|finch)(?:\.exe)?"
+    r"(?P<run>(?<![\w.-])(?:(?:[\w.:\\/-]*[/\\])?(?:docker|podman|nerdctl|pouch|finch)(?:\.exe)?"
+    r"|\"?\$\{?(?:DOCKER|PODMAN|CONTAINER_(?:ENGINE|RUNTIME|TOOL|CMD))(?:_\w+)?\}?\"?)"
     r"(?:[ \t]+--?[a-z][\w-]*(?:=\S*)?)?[ \t]+(?:container[ \t]+)?(?:run|create)(?=[ \t\\^`])[ \t]*)"
 )
 _ASSIGN = (
@@ -158,8 +159,12 @@ class _Scanner:
         command = lex(self.source, first, self.variables, BATCH if self.batch else SHELL, end, mend=True)
         words = self._spliced(command.words)
         done = max(command.end, match.end())
-        if not words or not is_launcher(words[0].text) or (len(words) == 1 and (quote or self.strict)):
-            return done
+        if (
+            not words
+            or not is_launcher(words[0].text)
+            or (len(words) == 1 and (quote or self.strict or before.endswith("=")))
+        ):
+            return done  # named, not run
         if not any(word.text.startswith("-") for word in words[1:]) and len(words) > 1:
             return done
         environment = Environment()

@@ -12,6 +12,8 @@ from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, refused, rule
 from tgi_advisor.validate.rules.storage import mounted_at
 
+_WORKDIR = "/usr/src"
+"""Where TGI's images start the launcher."""
 _PLACEHOLDER = re.compile(r"[<>{}\[\]]|\byour|\bMODEL", re.IGNORECASE)
 
 
@@ -32,8 +34,8 @@ def model_missing(case: Case) -> Hits:
     view = case.view
     if "model-id" in view.flags or not view.complete or view.slips or case.server.form in ("platform", "helm", "env"):
         return
-    if any(not value.known for value in view.env.values() if value.origin == "environment") and not view.env:
-        return
+    if any(word.text in ("--help", "-h", "--version", "-V", "--env") for word in case.server.args):
+        return  # nothing is served
     yield Hit(
         case.home, "no model is named: TGI loads its default, bigscience/bloom-560m", "pass --model-id or MODEL_ID"
     )
@@ -175,20 +177,26 @@ def path_not_mounted(case: Case) -> Hits:
     """
     word, model = case.at("model-id"), case.view.model
     if word is None or not model or case.server.form not in ("docker-run", "compose"):
-        return
+        return  # a cluster may mount more than a pod says
     if catalogue.is_path(model):
         targets = [mount.target for mount in case.server.mounts]
         known = all(target.known for target in targets) and case.view.image.official
-        if model.startswith("/") and known and not any(_below(model, target.text) for target in targets):
-            yield Hit(
-                word, f"nothing is mounted at {model}, and the image does not hold it", f"mount a folder at {model}"
-            )
+        path = posixpath.normpath(posixpath.join(_workdir(case), model))
+        if not model.startswith("~") and known and not any(_below(path, target.text) for target in targets):
+            message = f"nothing is mounted at {path}, and the image does not hold it"
+            yield Hit(word, message, f"mount a folder at {path}")
         return
     mount = mounted_at(case, model)
     if mount is not None:
         path = posixpath.join("/", model)
         message = f"{model} is relative to /usr/src, but the weights are mounted on {mount.target.text}"
         yield Hit(word, message + ": the name is taken for a Hub id", f"write {path}")
+
+
+def _workdir(case: Case) -> str:
+    """Folder a relative path starts from."""
+    stated = case.server.workdir
+    return stated.text if stated is not None and stated.text.startswith("/") else _WORKDIR
 
 
 def _below(path: str, folder: str) -> bool:
