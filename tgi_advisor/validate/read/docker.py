@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Mount, Port, Probe, Server, Value, whole_number
 from tgi_advisor.validate.read.environment import Environment, env_file
-from tgi_advisor.validate.read.launcher import is_image, is_launcher, is_ours, launch_of
+from tgi_advisor.validate.read.launcher import LAUNCHER, is_image, is_launcher, is_ours, launch_of
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.words import Variable, Word
 from tgi_advisor.validate.read.world import World
@@ -68,10 +68,18 @@ def read_run(
                 hint = f"give {option.at.text} a value, or remove it"
                 defects.append(Defect("docker-flag-swallowed", message, option.at.place, hint, option.at.length))
             run = lenient
-    if run.image is None or not _is_server(run):
+    if run.image is None or not _is_server(run) or _runs_another(run):
         return None, []
     server = _server(source, run, variables, world, defects)
     return server, defects
+
+
+def _runs_another(run: Run) -> bool:
+    """Whether `--entrypoint` names another program, and nothing behind the image sounds like TGI."""
+    entry = next((option.value for option in reversed(run.options) if option.name == "entrypoint"), None)
+    if entry is None or not entry.known or not entry.text or is_launcher(entry.text):
+        return False
+    return not any(LAUNCHER in word.text or word.text.startswith("--model-id") for word in run.rest)
 
 
 def _is_server(run: Run) -> bool:
@@ -79,6 +87,10 @@ def _is_server(run: Run) -> bool:
         return True
     entry = any(option.name == "entrypoint" and is_launcher(option.value.text) for option in run.options)
     return entry or any(is_launcher(word.text) for word in run.rest)
+
+
+_OPTIONAL = re.compile(r"\$\{(?P<caller>[A-Za-z_]\w*):?\+(?:--env=|-e)(?P<name>[A-Za-z_]\w*)\}")
+"""An option that is only there where a variable of the caller is set: `${HF_TOKEN:+--env=HUGGING_FACE_HUB_TOKEN}`."""
 
 
 def _taken_apart(source: Source, words: Sequence[Word], lenient: bool = False) -> Run:
@@ -93,6 +105,10 @@ def _taken_apart(source: Source, words: Sequence[Word], lenient: bool = False) -
         here = word.as_value(source)
         if text == "--":
             break
+        if (optional := _OPTIONAL.fullmatch(text)) is not None:
+            refer = replace(here, text=optional["name"], missing=(optional["caller"],), known=False)
+            options.append(Option("env-from", refer, here))
+            continue
         if not text.startswith("-") or text == "-":
             return Run(options, here, list(words[at:]), swallowed)
         name, value = _named(source, word, here)
@@ -157,6 +173,8 @@ def _server(source: Source, run: Run, variables: Mapping[str, Variable], world: 
     for name, value, at in run.options:
         if name == "env":
             late.append((name, value))
+        elif name == "env-from":
+            environment.refer(value.text, replace(value, origin="the caller's environment", key=value.place))
         elif name == "env-file":
             _env_file(environment, value, world)
         elif name == "publish":

@@ -1,0 +1,144 @@
+"""Deployments as people write them: what is an error in them, and what only looks like one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tgi_advisor.gather import snapshot
+from tgi_advisor.validate.judge import judge
+from tgi_advisor.validate.read import read
+
+IMAGE = "ghcr.io/huggingface/text-generation-inference"
+
+
+def said(text: str, file: str, severity: str = "error") -> list[tuple[int, str]]:
+    """Line and code of every finding of this severity, the shipped models being the only facts."""
+    found = judge(read(text, file), lambda model, _: snapshot.find(model))
+    return [(one.place.line, one.code) for one in found if one.severity == severity]
+
+
+POD = f"""\
+apiVersion: v1
+kind: Pod
+metadata: {{name: tgi}}
+spec:
+  containers:
+    - name: tgi
+      image: {IMAGE}:3.3.7
+%s
+      resources: {{limits: {{nvidia.com/gpu: 1}}}}
+"""
+FOLDED = """\
+services:
+  tgi:
+    image: %s
+    entrypoint: /bin/sh -c "\\
+      . /opt/settings && \\
+      text-generation-launcher --model-id gpt2"
+"""
+
+FINE = {
+    "comparisons are no placeholders": (
+        f"```\ndocker run {IMAGE}:3.3.7 --model-id gpt2 -p 80\nCUDA=cuda>=12.1 driver>=470,driver<471 b=c,driver>=525\n```\n",
+        "page.md",
+    ),
+    "a placeholder in a program's string is text": (
+        f'HELP = """\ndocker run {IMAGE}:3.3.7 --model-id <MODEL>\n"""\n',
+        "help.py",
+    ),
+    "a backslash within quotes is the shell's": (FOLDED % f"{IMAGE}:3.3.7", "compose.yaml"),
+    "another service's backslash is not ours": (
+        FOLDED.replace("text-generation-launcher", "server")
+        % "example.org/server:1"
+        + f"  llm:\n    image: {IMAGE}:3.3.7\n    command: --model-id gpt2\n",
+        "compose.yaml",
+    ),
+    "Terraform's branches are hidden, its references unknown": (
+        POD % '%{ for one in all ~}\n      args: [--model-id, "${model}", --num-shard, "${count}"]\n%{ endfor ~}',
+        "pod.yaml.tpl",
+    ),
+    "CloudFormation's references are unknown": (
+        "Resources:\n  Model:\n    Properties:\n      PrimaryContainer:\n"
+        "        Image: 763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:2.1-tgi2.0.2\n"
+        "        Environment: {HF_MODEL_ID: gpt2, SM_NUM_GPUS: !Ref Gpus, QUANTIZE: !Ref Quantize}\n",
+        "stack.yaml",
+    ),
+    "a number from a variable of Python": (
+        "for count in counts:\n    env = {'HF_MODEL_ID': 'gpt2', 'SM_NUM_GPUS': json.dumps(count)}\n",
+        "deploy.py",
+    ),
+    "a Dockerfile is no environment file": (
+        f"FROM {IMAGE}:0.9\nENV HF_HOME=/tmp \\\n    MODEL_ID=gpt2 \\\n    NUM_SHARD=1 \\\n    PORT=80\n",
+        "Dockerfile.gpu",
+    ),
+    "an unknown form is not taken for YAML": (
+        f"{{\n  inputs = {{\n    image = \"{IMAGE}:3.3.7\";\n  }};\n}}\n", "flake.nix",
+    ),
+    "a chart decides about its ports": (
+        f"port: 2080\nimage:\n  repository: {IMAGE}\n  tag: '3.3.7'\n", "values.yaml",
+    ),
+    "a port among listed arguments is read": (
+        f"containers:\n  - image: {IMAGE}:2.0.4\n    command: [text-generation-launcher]\n"
+        "    args: [--model-id=gpt2, --port=8080]\n    ports: [{containerPort: 8080}]\n",
+        "part.yaml",
+    ),
+    "an entry point that is another program serves nothing": (
+        f"docker run --entrypoint sleep {IMAGE}:3.3.7 infinity\n", "run.sh",
+    ),
+    "a cluster may mount what the pod does not name": (
+        POD % "      env: [{name: MODEL_ID, value: /mnt/model}]", "pod.yaml",
+    ),
+    "a relative path below the working directory": (
+        f"docker run -v $PWD:/usr/src/models {IMAGE}:3.3.7 --model-id ./models/mine\n", "run.sh",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_what_only_looks_wrong_is_no_error(name: str) -> None:
+    text, file = FINE[name]
+    assert said(text, file) == []
+
+
+WRONG = {
+    "a relative path nothing is mounted at": (
+        f"docker run --gpus all {IMAGE}:3.3.7 \\\n  --model-id ./output/checkpoint-400\n", "run.sh", [(2, "TGI136")],
+    ),
+    "an assignment behind the image, its value unknown": (
+        f"docker run --gpus all {IMAGE}:3.3.7 \\\n  -e model=$model\n", "run.sh", [(2, "TGI102")],
+    ),
+    "an old release on the host's network": (
+        f"docker run --net=host -p 6112:80 {IMAGE}:0.8.2 --model-id gpt2\n", "run.sh", [(1, "TGI308")],
+    ),
+    "an engine kept in a variable": (
+        f"$DOCKER run -p 80:80 \\\n  {IMAGE}:3.3.7 --model-id gpt2 \\\n  --num-shards 2\n", "run.sh", [(3, "TGI101")],
+    ),
+    "an indented block of reStructuredText": (
+        f".. code-block:: bash\n\n   docker run {IMAGE}:3.3.7 \\\n     --model-id gpt2 --dtype auto\n",
+        "page.rst",
+        [(4, "TGI103")],
+    ),
+    "folded without quotes": (
+        f"services:\n  tgi:\n    image: {IMAGE}:3.3.7\n    command: --model-id gpt2 \\\n      --port 80\n",
+        "compose.yaml",
+        [(4, "TGI512")],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_certain_is_an_error_at_its_line(name: str) -> None:
+    text, file, expected = WRONG[name]
+    assert said(text, file) == expected
+
+
+def test_a_key_twice_is_refused_by_compose_and_only_lost_elsewhere() -> None:
+    container = f"    image: {IMAGE}:3.3.7\n    environment: {{MODEL_ID: gpt2}}\n    environment: {{MODEL_ID: gpt2}}\n"
+    assert said(f"services:\n  tgi:\n{container}", "compose.yaml") == [(5, "TGI511")]
+    assert said(f"experiments:\n  tgi:\n{container}", "bench.yaml") == []
+    assert (5, "TGI511") in said(f"experiments:\n  tgi:\n{container}", "bench.yaml", "warning")
+
+
+@pytest.mark.parametrize("words", ["--help", "--env", "--version"])
+def test_asking_the_launcher_for_help_names_no_model(words: str) -> None:
+    assert said(f"text-generation-launcher {words}\n", "run.sh", "warning") == []
