@@ -60,9 +60,10 @@ def accuracy() -> str:
     text = (
         f"`max_batch_total_tokens` of the {count} published runs whose release, GPU and arguments are known comes out "
         f"within {usual} in the median and {most} in nine of ten ({usual_share} and {most_share} of the GPU's memory; "
-        f"the best other way to guess is off by {best} % of it in the median). Of {counted(STARTED, 0, 2, 3)} runs that "
-        f"started, {counted(STARTED, 0)} are said to start; of {counted(DIED, 0, 2, 3)} that ran out of memory while "
-        f"they came up, {counted(DIED, 3)} are said to, and {counted(DIED, 1) or 'none'} to start with its margin."
+        f"the best other way to guess is off by {best} % of it in the median). Of {counted(STARTED, 0, 2, 3)} runs "
+        f"that started, {counted(STARTED, 0)} are said to start; of {counted(DIED, 0, 2, 3)} that ran out of memory "
+        f"while they came up, {counted(DIED, 3)} are said to, "
+        f"and {counted(DIED, 1) or 'none'} to start with its margin."
     )
     return "\n".join(textwrap.wrap(text, 118, break_on_hyphens=False)) + "\n"
 

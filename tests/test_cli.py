@@ -168,6 +168,11 @@ def test_the_limits_said_to_start_do_start(name: str) -> None:
     assert run(*STOPS[name], *[word.replace(",", "") for word in sets]).code == 0
 
 
+def test_a_set_can_name_the_gpu() -> None:
+    for gpu in ("nvidia-l4", "{name: my-card, memory: 24GB, compute_capability: 8.9}"):
+        assert run("advise", *LLAMA, "--set", f"hardware.gpu={gpu}").code == 0
+
+
 def test_nothing_is_emitted_when_nothing_starts() -> None:
     for name in FORMATS:
         ran = run("emit", *BIG, "--format", name)

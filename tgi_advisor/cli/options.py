@@ -145,7 +145,7 @@ def spec_of(
 
     given = _given(model, gpu, count, release)
     if not spec:
-        _named(model, gpu)
+        _named(model, gpu, sets)
         return reader.build(given, "command line", None, sets)
     _readable(spec)
     return _over(reader.read_file(spec), given, release, sets) if given else reader.read_file(spec, sets)
@@ -179,8 +179,10 @@ def _over(base: Spec, given: list[tuple[str, str]], release: str | None, sets: t
     return reader.build(given, "command line", base, sets)
 
 
-def _named(model: str | None, gpu: str | None) -> None:
-    """UsageError unless the options alone name a deployment."""
+def _named(model: str | None, gpu: str | None, sets: tuple[str, ...]) -> None:
+    """UsageError unless the options alone, `--set` among them, name a deployment."""
+    model = model or next((text for text in sets if text.startswith(("model.id=", "model="))), None)
+    gpu = gpu or next((text for text in sets if text.startswith(("hardware.gpu", "hardware="))), None)
     if model is None and gpu is None:
         raise UsageError(
             "no deployment was named",
