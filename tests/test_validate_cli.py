@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from front import CONFIGS, ROOT, process, run
+from front import CONFIGS, L4, ROOT, process, run
 from golden import Golden
 
 import tgi_advisor
@@ -411,6 +411,33 @@ def test_what_is_emitted_validates_clean_and_imports_as_itself(config: Path, her
         if form != "env":  # which alone does not say what the container is called
             again = run("emit", "imported.yaml", "--as-given", "--format", form, "--offline")
             assert (again.code, again.out) == (Exit.STARTS, render(container, form))
+
+
+VARIANTS = {
+    "old release": ("tgi.image=ghcr.io/huggingface/text-generation-inference:1.4.5", "container.token_env=MINE"),
+    "another token": ("container.token_env=MY_TOKEN", "container.name=my-llama", "container.port=9000"),
+    "devices": ("hardware.count=2", "tgi.num_shard=2", "container.gpus=['1', '3']", "container.shm_size=512m"),
+    "volume": ("container.cache=weights", "tgi.env.LOG_LEVEL=a $b 'c' \"d\"", "hardware.memory_fraction=0.9"),
+    "home": ("container.cache=~/models cache", "model.dtype=bfloat16", "tgi.flags.max-batch-size=7"),
+    "lists": ("tgi.flags.cuda-graphs=[1, 2]", "tgi.flags.disable-grammar-support=true", "model.quantize=fp8"),
+    "split": ("tgi.flags.tokenizer-config-path=/a b/*", "tgi.env.TGI_WIGGLE_ROOM='0.8'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["docker-run", "compose", "kubernetes"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_import_after_emit_is_the_identity(variant: str, form: str, here: Path) -> None:
+    sets = [word for one in VARIANTS[variant] for word in ("--set", one)]
+    if "1.4.5" in sets[1]:
+        sets += ["--set", "model.id=HuggingFaceH4/zephyr-7b-beta"]
+    ran = run("emit", L4, *sets, "--format", form, "--offline")
+    assert (ran.code, ran.err) == (Exit.STARTS, "")
+    (here / FILES[form]).write_text(ran.out)
+    checked = run("validate", FILES[form], "--strict", "--gpu", "nvidia-l4")
+    assert checked.code == Exit.STARTS, checked.out
+    (here / "spec.yaml").write_text(run("import", FILES[form], "--gpu", "nvidia-l4").out)
+    again = run("emit", "spec.yaml", "--as-given", "--format", form, "--offline")
+    assert (again.err, again.out) == ("", ran.out)
 
 
 def test_import_says_what_it_leaves_out(there: Path, golden: Golden) -> None:

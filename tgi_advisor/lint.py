@@ -203,25 +203,26 @@ class SettingsOf:
 
     def of(self, path: str) -> Settings:
         """The settings of a file."""
-        return self._for_file(self._of_folder(path), path)
+        return self._for_file(self._of_folder(files.folder_of(path)), path)
 
     def excluded(self, path: str) -> bool:
         """Whether a file or folder is left out when its folder is searched."""
-        settings = self._of_folder(path)
+        settings = self._of_folder(files.folder_of(path))
         return bool(settings.exclude) and files.matches(path, settings.exclude, os.path.dirname(settings.file))  # noqa: PTH120
 
-    def _of_folder(self, path: str) -> Settings:
-        folder = os.path.dirname(path)  # noqa: PTH120
+    def _of_folder(self, folder: str) -> Settings:
         if folder not in self._by_folder:
-            found = self._fixed or self._nearest("-" if path == "-" else folder or ".")
+            found = self._fixed or self._found(folder)
             self._by_folder[folder] = replace(found, **self._over)
         return self._by_folder[folder]
 
-    def _nearest(self, folder: str) -> Settings:
-        for file, text in files.upward(folder, config.FILES):
+    def _found(self, folder: str) -> Settings:
+        """The settings in a folder, else those above it."""
+        for file, text in files.named_in(folder, config.FILES):
             if (settings := config.read(text, file)) is not None:
                 return settings
-        return config.NOTHING
+        above = os.path.dirname(folder)  # noqa: PTH120
+        return config.NOTHING if above == folder else self._of_folder(above)
 
     def _read(self, file: str) -> Settings:
         found = files.load(file)

@@ -89,7 +89,10 @@ def validate(paths: tuple[str, ...], name: str, **asked: Any) -> int:
 @click.command()
 @click.argument("code", required=False)
 def rule(code: str | None) -> None:
-    """Explain a rule of `validate`, with a failing and a fixed example; without CODE list them all."""
+    """Explain a rule of `validate`.
+
+    Prints its section of docs/rules.md, with a failing and a fixed example; without CODE lists them all.
+    """
     from tgi_advisor.validate import rules
 
     if code is not None:

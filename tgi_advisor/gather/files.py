@@ -129,23 +129,18 @@ class Beside:
         return os.path.normpath(os.path.join(self.folder, name)) if self.folder else name
 
 
-def upward(path: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Path and text of each of these files in the folder of `path` and in all above it, the nearest first."""
-    folder = os.path.abspath(path)
-    if path == "-":
-        folder = os.getcwd()
-    elif not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    wanted = tuple(names)
-    while True:
-        for name in wanted:
-            candidate = os.path.join(folder, name)
-            if (text := _regular(candidate)) is not None:
-                yield os.path.relpath(candidate) if folder.startswith(os.getcwd()) else candidate, text
-        above = os.path.dirname(folder)
-        if above == folder:
-            return
-        folder = above
+def folder_of(path: str) -> str:
+    """The folder a file lies in, as an absolute path; of `-` the one we stand in."""
+    return os.path.abspath("." if path == "-" else os.path.dirname(path) or ".")
+
+
+def named_in(folder: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Path and text of each of these files that a folder has; the path as short as it can be said from here."""
+    for name in names:
+        path = os.path.join(folder, name)
+        if (text := _regular(path)) is not None:
+            here = os.path.relpath(path)
+            yield path if here.startswith("..") else here, text
 
 
 def matches(path: str, patterns: Iterable[str], base: str = "") -> bool:

@@ -11,10 +11,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from tgi_advisor.container import CACHE, PLATFORMS, PORT
-from tgi_advisor.errors import SpecError, UsageError
+from tgi_advisor.errors import AdvisorError, SpecError, UsageError
+from tgi_advisor.facts import release as releases
+from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.spec import reader, writer
+from tgi_advisor.spec.contradictions import image_release
 from tgi_advisor.spec.records import Spec, flag_homes
-from tgi_advisor.validate.effective import TOKENS, Given
+from tgi_advisor.validate.effective import SAGEMAKER, TOKENS, Given
 from tgi_advisor.validate.found import Mount, Value
 from tgi_advisor.validate.images import SYSTEMS
 from tgi_advisor.validate.report import is_secret, without_secrets
@@ -106,21 +109,30 @@ def _pinned(spec: Spec, path: str) -> bool:
 
 
 def _software(new: Importing, case: Case) -> None:
+    """The image where it is one of TGI's whose release is plain to see; else TGI's own of the same release."""
     image, release = case.server.image, case.view.release
-    if image is not None and image.known and image.text:
-        new.put("tgi.image", image.text, "the image")
-        if new.spec.tgi.image is not None and release is not None and not _says_release(image.text):
+    if image is not None and image.known and release is not None and case.view.image.cloud != "sagemaker":
+        if _release_of(image.text) == release:
+            new.put("tgi.image", image.text, "the image")
+            return
+        if image_release(image.text) is None and _release_of(image.text, release) == release:
+            new.put("tgi.image", image.text, "the image")
             new.put("tgi.release", release.name, "the release")
-    elif release is not None:
-        new.put("tgi.release", release.name, "the release")
-    if image is not None and not image.known:
-        new.leave(f"the image {image.text}, whose value is not in the file")
+            return
+    if image is not None:
+        new.leave(f"the image {_shown(image)}: {f'TGI {release} instead' if release else case.view.image.note}")
+    if release is not None:
+        variant = case.view.image.variant
+        own = releases.image_for(release, variant) if variant and variant in releases.variants(release) else None
+        new.put("tgi.image" if own else "tgi.release", own or release.name, "the release")
 
 
-def _says_release(image: str) -> bool:
-    from tgi_advisor.spec.contradictions import image_release
-
-    return image_release(image) is not None
+def _release_of(image: str, stated: TgiRelease | None = None) -> TgiRelease | None:
+    """The release an image stands for in a spec, which may state one too; None when the spec would be refused."""
+    try:
+        return releases.from_image(image, stated).release
+    except AdvisorError:
+        return None
 
 
 def _flags(new: Importing, case: Case) -> None:
@@ -173,10 +185,12 @@ def _environment(new: Importing, case: Case) -> None:
     system = case.view.image.system or SYSTEMS[""]
     picks = PLATFORMS[system].ids_env if system in PLATFORMS else None
     for name, value in case.server.env.items():
-        if name in of_flags or name in _OURS or _platform_env(case).get(name) == value.text:
+        if name in of_flags or name in _OURS or name in SAGEMAKER or _platform_env(case).get(name) == value.text:
             continue
         if is_secret(name):
-            if name not in TOKENS:
+            if name in TOKENS and not value.known:
+                new.put("container.token_env", _variable(name, value), name)
+            elif name not in TOKENS:
                 new.leave(f"{name}: a secret, which a spec does not hold")
         elif not value.known:
             new.leave(f"{name}={_shown(value)}, whose value is not in the file")

@@ -144,7 +144,7 @@ def report(document: Document, cases: Sequence[Case], findings: Sequence[Finding
     kept, ignored = split(findings, document)
     hidden = secrets(cases)
     told = tuple(
-        replace(one, message=starred(one.message, hidden), next_step=starred(one.next_step, hidden)) for one in kept
+        replace(one, message=_told(one.message, hidden), next_step=_told(one.next_step, hidden)) for one in kept
     )
     servers = tuple(seen(case, hidden) for case in cases)
     return Report(document.file, told, servers, excerpts(document, kept, beside, hidden), ignored)
@@ -253,6 +253,11 @@ def starred(text: str, hidden: frozenset[str], shortest: int = 8) -> str:
         if len(secret) >= shortest:
             text = text.replace(secret, "*" * len(secret))
     return text
+
+
+def _told(text: str, hidden: frozenset[str]) -> str:
+    """A message without secrets and without characters that would move a cursor."""
+    return "".join(character if character.isprintable() else " " for character in starred(text, hidden))
 
 
 def _stars(found: re.Match[str]) -> str:
