@@ -33,7 +33,7 @@ def _print(
 
         say(json.dumps(rows, indent=2, ensure_ascii=False))
     elif rows:
-        say("\n".join(_table(rows, columns)))
+        say("\n".join([*_table(rows, columns), *(line for row in rows[:_FEW] for line in _where_from(row, len(rows)))]))
         say(f"\n{len(rows)} {one if len(rows) == 1 else many}. --json has more, sources included.", err=True)
     else:
         say(f"No {one} matches {' '.join(words)!r}. Without words, all are listed.", err=True)
@@ -59,6 +59,25 @@ def _table(rows: list[Row], columns: Sequence[Column]) -> list[str]:
             ]
             lines.append("  ".join(padded).rstrip())
     return lines
+
+
+_FEW = 3
+"""Rows whose sources are shown below the table."""
+
+
+def _where_from(row: Row, shown: int) -> list[str]:
+    """The sources of one row, where only a few are shown."""
+    import textwrap
+
+    if shown > _FEW:
+        return []
+    stated = row.get("sources") or [row[key] for key in ("provenance", "source") if row.get(key)]
+    if isinstance(stated, Mapping):
+        stated = [f"{name}: {text}" for name, text in stated.items()]
+    texts = [stated] if isinstance(stated, str) else stated
+    name = next(iter(row.values()))
+    lines = [textwrap.wrap(str(text), width() - 4, break_on_hyphens=False, break_long_words=False) for text in texts]
+    return ["", f"Source of {name}:", *(f"  {line}" for wrapped in lines for line in wrapped)]
 
 
 _WIDEST = 52
