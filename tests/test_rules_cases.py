@@ -39,7 +39,7 @@ services:
 
 FINE = {
     "comparisons are no placeholders": (
-        f"```\ndocker run {IMAGE}:3.3.7 --model-id gpt2 -p 80\nCUDA=cuda>=12.1 driver>=470,driver<471 b=c,driver>=525\n```\n",
+        f"```\ndocker run {IMAGE}:3.3.7 --model-id gpt2 \nCUDA=cuda>=12.1 driver>=470,driver<471 a=b,driver>=5\n```\n",
         "page.md",
     ),
     "a placeholder in a program's string is text": (
