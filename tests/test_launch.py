@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -531,6 +532,164 @@ def test_reuse_starts_one_that_was_stopped(desk: Desk) -> None:
     desk.client.stop(first, timeout=5)
     assert desk.launch(spec, "--reuse").exit_code == 0
     assert desk.inspect()["Id"] == first
+
+
+# -- several servers
+
+
+def two(desk: Desk, first: dict[str, Any] | None = None, second: dict[str, Any] | None = None,
+        base: dict[str, Any] = CPU, **sections: Any) -> str:  # fmt: skip
+    """One file with the specs of two servers on one machine."""
+    texts = []
+    for name, behaviour, port in (("a", first, desk.port), ("b", second, free_port())):
+        container = {"name": f"{desk.name}-{name}", "port": port}
+        texts.append(Path(desk.spec(behaviour, base, container=container, **sections)).read_text("utf-8"))
+    path = desk.folder / "two.yaml"
+    path.write_text("\n---\n".join(texts))
+    return str(path)
+
+
+ON_ONE_GPU = {"model": {"id": "Qwen/Qwen2.5-3B-Instruct"}, "hardware": {"gpu": "nvidia-l4"}}
+
+
+def test_two_servers_on_one_gpu_come_up_one_after_the_other(desk: Desk) -> None:
+    code, events = desk.events(two(desk, base=ON_ONE_GPU))
+    assert code == 0, events[-1]
+    a, b = f"{desk.name}-a", f"{desk.name}-b"
+    assert kinds(events)[0] == "packing"
+    assert events[0]["order"] == [a, b]
+    told = [(event["event"], event["server"]) for event in events if event["event"] in ("start", "verified", "result")]
+    assert told == [("start", a), ("verified", a), ("start", b), ("verified", b), ("result", a), ("result", b)]
+    assert {event.get("server") for event in events[1:]} == {a, b}
+    seconds = [event["seconds"] for event in events if "seconds" in event and event["event"] != "result"]
+    assert seconds == sorted(seconds)
+    shares = events[0]["gpus"][0]["servers"]
+    assert shares[0]["memory_fraction"] < shares[1]["memory_fraction"]
+    for share, result in zip(shares, events[-2:], strict=True):
+        command = engines.inspected(desk.client, share["name"])["Config"]["Cmd"]
+        passed = dict(pairwise(command)).get("--cuda-memory-fraction", "1.0")
+        assert float(passed) == share["memory_fraction"]
+        with urlopen(f"{result['url']}/health") as answer:
+            assert answer.status == 200
+    assert len({result["url"] for result in events[-2:]}) == 2
+    assert [row["in_use_bytes"] for row in json.loads(desk.run("history", "--json").stdout)] == [
+        share["in_use_bytes"] for share in shares
+    ]
+    assert desk.run("history", "--export").stdout.count("- id:") == 1
+
+
+def test_two_files_without_names_and_ports_get_their_own(desk: Desk) -> None:
+    specs = []
+    for number in (1, 2):
+        spec = json.loads(Path(desk.spec()).read_text("utf-8"))
+        spec["container"] = {"cache": spec["container"]["cache"]}
+        (path := desk.folder / f"{number}.yaml").write_text(json.dumps(spec))
+        specs.append(str(path))
+    result = desk.launch(*specs, "--dry-run")
+    first, second = json.loads(result.stdout)
+    assert (first["name"], second["name"]) == ("tgi", "tgi-2")
+    ports = [body["HostConfig"]["PortBindings"]["80/tcp"][0]["HostPort"] for body in (first, second)]
+    assert ports == ["8080", "8081"]
+    assert "They fit together." in result.stderr
+    assert desk.client.containers(all=True) == []
+
+
+def test_when_the_second_fails_the_first_is_removed(desk: Desk) -> None:
+    code, events = desk.events(two(desk, second={"fail": "gated", "at": "download"}))
+    a, b = f"{desk.name}-a", f"{desk.name}-b"
+    assert code == 9
+    assert ("ready", a) in [(event["event"], event.get("server")) for event in events]
+    assert events[-2]["text"] == f"stopped and removed {a}, for not all of them came up"
+    assert (events[-1]["event"], events[-1]["cause"], events[-1]["server"]) == ("failed", "gated", b)
+    assert events[-1]["message"].startswith(f"{b}: ")
+    assert kinds(events).count("result") == 0
+    assert desk.containers() == []
+
+
+def test_when_the_second_fails_the_first_stays_with_keep(desk: Desk) -> None:
+    result = desk.launch(two(desk, second={"exit": 3, "at": "load"}), "--keep")
+    assert result.exit_code == 11
+    assert f"{desk.name}-a: ready at http://127.0.0.1:{desk.port}" in result.stderr
+    assert f"Error: {desk.name}-b: " in result.stderr
+    assert f"{desk.name}-a stays, as --keep asks" in result.stderr
+    assert sorted(desk.containers()) == [f"{desk.name}-a", f"{desk.name}-b"]
+    with urlopen(f"http://127.0.0.1:{desk.port}/health") as answer:
+        assert answer.status == 200
+
+
+def test_interrupted_during_the_second_nothing_is_left(desk: Desk) -> None:
+    process = desk.process(two(desk, second={"stall": True, "at": "load"}))
+    wait_for(lambda: "Starting shard" in engines.logs_of(desk.client, f"{desk.name}-b"))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert desk.containers() == []
+
+
+def test_what_the_second_learns_from_running_out_of_memory_leaves_the_first_alone(desk: Desk) -> None:
+    code, events = desk.events(two(desk, second={"oom_above": 2000}, base=ON_ONE_GPU))
+    assert code == 0, events[-1]
+    retries = [event["server"] for event in events if event["event"] == "retry"]
+    assert set(retries) == {f"{desk.name}-b"}
+    started = [event["server"] for event in events if event["event"] == "start"]
+    assert started == [f"{desk.name}-a", f"{desk.name}-b", *retries]
+
+
+def test_what_is_in_the_way_of_several_is_found_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.client.create_container(f"{IMAGE}:3.3.7", name=f"{desk.name}-b")
+    spec = two(desk)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=8 << 30))
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", desk.port))
+        taken.listen()
+        result = desk.launch(spec)
+    text = " ".join(result.stderr.split())
+    assert result.exit_code == 8
+    assert "2 things stand in the way" in text
+    assert f"{desk.name}-a: port {desk.port} is taken by another program" in text
+    assert f"{desk.name}-b: a container named '{desk.name}-b' exists already" in text
+    assert desk.containers() == [f"{desk.name}-b"]
+
+
+def test_weights_that_fit_the_disk_one_by_one_but_not_together(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = json.loads(Path(desk.spec()).read_text("utf-8")), desk.folder / "other.yaml"
+    container = {**one["container"], "name": f"{desk.name}-2", "port": free_port()}
+    other.write_text(json.dumps({**one, "model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "container": container}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=16 << 30))
+    result = desk.launch(desk.spec(), str(other))
+    assert result.exit_code == 8
+    assert "of weights of 2 models are still to download" in " ".join(result.stderr.split())
+
+
+def test_several_are_replaced_before_the_first_starts_and_kept_only_in_order(desk: Desk) -> None:
+    spec = two(desk, base=ON_ONE_GPU)
+    assert desk.launch(spec).exit_code == 0
+    a, b = f"{desk.name}-a", f"{desk.name}-b"
+    code, events = desk.events(spec, "--reuse")
+    assert (code, [event["reused"] for event in events[-2:]]) == (0, [True, True])
+    code, events = desk.events(spec, "--replace")
+    assert code == 0
+    assert kinds(events)[1:4] == ["note", "note", "start"]
+    desk.client.remove_container(a, force=True)
+    result = desk.launch(spec, "--reuse")
+    assert result.exit_code == 8
+    assert f"{b} runs already, and {a} has to start before it" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("options", [["--detach"], ["--as-given"], ["--restart", "always"], ["--method", "notebook"]])
+def test_what_makes_no_sense_with_several(desk: Desk, options: list[str]) -> None:
+    result = desk.launch(two(desk, base=ON_ONE_GPU), *options)
+    assert result.exit_code == 2
+    assert f"{options[0]} " in result.stderr
+    assert desk.containers() == []
+
+
+def test_several_that_do_not_fit_together_are_not_started(desk: Desk) -> None:
+    code, events = desk.events(two(desk, base=CUDA))
+    assert (code, kinds(events)) == (5, ["packing", "not_started"])
+    assert events[-1]["packing"]["fits"] is False
+    assert desk.containers() == []
 
 
 # -- GPUs

@@ -89,6 +89,8 @@ class AdvisorError(Exception):
     """Anything a user, a file or the network can cause: what happened, and what to do next."""
 
     exit_code = Exit.BUG
+    server: str | None = None
+    """Which of several servers it is about."""
 
     def __init__(self, message: str, hint: str | None = None, problems: Iterable[Problem] = ()) -> None:
         super().__init__(message)

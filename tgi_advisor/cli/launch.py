@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tgi_advisor.cli import options
-from tgi_advisor.cli.options import as_json, takes_spec
-from tgi_advisor.cli.output import progress, say, width
+from tgi_advisor.cli.options import as_json, takes_specs
+from tgi_advisor.cli.output import exit_code, progress, say, width
 from tgi_advisor.errors import AdvisorError, Exit, UsageError
 
 if TYPE_CHECKING:
+    from tgi_advisor.cli.live import JsonLines, Lines
     from tgi_advisor.launch.engine import Engine
     from tgi_advisor.launch.preflight import Host
-    from tgi_advisor.launch.run import Launched, Options
+    from tgi_advisor.launch.run import Launched, Options, Solve
     from tgi_advisor.launch.verify import Compared
-    from tgi_advisor.plan import Container, Plan
+    from tgi_advisor.plan import Container, Method, Packing, Plan
     from tgi_advisor.spec.records import Spec
 
 
 @click.command()
-@takes_spec
+@takes_specs
 @click.option("--as-given", is_flag=True, help="Do not search: launch with the limits the spec says.")
 @click.option("--dry-run", is_flag=True, help="Look for what is in the way, print the request, start nothing.")
 @click.option("--replace", is_flag=True, help="Swap a container that has the name already.")
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 def launch(
     as_given: bool, dry_run: bool, replace: bool, reuse: bool, detach: bool, keep: bool, retry: bool,
     timeout: float | None, stall: float | None, restart: str, ulimits: tuple[str, ...], logs: bool, as_json: bool,
-    spec: str | None, model: str | None, gpu: str | None, count: int | None, release: str | None,
+    specs: tuple[str, ...], model: str | None, gpu: str | None, count: int | None, release: str | None,
     sets: tuple[str, ...], **rest: Any,
 ) -> int:  # fmt: skip
     """Start the plan on the Docker Engine and watch it come up.
@@ -54,9 +55,12 @@ def launch(
     Looks first for everything in the way, then starts the container, follows it through download, load and warm-up,
     asks for one generation and compares what TGI measured with what was predicted. A failure is named with the
     lines of the log that prove it.
+
+    Several specs, in several files or as documents of one, are servers on one machine: planned together, and
+    started in the order given, each when the one before answers.
     """
-    from tgi_advisor import api
     from tgi_advisor.cli.live import JsonLines, sink
+    from tgi_advisor.launch import run, together
     from tgi_advisor.launch.run import MOST_RETRIES, Options
 
     if replace and reuse:
@@ -67,20 +71,21 @@ def launch(
     )  # fmt: skip
     shown = sink(as_json=as_json, logs=logs)
     try:
-        asked = options.spec_of(spec, model, gpu, count, release, sets)
-        plan = _planned(asked, as_given, **rest)
-        if plan.prediction.outcome != "starts" or plan.container is None:
-            return _not_started(plan, as_json)
-        engine, host = _engine(plan.container)
-        from tgi_advisor.launch import run
-
-        def solve(changed: Spec) -> Plan:
-            return api.advise(changed, facts=plan.facts, method=plan.method)
-
+        asked = options.specs_of(specs, model, gpu, count, release, sets)
+        packing, plans = _planned(asked, as_given, **rest)
+        if packing:
+            together.possible(packing, how)
+            _show_packing(packing, plans, None if dry_run else shown)
+        if not all(plan.prediction.outcome == "starts" and plan.container for plan in plans):
+            return _not_started(packing, plans, as_json)
+        engine, host = _engine(plans)
         with engine:
             if dry_run:
-                return _dry_run(plan, engine, host, how)
-            done = run.launch(plan, engine, how, host, shown, None if as_given else solve)
+                return _dry_run(packing, plans, engine, host, how)
+            if packing:
+                done = together.launch(plans, packing, engine, how, host, shown, _solver)
+            else:
+                done = [run.launch(plans[0], engine, how, host, shown, None if as_given else _solver(plans[0]))]
     except AdvisorError as error:
         shown.end()
         if isinstance(shown, JsonLines):
@@ -89,10 +94,11 @@ def launch(
         raise
     finally:
         shown.end()
-    if isinstance(shown, JsonLines):
-        shown.line("result", **_result(done))
-    else:
-        say(_page(done), nl=False)
+    for one in done:
+        if isinstance(shown, JsonLines):
+            shown.line("result", **({"server": one.plan.spec.container.name} if packing else {}), **_result(one))
+        else:
+            say(_page(one), nl=False)
     return Exit.STARTS
 
 
@@ -166,38 +172,59 @@ def history(export: bool, as_json: bool) -> None:
     say(_table(("when", "model", "gpu", "release", "outcome", "predicted", "observed", "difference"), cells))
 
 
-def _planned(asked: Spec, as_given: bool, **rest: Any) -> Plan:
-    """The plan, with a line of progress while the Hub takes its time."""
+def _planned(
+    asked: Sequence[Spec], as_given: bool, method: Method, **rest: Any
+) -> tuple[Packing | None, tuple[Plan, ...]]:
+    """The plans, with a line of progress while the Hub takes its time; several with how they share the machine."""
     from tgi_advisor import api
 
+    if len(asked) > 1 and as_given:
+        raise UsageError(
+            "--as-given launches one spec at a time",
+            "Several are planned together: the search decides what each takes of the GPU. Pin limits in the specs.",
+        )
+    if len(asked) > 1 and method != "tgi":
+        raise UsageError(f"--method {method} plans one spec at a time", "Leave --method out, or name one spec.")
     show = progress()
     try:
-        return (api.predict if as_given else api.advise)(asked, progress=show, **rest)
+        if len(asked) > 1:
+            return api.advise_together(asked, progress=show, **rest)
+        plan = (api.predict if as_given else api.advise)(asked[0], method=method, progress=show, **rest)
+        return None, (plan,)
     finally:
         if show is not None:
             show("")
 
 
-def _engine(container: Container) -> tuple[Engine, Host]:
+def _solver(plan: Plan) -> Solve:
+    """What plans a spec again on the facts of a plan."""
+    from tgi_advisor import api
+
+    return lambda changed: api.advise(changed, facts=plan.facts, method=plan.method)
+
+
+def _engine(plans: Sequence[Plan]) -> tuple[Engine, Host]:
     """The engine and this machine; without an engine the error also lists what else is in the way."""
     from tgi_advisor.errors import EngineError
     from tgi_advisor.launch import preflight
     from tgi_advisor.launch.engine import connect
 
-    host = _host(container)
+    containers = [plan.container for plan in plans if plan.container]
+    host = _host(containers)
     try:
         return connect(), host
     except EngineError as error:
-        error.problems += tuple(f.problem for f in preflight.without_engine(container, host) if f.blocks)
+        found = dict.fromkeys(f for container in containers for f in preflight.without_engine(container, host))
+        error.problems += tuple(finding.problem for finding in found if finding.blocks)
         raise
 
 
-def _host(container: Container) -> Host:
-    """This machine's GPUs, where the container asks for some."""
+def _host(containers: Sequence[Container]) -> Host:
+    """This machine's GPUs, where a container asks for some."""
     from tgi_advisor.errors import FactsError
     from tgi_advisor.launch.preflight import Gpu, Host
 
-    if container.gpus is None:
+    if all(container.gpus is None for container in containers):
         return Host()
     from tgi_advisor.gather import host
 
@@ -211,37 +238,56 @@ def _host(container: Container) -> Host:
     )
 
 
-def _not_started(plan: Plan, as_json: bool) -> int:
-    from tgi_advisor.report import document, page
+def _show_packing(packing: Packing, plans: Sequence[Plan], shown: JsonLines | Lines | None) -> None:
+    """Who takes what of which GPU: a line of `shown` for programs, a table on standard error for people."""
+    from tgi_advisor.cli.live import JsonLines
+    from tgi_advisor.report import packing_document, packing_page
+
+    if isinstance(shown, JsonLines):
+        shown.line("packing", **packing_document(packing, plans)["packing"])
+    else:
+        say(packing_page(packing, plans, [None] * len(plans), width=width()), err=True)
+
+
+def _not_started(packing: Packing | None, plans: Sequence[Plan], as_json: bool) -> int:
+    from tgi_advisor.report import document, packing_document, page
 
     if as_json:
-        say(json.dumps({"event": "not_started", **document(plan)}, ensure_ascii=False))
-    else:
-        say(page(plan, None, width=width()), err=True, nl=False)
-    return Exit.REFUSED if plan.prediction.outcome == "refused" else Exit.OUT_OF_MEMORY
+        body = packing_document(packing, plans) if packing else document(plans[0])
+        say(json.dumps({"event": "not_started", **body}, ensure_ascii=False))
+    elif not packing:
+        say(page(plans[0], None, width=width()), err=True, nl=False)
+    return max(map(exit_code, plans))
 
 
-def _dry_run(plan: Plan, engine: Engine, host: Host, how: Options) -> int:
-    """The request, with the names of secrets in the place of their values; what is in the way is an error."""
+def _dry_run(packing: Packing | None, plans: Sequence[Plan], engine: Engine, host: Host, how: Options) -> int:
+    """The requests, with the names of secrets in the place of their values; what is in the way is an error."""
     from tgi_advisor.errors import PreflightError
-    from tgi_advisor.launch import preflight, request, run
+    from tgi_advisor.launch import together
 
-    assert plan.container is not None
-    container = plan.container
-    body = run.body_of(plan, how)
-    checked = preflight.check(plan, container, body, engine, host, replace=how.replace, reuse=how.reuse)
-    named = {
-        inside: f"(from your {container.secret_env[inside]})" for inside in request.secrets(container, host.environ)
-    }
-    say(json.dumps({"name": container.name, **request.with_secrets(body, named)}, indent=2, ensure_ascii=False))
+    checked = together.check(plans, packing, engine, how, host)
+    bodies = [_request(plan, host, how) for plan in plans]
+    say(json.dumps(bodies if packing else bodies[0], indent=2, ensure_ascii=False))
     for finding in checked.findings:
         if not finding.blocks:
             say(str(finding.problem), err=True)
-    if checked.pull:
-        say(f"{container.image} is not here and would be pulled.", err=True)
+    for image in checked.images:
+        say(f"{image} is not here and would be pulled.", err=True)
     if blocking := [finding.problem for finding in checked.findings if finding.blocks]:
         raise PreflightError("a launch would end here", None, blocking)
     return Exit.STARTS
+
+
+def _request(plan: Plan, host: Host, how: Options) -> dict[str, Any]:
+    """One request of a dry run."""
+    from tgi_advisor.launch import request, run
+
+    container = plan.container
+    assert container is not None
+    named = {
+        inside: f"(from your {container.secret_env[inside]})" for inside in request.secrets(container, host.environ)
+    }
+    return {"name": container.name, **request.with_secrets(run.body_of(plan, how), named)}
 
 
 def _failed(error: AdvisorError) -> dict[str, Any]:
@@ -254,7 +300,7 @@ def _failed(error: AdvisorError) -> dict[str, Any]:
     }  # fmt: skip
     if isinstance(error, LaunchError):
         body["cause"] = error.failure.cause
-    return body
+    return {"server": error.server, **body} if error.server else body
 
 
 def _result(done: Launched) -> dict[str, Any]:

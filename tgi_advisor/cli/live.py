@@ -28,6 +28,11 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
+def named(event: Event, text: str) -> str:
+    """A text about an event, with the server's name where there are several."""
+    return f"{event.server}: {text}" if event.server else text
+
+
 class JsonLines:
     """One JSON object a line on standard output; `log` lines only where they are asked for."""
 
@@ -38,7 +43,8 @@ class JsonLines:
         """Print it."""
         if event.kind == "tick" or (event.kind == "log" and not self._logs):
             return
-        self.line(event.kind, seconds=round(event.seconds, 3), text=event.text, **event.data)
+        server = {"server": event.server} if event.server else {}
+        self.line(event.kind, **server, seconds=round(event.seconds, 3), text=event.text, **event.data)
 
     def line(self, kind: str, /, **values: Any) -> None:
         """One line."""
@@ -73,12 +79,14 @@ class Lines:
             for text in (event.text, *changes(event)):
                 self.line(event, text)
         elif event.kind != "tick":
+            if event.kind == "pull":  # another image
+                self._layers = Layers()
             hint = event.data.get("hint")
             self.line(event, f"{event.text}{f' ({hint})' if hint else ''}")
 
     def line(self, event: Event, text: str) -> None:
         """One line."""
-        say(f"{clock(event.seconds):>6}  {text}", err=True)
+        say(f"{clock(event.seconds):>6}  {named(event, text)}", err=True)
 
     def end(self) -> None:
         """Nothing is left on the screen."""
@@ -110,7 +118,7 @@ class Moving(Lines):
             self.end()
             self._drawn, self._height = now, 1 + len(below)
             sign = "|/-\\"[int(now * 5) % 4]
-            lines = [f"{clock(event.seconds):>6}  {sign} {text}", *(f"{'':>10}{line}" for line in below)]
+            lines = [f"{clock(event.seconds):>6}  {sign} {named(event, text)}", *(f"{'':>10}{line}" for line in below)]
             sys.stderr.write("\n".join(line[: width() - 1] for line in lines))
             sys.stderr.flush()
 

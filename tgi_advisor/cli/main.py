@@ -15,8 +15,8 @@ from tgi_advisor import __version__
 from tgi_advisor.cli import launch, options, tables, validate
 from tgi_advisor.cli.group import AdvisorGroup
 from tgi_advisor.cli.options import as_json, takes_spec, takes_specs
-from tgi_advisor.cli.output import colour, progress, say, width
-from tgi_advisor.errors import Exit, UsageError
+from tgi_advisor.cli.output import colour, exit_code, progress, say, width
+from tgi_advisor.errors import UsageError
 from tgi_advisor.render import FORMATS
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def emit(name: str, as_given: bool, **asked: Any) -> int:
         from tgi_advisor.report import page
 
         say(page(plan, None, width=width()), err=True, nl=False)
-    return _code(plan)
+    return exit_code(plan)
 
 
 @cli.command()
@@ -237,7 +237,7 @@ def _show(plan: Plan, as_json: bool) -> int:
 
         command = render(plan.container, "docker-run") if plan.container else None
         say(page(plan, command, width=width(), colour=colour()), nl=False)
-    return _code(plan)
+    return exit_code(plan)
 
 
 def _show_together(together: Together, as_json: bool) -> int:
@@ -254,10 +254,4 @@ def _show_together(together: Together, as_json: bool) -> int:
 
         commands = [render(plan.container, "docker-run") if plan.container else None for plan in plans]
         say(report.packing_page(packing, plans, commands, width=width(), colour=colour()), nl=False)
-    return max(map(_code, plans))
-
-
-def _code(plan: Plan) -> Exit:
-    return {"starts": Exit.STARTS, "refused": Exit.REFUSED, "out_of_memory": Exit.OUT_OF_MEMORY}[
-        plan.prediction.outcome
-    ]
+    return max(map(exit_code, plans))

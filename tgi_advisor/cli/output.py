@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from tgi_advisor.errors import UsageError
+from tgi_advisor.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from tgi_advisor.plan import Plan
 
 _BLOCKS = str.maketrans("█▉▊▋▌▍▎▏", "########")
 
@@ -72,3 +75,9 @@ def colour() -> bool:
     """Colour on a terminal, unless NO_COLOR or TERM=dumb says otherwise."""
     terminal = sys.stdout is not None and sys.stdout.isatty()
     return terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def exit_code(plan: Plan) -> Exit:
+    """What a command that shows a plan ends with."""
+    codes = {"starts": Exit.STARTS, "refused": Exit.REFUSED, "out_of_memory": Exit.OUT_OF_MEMORY}
+    return codes[plan.prediction.outcome]

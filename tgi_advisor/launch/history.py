@@ -63,6 +63,8 @@ class Row(NamedTuple):
     """model.quantize of the spec."""
     kv_cache_dtype: str | None = None
     """model.kv_cache_dtype of the spec."""
+    in_use_bytes: int = 0
+    """What others held of each GPU, as planned."""
     seen: Mapping[str, Any] = {}
     """What the log said: attention, kv_blocks, block_size, chunking, defaults, oom."""
 
@@ -206,9 +208,12 @@ _KINDS = {"starts": "inferred-budget", "out_of_memory_at_warmup": "oom-warmup", 
 
 
 def exported(row: Row, number: int) -> dict[str, Any] | None:
-    """A row in the form of tests/data/warmups.yaml; None for a failure that says nothing about memory."""
+    """A row in the form of tests/data/warmups.yaml.
+
+    None for a failure that says nothing about memory, and for a server beside others: the form has no word for them.
+    """
     kind = _KINDS.get(row.outcome)
-    if kind is None:
+    if kind is None or row.in_use_bytes:
         return None
     if kind == "inferred-budget" and row.observed is None:
         kind = "works"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ def _name(
         f"a container named {container.name!r} exists already: {runs} ({mine})",
         "--replace swaps it"
         + (", --reuse keeps it" if identical else "")
-        + "; or give this one another name with --set container.name=NAME.",
+        + "; or give this one another container.name.",
     )
 
 
@@ -220,7 +220,7 @@ def gpu_refusal(words: str) -> Finding:
 
 def _port(container: Container, engine: Engine, replaced: str | None) -> Iterator[Finding]:
     """Whoever has the host's port already."""
-    hint = "Stop it, or choose another port with --set container.port=PORT."
+    hint = "Stop it, or choose another container.port."
     with engine.asked("list containers"):
         others = engine.client.containers()
     for other in others:
@@ -291,19 +291,47 @@ def _disk(plan: Plan, container: Container) -> Iterator[Finding]:
     if not cache.is_path:
         return
     folder = Path(request.source(cache))
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    there = _existing(folder)
     if hasattr(os, "statvfs") and os.statvfs(there).f_flag & os.ST_RDONLY:
         yield Finding(f"{folder} lies on a file system that cannot be written to", "Name another container.cache.")
         return
     free = shutil.disk_usage(there).free
-    missing = max(0, container.weights_bytes - _cached(container))
-    if plan.facts.model.folder is None and missing > free:
-        yield Finding(
-            f"{human(missing)} of weights are still to download, and {folder} has {human(free)} free",
-            "Make room, or name a folder with room in container.cache.",
-        )
+    missing = _to_download(plan, container)
+    if missing > free:
+        yield _no_room(f"{human(missing)} of weights are", folder, free)
+
+
+def disk_of_all(plans: Sequence[Plan]) -> Iterator[Finding]:
+    """Whether the weights of several servers fit a disk together, where those of each by itself would."""
+    disks: dict[int, tuple[Path, dict[tuple[str, str], int]]] = {}
+    for plan in plans:
+        container = plan.container
+        if container is None or not container.mounts[0].is_path:
+            continue
+        folder = Path(request.source(container.mounts[0]))
+        _, missing = disks.setdefault(_existing(folder).stat().st_dev, (folder, {}))
+        missing[str(folder), plan.facts.model.id] = _to_download(plan, container)
+    for folder, missing in disks.values():
+        free = shutil.disk_usage(_existing(folder)).free
+        if max(missing.values()) <= free < sum(missing.values()):
+            yield _no_room(f"{human(sum(missing.values()))} of weights of {len(missing)} models are", folder, free)
+
+
+def _no_room(missing: str, folder: Path, free: int) -> Finding:
+    return Finding(
+        f"{missing} still to download, and {folder} has {human(free)} free",
+        "Make room, or name a folder with room in container.cache.",
+    )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(there for there in (folder, *folder.parents) if there.exists() or there == there.parent)
+
+
+def _to_download(plan: Plan, container: Container) -> int:
+    """Bytes of weights that are neither local nor in the cache."""
+    return 0 if plan.facts.model.folder is not None else max(0, container.weights_bytes - _cached(container))
 
 
 def _cached(container: Container) -> int:

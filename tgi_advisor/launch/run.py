@@ -7,10 +7,9 @@ makes carries the launch's own label, and the end removes what carries it.
 from __future__ import annotations
 
 import queue
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -20,7 +19,8 @@ from tgi_advisor.errors import AdvisorError, EngineError, Exit, PreflightError, 
 from tgi_advisor.launch import failures, history, preflight, request, verify, watch
 from tgi_advisor.launch.engine import Engine, said
 from tgi_advisor.launch.failures import Failure
-from tgi_advisor.launch.preflight import Checked, Host
+from tgi_advisor.launch.preflight import Checked, Finding, Host
+from tgi_advisor.launch.signals import deaf, terminated_as_interrupted, uninterrupted
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Container, Plan
 from tgi_advisor.spec.records import Bound, Spec
@@ -50,6 +50,8 @@ class Event:
     """In words."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """The same for programs."""
+    server: str | None = None
+    """Which of several servers it is about."""
 
 
 Tell = Callable[[Event], None]
@@ -117,13 +119,22 @@ class LaunchError(AdvisorError):
 
 
 def launch(
-    plan: Plan, engine: Engine, options: Options, host: Host, tell: Tell, solve: Solve | None = None
-) -> Launched:
+    plan: Plan, engine: Engine, options: Options, host: Host, tell: Tell, solve: Solve | None = None,
+    launch_id: str | None = None,
+) -> Launched:  # fmt: skip
     """Start a plan that is predicted to start; raises the kinds of `tgi_advisor.errors`.
 
-    `solve` plans again after running out of memory at warm-up; without it there is one attempt.
+    `solve` plans again after running out of memory at warm-up; without it there is one attempt. Servers of one
+    command share a `launch_id`, the value of the label on what is made.
     """
-    return _Launch(plan, engine, options, host, tell, solve).run()
+    return _Launch(plan, engine, options, host, tell, solve, launch_id or new_id()).run()
+
+
+def new_id() -> str:
+    """An id no other launch has."""
+    import secrets
+
+    return secrets.token_hex(8)
 
 
 def body_of(plan: Plan, options: Options, launch_id: str = "") -> dict[str, Any]:
@@ -133,17 +144,37 @@ def body_of(plan: Plan, options: Options, launch_id: str = "") -> dict[str, Any]
     return request.request(plan, plan.container, launch_id, restart=restart, ulimits=options.ulimits)
 
 
+def refuse(findings: Iterable[Finding]) -> None:
+    """PreflightError when something blocks."""
+    blocking = [finding.problem for finding in findings if finding.blocks]
+    if blocking:
+        many = f"{len(blocking)} things stand" if len(blocking) > 1 else "something stands"
+        raise PreflightError(f"{many} in the way of this launch; nothing was started", None, blocking)
+
+
+def pull(image: str, engine: Engine, tell: Callable[..., None]) -> None:
+    """Fetch an image; `tell` takes a kind, a text and data of an event."""
+    tell("pull", f"pulling {image}")
+
+    def on(message: Mapping[str, Any]) -> None:
+        detail = message.get("progressDetail") or {}
+        tell(
+            "pull", str(message.get("status", "")),
+            layer=message.get("id"), current=detail.get("current"), total=detail.get("total"),
+        )  # fmt: skip
+
+    preflight.pull(image, engine, on)
+
+
 class _Launch:
     """The state of one launch."""
 
     def __init__(
-        self, plan: Plan, engine: Engine, options: Options, host: Host, tell: Tell, solve: Solve | None
+        self, plan: Plan, engine: Engine, options: Options, host: Host, tell: Tell, solve: Solve | None, launch_id: str
     ) -> None:
-        import secrets
-
         self.plan, self.engine, self.options, self.host, self.solve = plan, engine, options, host, solve
         self.asked = plan.spec
-        self.id = secrets.token_hex(8)
+        self.id = launch_id
         self.began = time.monotonic()
         self.attempts = 0
         self.hidden: tuple[str, ...] = ()
@@ -151,7 +182,7 @@ class _Launch:
 
     def run(self) -> Launched:
         try:
-            with _terminated_as_interrupted(), self._leaves_nothing():
+            with terminated_as_interrupted(), self._leaves_nothing():
                 return self._attempts()
         except AdvisorError as error:
             raise self._without_secrets(error) from None
@@ -206,13 +237,13 @@ class _Launch:
         body = body_of(self.plan, self.options, self.id)
         checked = self._preflight(body)
         if checked.pull:
-            self._pull(container.image)
+            pull(container.image, self.engine, self.tell)
         if checked.reuses:
             return self._reuse(checked.reuses)
         if checked.replaces:
             self.tell("note", f"removing the container that had the name {container.name!r}")
-            self._stop(checked.replaces)
-        with _uninterrupted():
+            stop(self.engine, checked.replaces)
+        with uninterrupted():
             made = self._create(request.with_secrets(body, given))
             self._start(made)
         self.tell("start", f"container {container.name} started from {container.image}", id=made, attempt=self.attempts)
@@ -230,23 +261,8 @@ class _Launch:
         for finding in checked.findings:
             if not finding.blocks:
                 self.tell("finding", finding.message, hint=finding.hint)
-        blocking = [finding.problem for finding in checked.findings if finding.blocks]
-        if blocking:
-            many = f"{len(blocking)} things stand" if len(blocking) > 1 else "something stands"
-            raise PreflightError(f"{many} in the way of this launch; nothing was started", None, blocking)
+        refuse(checked.findings)
         return checked
-
-    def _pull(self, image: str) -> None:
-        self.tell("pull", f"pulling {image}")
-
-        def on(message: Mapping[str, Any]) -> None:
-            detail = message.get("progressDetail") or {}
-            self.tell(
-                "pull", str(message.get("status", "")),
-                layer=message.get("id"), current=detail.get("current"), total=detail.get("total"),
-            )  # fmt: skip
-
-        preflight.pull(image, self.engine, on)
 
     def _reuse(self, container: str) -> Launched:
         found = self.engine.inspect(container) or {}
@@ -289,7 +305,7 @@ class _Launch:
         if "port is already allocated" in words or "address already in use" in words:
             return PreflightError(
                 f"port {self.container.port} was taken while this launch was preparing: {words}",
-                "Stop what has it, or choose another port with --set container.port=PORT.",
+                "Stop what has it, or choose another container.port.",
             )
         if "device driver" in words or "nvidia" in words.lower():
             finding = preflight.gpu_refusal(words)
@@ -397,7 +413,7 @@ class _Launch:
             yield
         except BaseException:
             if not self.options.keep:
-                with _deaf():
+                with deaf():
                     self._tidy_up()
             raise
 
@@ -411,15 +427,18 @@ class _Launch:
             self.tell("note", f"{error.message}; what this launch started has the label {label}", label=label)
 
     def _remove_ours(self) -> list[str]:
-        """The names of what was removed."""
-        with self.engine.asked("remove what this launch started"):
-            mine = self.engine.client.containers(all=True, filters={"label": f"{request.LAUNCH}={self.id}"})
-        for container in mine:
-            self.engine.remove(container["Id"])
-        return [container["Names"][0].lstrip("/") for container in mine]
+        """The names of what was removed: what has the label of this launch and the name of this server."""
+        mine = {name: made for name, made in made_by(self.engine, self.id).items() if name == self.asked.container.name}
+        for made in mine.values():
+            self.engine.remove(made)
+        return list(mine)
 
-    def _stop(self, container: str) -> None:
-        stop(self.engine, container)
+
+def made_by(engine: Engine, launch_id: str) -> dict[str, str]:
+    """Name and id of every container that a launch made, the last one first."""
+    with engine.asked("find what this launch started"):
+        mine = engine.client.containers(all=True, filters={"label": f"{request.LAUNCH}={launch_id}"})
+    return {container["Names"][0].lstrip("/"): container["Id"] for container in mine}
 
 
 def stop(engine: Engine, container: str) -> None:
@@ -692,6 +711,7 @@ def _row(plan: Plan, outcome: str, seen: logs.StartUp, seconds: float) -> histor
         variant=facts.variant,
         num_shard=prediction.num_shard,
         memory_fraction=spec.hardware.memory_fraction,
+        in_use_bytes=spec.hardware.in_use,
         limits=prediction.limits.given(),
         outcome=outcome,
         predicted=prediction.limits.max_batch_total_tokens,
@@ -706,49 +726,7 @@ def _row(plan: Plan, outcome: str, seen: logs.StartUp, seconds: float) -> histor
     )
 
 
-# -- signals
-
-
-def _main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-@contextmanager
-def _handled(handler: Any) -> Iterator[None]:
-    """Both ways to be told to end go to `handler` while this lasts."""
-    if not _main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM (a CI job cancelled, a service stopped) ends a launch as Ctrl-C does."""
-    with _handled(signal.default_int_handler):
-        yield
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off: a container whose creation is under way could not be found and removed yet."""
-    heard: list[int] = []
-    with _handled(lambda number, _frame: heard.append(number)):
-        yield
-    if heard:
-        raise KeyboardInterrupt
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Do not be interrupted while tidying up; it takes a moment."""
-    with _handled(signal.SIG_IGN):
-        yield
-
-
-__all__ = ["Event", "LaunchError", "Launched", "Options", "Tell", "body_of", "launch", "learnt", "stop"]
+__all__ = [
+    "Event", "Kind", "LaunchError", "Launched", "Options", "Solve", "Tell", "body_of", "launch", "learnt", "made_by",
+    "new_id", "pull", "refuse", "stop",
+]  # fmt: skip

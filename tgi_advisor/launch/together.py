@@ -1,0 +1,163 @@
+"""Several servers of one machine, started one after the other, each when the one before answers.
+
+A warm-up takes the memory it finds free, so the order is part of the plan. They come up together or not at all: when
+one fails or the wait is broken off, those before it are stopped and removed, unless `keep` says otherwise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from tgi_advisor.errors import AdvisorError, EngineError, UsageError
+from tgi_advisor.launch import preflight, request, run
+from tgi_advisor.launch.engine import Engine
+from tgi_advisor.launch.preflight import Checked, Finding, Host
+from tgi_advisor.launch.run import Event, Kind, Launched, Options, Solve, Tell
+from tgi_advisor.launch.signals import deaf, terminated_as_interrupted
+from tgi_advisor.plan import Packing, Plan
+
+
+class Checks(NamedTuple):
+    """The preflight of several servers."""
+
+    findings: tuple[Finding, ...]
+    """Everything found, each with the names of the servers it is about."""
+    each: tuple[Checked, ...]
+    """The result of each server."""
+    images: tuple[str, ...]
+    """Images that have to be pulled."""
+
+
+def launch(
+    plans: Sequence[Plan], packing: Packing, engine: Engine, options: Options, host: Host, tell: Tell,
+    solver: Callable[[Plan], Solve],
+) -> list[Launched]:  # fmt: skip
+    """Start plans that were made together, in their order; raises the kinds of `tgi_advisor.errors`.
+
+    The preflight of all comes first; `possible` has passed. An error of one server carries its name; `solver` gives
+    what plans it again.
+    """
+    all_of_them = _Launch(engine, options, tell)
+    with terminated_as_interrupted():
+        checks = check(plans, packing, engine, options, host)
+        run.refuse(checks.findings)
+        for image in checks.images:
+            run.pull(image, engine, all_of_them.tell)
+        with all_of_them.or_none():
+            # All of them now: one that starts must not find the memory of another's predecessor in use.
+            for plan, checked in zip(plans, checks.each, strict=True):
+                if checked.replaces:
+                    name = plan.spec.container.name
+                    all_of_them.tell("note", f"removing the container that had the name {name!r}")
+                    run.stop(engine, checked.replaces)
+            return [all_of_them.one(plan, host, solver(plan)) for plan in plans]
+
+
+def possible(packing: Packing, options: Options) -> None:
+    """UsageError for options that make no sense with these servers."""
+    if options.detach:
+        raise UsageError(
+            "--detach does not go with several servers",
+            "Each starts when the one before answers, so somebody has to wait. Leave it out.",
+        )
+    shared = next((gpu for gpu in packing.gpus if len(gpu.shares) > 1), None)
+    if options.restart != "no" and shared:
+        raise UsageError(
+            f"--restart {options.restart} does not go with servers that share a GPU",
+            f"{' and '.join(share.server for share in shared.shares)} share GPU {shared.id} and have to start in this "
+            "order, each after the one before; the engine restarts containers without any. Leave it out.",
+        )
+
+
+def check(plans: Sequence[Plan], packing: Packing | None, engine: Engine, options: Options, host: Host) -> Checks:
+    """The preflight of all servers; without a packing there is one."""
+    each: list[Checked] = []
+    about: dict[Finding, list[str]] = {}
+    images: dict[str, None] = {}
+    kept: set[str] = set()
+    for plan in plans:
+        container, name = plan.container, plan.spec.container.name
+        assert container is not None
+        checked = preflight.check(
+            plan, container, run.body_of(plan, options), engine, host, replace=options.replace, reuse=options.reuse
+        )
+        each.append(checked)
+        for finding in checked.findings:
+            about.setdefault(finding, []).append(name)
+        if checked.pull:
+            images[container.image] = None
+        if checked.reuses and (engine.inspect(checked.reuses) or {}).get("State", {}).get("Running"):
+            kept.add(name)
+    if packing is None:
+        return Checks(tuple(about), tuple(each), tuple(images))
+    found = [replace(one, message=f"{' and '.join(names)}: {one.message}") for one, names in about.items()]
+    found += [*_out_of_order(packing, kept), *(preflight.disk_of_all(plans) if engine.place.local else ())]
+    return Checks(tuple(found), tuple(each), tuple(images))
+
+
+def _out_of_order(packing: Packing, kept: set[str]) -> Iterator[Finding]:
+    """Servers that run already on a GPU where another has to start before them."""
+    for gpu in packing.gpus:
+        names = [share.server for share in gpu.shares]
+        first = next((name for name in names if name not in kept), None)
+        for name in names[names.index(first) :] if first else ():
+            if name in kept:
+                yield Finding(
+                    f"{name} runs already, and {first} has to start before it: they share GPU {gpu.id}",
+                    "--replace starts all of them in order.",
+                )
+
+
+class _Launch:
+    """The state of one launch of several servers."""
+
+    def __init__(self, engine: Engine, options: Options, tell: Tell) -> None:
+        self.engine, self.options, self._tell = engine, options, tell
+        self.id = run.new_id()
+        self.began = time.monotonic()
+
+    def tell(self, kind: Kind, text: str, **data: Any) -> None:
+        """Pass on something about all of them."""
+        self._tell(Event(kind, time.monotonic() - self.began, text, data))
+
+    def one(self, plan: Plan, host: Host, solve: Solve) -> Launched:
+        """Start one server; what is told of it has its name and the time since the first began."""
+        name = plan.spec.container.name
+
+        def tell(event: Event) -> None:
+            self._tell(replace(event, server=name, seconds=time.monotonic() - self.began))
+
+        try:
+            return run.launch(plan, self.engine, self.options, host, tell, solve, self.id)
+        except AdvisorError as error:
+            error.server = name
+            error.message = f"{name}: {error.message}"
+            error.args = (error.message,)
+            raise
+
+    @contextmanager
+    def or_none(self) -> Iterator[None]:
+        """Stop and remove on the way out what serves already, unless it is to be kept."""
+        try:
+            yield
+        except BaseException:
+            with deaf():
+                self._tidy_up()
+            raise
+
+    def _tidy_up(self) -> None:
+        """Servers that were started here, the last one first; those that ran before are left alone."""
+        try:
+            for name, container in run.made_by(self.engine, self.id).items():
+                if self.options.keep:
+                    self.tell("note", f"{name} stays, as --keep asks; `tgi-advisor stop {name}` removes it")
+                else:
+                    run.stop(self.engine, container)
+                    self.tell("note", f"stopped and removed {name}, for not all of them came up")
+        except EngineError as error:
+            label = f"{request.LAUNCH}={self.id}"
+            self.tell("note", f"{error.message}; what this launch started has the label {label}", label=label)
