@@ -371,6 +371,14 @@ def test_a_name_that_something_else_uses_is_not_mended(text: str, here: Path) ->
     assert name.read_text() == before
 
 
+def test_a_file_that_was_not_read_to_its_end_is_not_rewritten(here: Path) -> None:
+    text = CLEAN.replace("--num-shard 1", "--num-shrad 1") + "# more\n" * 200_000
+    (here / "compose.yaml").write_text(text)
+    ran = run("validate", "--fix", ".")
+    assert (ran.code, (here / "compose.yaml").read_text() == text) == (Exit.FINDINGS, True)
+    assert "only the first 1,048,576 characters were read" in ran.err
+
+
 def test_quotes_that_belong_to_the_value_are_mended(here: Path) -> None:
     text = CLEAN + '    environment:\n      - QUANTIZE="fp8"\n'
     (here / "compose.yaml").write_text(text)

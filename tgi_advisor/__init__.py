@@ -30,6 +30,10 @@ def __getattr__(name: str) -> object:
         from tgi_advisor.errors import AdvisorError
 
         return AdvisorError
-    from tgi_advisor import api, lint
+    if name in ("import_server", "validate_files"):
+        from tgi_advisor import lint
 
-    return getattr(lint if name in ("import_server", "validate_files") else api, name)
+        return getattr(lint, name)
+    from tgi_advisor import api
+
+    return getattr(api, name)

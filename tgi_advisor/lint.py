@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tgi_advisor.errors import AdvisorError, Place, UsageError
 from tgi_advisor.gather import files
-from tgi_advisor.gather.files import Beside, Text
-from tgi_advisor.validate import config
+from tgi_advisor.gather.files import Beside
+from tgi_advisor.validate import comments, config, fix
 from tgi_advisor.validate.config import Settings
 from tgi_advisor.validate.found import Document
 from tgi_advisor.validate.read import MAX_CHARACTERS, read
+from tgi_advisor.validate.report import Report, report, secrets
 
 if TYPE_CHECKING:
     from tgi_advisor.facts.gpu import GpuFacts
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from tgi_advisor.gather.model import Source
     from tgi_advisor.validate.finding import Finding
     from tgi_advisor.validate.judge import FactsFor
-    from tgi_advisor.validate.report import Report
     from tgi_advisor.validate.rules import Case
 
 
@@ -62,8 +62,9 @@ def validate_files(
 ) -> list[Report]:
     """What TGI will make of the servers in these files and folders; one report a file that has to do with TGI.
 
-    The arguments are the command line's; configuration files are not read. Raises UsageError when a
-    file cannot be read, FactsError when a GPU or release is not known.
+    The arguments are the command line's; configuration files are not read. A file that cannot be read
+    has a report that says why. UsageError when there is none of that name, FactsError when the GPU or
+    release is not known.
     """
     try:
         chosen = Settings(config.codes(select), config.codes(ignore), gpu=gpu, count=count, release=release)
@@ -90,24 +91,21 @@ def checked(
         except AdvisorError:
             raise
         except Exception as error:  # noqa: BLE001  (a linter of thousands of files goes on)
-            from tgi_advisor.validate.report import Report
-
             yield Report(path, defect=f"{type(error).__name__}: {error}")
 
 
-def _once(report: Report, told: set[tuple[str, str, int, int]]) -> Report:
+def _once(made: Report, told: set[tuple[str, str, int, int]]) -> Report:
     """The report without what another one said already: an environment file is read alone and with its Compose file."""
-    if not any(one.place.file != report.file for one in report.findings) and not any(
-        server.form == "env" for server in report.servers
-    ):
-        return report
+    elsewhere = any(one.place.file != made.file for one in made.findings)
+    if not elsewhere and all(server.form != "env" for server in made.servers):
+        return made
     kept = []
-    for one in report.findings:
+    for one in made.findings:
         key = (one.code, os.path.normpath(one.place.file), one.place.line, one.place.column)
         if key not in told:
             told.add(key)
             kept.append(one)
-    return replace(report, findings=tuple(kept))
+    return replace(made, findings=tuple(kept))
 
 
 def check(path: str, settings: Settings, asked: Asked) -> Report:
@@ -116,31 +114,23 @@ def check(path: str, settings: Settings, asked: Asked) -> Report:
     try:
         text = files.load(path)
     except UsageError as error:
-        from tgi_advisor.validate.report import Report
-
         return Report(name, unread=error.message)
     beside = Beside(asked.stdin_name if path == "-" and asked.stdin_name != files.STDIN else path)
     document = read(text.text, name, lookup=beside) if text is not None else Document(name, "", "none")
     if text is None or not (document.servers or document.defects):
-        from tgi_advisor.validate.report import Report
-
         return Report(name)
-    from tgi_advisor.validate import report as reports
-
+    whole = text.whole and len(text.text) <= MAX_CHARACTERS
     cases, findings = _judged(document, settings, asked)
     mended, diff = 0, ""
-    if asked.fix:
+    if asked.fix and whole:
         document, mended = _mended(document, findings, settings, asked, beside)
-        if mended:
-            from tgi_advisor.validate.fix import diff as difference
-
-            diff = difference(text.text, document.text, name, reports.secrets(cases))
-            if path != "-" and asked.write:
-                _save(path, text, document.text)
-            cases, findings = _judged(document, settings, asked)
-    made = reports.report(document, cases, findings, beside.found)
-    made = _with_real_places(made, beside)
-    cut = f"only the first {MAX_CHARACTERS:,} characters were read" if len(text.text) > MAX_CHARACTERS else ""
+    if mended:
+        diff = fix.diff(text.text, document.text, name, secrets(cases))
+        if path != "-" and asked.write:
+            files.save(path, text._replace(text=document.text))
+        cases, findings = _judged(document, settings, asked)
+    made = _with_real_places(report(document, cases, findings, beside.found), beside)
+    cut = "" if whole else f"only the first {MAX_CHARACTERS:,} characters were read, and nothing was mended"
     fatal = ("error", "warning") if settings.strict else ("error",)
     failed = any(one.severity in fatal for one in made.findings)
     return replace(made, fixed=mended, diff=diff, note=cut, failed=failed)
@@ -256,8 +246,6 @@ def _mended(
     document: Document, findings: Sequence[Finding], settings: Settings, asked: Asked, beside: Beside
 ) -> tuple[Document, int]:
     """The document with its fixes, read again until there are none left."""
-    from tgi_advisor.validate import comments, fix
-
     total = 0
     for _ in range(fix.MAX_ROUNDS):
         kept, _ignored = comments.split(findings, document)
@@ -270,13 +258,7 @@ def _mended(
     return document, total
 
 
-def _save(path: str, before: Text, after: str) -> None:
-    if not before.whole:
-        raise UsageError(f"{files.shown(path)} is too long to be rewritten", "Mend it by hand.")
-    files.save(path, before._replace(text=after))
-
-
-def _with_real_places(report: Report, beside: Beside) -> Report:
+def _with_real_places(made: Report, beside: Beside) -> Report:
     """The report with findings in a file beside the judged one at that file's own path."""
     names = {name: beside.path_of(name) for name in beside.found}
 
@@ -284,15 +266,15 @@ def _with_real_places(report: Report, beside: Beside) -> Report:
         return Place(names[place.file], place.line, place.column) if place.file in names else place
 
     if not names:
-        return report
+        return made
     return replace(
-        report,
-        findings=tuple(replace(one, place=moved(one.place)) for one in report.findings),
+        made,
+        findings=tuple(replace(one, place=moved(one.place)) for one in made.findings),
         servers=tuple(
             replace(one, arguments=tuple(replace(given, place=moved(given.place)) for given in one.arguments))
-            for one in report.servers
+            for one in made.servers
         ),
-        lines={(names.get(file, file), number): line for (file, number), line in report.lines.items()},
+        lines={(names.get(file, file), number): line for (file, number), line in made.lines.items()},
     )
 
 

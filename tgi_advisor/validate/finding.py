@@ -13,14 +13,13 @@ RANK: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 """Severities, the worst first."""
 PAGE = "docs/rules.md"
 """Where the rules are explained, in the project's repository."""
-
-
-_TOKEN = re.compile(r"(?:hf|api_org)_[A-Za-z0-9]{8,}|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
+TOKEN = re.compile(r"(?:hf|api_org)_[A-Za-z0-9]{8,}|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
+"""A Hub token, or the name and password in an address."""
 
 
 def masked(text: str) -> str:
     """A text without the Hub tokens and the passwords of addresses it may hold."""
-    return _TOKEN.sub("***", text)
+    return TOKEN.sub("***", text)
 
 
 @dataclass(frozen=True, slots=True)

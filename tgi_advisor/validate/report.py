@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from tgi_advisor.errors import Place
 from tgi_advisor.limits import Limits
 from tgi_advisor.validate.comments import split
-from tgi_advisor.validate.finding import RANK, Finding, Severity, masked
+from tgi_advisor.validate.finding import RANK, TOKEN, Finding, Severity, masked
 from tgi_advisor.validate.found import Document, Value
 from tgi_advisor.validate.rules import Case
 
@@ -202,7 +202,6 @@ _ASSIGNED = re.compile(
     rf"""(?i)(?:{_NAMES}["']?\]?\s*[:=]\s*|--[\w-]*{_NAMES}\s+)(?:bearer\s+)?["']?"""
     r"""([^\s"'$<{},\\][^\s"',}\\]{3,})"""
 )
-_TOKEN = re.compile(r"(?:hf|api_org)_[A-Za-z0-9]{8,}|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
 LONGEST = 10_000
 """Characters of a line that are kept."""
 
@@ -242,7 +241,7 @@ def secrets(cases: Sequence[Case]) -> frozenset[str]:
 def without_secrets(line: str, hidden: frozenset[str] = frozenset()) -> str:
     """A line with stars instead of secrets: those listed, tokens, passwords of addresses, what a name gives away."""
     line = starred(line, hidden, 4)
-    for pattern in (_TOKEN, _ASSIGNED):
+    for pattern in (TOKEN, _ASSIGNED):
         line = pattern.sub(_stars, line)
     return line
 
