@@ -38,6 +38,10 @@ services:
 """
 
 FINE = {
+    "a quantized checkpoint by its name": (
+        f"docker run --gpus all {IMAGE}:2.4.0 --model-id Qwen/Qwen2.5-Coder-1.5B-Instruct-AWQ --quantize awq\n",
+        "run.sh",
+    ),
     "comparisons are no placeholders": (
         f"```\ndocker run {IMAGE}:3.3.7 --model-id gpt2 \nCUDA=cuda>=12.1 driver>=470,driver<471 a=b,driver>=5\n```\n",
         "page.md",
@@ -101,6 +105,16 @@ def test_what_only_looks_wrong_is_no_error(name: str) -> None:
 
 
 WRONG = {
+    "a checkpoint its owner's name says is plain": (
+        f"docker run --gpus all {IMAGE}:2.4.0 \\\n  --model-id codellama/CodeLlama-13b-hf \\\n  --quantize gptq\n",
+        "run.sh",
+        [(3, "TGI150")],
+    ),
+    "a model known by another of its architecture": (
+        f"docker run --gpus all {IMAGE}:1.4.0 --model-id lmsys/vicuna-7b-v1.5 \\\n  --num-shard 3\n",
+        "run.sh",
+        [(2, "TGI140")],
+    ),
     "a relative path nothing is mounted at": (
         f"docker run --gpus all {IMAGE}:3.3.7 \\\n  --model-id ./output/checkpoint-400\n", "run.sh", [(2, "TGI136")],
     ),

@@ -24,6 +24,12 @@ def is_gated(model: str) -> bool:
     return any(model.startswith(prefix) for prefix in _table()["gated"])
 
 
+def is_plain(model: str) -> bool:
+    """Whether an id is that of weights nobody quantized: its owner says so in the names of those that are."""
+    marks = "|".join(_table()["quantized"])
+    return re.search(marks, model, re.IGNORECASE) is None and any(re.match(row, model) for row in _table()["plain"])
+
+
 def no_such_size(model: str) -> str | None:
     """Why an id cannot exist: its family has no model of that size; None when nothing is known against it."""
     for row in _table()["sizes"]:

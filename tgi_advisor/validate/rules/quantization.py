@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from tgi_advisor.validate.catalogue import is_plain
 from tgi_advisor.validate.found import Value
-from tgi_advisor.validate.rules.rule import Case, refused
+from tgi_advisor.validate.rules.rule import Case, Hit, Hits, of_refusal, refused, rule
 
 _READS = ("model-id", "quantize", "dtype")
 
 
-@refused("TGI150", "checkpoint that is not quantized", "not-quantized", "packed-config-mismatch", reads=_READS)
-def not_quantized(case: Case) -> Value | None:
+_NOT_QUANTIZED = ("not-quantized", "packed-config-mismatch")
+
+
+@rule("TGI150", "error", "checkpoint that is not quantized", *_NOT_QUANTIZED)
+def not_quantized(case: Case) -> Hits:
     """`--quantize awq`, `gptq`, `exl2` and `marlin` read checkpoints stored so; they do not quantize one.
 
     The shard stops with `Cannot load ... weight, make sure the model is already quantized`. eetq, fp8 and
@@ -23,7 +27,17 @@ def not_quantized(case: Case) -> Value | None:
 
         tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct-AWQ --quantize awq
     """
-    return case.at("quantize")
+    found = list(of_refusal(case, lambda case: case.at("quantize"), _NOT_QUANTIZED, _READS))
+    yield from found
+    model, word, quantize = case.view.model, case.at("quantize"), case.view.text("quantize")
+    if found or case.facts is not None or not model or word is None or quantize not in ("awq", "gptq"):
+        return
+    if is_plain(model) and "revision" not in case.view.flags:
+        message = (
+            f"{model} is stored in 16 bit, and --quantize {quantize} only reads weights that are {quantize} already"
+        )
+        step = f"use a checkpoint stored as {quantize}, or a method that quantizes on the fly: eetq, fp8, bitsandbytes"
+        yield Hit(word, message, step)
 
 
 @refused("TGI151", "quantized checkpoint read as a plain one", "packed-without-quantize", reads=_READS)

@@ -163,6 +163,15 @@ def rule(code: str, severity: Severity, title: str, *refusals: str) -> Callable[
 Pointer = Callable[[Case], Value | Place | None]
 
 
+def of_refusal(case: Case, pointer: Pointer, codes: Sequence[str], reads: Sequence[str]) -> Hits:
+    """The first refusal of these codes, where all it looks at is known."""
+    refusal = next((one for one in case.refused if one.code in codes), None)
+    if refusal is not None and case.sure(*reads):
+        step = "; or ".join(_spelled(step) for step in refusal.next_steps)
+        message = f"{refusal.why.rstrip('.')}: TGI stops with {_quoted(refusal.message)}"
+        yield Hit(pointer(case) or case.home, message, step)
+
+
 def refused(
     code: str, title: str, *codes: str, reads: Sequence[str] = (), severity: Severity = "error"
 ) -> Callable[[Pointer], Pointer]:
@@ -173,11 +182,7 @@ def refused(
 
     def add(pointer: Pointer) -> Pointer:
         def check(case: Case) -> Hits:
-            refusal = next((one for one in case.refused if one.code in codes), None)
-            if refusal is not None and case.sure(*reads):
-                step = "; or ".join(_spelled(step) for step in refusal.next_steps)
-                message = f"{refusal.why.rstrip('.')}: TGI stops with {_quoted(refusal.message)}"
-                yield Hit(pointer(case) or case.home, message, step)
+            yield from of_refusal(case, pointer, codes, reads)
 
         check.__doc__, check.__name__ = pointer.__doc__, pointer.__name__
         _register(Rule(code, severity, title, check, refusals=codes))
