@@ -36,7 +36,7 @@ NODES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS | st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-HELD = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HELD = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def judged(folder: Path, name: str, data: bytes, asked: lint.Asked | None = None, chosen: Settings = NOTHING) -> Report:

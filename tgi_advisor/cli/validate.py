@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tgi_advisor.validate.report import Report
 
 FORMATS = ("text", "json", "sarif", "github")
+_release = click.option("--release", "-r", metavar="X.Y.Z", help="TGI release, where a file does not name one.")
 
 
 @click.command()
@@ -32,7 +33,7 @@ FORMATS = ("text", "json", "sarif", "github")
 )
 @options.gpu
 @options.count
-@options.release
+@_release
 @click.option("--select", metavar="CODES", multiple=True, help="Report only these codes, e.g. TGI1,TGI201. Repeatable.")
 @click.option("--ignore", metavar="CODES", multiple=True, help="Do not report these codes. Repeatable.")
 @click.option("--strict", is_flag=True, default=None, help="Let warnings fail too.")
@@ -60,7 +61,7 @@ def validate(paths: tuple[str, ...], name: str, **asked: Any) -> int:
     pages, systemd units, environment files and specs; FILE may be a folder (default: this one), a
     pattern, or - for standard input. Ends with 0 when nothing is wrong, 1 with findings, 2 when the
     command line is. Settings: [tool.tgi-advisor] of pyproject.toml, or .tgi-advisor.toml.
-    """  # fmt: skip
+    """
     from tgi_advisor import lint
     from tgi_advisor.validate.output import Style, write
     from tgi_advisor.validate.report import Tally
@@ -108,7 +109,7 @@ def rule(code: str | None) -> None:
 @options.gpu
 @options.count
 @click.option("--memory", metavar="SIZE", help="Memory of one GPU, or of a CPU's container, e.g. 64GiB.")
-@options.release
+@_release
 def import_(file: str, **asked: Any) -> None:
     """Turn a server of a deployment file into a spec.
 
