@@ -18,7 +18,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -102,15 +102,35 @@ def _daemon(folder: Path, *, gpus: bool, apart: bool) -> Iterator[Daemon]:
         _wait(running)
         yield running
     finally:
-        if running.process.poll() is not None:  # killed by the test: its containers outlive it, another one ends them
-            running = Daemon(folder, _started(command, folder, path))
-            _wait(running)
-        _remove_all(running)
-        running.process.send_signal(signal.SIGTERM)
-        running.process.wait(30)
+        if running.process.poll() is None:
+            _remove_all(running)
+            running.process.send_signal(signal.SIGTERM)
+            running.process.wait(30)
+        _kill_what_is_left(folder)  # of an engine that a test killed: its containerd, its shims and their containers
         for line in reversed(Path("/proc/mounts").read_text("utf-8").splitlines()):
             if (place := line.split()[1]).startswith(f"{folder}/"):  # what a killed engine had mounted
                 subprocess.run(["umount", place], check=True)
+
+
+def _kill_what_is_left(folder: Path) -> None:
+    """Kill the processes that name the engine's folder, and what they started."""
+    parents, ours = {}, set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(entry.name)] = int((entry / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
+            if f"{folder}/" in (entry / "cmdline").read_text("utf-8", "replace") and int(entry.name) != os.getpid():
+                ours.add(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError):  # noqa: PERF203 -- it ended meanwhile
+            continue
+    while more := {child for child, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    for pid in ours:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for _ in range(50):
+        if not any(Path(f"/proc/{pid}/root").exists() for pid in ours):
+            return
+        time.sleep(0.1)
 
 
 def _started(command: list[str], folder: Path, path: str) -> subprocess.Popen[bytes]:
