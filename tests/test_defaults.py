@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -451,23 +450,3 @@ def test_legal_shards_hold_every_head_once(kv: int, group: int, count: int) -> N
     legal = defaults.legal_shards(facts, family, count)
     assert legal[0] == 1
     assert all(kv % shards == 0 and kv * group % shards == 0 for shards in legal)
-
-
-# ---- speed: called in a search ----
-
-
-def test_resolving_is_fast() -> None:
-    setting = settle()
-    given = Limits(100, 200, 300)
-
-    def best(call: Any, rounds: int) -> float:
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            for _ in range(rounds):
-                call()
-            times.append((time.perf_counter() - start) / rounds)
-        return min(times)
-
-    assert best(lambda: defaults.resolve(setting.spec, setting.facts), 50) < 600e-6
-    assert best(lambda: defaults.launcher_limits(setting, given), 500) < 20e-6

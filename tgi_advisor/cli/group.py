@@ -6,6 +6,8 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 import click
@@ -19,11 +21,40 @@ class AdvisorGroup(click.Group):
 
     With --json an error is also one JSON object on standard output, so that a program finds it
     where it looks for the answer.
+
+    Commands of other modules are named by `elsewhere`: a module is imported when a command of it is wanted.
     """
+
+    def __init__(self, *rest: Any, **named: Any) -> None:
+        super().__init__(*rest, **named)
+        self._elsewhere: dict[str, str] = {}
+        self._order: list[str] = []
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command, at the end of the list unless its place is taken already."""
+        super().add_command(cmd, name)
+        self._list(name or cmd.name or "")
+
+    def elsewhere(self, module: str, *names: str) -> None:
+        """Commands that are attributes of a module, with a "_" behind a word of Python ("import_")."""
+        for name in names:
+            self._elsewhere[name] = module
+            self._list(name)
+
+    def _list(self, name: str) -> None:
+        if name not in self._order:
+            self._order.append(name)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported when it is one of another module."""
+        if cmd_name not in self.commands and cmd_name in self._elsewhere:
+            module = import_module(self._elsewhere[cmd_name])
+            self.add_command(getattr(module, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name), cmd_name)
+        return super().get_command(ctx, cmd_name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """In the order they are defined, which is the order of use."""
-        return list(self.commands)
+        return self._order
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **named: Any) -> Any:
         """Run the command line and exit."""

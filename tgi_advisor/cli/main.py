@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tgi_advisor import __version__
-from tgi_advisor.cli import launch, options, tables, validate
+from tgi_advisor.cli import options
 from tgi_advisor.cli.group import AdvisorGroup
 from tgi_advisor.cli.options import as_json, takes_spec, takes_specs
 from tgi_advisor.cli.output import colour, exit_code, progress, say, width
@@ -135,12 +135,9 @@ def init(
     say(f"Wrote {output}. Next: tgi-advisor advise {output}", err=True)
 
 
-for _command in (validate.validate, validate.rule, validate.import_):
-    cli.add_command(_command)
-for _command in (launch.launch, launch.status, launch.stop, launch.history):
-    cli.add_command(_command)
-for _command in (tables.gpus, tables.releases, tables.models, tables.flags):
-    cli.add_command(_command)
+cli.elsewhere("tgi_advisor.cli.validate", "validate", "rule", "import")
+cli.elsewhere("tgi_advisor.cli.launch", "launch", "status", "stop", "history")
+cli.elsewhere("tgi_advisor.cli.tables", "gpus", "releases", "models", "flags")
 
 
 @cli.command()
