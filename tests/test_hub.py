@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from golden import Golden
 from hub import COMMIT, INDEX, Hub, Repo, Tensors, Weights, header
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tgi_advisor.errors import FactsError
@@ -206,6 +206,8 @@ def test_a_layout_is_taken_only_if_every_element_is_accounted_for() -> None:
     assert layouts.derive(CONFIG | {"quantization_config": {"quant_method": "awq"}}, totals) is None
 
 
+@example("mixtral", {"num_hidden_layers": "ab", "num_local_experts": 10**18})
+@example("llama", {"num_attention_heads": "ab", "head_dim": 10**18})
 @given(
     st.sampled_from(sorted(layouts._LAYOUTS)),
     st.dictionaries(st.sampled_from([*CONFIG, "quantization_config", "num_nextn_predict_layers"]), ANYTHING),
@@ -352,7 +354,7 @@ def test_a_branch_is_asked_about_again_after_a_day(hub: Hub, monkeypatch: pytest
     assert "the Hub was out of reach" in model.load(ID).source
     hub.requests.clear()
     assert model.load(ID, COMMIT).commit == COMMIT
-    assert hub.requests == []
+    assert not [request for request in hub.requests if COMMIT in request.path]  # late retries for the branch may come
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 2, "commit": 1}', b"\xff" * 99])

@@ -38,8 +38,9 @@ def derive(config: Config, totals: Mapping[str, int]) -> tuple[TensorGroup, ...]
         block = _fp8_block(quantization) if quantization else None
         if layout is None or (quantization and not block):
             return None
-        rows = list(layout(config))
-        for tail in _tails(config):  # what some converters leave out of a file and others do not
+        sizes = {key: value for key, value in config.items() if isinstance(value, int) or key == "model_type"}
+        rows = list(layout(sizes))  # sizes alone: a text times a number would be a longer text
+        for tail in _tails(sizes):  # what some converters leave out of a file and others do not
             groups = _with_dtypes(rows + tail, totals, block)
             if count(groups) == totals and all(type(n) is int for g in groups for n in (g.count, *g.shape)):
                 return groups
