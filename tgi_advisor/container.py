@@ -30,8 +30,8 @@ from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.release import image_for
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Container, Mount, Prediction
+from tgi_advisor.safe import looks_secret
 from tgi_advisor.spec.records import Spec
-from tgi_advisor.spec.tree import looks_secret
 from tgi_advisor.units import GiB
 
 CACHE = "/data"

@@ -2,7 +2,7 @@
 
 Every error a user or the network can cause is an `AdvisorError`. It carries one sentence of what
 happened, a hint that says what to do next and, when several independent things are wrong at once,
-all of them as `Problem`s.
+all of them as `Problem`s. Whatever they quote of files, servers and names is made printable here, once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+
+from tgi_advisor.safe import printable
 
 
 class Exit(IntEnum):
@@ -66,7 +68,8 @@ class Place:
     """Column, the first is 1."""
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        file = printable(self.file)
+        return f"{file}:{self.line}:{self.column}" if self.line else file
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,10 @@ class Problem:
     """What to do about it."""
     place: Place | None = None
     """Where it stands."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", _told(self.message))
+        object.__setattr__(self, "hint", _told(self.hint) if self.hint else self.hint)
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.message}" if self.place else self.message
@@ -93,9 +100,9 @@ class AdvisorError(Exception):
     """Which of several servers it is about."""
 
     def __init__(self, message: str, hint: str | None = None, problems: Iterable[Problem] = ()) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(_told(message))
+        self.message = _told(message)
+        self.hint = _told(hint) if hint else hint
         self.problems = tuple(problems)
 
     def __str__(self) -> str:
@@ -103,6 +110,11 @@ class AdvisorError(Exception):
         if self.hint:
             lines.append(self.hint)
         return "\n".join(lines)
+
+
+def _told(text: str) -> str:
+    """Text as errors tell it: in lines, and whatever of others stands in it moves no cursor."""
+    return printable(text, keep="\n")
 
 
 class UsageError(AdvisorError):

@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from tgi_advisor.errors import Place, Problem, SpecError, did_you_mean, listed
+from tgi_advisor.safe import looks_secret
 from tgi_advisor.spec.records import AUTO, EMPTY, ENV_NAME, Bound, GpuSpec, all_settings, flag_homes, settings
-from tgi_advisor.spec.tree import List, Map, Node, Scalar, described, looks_secret, shown
+from tgi_advisor.spec.tree import List, Map, Node, Scalar, described, shown
 from tgi_advisor.spec.values import KEEP_OUT, VALUES, Slot, count, flag, text, variable
 
 FLAG_NAME = r"(--)?[a-z0-9]+([-_][a-z0-9]+)*"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import MappingProxyType
 
 from tgi_advisor.errors import Place, Problem, SpecError, did_you_mean, listed
+from tgi_advisor.safe import looks_secret
 from tgi_advisor.spec.contradictions import contradictions
 from tgi_advisor.spec.fields import Reading, flag_name
 from tgi_advisor.spec.records import Spec
@@ -22,7 +23,6 @@ from tgi_advisor.spec.tree import (
     compose,
     compose_all,
     described,
-    looks_secret,
     place_in,
     shown,
     too_long,

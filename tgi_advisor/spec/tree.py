@@ -12,13 +12,13 @@ import re
 from typing import Any, NamedTuple, NoReturn, Union
 
 from tgi_advisor.errors import Place, Problem, SpecError
+from tgi_advisor.safe import looks_secret
 
 MAX_BYTES = 128 << 10
 """Longest spec that is read. A spec with every field set takes about 2 KiB."""
 MAX_DEPTH = 8
 """Deepest nesting that is read. A spec needs four levels."""
 
-_SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|api_org_[A-Za-z0-9]{8,}|://[^/\s:@]*:[^/\s@]+@")
 _NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 # Compiled only for a text that is not plainly printable: sets of Unicode take milliseconds.
 _UNPRINTABLE = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]|[\ud800-\udfff]|[\ufffe\uffff]"
@@ -205,11 +205,6 @@ def in_our_words(problem: str, line: str) -> tuple[str, str]:
         if words in problem:
             return message, hint
     return f"this is not YAML: {shown(problem)}", "check the quotes and the indentation of this line"
-
-
-def looks_secret(text: str) -> bool:
-    """Whether the text holds a Hub token or a URL with a password."""
-    return bool(_SECRET.search(text))
 
 
 def shown(text: str) -> str:

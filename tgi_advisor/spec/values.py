@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from tgi_advisor.errors import Problem, SpecError, did_you_mean
-from tgi_advisor.spec.tree import List, Node, Scalar, described, looks_secret
+from tgi_advisor.safe import looks_secret
+from tgi_advisor.spec.tree import List, Node, Scalar, described
 from tgi_advisor.units import COUNT_FORM, SIZE_FORM, parse_count, parse_size
 
 MAX_COUNT = 2**31 - 1
