@@ -23,6 +23,7 @@ from tgi_advisor.validate.config import Settings
 from tgi_advisor.validate.found import Document
 from tgi_advisor.validate.read import MAX_CHARACTERS, read
 from tgi_advisor.validate.report import Report, report, secrets
+from tgi_advisor.validate.rules.rule import said
 
 if TYPE_CHECKING:
     from tgi_advisor.facts.gpu import GpuFacts
@@ -120,20 +121,24 @@ def check(path: str, settings: Settings, asked: Asked) -> Report:
     if text is None or not (document.servers or document.defects):
         return Report(name)
     whole = text.whole and len(text.text) <= MAX_CHARACTERS
-    cases, findings = _judged(document, settings, asked)
-    mended, diff = 0, ""
-    if asked.fix and whole:
-        document, mended = _mended(document, findings, settings, asked, beside)
-    if mended:
-        diff = fix.diff(text.text, document.text, name, secrets(cases))
+    note = "" if whole else f"only the first {MAX_CHARACTERS:,} characters were read, and nothing was mended"
+    mended = _Mended(document, *_judged(document, settings, asked))
+    hidden = secrets(mended.cases)
+    if whole:
+        try:
+            mended = _mended(mended, settings, asked, beside)
+        except Exception as error:  # noqa: BLE001  (what was found is told nevertheless)
+            note = f"nothing was mended, because of a defect of tgi-advisor: {said(error)}"
+    diff = ""
+    if mended.count:
+        diff = fix.diff(text.text, mended.document.text, name, hidden)
         if path != "-" and asked.write:
-            files.save(path, text._replace(text=document.text))
-        cases, findings = _judged(document, settings, asked)
-    made = _with_real_places(report(document, cases, findings, beside.found), beside)
-    cut = "" if whole else f"only the first {MAX_CHARACTERS:,} characters were read, and nothing was mended"
+            files.save(path, text._replace(text=mended.document.text))
+    told = [one for one in mended.findings if settings.reports(one.code)]
+    made = _with_real_places(report(mended.document, mended.cases, told, beside.found), beside)
     fatal = ("error", "warning") if settings.strict else ("error",)
     failed = any(one.severity in fatal for one in made.findings)
-    return replace(made, fixed=mended, diff=diff, note=cut, failed=failed)
+    return replace(made, fixed=mended.count, diff=diff, note=note, failed=failed)
 
 
 def import_server(
@@ -233,29 +238,48 @@ class SettingsOf:
 
 
 def _judged(document: Document, settings: Settings, asked: Asked) -> tuple[list[Case], list[Finding]]:
-    """The servers of a file and what is to be said about them."""
+    """The servers of a file and what every rule has to say about them."""
     from tgi_advisor.validate import judge
 
     gpu, count = _hardware(settings.gpu, settings.count)
     facts = _models(asked.source, asked.offline)
     cases = judge.cases(document, facts, gpu, count, _release(settings.release))
-    return cases, [one for one in judge.findings(document, cases) if settings.reports(one.code)]
+    return cases, list(judge.findings(document, cases))
 
 
-def _mended(
-    document: Document, findings: Sequence[Finding], settings: Settings, asked: Asked, beside: Beside
-) -> tuple[Document, int]:
-    """The document with its fixes, read again until there are none left."""
-    total = 0
+class _Mended(NamedTuple):
+    """A document on its way through its fixes."""
+
+    document: Document
+    """As it reads now."""
+    cases: list[Case]
+    """Its servers."""
+    findings: list[Finding]
+    """What every rule has to say about it; a fix that cannot be made is no longer among them."""
+    count: int = 0
+    """Findings that were mended."""
+
+
+def _mended(first: _Mended, settings: Settings, asked: Asked, beside: Beside) -> _Mended:
+    """The document with its fixes, read again until there are none left; unless `fix` is asked for, as it was.
+
+    Either way the findings keep only the fixes that can be made.
+    """
+
+    def again(text: str) -> tuple[Document, list[Finding]]:
+        document = read(text, first.document.file, lookup=beside)
+        return document, _judged(document, settings, asked)[1]
+
+    now = first
     for _ in range(fix.MAX_ROUNDS):
-        kept, _ignored = comments.split(findings, document)
-        text, mended = fix.applied(document, kept)
-        if not mended:
+        kept, _ignored = comments.split([one for one in now.findings if settings.reports(one.code)], now.document)
+        made = fix.mend(now.document, kept, now.findings, again)
+        now = now._replace(findings=[fix.unmended(one, made.refused) for one in now.findings])
+        if not made.findings or not asked.fix:
             break
-        total += mended
-        document = read(text, document.file, lookup=beside)
-        _, findings = _judged(document, settings, asked)
-    return document, total
+        document = read(made.text, first.document.file, lookup=beside)
+        now = _Mended(document, *_judged(document, settings, asked), now.count + made.findings)
+    return now
 
 
 def _with_real_places(made: Report, beside: Beside) -> Report:

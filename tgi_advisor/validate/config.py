@@ -10,6 +10,7 @@ from typing import Any
 
 from tgi_advisor.errors import Place, Problem, UsageError, did_you_mean
 from tgi_advisor.validate.comments import is_code
+from tgi_advisor.validate.rules.rule import FAILED
 
 OWN_FILE = ".tgi-advisor.toml"
 FILES = (OWN_FILE, "pyproject.toml")
@@ -40,8 +41,11 @@ class Settings:
     """Where they were read; empty when nowhere."""
 
     def reports(self, code: str) -> bool:
-        """Whether findings of a code are reported, but for what a single file is excused."""
-        chosen = not self.select or any(code.startswith(one) for one in self.select)
+        """Whether findings of a code are reported, but for what a single file is excused.
+
+        A defect of tgi-advisor itself is reported whatever is selected.
+        """
+        chosen = not self.select or code == FAILED or any(code.startswith(one) for one in self.select)
         return chosen and not any(code.startswith(one) for one in self.ignore)
 
 

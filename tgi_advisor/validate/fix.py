@@ -6,7 +6,10 @@ A fix is one replacement of a few characters; everything else of the file stays 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from tgi_advisor.errors import Place
 from tgi_advisor.validate.finding import Finding, Fix
@@ -16,13 +19,109 @@ from tgi_advisor.validate.report import without_secrets
 
 MAX_ROUNDS = 5
 """Times a file is read again after its fixes; one is enough unless a fix uncovers another."""
+MAX_TRIALS = 64
+"""Fixes of one file that are tried one by one, where all of them together make it worse."""
+
+Again = Callable[[str], tuple[Document, Sequence[Finding]]]
+"""Reads and judges a text anew; its findings are those of every rule, whatever is selected or ignored."""
 
 
-def applied(document: Document, findings: Sequence[Finding]) -> tuple[str, int]:
-    """The text with every fix that holds, and how many findings that mends."""
+class Edit(NamedTuple):
+    """One replacement, and the findings it mends."""
+
+    start: int
+    """Where the replaced characters begin, counted in the text."""
+    end: int
+    """Where they end."""
+    new: str
+    """What is written instead."""
+    findings: tuple[Finding, ...]
+    """What it mends."""
+
+
+class Mended(NamedTuple):
+    """What one round of fixes makes of a document."""
+
+    text: str
+    """The text with every fix that holds."""
+    findings: int
+    """Findings that mends."""
+    refused: Mapping[Finding, str]
+    """Fixes that were not made because they would make things worse, and how; empty where it is plain to see."""
+
+
+def mend(document: Document, findings: Sequence[Finding], every: Sequence[Finding], again: Again) -> Mended:
+    """The fixes of `findings` that hold, each tried on a copy before it is counted in.
+
+    A fix is taken back when the file then does not parse as before, when its finding is still there, or
+    when there is an error that was not there before: of a finding that is an error itself (the launcher
+    refuses the server as it stands) only when there are more of them. `every` has all findings of the document.
+    """
+    wanted = edits(document, findings)
+    refused = {one: "" for one in findings if one.fix is not None and one.fix.place.file == document.file}
+    for edit in wanted:
+        for one in edit.findings:
+            del refused[one]
+    text = applied(document.text, wanted)
+    if not wanted or not objection(document, every, wanted, *again(text)):
+        return Mended(text, sum(len(edit.findings) for edit in wanted), refused)
+    made: list[Edit] = []
+    before: tuple[Document, Sequence[Finding]] = (document, every)
+    for number, edit in enumerate(wanted):
+        why = f"only {MAX_TRIALS} changes are tried in one file"
+        if number < MAX_TRIALS:
+            after = again(applied(document.text, [*made, edit]))
+            why = objection(*before, [edit], *after)
+        if why:
+            refused.update(dict.fromkeys(edit.findings, why))
+        else:
+            made, before = [*made, edit], after
+    return Mended(applied(document.text, made), sum(len(edit.findings) for edit in made), refused)
+
+
+def unmended(one: Finding, refused: Mapping[Finding, str]) -> Finding:
+    """The finding without a fix that is refused, its next step saying why."""
+    if one not in refused:
+        return one
+    why = f" (--fix leaves it: {refused[one]})" if refused[one] else ""
+    return replace(one, fix=None, next_step=f"{one.next_step}{why}")
+
+
+def objection(
+    document: Document,
+    before: Sequence[Finding],
+    made: Sequence[Edit],
+    mended: Document,
+    after: Sequence[Finding],
+) -> str:
+    """Why these edits must not be made, seen from what is found after them; empty when nothing speaks against them."""
+    if [one.form for one in mended.servers] != [one.form for one in document.servers]:
+        return "the file would not be read as before"
+    there, stay = Counter(map(_key, before)), Counter(map(_key, after))
+    if any(stay[_key(one)] >= there[_key(one)] for edit in made for one in edit.findings):
+        return "the finding would stay"
+    was, now = (Counter(_about(one) for one in found if one.severity == "error") for found in (before, after))
+    more = now - was
+    of_errors = all(one.severity == "error" for edit in made for one in edit.findings)
+    if more and not (of_errors and now.total() <= was.total()):
+        new = next(one for one in after if one.severity == "error" and _about(one) in more)
+        return f"{new.code} would follow: {new.message}"
+    return ""
+
+
+def _key(one: Finding) -> tuple[str, str, int, str]:
+    """A finding but for its column, which a change before it moves."""
+    return one.code, one.place.file, one.place.line, one.message
+
+
+def _about(one: Finding) -> tuple[str, str]:
+    return one.code, one.server
+
+
+def edits(document: Document, findings: Sequence[Finding]) -> list[Edit]:
+    """The replacements that can be made, in the order of the findings, none touching another."""
     file, text = File(document.file, document.text), document.text
-    edits: dict[tuple[int, int], str] = {}
-    mended = 0
+    found: dict[tuple[int, int], Edit] = {}
     for one in findings:
         if one.fix is None or one.fix.place.file != document.file or not _holds(one, findings, document):
             continue
@@ -30,13 +129,19 @@ def applied(document: Document, findings: Sequence[Finding]) -> tuple[str, int]:
         end = start + len(one.fix.old)
         if text[start:end] != one.fix.old or not _whole(text, start, end) or not _may_be_renamed(text, start, one.fix):
             continue
-        if any(start < other_end and other < end for other, other_end in edits if (other, other_end) != (start, end)):
+        if any(start < other_end and other < end for other, other_end in found if (other, other_end) != (start, end)):
             continue
-        if edits.setdefault((start, end), one.fix.new) == one.fix.new:
-            mended += 1
-    for (start, end), new in sorted(edits.items(), reverse=True):
+        edit = found.get((start, end), Edit(start, end, one.fix.new, ()))
+        if edit.new == one.fix.new:
+            found[start, end] = edit._replace(findings=(*edit.findings, one))
+    return list(found.values())
+
+
+def applied(text: str, made: Iterable[Edit]) -> str:
+    """The text with these replacements."""
+    for start, end, new, _ in sorted(made, reverse=True, key=lambda edit: edit.start):
         text = text[:start] + new + text[end:]
-    return text, mended
+    return text
 
 
 def diff(before: str, after: str, name: str, hidden: frozenset[str]) -> str:

@@ -31,6 +31,7 @@ from tgi_advisor.validate.effective import Effective, effective
 from tgi_advisor.validate.finding import Finding
 from tgi_advisor.validate.found import Document, Server, Value
 from tgi_advisor.validate.rules import RULES, Case, of_defect
+from tgi_advisor.validate.rules.rule import said
 from tgi_advisor.verdict import predict
 
 FactsFor = Callable[[str, "str | None"], "ModelFacts | None"]
@@ -97,9 +98,18 @@ def _case(
     case = Case(document, server, view)
     if not view.image.judged:
         return case
+    try:
+        return _with_outlook(_with_facts(case, facts_for, gpu, count))
+    except Exception as error:  # noqa: BLE001  (what asks for no outlook is judged nevertheless)
+        return replace(case, defect=said(error))
+
+
+def _with_facts(case: Case, facts_for: FactsFor, gpu: GpuFacts | None, count: int | None) -> Case:
+    """The case with what is true of its model, its hardware and its limits."""
+    server, view = case.server, case.view
     found, word, there = hardware(server) if gpu is None else (gpu, None, None)
     visible = _visible(server, count, there)
-    case = replace(
+    return replace(
         case,
         facts=model_facts(view, facts_for),
         gpu=found,
@@ -108,7 +118,6 @@ def _case(
         shards=shard_count(view, visible),
         limits=_given_limits(view),
     )
-    return _with_outlook(case)
 
 
 # ---- what is true ----

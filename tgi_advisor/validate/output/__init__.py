@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from tgi_advisor.validate.finding import Finding
 from tgi_advisor.validate.report import Report, Tally
+from tgi_advisor.validate.rules.rule import FAILED, REPORT, RULES
+
+Written = TypeVar("Written")
 
 
 class Style(NamedTuple):
@@ -30,6 +34,21 @@ def write(reports: Iterable[Report], name: str, tally: Tally, style: Style) -> I
 
     form: Format = import_module(f"tgi_advisor.validate.output.{'json_' if name == 'json' else name}").write
     return form(_counted(reports, tally), tally, style)
+
+
+def each(report: Report, form: Callable[[Finding], Written]) -> Iterator[Written]:
+    """The findings of a report in some form; one that cannot be written is a finding about that."""
+    for one in report.findings:
+        yield _written(one, form)
+
+
+def _written(one: Finding, form: Callable[[Finding], Written]) -> Written:
+    try:
+        return form(one)
+    except Exception as error:  # noqa: BLE001  (one finding costs no other)
+        why = f"because of a defect of tgi-advisor: {type(error).__name__}"
+        message = f"{one.code} was found here and cannot be written, {why}"
+        return form(Finding(FAILED, RULES[FAILED].severity, one.place, 0, message, REPORT))
 
 
 def _counted(reports: Iterable[Report], tally: Tally) -> Iterator[Report]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from tgi_advisor.validate.finding import Finding, Severity
-from tgi_advisor.validate.output import Style
+from tgi_advisor.validate.output import Style, each
 from tgi_advisor.validate.report import Report, Tally
 from tgi_advisor.validate.rules import RULES
 
@@ -15,7 +15,7 @@ _COMMANDS: dict[Severity, str] = {"error": "error", "warning": "warning", "info"
 def write(reports: Iterable[Report], tally: Tally, style: Style) -> Iterator[str]:  # noqa: ARG001
     """One workflow command a finding, then the sums."""
     for report in reports:
-        yield from map(_annotation, report.findings)
+        yield from each(report, _annotation)
     yield f"{tally.sentence}\n"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tgi_advisor.errors import Place
 from tgi_advisor.validate.finding import Finding
-from tgi_advisor.validate.output import Style
+from tgi_advisor.validate.output import Style, each
 from tgi_advisor.validate.report import Report, Seen, Tally
 from tgi_advisor.validate.rules import RULES
 
@@ -22,7 +22,7 @@ def write(reports: Iterable[Report], tally: Tally, style: Style) -> Iterator[str
     servers: list[dict[str, Any]] = []
     unread: list[dict[str, str]] = []
     for report in reports:
-        findings += map(_finding, report.findings)
+        findings += each(report, _finding)
         servers += map(_server, report.servers)
         if report.unread or report.defect:
             unread.append({"file": report.file, "why": report.unread or report.defect})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from tgi_advisor.validate.finding import Finding, Severity
-from tgi_advisor.validate.output import Style
+from tgi_advisor.validate.output import Style, each
 from tgi_advisor.validate.report import Report, Tally
 from tgi_advisor.validate.rules import RULES, Rule
 from tgi_advisor.validate.rules.examples import explanation
@@ -25,8 +26,7 @@ def write(reports: Iterable[Report], tally: Tally, style: Style) -> Iterator[str
     results: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     for report in reports:
-        lines = report.lines
-        results += [_result(one, codes, lines.get((one.place.file, one.place.line))) for one in report.findings]
+        results += each(report, partial(_result, codes, report.lines))
         if report.unread or report.defect:
             where = {"physicalLocation": {"artifactLocation": {"uri": _uri(report.file)}}}
             message = {"text": report.unread or report.defect}
@@ -56,10 +56,11 @@ def _rule(one: Rule) -> dict[str, Any]:
     }
 
 
-def _result(one: Finding, codes: list[str], line: str | None) -> dict[str, Any]:
+def _result(codes: list[str], lines: Mapping[tuple[str, int], str], one: Finding) -> dict[str, Any]:
     region: dict[str, Any] = {"startLine": max(one.place.line, 1), "startColumn": max(one.place.column, 1)}
     if one.length:
         region["endColumn"] = region["startColumn"] + one.length
+    line = lines.get((one.place.file, one.place.line))
     if line is not None:
         region["snippet"] = {"text": line}
     message = f"{one.message}. {one.next_step}" if one.next_step else one.message

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from tgi_advisor.validate.finding import Finding, Severity
-from tgi_advisor.validate.output import Style
+from tgi_advisor.validate.output import Style, each
 from tgi_advisor.validate.report import Report, Seen, Tally
 
 WIDEST = 100
@@ -20,13 +21,12 @@ def write(reports: Iterable[Report], tally: Tally, style: Style) -> Iterator[str
         if style.explain:
             for server in report.servers:
                 yield _explained(server)
-        for finding in report.findings:
-            yield _finding(finding, report, style)
+        yield from each(report, partial(_finding, report, style))
         yield report.diff
     yield f"{tally.sentence}\n"
 
 
-def _finding(finding: Finding, report: Report, style: Style) -> str:
+def _finding(report: Report, style: Style, finding: Finding) -> str:
     severity = _paint(finding.severity, _COLOURS[finding.severity], style)
     server = f" ({_plain(finding.server)})" if finding.server else ""
     place = _paint(_plain(str(finding.place)), "1", style)

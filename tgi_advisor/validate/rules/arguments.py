@@ -6,7 +6,7 @@ from tgi_advisor.errors import nearest
 from tgi_advisor.facts import tables
 from tgi_advisor.facts.flags import Flag
 from tgi_advisor.facts.release import version
-from tgi_advisor.validate.effective import Given, Slip
+from tgi_advisor.validate.effective import Given, Slip, known_flags
 from tgi_advisor.validate.finding import Fix
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, refused, rule
@@ -33,23 +33,35 @@ def unknown_flag(case: Case) -> Hits:
         if slip.kind != "unknown" or not slip.word.text.startswith("-") or is_docker_flag(case, slip):
             continue
         name = slip.flag
-        word = f"--{name}" if slip.word.text.startswith("--") else f"-{name}"
-        release = f"TGI {case.release}" if case.release else "no release of TGI"
-        has = "has no" if case.release else "has a"
-        yield Hit(
-            slip.word, f"{release} {has} flag {word}, and the launcher stops at it", _instead(name, case, known),
-            fix=_respelt(slip.word, name, known),
-        )  # fmt: skip
+        dashes = slip.word.text[: len(slip.word.text) - len(slip.word.text.lstrip("-"))]
+        if len(dashes) == 1 and len(name) > 1:
+            message = f"one dash makes -{name} a row of letters: {_letters(name, case)}"
+        else:
+            release = f"TGI {case.release}" if case.release else "no release of TGI"
+            has = "has no" if case.release else "has a"
+            message = f"{release} {has} flag {dashes}{name}, and the launcher stops at it"
+        yield Hit(slip.word, message, _instead(name, case, known), fix=_respelt(slip.word, dashes, name, known))
+
+
+def _letters(name: str, case: Case) -> str:
+    """What clap makes of the letters behind a single dash, one by one (launcher/src/main.rs@v3.3.7:2040)."""
+    short = {flag.short: flag for flag in known_flags(case.release).values() if flag.short}
+    for letter in name:
+        if letter in "hV":
+            return f"-{letter} prints {'the help' if letter == 'h' else 'the version'}, and no server starts"
+        if letter not in short:
+            return f"the launcher has no flag -{letter} and stops at it"
+    return "the launcher stops at it"
 
 
 def _names(case: Case) -> list[str]:
-    from tgi_advisor.validate.effective import known_flags
-
     return list(known_flags(case.release))
 
 
 def _instead(name: str, case: Case, known: list[str]) -> str:
-    """What to write instead of a flag the release does not have."""
+    """What to write instead of a word the launcher does not take for a flag."""
+    if name in known:
+        return f"write --{name}"
     first, blank, rest = name.partition(" ")
     if blank and first in known:
         return f"write two words: --{first} and {rest.strip()}"
@@ -61,16 +73,15 @@ def _instead(name: str, case: Case, known: list[str]) -> str:
     fixed = {"host": "hostname", "watermark": ""}.get(name)
     if fixed == "":
         return "leave it out: watermarking is asked for by each request"
-    near = [fixed] if fixed else nearest(name, known)
+    starting = [one for one in known if one.startswith(name)]
+    near = [fixed] if fixed else nearest(name, known) if len(name) > 1 else starting if len(starting) == 1 else []
     return f"did you mean --{near[0]}?" if near else "leave it out; `tgi-advisor flags` lists those there are"
 
 
-def _respelt(word: Value, name: str, known: list[str]) -> Fix | None:
-    """The flag one edit away, where there is only one."""
-    close = [one for one in known if one_edit(name, one)]
-    if len(close) != 1 or not word.text.startswith(f"--{name}"):
-        return None
-    return Fix(word.place, f"--{name}", f"--{close[0]}")
+def _respelt(word: Value, dashes: str, name: str, known: list[str]) -> Fix | None:
+    """The same flag with two dashes, or with two dashes the one that is one edit away, where there is only one."""
+    close = [name] if name in known else [one for one in known if one_edit(name, one)] if dashes == "--" else []
+    return Fix(word.place, f"{dashes}{name}", f"--{close[0]}") if len(close) == 1 else None
 
 
 def one_edit(a: str, b: str) -> bool:
@@ -147,14 +158,21 @@ def unexpected_argument(case: Case) -> Hits:
 
         tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --trust-remote-code --revision main
     """
+    known = _names(case)
     for slip in case.view.slips:
         if slip.kind == "switch-value":
             step = f"write --{slip.flag} alone, or leave it out for false"
             yield Hit(slip.word, f"--{slip.flag} is a switch and takes no value", step)
         elif slip.kind == "unexpected":
             shown = slip.word.text if slip.word.text.strip() else "a blank"
-            step = "remove it, or put the flag it belongs to before it"
-            yield Hit(slip.word, f"the launcher does not expect the argument {_short(shown)!r}", step)
+            message = f"the launcher does not expect the argument {_short(shown)!r}"
+            name = shown.lstrip("\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}-").partition("=")[0]
+            if shown[0] in "\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}" and name in known:
+                dashes = shown[: shown.index(name)]
+                step = f"write --{name} with two hyphens"
+                yield Hit(slip.word, message, step, fix=Fix(slip.word.place, f"{dashes}{name}", f"--{name}"))
+            else:
+                yield Hit(slip.word, message, "remove it, or put the flag it belongs to before it")
 
 
 def _short(text: str) -> str:

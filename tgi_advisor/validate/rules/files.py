@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tgi_advisor.validate.finding import Fix
-from tgi_advisor.validate.rules.rule import Case, Hit, Hits, defect, no_check, rule
+from tgi_advisor.validate.rules.rule import FAILED, REPORT, Case, Hit, Hits, defect, no_check, rule
 
 
 @defect("TGI510", "error", "YAML that cannot be read", "yaml-syntax")
@@ -414,3 +414,14 @@ def ignore_comment(case: Case) -> Hits:
             deploy: {resources: {reservations: {devices: [{driver: nvidia, count: 1, capabilities: [gpu]}]}}}
     """
     return no_check(case)
+
+
+@rule(FAILED, "warning", "defect of tgi-advisor")
+def own_defect(case: Case) -> Hits:
+    """Something in tgi-advisor itself went wrong while this server was judged, and one rule or the outlook is missing.
+
+    Everything else about the file holds. Please report it with the file, or the part of it that does it.
+    """
+    if case.defect:
+        message = f"what TGI makes of it was not worked out, because of a defect of tgi-advisor: {case.defect}"
+        yield Hit(case.home, message, REPORT)

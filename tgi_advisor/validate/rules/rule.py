@@ -60,6 +60,8 @@ class Case:
     """Memory missing on the GPU that binds, in bytes; 0 when it fits or is not known."""
     fits: Limits | None = None
     """Limits that would fit, where memory runs out and some do."""
+    defect: str = ""
+    """What went wrong in tgi-advisor itself while this was worked out; empty when nothing did."""
 
     @property
     def release(self) -> TgiRelease | None:
@@ -141,13 +143,26 @@ class Rule(NamedTuple):
         return cleandoc(self.check.__doc__ or "")
 
     def findings(self, case: Case) -> Iterator[Finding]:
-        """What the rule has to say about a case."""
-        for hit in self.check(case):
-            yield finding(self, hit, case.server.name)
+        """What the rule has to say about a case; where it fails itself, one finding that says so."""
+        try:
+            for hit in self.check(case):
+                yield finding(self, hit, case.server.name)
+        except Exception as error:  # noqa: BLE001  (a defect of one rule costs what that rule had to say)
+            message = f"{self.code} ({self.title}) was not judged, because of a defect of tgi-advisor: {said(error)}"
+            yield finding(RULES[FAILED], Hit(case.home, message, REPORT), case.server.name)
 
 
 RULES: dict[str, Rule] = {}
 """Every rule by code."""
+FAILED = "TGI590"
+"""Code of the findings about a defect of ours."""
+REPORT = "please report it; everything else was judged"
+"""What to do about such a defect."""
+
+
+def said(error: Exception) -> str:
+    """An exception on one line, cut short."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def rule(code: str, severity: Severity, title: str, *refusals: str) -> Callable[[Check], Check]:
