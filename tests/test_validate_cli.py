@@ -186,6 +186,71 @@ def test_a_defect_of_ours_is_told_apart_and_does_not_stop_the_others(
     assert failed["executionSuccessful"] is False
 
 
+def _fails(*_: Any) -> Any:
+    raise KeyError(f"until {'*' * 3}")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("broken", ["TGI110", "TGI103"])
+def test_a_rule_that_fails_costs_what_it_had_to_say(
+    name: str, broken: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = WRONG + "    environment: [NUM_SHARDS=1]\n"
+    (here / "compose.yaml").write_text(text)
+    whole = {one.code for one in lint.validate_files(["compose.yaml"])[0].findings}
+    monkeypatch.setitem(RULES, broken, RULES[broken]._replace(check=_fails))
+    (report,) = lint.validate_files(["compose.yaml"])
+    assert {one.code for one in report.findings} == whole - {broken} | {"TGI590"}
+    ran = run("validate", ".", "-f", name, "--select", "TGI1")
+    assert (ran.code, ran.err) == (Exit.FINDINGS if broken == "TGI110" else Exit.STARTS, "")
+    assert f"{broken} ({RULES[broken].title}) was not judged" in ran.out
+    assert "KeyError" in ran.out
+    assert "TGI171" in ran.out
+    assert "TGI590" not in run("validate", ".", "--ignore", "TGI590").out
+    assert run("validate", ".", "-f", name, "--select", "TGI171", "--strict").code == Exit.FINDINGS
+
+
+def test_an_outlook_that_fails_costs_no_rule_its_say(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tgi_advisor.validate.judge._with_outlook", _fails)
+    (here / "compose.yaml").write_text(WRONG)
+    assert {one.code for one in lint.validate_files(["compose.yaml"])[0].findings} >= {"TGI103", "TGI590"}
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("text", "text._excerpt"), ("json", "json_._place"), ("sarif", "sarif._uri"), ("github", "github._data")],
+)
+def test_a_finding_that_cannot_be_written_costs_no_other(
+    name: str, what: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib
+
+    module, _, function = what.partition(".")
+    where = importlib.import_module(f"tgi_advisor.validate.output.{module}")
+    real, calls = getattr(where, function), []
+
+    def once(*args: Any, **more: Any) -> Any:
+        calls.append(args)
+        return _fails() if len(calls) == 1 else real(*args, **more)
+
+    monkeypatch.setattr(where, function, once)
+    (here / "compose.yaml").write_text(WRONG + "    environment: [NUM_SHARDS=1]\n")
+    ran = run("validate", ".", "-f", name)
+    assert (ran.code, ran.err) == (Exit.FINDINGS, "")
+    assert "cannot be written, because of a defect of tgi-advisor: KeyError" in ran.out
+    assert "TGI171" in ran.out
+
+
+def test_a_fixer_that_fails_costs_no_finding(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tgi_advisor.validate.fix.edits", _fails)
+    text = WRONG + "    environment: [NUM_SHARDS=1]\n"
+    (here / "compose.yaml").write_text(text)
+    ran = run("validate", ".", "--fix")
+    assert (ran.code, (here / "compose.yaml").read_text()) == (Exit.FINDINGS, text)
+    assert "compose.yaml: nothing was mended, because of a defect of tgi-advisor: KeyError" in ran.err
+    assert "TGI171" in ran.out
+
+
 # -- which files
 
 
@@ -369,6 +434,48 @@ def test_a_name_that_something_else_uses_is_not_mended(text: str, here: Path) ->
     before = name.read_text()
     run("validate", "--fix", ".")
     assert name.read_text() == before
+
+
+WORKS = "MODEL_ID=HuggingFaceH4/zephyr-7b-beta\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("x.env", f"{WORKS}MAX_BATCH_PEFILL_TOKENS=many\n", "TGI103 would follow"),
+        ("x.env", f"{WORKS}NUM_SHARDS=\n", "TGI104 would follow"),
+        ("x.env", f"{WORKS}MAX_TOTAL_TOKEN=5\nMAX_INPUT_TOKENS=9\n", "TGI11"),
+        ("run.sh", "docker run -e DTYP=float32 -e QUANTIZ=nope {image} --model-id gpt2\n", "TGI103 would follow"),
+    ],
+)
+def test_a_fix_that_makes_a_file_worse_is_taken_back(file: str, text: str, said: str, here: Path) -> None:
+    text = text.format(image="ghcr.io/huggingface/text-generation-inference:3.3.7")
+    good = "MAX_CONCURRENT_REQUEST=4\n" if file == "x.env" else "# NUM_SHARD\n"
+    (here / file).write_text(text + good)
+    before = run("validate", file)
+    assert said in before.out
+    assert "--fix leaves it" in before.out
+    ran = run("validate", file, "--fix")
+    assert ran.code == before.code
+    assert (here / file).read_text() == text + good.replace("REQUEST=", "REQUESTS=")
+    if file == "x.env":
+        assert "--fix mends 1 of them" in before.out
+    assert run("validate", file, "--fix").out == run("validate", file).out
+
+
+def test_of_two_spellings_of_one_name_neither_is_mended(here: Path) -> None:
+    image = "ghcr.io/huggingface/text-generation-inference:3.3.7"
+    text = f"docker run -e NUM_SHARDS=1 -e NUM_SHAR=2 {image} --model-id gpt2 --dtpye float16 --dtyp bfloat16\n"
+    (here / "run.sh").write_text(text)
+    assert "mended" not in run("validate", "run.sh", "--fix").out
+    assert (here / "run.sh").read_text() == text
+
+
+def test_a_fix_of_what_is_refused_may_show_the_next_refusal(here: Path) -> None:
+    image = "ghcr.io/huggingface/text-generation-inference:3.3.7"
+    (here / "run.sh").write_text(f"docker run {image} --model-id gpt2 -num-shard 2 --dtpye nope\n")
+    assert "-num-shard 2" not in run("validate", "run.sh", "--fix").out.split("1 mended")[0].splitlines()[-1]
+    assert "--num-shard 2 --dtype nope" in (here / "run.sh").read_text()
 
 
 def test_a_file_that_was_not_read_to_its_end_is_not_rewritten(here: Path) -> None:

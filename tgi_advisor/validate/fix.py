@@ -100,11 +100,11 @@ def objection(
     there, stay = Counter(map(_key, before)), Counter(map(_key, after))
     if any(stay[_key(one)] >= there[_key(one)] for edit in made for one in edit.findings):
         return "the finding would stay"
-    was, now = (Counter(_about(one) for one in found if one.severity == "error") for found in (before, after))
+    was, now = (Counter(_about(one) for one in found if _bad(one)) for found in (before, after))
     more = now - was
     of_errors = all(one.severity == "error" for edit in made for one in edit.findings)
     if more and not (of_errors and now.total() <= was.total()):
-        new = next(one for one in after if one.severity == "error" and _about(one) in more)
+        new = next(one for one in after if _bad(one) and _about(one) in more)
         return f"{new.code} would follow: {new.message}"
     return ""
 
@@ -112,6 +112,11 @@ def objection(
 def _key(one: Finding) -> tuple[str, str, int, str]:
     """A finding but for its column, which a change before it moves."""
     return one.code, one.place.file, one.place.line, one.message
+
+
+def _bad(one: Finding) -> bool:
+    """Whether a change must not bring this about: an error, or a name that then stands twice with different values."""
+    return one.severity == "error" or one.code == "TGI175"
 
 
 def _about(one: Finding) -> tuple[str, str]:
@@ -155,11 +160,22 @@ def diff(before: str, after: str, name: str, hidden: frozenset[str]) -> str:
 
 
 def _holds(finding: Finding, findings: Iterable[Finding], document: Document) -> bool:
-    """Whether every server that shares the word (a YAML anchor, an environment) wants it mended in the same way."""
+    """Whether every server that shares the word (a YAML anchor, an environment) wants it mended in the same way.
+
+    Two misspellings of one name do not hold: only one of them can be meant.
+    """
     assert finding.fix is not None, "asked only of a finding with a fix"
+    rivals = {one.fix.old for one in findings if one.fix and _name(one) == _name(finding)}
+    if _name(finding) and len(rivals) > 1:
+        return False
     sharing = sorted(server.name for server in document.servers if finding.fix.place in _places(server))
     wanting = sorted(one.server for one in findings if one.fix == finding.fix and one.code == finding.code)
     return len(sharing) <= 1 or set(sharing) == set(wanting)
+
+
+def _name(one: Finding) -> tuple[str, str] | None:
+    """The server and the name a fix would write for a flag or a variable; None for a fix of something else."""
+    return (one.server, one.fix.new) if one.fix and re.fullmatch(r"--[a-z].*|[A-Z][A-Z0-9_]*", one.fix.new) else None
 
 
 def _places(server: Server) -> Iterator[Place]:
