@@ -14,6 +14,7 @@ from tgi_advisor.estimate.parts import Part
 from tgi_advisor.estimate.underload import UnderLoad
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.limits import Limits
+from tgi_advisor.refusals import Refusal
 from tgi_advisor.spec.records import Spec
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -79,6 +80,15 @@ class Prediction(NamedTuple):
     """Whether it survives its traffic; None unless it starts with an inferred budget."""
     warnings: tuple[str, ...] = ()
     """Things that work but surprise."""
+    refusals: tuple[Refusal, ...] = ()
+    """Everything TGI refuses, in its order: also what it would only meet once the first was mended."""
+    runs_out: Literal["load", "warmup"] | None = None
+    """Where memory runs out, whatever is refused before that; None where it does not."""
+
+    @property
+    def missing_bytes(self) -> int:
+        """Memory missing on the GPU that binds, in bytes; 0 where it does not run out."""
+        return max(1, -self.headroom_bytes) if self.runs_out else 0
 
 
 class Search(NamedTuple):

@@ -68,6 +68,16 @@ def predict(here: Base, given: Limits) -> Prediction:
     asked = defaults.launcher_limits(setting, given)
     seen = warmup.run(here, given, retry=True)
     found = [*refusals.launcher_refusals(setting, given, asked), *refusals.shard_refusals(setting, asked)]
+    final = defaults.server_limits(setting, seen.limits, seen.blocks, seen.tokens)
+    late = refusals.router_refusals(setting, final, seen.budget) if seen.stage is None else []
+    prediction = _first_stop(here, seen, asked, final, found, late)
+    return prediction._replace(refusals=(*found, *late), runs_out=seen.stage)
+
+
+def _first_stop(
+    here: Base, seen: Warmup, asked: Limits, final: Limits, found: list[Refusal], late: list[Refusal]
+) -> Prediction:
+    """The verdict at the first stage that stops: arguments, loading, warm-up, router; or that it starts."""
     early = [refusal for refusal in found if refusal.stage in ("launcher", "load")]
     if early:
         return _refused(here, seen, asked, early)
@@ -77,8 +87,6 @@ def predict(here: Base, given: Limits) -> Prediction:
         return _refused(here, seen, asked, found)
     if seen.stage is not None:
         return _out_of_memory(here, seen)
-    final = defaults.server_limits(setting, seen.limits, seen.blocks, seen.tokens)
-    late = refusals.router_refusals(setting, final, seen.budget)
     if late:
         refused = _refused(here, seen, final, late)
         return refused._replace(next_steps=(_smaller_total(here, seen.limits),)) if too_small(refused) else refused

@@ -32,7 +32,7 @@ from tgi_advisor.validate.finding import Finding
 from tgi_advisor.validate.found import Document, Server, Value
 from tgi_advisor.validate.rules import RULES, Case, of_defect
 from tgi_advisor.validate.rules.rule import said
-from tgi_advisor.verdict import predict
+from tgi_advisor.verdict import predict, too_small
 
 FactsFor = Callable[[str, "str | None"], "ModelFacts | None"]
 """Facts of a model by its id and revision; None where they are not known."""
@@ -290,27 +290,23 @@ def _predictable(case: Case) -> bool:
 
 
 def _with_prediction(case: Case, model: ModelFacts, gpu: GpuFacts) -> Case:
+    """The case with what `predict` says of its launch, and where memory is short the limits `advise` finds."""
     setting = _setting(case, model, gpu, case.release)
-    here = warmup.base(setting)
-    seen = warmup.run(here, case.limits)
-    case = replace(case, setting=setting, prediction=predict(here, case.limits))
-    if seen.stage is not None:
-        return replace(case, missing_bytes=max(-seen.slack, 1), fits=_fitting(case, model, gpu, seen.stage))
-    late = router_refusals(setting, defaults.server_limits(setting, seen.limits, seen.blocks, seen.tokens), seen.budget)
-    new = [one for one in late if one.code not in {old.code for old in case.refused}]
-    if not new:
-        return case
-    return replace(case, refused=(*case.refused, *new), fits=_fitting(case, model, gpu, "router"))
+    seen = predict(warmup.base(setting), case.limits)
+    told = {_reported_as()[one.code] for one in case.refused}
+    new = tuple(one for one in seen.refusals if _reported_as()[one.code] not in told)
+    fits = _fitting(case, model, gpu) if seen.runs_out == "warmup" or too_small(seen) else None
+    return replace(case, setting=setting, prediction=seen, refused=(*case.refused, *new), fits=fits)
 
 
-def _fitting(case: Case, model: ModelFacts, gpu: GpuFacts, stage: str) -> Limits | None:
-    """The largest limits that fit, where any can."""
-    if stage == "load":
-        return None
+def _fitting(case: Case, model: ModelFacts, gpu: GpuFacts) -> Limits | None:
+    """The limits that `advise` finds for the launch, where any hold."""
     from tgi_advisor import search  # only when something has to be found
 
     setting = _setting(case, model, gpu, case.release, limits=False)
-    return search.search(warmup.base(setting)).limits
+    hardware = replace(setting.spec.hardware, memory_fraction=setting.memory_fraction)
+    spec = replace(setting.spec, hardware=hardware, tgi=replace(setting.spec.tgi, num_shard=setting.num_shard))
+    return search.advise(spec, setting.facts).found.limits
 
 
 _LIMITS = frozenset(

@@ -27,16 +27,16 @@ def weights_do_not_fit(case: Case) -> Hits:
         HF_TOKEN=$HF_TOKEN tgi:3.3.7 --model-id meta-llama/Llama-3.1-8B-Instruct --num-shard 1
     """
     seen = case.prediction
-    if seen is None or not case.missing_bytes or case.fits is not None or case.setting is None:
+    if seen is None or not seen.missing_bytes or case.fits is not None or case.setting is None:
         return
-    if seen.stage != "load" and case.missing_bytes < seen.gpu_total_bytes * _CLOSE:
+    if seen.runs_out != "load" and seen.missing_bytes < seen.gpu_total_bytes * _CLOSE:
         return
     weights = sum(part.bytes for part in seen.parts if part.name.startswith("weights"))
-    needed = human(weights) if weights else human(seen.gpu_total_bytes + case.missing_bytes)
+    needed = human(weights) if weights else human(seen.gpu_total_bytes + seen.missing_bytes)
     each = f"each of {seen.num_shard} GPUs" if seen.num_shard > 1 else "one GPU"
     message = (
         f"{case.view.model} needs {needed} of weights on {each}, "
-        f"and {case.setting.facts.gpu.name} has {human(seen.gpu_total_bytes)}: {human(case.missing_bytes)} are missing"
+        f"and {case.setting.facts.gpu.name} has {human(seen.gpu_total_bytes)}: {human(seen.missing_bytes)} are missing"
     )
     yield Hit(_where(case), message, "use more or larger GPUs, or a quantized checkpoint")
 
@@ -57,13 +57,13 @@ def warmup_does_not_fit(case: Case) -> Hits:
         tgi:2.4.1 --model-id Qwen/Qwen2.5-7B-Instruct --max-input-tokens 3000 --max-total-tokens 4000 --max-batch-prefill-tokens 3000
     """  # noqa: E501
     seen = case.prediction
-    if seen is None or not case.missing_bytes or (case.fits is None and seen.stage == "load"):
+    if seen is None or not seen.missing_bytes or (case.fits is None and seen.runs_out == "load"):
         return
-    if case.fits is None and case.missing_bytes >= seen.gpu_total_bytes * _CLOSE:
+    if case.fits is None and seen.missing_bytes >= seen.gpu_total_bytes * _CLOSE:
         return
-    sure = case.missing_bytes >= seen.gpu_total_bytes * _MODELLED
+    sure = seen.missing_bytes >= seen.gpu_total_bytes * _MODELLED
     word = case.at("max-batch-prefill-tokens", "max-total-tokens", "max-input-tokens", "max-input-length")
-    message = f"the warm-up needs {human(case.missing_bytes)} more than the GPU has"
+    message = f"the warm-up needs {human(seen.missing_bytes)} more than the GPU has"
     yield Hit(word or _where(case), message, _limits(case), "error" if sure else "warning")
 
 
@@ -84,7 +84,7 @@ def budget_too_small(case: Case) -> Hits:
 
         HF_TOKEN=$HF_TOKEN tgi:3.3.7 --model-id meta-llama/Llama-3.1-8B-Instruct --num-shard 1 --max-input-tokens 20000 --max-total-tokens 24000 --max-batch-prefill-tokens 2048
     """  # noqa: E501
-    if case.missing_bytes or case.prediction is None or not any(one.code in _TOO_SMALL for one in case.refused):
+    if case.prediction is None or case.prediction.runs_out or not any(one.code in _TOO_SMALL for one in case.refused):
         return
     limits = case.prediction.limits
     budget, total, prefill = limits.max_batch_total_tokens, limits.max_total_tokens, limits.max_batch_prefill_tokens

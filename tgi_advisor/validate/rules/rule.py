@@ -56,8 +56,6 @@ class Case:
     """The launch; None unless model, GPU, release and shard count are all known."""
     prediction: Prediction | None = None
     """What TGI makes of it; None with `setting`."""
-    missing_bytes: int = 0
-    """Memory missing on the GPU that binds, in bytes; 0 when it fits or is not known."""
     fits: Limits | None = None
     """Limits that would fit, where memory runs out and some do."""
     defect: str = ""
