@@ -98,6 +98,26 @@ EXAMPLES: dict[str, Example] = {
         'Error: ArgumentValidation("`ngrok-edge` must be set when using ngrok tunneling")',
         {"flags": {"ngrok": True, "ngrok-authtoken": "x"}}, at="1.0.0",
     ),
+    "adapter-named-too-early": Example(
+        "Error: DownloadError", {"flags": {"lora-adapters": "org/a,mine=/data/a"}}, at="2.2.0"
+    ),
+    "adapter-bare-folder": Example(
+        "FileNotFoundError: No adapter weights found for adapter '/data/a' and revision 'None'.",
+        {"flags": {"lora-adapters": "org/a, /data/a"}}, at="3.3.7",
+    ),
+    "adapter-class": Example(
+        "AttributeError: 'TensorParallelColumnLinear' object has no attribute 'base_layer'",
+        {"facts": model(model_type="gemma"), "flags": {"lora-adapters": "org/a"}}, at="3.3.7",
+    ),
+    "adapter-on-packed": Example(
+        "AttributeError: 'GPTQMarlinLinear' object has no attribute 'weight'",
+        {"quantize": "gptq", "facts": model(quantization_config={"quant_method": "gptq"}, tensors=PACKED),
+         "flags": {"lora-adapters": "org/a"}}, at="3.3.7",
+    ),
+    "mixtral-without-mlp": Example(
+        "AttributeError: 'MixtralLayer' object has no attribute 'mlp'", {"facts": model(model_type="mixtral")},
+        at="2.1.0",
+    ),
     "lora-format": Example(
         'Error: ArgumentValidation("Invalid LoRA adapter format: a/b@c@d")', {"flags": {"lora-adapters": "x/y,a/b@c@d"}}
     ),
@@ -477,3 +497,45 @@ def test_packed_checkpoints_without_quantize(release: str, stored: dict[str, str
 def test_a_plain_checkpoint_is_not_packed() -> None:
     setting = settle(model(tensors=PLAIN), "2.1.1")
     assert refusals.shard_refusals(setting) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "release", "message"),
+    [
+        ("llama", "2.1.0", None),
+        ("mistral", "2.2.0", None),
+        ("granite", "2.4.0", None),
+        ("gemma2", "2.3.0", "'TensorParallelColumnLinear' object has no attribute 'base_layer'"),
+        ("gemma2", "2.3.1", None),
+        ("starcoder2", "3.0.1", "'TensorParallelColumnLinear' object has no attribute 'base_layer'"),
+        ("starcoder2", "3.0.2", None),
+        ("qwen2", "3.1.1", "'TensorParallelColumnLinear' object has no attribute 'base_layer'"),
+        ("qwen2", "3.2.0", None),
+        ("mixtral", "3.3.7", "'TensorParallelColumnLinear' object has no attribute 'base_layer'"),
+        ("phimoe", "2.3.1", "KeyError: (0, 'gate_proj')"),
+        ("phimoe", "3.0.2", None),
+        ("falcon", "3.3.7", "'FlashRWForCausalLM' object has no attribute 'model'"),
+        ("gemma", "2.1.1", "ValueError: This model does not support adapter loading."),
+        ("opt", "2.2.0", "ValueError: This model does not support adapter loading."),
+        ("opt", "2.3.0", "AttributeError: ... object has no attribute ..."),
+        ("qwen3", "3.3.7", "AttributeError: ... object has no attribute 'query_key_value'"),
+        ("llava_next", "2.1.0", "'LlavaNextForConditionalGeneration' object has no attribute 'model'"),
+        ("qwen2_5_vl", "3.3.7", "'Qwen2Model' object has no attribute 'model'"),
+        ("gemma3", "3.3.7", "'Gemma3ForConditionalGeneration' object has no attribute 'model'"),
+    ],
+)
+def test_which_classes_take_adapters(kind: str, release: str, message: str | None) -> None:
+    """As a walk through every class of every tag found; issues 2881, 2926 and 3335 report three of them."""
+    setting = settle(model(model_type=kind), release, flags={"lora-adapters": "org/adapter"})
+    found = next((one.message for one in refusals.shard_refusals(setting) if one.code == "adapter-class"), None)
+    assert (found is None) == (message is None)
+    assert message is None or (found is not None and message in found)
+
+
+@pytest.mark.parametrize(
+    ("quantize", "refused"),
+    [("gptq", True), ("awq", True), ("fp8", True), ("eetq", False), ("bitsandbytes", False), (None, False)],
+)
+def test_adapters_beside_a_quantization(quantize: str | None, refused: bool) -> None:
+    setting = settle(quantize=quantize, flags={"lora-adapters": "org/adapter"})
+    assert ("adapter-on-packed" in [one.code for one in refusals.shard_refusals(setting)]) == refused

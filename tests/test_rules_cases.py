@@ -95,6 +95,21 @@ FINE = {
     "a relative path below the working directory": (
         f"docker run -v $PWD:/usr/src/models {IMAGE}:3.3.7 --model-id ./models/mine\n", "run.sh",
     ),
+    "adapters of the Hub, and in folders that are mounted": (
+        f"docker run -v $PWD:/data -v /srv/a:/adapters {IMAGE}:3.3.7 --model-id tiiuae/falcon-rw-7b-not-known "
+        "--lora-adapters org/one,org/two@v2,three=/adapters/three,four=/data/four@main\n",
+        "run.sh",
+    ),
+    "an adapter's folder below the working directory": (
+        f"docker run -v $PWD:/usr/src/mine {IMAGE}:3.3.7 --model-id org/m --lora-adapters a=mine/a\n", "run.sh",
+    ),
+    "a cluster may mount adapters the pod does not name": (
+        POD % "      args: [--model-id, org/m, --lora-adapters, a=/mnt/a]", "pod.yaml",
+    ),
+    "an override that is mounted": (
+        f"docker run -v /srv:/w {IMAGE}:1.1.0 --model-id google/flan-t5-xl --weights-cache-override /w/flan\n",
+        "run.sh",
+    ),
 }  # fmt: skip
 
 
@@ -117,6 +132,48 @@ WRONG = {
     ),
     "a relative path nothing is mounted at": (
         f"docker run --gpus all {IMAGE}:3.3.7 \\\n  --model-id ./output/checkpoint-400\n", "run.sh", [(2, "TGI136")],
+    ),
+    "an adapter's folder without a name": (
+        f"docker run -v $PWD:/data {IMAGE}:3.3.7 \\\n  --model-id org/m \\\n  --lora-adapters org/a,/data/a\n",
+        "run.sh",
+        [(3, "TGI137")],
+    ),
+    "an adapter's folder without a name, where the server starts": (
+        f"docker run -v $PWD:/data {IMAGE}:2.1.0 \\\n  --model-id org/m \\\n"
+        "  --lora-adapters ./a\n",
+        "run.sh",
+        [(3, "TGI137")],
+    ),
+    "an adapter with a name before 2.3.0": (
+        f"services:\n  tgi:\n    image: {IMAGE}:2.2.0\n    volumes: [./data:/data]\n    environment:\n"
+        "      MODEL_ID: org/m\n      LORA_ADAPTERS: mine=/data/a\n",
+        "compose.yaml",
+        [(7, "TGI137")],
+    ),
+    "an adapter's folder that is not mounted": (
+        f"docker run -v $PWD:/data {IMAGE}:3.3.7 \\\n  --model-id org/m \\\n  --lora-adapters a=/adapters/a\n",
+        "run.sh",
+        [(3, "TGI137")],
+    ),
+    "a Hub id where an adapter's folder belongs": (
+        f"docker run -v $PWD:/data {IMAGE}:3.3.7 \\\n  --model-id org/m \\\n  --lora-adapters a=org/a\n",
+        "run.sh",
+        [(3, "TGI137")],
+    ),
+    "adapters in a pod": (
+        POD % "      args: [--model-id, org/m, --lora-adapters, /mnt/a]", "pod.yaml", [(8, "TGI137")],
+    ),
+    "adapters on a class without layers for them": (
+        f"docker run --gpus all -v $PWD:/data {IMAGE}:3.3.7 --num-shard 1 \\\n"
+        "  --model-id Qwen/Qwen2-VL-7B-Instruct \\\n  --lora-adapters org/a\n",
+        "run.sh",
+        [(3, "TGI138")],
+    ),
+    "an override that is not mounted": (
+        f"docker run -v $PWD:/data {IMAGE}:1.1.0 \\\n  --model-id google/flan-t5-xl \\\n"
+        "  --weights-cache-override /home/me/flan\n",
+        "run.sh",
+        [(3, "TGI136")],
     ),
     "an assignment behind the image, its value unknown": (
         f"docker run --gpus all {IMAGE}:3.3.7 \\\n  -e model=$model\n", "run.sh", [(2, "TGI102")],

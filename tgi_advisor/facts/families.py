@@ -54,6 +54,8 @@ class Family(NamedTuple):
     """Last release that does; None is still."""
     gaudi_from: tuple[int, int, int] | None = None
     """First release whose Gaudi back end has a flash class for it."""
+    adapters_from: tuple[int, int, int] | None = None
+    """First release whose own class takes LoRA adapters; None where none does."""
     remote_code: bool = False
     """Whether AutoModel serves it only with --trust-remote-code."""
     automodel: bool = False
@@ -69,7 +71,7 @@ class Family(NamedTuple):
 
 _KEYS = {
     "served_by", "first", "automodel", "fallback", "fallback_until", "mlp", "dtype", "kv", "shards", "chunks",
-    "kv_cache_dtype", "kv_heads_must_divide", "gaudi", "remote_code", "notes", "source",
+    "kv_cache_dtype", "kv_heads_must_divide", "gaudi", "adapters", "remote_code", "notes", "source",
 }  # fmt: skip
 
 
@@ -206,6 +208,7 @@ def _read(name: str, row: Mapping[str, Any]) -> Family:
         fallback_from=_version(row.get("fallback")),
         fallback_until=_version(row.get("fallback_until")),
         gaudi_from=_version(row.get("gaudi")),
+        adapters_from=_version(row.get("adapters")),
         remote_code=row.get("remote_code", False),
     )
 

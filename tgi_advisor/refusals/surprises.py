@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tgi_advisor.estimate.defaults import CHUNKING_ATTENTION
+from tgi_advisor.refusals.adapters import NAMED_SINCE, parse
 from tgi_advisor.refusals.rules import Case
 from tgi_advisor.refusals.weights import quant_method
 from tgi_advisor.units import thousands
@@ -73,7 +74,17 @@ def _no_chunking(case: Case) -> str | None:
 def _no_graphs(case: Case) -> str | None:
     if case.setting.graph_sizes or case.setting.forwarded_quantize not in ("bitsandbytes", "exl2"):
         return None
+    if case.release.cuda_graphs != "default":
+        return None
     return f"CUDA graphs are off with {case.setting.forwarded_quantize}: decoding small batches is slower."
+
+
+def _adapter_without_weights(case: Case) -> str | None:
+    """load_module_map skips what it does not find (utils/adapter.py@v2.2.0:144, adapters/lora.py@v2.2.0:92)."""
+    bare = [entry.id for entry in map(parse, case.setting.lora_adapters) if entry.bare_folder]
+    if not bare or not case.version < NAMED_SINCE:
+        return None
+    return f"TGI {case.release} looks for adapters in the Hub's cache alone: {bare[0]} changes nothing."
 
 
 def _config_dropped(case: Case) -> str | None:
@@ -128,5 +139,5 @@ def _in_use_twice(case: Case) -> str | None:
 
 _CHECKS: tuple[Callable[[Case], str | None], ...] = (
     _no_budget, _without_flash, _no_chunking, _total_alone, _ignored_batch_total, _kv_dtype_lost, _config_dropped,
-    _window_saves_nothing, _no_graphs, _turing_flashinfer, _in_use_twice, _family_notes,
+    _window_saves_nothing, _no_graphs, _adapter_without_weights, _turing_flashinfer, _in_use_twice, _family_notes,
 )  # fmt: skip

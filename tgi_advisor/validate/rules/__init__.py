@@ -1,6 +1,6 @@
 """Every rule, by code: `RULES`; the text of one: `text`.
 
-One file a group: `arguments` and `environment` (TGI1xx), `limits`, `model`, `shards`, `quantization`
+One file a group: `arguments` and `environment` (TGI1xx), `limits`, `model`, `adapters`, `shards`, `quantization`
 and `attention` (TGI1xx, mostly TGI's own refusals), `memory` (TGI2xx), `host`, `storage` and `probes`
 (TGI3xx), `security` (TGI4xx), `hygiene` and `files` (TGI5xx).
 """
@@ -15,8 +15,8 @@ from tgi_advisor.validate.rules.rule import RULES, Case, Hit, Rule, of_defect
 __all__ = ["GROUPS", "RULES", "Case", "Hit", "Rule", "find", "of_defect", "text"]
 
 GROUPS = (
-    "arguments", "limits", "model", "shards", "quantization", "attention", "environment", "memory", "host", "storage",
-    "probes", "security", "hygiene", "files",
+    "arguments", "limits", "model", "adapters", "shards", "quantization", "attention", "environment", "memory", "host",
+    "storage", "probes", "security", "hygiene", "files",
 )  # fmt: skip
 """The files of rules. Importing one registers its rules."""
 

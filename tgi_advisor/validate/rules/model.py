@@ -10,10 +10,8 @@ from tgi_advisor.validate import catalogue
 from tgi_advisor.validate.finding import Severity
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, refused, rule
-from tgi_advisor.validate.rules.storage import mounted_at
+from tgi_advisor.validate.rules.storage import mounted_at, path_in_container, reaches
 
-_WORKDIR = "/usr/src"
-"""Where TGI's images start the launcher."""
 _PLACEHOLDER = re.compile(r"[<>{}\[\]]|\byour|\bMODEL", re.IGNORECASE)
 
 
@@ -163,7 +161,8 @@ def model_too_new(case: Case) -> Hits:
 def path_not_mounted(case: Case) -> Hits:
     """The model is a path, but nothing is mounted there: the name is then taken for a Hub id, and not found.
 
-    A relative path starts at the image's working directory /usr/src, not at the host's folder.
+    A relative path starts at the image's working directory /usr/src, not at the host's folder. The folder of
+    --weights-cache-override has to be mounted as well.
 
     Failing::
 
@@ -175,14 +174,13 @@ def path_not_mounted(case: Case) -> Hits:
         docker run --gpus all --shm-size 1g -p 8080:80 -v $PWD/models:/models \\
             ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id /models/my-llama
     """
+    yield from _override_not_mounted(case)
     word, model = case.at("model-id"), case.view.model
     if word is None or not model or case.server.form not in ("docker-run", "compose"):
         return  # a cluster may mount more than a pod says
     if catalogue.is_path(model):
-        targets = [mount.target for mount in case.server.mounts]
-        known = all(target.known for target in targets) and case.view.image.official
-        path = posixpath.normpath(posixpath.join(_workdir(case), model))
-        if not model.startswith("~") and known and not any(_below(path, target.text) for target in targets):
+        path = path_in_container(case, model)
+        if path is not None and not reaches(case, path):
             message = f"nothing is mounted at {path}, and the image does not hold it"
             yield Hit(word, message, f"mount a folder at {path}")
         return
@@ -193,11 +191,10 @@ def path_not_mounted(case: Case) -> Hits:
         yield Hit(word, message + ": the name is taken for a Hub id", f"write {path}")
 
 
-def _workdir(case: Case) -> str:
-    """Folder a relative path starts from."""
-    stated = case.server.workdir
-    return stated.text if stated is not None and stated.text.startswith("/") else _WORKDIR
-
-
-def _below(path: str, folder: str) -> bool:
-    return (path.rstrip("/") + "/").startswith(folder.rstrip("/") + "/")
+def _override_not_mounted(case: Case) -> Hits:
+    """--weights-cache-override is a folder that holds the weight files themselves (utils/hub.py@v3.3.7:124)."""
+    word = case.at("weights-cache-override")
+    path = path_in_container(case, word.text) if word is not None and word.known and word.text else None
+    if word is not None and path is not None and not reaches(case, path):
+        message = f"nothing is mounted at {path}, and the weights are looked for there alone"
+        yield Hit(word, message, f"mount the folder with the weights at {path}")

@@ -17,7 +17,7 @@ FLEETING = ("emptyDir", "ephemeral", "memory", "anonymous")
 
 def cache(case: Case) -> str | None:
     """The folder the weights of a Hub model are kept in; None when it cannot be known."""
-    given = case.view.get("huggingface-hub-cache") or case.view.get("weights-cache-override")
+    given = case.view.get("huggingface-hub-cache")
     if given is not None:
         return given.value.text if given.value.known else None
     env = case.view.env
@@ -45,6 +45,40 @@ def mounted_at(case: Case, model: str) -> Mount | None:
     return None
 
 
+_WORKDIR = "/usr/src"
+"""Where TGI's images start the launcher."""
+
+
+def path_in_container(case: Case, folder: str) -> str | None:
+    """The path a folder given to the launcher means; None where that, or what lies there, cannot be known."""
+    container = case.server.form in ("docker-run", "compose")  # a cluster may mount more than a pod says
+    known = all(mount.target.known for mount in case.server.mounts) and case.view.image.official
+    if not container or not known or folder.startswith("~"):
+        return None
+    stated = case.server.workdir
+    workdir = stated.text if stated is not None and stated.text.startswith("/") else _WORKDIR
+    return posixpath.normpath(posixpath.join(workdir, folder))
+
+
+def reaches(case: Case, path: str) -> bool:
+    """Whether something is mounted at a path or above it."""
+    return any(_below(path, mount.target.text) for mount in case.server.mounts)
+
+
+def _below(path: str, folder: str) -> bool:
+    return (path.rstrip("/") + "/").startswith(folder.rstrip("/") + "/")
+
+
+def _used(case: Case, mount: Mount) -> bool:
+    """Whether a mount beside the cache holds something an argument names: an adapter, a tokenizer's file."""
+    folder, flags = cache(case), case.view.flags
+    if folder is not None and _covers(mount, folder):
+        return False
+    words = [flags[name].value.text for name in flags if name != "huggingface-hub-cache" and flags[name].value.known]
+    paths = [part.rpartition("=")[2].partition("@")[0].strip() for text in words for part in text.split(",")]
+    return any(path.startswith("/") and _below(path, mount.target.text) for path in paths)
+
+
 def _covers(mount: Mount, folder: str) -> bool:
     """Whether a mount is the folder, above it, or inside it."""
     target = posixpath.normpath(mount.target.text)
@@ -62,6 +96,8 @@ def _other(mount: Mount) -> bool:
 
 def _from_hub(case: Case) -> bool:
     """Whether the weights come from the Hub, as far as is known."""
+    if case.view.get("weights-cache-override") is not None:
+        return False
     model = case.view.model
     if model is not None:
         return bool(model) and not is_path(model) and mounted_at(case, model) is None
@@ -96,7 +132,7 @@ def no_volume(case: Case) -> Hits:
     if not _judged(case):
         return
     folder = cache(case)
-    mounts = [mount for mount in case.server.mounts if not _other(mount)]
+    mounts = [mount for mount in case.server.mounts if not _other(mount) and not _used(case, mount)]
     if folder is None or any(not mount.target.known or _covers(mount, folder) for mount in mounts):
         return
     if any(mount.kind in KEEPING for mount in mounts):
@@ -180,7 +216,7 @@ def wrong_path(case: Case) -> Hits:
     model = case.view.model
     if model is not None and not _from_hub(case):
         return
-    mounts = [mount for mount in case.server.mounts if not _other(mount)]
+    mounts = [mount for mount in case.server.mounts if not _other(mount) and not _used(case, mount)]
     keeping = [mount for mount in mounts if mount.kind in KEEPING]
     if not keeping or any(not mount.target.known or _covers(mount, folder) for mount in mounts):
         return
