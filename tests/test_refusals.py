@@ -198,6 +198,16 @@ EXAMPLES: dict[str, Example] = {
             "env": {"PREFIX_CACHING": "true", "USE_PREFIX_CACHING": "true"},
         },
     ),
+    "remote-code-needed": Example(
+        "ValueError: The repository for org/model contains custom code which must be executed to correctly load the "
+        "model. Please pass the argument `trust_remote_code=True` to allow custom code to be run.",
+        kv8("baichuan"),
+    ),
+    "rope-scaling-unknown": Example(
+        "ValueError: `rope_scaling` must be a dictionary with two fields, `type` and `factor`, got "
+        "{'factor': 8.0, 'rope_type': 'spiral', 'low_freq_factor': 1.0}",
+        {"facts": model(rope_scaling={"factor": 8.0, "rope_type": "spiral", "low_freq_factor": 1.0})}, at="2.1.1",
+    ),
     "heads-not-divisible": Example(
         "ValueError: `num_heads` must be divisible by `num_shards` (got `num_heads`: 32 and `num_shards`: 3",
         {"count": 3, "shards": 3}, at="1.0.0",
@@ -207,7 +217,9 @@ EXAMPLES: dict[str, Example] = {
         "`num_shards`: 16",
         {"count": 16, "shards": 16},
     ),
-    "kv-heads-lost": Example("AssertionError", {**kv8("qwen2"), "count": 16, "shards": 16}, at="2.0.0"),
+    "kv-heads-lost": Example(
+        "ZeroDivisionError: integer division or modulo by zero", {**kv8("qwen2"), "count": 16, "shards": 16}, at="3.3.7"
+    ),
     "falcon-groups": Example(
         "NotImplementedError: Tensor Parallelism is not implemented for world_size > n groups",
         {"facts": model(FALCON_40B), "count": 16, "shards": 16}, at="3.3.7",

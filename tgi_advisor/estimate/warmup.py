@@ -267,6 +267,8 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
     replayed = Warmup(stage, limits, requests, tokens, warm_blocks, activations, logits, used, slack, 0, None)
     if stage is not None or not setting.family.paged:
         return replayed
+    if not per_block:  # more shards than KV heads: TGI stops before it allocates any
+        return replayed._replace(budget=0)
     back = warm_blocks
     if setting.facts.release.warmup_blocks_back == "if_unfinished" and not _one_request_is_left(limits, tokens):
         back = 0

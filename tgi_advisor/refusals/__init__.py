@@ -10,6 +10,7 @@ from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.limits import Limits
 from tgi_advisor.refusals import launcher, surprises
 from tgi_advisor.refusals.adapters import ADAPTERS
+from tgi_advisor.refusals.config import CONFIG
 from tgi_advisor.refusals.load import LOAD
 from tgi_advisor.refusals.router import ROUTER
 from tgi_advisor.refusals.rules import Case, Refusal, Rule, applied
@@ -34,7 +35,7 @@ def shard_refusals(setting: Setting, asked: Limits | None = None) -> list[Refusa
     Without `asked` (`defaults.launcher_limits`) the few rules that look at the limits stay silent.
     """
     limits = asked or Limits()
-    return list(applied((*LOAD, *WEIGHTS, *ADAPTERS, *WARMUP), Case(setting, limits, limits)))
+    return list(applied((*LOAD, *CONFIG, *WEIGHTS, *ADAPTERS, *WARMUP), Case(setting, limits, limits)))
 
 
 def router_refusals(setting: Setting, resolved: Limits, budget: int | None) -> list[Refusal]:
@@ -55,4 +56,4 @@ def warnings(setting: Setting, limits: Limits, given: Limits | None = None) -> l
 
 def all_rules() -> tuple[Rule, ...]:
     """Every refusal there is, in the order of 3.0.0 and later."""
-    return (*launcher.in_order((3, 0, 0)), *LOAD, *WEIGHTS, *ADAPTERS, *WARMUP, *ROUTER)
+    return (*launcher.in_order((3, 0, 0)), *LOAD, *CONFIG, *WEIGHTS, *ADAPTERS, *WARMUP, *ROUTER)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from tgi_advisor.estimate.defaults import ShardFault, legal_shards, shard_fault
 from tgi_advisor.estimate.setting import Setting
-from tgi_advisor.refusals.rules import Case, Found, Rule, rule
+from tgi_advisor.facts import families
+from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
 
 WEIGHTS: list[Rule] = []
 """In the order a shard meets them."""
@@ -43,7 +44,7 @@ def kv_heads_not_divisible(case: Case) -> Found:
     return _not_divisible(case.setting, "num_key_value_heads", fault.size)
 
 
-@rule(WEIGHTS, "load", "S/models/flash_causal_lm.py@v3.3.7:1296")
+@rule(WEIGHTS, "load", "S/models/custom_modeling/flash_qwen2_modeling.py@v3.3.7:119")
 def kv_heads_lost(case: Case) -> Found:
     """The shards would not hold all key/value heads: TGI divides without a check of its own and then trips over the
     shapes, mostly without a message.
@@ -52,9 +53,26 @@ def kv_heads_lost(case: Case) -> Found:
     fault = _fault(setting)
     if fault is None or fault.code != "kv_heads_lost":
         return None
-    zero = fault.size < setting.num_shard
-    kind = "ZeroDivisionError" if setting.family.served_by == "transformers" and zero else "AssertionError"
-    return kind, _fewer_shards(setting, f"{fault.size} key/value heads over {setting.num_shard} shards")
+    shards, family = setting.num_shard, setting.family
+    rows = fault.size * families.head_size(setting.facts.model, family)
+    if rows % shards and setting.quantize != "awq" and family.served_by != "transformers":
+        kind = f"AssertionError: The choosen size {rows} is not compatible with sharding on {shards} shards"
+    elif fault.size > shards or _checks_shape(family.model_type, case.version):
+        kind = "AssertionError"
+    else:
+        kind = "ZeroDivisionError: integer division or modulo by zero"
+    return kind, _fewer_shards(setting, f"{fault.size} key/value heads over {shards} shards")
+
+
+_CHECKED = frozenset(
+    {"cohere", "gemma", "gemma2", "gemma3", "gemma3_text", "mixtral", "phi", "gpt_bigcode", "starcoder2"}
+)
+
+
+def _checks_shape(kind: str, version: Version) -> bool:
+    """Whether the class holds the fused projection against the shape it expects, before it divides by the heads."""
+    until = {"mistral": (2, 0, 4), "qwen2": (2, 0, 4), "llama": (2, 0, 2), "baichuan": (2, 0, 2), "phi3": (2, 0, 2)}
+    return kind in _CHECKED or version <= until.get(kind, (0, 0, 0))
 
 
 @rule(WEIGHTS, "load", "S/models/custom_modeling/flash_rw_modeling.py@v3.3.7:272")

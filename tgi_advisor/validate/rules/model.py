@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
 
 from tgi_advisor.validate import catalogue
 from tgi_advisor.validate.finding import Severity
@@ -111,7 +110,7 @@ def not_text_generation(case: Case) -> Hits:
 
 @refused(
     "TGI134", "model the release cannot serve", "unsupported-model-type", "ssm-deprecated", "llama4-import",
-    "phi-msft", "backend-compatible-missing", reads=("model-id", "trust-remote-code"),
+    "phi-msft", "backend-compatible-missing", "remote-code-needed", reads=("model-id", "trust-remote-code"),
 )  # fmt: skip
 def model_unsupported(case: Case) -> Value | None:
     """This release has no class for the model's architecture, or has one that does not load.
@@ -127,16 +126,16 @@ def model_unsupported(case: Case) -> Value | None:
     return case.at("model-id")
 
 
-_LLAMA3_ROPE = (2, 2, 0)
-
-
-@rule("TGI135", "error", "model newer than the release")
-def model_too_new(case: Case) -> Hits:
+@refused(
+    "TGI135", "model newer than the release", "rope-scaling-unknown",
+    reads=("model-id", "rope-scaling", "rope-factor"),
+)  # fmt: skip
+def model_too_new(case: Case) -> Value | None:
     """The model's config.json is written in a form this release cannot read.
 
-    Llama 3.1 and later name their rope scaling `rope_type: llama3`, which TGI knows from 2.2.0 on; older
-    releases look for `type` and stop with `KeyError`
-    (server/text_generation_server/utils/layers.py@v2.0.4, layers/rotary.py@v2.2.0).
+    Llama 3.1 and later name their rope scaling `rope_type: llama3`, which TGI knows from 2.2.0 on; until
+    2.0.1 it looks for `type` and stops with `KeyError`, then transformers' own check of the configuration
+    stops it (server/text_generation_server/utils/layers.py@v2.0.1:1031, layers/rotary.py@v2.2.0:91).
 
     Failing::
 
@@ -146,15 +145,7 @@ def model_too_new(case: Case) -> Hits:
 
         HF_TOKEN=$HF_TOKEN tgi:2.2.0 --model-id meta-llama/Llama-3.1-8B-Instruct
     """
-    word = case.at("model-id")
-    if case.facts is None or case.version is None or word is None or case.version >= _LLAMA3_ROPE:
-        return
-    scaling = case.facts.text().get("rope_scaling")
-    if isinstance(scaling, Mapping) and scaling.get("rope_type") == "llama3":
-        message = (
-            f"{case.view.model} uses rope_type llama3, which TGI {case.release} cannot read: it stops with KeyError"
-        )
-        yield Hit(word, message, "use release 2.2.0 or newer")
+    return case.at("model-id")
 
 
 @rule("TGI136", "error", "model path that is not in the container")
