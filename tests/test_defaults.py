@@ -310,7 +310,7 @@ KV_SCHEME: dict[str, Any] = {
         ("3.3.7", {"facts": model(model_type="gemma2")}, None, "bfloat16", "bfloat16"),
         ("2.1.1", {"facts": model(model_type="gemma2"), "quantize": "gptq"}, "gptq", "float16", "float16"),
         ("2.0.4", {"facts": model(model_type="gemma"), "quantize": "gptq"}, "gptq", "bfloat16", "bfloat16"),
-        ("2.1.1", {"facts": model(quantization_config={"quant_method": "awq"})}, None, "float16", "float16"),
+        ("1.4.5", {"facts": model(quantization_config={"quant_method": "awq"})}, None, "float16", "float16"),
         ("2.2.0", {"facts": model(quantization_config={"quant_method": "awq"})}, "awq", "float16", "float16"),
         ("2.1.1", {"quantize": "fp8"}, "fp8", "float16", "float16"),
         ("2.2.0", {"quantize": "fp8"}, "fp8", "bfloat16", "bfloat16"),

@@ -253,7 +253,7 @@ EXAMPLES: dict[str, Example] = {
     ),
     "packed-without-quantize": Example(
         "RuntimeError: weight model.layers.0.self_attn.q_proj.weight does not exist",
-        {"facts": model(quantization_config={"quant_method": "gptq"}, tensors=PACKED)}, at="2.1.1",
+        {"facts": model(quantization_config={"quant_method": "gptq"}, tensors=PACKED)}, at="1.4.5",
     ),
     "fp8-kv-cache": Example(
         "ValueError: FP8 KV cache is currently only supported for flashinfer on CUDA and paged attention on CUDA, ROCm "
@@ -494,8 +494,11 @@ def test_warnings(launch: dict[str, Any], limits: Limits, given: Limits, expecte
 @pytest.mark.parametrize(
     ("release", "stored", "refused"),
     [
-        ("2.1.1", {"quant_method": "gptq"}, True),
-        ("2.2.0", {"quant_method": "gptq"}, False),
+        ("1.4.5", {"quant_method": "gptq"}, True),
+        ("2.0.0", {"quant_method": "gptq"}, False),
+        ("2.0.0", {"quant_method": "awq"}, False),
+        ("2.0.4", {"quant_method": "exl2"}, True),
+        ("2.1.0", {"quant_method": "exl2"}, False),
         ("3.3.7", None, True),  # an old checkpoint whose config.json does not say that it is packed
         ("2.4.0", {"quant_method": "compressed-tensors"}, True),
         ("2.4.1", {"quant_method": "compressed-tensors"}, False),

@@ -106,6 +106,15 @@ FINE = {
     "a cluster may mount adapters the pod does not name": (
         POD % "      args: [--model-id, org/m, --lora-adapters, a=/mnt/a]", "pod.yaml",
     ),
+    "offline with storage that may hold the weights": (
+        f"docker run -v $PWD:/data -e HF_HUB_OFFLINE=1 {IMAGE}:3.3.7 --model-id meta-llama/Llama-3.1-8B\n", "run.sh",
+    ),
+    "2.0.0 reads from config.json that a checkpoint is quantized": (
+        f"docker run --gpus all -v $PWD:/data {IMAGE}:2.0.0 --model-id Qwen/Qwen2.5-7B-Instruct-AWQ\n", "run.sh",
+    ),
+    "another server with its own arguments": (
+        "docker run -v $PWD:/data ghcr.io/huggingface/text-embeddings-inference:1.5 --model-id BAAI/bge-m3\n", "run.sh",
+    ),
     "an override that is mounted": (
         f"docker run -v /srv:/w {IMAGE}:1.1.0 --model-id google/flan-t5-xl --weights-cache-override /w/flan\n",
         "run.sh",
@@ -168,6 +177,19 @@ WRONG = {
         "  --model-id Qwen/Qwen2-VL-7B-Instruct \\\n  --lora-adapters org/a\n",
         "run.sh",
         [(3, "TGI138")],
+    ),
+    "offline with an empty cache": (
+        f"docker run -e HF_HUB_OFFLINE=1 {IMAGE}:3.3.7 \\\n  --model-id meta-llama/Llama-3.1-8B\n",
+        "run.sh",
+        [(2, "TGI324")],
+    ),
+    "no such model, said once": (
+        f"docker run {IMAGE}:3.3.7 --model-id meta-llama/Llama-3.2-8B\n", "run.sh", [(1, "TGI132")],
+    ),
+    "another server's image in Compose": (
+        "services:\n  llm:\n    image: vllm/vllm-openai:v0.8.0\n    command: --model-id org/m --num-shard 2\n",
+        "compose.yaml",
+        [(3, "TGI506")],
     ),
     "an override that is not mounted": (
         f"docker run -v $PWD:/data {IMAGE}:1.1.0 \\\n  --model-id google/flan-t5-xl \\\n"

@@ -335,9 +335,12 @@ def _chunks(family: Family, release: TgiRelease, env: Mapping[str, str], specula
 
 
 def stored_quantize(model: ModelFacts, release: TgiRelease) -> str | None:
-    """Quantization a shard that is told none reads from the checkpoint (models/__init__.py@v3.3.7:446-470)."""
+    """Quantization a shard that is told none reads from the checkpoint (models/__init__.py@v3.3.7:446-470).
+
+    Releases before 2.0.0 read none; 2.0.0 knows gptq and awq (models/__init__.py@v2.0.0:193), 2.1.0 exl2.
+    """
     version = release.version
-    if version < (2, 2, 0):
+    if version < (2, 0, 0):
         return None
     stored, compression = model.config.get("quantization_config"), model.config.get("compression_config")
     if stored is None and version >= (3, 0, 0):
@@ -347,8 +350,10 @@ def stored_quantize(model: ModelFacts, release: TgiRelease) -> str | None:
             return None
         return "compressed-tensors" if version >= (2, 4, 1) else _float8_groups(compression)
     method = stored.get("quant_method")
-    if method in ("gptq", "awq", "exl2"):
+    if method in ("gptq", "awq") or (method == "exl2" and version >= (2, 1, 0)):
         return str(method)
+    if version < (2, 2, 0):
+        return None
     if method == "fbgemm_fp8" or (method == "fp8" and version >= (2, 4, 0)):
         return "fp8"
     if method == "compressed-tensors" and version >= (2, 4, 1):

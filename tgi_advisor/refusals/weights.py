@@ -199,7 +199,7 @@ def not_quantized(case: Case) -> Found:
 @rule(WEIGHTS, "load", "S/utils/weights.py@v3.3.7:192")
 def packed_without_quantize(case: Case) -> Found:
     """The checkpoint holds packed weights, but TGI does not know how to read them and looks for plain ones. It finds
-    out by itself from 2.2.0 on (compressed-tensors: 2.4.1), if config.json says so.
+    out by itself from 2.0.0 on (exl2: 2.1.0, compressed-tensors: 2.4.1), if config.json says so.
     """
     setting = case.setting
     if setting.quantize is not None or not _own_loader(setting) or not _is_packed(setting):

@@ -15,6 +15,7 @@ from tgi_advisor.errors import AdvisorError
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts import tables
 from tgi_advisor.facts.release import TgiRelease
+from tgi_advisor.validate.read.launcher import OTHER_SERVERS
 
 OWN = "ghcr.io/huggingface/text-generation-inference"
 SYSTEMS = {"": "cuda", "rocm": "rocm", "intel-xpu": "xpu", "intel-cpu": "cpu", "gaudi": "gaudi"}
@@ -44,6 +45,8 @@ class Image(NamedTuple):
     """Environment the image sets."""
     official: bool = False
     """Whether it is TGI's own image or a mirror of it, with nothing added."""
+    other: str = ""
+    """Another server altogether, where the image is known to be one's; empty for TGI's."""
     floating: str = ""
     """Why the reference can mean another program tomorrow (`no tag`, `latest`); empty when it cannot."""
 
@@ -60,6 +63,9 @@ def identify(reference: str) -> Image:
     for cloud, row in tables.load("clouds").items():
         if re.search(row["repository"], reference):
             return _of_cloud(cloud, row, reference)._replace(floating=floating if tag else "")
+    other = next((what for part, what in OTHER_SERVERS.items() if part in name), "")
+    if other:
+        return Image(None, f"the image is that of {other}", None, None, judged=False, other=other)
     ending = _other_router(tag)
     if ending:
         note = f"the {ending} image has its own server, which is not judged"

@@ -195,7 +195,8 @@ def _environment(new: Importing, case: Case) -> None:
         elif not value.known:
             new.leave(f"{name}={_shown(value)}, whose value is not in the file")
         elif name == picks:
-            new.put_list("container.gpus", value.text.split(","), name)
+            if value.text != "all":
+                new.put_list("container.gpus", value.text.split(","), name)
         else:
             new.put(f"tgi.env.{name}", value.text, name)
     for name, value in case.server.secret_env.items():
@@ -318,7 +319,7 @@ def _rest(new: Importing, case: Case) -> None:
             new.leave("privileged mode")
         known = set() if platform is None else {*platform.cap_add, *platform.security_opt, *platform.group_add}
         for value in (*server.cap_add, *server.security_opt, *server.group_add):
-            if value.text not in known:
+            if value.text not in known and value.text.upper().removeprefix("CAP_") not in known:
                 new.leave(value.text)
     if server.ipc is not None and (platform is None or platform.ipc != server.ipc.text):
         new.leave(f"ipc {server.ipc.text}: /dev/shm has a size of its own instead")

@@ -12,6 +12,11 @@ from tgi_advisor.validate.read.words import Variable, lex
 IMAGE_WORDS = ("text-generation-inference", "tgi-inference", "hf-tgi-serve", "tgi-gaudi", "neuronx-tgi")
 """What the name of a TGI image holds: Hugging Face's own and its mirrors, the cloud containers, Vertex AI's, the forks
 for Gaudi and Neuron."""
+OTHER_SERVERS = {
+    "text-embeddings-inference": "text-embeddings-inference, which serves embeddings and rerankers",
+    "vllm-openai": "vLLM", "lmsysorg/sglang": "SGLang",
+}  # fmt: skip
+"""Images of other servers that are given TGI's arguments by mistake, and what they are."""
 LAUNCHER = "text-generation-launcher"
 """The program of every image."""
 
@@ -44,12 +49,15 @@ _OUR_FLAGS = re.compile(
 
 
 def is_ours(image: Value | None, words: Sequence[str]) -> bool:
-    """Whether a container runs TGI: by its image, or by flags only TGI has where the image is not known."""
+    """Whether a container is meant to run TGI: by its image, or by flags only TGI has where the image is not known
+    or is that of a server it is mistaken for.
+    """
     if image is None:
         return False
     if is_image(image.text):
         return True
-    return not image.known and any(_OUR_FLAGS.match(word) for word in words)
+    mistaken = not image.known or any(name in image.text for name in OTHER_SERVERS)
+    return mistaken and any(_OUR_FLAGS.match(word) for word in words)
 
 
 class Launch:

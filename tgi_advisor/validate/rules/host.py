@@ -21,7 +21,9 @@ CONTAINERS = ("compose", "docker-run", "kubernetes")
 
 @rule("TGI301", "warning", "no GPU is asked for")
 def gpu_not_requested(case: Case) -> Hits:
-    """An image for GPUs is started without one: it runs on the CPU, without flash attention, if at all.
+    """An image for GPUs is started without one: at best it runs on the CPU, without flash attention.
+
+    2.0 and later have been reported to stop instead (huggingface/text-generation-inference#1770).
 
     `docker run` wants `--gpus`, Compose a device reservation or `runtime: nvidia`, Kubernetes
     `resources.limits` with `nvidia.com/gpu`.
@@ -43,7 +45,7 @@ def gpu_not_requested(case: Case) -> Hits:
         step = how.get(case.server.form, "add nvidia.com/gpu under resources.limits")
         if case.view.image.system == "rocm":
             step = "pass --device /dev/kfd and --device /dev/dri"
-        yield Hit(case.home, "the image is made for GPUs, but none is asked for: it runs on the CPU", step)
+        yield Hit(case.home, "the image is made for GPUs, but none is asked for: at best it runs on the CPU", step)
 
 
 @rule("TGI302", "warning", "GPU among requests only")

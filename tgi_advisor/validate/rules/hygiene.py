@@ -6,6 +6,7 @@ import re
 
 from tgi_advisor.errors import Place
 from tgi_advisor.facts import release as releases
+from tgi_advisor.validate.catalogue import no_such_size
 from tgi_advisor.validate.finding import Fix
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.images import OWN, split
@@ -124,7 +125,7 @@ def assumed_release(case: Case) -> Hits:
         docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
             ghcr.io/huggingface/text-generation-inference:1.4.0 --model-id HuggingFaceH4/zephyr-7b-beta
     """
-    if case.view.image.note and case.server.image is not None:
+    if case.view.image.note and not case.view.image.other and case.server.image is not None:
         yield Hit(case.server.image, case.view.image.note)
 
 
@@ -146,8 +147,31 @@ def not_judged(case: Case) -> Hits:
         return
     missing = []
     if case.facts is None and case.view.model:
+        if no_such_size(case.view.model):
+            return  # TGI132: there is nothing to judge
         missing.append(f"nothing is known of {case.view.model}")
     if case.gpu is None:
         missing.append("the file names no GPU (--gpu does)")
     if missing:
         yield Hit(case.home, f"whether it fits was not judged: {' and '.join(missing)}")
+
+
+@rule("TGI506", "error", "image of another server")
+def other_server(case: Case) -> Hits:
+    """The image is another server's, and the arguments are TGI's: it stops at the first it does not know.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-embeddings-inference:1.5 \\
+            --model-id Qwen/Qwen2.5-7B-Instruct --max-total-tokens 4096
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
+            ghcr.io/huggingface/text-generation-inference:3.3.7 \\
+            --model-id Qwen/Qwen2.5-7B-Instruct --max-total-tokens 4096
+    """
+    if case.view.image.other and case.server.image is not None:
+        message = f"the image is that of {case.view.image.other}, but the arguments are TGI's"
+        yield Hit(case.server.image, message, f"take {OWN}, or the arguments of that server")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from tgi_advisor.validate.catalogue import is_plain
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, of_refusal, refused, rule
 
+_READS_CONFIG = (2, 0, 0)
+"""First release that reads the quantization from config.json (models/__init__.py@v2.0.0:190)."""
 _READS = ("model-id", "quantize", "dtype")
 
 
@@ -40,21 +44,33 @@ def not_quantized(case: Case) -> Hits:
         yield Hit(word, message, step)
 
 
-@refused("TGI151", "quantized checkpoint read as a plain one", "packed-without-quantize", reads=_READS)
-def packed_without_quantize(case: Case) -> Value | None:
+_PACKED_NAME = re.compile(r"(?<![a-z])(awq|gptq)(?![a-z])", re.IGNORECASE)
+
+
+@rule("TGI151", "error", "quantized checkpoint read as a plain one", "packed-without-quantize")
+def packed_without_quantize(case: Case) -> Hits:
     """The checkpoint holds packed weights, and nothing tells this release so: it looks for plain ones.
 
-    TGI finds out by itself from 2.2.0 on, where config.json says it (compressed-tensors: 2.4.1).
+    TGI finds out by itself from 2.0.0 on, where config.json says it (exl2: 2.1.0, compressed-tensors: 2.4.1).
+    Where only the name says that a checkpoint is quantized, it is a warning.
 
     Failing::
 
-        tgi:2.0.4 --model-id Qwen/Qwen2.5-7B-Instruct-AWQ
+        tgi:1.4.5 --model-id Qwen/Qwen2.5-7B-Instruct-AWQ
 
     Fixed::
 
-        tgi:2.0.4 --model-id Qwen/Qwen2.5-7B-Instruct-AWQ --quantize awq
+        tgi:1.4.5 --model-id Qwen/Qwen2.5-7B-Instruct-AWQ --quantize awq
     """
-    return case.at("model-id")
+    yield from of_refusal(case, lambda case: case.at("model-id"), ("packed-without-quantize",), _READS)
+    word, version = case.at("model-id"), case.version
+    if case.facts is not None or word is None or version is None or version >= _READS_CONFIG:
+        return
+    found = _PACKED_NAME.search((case.view.model or "").rstrip("/").rpartition("/")[2])
+    if found is not None and "quantize" not in case.view.flags and case.sure("quantize"):
+        method = found[1].lower()
+        message = f"the name says {method}, and TGI {case.release} takes every checkpoint for a plain one"
+        yield Hit(word, message, f"pass --quantize {method}", "warning")
 
 
 @refused("TGI152", "dtype and quantize together", "dtype-and-quantize", reads=_READS)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 from tgi_advisor.errors import Place
-from tgi_advisor.validate.catalogue import is_gated, is_hub_id, is_path
+from tgi_advisor.validate.catalogue import is_gated, is_hub_id, is_path, no_such_size
 from tgi_advisor.validate.effective import TOKENS
 from tgi_advisor.validate.found import Mount, Value
 from tgi_advisor.validate.rules.host import CONTAINERS
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
-from tgi_advisor.validate.rules.storage import keeps_weights
+from tgi_advisor.validate.rules.storage import keeps_weights, offline
 
 _REAL = re.compile(r"(?<![A-Za-z0-9_])(?:hf_[A-Za-z0-9]{34}|api_org_[A-Za-z0-9]{34})(?![A-Za-z0-9])")
 """The form of the Hub's tokens."""
@@ -107,7 +107,7 @@ def _brings_token(case: Case, mount: Mount) -> bool:
 def gated(case: Case) -> bool:
     """Whether the model's files need an accepted licence, for certain."""
     model = case.view.model
-    if not model or is_path(model) or not is_hub_id(model):
+    if not model or is_path(model) or not is_hub_id(model) or (case.facts is None and no_such_size(model)):
         return False
     return case.facts.gated if case.facts is not None else is_gated(model)
 
@@ -117,7 +117,8 @@ def gated_without_token(case: Case) -> Hits:
     """The Hub gives this model's files only to those who accepted its licence, and no token is passed.
 
     The download stops with `Cannot access gated repo` (401). Where no volume could hold the weights
-    already, and the owner gates every model, that is certain, and an error.
+    already, and the owner gates every model, that is certain, and an error. With HF_HUB_OFFLINE nothing is
+    downloaded, and no token is missed (TGI324).
 
     Failing::
 
@@ -128,7 +129,13 @@ def gated_without_token(case: Case) -> Hits:
         HF_TOKEN=$HF_TOKEN tgi:3.3.7 --model-id meta-llama/Llama-3.1-8B-Instruct
     """
     word = case.at("model-id")
-    if word is None or not gated(case) or has_token(case) or case.server.form in ("launcher", "env", "spec", "systemd"):
+    if (
+        word is None
+        or not gated(case)
+        or has_token(case)
+        or offline(case) is not False
+        or case.server.form in ("launcher", "env", "spec", "systemd")
+    ):
         return
     name = case.release.token_env if case.release else "HF_TOKEN"
     surely = is_gated(case.view.model or "") and not keeps_weights(case) and case.server.form in CONTAINERS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
-from tgi_advisor.validate.catalogue import is_path
+from tgi_advisor.validate.catalogue import is_path, no_such_size
 from tgi_advisor.validate.found import Mount
 from tgi_advisor.validate.rules.host import CONTAINERS, SHM
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
@@ -100,12 +100,24 @@ def _from_hub(case: Case) -> bool:
         return False
     model = case.view.model
     if model is not None:
-        return bool(model) and not is_path(model) and mounted_at(case, model) is None
+        exists = bool(model) and (case.facts is not None or no_such_size(model) is None)
+        return exists and not is_path(model) and mounted_at(case, model) is None
     return not any(not _other(mount) for mount in case.server.mounts)
 
 
+def offline(case: Case) -> bool | None:
+    """Whether the Hub is not to be asked; None when that is not in the file.
+
+    server/text_generation_server/utils/hub.py@v3.3.7:17; huggingface_hub reads the same words.
+    """
+    value = case.view.env.get("HF_HUB_OFFLINE")
+    if value is None or not value.known:
+        return False if value is None and not case.server.env_sources else None
+    return value.text.lower() in ("1", "true", "yes")
+
+
 def _judged(case: Case) -> bool:
-    return _keeps_nothing(case) and _from_hub(case)
+    return _keeps_nothing(case) and _from_hub(case) and not offline(case)
 
 
 def _keeps_nothing(case: Case) -> bool:
@@ -228,6 +240,32 @@ def wrong_path(case: Case) -> Hits:
         message,
         f"mount it on {_root(folder)}, or pass --huggingface-hub-cache {keeping[0].target.text}",
     )
+
+
+@rule("TGI324", "info", "offline: the cache has to hold the model")
+def offline_cache(case: Case) -> Hits:
+    """With HF_HUB_OFFLINE nothing is downloaded: the cache has to hold the model at its revision already.
+
+    A token is of no use then. Where no storage is mounted at all, the cache is empty and the start fails, which
+    is an error. A folder as model id is read without the Hub in every release.
+
+    Failing::
+
+        HF_HUB_OFFLINE=1 tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        HF_HUB_OFFLINE=1 tgi:3.3.7 --model-id /data/qwen2.5-7b-instruct
+    """
+    word, folder = case.at("model-id"), cache(case)
+    if word is None or folder is None or not offline(case) or not _from_hub(case) or not _keeps_nothing(case):
+        return
+    if case.server.form in ("docker-run", "compose") and case.view.image.official and not keeps_weights(case):
+        message = f"HF_HUB_OFFLINE is set, and no storage is mounted that could hold {case.view.model}"
+        yield Hit(word, message, f"mount a filled cache on {_root(folder)}, or take HF_HUB_OFFLINE out", "error")
+        return
+    revision = case.view.text("revision") or "main"
+    yield Hit(word, f"HF_HUB_OFFLINE is set: {folder} has to hold {case.view.model} at {revision} already")
 
 
 @rule("TGI323", "warning", "volume without a target")
