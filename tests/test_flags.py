@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from tgi_advisor.errors import SpecError
 from tgi_advisor.facts import flags, release, tables
-from tgi_advisor.facts.flags import environment, flags_of, parse_value, render
+from tgi_advisor.facts.flags import Unreadable, env_index, environment, flags_of, parse_value, render
 
 ALL = release.all_releases()
 NEWEST = release.latest()
@@ -149,6 +150,9 @@ def test_underscores_are_not_dashes() -> None:
         ("cuda-memory-fraction", ".5e0", 0.5, ["--cuda-memory-fraction", "0.5"]),
         ("cuda-memory-fraction", 1, 1.0, ["--cuda-memory-fraction", "1.0"]),
         ("watermark-delta", -0.5, -0.5, ["--watermark-delta=-0.5"]),
+        ("watermark-delta", "-InF", -math.inf, ["--watermark-delta=-inf"]),
+        ("watermark-gamma", "1e40", math.inf, ["--watermark-gamma", "inf"]),
+        ("watermark-gamma", 10**400, math.inf, ["--watermark-gamma", "inf"]),
         ("quantize", "bitsandbytes-nf4", "bitsandbytes-nf4", ["--quantize", "bitsandbytes-nf4"]),
         ("kv-cache-dtype", "fp8_e5m2", "fp8_e5m2", ["--kv-cache-dtype", "fp8_e5m2"]),
         ("cuda-graphs", "1,2,4", (1, 2, 4), ["--cuda-graphs", "1,2,4"]),
@@ -180,8 +184,7 @@ BAD: list[tuple[str, object, str]] = [
     ("max-batch-size", 4.0, f"--max-batch-size: expected {USIZE}, got 4.0"),
     ("max-top-n-tokens", 2**32, "--max-top-n-tokens: expected a whole number from 0 to 4294967295, got 4294967296"),
     ("port", 65536, "--port: expected a whole number from 0 to 65535, got 65536"),
-    ("cuda-memory-fraction", "nan", "--cuda-memory-fraction: expected a number such as 0.9, got 'nan'"),
-    ("cuda-memory-fraction", float("inf"), "--cuda-memory-fraction: expected a number such as 0.9, got inf"),
+    ("cuda-memory-fraction", "nan(1)", "--cuda-memory-fraction: expected a number such as 0.9, got 'nan(1)'"),
     ("cuda-memory-fraction", "90%", "--cuda-memory-fraction: expected a number such as 0.9, got '90%'"),
     ("cuda-memory-fraction", True, "--cuda-memory-fraction: expected a number such as 0.9, got True"),
     ("rope-scaling", "Linear", "--rope-scaling: expected 'linear' or 'dynamic', got 'Linear'; did you mean 'linear'?"),
@@ -199,6 +202,61 @@ def test_what_the_launcher_would_not_read_is_refused(name: str, given: object, m
     with pytest.raises(ValueError, match=f"^--{name}: ") as caught:
         parse_value(flag(name), given)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "why"),
+    [
+        ("max-batch-size", "-1", "invalid digit found in string"),
+        ("max-batch-size", "+", "invalid digit found in string"),
+        ("max-batch-size", 2**64, "number too large to fit in target type"),
+        ("max-batch-size", "", "cannot parse integer from empty string"),
+        ("port", "65536", "65536 is not in 0..=65535"),
+        ("port", "-01", "-1 is not in 0..=65535"),
+        ("port", "9" * 30, "number too large to fit in target type"),
+        ("max-top-n-tokens", "-" + "9" * 30, "number too small to fit in target type"),
+        ("rope-factor", "1,5", "invalid float literal"),
+        ("rope-factor", "", "cannot parse float from empty string"),
+    ],
+)
+def test_a_number_is_refused_in_the_parsers_words(name: str, given: object, why: str) -> None:
+    with pytest.raises(Unreadable) as caught:
+        parse_value(flag(name), given)
+    assert caught.value.printed == f"error: invalid value '{given}' for '--{name} <{flag(name).env}>': {why}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "printed"),
+    [
+        ("dtype", "float32", "error: invalid value 'float32' for '--dtype <DTYPE>'"),
+        ("dtype", "", "error: a value is required for '--dtype <DTYPE>' but none was supplied"),
+        ("sharded", "yes", "error: invalid value 'yes' for '--sharded <SHARDED>'"),
+        ("json-output", "1", "error: invalid value '1' for '--json-output'"),
+        ("json-output", "", "error: a value is required for '--json-output' but none was supplied"),
+        ("cuda-graphs", "1,x,y", "error: invalid value 'x' for '--cuda-graphs <CUDA_GRAPHS>': "
+         "invalid digit found in string"),
+    ],
+)  # fmt: skip
+def test_a_variable_is_refused_in_the_parsers_words(name: str, text: str, printed: str) -> None:
+    with pytest.raises(Unreadable) as caught:
+        parse_value(flag(name), text, env=True)
+    assert caught.value.printed == printed
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("json-output", 1), ("json-output", "yes"), ("dtype", ["a"]), ("revision", 1), ("cuda-graphs", [])],
+)
+def test_what_is_no_word_of_a_command_line_has_no_words_of_the_parser(name: str, given: object) -> None:
+    with pytest.raises(Unreadable) as caught:
+        parse_value(flag(name), given)
+    assert caught.value.printed is None
+
+
+def test_variables_are_read_as_the_flags_are_declared() -> None:
+    lines = [int(one.source.rpartition(":")[2]) for one in env_index(NEWEST).values()]
+    assert lines == sorted(lines)
+    assert list(env_index(NEWEST))[:2] == ["MODEL_ID", "REVISION"]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +302,7 @@ def test_any_value_is_read_or_refused_in_one_short_sentence(name: str, value: An
         sentence = str(error)
     else:
         assert all(isinstance(word, str) and "\0" not in word for word in render(each, read))
-        assert parse_value(each, read) == read
+        assert repr(parse_value(each, read)) == repr(read)  # nan is nan
         return
     assert sentence.startswith((f"{each.env}: ", f"--{name}: "))
     assert len(sentence) < 400

@@ -46,7 +46,7 @@ EXAMPLES: dict[str, Example] = {
         "error: unexpected argument '--kv-cache-dtype' found", {"kv_cache_dtype": "fp8_e5m2"}, at="2.3.1"
     ),
     "unparsable-value": Example(
-        "error: invalid value '1' for '--trust-remote-code <TRUST_REMOTE_CODE>'", {"env": {"TRUST_REMOTE_CODE": "1"}},
+        "error: invalid value '1' for '--trust-remote-code'", {"env": {"TRUST_REMOTE_CODE": "1"}},
         at="3.3.7",
     ),
     "sharded-needs-two": Example(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tgi_advisor.errors import FactsError
+from tgi_advisor.errors import FactsError, Problem, SpecError
 from tgi_advisor.estimate import launcher
 from tgi_advisor.estimate.launcher import LauncherConfig
 from tgi_advisor.estimate.setting import Setting
@@ -31,12 +31,15 @@ GROUPED = ("gptq", "awq")
 _BITSANDBYTES = ("bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4")
 _BLOCK_SIZES = {"flashdecoding": 256, "flashinfer": 1, "flashdecoding-ipex": 64}
 _U32 = 1 << 32
+_U64 = 1 << 64
 
 
-def resolve(spec: Spec, facts: Facts, num_shard: int | None = None) -> Setting:
-    """The launch of a spec on its facts as TGI resolves it; FactsError when the model's family is unknown.
+def resolve(spec: Spec, facts: Facts, num_shard: int | None = None, *, counted: bool = False) -> Setting:
+    """The launch of a spec on its facts as TGI resolves it.
 
     `num_shard` overrides the spec's; when neither says, it is the largest legal count of the GPUs there are.
+    `counted`: the launcher is not told and has counted its devices; what we emit always tells it.
+    FactsError when the model's family is unknown, SpecError for a flag whose value no command line can hold.
     """
     release, model, gpu = facts.release, facts.model, facts.gpu
     env = {**image_env(release, facts.variant), **spec.tgi.env}
@@ -54,7 +57,9 @@ def resolve(spec: Spec, facts: Facts, num_shard: int | None = None) -> Setting:
     if not shards:
         gpus = 1 if given.get("sharded") is False else facts.gpu_count
         shards = legal_shards(model, family, gpus, quantize)[-1]
-    lora = tuple(_text(given.get("lora-adapters")).split(",")) if given.get("lora-adapters") else ()
+    if not counted:
+        given.setdefault("num-shard", shards)
+    lora = tuple(_text(given["lora-adapters"]).split(",")) if "lora-adapters" in given else ()
     attention, prefix_caching = resolve_attention(config, release, gpu, env, bool(lora))
     speculate = _integer(given.get("speculate")) or 0
     fraction = _number(given.get("cuda-memory-fraction"), 1.0)
@@ -114,7 +119,7 @@ def launcher_limits(setting: Setting, given: Limits) -> Limits:
         longest, total = _either(longest, 1024), _either(total, 2048)
     elif release.limits_default == "context_4096":
         context = min(_either(setting.launcher_context, 4096) or 0, 4096)
-        longest, total = _either(longest, context - 1), _either(total, context)
+        longest, total = _either(longest, (context - 1) % _U64), _either(total, context)
     if prefill is None:
         prefill = setting.launcher_prefill
     if prefill is None:  # 2.0.0-2.4.0
@@ -187,7 +192,7 @@ def _launcher_prefill(
         return None
     if release.prefill_default == "context_4096":
         return min(4096, config.context) if config is not None and config.context is not None else 4096
-    return launcher.prefill_default(config, release, gpu, shards, fraction, _float(env.get("TGI_WIGGLE_ROOM")))
+    return launcher.prefill_default(config, release, gpu, shards, fraction, flags.f32(env.get("TGI_WIGGLE_ROOM", "")))
 
 
 # ---- shards ----
@@ -263,6 +268,8 @@ def resolve_attention(
 ) -> tuple[str, bool]:
     """Attention back end and prefix caching (launcher/src/main.rs@v3.3.7:131-201, 2.3.0 on).
 
+    A variable that is set to nothing is set: the shards get the empty text.
+
     Before: paged, or block size 256 with FLASH_DECODING (server/.../models/globals.py@v2.1.1:8), which
     2.2.0 switches on for Gemma 2 by itself (launcher/src/main.rs@v2.2.0:1434).
     """
@@ -277,7 +284,8 @@ def resolve_attention(
         attention, prefix = _by_config(config, version, gpu, attention, prefix, lora)
     if attention == "paged" and prefix is None and version >= (2, 4, 0):
         prefix = "0"
-    return attention or "flashinfer", (prefix or "true").lower() in ("1", "true")
+    attention = "flashinfer" if attention is None else attention
+    return attention, prefix is None or prefix.lower() in ("1", "true")
 
 
 def _by_config(
@@ -289,19 +297,15 @@ def _by_config(
     lora: bool,
 ) -> tuple[str | None, str | None]:
     """The part of `resolve_attention` that looks at the model."""
-    if config.vision or config.encoder_decoder:
-        prefix = prefix or "0"
     fallback = _fallback_attention(gpu, version)
-    if config.head_dim not in (64, 128, 256):
-        return attention or fallback, prefix or "0"
-    if lora:
-        prefix = prefix or "0"
+    served = config.head_dim in (64, 128, 256)
     avoided = ("falcon", "deepseek_v2", "gemma2") if version < (2, 4, 0) else ("falcon", "deepseek_v2")
-    if config.model_type in avoided:
-        attention = attention or fallback
-        if fallback == "paged":
-            prefix = prefix or "0"
-    return attention, prefix
+    forced = not served or config.model_type in avoided
+    if prefix is None and (
+        config.vision or config.encoder_decoder or not served or lora or (forced and fallback == "paged")
+    ):
+        prefix = "0"
+    return (fallback if attention is None and forced else attention), prefix
 
 
 def _fallback_attention(gpu: GpuFacts, version: tuple[int, int, int]) -> str:
@@ -449,32 +453,42 @@ def _without_graphs(version: tuple[int, int, int]) -> tuple[str, ...]:
     return (*_BITSANDBYTES, "exl2") if version < (3, 0, 2) else ("bitsandbytes", "exl2")
 
 
-def _flags_in_force(spec: Spec, env: Mapping[str, str], release: TgiRelease) -> dict[str, object]:
-    """Every flag that is given, typed: the spec's own fields over tgi.flags over the environment.
-
-    A value of the environment the launcher cannot parse is left out; the refusals name it.
-    """
-    held: dict[str, object] = {}
-    index = flags.env_index(release)
-    for name, text in env.items():
-        flag = index.get(name)
-        if flag is not None:
-            try:
-                held[flag.name] = flags.parse_value(flag, text, env=True)
-            except ValueError:
-                continue
-    held.update(spec.tgi.flags)
+def stated_flags(spec: Spec) -> dict[str, object]:
+    """The flags of a spec beside model and limits as written, in the order of the command line: fields, tgi.flags."""
     model, hardware = spec.model, spec.hardware
     own = {
+        "num-shard": spec.tgi.num_shard,
         "dtype": model.dtype,
         "quantize": model.quantize,
         "kv-cache-dtype": model.kv_cache_dtype,
         "trust-remote-code": model.trust_remote_code or None,
-        "num-shard": spec.tgi.num_shard,
         "cuda-memory-fraction": hardware.memory_fraction if hardware.memory_fraction != 1.0 else None,
     }
-    held.update({name: value for name, value in own.items() if value is not None})
-    return held
+    stated = {name: value for name, value in own.items() if value is not None}
+    return stated | {name: value for name, value in spec.tgi.flags.items() if name not in stated}
+
+
+def _flags_in_force(spec: Spec, env: Mapping[str, str], release: TgiRelease) -> dict[str, object]:
+    """Every flag that is given, typed: the command line over the environment.
+
+    A value the launcher cannot parse is left out; the refusals name it. SpecError for one that is no word at all.
+    """
+    known, stated = flags.flags_of(release), stated_flags(spec)
+    held = {name: flags.read(known[name], value) if name in known else value for name, value in stated.items()}
+    variables = {
+        flag.name: flags.read(flag, env[name], env=True)
+        for name, flag in flags.env_index(release).items()
+        if name in env
+    }
+    wrong = {name: value for name, value in held.items() if isinstance(value, flags.Unreadable) and not value.printed}
+    if wrong:
+        problems = [
+            Problem(str(error), f"`tgi-advisor flags {name}` says what it takes", spec.place(f"tgi.flags.{name}"))
+            for name, error in wrong.items()
+        ]
+        raise SpecError(f"TGI {release} has no such values for its flags", problems=problems)
+    every = {**variables, **held}
+    return {name: value for name, value in every.items() if not isinstance(value, flags.Unreadable)}
 
 
 def _text(value: object) -> str:

@@ -7,6 +7,7 @@ Source: launcher/src/main.rs of https://github.com/huggingface/text-generation-i
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from functools import cache
@@ -18,6 +19,7 @@ from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
 
 Version = tuple[int, int, int]
+_USIZE_MAX = (1 << 64) - 1
 
 
 class LauncherConfig(NamedTuple):
@@ -62,10 +64,12 @@ class _UnreadableError(Exception):
 def read_config(model: ModelFacts, release: TgiRelease) -> LauncherConfig | None:
     """config.json as the launcher of a release reads it; None where its parser gives up on the whole file.
 
-    It gives up on a quant_method it has no name for, and on a number that is none. From 2.0.0 on;
-    launcher/src/main.rs@v3.3.7:203-404.
+    It gives up on a quant_method it has no name for, on a number that is none, and on the NaN and Infinity that
+    Python writes and JSON does not have. From 2.0.0 on; launcher/src/main.rs@v3.3.7:203-404.
     """
     version, raw = release.version, model.config
+    if not _is_json(raw):
+        return None
     try:
         context = _first(raw, ("max_position_embeddings", "max_seq_len", "n_positions"), version >= (2, 0, 4))
         if version < (2, 3, 0):
@@ -80,7 +84,7 @@ def read_config(model: ModelFacts, release: TgiRelease) -> LauncherConfig | None
             quantize=_quant_method(raw, release),
             model_type=kind,
             head_dim=_head_dim(raw, hidden, heads, kind, version),
-            vision=_section(raw, "vision_config") is not None,
+            vision=_section(raw, "vision_config", ()) is not None,
             encoder_decoder=_flag(raw, "is_encoder_decoder"),
             hidden=hidden,
             intermediate=_number(raw, "intermediate_size") if new else None,
@@ -167,7 +171,7 @@ def vram_maximum(config: LauncherConfig | None, memory: int, fraction: float, wi
     if sizes is None or config.vocab is None:
         return None
     heads, kv, head, hidden, wide, layers = sizes
-    available = int(_f32(_f32(_f32(memory) * _f32(fraction)) * _f32(wiggle)))
+    available = _usize(_f32(_f32(_f32(memory) * _f32(fraction)) * _f32(wiggle)))
     layer = 3 * wide * config.experts * hidden + (heads + 2 * kv) * head + heads * head * hidden
     weights = 2 * (layer * layers + 2 * hidden * config.vocab)
     token = kv * 2 * head * 2 * layers + (wide + wide // 2) * config.experts * 6
@@ -176,13 +180,21 @@ def vram_maximum(config: LauncherConfig | None, memory: int, fraction: float, wi
 
 def _f32(number: float) -> float:
     """The nearest 32-bit float; a product of two of them is exact in 64 bits, so rounding once is Rust's result."""
-    rounded: float = struct.unpack("f", struct.pack("f", number))[0]
+    try:
+        rounded: float = struct.unpack("f", struct.pack("f", number))[0]
+    except OverflowError:
+        return math.copysign(math.inf, number)
     return rounded
+
+
+def _usize(number: float) -> int:
+    """Rust's `as usize`: what is below zero and NaN become 0, what is too large the largest there is."""
+    return _USIZE_MAX if number >= _USIZE_MAX else int(number) if number > 0 else 0
 
 
 def _quant_method(raw: Mapping[str, Any], release: TgiRelease) -> str | None:
     """The method, one of the release's --quantize values; any other makes the launcher drop the whole config."""
-    section = _section(raw, "quantization_config")
+    section = _section(raw, "quantization_config", ("quant_method",))
     if section is None:
         return None
     method = _text(section, "quant_method")
@@ -195,20 +207,22 @@ def _head_dim(
     raw: Mapping[str, Any], hidden: int | None, heads: int | None, kind: str | None, version: Version
 ) -> int | None:
     stated = _number(raw, "head_dim")
-    if stated is None and hidden is not None and heads and hidden % heads == 0:
-        stated = hidden // heads
-    if stated is not None or version < (3, 2, 1):
+    text = _section(raw, "text_config", ("head_dim",)) if version >= (3, 2, 1) else None
+    nested = _number(text, "head_dim") if text is not None else None
+    if stated is not None:
         return stated
-    text = _section(raw, "text_config")
-    stated = _number(text, "head_dim") if text is not None else None
-    if stated is None and text is not None and kind == "gemma3" and version >= (3, 3, 0):
-        return 256
-    return stated
+    legacy = _number(raw, "n_embd") if version < (3, 0, 0) else None  # where hidden_size does not divide
+    divided = next(
+        (size // heads for size in (hidden, legacy) if size is not None and heads and size % heads == 0), None
+    )
+    if divided is not None:
+        return divided
+    return 256 if nested is None and text is not None and kind == "gemma3" and version >= (3, 3, 0) else nested
 
 
 def _number(raw: Mapping[str, Any], key: str) -> int | None:
     value = raw.get(key)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _USIZE_MAX):
         raise _UnreadableError
     return value
 
@@ -232,11 +246,23 @@ def _flag(raw: Mapping[str, Any], key: str) -> bool:
     return bool(value)
 
 
-def _section(raw: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
+def _section(raw: Mapping[str, Any], key: str, fields: tuple[str, ...]) -> Mapping[str, Any] | None:
+    """A struct of these fields, which serde also reads from a list of just their values."""
     value = raw.get(key)
+    if isinstance(value, list | tuple) and len(value) == len(fields):
+        return dict(zip(fields, value, strict=True))
     if value is not None and not isinstance(value, Mapping):
         raise _UnreadableError
     return value
+
+
+def _is_json(value: object) -> bool:
+    """Whether a configuration holds no number that JSON cannot write."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_is_json, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_is_json, value))
 
 
 def _layer_sizes(config: LauncherConfig) -> tuple[int, ...] | None:

@@ -14,6 +14,8 @@ from tgi_advisor.facts import tables
 from tgi_advisor.facts.release import TgiRelease, in_force, version
 
 Type = Literal["switch", "bool", "text", "choice", "usize", "u16", "u32", "u64", "f32"]
+Source = Literal["arguments", "environment"]
+"""Where the launcher finds a value."""
 Scalar = bool | int | float | str
 Value = Scalar | tuple[Scalar, ...]
 
@@ -72,6 +74,15 @@ class Variable(NamedTuple):
     """Where TGI reads it."""
 
 
+class Unreadable(ValueError):  # noqa: N818  (it is no fault of the program's)
+    """A value the launcher cannot read; the text says what it accepts instead."""
+
+    def __init__(self, message: str, printed: str | None) -> None:
+        super().__init__(message)
+        self.printed = printed
+        """What the launcher's parser prints; None for what is no word of a command line at all, such as a list."""
+
+
 @cache
 def flags_of(release: TgiRelease) -> Mapping[str, Flag]:
     """Every flag the release has, by name."""
@@ -104,8 +115,9 @@ def find(name: str, release: TgiRelease) -> Flag:
 
 @cache
 def env_index(release: TgiRelease) -> Mapping[str, Flag]:
-    """The flags of a release by the environment variable that sets them."""
-    return MappingProxyType({flag.env: flag for flag in flags_of(release).values() if flag.env})
+    """The flags of a release by the environment variable that sets them, as declared: the order they are read in."""
+    declared = sorted(flags_of(release).values(), key=lambda flag: int(flag.source.rpartition(":")[2]))
+    return MappingProxyType({flag.env: flag for flag in declared if flag.env})
 
 
 @cache
@@ -120,15 +132,42 @@ def parse_value(flag: Flag, value: object, *, env: bool = False) -> Value:
     """The typed value the launcher makes of a text, or of a YAML scalar or list.
 
     `env`: the text comes from the flag's environment variable, where switches take `true` or `false` and
-    an empty text is still a value. ValueError says what the launcher accepts instead.
+    an empty text is still a value. `Unreadable` says what the launcher accepts instead.
     """
-    named = flag.env if env and flag.env else f"--{flag.name}"
+    source: Source = "environment" if env else "arguments"
     if not flag.many:
-        return _scalar(flag, value, named)
+        return _scalar(flag, value, source)
     items = value if isinstance(value, list | tuple) else _split(flag, value)
     if not items:
-        raise ValueError(f"{named}: at least one value is needed" + (" (0 for none)" if flag.type == "usize" else ""))
-    return tuple(_scalar(flag, item, named) for item in items)
+        none = " (0 for none)" if flag.type == "usize" else ""
+        raise Unreadable(f"--{flag.name}: at least one value is needed{none}", None)
+    return tuple(_scalar(flag, item, source) for item in items)
+
+
+def read(flag: Flag, value: object, *, env: bool = False) -> Value | Unreadable:
+    """`parse_value`, with why there is no value instead of one."""
+    try:
+        return parse_value(flag, value, env=env)
+    except Unreadable as error:
+        return error
+
+
+def shown(flag: Flag) -> str:
+    """A flag as the launcher's parser names it: `--num-shard <NUM_SHARD>`; a switch has no value to name."""
+    name = f"--{flag.name}"
+    return name if flag.type == "switch" else f"{name} <{flag.name.replace('-', '_').upper()}>"
+
+
+def f32(text: str) -> float | None:
+    """The 32-bit float Rust reads from a text: digits, `inf` or `nan`, what is too large infinite; None for no number.
+
+    https://doc.rust-lang.org/std/primitive.f32.html#impl-FromStr-for-f32
+    """
+    number = r"[0-9]+\.?[0-9]*|\.[0-9]+"
+    if re.fullmatch(rf"[+-]?(inf|infinity|nan|({number})(e[+-]?[0-9]+)?)", text, re.IGNORECASE | re.ASCII) is None:
+        return None
+    value = float(text)
+    return math.copysign(math.inf, value) if abs(value) >= _F32_OVERFLOW else value
 
 
 def render(flag: Flag, value: Value) -> list[str]:
@@ -141,7 +180,11 @@ def render(flag: Flag, value: Value) -> list[str]:
     return [word for text in values for word in _words(flag, text)]
 
 
-_F32_MAX = 3.4028235e38
+_F32_OVERFLOW = 2.0**128 - 2.0**103
+"""From here on the nearest 32-bit float is infinite."""
+_I64_MAX = (1 << 63) - 1
+_LONGEST = 1000
+"""Characters of a value beyond which it is no longer quoted."""
 _INTEGERS = {"u16": 1 << 16, "u32": 1 << 32, "u64": 1 << 64, "usize": 1 << 64}
 _FLAG_KEYS = frozenset(Flag._fields) - {"name"} | {"optional", "changes"}
 _VARIABLE_KEYS = frozenset(Variable._fields) - {"name"} | {"since", "until"}
@@ -192,64 +235,107 @@ def _split(flag: Flag, value: object) -> Iterable[object]:
     return (value,)
 
 
-def _scalar(flag: Flag, value: object, named: str) -> Scalar:
+def _scalar(flag: Flag, value: object, source: Source) -> Scalar:
     """One value as clap's parser for the flag's type reads it."""
     if flag.type in ("switch", "bool"):
-        return _boolean(value, named)
+        return _boolean(flag, value, source)
     if flag.type == "text":
-        return _plain(value, named)
+        return _plain(flag, value, source)
     if flag.type == "choice":
-        return _choice(flag, value, named)
+        return _choice(flag, value, source)
     if flag.type == "f32":
-        return _float(value, named)
-    return _integer(value, named, flag.type)
+        return _float(flag, value, source)
+    return _integer(flag, value, source)
 
 
-def _boolean(value: object, named: str) -> bool:
+def _boolean(flag: Flag, value: object, source: Source) -> bool:
     if isinstance(value, bool):
         return value
     if value in ("true", "false"):
         return value == "true"
-    raise ValueError(f"{named}: expected exactly true or false, got {_short(value)}")
+    raise _unreadable(flag, value, source, "expected exactly true or false")
 
 
-def _plain(value: object, named: str) -> str:
+def _plain(flag: Flag, value: object, source: Source) -> str:
     """Text as it is; a number is refused because YAML may have rewritten it (0123 is 83)."""
     if not isinstance(value, str):
-        raise ValueError(f"{named}: expected text, got {_short(value)}; put it in quotes")
+        raise Unreadable(f"{_named(flag, source)}: expected text, got {_short(value)}; put it in quotes", None)
     if "\0" in value:
-        raise ValueError(f"{named}: a value cannot contain a NUL character")
+        raise Unreadable(f"{_named(flag, source)}: a value cannot contain a NUL character", None)
     return value
 
 
-def _choice(flag: Flag, value: object, named: str) -> str:
+def _choice(flag: Flag, value: object, source: Source) -> str:
     if isinstance(value, str) and value in flag.values:
         return value
     guess = did_you_mean(value, flag.values) if isinstance(value, str) else None
-    raise ValueError(f"{named}: expected {listed(flag.values)}, got {_short(value)}" + (f"; {guess}" if guess else ""))
+    raise _unreadable(flag, value, source, f"expected {listed(flag.values)}", hint=guess)
 
 
-def _integer(value: object, named: str, kind: str) -> int:
+def _integer(flag: Flag, value: object, source: Source) -> int:
     """A Rust unsigned integer: ASCII digits, perhaps a plus, in range."""
-    top = _INTEGERS[kind] - 1
+    top = _INTEGERS[flag.type] - 1
     number = value if isinstance(value, int) and not isinstance(value, bool) else None
     if isinstance(value, str) and re.fullmatch(r"\+?[0-9]{1,40}", value):
         number = int(value)
     if number is None or not 0 <= number <= top:
-        raise ValueError(f"{named}: expected a whole number from 0 to {top}, got {_short(value)}")
+        why = _integer_error(flag, _word(value) or "")
+        raise _unreadable(flag, value, source, f"expected a whole number from 0 to {top}", why)
     return number
 
 
-def _float(value: object, named: str) -> float:
-    """A Rust f32 that is finite (Rust would also read `inf` and `nan`, which no flag has a use for)."""
-    number = math.nan
+def _integer_error(flag: Flag, text: str) -> str:
+    """Why Rust reads no integer: u16 and u32 are read as i64 first, whose bounds clap checks afterwards."""
+    if not text:
+        return "cannot parse integer from empty string"
+    ranged = flag.type in ("u16", "u32")
+    if not re.fullmatch(r"[+-]?[0-9]+" if ranged else r"\+?[0-9]+", text):
+        return "invalid digit found in string"
+    digits = text.lstrip("+-").lstrip("0") or "0"
+    if len(digits) > 19 or not ranged or int(digits) > _I64_MAX + text.startswith("-"):
+        return f"number too {'small' if text.startswith('-') else 'large'} to fit in target type"
+    return f"{'-' * text.startswith('-')}{digits} is not in 0..={_INTEGERS[flag.type] - 1}"
+
+
+def _float(flag: Flag, value: object, source: Source) -> float:
+    """A Rust f32, infinite and `nan` included."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value) if abs(value) < _F32_MAX else math.inf
-    elif isinstance(value, str) and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", value):
-        number = float(value)
-    if not abs(number) < _F32_MAX:
-        raise ValueError(f"{named}: expected a number such as 0.9, got {_short(value)}")
+        value = str(value) if isinstance(value, float) or abs(value) < _INTEGERS["u64"] else "inf"
+    number = f32(value) if isinstance(value, str) else None
+    if number is None:
+        why = "invalid float literal" if value != "" else "cannot parse float from empty string"
+        raise _unreadable(flag, value, source, "expected a number such as 0.9", why)
     return number
+
+
+def _named(flag: Flag, source: Source) -> str:
+    """A flag in a message, by the way it is given."""
+    return flag.env if source == "environment" and flag.env else f"--{flag.name}"
+
+
+def _unreadable(
+    flag: Flag, value: object, source: Source, expected: str, why: str | None = None, hint: str | None = None
+) -> Unreadable:
+    """What is wrong with a value, with the words of clap 4 (clap_builder/src/error/format.rs, write_dynamic_context).
+
+    `why` is the error of the parser of numbers, which clap appends; a choice or a boolean has none.
+    """
+    message = f"{_named(flag, source)}: {expected}, got {_short(value)}" + (f"; {hint}" if hint else "")
+    text = _word(value) if source == "environment" or flag.type != "switch" else None
+    if text is None:
+        return Unreadable(message, None)
+    if not text and why is None:
+        return Unreadable(message, f"error: a value is required for '{shown(flag)}' but none was supplied")
+    printed = f"error: invalid value '{text}' for '{shown(flag)}'"
+    return Unreadable(message, f"{printed}: {why}" if why else printed)
+
+
+def _word(value: object) -> str | None:
+    """A value as a word of a command line; None for what is no word, or too long to quote."""
+    if not isinstance(value, Scalar) or (isinstance(value, int) and abs(value) >= 1 << 128):
+        return None
+    text = _text(value)
+    return text if len(text) <= _LONGEST and "\0" not in text else None
 
 
 def _short(value: object) -> str:

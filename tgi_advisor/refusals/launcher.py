@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tgi_advisor.estimate.defaults import stated_flags
 from tgi_advisor.facts import flags
 from tgi_advisor.limits import Limits
 from tgi_advisor.refusals.rules import Case, Found, Rule, argument, rule
+from tgi_advisor.spec.records import flag_homes
 
 PARSER: list[Rule] = []
 SHARDS: list[Rule] = []
@@ -26,53 +32,75 @@ def in_order(version: tuple[int, int, int]) -> list[Rule]:
 @rule(PARSER, "launcher", "launcher/src/main.rs@v3.3.7:2040")
 def unknown_flag(case: Case) -> Found:
     """This release's launcher does not have the flag."""
-    release = case.release
-    name = next((name for name in case.setting.flags if name not in flags.flags_of(release)), None)
-    if name is None:
+    fault = next(_unread(case, environment=False), None)
+    if fault is None or fault.error is not None:
         return None
-    return f"error: unexpected argument '--{name}' found", (
-        f"leave out --{name}, or use a release that has it: `tgi-advisor flags {name}` says which",
+    return f"error: unexpected argument '--{fault.name}' found", (
+        f"leave out --{fault.name}, or use a release that has it: `tgi-advisor flags {fault.name}` says which",
     )
 
 
 @rule(PARSER, "launcher", "launcher/src/main.rs@v3.3.7:2040")
 def unparsable_value(case: Case) -> Found:
     """The launcher cannot parse a value: switches want exactly `true` or `false` in the environment, numbers digits."""
-    setting = case.setting
-    known = flags.flags_of(setting.facts.release)
-    for name, value in setting.flags.items():
-        if name in known and (wrong := _parse_error(known[name], value, env=False)):
-            return f"error: invalid value '{value}' for '--{name} <{_metavariable(name)}>'", (wrong,)
-    index = flags.env_index(setting.facts.release)
-    for variable, text in setting.env.items():
-        flag = index.get(variable)
-        if flag is not None and flag.name not in setting.flags and (wrong := _parse_error(flag, text, env=True)):
-            shown = "***" if flag.secret else text
-            return f"error: invalid value '{shown}' for '--{flag.name} <{_metavariable(flag.name)}>'", (wrong,)
-    return None
+    found = [(one.path, one.error) for one in _unread(case) if one.error is not None]
+    if not found:
+        return None
+    places = [(case.setting.spec.place(path), error) for path, error in found]
+    steps = tuple(f"{place}: {error}" if place else str(error) for place, error in places)
+    return found[0][1].printed or str(found[0][1]), steps
 
 
-def _parse_error(flag: flags.Flag, value: object, *, env: bool) -> str | None:
-    try:
-        flags.parse_value(flag, value, env=env)
-    except ValueError as error:
-        return str(error)
-    return None
+class _Fault(NamedTuple):
+    """A flag the launcher's parser stops at."""
+
+    name: str
+    """The flag."""
+    path: str
+    """The field of the spec it stands in."""
+    error: flags.Unreadable | None
+    """What is wrong with its value; None where the release has no such flag."""
 
 
-def _metavariable(name: str) -> str:
-    return name.replace("-", "_").upper()
+def _unread(case: Case, *, environment: bool = True) -> Iterator[_Fault]:
+    """What the parser stops at in its order: the command line as it stands, then variables as the flags are declared.
+
+    clap_builder/src/parser/parser.rs, get_matches_with and add_env.
+    """
+    setting, release = case.setting, case.release
+    known, stated = flags.flags_of(release), stated_flags(setting.spec)
+    for name, value in stated.items():
+        got = flags.read(known[name], value) if name in known else None
+        if got is None or isinstance(got, flags.Unreadable):
+            yield _Fault(name, flag_homes().get(name, f"tgi.flags.{name}"), got)
+    for variable, flag in flags.env_index(release).items() if environment else ():
+        if variable in setting.env and flag.name not in stated:
+            got = flags.read(flag, setting.env[variable], env=True)
+            if isinstance(got, flags.Unreadable):
+                yield _Fault(flag.name, f"tgi.env.{variable}", got)
 
 
 # ---- shards ----
 
 
-@rule(SHARDS, "launcher", "launcher/src/main.rs@v3.3.7:1396")
+@rule(SHARDS, "launcher", "launcher/src/main.rs@v3.3.7:1381")
 def sharded_needs_two(case: Case) -> Found:
     """--sharded true asks for at least two shards."""
-    if case.setting.flags.get("sharded") is True and case.setting.num_shard <= 1:
-        return argument("`sharded` is true but `num_shard` <= 1", "leave out --sharded; --num-shard says it all")
-    return None
+    setting = case.setting
+    if setting.flags.get("sharded") is not True or setting.num_shard > 1:
+        return None
+    step = "leave out --sharded; --num-shard says it all"
+    if "num-shard" in setting.flags:
+        return argument("`sharded` is true but `num_shard` <= 1", step)
+    names = _DEVICES[: 3 if case.version >= (2, 1, 0) else 2]
+    if setting.facts.gpu.system != "cuda" and not any(name in setting.env for name in names):
+        return f"panicked: --num-shard and {'/'.join(names)} are not set", (step,)
+    only = f"`sharded` is true but only found {setting.num_shard} CUDA devices"
+    return f'Error: NotEnoughCUDADevices("{only}")', (step,)
+
+
+_DEVICES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+"""Where the launcher counts its devices; the last one from 2.1.0 on (launcher/src/main.rs@v3.3.7:1262-1294)."""
 
 
 @rule(SHARDS, "launcher", "launcher/src/main.rs@v3.3.7:1408")
@@ -209,8 +237,16 @@ def ngrok_incomplete(case: Case) -> Found:
 
 @rule(ARGUMENTS, "launcher", "launcher/src/main.rs@v3.3.7:2256", since=(2, 3, 1))
 def lora_format(case: Case) -> Found:
-    """An adapter is written id, id@revision or id=path; it is noticed only after the base model's download."""
+    """An adapter is written id, id@revision or id=path; it is noticed only after the base model's download.
+
+    Until 3.0.1 an empty entry is refused too, such as the one behind a last comma (@v3.0.1:2175-2193).
+    """
     for entry in case.setting.lora_adapters:
-        if "=" not in entry and entry.count("@") > 1:
-            return argument(f"Invalid LoRA adapter format: {entry.strip()}", "write id, id@revision or id=path")
+        adapter = entry.strip()
+        if "=" in entry or (adapter.count("@") <= 1 and (case.version >= (3, 0, 2) or _ADAPTER.fullmatch(adapter))):
+            continue
+        return argument(f"Invalid LoRA adapter format: {adapter}", "write id, id@revision or id=path")
     return None
+
+
+_ADAPTER = re.compile(r"[^=@]+(?:@.+)?")

@@ -58,7 +58,7 @@ class Slip(NamedTuple):
     """Something on the command line clap does not accept."""
 
     kind: str
-    """`unknown`, `unexpected`, `no-value`, `switch-value` or `twice`."""
+    """`unknown`, `unexpected`, `no-value`, `dashed` (a value taken for a flag), `switch-value` or `twice`."""
     word: Value
     """Where it stands."""
     flag: str
@@ -225,15 +225,15 @@ def _environment(server: Server, image: Image) -> dict[str, Value]:
 
 
 def _words(server: Server, release: TgiRelease | None) -> Iterator[Value]:
-    """The launcher's words; TGI's entry point splits those with blanks."""
+    """The launcher's words; TGI's entry point splits those with blanks and drops those with nothing in them."""
     splits = server.entry is None and server.form not in ("launcher", "spec") and server.image is not None
     splits = splits and (release is None or release.version >= ENTRY_SINCE)
     for word in server.args:
-        if splits and word.known and (" " in word.text or "\t" in word.text or "\n" in word.text):
-            for part in word.text.split():
-                yield replace(word, text=part, length=0)
-        else:
+        parts = re.findall(r"[^ \t\n]+", word.text) if splits and word.known else [word.text]
+        if parts == [word.text] or (not word.text and word.defaulted):
             yield word
+        else:
+            yield from (replace(word, text=part, length=0) for part in parts)
 
 
 def _from_environment(env: Mapping[str, Value], known: Mapping[str, Flag]) -> Iterator[Given]:
@@ -279,7 +279,10 @@ def _arguments(
         if named is None:
             if (not word.known and not _NAMED_VALUE.match(word.text)) or word.text == "":
                 opened.append(word)
-            elif word.text.startswith("-") and len(word.text) > 1:
+            elif word.text == "--":  # what follows are values without a flag, and the launcher has none
+                slips += [Slip("unexpected", rest, "") for rest in words[index:]]
+                break
+            elif _dashed(word):
                 if word.text in ("--help", "-h", "--version", "-V"):
                     continue
                 slips.append(Slip("unknown", word, word.text.lstrip("-").partition("=")[0]))
@@ -289,22 +292,29 @@ def _arguments(
                 slips.append(Slip("unexpected", word, ""))
             continue
         flag, joined = named
+        following = words[index] if index < len(words) else None
         if flag.type == "switch":
             if joined is not None:
                 slips.append(Slip("switch-value", word, flag.name))
-            elif index < len(words) and words[index].text in ("true", "false", "True", "False", "1", "0"):
-                slips.append(Slip("switch-value", words[index], flag.name))
+            elif following is not None and following.text in ("true", "false", "True", "False", "1", "0"):
+                slips.append(Slip("switch-value", following, flag.name))
                 index += 1
             entry = Given(flag, word, word, True)
         elif joined is not None:
             entry = _given(flag, replace(word, text=joined), word, "argument")
-        elif index < len(words) and not _looks_like_flag(words[index], known, short):
-            entry = _given(flag, words[index], word, "argument")
-            index += 1
-        else:
+        elif following is None or following.text.startswith("--") or _flag_word(following, known, short) is not None:
             slips.append(Slip("no-value", word, flag.name))
             continue
-        if flag.name in given and not flag.many:
+        elif _dashed(following):
+            slips.append(Slip("dashed", following, flag.name))
+            entry = Given(flag, following, word, None)
+            index += 1
+        else:
+            entry = _given(flag, following, word, "argument")
+            index += 1
+        if flag.name in given and flag.many:
+            entry = _added(given[flag.name], entry)
+        elif flag.name in given:
             slips.append(Slip("twice", word, flag.name))
         given[flag.name] = entry
     return given, slips, opened
@@ -322,6 +332,13 @@ def _flag_word(word: Value, known: Mapping[str, Flag], short: Mapping[str, Flag]
     return None
 
 
-def _looks_like_flag(word: Value, known: Mapping[str, Flag], short: Mapping[str, Flag]) -> bool:
-    """Whether clap takes the word for a flag and not for a value."""
-    return word.text.startswith("--") or _flag_word(word, known, short) is not None
+def _dashed(word: Value) -> bool:
+    """Whether clap takes the word for a flag, whichever: no flag of the launcher has values that begin with a dash."""
+    return word.text.startswith("-") and len(word.text) > 1
+
+
+def _added(earlier: Given, later: Given) -> Given:
+    """A list flag given twice: its values add up. What cannot be read in either stays the one to report."""
+    if isinstance(earlier.typed, tuple) and isinstance(later.typed, tuple):
+        return replace(later, typed=earlier.typed + later.typed)
+    return later if isinstance(earlier.typed, tuple) else earlier

@@ -7,6 +7,7 @@ counts; the same goes for a model whose facts are not known.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -192,18 +193,28 @@ def shard_count(view: Effective, visible: int | None) -> int | None:
 
 
 def devices(view: Effective, visible: int | None) -> int | None:
-    """Devices the launcher counts when it is not told how many shards to start."""
-    for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"):
+    """Devices the launcher counts when it is not told how many shards to start; None when that cannot be known.
+
+    num_cuda_devices, launcher/src/main.rs@v3.3.7:1262-1294. NVIDIA's images and runtime set NVIDIA_VISIBLE_DEVICES,
+    which comes before ZE_AFFINITY_MASK.
+    """
+    for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
         value = view.env.get(name)
         if value is None:
             continue
         if not value.known:
             return None
-        if value.text != "all":
-            return len(value.text.split(","))
-        return _all(view.release, visible)
-    asked = view.server.gpus
-    if asked.vendor != "nvidia":
+        if name == "NVIDIA_VISIBLE_DEVICES" and value.text.strip() in ("all", "void"):
+            return _all(view.release, visible)
+        return len(value.text.split(","))
+    asked, system = view.server.gpus, view.image.system
+    nvidia = asked.vendor == "nvidia"
+    mask = view.env.get("ZE_AFFINITY_MASK")
+    if mask is not None and system not in ("cuda", None) and (not nvidia or asked.asked == "none"):
+        if not mask.known or view.release is None:
+            return None
+        return len(mask.text.split(",")) if view.release.version >= (2, 1, 0) else 1
+    if not nvidia:
         return 1
     if asked.asked == "all" or asked.how == "runtime":
         return _all(view.release, visible)
@@ -213,7 +224,7 @@ def devices(view: Effective, visible: int | None) -> int | None:
 
 
 def _all(release: TgiRelease | None, visible: int | None) -> int | None:
-    """What NVIDIA_VISIBLE_DEVICES=all counts as."""
+    """What NVIDIA_VISIBLE_DEVICES=all counts as; `void`, which NVIDIA's CDI mode sets, counts alike."""
     if release is None:
         return None
     return 1 if release.all_gpus_counts_one else visible
@@ -254,9 +265,34 @@ def _with_refusals(case: Case) -> Case:
     models = (case.facts,) if case.facts is not None else _any_model(case.view.model or "")
     cards = (case.gpu,) if case.gpu is not None else _any_gpu(case.view.image.system or "cuda")
     settings = [_setting(case, model, gpu, one) for one in those for model in models for gpu in cards]
-    found = [{_reported_as()[one.code]: one for one in _refused(case, setting)} for setting in settings]
+    found = [_by_rule(_refused(case, setting)) for setting in settings]
     common = set.intersection(*map(set, found))
-    return replace(case, refused=tuple(one for code, one in found[-1].items() if code in common))
+    kept = [_agreed(one, [each[code] for each in found]) for code, one in found[-1].items() if code in common]
+    return replace(case, refused=tuple(kept))
+
+
+def _by_rule(found: Iterator[Refusal]) -> dict[str, Refusal]:
+    """Of the refusals each rule reports the first, which is the one TGI gets to."""
+    first: dict[str, Refusal] = {}
+    for one in found:
+        first.setdefault(_reported_as()[one.code], one)
+    return first
+
+
+def _agreed(one: Refusal, others: Sequence[Refusal]) -> Refusal:
+    """A refusal without the figures of the models and GPUs that stand in for one that is not known."""
+    same = [other for other in others if other.code == one.code]
+    steps = tuple(step for step in one.next_steps if all(step in other.next_steps for other in same))
+    return one._replace(message=_without_figures(one.message, [other.message for other in same]), next_steps=steps)
+
+
+def _without_figures(text: str, others: Sequence[str]) -> str:
+    """The text with `...` for each number that is another one in one of the others."""
+    parts = re.split(r"(\d+)", text)
+    for other in (re.split(r"(\d+)", one) for one in others):
+        if len(other) == len(parts):
+            parts = [mine if mine == theirs else "..." for mine, theirs in zip(parts, other, strict=True)]
+    return "".join(parts)
 
 
 @cache
@@ -327,6 +363,8 @@ def _setting(
     }
     ours = {flag.env for name, flag in _flags_by_name(view).items() if name in _LIMITS}
     env = {name: value.text for name, value in view.env.items() if value.known and value.origin != "image"}
+    if case.shards is None:
+        given.pop("sharded", None)  # whether there are two devices is not known
     if not limits:
         given = {name: value for name, value in given.items() if name not in _LIMITS}
         env = {name: text for name, text in env.items() if name not in ours}
@@ -338,7 +376,7 @@ def _setting(
         tgi=TgiSpec(flags=given, env=env),
     )
     facts = Facts(model, gpu, count, release, view.image.variant or "")
-    return defaults.resolve(spec, facts, shards)
+    return defaults.resolve(spec, facts, shards, counted="num-shard" not in view.flags)
 
 
 def _flags_by_name(view: Effective) -> Mapping[str, Any]:

@@ -148,7 +148,8 @@ def unexpected_argument(case: Case) -> Hits:
     """A word that belongs to no flag, or a value behind a switch, stops the launcher.
 
     Switches such as `--trust-remote-code` take no value on the command line (their variables take
-    `true` or `false`); everything else is `--flag value` or `--flag=value`.
+    `true` or `false`); everything else is `--flag value` or `--flag=value`. A value that begins with a
+    dash needs the second form: alone, it is taken for a flag.
 
     Failing::
 
@@ -163,6 +164,11 @@ def unexpected_argument(case: Case) -> Hits:
         if slip.kind == "switch-value":
             step = f"write --{slip.flag} alone, or leave it out for false"
             yield Hit(slip.word, f"--{slip.flag} is a switch and takes no value", step)
+        elif slip.kind == "dashed":
+            message = (
+                f"the launcher takes {_short(slip.word.text)!r} for a flag: unexpected argument {_cluster(slip)!r}"
+            )
+            yield Hit(slip.word, message, f"write --{slip.flag}={_short(slip.word.text)}")
         elif slip.kind == "unexpected":
             shown = slip.word.text if slip.word.text.strip() else "a blank"
             message = f"the launcher does not expect the argument {_short(shown)!r}"
@@ -173,6 +179,11 @@ def unexpected_argument(case: Case) -> Hits:
                 yield Hit(slip.word, message, step, fix=Fix(slip.word.place, f"{dashes}{name}", f"--{name}"))
             else:
                 yield Hit(slip.word, message, "remove it, or put the flag it belongs to before it")
+
+
+def _cluster(slip: Slip) -> str:
+    """What clap names of a word with one dash: it reads letters one by one and stops at the first it does not know."""
+    return slip.word.text[:2]
 
 
 def _short(text: str) -> str:
