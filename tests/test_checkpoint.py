@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
 from tgi_advisor.facts.model import DTYPE_BITS, TensorGroup
 from tgi_advisor.gather import checkpoint
@@ -87,7 +88,10 @@ NAMES = st.lists(
 ).map(".".join)
 
 
-@given(st.dictionaries(NAMES, st.tuples(st.sampled_from(sorted(DTYPE_BITS)), SHAPES), max_size=30), st.integers(0, 70))
+WHOLE_BYTES = [dtype for dtype, bits in DTYPE_BITS.items() if bits % 8 == 0]
+
+
+@given(st.dictionaries(NAMES, st.tuples(st.sampled_from(WHOLE_BYTES), SHAPES), max_size=30), st.integers(0, 70))
 def test_grouping_loses_no_tensor_and_no_byte(tensors: dict[str, tuple[str, list[int]]], layers: int) -> None:
     header = {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in tensors.items()}
     for made in (checkpoint.group_tensors([header]), checkpoint.group_tensors([header], layers)):
@@ -121,7 +125,7 @@ BAD_HEADERS = {
     "not JSON": (packed(b"{'a'"), None, "m: the tensor header is not valid JSON"),
     "not UTF-8": (packed(b'{"\xff": 1}'), None, "m: the tensor header is not valid JSON"),
     "a list": (packed([1]), None, "m: the tensor header is not a JSON object."),
-    "deep": (packed(b"[" * 100_000), None, "m: the tensor header is not valid JSON"),
+    "deep": (packed(b"[" * 100_000), None, "m: the tensor header holds 100,000 values in 100,000 bytes."),
     "entry is a number": (packed({"a": 3}), None, "m: the entry of tensor 'a' is malformed."),
     "entry is empty": (packed({"a": {}}), None, "m: the entry of tensor 'a' is malformed."),
     "three offsets": (packed({"a": {**GOOD["a"], "data_offsets": [0, 1, 2]}}), None, "m: the entry of tensor 'a' is"),
@@ -138,8 +142,32 @@ BAD_HEADERS = {
         "m: tensor 'a' stands at [0, 4], but its dtype and shape need 8 bytes.",
     ),
     "offsets are text": (packed({"a": {**GOOD["a"], "data_offsets": ["0", "8"]}}), None, "m: tensor 'a' stands at"),
-    "overlap": (packed({**GOOD, "b": entry("F32", [2])}), None, "m: its tensors overlap or leave holes (16 of"),
-    "hole": (packed({"a": entry("F32", [2], 8)}), None, "m: its tensors overlap or leave holes (8 of 16 bytes)."),
+    "overlap": (
+        packed({**GOOD, "b": entry("F32", [2])}), None,
+        "m: its tensors overlap or leave holes (one begins at 0, the one before it ends at 8).",
+    ),
+    "hole": (packed({"a": entry("F32", [2], 8)}), None, "m: its tensors overlap or leave holes (one begins at 8"),
+    "overlaps as large as the holes": (
+        packed({**GOOD, "b": entry("F32", [2]), "c": entry("F32", [2], 16)}), None, "m: its tensors overlap or leave",
+    ),
+    "nothing inside of something": (packed({**GOOD, "b": entry("F32", [0], 4)}), None, "m: its tensors overlap"),
+    "metadata is a number": (packed({**GOOD, "__metadata__": 5}), None, "m: __metadata__ of the tensor header is not"),
+    "metadata holds a number": (packed({**GOOD, "__metadata__": {"a": 5}}), None, "m: __metadata__ of the tensor"),
+    "half a byte": (
+        packed({"a": {"dtype": "F4", "shape": [3], "data_offsets": [0, 2]}}), None,
+        "m: 'a': a tensor of 3 F4 does not end with a byte.",
+    ),
+    "a key of an entry twice": (
+        packed(b'{"a":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8],"data_offsets":[0,8]}}'), None,
+        "m: the tensor header is not valid JSON ('dtype' is there twice).",
+    ),
+    "UTF-16": (packed(json.dumps(GOOD).encode("utf-16")), None, "m: the tensor header is not valid JSON"),
+    "a long name": (packed({"x" * 5000: GOOD["a"]}), None, "m: the name of tensor 'xxxx"),
+    "a long header": (struct.pack("<Q", bounds.MAX_HEADER + 1), None, "m states a tensor header of 16,777,217 bytes."),
+    "many values": (packed(b'{"a":[' + b"[]," * 999 + b"0]}"), None, "m: the tensor header holds 2,000 values in 3,"),
+    "deep within": (
+        packed(b'{"a":"' + b" " * 9999 + b'","b":' + b"[" * 2000), None, "m: the tensor header is not valid JSON"
+    ),
     "a name twice": (packed(TWICE), None, "m: the tensor header is not valid JSON ('a' is there twice)."),
     "data cut off": (packed(GOOD), 70, "m has 70 bytes, its header describes 77."),
     "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", 130, "m is a Git LFS pointer"),
@@ -187,11 +215,14 @@ def test_no_entry_brings_the_reader_down(made: object) -> None:
         (b"\xff\xfe", "config.json is not valid JSON"),
         (b"[1]", "config.json must hold a JSON object, it holds [1]."),
         (b"[" * 200_000, "config.json is not valid JSON"),
-        (b" " * (checkpoint.MAX_JSON + 1), "config.json is 33,554,433 bytes long; more than 33,554,432 are not read."),
+        (b" " * (bounds.MAX_CONFIG + 1), "config.json is longer than 8,388,608 bytes; more are not read."),
+        (b"[" + b"{}," * 600_000 + b"0]", "config.json holds about 1,200,001 values; more than 500,000 are not read."),
+        (b'{"a": ' * 40 + b"0" + b"}" * 40, "config.json nests deeper than 32 levels."),
+        (b'{"a": ' * 99_999, "config.json is not valid JSON"),
         (b"version https://git-lfs.github.com/spec/v1", "config.json is a Git LFS pointer, not the file itself."),
         (b"<html>please log in", "config.json is an HTML page."),
     ],
-    ids=["empty", "comma", "not UTF-8", "list", "deep", "long", "LFS", "HTML"],
+    ids=["empty", "comma", "not UTF-8", "list", "deep", "long", "many", "nested", "open", "LFS", "HTML"],
 )
 def test_a_config_that_is_none(text: bytes, message: str) -> None:
     with pytest.raises(FactsError) as error:
@@ -200,12 +231,12 @@ def test_a_config_that_is_none(text: bytes, message: str) -> None:
 
 
 def test_config_index_and_tokenizer() -> None:
-    assert checkpoint.read_config('{"model_type": "llama"}', "c") == {"model_type": "llama"}
+    assert checkpoint.read_config(b'{"model_type": "llama"}', "c") == {"model_type": "llama"}
     index = {"metadata": {"total_size": 12.0}, "weight_map": {"a": "2.safetensors", "b": "1.safetensors"}}
-    assert checkpoint.read_index(json.dumps(index), "i") == (12, ("1.safetensors", "2.safetensors"))
-    assert checkpoint.read_index('{"weight_map": {}}', "i") == (None, ())
+    assert checkpoint.read_index(json.dumps(index).encode(), "i") == (12, ("1.safetensors", "2.safetensors"))
+    assert checkpoint.read_index(b'{"weight_map": {}}', "i") == (None, ())
     with pytest.raises(FactsError, match="i has no weight_map"):
-        checkpoint.read_index('{"weight_map": {"a": 1}}', "i")
+        checkpoint.read_index(b'{"weight_map": {"a": 1}}', "i")
     lengths = [8192, 1000000000000000019884624838656, 1e30, 131072.0, None, "8192", True, 0, float("nan")]
     read = [checkpoint.model_max_length({"model_max_length": length}) for length in lengths]
     assert read == [8192, None, None, 131072, None, None, None, None, None]

@@ -165,7 +165,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     )
     (tmp_path / "config.json").write_text("{}")
     assert refusal(tmp_path).startswith("HERE holds an adapter, not a model.")
-    assert refusal("a\0b").startswith("There is no folder HERE.")
+    assert refusal("a\0b").startswith("There is no folder a\\x00b.")
     assert refusal("x" * 5000).startswith("The folder HERE cannot be read: File name too long.")
     assert refusal("~nobody-of-that-name/m").startswith("The folder HERE cannot be read: ")
 

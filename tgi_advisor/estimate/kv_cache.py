@@ -31,8 +31,6 @@ def bytes_per_token(setting: Setting) -> int:
         and setting.facts.gpu.system == "gaudi"
         and setting.facts.release.version >= (3, 3, 1)
     ):
-        config = model.text()
-        latent = int(config["kv_lora_rank"]) + int(config["qk_rope_head_dim"])
-        return families.layers(model) * latent * setting.kv_dtype_bytes
+        return families.layers(model) * families.latent(model) * setting.kv_dtype_bytes
     head_size = families.head_size(model, setting.family)
     return families.layers(model) * heads_per_shard(setting) * head_size * 2 * setting.kv_dtype_bytes

@@ -209,7 +209,13 @@ def head_dim(model: ModelFacts) -> int:
     """
     inner = model.config.get("text_config")
     given = (inner if isinstance(inner, Mapping) else model.config).get("head_dim")
-    return given if isinstance(given, int) else _size(model, "hidden_size") // _size(model, "num_key_value_heads")
+    found = given if isinstance(given, int) else _size(model, "hidden_size") // _size(model, "num_key_value_heads")
+    if not found:
+        raise FactsError(
+            f"config.json of {model.id} leaves no element for a head by the notebook's formula.",
+            "Check hidden_size and num_key_value_heads, or use the default method (--method tgi).",
+        )
+    return found
 
 
 def nominal_gb(memory_bytes: int) -> int:

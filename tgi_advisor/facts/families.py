@@ -251,7 +251,13 @@ def kv_heads(model: ModelFacts) -> int:
     stated = _optional(text, ("num_key_value_heads", "num_kv_heads"))
     if stated is None and isinstance(attn := text.get("attn_config"), Mapping):
         stated = _optional(attn, ("kv_n_heads",))
-    return stated or heads(model)
+    queries = heads(model)
+    if stated and stated > queries:
+        raise FactsError(
+            f"config.json of {model.id} states {stated:,} key/value heads for {queries:,} attention heads.",
+            "Several attention heads share a key/value head, never the other way round. Check the file.",
+        )
+    return stated or queries
 
 
 def head_size(model: ModelFacts, family: Family) -> int:
@@ -261,13 +267,23 @@ def head_size(model: ModelFacts, family: Family) -> int:
     (server/text_generation_server/models/__init__.py@v3.3.7:662-666).
     """
     if family.kv == "mla":
-        config = model.config
-        qk = int(config.get("qk_nope_dim", 128)) + int(config.get("qk_rope_dim", 64))
-        return max(qk, int(config.get("v_head_dim", 128)))
+        qk = _or(model.config, "qk_nope_dim", 128) + _or(model.config, "qk_rope_dim", 64)
+        return max(qk, _or(model.config, "v_head_dim", 128))
     if _is_mamba(model):
         return 0
     stated = _optional(model.text(), ("head_dim", "d_kv"))
-    return stated or hidden(model) // heads(model)
+    size = stated or hidden(model) // heads(model)
+    if not size:
+        raise FactsError(
+            f"config.json of {model.id} states {heads(model):,} attention heads in a width of {hidden(model):,}.",
+            "No element is left for a head. Check the file; TGI would fail on it as well.",
+        )
+    return size
+
+
+def latent(model: ModelFacts) -> int:
+    """Elements of one token's compressed keys and values in a layer of DeepSeek's attention."""
+    return _number(model, ("kv_lora_rank",)) + _number(model, ("qk_rope_head_dim",))
 
 
 def layers(model: ModelFacts) -> int:
@@ -293,7 +309,8 @@ def intermediate(model: ModelFacts) -> int:
     if kind in _FOUR_TIMES:
         return 4 * hidden(model)
     if kind == "mpt":
-        return int(text.get("expansion_ratio", 4) * hidden(model))
+        ratio = text.get("expansion_ratio")
+        return int((ratio if isinstance(ratio, (int, float)) else 4) * hidden(model))
     if _is_mamba(model):
         return 2 * hidden(model)
     return _number(model, names)
@@ -364,6 +381,11 @@ def _optional(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
     return None
+
+
+def _or(config: Mapping[str, Any], name: str, default: int) -> int:
+    value = _optional(config, (name,))
+    return default if value is None else value
 
 
 def _number(model: ModelFacts, names: tuple[str, ...]) -> int:

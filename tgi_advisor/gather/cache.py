@@ -15,10 +15,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from tgi_advisor.facts.model import DTYPE_BITS, ModelFacts, TensorGroup
+from tgi_advisor import bounds
+from tgi_advisor.errors import FactsError
+from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.gather import checkpoint
 from tgi_advisor.gather.class_defaults import fill_defaults
 from tgi_advisor.gather.hub.names import COMMIT
 from tgi_advisor.gather.hub.settings import endpoint, own_cache, public
+from tgi_advisor.reading import read_regular
+from tgi_advisor.safe import printable
 
 FORMAT = 1
 """Changes when the meaning of the files changes; others are not read."""
@@ -81,10 +86,10 @@ def _folder(model_id: str) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object of our format, else an empty one."""
     try:
-        entry = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        entry = checkpoint.read_json(read_regular(path, bounds.MAX_KEPT), str(path), bounds.MAX_KEPT)
+    except (OSError, FactsError):
         return {}
-    return entry if isinstance(entry, dict) and entry.get("format") == FORMAT else {}
+    return entry if entry.get("format") == FORMAT else {}
 
 
 def _facts(entry: dict[str, Any], model_id: str, commit: str) -> ModelFacts | None:
@@ -92,16 +97,14 @@ def _facts(entry: dict[str, Any], model_id: str, commit: str) -> ModelFacts | No
         if (entry["id"], entry["commit"], entry["endpoint"]) != (model_id, commit, public(endpoint())):
             return None
         config, length, day = entry["config"], entry["model_max_length"], time.gmtime(entry["read_at"])
-        tensors = tuple(
-            TensorGroup(str(name), dtype, tuple(map(int, shape)), int(count))
-            for name, dtype, shape, count in entry["tensors"]
-        )
-        if not isinstance(config, dict) or not tensors or any(group.dtype not in DTYPE_BITS for group in tensors):
+        tensors = tuple(checkpoint.group(row) for row in entry["tensors"])
+        if not isinstance(config, dict) or not tensors:
             return None
+        checkpoint.require_sizes(config, model_id)
         return ModelFacts(
             id=model_id,
             commit=commit,
-            source=f"{entry['source']}; kept since {time.strftime('%Y-%m-%d', day)}",
+            source=f"{printable(str(entry['source']))}; kept since {time.strftime('%Y-%m-%d', day)}",
             config=config,
             defaults=fill_defaults(config),
             tensors=tensors,
@@ -109,7 +112,7 @@ def _facts(entry: dict[str, Any], model_id: str, commit: str) -> ModelFacts | No
             gated=bool(entry["gated"]),
             weights_format=str(entry["weights_format"]),
         )
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (FactsError, KeyError, TypeError, ValueError, OverflowError, OSError):
         return None
 
 

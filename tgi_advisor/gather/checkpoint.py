@@ -9,20 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
+from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
 from tgi_advisor.facts.model import DTYPE_BITS, TensorGroup
+from tgi_advisor.safe import named
 
 Header = Mapping[str, Mapping[str, Any]]
 """The tensors of one file: name -> {"dtype": ..., "shape": ...}; other keys are not looked at."""
-
-MAX_HEADER = 100_000_000
-"""Longest header the safetensors library accepts, in bytes (safetensors/src/tensor.rs, MAX_HEADER_SIZE)."""
-MAX_JSON = 32 << 20
-"""Longest config.json or weight index read, in bytes; the largest known index has 9 MB."""
-MAX_ELEMENTS = 1 << 48
-"""More elements in one tensor than any checkpoint holds: a larger shape is a lie."""
 
 DAMAGED = "The file is damaged: fetch it again, or tell its publisher."
 
@@ -63,6 +59,11 @@ def which_files(names: Iterable[str], where: str) -> WeightFiles:
         found = sorted(name for name in listing if _is_weights(name, extension))
         unused = tuple(name for name in found if name.startswith(("consolidated", "adapter_model.")))
         files = tuple(name for name in found if name not in unused)
+        if len(files) > bounds.MAX_FILES:
+            raise FactsError(
+                f"{where} holds {len(files):,} weight files; more than {bounds.MAX_FILES:,} are not read.",
+                "Give a folder or repository that holds one model.",
+            )
         if files:
             return WeightFiles(extension, files, unused)
     raise _no_weights(listing, where)
@@ -102,13 +103,19 @@ def group_tensors(headers: Iterable[Header], layers: int | None = None) -> tuple
     layer, `model.layers.61.`). FactsError for an unknown dtype, an impossible shape, or a name that is
     in two files, which TGI refuses as well (server/text_generation_server/utils/weights.py@v3.3.7:150-158).
     """
-    inside = {str(number) for number in range(layers or 0)}
+
+    @cache
+    def inside(number: str) -> bool:
+        return len(number) < 20 and int(number) < (layers or 0) and str(int(number)) == number
+
     seen: set[str] = set()
     alike: dict[tuple[tuple[str, ...], str, tuple[int, ...]], int] = {}
     for header in headers:
+        if len(seen) + len(header) > bounds.MAX_TENSORS:
+            raise FactsError(f"The weight files hold more than {bounds.MAX_TENSORS:,} tensors.", DAMAGED)
         if not seen.isdisjoint(header):
             raise FactsError(
-                f"The tensor {min(seen.intersection(header))} is in two weight files.",
+                f"The tensor {named(min(seen.intersection(header)))} is in two weight files.",
                 "TGI stops with 'Key ... was found in multiple files': remove the file that does not belong.",
             )
         seen.update(header)
@@ -116,19 +123,30 @@ def group_tensors(headers: Iterable[Header], layers: int | None = None) -> tuple
             # DeepSeek-V3 has 91,991 names: taking the layer number out first leaves 2,000 for the pattern.
             parts = name.split(".", 3)
             numbered = len(parts) == 4 and parts[2].isdecimal()
-            if numbered and (not inside or parts[2] in inside or parts[:2] != ["model", "layers"]):
+            if numbered and (not layers or inside(parts[2]) or parts[:2] != ["model", "layers"]):
                 parts[2] = "*"
             key = (tuple(parts), entry["dtype"], tuple(entry["shape"]))
             alike[key] = alike.get(key, 0) + 1
     groups: dict[tuple[str, str, tuple[int, ...]], int] = {}
     for (parts_seen, dtype, shape), count in alike.items():
         name = ".".join(parts_seen)
-        tensor_bytes(dtype, shape, name)
+        tensor_bytes(dtype, shape, named(name))
         beyond = len(parts_seen) == 4 and parts_seen[2].isdecimal()
         kept, rest = (name[: -len(parts_seen[3])], parts_seen[3]) if beyond else ("", name)
         group = (kept + _NUMBER.sub("*", rest), dtype, shape)
         groups[group] = groups.get(group, 0) + count
     return tuple(TensorGroup(name, dtype, shape, count) for (name, dtype, shape), count in groups.items())
+
+
+def group(row: object) -> TensorGroup:
+    """A group as snapshots and our cache write it: [name, dtype, shape, count]; ValueError when it is none."""
+    if isinstance(row, list) and len(row) == 4:
+        name, dtype, shape, count = row
+        sizes = isinstance(shape, list) and all(type(n) is int and 0 <= n <= bounds.MAX_ELEMENTS for n in shape)
+        counted = type(count) is int and 0 < count <= bounds.MAX_TENSORS
+        if type(name) is str and isinstance(dtype, str) and dtype in DTYPE_BITS and sizes and counted:
+            return TensorGroup(name, dtype, tuple(shape), count)
+    raise ValueError(f"{_short(row)} is not a group of tensors")
 
 
 def tensor_bytes(dtype: object, shape: Sequence[object], where: str) -> int:
@@ -137,23 +155,26 @@ def tensor_bytes(dtype: object, shape: Sequence[object], where: str) -> int:
     if bits is None:
         raise FactsError(f"{where}: unknown tensor dtype {_short(dtype)}.", f"Known are {', '.join(DTYPE_BITS)}.")
     elements = 1
+    most = bounds.MAX_ELEMENTS
     for size in shape:
-        if type(size) is not int or size < 0 or size > MAX_ELEMENTS or (elements := elements * size) > MAX_ELEMENTS:
+        if type(size) is not int or size < 0 or size > most or (elements := elements * size) > most:
             raise FactsError(f"{where}: impossible tensor shape {_short(shape)}.", DAMAGED)
-    return (elements * bits + 7) // 8
+    if elements * bits % 8:
+        raise FactsError(f"{where}: a tensor of {elements:,} {dtype} does not end with a byte.", DAMAGED)
+    return elements * bits // 8
 
 
 def header_length(data: bytes, where: str, file_size: int | None = None) -> int:
     """Length in bytes of a safetensors header, from the file's first 8 bytes (little endian).
 
-    FactsError when the file is too short, is not safetensors at all, or states a length that cannot be:
-    above `MAX_HEADER`, or past the end of a file of `file_size` bytes.
+    FactsError when the file is too short, is not safetensors at all, or states a length that cannot be (past the end
+    of a file of `file_size` bytes) or is not read (above `bounds.MAX_HEADER`; the library's own limit is 100 MB).
     """
     if len(data) < 8:
         raise FactsError(f"{where} is {len(data)} bytes long, too short for safetensors.", DAMAGED)
     _refuse_other_kinds(data, where)
     length = int.from_bytes(data[:8], "little")
-    if length > MAX_HEADER or (file_size is not None and length > file_size - 8):
+    if length > bounds.MAX_HEADER or (file_size is not None and length > file_size - 8):
         held = f", the file has {file_size:,}" if file_size is not None else ""
         raise FactsError(f"{where} states a tensor header of {length:,} bytes{held}.", DAMAGED)
     return length
@@ -171,17 +192,22 @@ def parse_header(data: bytes, where: str, file_size: int | None = None) -> dict[
     text = data[8 : 8 + length]
     if len(text) < length:
         raise FactsError(f"{where}: the tensor header is cut off ({len(text):,} of {length:,} bytes).", DAMAGED)
+    if len(text) // 4 + 100 < (values := sum(map(text.count, (b"{", b"[", b",")))):
+        raise FactsError(f"{where}: the tensor header holds {values:,} values in {length:,} bytes.", DAMAGED)
     try:
-        header = json.loads(text)
+        told = text.decode("utf-8")
+        header = json.loads(told)
         entries = len(header) - ("__metadata__" in header) if isinstance(header, dict) else 0
         if text.count(b'"data_offsets"') != entries:  # a name may be there twice; asking always takes twice as long
-            header = json.loads(text, object_pairs_hook=_unique)
+            header = json.loads(told, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise FactsError(f"{where}: the tensor header is not valid JSON ({_short(error)}).", DAMAGED) from None
     if not isinstance(header, dict):
         raise FactsError(f"{where}: the tensor header is not a JSON object.", DAMAGED)
-    header.pop("__metadata__", None)
-    total = end = 0
+    notes = header.pop("__metadata__", None)
+    if notes is not None and not (isinstance(notes, dict) and all(type(note) is str for note in notes.values())):
+        raise FactsError(f"{where}: __metadata__ of the tensor header is not a map of texts.", DAMAGED)
+    spans = []
     sizes: dict[tuple[object, ...], int] = {}
     for name, entry in header.items():
         try:
@@ -190,6 +216,8 @@ def parse_header(data: bytes, where: str, file_size: int | None = None) -> dict[
             size = sizes.get(kind)
         except (TypeError, KeyError, ValueError):
             raise FactsError(f"{where}: the entry of tensor {_short(name)} is malformed.", DAMAGED) from None
+        if len(name) > bounds.MAX_NAME:
+            raise FactsError(f"{where}: the name of tensor {_short(name)} has {len(name):,} characters.", DAMAGED)
         if size is None:
             size = sizes[kind] = tensor_bytes(dtype, shape, f"{where}: {_short(name)}")
         if type(start) is not int or type(stop) is not int or stop - start != size or start < 0:
@@ -198,16 +226,31 @@ def parse_header(data: bytes, where: str, file_size: int | None = None) -> dict[
                 f"but its dtype and shape need {size:,} bytes.",
                 DAMAGED,
             )
-        total += size
-        end = max(end, stop)
-    if total != end:
-        raise FactsError(f"{where}: its tensors overlap or leave holes ({total:,} of {end:,} bytes).", DAMAGED)
+        spans.append((start, stop))
+    end = _end(spans, where)
     if file_size is not None and file_size != 8 + length + end:
         raise FactsError(
             f"{where} has {file_size:,} bytes, its header describes {8 + length + end:,}.",
             "The download is incomplete: fetch the file again.",
         )
     return header
+
+
+def _end(spans: list[tuple[int, int]], where: str) -> int:
+    """Where the last tensor ends; FactsError unless each begins where the one before it ends.
+
+    safetensors/src/tensor.rs@v0.8.0, `Metadata::validate`.
+    """
+    end = 0
+    for start, stop in sorted(spans):
+        if start != end:
+            raise FactsError(
+                f"{where}: its tensors overlap or leave holes (one begins at {start:,}, the one before it ends at "
+                f"{end:,}).",
+                DAMAGED,
+            )
+        end = stop
+    return end
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -218,31 +261,65 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def read_json(data: bytes | str, where: str) -> dict[str, Any]:
-    """A JSON file that must hold one object: config.json, tokenizer_config.json and their like."""
-    if len(data) > MAX_JSON:
-        raise FactsError(f"{where} is {len(data):,} bytes long; more than {MAX_JSON:,} are not read.", DAMAGED)
+def read_json(data: bytes, where: str, most: int = bounds.MAX_INDEX) -> dict[str, Any]:
+    """A JSON file of at most `most` bytes that must hold one object: config.json, an index and their like."""
     if isinstance(data, bytes):
         _refuse_other_kinds(data, where)
-    try:
-        value = json.loads(data.decode("utf-8") if isinstance(data, bytes) else data)
-    except (ValueError, RecursionError) as error:
-        raise FactsError(
-            f"{where} is not valid JSON: {_short(error)}.", "Fetch the file again or correct it."
-        ) from None
+    value = _parsed(data, where, most)
     if not isinstance(value, dict):
         raise FactsError(f"{where} must hold a JSON object, it holds {_short(value)}.", "Correct it or fetch it again.")
     return value
 
 
-def read_config(data: bytes | str, where: str) -> dict[str, Any]:
-    """config.json as it is written; `where` names it in messages. FactsError when it is no JSON object."""
-    return read_json(data, where)
+def _parsed(data: bytes, where: str, most: int) -> Any:
+    """What the JSON says, once it is known that it takes little memory to say it."""
+    if len(data) > most:
+        raise FactsError(f"{where} is longer than {most:,} bytes; more are not read.", DAMAGED)
+    if (values := sum(map(data.count, (b"{", b"[", b",")))) > bounds.MAX_VALUES:
+        raise FactsError(
+            f"{where} holds about {values:,} values; more than {bounds.MAX_VALUES:,} are not read.", DAMAGED
+        )
+    try:
+        value = json.loads(data.decode("utf-8"), parse_int=bounds.number)
+    except (ValueError, RecursionError) as error:
+        raise FactsError(
+            f"{where} is not valid JSON: {_short(error)}.", "Fetch the file again or correct it."
+        ) from None
+    if bounds.nested(value):
+        raise FactsError(f"{where} nests deeper than {bounds.MAX_DEPTH} levels.", DAMAGED)
+    return value
 
 
-def read_index(data: bytes | str, where: str) -> Index:
+def read_config(data: bytes, where: str) -> dict[str, Any]:
+    """config.json as it is written; `where` names it in messages.
+
+    FactsError when it is no JSON object, and for a size no model can have, which TGI could not serve either.
+    """
+    config = read_json(data, where, bounds.MAX_CONFIG)
+    require_sizes(config, where)
+    return config
+
+
+def layers(config: Mapping[str, Any]) -> int | None:
+    """num_hidden_layers at the top of config.json, where it is a number."""
+    value = config.get("num_hidden_layers")
+    return value if type(value) is int else None
+
+
+def require_sizes(config: Mapping[str, Any], where: str) -> None:
+    """FactsError when a number of config.json is out of its bounds, with field, value and bounds."""
+    if found := bounds.out_of_bounds(config):
+        name, value, size = found
+        shown = "no number" if value != value else f"{value:,}" if abs(value) < float("inf") else "beyond counting"
+        raise FactsError(
+            f"{where}: {named(name)} is {shown}; no model has fewer than {size.least:,} or more than {size.most:,}.",
+            "Correct the file or fetch it again; TGI could not serve such a model either.",
+        )
+
+
+def read_index(data: bytes, where: str) -> Index:
     """model.safetensors.index.json: the stated total and the names of the shards."""
-    index = read_json(data, where)
+    index = read_json(data, where, bounds.MAX_INDEX)
     weight_map, metadata = index.get("weight_map"), index.get("metadata")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise FactsError(f"{where} has no weight_map of tensor names to file names.", DAMAGED)

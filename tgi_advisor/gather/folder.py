@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.gather import checkpoint
 from tgi_advisor.gather.class_defaults import fill_defaults
+from tgi_advisor.reading import open_regular, read_regular
+from tgi_advisor.safe import named, printable
 
 INDEX = "model.safetensors.index.json"
 
@@ -22,7 +25,7 @@ def read(path: str) -> ModelFacts:
     folder, names = _names(path)
     if "config.json" not in names:
         raise _no_config(folder, names)
-    config = checkpoint.read_config(_bytes(folder / "config.json"), str(folder / "config.json"))
+    config = read_config(folder)
     weights = checkpoint.which_files(names, str(folder))
     if weights.format == "bin":
         raise FactsError(
@@ -32,14 +35,11 @@ def read(path: str) -> ModelFacts:
         )
     if INDEX in names:
         _all_there(folder, weights.files)
-    layers = config.get("num_hidden_layers")
-    tensors = checkpoint.group_tensors(
-        (_header(folder / name) for name in weights.files), layers if type(layers) is int else None
-    )
+    tensors = checkpoint.group_tensors((_header(folder / name) for name in weights.files), checkpoint.layers(config))
     length = None
     if "tokenizer_config.json" in names:
         tokenizer = folder / "tokenizer_config.json"
-        length = checkpoint.model_max_length(checkpoint.read_json(_bytes(tokenizer), str(tokenizer)))
+        length = checkpoint.model_max_length(read_json(tokenizer, bounds.MAX_TOKENIZER))
     return ModelFacts(
         id=path,
         commit=None,
@@ -67,10 +67,9 @@ def _names(path: str) -> tuple[Path, list[str]]:
 
 def _no_config(folder: Path, names: list[str]) -> FactsError:
     if "adapter_config.json" in names:
-        base: Any = checkpoint.read_json(_bytes(folder / "adapter_config.json"), str(folder / "adapter_config.json"))
-        base = base.get("base_model_name_or_path")
+        base = read_json(folder / "adapter_config.json", bounds.MAX_CONFIG).get("base_model_name_or_path")
         return FactsError(
-            f"{folder} holds an adapter{f' for {base}' if isinstance(base, str) else ''}, not a model.",
+            f"{folder} holds an adapter{f' for {named(base)}' if isinstance(base, str) else ''}, not a model.",
             "Give its base model as model.id and the adapter as the flag lora-adapters.",
         )
     if "params.json" in names:
@@ -83,7 +82,7 @@ def _no_config(folder: Path, names: list[str]) -> FactsError:
 
 def _all_there(folder: Path, files: tuple[str, ...]) -> None:
     """FactsError when the index names shards that are not in the folder."""
-    index = checkpoint.read_index(_bytes(folder / INDEX), str(folder / INDEX))
+    index = checkpoint.read_index(_bytes(folder / INDEX, bounds.MAX_INDEX), str(folder / INDEX))
     missing = sorted(set(index.files) - set(files))
     if missing:
         raise FactsError(
@@ -92,9 +91,15 @@ def _all_there(folder: Path, files: tuple[str, ...]) -> None:
         )
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """A folder's config.json."""
+    path = folder / "config.json"
+    return checkpoint.read_config(_bytes(path, bounds.MAX_CONFIG), str(path))
+
+
 def _header(path: Path) -> checkpoint.Header:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, 2)
             file.seek(0)
             start = file.read(8)
@@ -104,11 +109,15 @@ def _header(path: Path) -> checkpoint.Header:
         raise FactsError(f"{path} cannot be read: {_reason(error)}.") from None
 
 
-def _bytes(path: Path) -> bytes:
-    """The whole of a small file, and one byte more than `checkpoint` reads of a large one."""
+def read_json(path: Path, most: int) -> dict[str, Any]:
+    """A file of at most `most` bytes that holds a JSON object."""
+    return checkpoint.read_json(_bytes(path, most), str(path), most)
+
+
+def _bytes(path: Path, most: int) -> bytes:
+    """The whole of a small file, and one byte more than `most` of a large one."""
     try:
-        with path.open("rb") as file:
-            return file.read(checkpoint.MAX_JSON + 1)
+        return read_regular(path, most)
     except OSError as error:
         raise FactsError(f"{path} cannot be read: {_reason(error)}.") from None
 
@@ -121,5 +130,5 @@ def _reason(error: Exception) -> str:
 def _some(names: list[str] | tuple[str, ...]) -> str:
     """`a`, `a and b`, or `a, b and 28 more`."""
     if len(names) <= 2:
-        return " and ".join(names)
-    return f"{names[0]}, {names[1]} and {len(names) - 2} more"
+        return " and ".join(map(printable, names))
+    return f"{printable(names[0])}, {printable(names[1])} and {len(names) - 2} more"

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from tgi_advisor import __version__
 from tgi_advisor.errors import FactsError
-from tgi_advisor.facts.model import DTYPE_BITS, ModelFacts, TensorGroup
+from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.gather import checkpoint
 from tgi_advisor.gather.class_defaults import fill_defaults
 
 FOLDER = Path(__file__).parent.parent / "facts" / "snapshots"
@@ -95,7 +96,10 @@ def listing() -> list[Listed]:
 def read(data: bytes | str, where: str, asked: str | None = None) -> ModelFacts:
     """The facts in a snapshot file; FactsError when it is not exactly of the format this version writes."""
     raw = _checked(data, where)
-    tensors = tuple(_group(row, where) for row in raw["tensors"])
+    try:
+        tensors = tuple(map(checkpoint.group, raw["tensors"]))
+    except ValueError as error:
+        raise FactsError(f"{where}: {error}.", _DEFECT) from None
     model_id = asked or raw["id"]
     of = "" if model_id == raw["id"] else f" of {raw['id']}"
     return ModelFacts(
@@ -132,15 +136,6 @@ def _checked(data: bytes | str, where: str) -> dict[str, Any]:
     return raw
 
 
-def _group(row: Any, where: str) -> TensorGroup:
-    if isinstance(row, list) and len(row) == 4:
-        name, dtype, shape, count = row
-        sizes = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
-        if type(name) is str and dtype in DTYPE_BITS and sizes and type(count) is int and count > 0:
-            return TensorGroup(name, dtype, tuple(shape), count)
-    raise FactsError(f"{where}: {row!r} is not a group of tensors.", _DEFECT)
-
-
 @cache
 def _by_name() -> dict[str, str]:
     recorded = {name.casefold(): name for name in recorded_ids()}
@@ -152,8 +147,6 @@ def _path(recorded: str) -> Path:
 
 
 def _listed(name: str) -> Listed:
-    from tgi_advisor.gather.checkpoint import parameter_count, quantization
-
     data = _path(name).read_bytes()
     facts = read(data, f"the shipped snapshot of {name}")
     sizes: dict[str, int] = {}
@@ -165,10 +158,10 @@ def _listed(name: str) -> Listed:
         id=name,
         aliases=tuple(alias for alias, of in aliases().items() if of == name),
         model_type=facts.model_type,
-        parameters=parameter_count(facts.config, facts.tensors),
+        parameters=checkpoint.parameter_count(facts.config, facts.tensors),
         stored_bytes=facts.stored_bytes,
         dtypes=tuple(d for d in sorted(sizes, key=lambda d: -sizes[d]) if sizes[d] * 100 >= facts.stored_bytes),
-        quantization=quantization(facts.config),
+        quantization=checkpoint.quantization(facts.config),
         context=next((length for length in lengths if isinstance(length, int)), None),
         gated=facts.gated,
         weights_format=facts.weights_format,

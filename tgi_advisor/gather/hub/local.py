@@ -8,13 +8,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
 from tgi_advisor.facts.layouts import derive_from_index
 from tgi_advisor.facts.model import ModelFacts
-from tgi_advisor.gather import checkpoint
+from tgi_advisor.gather import folder
 from tgi_advisor.gather.class_defaults import fill_defaults
 from tgi_advisor.gather.hub.names import COMMIT
 from tgi_advisor.gather.hub.settings import hub_cache
+from tgi_advisor.reading import read_regular
 
 
 def read(model_id: str, revision: str) -> ModelFacts | None:
@@ -29,8 +31,6 @@ def read(model_id: str, revision: str) -> ModelFacts | None:
     source = f"Hugging Face cache: {found}"
     facts = _without_weights(model_id, found)
     if facts is None:
-        from tgi_advisor.gather import folder
-
         facts = folder.read(str(found))
     return replace(facts, id=model_id, commit=found.name, source=source)
 
@@ -41,7 +41,7 @@ def _snapshot(model_id: str, revision: str) -> Path | None:
     commit = revision
     if not COMMIT.fullmatch(revision):
         try:
-            commit = (repo / "refs" / revision).read_text("utf-8").strip()
+            commit = read_regular(repo / "refs" / revision, 100).decode("ascii").strip()
         except (OSError, ValueError):
             return None
     found = repo / "snapshots" / commit
@@ -53,9 +53,9 @@ def _without_weights(model_id: str, found: Path) -> ModelFacts | None:
     index = found / "model.safetensors.index.json"
     if any(found.glob("*.safetensors")) or not index.is_file():
         return None
-    config = checkpoint.read_config((found / "config.json").read_bytes(), str(found / "config.json"))
+    config = folder.read_config(found)
     defaults = fill_defaults(config)
-    tensors = derive_from_index({**config, **defaults}, checkpoint.read_json(index.read_bytes(), str(index)))
+    tensors = derive_from_index({**config, **defaults}, folder.read_json(index, bounds.MAX_INDEX))
     if tensors is None:
         raise FactsError(
             f"{found} has no weight files, and its index alone does not tell the tensors' shapes.",

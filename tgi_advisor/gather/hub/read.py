@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
+from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
 from tgi_advisor.facts import layouts
 from tgi_advisor.facts.model import DTYPE_BITS, ModelFacts, TensorGroup
@@ -26,6 +27,7 @@ from tgi_advisor.gather.hub import settings
 from tgi_advisor.gather.hub.http import Answer, Client, UnreachableError, parallel
 from tgi_advisor.gather.hub.names import COMMIT, check_id
 from tgi_advisor.gather.hub.refused import refused
+from tgi_advisor.safe import named, printable
 
 INDEX = "model.safetensors.index.json"
 GUESS = 100_000
@@ -33,8 +35,6 @@ GUESS = 100_000
 WORKERS = 32
 MOMENT = 0.7
 """Seconds before progress is worth a line."""
-MAX_HEADERS = 128 << 20
-"""Most bytes accepted for all headers in one answer; DeepSeek-V3's are 12.5 MB."""
 
 _STANDARD = re.compile(r"model(-[0-9]{5}-of-[0-9]{5})?\.safetensors")
 _SHARD = re.compile(r"(.*)-[0-9]+-of-([0-9]{1,9})\.(?:safetensors|bin)")
@@ -74,7 +74,7 @@ class _Reading:
         entry_path = f"/api/models/{repo}/revision/{at}?expand=sha&expand=gated&expand=safetensors&expand=siblings"
         files = ("config.json", "tokenizer_config.json")
         entry, config_file, tokenizer_file = self._all(
-            lambda path: self.client.get(path, checkpoint.MAX_JSON),
+            lambda path: self.client.get(path, bounds.MAX_INDEX),
             [entry_path, *(self._path(name, at) for name in files)],
             f"asking {settings.public(self.client.endpoint)} about {repo}",
         )
@@ -87,7 +87,7 @@ class _Reading:
         weights = checkpoint.which_files(_names(info), repo)
         _require_all_shards(weights.files, repo)
         if commit and config_file.headers.get("x-repo-commit", commit) != commit:  # pushed to in this very moment
-            config_file = self.client.get(self._path("config.json", commit), checkpoint.MAX_JSON)
+            config_file = self.client.get(self._path("config.json", commit), bounds.MAX_CONFIG + 1)
         config = checkpoint.read_config(self._body(config_file, "config.json"), f"config.json of {repo}")
         defaults = fill_defaults(config)
         full = {**config, **defaults}
@@ -125,35 +125,31 @@ class _Reading:
 
     def _body(self, answer: Answer, what: str) -> bytes:
         if answer.status not in (200, 206):
-            raise refused(answer, self.repo, self.revision, what, self.token_from)
+            raise refused(answer, self.repo, self.revision, printable(what), self.token_from)
         return answer.body
 
     def _info(self, answer: Answer) -> dict[str, Any]:
         body = self._body(answer, "")
         try:
-            info = json.loads(body)
-        except (ValueError, RecursionError):
-            info = None
-        if not isinstance(info, dict):
-            kind = answer.headers.get("content-type", "").partition(";")[0][:40] or "something"
+            return checkpoint.read_json(body, answer.url)
+        except FactsError:
+            kind = printable(answer.headers.get("content-type", "").partition(";")[0][:40]) or "something"
             raise UnreachableError(
                 f"{answer.url} answers with {kind} that is no entry of a model.",
                 "Check HF_ENDPOINT; a proxy or login page may have answered instead of the Hub.",
-            )
-        return info
+            ) from None
 
     def _model_max_length(self, answer: Answer) -> int | None:
         if answer.status == 404:
             return None
-        where = f"tokenizer_config.json of {self.repo}"
-        return checkpoint.model_max_length(checkpoint.read_json(self._body(answer, "tokenizer_config.json"), where))
+        body, where = self._body(answer, "tokenizer_config.json"), f"tokenizer_config.json of {self.repo}"
+        return checkpoint.model_max_length(checkpoint.read_json(body, where, bounds.MAX_TOKENIZER))
 
     def _of_headers(
         self, files: tuple[str, ...], config: Mapping[str, Any], at: str, info: Mapping[str, Any]
     ) -> tuple[TensorGroup, ...]:
         """Tensors as the headers have them: all in one call where that is sure to be this commit, else file by file."""
-        layers = config.get("num_hidden_layers")
-        layers = layers if isinstance(layers, int) else None
+        layers = checkpoint.layers(config)
         totals = _totals(info)
         if len(files) > 1 and self.revision == "main" and totals and INDEX in _names(info):
             headers = self._in_one_call(files)
@@ -169,7 +165,7 @@ class _Reading:
         path = f"/api/models/{self.repo}/safetensors-metadata/{INDEX}"
         try:
             (answer,) = self._all(
-                lambda path: self.client.get(path, MAX_HEADERS), [path], f"tensor headers of {self.repo}"
+                lambda path: self.client.get(path, bounds.MAX_HEADERS), [path], f"tensor headers of {self.repo}"
             )
             headers = json.loads(answer.body)["headers"] if answer.status == 200 else {}
             if sorted(headers) != list(files):
@@ -177,13 +173,13 @@ class _Reading:
             for name in files:
                 headers[name].pop("__metadata__", None)
                 for entry in headers[name].values():
-                    entry["dtype"], tuple(entry["shape"])
-        except (UnreachableError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+                    checkpoint.tensor_bytes(entry["dtype"], entry["shape"], name)
+        except (FactsError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
             return None
         return [headers[name] for name in files]
 
     def _header(self, name: str, at: str) -> checkpoint.Header:
-        where = f"{self.repo}/{name}"
+        where = f"{self.repo}/{printable(name)}"
         path = self._path(name, at)
         answer = self.client.get(path, span=(0, GUESS - 1))
         data = b"" if answer.status == 416 else self._body(answer, name)
@@ -197,13 +193,14 @@ class _Reading:
         self, files: tuple[str, ...], config: Mapping[str, Any], at: str
     ) -> tuple[tuple[TensorGroup, ...], str]:
         """Tensors of a repository with only *.bin: the family's layout, if the index agrees in names and bytes."""
-        answer = self.client.get(self._path("pytorch_model.bin.index.json", at), checkpoint.MAX_JSON)
+        answer = self.client.get(self._path("pytorch_model.bin.index.json", at), bounds.MAX_INDEX)
         if answer.status == 200:
             index = checkpoint.read_json(answer.body, f"pytorch_model.bin.index.json of {self.repo}")
             if tensors := layouts.derive_from_index(config, index):
                 return tensors, "tensors proved by the index of its .bin files"
         raise FactsError(
-            f"{self.repo} has only pickled weights ({files[0]}), whose tensors cannot be read without fetching them.",
+            f"{self.repo} has only pickled weights ({printable(files[0])}), "
+            "whose tensors cannot be read without fetching them.",
             "Look for a copy in safetensors, often the revision refs/pr/1, or give a folder with the converted model.",
         )
 
@@ -266,7 +263,7 @@ def _require_all_shards(files: tuple[str, ...], repo: str) -> None:
     for (stem, total), count in there.items():
         if count != int(total):
             raise FactsError(
-                f"{repo} lists {count} of the {int(total)} shards {stem}-*-of-{total}.",
+                f"{repo} lists {count} of the {int(total)} shards {named(stem)}-*-of-{total}.",
                 "The upload may be unfinished: try again later, or give another revision.",
             )
 
@@ -276,4 +273,4 @@ def _file_size(answer: Answer) -> int | None:
     of = answer.headers.get("content-range", "").rpartition("/")[2]
     if answer.status == 200:
         of = answer.headers.get("content-length", "")
-    return int(of) if of.isdecimal() else None
+    return int(of) if of.isdecimal() and len(of) <= bounds.MAX_DIGITS else None
