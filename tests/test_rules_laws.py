@@ -13,7 +13,7 @@ from tgi_advisor.gather import snapshot
 from tgi_advisor.spec.reader import read_text
 from tgi_advisor.units import human
 from tgi_advisor.validate.importer import imported
-from tgi_advisor.validate.judge import cases, findings, judge
+from tgi_advisor.validate.judge import Stated, cases, findings, judge
 from tgi_advisor.validate.read import read
 
 FLAGS = sorted({name for one in releases.all_releases() for name in flags.flags_of(one)} | {"foo", "max-input-token"})
@@ -67,7 +67,7 @@ def test_validate_and_predict_say_the_same(
     env, words = (more, words) if more.startswith("-e") else ("", [*words, more])
     text = f"docker run --gpus all {env} ghcr.io/huggingface/text-generation-inference:{tag} --model-id {model}"
     document = read(f"{text} --num-shard {shards} {' '.join(words)}\n", "run.sh")
-    (case,) = cases(document, lambda name, _: snapshot.find(name), gpus.find(card), shards)
+    (case,) = cases(document, lambda name, _: snapshot.find(name), Stated(gpus.find(card), shards))
     spec = imported(case, card, shards)
     assume(case.prediction is not None and "Not carried over" not in spec)
     assert case.prediction is not None

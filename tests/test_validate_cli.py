@@ -211,7 +211,7 @@ def test_a_rule_that_fails_costs_what_it_had_to_say(
 
 
 def test_an_outlook_that_fails_costs_no_rule_its_say(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tgi_advisor.validate.judge._with_outlook", _fails)
+    monkeypatch.setattr("tgi_advisor.validate.judge._with_refusals", _fails)
     (here / "compose.yaml").write_text(WRONG)
     assert {one.code for one in lint.validate_files(["compose.yaml"])[0].findings} >= {"TGI103", "TGI590"}
 

@@ -26,12 +26,10 @@ from tgi_advisor.validate.report import Report, report, secrets
 from tgi_advisor.validate.rules.rule import said
 
 if TYPE_CHECKING:
-    from tgi_advisor.facts.gpu import GpuFacts
     from tgi_advisor.facts.model import ModelFacts
-    from tgi_advisor.facts.release import TgiRelease
     from tgi_advisor.gather.model import Source
     from tgi_advisor.validate.finding import Finding
-    from tgi_advisor.validate.judge import FactsFor
+    from tgi_advisor.validate.judge import FactsFor, Stated
     from tgi_advisor.validate.rules import Case
 
 
@@ -130,7 +128,7 @@ def check(path: str, settings: Settings, asked: Asked) -> Report:
         except Exception as error:  # noqa: BLE001  (what was found is told nevertheless)
             note = f"nothing was mended, because of a defect of tgi-advisor: {said(error)}"
     diff = ""
-    if mended.count:
+    if mended.mended:
         diff = fix.diff(text.text, mended.document.text, name, hidden)
         if path != "-" and asked.write:
             files.save(path, text._replace(text=mended.document.text))
@@ -138,7 +136,7 @@ def check(path: str, settings: Settings, asked: Asked) -> Report:
     made = _with_real_places(report(mended.document, mended.cases, told, beside.found), beside)
     fatal = ("error", "warning") if settings.strict else ("error",)
     failed = any(one.severity in fatal for one in made.findings)
-    return replace(made, fixed=mended.count, diff=diff, note=note, failed=failed)
+    return replace(made, fixed=mended.mended, diff=diff, note=note, failed=failed)
 
 
 def import_server(
@@ -163,10 +161,10 @@ def import_server(
     if not document.servers:
         problem = document.defects[0].message if document.defects else "it names neither a TGI image nor the launcher"
         raise UsageError(f"there is no TGI server in {files.shown(name)}", f"Perhaps {problem}.")
-    hardware = _hardware(gpu, count) if gpu and not memory else (None, count)
-    found = cases(document, _models("snapshot", True), hardware[0], hardware[1], _release(release))
-    chosen = _chosen(found, server, name)
-    return imported(chosen, gpu, hardware[1], memory)
+    stated = _stated(None if memory else gpu, count, release)
+    chosen = _chosen(cases(document, _models("snapshot", True), stated), server, name)
+    several = stated.machine.gpus if stated.machine and stated.machine.gpus > 1 else None
+    return imported(chosen, gpu, count or several, memory)
 
 
 def _chosen(found: Sequence[Case], server: str | None, file: str) -> Case:
@@ -241,9 +239,8 @@ def _judged(document: Document, settings: Settings, asked: Asked) -> tuple[list[
     """The servers of a file and what every rule has to say about them."""
     from tgi_advisor.validate import judge
 
-    gpu, count = _hardware(settings.gpu, settings.count)
     facts = _models(asked.source, asked.offline)
-    cases = judge.cases(document, facts, gpu, count, _release(settings.release))
+    cases = judge.cases(document, facts, _stated(settings.gpu, settings.count, settings.release))
     return cases, list(judge.findings(document, cases))
 
 
@@ -256,7 +253,7 @@ class _Mended(NamedTuple):
     """Its servers."""
     findings: list[Finding]
     """What every rule has to say about it; a fix that cannot be made is no longer among them."""
-    count: int = 0
+    mended: int = 0
     """Findings that were mended."""
 
 
@@ -278,7 +275,7 @@ def _mended(first: _Mended, settings: Settings, asked: Asked, beside: Beside) ->
         if not made.findings or not asked.fix:
             break
         document = read(made.text, first.document.file, lookup=beside)
-        now = _Mended(document, *_judged(document, settings, asked), now.count + made.findings)
+        now = _Mended(document, *_judged(document, settings, asked), now.mended + made.findings)
     return now
 
 
@@ -303,24 +300,24 @@ def _with_real_places(made: Report, beside: Beside) -> Report:
 
 
 @lru_cache(maxsize=8)
-def _hardware(gpu: str | None, count: int | None) -> tuple[GpuFacts | None, int | None]:
-    """The GPU somebody names and how many are visible; an instance type says both."""
+def _stated(gpu: str | None, count: int | None, release: str | None) -> Stated:
+    """What somebody states about hardware and release; an instance type says how many GPUs there are."""
+    from tgi_advisor.facts import gpu as gpus
+    from tgi_advisor.facts import release as releases
+    from tgi_advisor.validate.judge import Stated
+    from tgi_advisor.validate.rules.rule import Machine
+
+    said = releases.find(release) if release is not None else None
     if gpu is None:
-        return None, count
+        return Stated(None, count, said)
     from tgi_advisor.gather.facts import hardware
     from tgi_advisor.spec.records import GpuSpec, HardwareSpec, Spec
 
     found, there = hardware(Spec(hardware=HardwareSpec(gpu=GpuSpec(name=gpu), count=count)))
-    return found, count or (there if there > 1 else None)
-
-
-@lru_cache(maxsize=8)
-def _release(name: str | None) -> TgiRelease | None:
-    if name is None:
-        return None
-    from tgi_advisor.facts import release as releases
-
-    return releases.find(name)
+    instance = gpus.instance(gpu)
+    if gpu == "auto":
+        return Stated(found, count, said, Machine("this machine", there))
+    return Stated(found, count, said, Machine(gpu, instance[1]) if instance else None)
 
 
 _PLACES: dict[Source, tuple[Source, ...]] = {"auto": ("snapshot", "cache", "hub")}

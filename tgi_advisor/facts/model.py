@@ -68,6 +68,8 @@ class ModelFacts:
     """For a shipped snapshot: how far its figures can be trusted, and why."""
     folder: str | None = None
     """Absolute path of the local folder the facts were read from; None when they are the Hub's."""
+    assumed: str = ""
+    """What had to be assumed to take them for the model that is meant, one sentence; empty when nothing had."""
 
     @property
     def model_type(self) -> str | None:

@@ -27,7 +27,7 @@ def gather(
     gpu, count = hardware(spec)
     release, variant, note = software(spec, gpu)
     model = load(spec.model.id, spec.model.revision, source=source, offline=offline, progress=progress)
-    return Facts(model, gpu, count, release, variant, (note,) if note else ())
+    return Facts(model, gpu, count, release, variant, tuple(filter(None, (note, model.assumed))))
 
 
 def hardware(spec: Spec) -> tuple[GpuFacts, int]:

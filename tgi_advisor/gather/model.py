@@ -8,6 +8,7 @@ offline  folder, our cache, Hugging Face cache, shipped snapshot
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
@@ -59,6 +60,8 @@ def load(
     for place in places:
         if facts := place(model_id, revision, tried):
             return facts
+    if source != "cache" and (facts := _of_another_commit(model_id, revision)):
+        return facts
     raise FactsError(
         f"There are no facts about {model_id} at {revision} on this machine.",
         _suggestion(model_id)
@@ -88,7 +91,7 @@ def _online(model_id: str, revision: str, progress: Callable[[str], None] | None
         note = f" (the Hub was out of reach: {error.message.rstrip('.')})"
         if kept:
             return replace(kept.facts, source=kept.facts.source + note)
-        if facts := _downloaded(model_id, revision, tried):
+        if facts := _downloaded(model_id, revision, tried) or _of_another_commit(model_id, revision):
             return replace(facts, source=facts.source + note)
         raise FactsError(error.message, error.hint, tried) from None
 
@@ -113,9 +116,27 @@ def _shipped(model_id: str, revision: str, tried: list[Problem]) -> ModelFacts |
     facts = snapshot.find(model_id)
     if facts and revision in ("main", facts.commit):
         return facts
-    reason = f"is of commit {facts.commit}" if facts else "has no such model"
+    reason = f"is of {_commit(facts)}" if facts else "has no such model"
     tried.append(Problem(f"snapshot in the package: {reason}"))
     return None
+
+
+def _of_another_commit(model_id: str, revision: str) -> ModelFacts | None:
+    """The snapshot inside the package for a pinned commit it was not taken of: commits seldom change a shape.
+
+    Branches and tags do (another quantization, another format), so that for them it is no answer.
+    """
+    from tgi_advisor.gather import snapshot
+
+    facts = snapshot.find(model_id) if re.fullmatch(r"[0-9a-f]{7,40}", revision) else None
+    if facts is None:
+        return None
+    assumed = f"{model_id} is taken to have at {revision[:12]} the shapes of the snapshot, which is of {_commit(facts)}"
+    return replace(facts, commit=None, assumed=assumed)
+
+
+def _commit(facts: ModelFacts) -> str:
+    return f"commit {facts.commit[:12]}" if facts.commit else "a commit that was not recorded"
 
 
 def _kept(model_id: str, revision: str, tried: list[Problem]) -> ModelFacts | None:

@@ -7,17 +7,15 @@ counts; the same goes for a model whose facts are not known.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import gpu as gpus
-from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
@@ -25,30 +23,35 @@ from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.limits import Limits
 from tgi_advisor.refusals import Refusal, launcher_refusals, router_refusals, shard_refusals
 from tgi_advisor.spec.records import GpuSpec, HardwareSpec, ModelSpec, Spec, TgiSpec
-from tgi_advisor.units import GiB
-from tgi_advisor.validate import comments
-from tgi_advisor.validate.catalogue import about, is_gated, no_such_size
+from tgi_advisor.validate import comments, unknown
+from tgi_advisor.validate.catalogue import about, is_gated, is_path, no_such_size
 from tgi_advisor.validate.effective import Effective, effective
 from tgi_advisor.validate.finding import Finding
 from tgi_advisor.validate.found import Document, Server, Value
 from tgi_advisor.validate.rules import RULES, Case, of_defect
-from tgi_advisor.validate.rules.rule import said
+from tgi_advisor.validate.rules.rule import Machine, said
 from tgi_advisor.verdict import predict, too_small
 
 FactsFor = Callable[[str, "str | None"], "ModelFacts | None"]
 """Facts of a model by its id and revision; None where they are not known."""
 
-GENERATIONS = {
-    "cuda": ("nvidia-t4", "nvidia-a100-80gb", "nvidia-l4", "nvidia-h100-80gb"),
-    "rocm": ("amd-mi250", "amd-mi300x"),
-}
-"""One GPU of every generation TGI's flash attention serves: what holds on all of them holds on one nobody named."""
-
-
-EPOCHS = ("1.0.0", "1.4.5", "2.0.4", "2.4.0", "2.4.1", "3.0.0", "3.3.7")
-"""Releases that stand for all of them where the file names none: the launcher's checks changed between these."""
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+"""Variables the launcher counts devices by: the first that is set, the last of them on Intel's GPUs."""
 MOST_SHARDS = 1024
 """Shard counts beyond any machine; what they do to a model is not worked out."""
+
+
+class Stated(NamedTuple):
+    """The caller's word on what a file does not say; of a GPU it comes first."""
+
+    gpu: GpuFacts | None = None
+    """The GPU."""
+    gpu_count: int | None = None
+    """GPUs the container sees."""
+    release: TgiRelease | None = None
+    """The TGI release."""
+    machine: Machine | None = None
+    """The instance type that has the GPU, where it is stated by one."""
 
 
 def judge(
@@ -58,22 +61,13 @@ def judge(
     count: int | None = None,
     release: TgiRelease | None = None,
 ) -> tuple[Finding, ...]:
-    """Every finding about a file, in its order.
-
-    `gpu`, `count` and `release` are the caller's word on what the file does not say; of a GPU it comes first.
-    """
-    return findings(document, cases(document, facts_for, gpu, count, release))
+    """Every finding about a file, in its order; the rest is the caller's word, as in `Stated`."""
+    return findings(document, cases(document, facts_for, Stated(gpu, count, release)))
 
 
-def cases(
-    document: Document,
-    facts_for: FactsFor,
-    gpu: GpuFacts | None = None,
-    count: int | None = None,
-    release: TgiRelease | None = None,
-) -> list[Case]:
+def cases(document: Document, facts_for: FactsFor, stated: Stated) -> list[Case]:
     """What is known about each server of a file."""
-    return [_case(document, server, facts_for, gpu, count, release) for server in document.servers]
+    return [_case(document, server, facts_for, stated) for server in document.servers]
 
 
 def findings(document: Document, servers: Sequence[Case]) -> tuple[Finding, ...]:
@@ -86,39 +80,66 @@ def findings(document: Document, servers: Sequence[Case]) -> tuple[Finding, ...]
     return tuple(sorted(dict.fromkeys(found), key=lambda one: one.order))
 
 
-def _case(
-    document: Document,
-    server: Server,
-    facts_for: FactsFor,
-    gpu: GpuFacts | None,
-    count: int | None,
-    release: TgiRelease | None,
-) -> Case:
+def _case(document: Document, server: Server, facts_for: FactsFor, stated: Stated) -> Case:
     """All that is known about one server."""
-    view = effective(server, release)
+    view = effective(server, stated.release)
     case = Case(document, server, view)
     if not view.image.judged:
         return case
+    for step in (lambda case: _with_facts(case, facts_for, stated), _with_refusals, _with_memory):
+        case = _guarded(step, case)
+    return case
+
+
+def _guarded(step: Callable[[Case], Case], case: Case) -> Case:
+    """The case after a step; where that fails, as it was and with the defect, so that the rest is judged."""
     try:
-        return _with_outlook(_with_facts(case, facts_for, gpu, count))
+        return step(case)
     except Exception as error:  # noqa: BLE001  (what asks for no outlook is judged nevertheless)
-        return replace(case, defect=said(error))
+        return replace(case, defect=case.defect or said(error))
 
 
-def _with_facts(case: Case, facts_for: FactsFor, gpu: GpuFacts | None, count: int | None) -> Case:
+def _with_facts(case: Case, facts_for: FactsFor, stated: Stated) -> Case:
     """The case with what is true of its model, its hardware and its limits."""
-    server, view = case.server, case.view
-    found, word, there = hardware(server) if gpu is None else (gpu, None, None)
-    visible = _visible(server, count, there)
-    return replace(
-        case,
-        facts=model_facts(view, facts_for),
-        gpu=found,
-        gpu_word=word,
-        visible=visible,
-        shards=shard_count(view, visible),
-        limits=_given_limits(view),
-    )
+    view, facts = case.view, model_facts(case.view, facts_for)
+    gpu, word, machine = (stated.gpu, None, stated.machine) if stated.gpu else hardware(case.server)
+    visible = _visible(case.server, stated.gpu_count, machine)
+    shards = shard_count(view, visible)
+    assumed = facts.assumed if facts is not None else ""
+    case = replace(
+        case, facts=facts, gpu=gpu, gpu_word=word, machine=machine, visible=visible, shards=shards,
+        limits=_given_limits(view), assumed=(assumed,) if assumed else (),
+    )  # fmt: skip
+    return _with_count(case, stated) if gpu is not None else case
+
+
+def _with_count(case: Case, stated: Stated) -> Case:
+    """The case with a number of shards where neither the file nor --count says how many GPUs TGI sees.
+
+    That is one a GPU of the machine where its type is known, else one.
+    """
+    view, visible, machine = case.view, case.visible, case.machine
+    given = {"num-shard", "sharded"} & view.flags.keys()
+    if case.shards is not None:
+        by_machine = machine is not None and machine is stated.machine and stated.gpu_count is None
+        if not by_machine or given or devices(view, None) is not None:
+            return case
+        assert machine is not None
+        why = f"judged on {_gpus(visible or 1)}: {machine.name} has {_gpus(machine.gpus)}"
+    else:
+        shards = _all(view.release, visible or 1)
+        hidden = any(not view.env[name].known for name in VISIBLE if name in view.env)
+        if shards is None or given or hidden or not view.complete:
+            return case
+        case = replace(case, shards=shards)
+        why = f"judged on {_gpus(shards)}: neither the file nor --count says how many there are"
+        if visible is not None:
+            why = f"judged on {_gpus(shards)}: the file does not say which ones TGI sees"
+    return replace(case, assumed=(*case.assumed, why))
+
+
+def _gpus(count: int) -> str:
+    return "one GPU" if count == 1 else f"{count} GPUs"
 
 
 # ---- what is true ----
@@ -148,15 +169,17 @@ def model_facts(view: Effective, facts_for: FactsFor) -> ModelFacts | None:
     return facts
 
 
-def hardware(server: Server) -> tuple[GpuFacts | None, Value | None, int | None]:
-    """The GPU a file names, the word that names it, and the GPUs that come with it."""
+def hardware(server: Server) -> tuple[GpuFacts | None, Value | None, Machine | None]:
+    """The GPU a file names, the word that names it, and the machine with the GPUs that come with it."""
     for hint in server.hints:
         if not hint.value.known or hint.kind not in ("gpu", "instance"):
             continue
         found = _named_gpu(hint.kind, hint.value.text)
         if found is not None:
-            return found[0], hint.value, found[1] or hint.count
-    return None, None, next((hint.count for hint in server.hints if hint.count is not None), None)
+            count = found[1] or hint.count
+            return found[0], hint.value, Machine(hint.value.text, count) if count else None
+    count = next((hint.count for hint in server.hints if hint.count is not None), None)
+    return None, None, Machine("the machine", count) if count else None
 
 
 def _named_gpu(kind: str, name: str) -> tuple[GpuFacts, int | None] | None:
@@ -167,8 +190,8 @@ def _named_gpu(kind: str, name: str) -> tuple[GpuFacts, int | None] | None:
         return None
 
 
-def _visible(server: Server, stated: int | None, on_machine: int | None) -> int | None:
-    """GPUs the container sees: by its request, else the caller's or the instance's count."""
+def _visible(server: Server, stated: int | None, machine: Machine | None) -> int | None:
+    """GPUs the container sees: by its request, else the caller's count, else all of the machine."""
     asked = server.gpus
     if asked.asked == "ids":
         return len(asked.ids)
@@ -176,7 +199,7 @@ def _visible(server: Server, stated: int | None, on_machine: int | None) -> int 
         return asked.count
     if asked.asked == "none" and server.form in ("compose", "docker-run", "kubernetes") and asked.how != "platform":
         return stated
-    return stated if stated is not None else on_machine
+    return stated if stated is not None or machine is None else machine.gpus
 
 
 def shard_count(view: Effective, visible: int | None) -> int | None:
@@ -198,7 +221,7 @@ def devices(view: Effective, visible: int | None) -> int | None:
     num_cuda_devices, launcher/src/main.rs@v3.3.7:1262-1294. NVIDIA's images and runtime set NVIDIA_VISIBLE_DEVICES,
     which comes before ZE_AFFINITY_MASK.
     """
-    for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
+    for name in VISIBLE[:2]:
         value = view.env.get(name)
         if value is None:
             continue
@@ -243,32 +266,39 @@ def _given_limits(view: Effective) -> Limits:
 # ---- what TGI makes of it ----
 
 
-def _with_outlook(case: Case) -> Case:
-    """The case with refusals and, where model, GPU and shards are all known, the prediction.
-
-    Nothing is added where tgi-advisor itself does not know the model's family or the GPU's generation, or
-    where a value is so absurd (a share that is no number) that no sum can be made with it.
-    """
-    try:
-        case = _with_refusals(case)
-        unloadable = case.release is None or any(one.stage == "load" for one in case.refused)
-        if case.facts is None or case.gpu is None or not case.shards or unloadable or not _predictable(case):
-            return case
-        return _with_prediction(case, case.facts, case.gpu)
-    except (AdvisorError, ArithmeticError, ValueError):
-        return case
-
-
 def _with_refusals(case: Case) -> Case:
     """The case with the refusals that hold in every release, on every GPU and for every model it may mean."""
-    those = (case.release,) if case.release is not None else tuple(map(releases.find, EPOCHS))
-    models = (case.facts,) if case.facts is not None else _any_model(case.view.model or "")
-    cards = (case.gpu,) if case.gpu is not None else _any_gpu(case.view.image.system or "cuda")
-    settings = [_setting(case, model, gpu, one) for one in those for model in models for gpu in cards]
-    found = [_by_rule(_refused(case, setting)) for setting in settings]
-    common = set.intersection(*map(set, found))
-    kept = [_agreed(one, [each[code] for each in found]) for code, one in found[-1].items() if code in common]
-    return replace(case, refused=tuple(kept))
+    sure: dict[str, Refusal] | None = None
+    for release in (case.release,) if case.release is not None else unknown.any_release(case.view):
+        found = _refused_in(case, release)
+        sure = found if sure is None else {rule: one for rule, one in sure.items() if rule in found}
+        if not sure:
+            break
+    return replace(case, refused=tuple((sure or {}).values()))
+
+
+def _refused_in(case: Case, release: TgiRelease) -> dict[str, Refusal]:
+    """What a release refuses for certain, by the rule that reports it."""
+    view, shards = case.view, _shards(case)
+    models = (case.facts,) if case.facts is not None else unknown.any_model(view.model or "", shards)
+    cards = (case.gpu,) if case.gpu is not None else unknown.any_gpu(view.image.system)
+    sure: dict[str, Refusal] | None = None
+    for model, gpu in unknown.any_of(models, cards):
+        setting = _setting(case, model, gpu, release)
+        if case.facts is None and not setting.family.supported:
+            continue  # refused in any case, and not meant
+        found = _by_rule(_refused(case, setting))
+        if sure is None:
+            sure = found
+        open_to = _without_effect(setting) if case.facts is None else ()
+        sure = {
+            rule: unknown.shared(one, found.get(rule, one))
+            for rule, one in sure.items()
+            if rule in found or one.code in open_to
+        }
+        if not sure:
+            break
+    return sure or {}
 
 
 def _by_rule(found: Iterator[Refusal]) -> dict[str, Refusal]:
@@ -279,20 +309,9 @@ def _by_rule(found: Iterator[Refusal]) -> dict[str, Refusal]:
     return first
 
 
-def _agreed(one: Refusal, others: Sequence[Refusal]) -> Refusal:
-    """A refusal without the figures of the models and GPUs that stand in for one that is not known."""
-    same = [other for other in others if other.code == one.code]
-    steps = tuple(step for step in one.next_steps if all(step in other.next_steps for other in same))
-    return one._replace(message=_without_figures(one.message, [other.message for other in same]), next_steps=steps)
-
-
-def _without_figures(text: str, others: Sequence[str]) -> str:
-    """The text with `...` for each number that is another one in one of the others."""
-    parts = re.split(r"(\d+)", text)
-    for other in (re.split(r"(\d+)", one) for one in others):
-        if len(other) == len(parts):
-            parts = [mine if mine == theirs else "..." for mine, theirs in zip(parts, other, strict=True)]
-    return "".join(parts)
+def _without_effect(setting: Setting) -> tuple[str, ...]:
+    """Refusals that a class escapes which what is refused does not even reach."""
+    return () if setting.family.kv_cache_dtype else ("fp8-kv-cache",)
 
 
 @cache
@@ -303,24 +322,58 @@ def _reported_as() -> Mapping[str, str]:
 
 def _refused(case: Case, setting: Setting) -> Iterator[Refusal]:
     asked = defaults.launcher_limits(setting, case.limits)
-    yield from launcher_refusals(setting, case.limits, asked)
-    if case.facts is not None and case.release is not None:
-        yield from shard_refusals(setting, asked)
-        most = None if setting.family.paged else asked.max_batch_total_tokens
-        inferred = Limits(asked.max_input_tokens, asked.max_total_tokens, asked.max_batch_prefill_tokens, most)
-        yield from router_refusals(setting, inferred, None)
+    launcher = launcher_refusals(setting, case.limits, asked)
+    yield from (one for one in launcher if case.shards is not None or one.code not in _COUNTED)
+    yield from shard_refusals(setting, asked)
+    most = None if setting.family.paged else asked.max_batch_total_tokens
+    inferred = Limits(asked.max_input_tokens, asked.max_total_tokens, asked.max_batch_prefill_tokens, most)
+    yield from router_refusals(setting, inferred, None)
 
 
+_COUNTED = ("sharded-needs-two",)
+"""Refusals that need the number of GPUs."""
 _MEMORY_FLAGS = (
     "max-input-tokens", "max-input-length", "max-total-tokens", "max-batch-prefill-tokens", "max-batch-size",
     "quantize", "dtype", "kv-cache-dtype", "cuda-memory-fraction", "speculate", "num-shard", "lora-adapters",
 )  # fmt: skip
 
 
+def _with_memory(case: Case) -> Case:
+    """The case with the prediction; where something keeps it from being made, with what that is."""
+    why = tuple(_unjudged(case))
+    unloadable = any(one.stage == "load" for one in case.refused)
+    if why or unloadable or case.facts is None or case.gpu is None or not _predictable(case):
+        return replace(case, unjudged=why)
+    try:
+        return _with_prediction(case, case.facts, case.gpu)
+    except AdvisorError as error:
+        return replace(case, unjudged=(error.message.rstrip("."),))
+
+
+def _unjudged(case: Case) -> Iterator[str]:
+    """Why nothing can be said about memory, with what would tell; what TGI503 or an error says is left to them."""
+    view = case.view
+    if view.model and no_such_size(view.model):
+        return  # TGI132: there is nothing to judge
+    if case.release is None:
+        yield "the TGI release is not known (--release says it)"
+    if case.facts is None and view.model:
+        where = "it is a folder of the container" if is_path(view.model) else "--online asks the Hub"
+        yield f"nothing is known of {view.model} ({where})"
+    if case.gpu is None:
+        yield "the file names no GPU (--gpu does)"
+    if case.shards is None and case.release is not None and case.sure("num-shard", "sharded"):
+        yield "how many GPUs TGI will use is not known (--count says it)"
+    zeros = [name for name, value in case.limits.given().items() if not value]
+    zeros += ["max_batch_size"] if view.number("max-batch-size") == 0 else []
+    if zeros and not case.refused:
+        yield f"{zeros[0]} is 0"
+
+
 def _predictable(case: Case) -> bool:
     """Whether everything the memory depends on is known."""
     nothing = 0 in (*case.limits.given().values(), case.view.number("max-batch-size"))
-    if nothing or (case.shards or 0) > MOST_SHARDS:
+    if nothing or not 0 < (case.shards or 0) <= MOST_SHARDS:
         return False
     return case.sure(*_MEMORY_FLAGS) and not case.view.slips and not any(one.wrong for one in case.view.flags.values())
 
@@ -368,7 +421,7 @@ def _setting(
     if not limits:
         given = {name: value for name, value in given.items() if name not in _LIMITS}
         env = {name: text for name, text in env.items() if name not in ours}
-    shards = case.shards if case.shards and case.shards <= MOST_SHARDS else 1
+    shards = _shards(case)
     count = max(min(case.visible or shards, MOST_SHARDS), 1)
     spec = Spec(
         model=ModelSpec(id=model.id),
@@ -379,34 +432,12 @@ def _setting(
     return defaults.resolve(spec, facts, shards, counted="num-shard" not in view.flags)
 
 
+def _shards(case: Case) -> int:
+    """Shards to reckon with: 1 where the number is not known or absurd."""
+    return case.shards if case.shards and case.shards <= MOST_SHARDS else 1
+
+
 def _flags_by_name(view: Effective) -> Mapping[str, Any]:
     from tgi_advisor.validate.effective import known_flags
 
     return known_flags(view.release)
-
-
-@cache
-def _any_gpu(system: str) -> tuple[GpuFacts, ...]:
-    """GPUs that stand for every GPU of a system."""
-    if system in GENERATIONS:
-        return tuple(gpus.find(name) for name in GENERATIONS[system])
-    stated = GpuSpec(name=f"any {system}", memory=64 * GiB, system=system)
-    return (gpus.stated(stated),)
-
-
-@cache
-def _any_model(name: str) -> tuple[ModelFacts, ...]:
-    """Models that stand for every model: short and long contexts, and a configuration nobody can read.
-
-    The last alone stands for a name that is not on the Hub: the launcher cannot read its configuration.
-    """
-    unreadable = ModelFacts(name, None, "", {"model_type": "llama"}, {}, ())
-    if no_such_size(name):
-        return (unreadable,)
-    llama = {
-        "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256,
-    }  # fmt: skip
-    contexts = (512, 2048, 4096, 32768, 1 << 20)
-    configs = [{**llama, "max_position_embeddings": context} for context in contexts]
-    return (*(ModelFacts(name, None, "", config, {}, ()) for config in configs), unreadable)

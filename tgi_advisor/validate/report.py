@@ -52,12 +52,20 @@ class Seen:
     """Where the model's facts come from; None when they are not known."""
     gpu: str | None
     """The GPU; None when nobody names one."""
+    machine: str | None
+    """The machine it runs on and its GPUs; None where nobody names its type."""
     visible: int | None
     """GPUs the container sees."""
     shards: int | None
     """Shards the launcher starts."""
     outcome: str | None
     """`starts`, `refused` or `out_of_memory`; None when it was not predicted."""
+    missing_bytes: int | None
+    """Memory missing on one GPU, in bytes, 0 where it suffices; None when it was not predicted."""
+    assumed: tuple[str, ...]
+    """What had to be assumed, one sentence each."""
+    unjudged: tuple[str, ...]
+    """Why memory was not judged, where no finding says it."""
     limits: Mapping[str, int]
     """The limits of the started server, where it was predicted."""
     arguments: tuple[Argument, ...]
@@ -159,9 +167,17 @@ def seen(case: Case, hidden: frozenset[str] = frozenset()) -> Seen:
         masked(server.image.text) if server.image else None,
         str(view.release) if view.release else None, masked(view.image.note),
         masked(view.model) if view.model else None, masked(case.facts.source) if case.facts else None,
-        case.gpu.name if case.gpu else None, case.visible, case.shards,
-        prediction.outcome if prediction else None, limits.given(), tuple(_arguments(case, hidden)),
+        case.gpu.name if case.gpu else None, _machine(case), case.visible, case.shards,
+        prediction.outcome if prediction else None, prediction.missing_bytes if prediction else None,
+        tuple(_told(masked(one), hidden) for one in case.assumed),
+        tuple(_told(masked(one), hidden) for one in case.unjudged), limits.given(),
+        tuple(_arguments(case, hidden)),
     )  # fmt: skip
+
+
+def _machine(case: Case) -> str | None:
+    machine = case.machine
+    return f"{masked(machine.name)} has {_count(machine.gpus, 'GPU')}" if machine else None
 
 
 def _arguments(case: Case, hidden: frozenset[str]) -> Iterator[Argument]:

@@ -49,7 +49,9 @@ def _server(one: Seen) -> dict[str, Any]:
     return {
         "name": one.name or None, "form": one.form, **_place(one.place), "image": one.image, "release": one.release,
         "release_note": one.release_note or None, "model": one.model, "model_facts": one.model_facts, "gpu": one.gpu,
-        "visible_gpus": one.visible, "shards": one.shards, "outcome": one.outcome, "limits": dict(one.limits),
+        "machine": one.machine, "visible_gpus": one.visible, "shards": one.shards, "outcome": one.outcome,
+        "missing_bytes": one.missing_bytes, "assumed": list(one.assumed), "unjudged": list(one.unjudged),
+        "limits": dict(one.limits),
         "arguments": [
             {"name": a.name, "value": a.value, "origin": a.origin, **_place(a.place), "note": a.note or None}
             for a in one.arguments

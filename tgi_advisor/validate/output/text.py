@@ -68,11 +68,12 @@ def _explained(server: Seen) -> str:
         "release": _with(f"TGI {server.release}" if server.release else "unknown", server.release_note),
         "model": _with(server.model or "unknown", server.model_facts),
         "GPU": server.gpu or "not named",
-        "visible": _or_unknown(server.visible),
+        "visible": _with(_or_unknown(server.visible), server.machine),
         "shards": _or_unknown(server.shards),
         "verdict": _verdict(server),
     }
     lines += [f"    {label:<8} {text}" for label, text in facts.items()]
+    lines += [f"    {'assumed':<8} {text}" for text in server.assumed]
     width = max((len(f"{one.name} {one.value}") for one in server.arguments), default=0)
     for one in server.arguments:
         words = f"{one.name} {one.value}".rstrip()
@@ -84,7 +85,7 @@ def _explained(server: Seen) -> str:
 
 def _verdict(server: Seen) -> str:
     if server.outcome is None:
-        return "memory not predicted"
+        return _with("memory not predicted", "; ".join(server.unjudged))
     limits = ", ".join(f"{name} {value:,}" for name, value in server.limits.items())
     said = {"starts": "starts", "refused": "TGI refuses it", "out_of_memory": "runs out of memory"}[server.outcome]
     return f"{said}: {limits}" if server.outcome == "starts" else said

@@ -65,7 +65,7 @@ def _named_step(case: Case, adapter: Adapter) -> str:
 
 @refused(
     "TGI138", "adapter on a model that takes none", "adapter-class", "adapter-on-packed", "mixtral-without-mlp",
-    reads=("model-id", "lora-adapters", "quantize"),
+    reads=("lora-adapters", "quantize"),
 )  # fmt: skip
 def adapter_refused(case: Case) -> Value | None:
     """Few of TGI's classes have layers for adapters, and none of them on packed weights.

@@ -5,10 +5,18 @@ from __future__ import annotations
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.rule import Case, refused
 
+_FLASH = ("USE_FLASH_ATTENTION",)
+_ATTENTION = {
+    "flashdecoding-needs-ampere": ("ATTENTION",), "needs-flash-attention": _FLASH,
+    "flash-attention-2-needs-ampere": _FLASH,
+    "sliding-window-unsupported": ("max-input-tokens", "max-input-length", *_FLASH),
+}  # fmt: skip
+_CACHING = ("ATTENTION", "PREFIX_CACHING", "USE_PREFIX_CACHING", "lora-adapters")
+
 
 @refused(
     "TGI160", "attention that does not work here", "attention-unknown", "flashdecoding-needs-ampere",
-    "needs-flash-attention", "flash-attention-2-needs-ampere", "sliding-window-unsupported", reads=("model-id",),
+    "needs-flash-attention", "flash-attention-2-needs-ampere", "sliding-window-unsupported", reads=_ATTENTION,
 )  # fmt: skip
 def attention(case: Case) -> Value | None:
     """ATTENTION names no back end of this release, or the GPU cannot run the one it gets.
@@ -26,7 +34,9 @@ def attention(case: Case) -> Value | None:
     return case.variable("ATTENTION") or case.at("max-input-tokens", "model-id")
 
 
-@refused("TGI161", "prefix caching that does not work here", "prefix-caching-paged", "vision-prefix-caching")
+@refused(
+    "TGI161", "prefix caching that does not work here", "prefix-caching-paged", "vision-prefix-caching", reads=_CACHING
+)
 def prefix_caching(case: Case) -> Value | None:
     """Prefix caching works neither with paged attention nor for vision models.
 
@@ -57,7 +67,7 @@ def wiggle(case: Case) -> Value | None:
     return case.variable("TGI_WIGGLE_ROOM")
 
 
-@refused("TGI163", "fp8 KV cache that does not work here", "fp8-kv-cache", reads=("model-id", "kv-cache-dtype"))
+@refused("TGI163", "fp8 KV cache that does not work here", "fp8-kv-cache", reads=("kv-cache-dtype", "ATTENTION"))
 def fp8_kv_cache(case: Case) -> Value | None:
     """An fp8 KV cache works with flashinfer on CUDA, and with more back ends from 3.0.2 on.
 
@@ -105,7 +115,7 @@ def gaudi_batch_size(case: Case) -> Value | None:
     return case.at("model-id")
 
 
-@refused("TGI165", "sequence-to-sequence model with max_total_tokens", "seq2seq-explicit-total", reads=("model-id",))
+@refused("TGI165", "sequence-to-sequence model with max_total_tokens", "seq2seq-explicit-total")
 def seq2seq_total(case: Case) -> Value | None:
     """From 2.4.1 on TGI fails at the warm-up of T5 and its like once max_total_tokens is given.
 

@@ -6,7 +6,6 @@ import re
 
 from tgi_advisor.errors import Place
 from tgi_advisor.facts import release as releases
-from tgi_advisor.validate.catalogue import no_such_size
 from tgi_advisor.validate.finding import Fix
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.images import OWN, split
@@ -115,6 +114,8 @@ def unknown_value(case: Case) -> Hits:
 def assumed_release(case: Case) -> Hits:
     """The image does not say for certain which TGI it holds; the findings are those of the release named here.
 
+    Where none can be named, only what every release refuses is said, and memory is not judged.
+
     Failing::
 
         docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
@@ -125,35 +126,37 @@ def assumed_release(case: Case) -> Hits:
         docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
             ghcr.io/huggingface/text-generation-inference:1.4.0 --model-id HuggingFaceH4/zephyr-7b-beta
     """
-    if case.view.image.note and not case.view.image.other and case.server.image is not None:
-        yield Hit(case.server.image, case.view.image.note)
+    image = case.view.image
+    if not image.note or image.other or case.server.image is None:
+        return
+    open_release = image.release is None and image.judged
+    step = "--release says which it is; until then memory is not judged" if open_release else ""
+    yield Hit(case.server.image, image.note, step)
 
 
-@rule("TGI505", "info", "memory that was not judged")
+@rule("TGI505", "info", "memory that was not judged, or on an assumption")
 def not_judged(case: Case) -> Hits:
-    """Whether the model fits could not be said, because the model, the GPU or the shard count is not known.
+    """Whether the model fits could not be said, because the model, the GPU or the shard count is not known; or it was
+    said on an assumption, which is named.
 
-    `--gpu nvidia-l4 --count 2` names the hardware where the file does not.
+    `--gpu nvidia-l4 --count 2` names the hardware where the file does not, and an instance type such as
+    `--gpu g5.12xlarge` both; `--online` asks the Hub about models that are not shipped. With a GPU and no
+    count one is taken.
 
     Failing::
 
-        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1
 
     Fixed, --gpu nvidia-l4::
 
-        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1
     """
-    if case.prediction is not None or case.release is None or not case.view.image.judged:
+    if not case.view.image.judged:
         return
-    missing = []
-    if case.facts is None and case.view.model:
-        if no_such_size(case.view.model):
-            return  # TGI132: there is nothing to judge
-        missing.append(f"nothing is known of {case.view.model}")
-    if case.gpu is None:
-        missing.append("the file names no GPU (--gpu does)")
-    if missing:
-        yield Hit(case.home, f"whether it fits was not judged: {' and '.join(missing)}")
+    if case.unjudged and (case.release is not None or (case.server.image is None and case.server.form != "env")):
+        yield Hit(case.home, f"whether it fits was not judged: {'; '.join(case.unjudged)}")
+    if case.assumed:
+        yield Hit(case.home, "; ".join(case.assumed))
 
 
 @rule("TGI506", "error", "image of another server")

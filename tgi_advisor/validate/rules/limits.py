@@ -10,6 +10,14 @@ from tgi_advisor.validate.rules.rule import Case, Hit, Hits, refused, rule
 
 _INPUT = ("max-input-tokens", "max-input-length")
 _LIMITS = (*_INPUT, "max-total-tokens")
+_PREFILL = {
+    **dict.fromkeys(
+        ("prefill-below-input-length", "prefill-below-input-tokens"),
+        (*_INPUT, "max-batch-prefill-tokens", "max-batch-size"),
+    ),
+    "prefill-below-input-unchunked": (*_INPUT, "max-batch-prefill-tokens", "ATTENTION", "PREFILL_CHUNKING"),
+}
+_NGROK = {"ngrok-incomplete": ("ngrok", "ngrok-authtoken", "ngrok-edge"), "ngrok-dead": ("ngrok",)}
 
 
 @refused(
@@ -37,7 +45,7 @@ def input_not_below_total(case: Case) -> Value | None:
 @refused(
     "TGI111", "max_batch_prefill_tokens is below max_input_tokens",
     "prefill-below-input-length", "prefill-below-input-tokens", "prefill-below-input-unchunked",
-    reads=(*_INPUT, "max-batch-prefill-tokens"),
+    reads=_PREFILL,
 )  # fmt: skip
 def prefill_below_input(case: Case) -> Value | None:
     """Without chunked prefill one prefill must hold the longest prompt.
@@ -80,7 +88,7 @@ def batch_total_below_total(case: Case) -> Value | None:
 
 @refused(
     "TGI113", "max_batch_total_tokens is below max_batch_prefill_tokens", "prefill-above-batch-total",
-    reads=("max-batch-prefill-tokens", "max-batch-total-tokens"),
+    reads=(*_INPUT, "max-batch-prefill-tokens", "max-batch-size", "max-batch-total-tokens"),
 )  # fmt: skip
 def batch_total_below_prefill(case: Case) -> Value | None:
     """A given max_batch_total_tokens must hold one prefill (until 2.3.1).
@@ -98,7 +106,7 @@ def batch_total_below_prefill(case: Case) -> Value | None:
 
 @refused(
     "TGI114", "max_total_tokens without max_input_tokens", "total-without-input", "new-tokens-wrap",
-    reads=(*_LIMITS, "max-batch-prefill-tokens"),
+    reads=(*_LIMITS, "max-batch-prefill-tokens", "cuda-memory-fraction"),
 )  # fmt: skip
 def total_without_input(case: Case) -> Value | None:
     """From 2.4.1 on the warm-up takes the input limit for granted; without one it computes nonsense.
@@ -148,7 +156,7 @@ def no_batch(case: Case) -> Value | None:
     return case.at("max-batch-size")
 
 
-@refused("TGI117", "ngrok", "ngrok-incomplete", "ngrok-dead", reads=("ngrok",))
+@refused("TGI117", "ngrok", "ngrok-incomplete", "ngrok-dead", reads=_NGROK)
 def ngrok(case: Case) -> Value | None:
     """`--ngrok` has not worked since 2.1.0: the router panics when everything else is ready.
 

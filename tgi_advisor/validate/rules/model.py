@@ -110,7 +110,7 @@ def not_text_generation(case: Case) -> Hits:
 
 @refused(
     "TGI134", "model the release cannot serve", "unsupported-model-type", "ssm-deprecated", "llama4-import",
-    "phi-msft", "backend-compatible-missing", "remote-code-needed", reads=("model-id", "trust-remote-code"),
+    "phi-msft", "backend-compatible-missing", "remote-code-needed", reads=("trust-remote-code",),
 )  # fmt: skip
 def model_unsupported(case: Case) -> Value | None:
     """This release has no class for the model's architecture, or has one that does not load.
@@ -128,7 +128,7 @@ def model_unsupported(case: Case) -> Value | None:
 
 @refused(
     "TGI135", "model newer than the release", "rope-scaling-unknown",
-    reads=("model-id", "rope-scaling", "rope-factor"),
+    reads=("rope-scaling", "rope-factor"),
 )  # fmt: skip
 def model_too_new(case: Case) -> Value | None:
     """The model's config.json is written in a form this release cannot read.

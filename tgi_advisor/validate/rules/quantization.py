@@ -10,7 +10,7 @@ from tgi_advisor.validate.rules.rule import Case, Hit, Hits, of_refusal, refused
 
 _READS_CONFIG = (2, 0, 0)
 """First release that reads the quantization from config.json (models/__init__.py@v2.0.0:190)."""
-_READS = ("model-id", "quantize", "dtype")
+_READS = ("quantize",)
 
 
 _NOT_QUANTIZED = ("not-quantized", "packed-config-mismatch")
@@ -73,7 +73,7 @@ def packed_without_quantize(case: Case) -> Hits:
         yield Hit(word, message, f"pass --quantize {method}", "warning")
 
 
-@refused("TGI152", "dtype and quantize together", "dtype-and-quantize", reads=_READS)
+@refused("TGI152", "dtype and quantize together", "dtype-and-quantize", reads=("quantize", "dtype"))
 def dtype_and_quantize(case: Case) -> Value | None:
     """A quantization decides the dtype by itself; only the bitsandbytes family takes `--dtype` beside it.
 

@@ -8,7 +8,7 @@ its environment; see `examples.py`. `docs/rules.md` is made from the docstrings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,8 +24,19 @@ from tgi_advisor.validate.effective import Effective
 from tgi_advisor.validate.finding import Finding, Fix, Severity, masked
 from tgi_advisor.validate.found import Defect, Document, Server, Value
 
+OPEN = "..."
+"""What stands in TGI's words where a figure depends on what is not known."""
 NO_LIMITS = Limits()
 """No limit is given."""
+
+
+class Machine(NamedTuple):
+    """A machine with a known number of GPUs."""
+
+    name: str
+    """Its instance type (`g5.4xlarge`), or what else says how many GPUs it has."""
+    gpus: int
+    """GPUs it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,8 @@ class Case:
     """The GPU; None when neither the file nor the caller names one."""
     gpu_word: Value | None = None
     """The word of the file that names the GPU."""
+    machine: Machine | None = None
+    """The machine it runs on, where file or caller name its type."""
     visible: int | None = None
     """GPUs the container sees; None when it cannot be known."""
     shards: int | None = None
@@ -58,6 +71,10 @@ class Case:
     """What TGI makes of it; None with `setting`."""
     fits: Limits | None = None
     """Limits that would fit, where memory runs out and some do."""
+    assumed: tuple[str, ...] = ()
+    """What had to be assumed to say that much, one sentence each."""
+    unjudged: tuple[str, ...] = ()
+    """Why memory was not judged, with what would tell; empty when it was, or when other findings say it."""
     defect: str = ""
     """What went wrong in tgi-advisor itself while this was worked out; empty when nothing did."""
 
@@ -83,8 +100,13 @@ class Case:
         return next((given.value for name in names if (given := self.view.get(name)) is not None), None)
 
     def sure(self, *names: str) -> bool:
-        """Whether these flags are each known, given or left out."""
+        """Whether these flags and (in capitals) variables are each known, given or left out."""
         for name in names:
+            if name.isupper():
+                value = self.view.env.get(name)
+                if not (self.view.complete if value is None else value.known):
+                    return False
+                continue
             given = self.view.get(name)
             if given is None and not self.view.complete:
                 return False
@@ -176,21 +198,30 @@ def rule(code: str, severity: Severity, title: str, *refusals: str) -> Callable[
 Pointer = Callable[[Case], Value | Place | None]
 
 
-def of_refusal(case: Case, pointer: Pointer, codes: Sequence[str], reads: Sequence[str]) -> Hits:
-    """The first refusal of these codes, where all it looks at is known."""
-    refusal = next((one for one in case.refused if one.code in codes), None)
-    if refusal is not None and case.sure(*reads):
-        step = "; or ".join(_spelled(step) for step in refusal.next_steps)
-        message = f"{refusal.why.rstrip('.')}: TGI stops with {_quoted(refusal.message)}"
-        yield Hit(pointer(case) or case.home, message, step)
+Reads = Sequence[str] | Mapping[str, Sequence[str]]
+"""Flags and (in capitals) variables that refusals look at; by refusal, where one rule has several that differ."""
+
+
+def of_refusal(case: Case, pointer: Pointer, codes: Sequence[str], reads: Reads) -> Hits:
+    """The first refusal of these codes of which all it looks at is known."""
+    for refusal in case.refused:
+        asked = reads.get(refusal.code, ()) if isinstance(reads, Mapping) else reads
+        if refusal.code in codes and case.sure(*asked):
+            step = "; or ".join(_spelled(step) for step in refusal.next_steps)
+            message = f"{refusal.why.rstrip('.')}: TGI stops with {_quoted(refusal.message)}"
+            if OPEN in refusal.message:
+                message += f" ({OPEN} stands for what depends on what is not known here)"
+            yield Hit(pointer(case) or case.home, message, step)
+            return
 
 
 def refused(
-    code: str, title: str, *codes: str, reads: Sequence[str] = (), severity: Severity = "error"
+    code: str, title: str, *codes: str, reads: Reads = (), severity: Severity = "error"
 ) -> Callable[[Pointer], Pointer]:
     """Register a rule that reports refusals of TGI (`tgi_advisor.refusals`) at the place the function points at.
 
-    `reads` are the flags the refusals look at: where one of them cannot be known the rule is silent.
+    `reads` are the flags and variables the refusals look at: where one of them cannot be known the rule is
+    silent. The model and the GPU are none of them: of those that are not known, refusals hold for all there are.
     """
 
     def add(pointer: Pointer) -> Pointer:

@@ -16,7 +16,7 @@ def count_word(case: Case) -> Value | None:
 
 @refused(
     "TGI140", "shards that do not divide the model", "heads-not-divisible", "kv-heads-not-divisible", "kv-heads-lost",
-    "falcon-groups", "size-not-divisible", reads=("model-id", "num-shard", "quantize"),
+    "falcon-groups", "size-not-divisible", reads=("num-shard", "quantize"),
 )  # fmt: skip
 def not_divisible(case: Case) -> Value | None:
     """Every shard holds the same number of attention heads, key/value heads and feed-forward columns.
@@ -34,7 +34,7 @@ def not_divisible(case: Case) -> Value | None:
 
 @refused(
     "TGI141", "a model that runs on one GPU only", "alibi-sharded", "automodel-sharded", "automodel-sharded-first",
-    "mamba-sharded", "exl2-sharded", "exl2-checkpoint-sharded", reads=("model-id", "num-shard", "quantize"),
+    "mamba-sharded", "exl2-sharded", "exl2-checkpoint-sharded", reads=("num-shard", "quantize"),
 )  # fmt: skip
 def one_gpu_only(case: Case) -> Value | None:
     """TGI cannot split this model, or weights of this kind, over several GPUs.
@@ -83,17 +83,22 @@ def more_shards_than_gpus(case: Case) -> Hits:
             ghcr.io/huggingface/text-generation-inference:3.3.7 \\
             --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 2
     """
-    shards, visible = case.view.number("num-shard"), case.visible
-    word = case.at("num-shard")
-    if word is None or shards is None or not visible or shards <= visible or case.server.gpus.asked == "none":
+    shards, visible, machine, asked = case.view.number("num-shard"), case.visible, case.machine, case.server.gpus
+    if asked.asked == "none" or not visible or case.view.image.system not in ("cuda", "rocm", None):
         return
-    if case.view.image.system in ("cuda", "rocm", None):
-        given = f"{visible} GPU" + ("s" if visible > 1 else "")
+    word = case.at("num-shard")
+    has = f"{machine.name} has {_gpus(machine.gpus)}" if machine is not None else ""
+    if asked.value is not None and machine is not None and visible > machine.gpus:
         yield Hit(
-            word,
-            f"{shards} shards, but the container is given {given}",
-            f"set num_shard to {visible}, or give it {shards} GPUs",
+            asked.value, f"{_gpus(visible)} asked for, but {has}", f"ask for {machine.gpus}, or use more machines"
         )
+    elif word is not None and shards is not None and shards > visible:
+        given = has if machine is not None and machine.gpus == visible else f"the container is given {_gpus(visible)}"
+        yield Hit(word, f"{shards} shards, but {given}", f"set num_shard to {visible}, or give it {shards} GPUs")
+
+
+def _gpus(count: int) -> str:
+    return f"{count} GPU{'s' if count > 1 else ''}"
 
 
 @rule("TGI144", "warning", "fewer shards than GPUs")
