@@ -21,7 +21,7 @@ from tgi_advisor.errors import Exit
 from tgi_advisor.estimate import defaults
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.gather import snapshot
-from tgi_advisor.validate.judge import cases
+from tgi_advisor.validate.judge import Stated, cases
 from tgi_advisor.validate.read import read
 from tgi_advisor.validate.rules import Case
 
@@ -48,7 +48,7 @@ def command(row: dict[str, Any]) -> str:
 def seen(row: dict[str, Any]) -> Case:
     """What is known of the row's server."""
     document = read(command(row), "run.sh")
-    return cases(document, lambda model, _: snapshot.find(model), gpus.find(row["gpu"]), row["gpus"])[0]
+    return cases(document, lambda model, _: snapshot.find(model), Stated(gpus.find(row["gpu"]), row["gpus"]))[0]
 
 
 @pytest.mark.parametrize("row", COMMANDS)
