@@ -323,13 +323,19 @@ def _reported_as() -> Mapping[str, str]:
 def _refused(case: Case, setting: Setting) -> Iterator[Refusal]:
     asked = defaults.launcher_limits(setting, case.limits)
     launcher = launcher_refusals(setting, case.limits, asked)
-    yield from (one for one in launcher if case.shards is not None or one.code not in _COUNTED)
+    checked = (case.view.image.older or CHECKED) >= CHECKED
+    if checked:
+        yield from (one for one in launcher if case.shards is not None or one.code not in _COUNTED)
     yield from shard_refusals(setting, asked)
+    if not checked:
+        return
     most = None if setting.family.paged else asked.max_batch_total_tokens
     inferred = Limits(asked.max_input_tokens, asked.max_total_tokens, asked.max_batch_prefill_tokens, most)
     yield from router_refusals(setting, inferred, None)
 
 
+CHECKED = (0, 9, 2)
+"""First release whose launcher checks its arguments as 1.0.0 does (launcher/src/main.rs@v0.9.2:1013-1036)."""
 _COUNTED = ("sharded-needs-two",)
 """Refusals that need the number of GPUs."""
 _MEMORY_FLAGS = (
