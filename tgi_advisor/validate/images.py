@@ -74,7 +74,7 @@ def identify(reference: str) -> Image:
     if ending:
         note = f"the {ending} image has its own server, which is not judged"
         return Image(None, note, None, ending, judged=False, floating=floating)
-    if not is_own(name):
+    if not releases.is_own(name):
         return Image(None, f"image {name} is not TGI's own, so its tag says no release", None, None, floating=floating)
     try:
         said = releases.from_image(f"{name}:{tag}" if tag else name)
@@ -105,11 +105,6 @@ def split(reference: str) -> tuple[str, str, str]:
 def _image(release: TgiRelease, variant: str, note: str) -> Image:
     env = releases.image_env(release, variant)
     return Image(release, note, variant, SYSTEMS[variant], env=env)
-
-
-def is_own(name: str) -> bool:
-    """Whether a name is that of TGI's own image, at ghcr.io or a mirror."""
-    return name == "text-generation-inference" or name.endswith("huggingface/text-generation-inference")
 
 
 def _own(release: TgiRelease, variant: str, note: str) -> Image:
