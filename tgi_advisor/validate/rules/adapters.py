@@ -17,7 +17,14 @@ def _adapters(case: Case) -> Iterator[Adapter]:
         yield from (parse(entry) for entry in word.text.split(",") if entry.strip())
 
 
-@rule("TGI137", "error", "adapter TGI does not find", "adapter-named-too-early", "adapter-bare-folder")
+@rule(
+    "TGI137",
+    "error",
+    "adapter TGI does not find",
+    "adapter-named-too-early",
+    "adapter-bare-folder",
+    "adapter-not-mounted",
+)
 def adapter_not_found(case: Case) -> Hits:
     """A folder of an adapter is written `name=/folder`, from 2.3.0 on, and has to be mounted.
 
