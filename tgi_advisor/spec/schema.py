@@ -119,6 +119,10 @@ def _gpus(_: Mapping[str, Any]) -> Schema:
     return {"anyOf": [{"const": "all"}, {"type": "array", "items": device, "minItems": 1, "uniqueItems": True}]}
 
 
+def _mounts(_: Mapping[str, Any]) -> Schema:
+    return {"type": "array", "items": {"type": "string", "pattern": f"^{MOUNT}$"}}
+
+
 _KINDS = {
     "text": _text,
     "choice": lambda meta: {"enum": list(meta["choices"])},
@@ -131,6 +135,6 @@ _KINDS = {
     "bound": _bound,
     "env": _env,
     "gpus": _gpus,
-    "mounts": lambda _: {"type": "array", "items": {"type": "string", "pattern": f"^{MOUNT}$"}},
+    "mounts": _mounts,
 }
 """What each kind of `values.py` and `fields.py` is in JSON Schema."""

@@ -217,11 +217,20 @@ def mounts(slot: Slot) -> tuple[MountSpec, ...]:
     """A list of `SOURCE:TARGET` and `SOURCE:TARGET:ro`."""
     if not isinstance(slot.node, List):
         raise slot.wrong("a list", "write for example [/srv/adapters:/adapters:ro]")
-    found = [_mount(slot._replace(node=item)) for item in slot.node.items]
-    targets = [mount.target for mount in found]
-    for item, target in zip(slot.node.items, targets, strict=True):
-        if targets.count(target) > 1:
-            raise slot.refused(f"{slot.path} names {target} twice", "give each path of the container one source", item)
+    found: list[MountSpec] = []
+    problems: list[Problem] = []
+    for item in slot.node.items:
+        try:
+            mount = _mount(slot._replace(node=item))
+        except SpecError as error:
+            problems += error.problems
+            continue
+        if mount.target in (one.target for one in found):
+            hint = "give each path of the container one source"
+            problems.append(Problem(f"{slot.path} names {mount.target} twice", hint, item.place))
+        found.append(mount)
+    if problems:
+        raise SpecError(problems[0].message, problems=problems)
     return tuple(found)
 
 

@@ -22,7 +22,7 @@ from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.limits import Limits
 from tgi_advisor.refusals import Refusal, launcher_refusals, router_refusals, shard_refusals
-from tgi_advisor.spec.records import GpuSpec, HardwareSpec, ModelSpec, Spec, TgiSpec
+from tgi_advisor.spec.records import ContainerSpec, GpuSpec, HardwareSpec, ModelSpec, MountSpec, Spec, TgiSpec
 from tgi_advisor.validate import comments, unknown
 from tgi_advisor.validate.catalogue import about, is_gated, is_path, no_such_size
 from tgi_advisor.validate.effective import Effective, effective
@@ -432,7 +432,8 @@ def _setting(
     spec = Spec(
         model=ModelSpec(id=model.id),
         hardware=HardwareSpec(gpu=GpuSpec(name=gpu.name), count=count),
-        tgi=TgiSpec(flags=given, env=env),
+        tgi=TgiSpec(flags=given, env=env, image=None if view.image.official or not view.server.image else "another"),
+        container=ContainerSpec(mounts=_mounts(view.server)),
     )
     facts = Facts(model, gpu, count, release, view.image.variant or "")
     return defaults.resolve(spec, facts, shards, counted="num-shard" not in view.flags)
@@ -441,6 +442,13 @@ def _setting(
 def _shards(case: Case) -> int:
     """Shards to reckon with: 1 where the number is not known or absurd."""
     return case.shards if case.shards and case.shards <= MOST_SHARDS else 1
+
+
+def _mounts(server: Server) -> tuple[MountSpec, ...]:
+    """What is mounted: in a spec of our own what it says; elsewhere TGI137 judges that, and everything may be."""
+    if server.form != "spec":
+        return (MountSpec("everything", "/"),)
+    return tuple(MountSpec(one.source.text, one.target.text, one.read_only) for one in server.mounts if one.source)
 
 
 def _flags_by_name(view: Effective) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from tgi_advisor.errors import Place, SpecError
-from tgi_advisor.validate.found import Defect, Gpus, Hint, Server, Value
+from tgi_advisor.validate.found import Defect, Gpus, Hint, Mount, Server, Value
 from tgi_advisor.validate.read.nodes import Map
 from tgi_advisor.validate.read.source import Source
 
@@ -29,7 +29,7 @@ def read_spec(source: Source, root: Map) -> tuple[list[Server], list[Defect]]:
 
     name = source.file.name
     try:
-        read_text(source.text, name)
+        spec = read_text(source.text, name)
     except SpecError as error:
         nowhere = Place(name, 1, 1)
         defects = [Defect("spec", p.message, p.place or nowhere, p.hint) for p in error.problems]
@@ -50,9 +50,14 @@ def read_spec(source: Source, root: Map) -> tuple[list[Server], list[Defect]]:
     release = root.value("tgi", "release")
     image = root.value("tgi", "image")
     notes = (f"release {release.text}",) if release else ()
+    at = spec.place("container.mounts") or root.place
+    mounts = tuple(
+        Mount("bind", Value(one.target, at), Value(one.source, at), read_only=one.read_only)
+        for one in spec.container.mounts
+    )
     server = Server(
         "spec", "", root.place, image=image, args=tuple(args), env=MappingProxyType(env), notes=notes,
-        gpus=Gpus("count", "platform", count, number), shm_size=root.value("container", "shm_size"),
+        gpus=Gpus("count", "platform", count, number), shm_size=root.value("container", "shm_size"), mounts=mounts,
         hints=(Hint("gpu", gpu, number),) if gpu else (),
     )  # fmt: skip
     return [server], []
