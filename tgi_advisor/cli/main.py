@@ -91,11 +91,13 @@ def emit(name: str, as_given: bool, **asked: Any) -> int:
 
     When it would not start, standard output stays empty and standard error says why.
     """
-    from tgi_advisor.render import render
+    from tgi_advisor.render import note, render
 
     plan = _plan("predict" if as_given else "advise", **asked)
     if plan.prediction.outcome == "starts" and plan.container is not None:
         say(render(plan.container, name), nl=False)
+        if (left_out := note(plan.container, name)) is not None:
+            say(left_out, err=True)
     else:
         from tgi_advisor.report import page
 

@@ -171,14 +171,14 @@ def vram_maximum(config: LauncherConfig | None, memory: int, fraction: float, wi
     if sizes is None or config.vocab is None:
         return None
     heads, kv, head, hidden, wide, layers = sizes
-    available = _usize(_f32(_f32(_f32(memory) * _f32(fraction)) * _f32(wiggle)))
+    available = _usize(f32(f32(f32(memory) * f32(fraction)) * f32(wiggle)))
     layer = 3 * wide * config.experts * hidden + (heads + 2 * kv) * head + heads * head * hidden
     weights = 2 * (layer * layers + 2 * hidden * config.vocab)
     token = kv * 2 * head * 2 * layers + (wide + wide // 2) * config.experts * 6
     return (available - weights) // token if available >= weights else None
 
 
-def _f32(number: float) -> float:
+def f32(number: float) -> float:
     """The nearest 32-bit float; a product of two of them is exact in 64 bits, so rounding once is Rust's result."""
     try:
         rounded: float = struct.unpack("f", struct.pack("f", number))[0]

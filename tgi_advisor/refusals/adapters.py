@@ -6,19 +6,15 @@ shards look for the weights of an adapter without a folder in the Hub's cache an
 
 from __future__ import annotations
 
-import posixpath
+import re
 from typing import NamedTuple
 
-from tgi_advisor.facts.release import is_own
 from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
 
 ADAPTERS: list[Rule] = []
 """In the order a shard meets them."""
 NAMED_SINCE: Version = (2, 3, 0)
 """First release that reads `name=folder` (utils/adapter.py@v2.3.0:49)."""
-
-_WORKDIR = "/usr/src"
-"""Where TGI's images start the launcher."""
 
 
 class Adapter(NamedTuple):
@@ -52,6 +48,28 @@ def named(folder: str) -> str:
     return f"{folder.rstrip('/').rpartition('/')[2] or 'adapter'}={folder}"
 
 
+@rule(ADAPTERS, "load", "launcher/src/main.rs@v3.3.7:2232", since=(2, 1, 1))
+def adapter_empty(case: Case) -> Found:
+    """An adapter without a name, such as the one behind a last comma, is taken for the working folder, where no weights
+    are: its download fails.
+
+    S/utils/hub.py@v3.3.7:131-140 raises a FileNotFoundError that S/cli.py:265 does not expect.
+    """
+    if all(map(str.strip, case.setting.lora_adapters)):
+        return None
+    return "Error: DownloadError", ("leave lora-adapters out, or end it without a comma",)
+
+
+@rule(ADAPTERS, "load", "S/utils/adapter.py@v3.3.7:45", since=NAMED_SINCE)
+def adapter_spelling(case: Case) -> Found:
+    """The shards read an adapter as id, id@revision or name=folder and stop at anything else."""
+    for entry in filter(None, map(str.strip, case.setting.lora_adapters)):
+        whole = re.fullmatch(r"[^=@]+(=[^@]+)?(@.+)?", entry)
+        if case.system != "gaudi" and (whole is None or entry.count("=") > 1 or entry.count("@") > 1):
+            return f"ValueError: Invalid LoRA adapter format: {entry}", ("write id, id@revision or name=folder",)
+    return None
+
+
 @rule(ADAPTERS, "load", "launcher/src/main.rs@v2.2.0:1609", since=(2, 1, 0), until=(2, 2, 0))
 def adapter_named_too_early(case: Case) -> Found:
     """An adapter with a name and a folder is known from 2.3.0 on; before, all of it is taken for a Hub id."""
@@ -69,21 +87,6 @@ def adapter_bare_folder(case: Case) -> Found:
         if entry.bare_folder:
             text = f"No adapter weights found for adapter '{entry.id}' and revision '{entry.revision}'."
             return f"FileNotFoundError: {text}", (f"write {named(entry.id)}",)
-    return None
-
-
-@rule(ADAPTERS, "load", "S/adapters/lora.py@v3.3.7:105", since=NAMED_SINCE)
-def adapter_not_mounted(case: Case) -> Found:
-    """An adapter's folder is one of the container, and nothing of the spec is mounted there."""
-    spec, facts = case.setting.spec, case.setting.facts
-    if (spec.tgi.image is not None and not is_own(spec.tgi.image)) or facts.model.folder is not None:
-        return None
-    there = ["/data", *(mount.target for mount in spec.container.mounts)]
-    for entry in map(parse, case.setting.lora_adapters):
-        path = posixpath.normpath(posixpath.join(_WORKDIR, entry.folder)) if entry.folder else ""
-        if path and not any(path == one or path.startswith(f"{one.rstrip('/')}/") for one in there):
-            step = f"write container.mounts: [{posixpath.join('/srv', posixpath.basename(path))}:{path}:ro]"
-            return f"ValueError: Can't find 'adapter_config.json' at '{entry.folder}'", (step,)
     return None
 
 

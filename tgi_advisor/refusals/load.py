@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from tgi_advisor.errors import listed
+from tgi_advisor.estimate.launcher import f32
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families
 from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
@@ -287,6 +289,23 @@ def more_shards_than_gpus(case: Case) -> Found:
     if facts.gpu.system in ("cuda", "rocm") and case.setting.num_shard > facts.gpu_count:
         return "AssertionError: Each process is one gpu", (f"set tgi.num_shard to at most {facts.gpu_count}",)
     return None
+
+
+@rule(LOAD, "load", "S/utils/dist.py@v3.3.7:55")
+def memory_fraction_out_of_range(case: Case) -> Found:
+    """PyTorch takes a share of the GPU from 0 to 1, and with 0 it may not allocate anything.
+
+    torch/cuda/memory.py, set_per_process_memory_fraction; c10/cuda/CUDACachingAllocator.cpp, setMemoryFraction.
+    """
+    fraction = f32(case.setting.memory_fraction)
+    if case.setting.facts.gpu.system not in ("cuda", "rocm") or 0 < fraction <= 1:
+        return None
+    step = ("leave out cuda-memory-fraction, or use a share such as 0.9",)
+    if math.isnan(fraction):
+        return "RuntimeError: invalid fraction:nan. Please set within (0, 1).", step
+    if fraction == 0:
+        return "torch.OutOfMemoryError: CUDA out of memory. 0 bytes allowed", step
+    return f"ValueError: Invalid fraction value: {case.setting.memory_fraction}. Allowed range: 0~1", step
 
 
 @rule(LOAD, "load", "S/models/mamba.py@v3.3.7:419", since=(1, 4, 1))

@@ -45,3 +45,12 @@ def render(container: Container, name: str) -> str:
         hint = did_you_mean(name, FORMATS) or f"The formats are {listed(list(FORMATS), 'and')}."
         raise UsageError(f"There is no output format {name!r}.", hint)
     return FORMATS[name](container)
+
+
+def note(container: Container, name: str) -> str | None:
+    """What the format `name` does not say of the container and its reader has to add; None where there is nothing."""
+    if name != "args":
+        return None
+    from tgi_advisor.render import args
+
+    return args.note(container)

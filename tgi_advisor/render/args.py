@@ -8,5 +8,14 @@ from tgi_advisor.plan import Container
 
 
 def render(container: Container) -> str:
-    """What follows the image's name; the environment is not among it (that is the `env` format)."""
+    """What follows the image's name; the environment is not among it, `note` says it."""
     return shlex.join(container.args) + "\n"
+
+
+def note(container: Container) -> str | None:
+    """The environment the arguments need beside them: variables, and flags that an argument cannot carry."""
+    env = {**container.device_env, **container.env}
+    if not env:
+        return None
+    stated = " ".join(shlex.quote(f"{name}={value}") for name, value in env.items())
+    return f"The arguments alone are not this server: its environment holds {stated}"

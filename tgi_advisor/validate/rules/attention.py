@@ -1,4 +1,4 @@
-"""TGI160-TGI169: attention back ends, prefix caching, the KV cache's type. All are TGI's own refusals."""
+"""TGI160-TGI169: attention back ends, prefix caching, shares of memory, the KV cache's type: all TGI's own refusals."""
 
 from __future__ import annotations
 
@@ -128,3 +128,20 @@ def seq2seq_total(case: Case) -> Value | None:
         tgi:3.3.7 --model-id google/flan-t5-xl
     """
     return case.at("max-total-tokens")
+
+
+@refused("TGI166", "share of the GPU out of range", "memory-fraction-out-of-range", reads=("cuda-memory-fraction",))
+def memory_fraction(case: Case) -> Value | None:
+    """--cuda-memory-fraction is a share of the GPU, above 0 and at most 1.
+
+    The launcher takes any number; PyTorch refuses it in the shards (torch.cuda.set_per_process_memory_fraction).
+
+    Failing::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --cuda-memory-fraction 90
+
+    Fixed::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --cuda-memory-fraction 0.9
+    """
+    return case.at("cuda-memory-fraction")

@@ -173,9 +173,14 @@ def ngrok(case: Case) -> Value | None:
     return case.at("ngrok")
 
 
-@refused("TGI118", "adapter that is not spelt as one", "lora-format", reads=("lora-adapters",))
+@refused(
+    "TGI118", "adapter that is not spelt as one", "lora-format", "adapter-empty", "adapter-spelling",
+    reads=("lora-adapters",),
+)  # fmt: skip
 def lora_format(case: Case) -> Value | None:
-    """An adapter is written id, id@revision or id=path; TGI notices only after the download.
+    """An adapter is written id, id@revision or name=folder; TGI notices only after the download.
+
+    Nothing at all is an adapter too: a last comma, or `LORA_ADAPTERS=`, has TGI download one without a name.
 
     Failing::
 

@@ -211,7 +211,9 @@ def of_refusal(case: Case, pointer: Pointer, codes: Sequence[str], reads: Reads)
             message = f"{refusal.why.rstrip('.')}: TGI stops with {_quoted(refusal.message)}"
             if OPEN in refusal.message:
                 message += f" ({OPEN} stands for what depends on what is not known here)"
-            yield Hit(pointer(case) or case.home, message, step)
+            at = pointer(case) or case.home
+            unset = isinstance(at, Value) and not at.text and at.defaulted  # `${NAME:-}`: empty unless the host sets it
+            yield Hit(at, message, step, "warning" if unset else None)
             return
 
 
