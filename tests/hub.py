@@ -90,7 +90,8 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     kind: str = "status"
-    """status, reset, truncate, hang, endless, or garbage (no HTTP at all)."""
+    """status, reset, truncate, hang, endless, garbage (no HTTP at all), raw (`body` as it stands), or drip (the same,
+    a byte at a time)."""
 
 
 def header(tensors: Tensors) -> dict[str, Any]:
@@ -242,6 +243,12 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 time.sleep(1)
             elif fault.kind == "garbage":
                 self.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+            elif fault.kind == "raw":
+                self.wfile.write(fault.body)
+            elif fault.kind == "drip":
+                for number in range(len(fault.body)):
+                    self.wfile.write(fault.body[number : number + 1])
+                    time.sleep(0.01)
             elif fault.kind == "endless":
                 self.send(200, b"", length=1 << 50)
                 for _ in range(4096):

@@ -91,7 +91,9 @@ NAMES = st.lists(
 WHOLE_BYTES = [dtype for dtype, bits in DTYPE_BITS.items() if bits % 8 == 0]
 
 
-@given(st.dictionaries(NAMES, st.tuples(st.sampled_from(WHOLE_BYTES), SHAPES), max_size=30), st.integers(0, 70))
+@given(
+    st.dictionaries(NAMES, st.tuples(st.sampled_from(WHOLE_BYTES), SHAPES), min_size=1, max_size=30), st.integers(0, 70)
+)
 def test_grouping_loses_no_tensor_and_no_byte(tensors: dict[str, tuple[str, list[int]]], layers: int) -> None:
     header = {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in tensors.items()}
     for made in (checkpoint.group_tensors([header]), checkpoint.group_tensors([header], layers)):

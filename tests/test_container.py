@@ -17,7 +17,7 @@ from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts, TensorGroup
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Container, Mount
-from tgi_advisor.spec.records import ContainerSpec, HardwareSpec, ModelSpec, Spec, TgiSpec
+from tgi_advisor.spec.records import ContainerSpec, HardwareSpec, ModelSpec, MountSpec, Spec, TgiSpec
 from tgi_advisor.units import GiB
 
 MODEL = "org/model"
@@ -161,6 +161,19 @@ def test_local_folder_is_mounted_and_needs_no_token() -> None:
     assert "revision" not in flags(container)
     assert container.secret_env == {}
     assert container.token_needed is False
+
+
+def test_further_mounts_come_last_and_never_on_the_weights() -> None:
+    further = (MountSpec("/srv/a", "/adapters", read_only=True), MountSpec("vol", "/b"))
+    container = made(spec(container=ContainerSpec(mounts=further)), facts(folder="/srv/m"))
+    assert container.mounts == (
+        Mount("./data", "/data"), Mount("/srv/m", "/models/m", read_only=True),
+        Mount("/srv/a", "/adapters", read_only=True), Mount("vol", "/b"),
+    )  # fmt: skip
+    with pytest.raises(SpecError, match="/models/m of the container is mounted already"):
+        made(spec(container=ContainerSpec(mounts=(MountSpec("/x", "/models/m"),))), facts(folder="/srv/m"))
+    with pytest.raises(SpecError, match=r"container\.mounts holds a secret"):
+        made(spec(container=ContainerSpec(mounts=(MountSpec("/hf_" + "a" * 34, "/x"),))))
 
 
 def test_bin_weights_are_converted_in_place_and_kept_twice() -> None:

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from hub import COMMIT, INDEX, Hub, Repo, Tensors, Weights, header
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
 from tgi_advisor.facts import layouts
 from tgi_advisor.facts.model import ModelFacts, TensorGroup
@@ -610,3 +612,153 @@ def test_no_entry_of_a_hub_brings_us_down(entry: Any) -> None:
     for info in ({"safetensors": entry}, {"siblings": entry}, {"siblings": [entry]}):
         assert isinstance(read._names(info), list)
         assert isinstance(read._totals(info), dict)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+DRIPS = {
+    "a body": OK + b"Content-Length: 500\r\n\r\n" + b"{" * 500,
+    "fields": OK + b"X: y\r\n" * 90,
+    "a status": b"HTTP/1.1 200 " + b"O" * 500,
+    "interim answers": b"HTTP/1.1 100 Continue\r\n\r\n" * 30,
+    "chunks": OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n{\r\n" * 90,
+    "trailers": OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 90,
+    "a redirect": b"HTTP/1.1 302 Found\r\nContent-Length: 500\r\nLocation: /x\r\n\r\n" + b"x" * 500,
+    "an error": b"HTTP/1.1 404 Not Found\r\nContent-Length: 500\r\n\r\n" + b"x" * 500,
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [*(("/api/models/", what) for what in DRIPS), ("config.json", "a body"), ("safetensors$", "a body")],
+)
+def test_what_drips_has_an_end(hub: Hub, what: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "PATIENCE", 0.2)
+    monkeypatch.setattr(settings, "timeout", lambda: 0.2)
+    hub.add(ID, CONFIG, llama(), totals=False)
+    hub.fault(path, "drip", body=DRIPS[what])
+    started = time.monotonic()
+    with pytest.raises(FactsError, match="did not finish its answer"):
+        model.load(ID)
+    assert time.monotonic() - started < 2
+
+
+def test_all_answers_about_one_model_have_an_end(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MODEL_S", 0.15)
+    hub.add(ID, CONFIG, llama(), totals=False)
+    hub.latency = 0.1
+    with pytest.raises(FactsError):
+        model.load(ID)
+
+
+HOSTILE: dict[str, tuple[str, dict[str, Any]]] = {
+    "a redirect to half an address": ("/api/", {"status": 302, "headers": {"Location": "http://[::bad"}}),
+    "a redirect to a bad port": ("/api/", {"status": 302, "headers": {"Location": "http://a:99999999/x"}}),
+    "a redirect to nothing": ("/api/", {"status": 302, "headers": {"Location": ""}}),
+    "a redirect with a control character": ("/api/", {"status": 302, "headers": {"Location": "http://a\x1b[2J/x"}}),
+    "a redirect without a place": ("/api/", {"status": 307}),
+    "a length of 5,000 digits": (
+        "/api/", {"kind": "raw", "body": OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n{}"},
+    ),
+    "a wait of 5,000 digits": ("/api/", {"status": 429, "headers": {"Retry-After": "9" * 5000}}),
+    "200 fields": ("/api/", {"kind": "raw", "body": OK + b"X: y\r\n" * 200 + b"\r\n{}"}),
+    "a field without end": ("/api/", {"kind": "raw", "body": OK + b"X: " + b"y" * 99_999}),
+    "a status of five digits": ("/api/", {"kind": "raw", "body": b"HTTP/1.1 99999 X\r\n\r\n"}),
+    "chunks of no size": ("/api/", {"kind": "raw", "body": OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"}),
+    "chunks of -1": ("/api/", {"kind": "raw", "body": OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n{}"}),
+    "a deep entry": ("/api/", {"status": 200, "body": b'{"a":' * 99_999}),
+    "an entry of values": ("/api/", {"status": 200, "body": b"[" + b"{}," * 999_999 + b"0]"}),
+    "escapes as content type": (
+        "/api/", {"status": 200, "body": b"x", "headers": {"Content-Type": "a\x1b]0;x\x07\x9b"}},
+    ),
+    "a deep config": ("config.json", {"status": 200, "body": b'{"a":' * 60 + b"0" + b"}" * 60}),
+    "a config of layers": ("/config.json", {"status": 200, "body": b'{"num_hidden_layers": 10000000}'}),
+    "a tokenizer of digits": ("tokenizer", {"status": 200, "body": b'{"model_max_length": ' + b"9" * 9000 + b"}"}),
+    "a range of 5,000 digits": (
+        "safetensors$",
+        {"status": 206, "body": b"\x02" + b"\0" * 7 + b"{}", "headers": {"Content-Range": f"bytes 0-9/{'9' * 5000}"}},
+    ),
+    "a header of lists": ("safetensors$", {"status": 200, "body": struct.pack("<Q", 99_999) + b"[" * 99_999}),
+}  # fmt: skip
+ONE_CALL: dict[str, Any] = {
+    "a list as dtype": {"dtype": ["F16"], "shape": [2], "data_offsets": [0, 4]},
+    "a nested shape": {"dtype": "F16", "shape": [[2]], "data_offsets": [0, 4]},
+    "a shape of text": {"dtype": "F16", "shape": ["2"], "data_offsets": [0, 4]},
+    "a vast shape": {"dtype": "F16", "shape": [10**400], "data_offsets": [0, 4]},
+    "no entry": 5,
+    "an unknown dtype": {"dtype": "F\x1b[2J", "shape": [2], "data_offsets": [0, 4]},
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_whatever_a_hub_says_there_is_an_answer(hub: Hub, what: str) -> None:
+    path, fault = HOSTILE[what]
+    hub.add(ID, CONFIG, llama(), totals=False)
+    hub.fault(path, **fault)
+    try:
+        assert model.load(ID).tensors
+    except FactsError as error:
+        assert str(error).replace("\n", "").isprintable()  # noqa: PT017
+        assert len(str(error)) < 2000  # noqa: PT017
+
+
+@pytest.mark.parametrize("what", ONE_CALL)
+def test_an_answer_of_all_headers_that_is_none_is_not_used(hub: Hub, what: str) -> None:
+    hub.add(ID, CONFIG, llama(), shards=2)
+    right = model.load(ID).tensors
+    made = json.loads(hub.repos[ID].all_headers)
+    next(iter(made["headers"].values()))["odd"] = ONE_CALL[what]
+    hub.repos[ID].totals = {"F32": 1}
+    hub.fault("safetensors-metadata", status=200, body=json.dumps(made).encode())
+    cache_folder = settings.own_cache()
+    for file in cache_folder.rglob("*.json"):
+        file.unlink()
+    assert model.load(ID).tensors == right
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HF_ENDPOINT", "http://[::1"),
+        ("HF_ENDPOINT", "http://"),
+        ("HF_ENDPOINT", "http://a:99999999"),
+        ("HF_ENDPOINT", "https://user:pass@[::1/x"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "99999999999999999"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "9" * 5000),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "-1"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "1e3"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "soon\x1b"),
+        ("HTTP_PROXY", "http://[::bad"),
+        ("HTTP_PROXY", "http://a:99999999999"),
+        ("XDG_CACHE_HOME", "~nobody-of-this-name"),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_named(
+    hub: Hub, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "XDG_CACHE_HOME":
+        for other in ("HF_HOME", "TGI_ADVISOR_CACHE"):
+            monkeypatch.delenv(other, raising=False)
+    hub.add(ID, CONFIG, llama())
+    monkeypatch.setenv(name, value)
+    with pytest.raises(FactsError) as caught:
+        model.load(ID)
+    assert caught.value.hint
+    assert len(str(caught.value)) < 1000
+    assert "pass" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_a_token_file_that_is_none_is_not_waited_for(
+    hub: Hub, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "token"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = Path("/dev/zero")
+    monkeypatch.setenv("HF_TOKEN_PATH", str(path))
+    hub.add(ID, CONFIG, llama())
+    assert model.load(ID).tensors
+    assert {request.authorization for request in hub.requests} == {None}

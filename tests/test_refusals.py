@@ -109,6 +109,14 @@ EXAMPLES: dict[str, Example] = {
         "FileNotFoundError: No adapter weights found for adapter '/data/a' and revision 'None'.",
         {"flags": {"lora-adapters": "org/a, /data/a"}}, at="3.3.7",
     ),
+    "adapter-not-mounted": Example(
+        "ValueError: Can't find 'adapter_config.json' at '/adapters/b'",
+        {"flags": {"lora-adapters": "org/a,a=/data/a,b=/adapters/b"}}, at="3.3.7",
+    ),
+    "mig-sharded": Example(
+        "AssertionError: Each process is one gpu", {"gpu": "a100-80gb-mig-3g.40gb", "count": 2, "shards": 2}
+    ),
+    "arm64-host": Example("exec format error (or: no matching manifest for linux/arm64/v8)", {"gpu": "gh200"}),
     "adapter-class": Example(
         "AttributeError: 'TensorParallelColumnLinear' object has no attribute 'base_layer'",
         {"facts": model(model_type="gemma"), "flags": {"lora-adapters": "org/a"}}, at="3.3.7",

@@ -337,12 +337,22 @@ folders = st.builds(
     st.sampled_from(["/", "./", "../", "/a:b/", "/x,y/", 'a"/']),
     st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/"), min_size=1, max_size=8),
 )
+hostile_targets = st.from_regex(r"/[a-z](/[A-Za-z0-9 $'`#~.-]{0,5}x)?", fullmatch=True)
 containers = st.builds(
-    lambda args, env, folder, gpus: NVIDIA._replace(args=args, env=env, mounts=(Mount(folder, "/data"),), gpus=gpus),
+    lambda args, env, folder, gpus, further: NVIDIA._replace(
+        args=args, env=env, mounts=(Mount(folder, "/data"), *further), gpus=gpus
+    ),
     st.lists(hostile, max_size=4).map(tuple),
     st.dictionaries(names, hostile, max_size=3),
     folders,
     st.sampled_from(["all", ("0",), ("0", "2"), ("GPU-8a56a4bc", "MIG-1")]),
+    st.lists(
+        st.builds(
+            Mount, st.sampled_from(["/srv/a b", "/$(x)/`y`", '/a:b,c"d', "vol.1"]), hostile_targets, st.booleans()
+        ),
+        max_size=2,
+        unique_by=lambda mount: mount.target,
+    ),
 )
 
 
@@ -401,6 +411,13 @@ def test_env_file_refuses_what_docker_would_cut(value: str) -> None:
 def test_env_file_refuses_arguments_without_a_variable() -> None:
     with pytest.raises(SpecError, match="--env"):
         render(NVIDIA._replace(args_only=("--env",)), "env")
+
+
+def test_what_a_format_cannot_mount_is_said() -> None:
+    further = (Mount("./data", "/data"), Mount("/srv/a", "/a", read_only=True), Mount("My_Volume", "/b"))
+    with pytest.raises(SpecError, match="'My_Volume' cannot be the name of a PersistentVolumeClaim"):
+        render(NVIDIA._replace(mounts=further), "kubernetes")
+    assert "# What else the server needs is mounted: /srv/a:/a:ro\n" in render(NVIDIA._replace(mounts=further), "env")
 
 
 def test_kubernetes_refuses_a_relative_model_folder() -> None:

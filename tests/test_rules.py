@@ -214,6 +214,9 @@ def test_a_default_that_is_empty_is_only_a_risk() -> None:
         ("us-docker.pkg.dev/x/huggingface-text-generation-inference-cu124.2-3.ubuntu2204.py311", "2.3.1"),
         ("us-docker.pkg.dev/vertex-ai/x/pytorch-hf-tgi-serve:20240220_0936_RC01", None),
         ("ghcr.io/huggingface/tgi-gaudi:2.0.6", None),
+        ("ghcr.io/huggingface/text-generation-inference:0.8.2", "1.0.0"),
+        ("huggingface-pytorch-tgi-inference:tgi0.9.3", "1.0.0"),
+        ("x.amazonaws.com/huggingface-pytorch-tgi-inference:2.0.1-tgi0.8.2-gpu-py39", "1.0.0"),
     ],
 )
 def test_the_release_in_an_image(image: str, release: str | None) -> None:
@@ -231,6 +234,41 @@ def test_memory_is_judged_with_the_limits_that_fit() -> None:
     assert found.next_step.startswith("these limits fit: --max-input-tokens ")
     again = re.sub(r"--max-input.*", found.next_step.removeprefix("these limits fit: "), text)
     assert "TGI202" not in codes(judged(again, gpu="nvidia-l4"))
+
+
+NEVER = {
+    "2.0.5": "there is no TGI 2.0.5; nearest to it: 2.0.4 and 2.1.0",
+    "2.0.5-rocm": "there is no TGI 2.0.5; nearest to it: 2.0.4 and 2.1.0",
+    "2.5": "there is no TGI 2.5; nearest to it: 2.4.1 and 3.0.0",
+    "0.9.5": "there is no TGI 0.9.5; nearest to it: 0.9.4 and 1.0.0",
+    "0.1": "there is no TGI 0.1; nearest to it: 0.2.0",
+    "1.1.0-rocm": "TGI 1.1.0 has no image whose tag ends with -rocm",
+    "3.0.0-intel": "TGI 3.0.0 has no image whose tag ends with -intel",
+    "v3.3.7": "TGI's own tags have no `v`: 3.3.7",
+}
+
+
+@pytest.mark.parametrize("tag", NEVER)
+def test_a_tag_that_never_was_is_a_warning_with_the_nearest(tag: str) -> None:
+    found = judged(run("--model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1", tag))
+    assert [one.message for one in found if one.code == "TGI507"] == [NEVER[tag]]
+    assert codes(found) == {"TGI507"}
+    assert "TGI504" not in {one.code for one in found}
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["3.3.7", "3.3.7-rocm", "2.4.1-intel-cpu", "1.2-rocm", "2.4", "latest", "latest-rocm", "stable", "3.3.7-mine",
+     "3.3.8", "4.0", "sha-293b8125-rocm", "sha-1234567", "0.9", "0.8.2", "3.3.6-neuron", "3.3.7-trtllm"],
+)  # fmt: skip
+def test_a_tag_that_may_be_there_is_none_that_never_was(tag: str) -> None:
+    assert "TGI507" not in codes(judged(run("--model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1", tag)))
+
+
+def test_what_0_8_does_not_check_is_not_said_of_it() -> None:
+    args = "--model-id tiiuae/falcon-40b-instruct --max-input-length 2048 --max-total-tokens 2048 --quantize gptq"
+    assert codes(judged(run(args, "0.8.2"), gpu="nvidia-a100-80gb-sxm")) == {"TGI150"}
+    assert codes(judged(run(args, "0.9.3"), gpu="nvidia-a100-80gb-sxm")) == {"TGI110", "TGI150"}
 
 
 # secrets

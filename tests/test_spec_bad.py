@@ -76,6 +76,10 @@ BAD: dict[str, str] = {
     "devices-and-count": GOOD.replace("l4}", "l4, count: 4}") + "container: {gpus: [0, 1]}\n",
     "devices-twice": GOOD + "container: {gpus: [0, 0]}\n",
     "devices-none": GOOD + "container: {gpus: []}\n",
+    "mounts": GOOD + "container:\n  mounts:\n"
+    "    - /srv/a\n    - /srv/a:b\n    - /srv/a:/data\n    - /srv/a:/\n    - /srv/a://x\n    - a b:/x\n"
+    "    - /a:/x/../y\n    - /b:/y\n    - [a]\n    - /a:/x,y\n" + f"    - /{TOKEN}:/t\n",
+    "mounts-no-list": GOOD + "container: {mounts: /srv/a:/a}\n",
     "flags-with-a-field": GOOD + "tgi:\n  flags:\n" + "".join(
         f"    {flag}: 1\n"
         for flag in ("model-id", "--num-shard", "sharded", "quantize", "dtype", "kv-cache-dtype", "port", "revision",

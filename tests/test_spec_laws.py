@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tgi_advisor.errors import SpecError
 from tgi_advisor.spec import records
 from tgi_advisor.spec.reader import build, read_file, read_text, with_set
-from tgi_advisor.spec.records import AUTO, Bound, GpuSpec, Spec
+from tgi_advisor.spec.records import AUTO, Bound, GpuSpec, MountSpec, Spec
 from tgi_advisor.spec.schema import json_schema
 from tgi_advisor.spec.tree import List, Map, Node, Scalar, compose
 from tgi_advisor.spec.writer import dump
@@ -45,6 +45,17 @@ FLAGS = st.dictionaries(
 )
 ENV = st.dictionaries(st.from_regex(r"X_[A-Z0-9]{0,5}|ON|NULL|Y", fullmatch=True), st.one_of(WORDS, st.just("")))
 
+SOURCES = st.builds(str.__add__, st.sampled_from(["/", "./", "~/", "/a:b/", "/srv/models:/data/"]), WORDS)
+TARGETS = st.from_regex(r"/[a-z]{1,3}(/[A-Za-z0-9 $'._-]{0,4}[a-z])?", fullmatch=True).filter(
+    lambda path: path != "/data"
+)
+MOUNTS = st.lists(
+    st.builds(MountSpec, SOURCES | st.just("volume.1"), TARGETS, st.booleans()),
+    max_size=3,
+    unique_by=lambda mount: mount.target,
+).map(tuple)
+"""Sources with colons and all that YAML quotes, at paths that nothing else lies on."""
+
 
 def kinds(meta: Any) -> st.SearchStrategy[Any]:
     """Any value of a field, by its kind."""
@@ -61,6 +72,7 @@ def kinds(meta: Any) -> st.SearchStrategy[Any]:
         "flags": FLAGS,
         "env": ENV,
         "gpus": st.just("all"),
+        "mounts": MOUNTS,
     }[meta["kind"].removesuffix("_or_auto")]  # fmt: skip
 
 

@@ -23,8 +23,8 @@ MAX_DIGITS = 64
 """Digits of a whole number in JSON; transformers' "no limit" of tokens has 31."""
 MAX_HEADER = 16 << 20
 """Bytes of one file's tensor header: about 130,000 tensors. DeepSeek-V3's 163 files have 12.5 MB of them together."""
-MAX_HEADERS = 64 << 20
-"""Bytes of the tensor headers of all files of a model."""
+MAX_HEADERS = 32 << 20
+"""Bytes of the tensor headers of all files of a model on the Hub, which are held at once."""
 MAX_TENSORS = 1 << 20
 """Tensors of a model; DeepSeek-V3 has 91,991."""
 MAX_NAME = 4096
@@ -39,6 +39,8 @@ MAX_TOKEN = 64 << 10
 """Bytes of a file that holds a token."""
 HUB_S = 30.0
 """Seconds one exchange with the Hub may take in all, whatever trickles in, its redirects included."""
+MODEL_S = 300.0
+"""Seconds all exchanges about one model may take; most take one."""
 HUB_WAIT_S = 3600
 """The longest HF_HUB_DOWNLOAD_TIMEOUT, in seconds."""
 

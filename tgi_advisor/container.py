@@ -32,6 +32,7 @@ from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Container, Mount, Prediction
 from tgi_advisor.safe import looks_secret
 from tgi_advisor.spec.records import Spec
+from tgi_advisor.spec.values import VOLUME
 from tgi_advisor.units import GiB
 
 CACHE = "/data"
@@ -117,7 +118,7 @@ def build(spec: Spec, facts: Facts, limits: Limits, num_shard: int, prediction: 
         args=launch.args,
         env={**platform.env, **shared, **spec.tgi.env, **launch.env},
         secret_env={} if weights else {facts.release.token_env: spec.container.token_env},
-        mounts=(Mount(spec.container.cache, CACHE), *([weights.mount] if weights else ())),
+        mounts=_mounts(spec, weights),
         port=spec.container.port,
         container_port=PORT,
         gpus=gpus if facts.gpu.system == "cuda" else None,
@@ -206,6 +207,18 @@ def _local_weights(spec: Spec, facts: Facts) -> _LocalWeights | None:
     name = re.sub(r"[^A-Za-z0-9._-]", "-", root.rpartition("/")[2]).strip(".") or "model"
     read_only = facts.model.weights_format == "safetensors"
     return _LocalWeights(Mount(root, f"/models/{name}", read_only), f"/models/{name}{inside}")
+
+
+def _mounts(spec: Spec, weights: _LocalWeights | None) -> tuple[Mount, ...]:
+    """The weight cache, the folder of a local model, and what the spec adds; SpecError where two lie on one path."""
+    further = tuple(Mount(one.source, one.target, one.read_only) for one in spec.container.mounts)
+    taken = {CACHE} | ({weights.mount.target} if weights else set())
+    if twice := next((mount.target for mount in further if mount.target in taken), None):
+        raise _wrong(
+            spec, "container.mounts", f"{twice} of the container is mounted already.",
+            "The weights lie there: name another path.",
+        )  # fmt: skip
+    return (Mount(spec.container.cache, CACHE), *([weights.mount] if weights else ()), *further)
 
 
 def _flags(
@@ -314,7 +327,7 @@ def _refuse_unwritable(made: Container, spec: Spec) -> None:
 
     The spec's reader refuses both with a better message; this is for a `Spec` made by a program.
     """
-    for path, text in _texts(made):
+    for path, text in _texts(made, spec):
         if looks_secret(text):
             raise _wrong(
                 spec, path, f"{path} holds a secret, and secrets are not written into commands and manifests.",
@@ -323,20 +336,23 @@ def _refuse_unwritable(made: Container, spec: Spec) -> None:
         if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
             raise _wrong(spec, path, f"{text!r} holds a character no command line can carry.", "Remove it.")
     cache = made.mounts[0]
-    if not cache.is_path and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]+", cache.source, re.ASCII):
+    if not cache.is_path and not re.fullmatch(VOLUME, cache.source, re.ASCII):
         raise _wrong(
             spec, "container.cache", f"{cache.source!r} is neither a folder nor the name of a volume.",
             "Write a folder with a slash, such as ./data, or a volume name of letters, digits, dots and dashes.",
         )  # fmt: skip
 
 
-def _texts(made: Container) -> Iterator[tuple[str, str]]:
+def _texts(made: Container, spec: Spec) -> Iterator[tuple[str, str]]:
     """Every free text of a container with the field of the spec it came from."""
     yield "tgi.image", made.image
     yield from (("tgi.flags", word) for word in made.args)
     yield from (("tgi.env", value) for value in made.env.values())
     yield from (("container.token_env", name) for name in made.secret_env.values())
-    yield from (("container.cache" if mount.target == CACHE else "model.id", mount.source) for mount in made.mounts)
+    further = {one.target for one in spec.container.mounts}
+    for mount in made.mounts:
+        field = "container.cache" if mount.target == CACHE else "model.id"
+        yield ("container.mounts" if mount.target in further else field), mount.source
 
 
 def _wrong(spec: Spec, path: str, message: str, hint: str) -> SpecError:

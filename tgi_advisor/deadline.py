@@ -24,6 +24,11 @@ class Deadline:
         self.wait = seconds if wait is None else wait
 
     @property
+    def over(self) -> bool:
+        """Whether the moment has passed."""
+        return time.monotonic() >= self.end
+
+    @property
     def left(self) -> float:
         """Seconds left, at most `wait`; TimeoutError when the moment has passed."""
         seconds = self.end - time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
@@ -15,8 +16,10 @@ REQUIRED = {
     "name", "vendor", "generation", "system", "memory_mib", "cuda_total", "compute_capability", "fp16_tflops",
     "bandwidth_gb_s", "aliases", "source",
 }  # fmt: skip
-ALLOWED = REQUIRED | {"smi_names", "groups", "note"}
+ALLOWED = REQUIRED | {"smi_names", "groups", "note", "host", "mig", "mig_source"}
 """Keys of a row of gpus.yaml; the head of that file says what each means."""
+_SLICE = re.compile(r"(?:mig)?([1-7])g(\d+)gb(?:me)?")
+"""The end of a MIG slice's name, without punctuation: `1g.10gb`, `mig-1g.10gb`, `1g.10gb+me`."""
 
 BY_HAND = "a GPU can be stated by hand: gpu: {name: my-card, memory: 24564MiB, compute_capability: 8.9}"
 
@@ -44,6 +47,10 @@ class GpuFacts(NamedTuple):
     """Where the row's figures come from."""
     generation: str = ""
     """Architecture: turing, ampere, ada, hopper, blackwell, cdna2, ..."""
+    mig: str = ""
+    """Profile of a MIG slice (`1g.10gb`); empty for a whole card."""
+    arm64: bool = False
+    """Whether it only exists beside an arm64 CPU."""
 
     @property
     def at_least(self) -> tuple[int, int]:
@@ -135,7 +142,7 @@ def stated(spec: Stated) -> GpuFacts:
         if system is None or (system == "cuda" and not capability):
             missing.append("compute_capability (e.g. 8.9), or system for a GPU that is not NVIDIA's")
         if missing:
-            near = did_you_mean(spec.name, _names())
+            near = _near(spec.name)
             raise FactsError(
                 f"GPU {spec.name!r} is not in the table, so the spec must state its {' and its '.join(missing)}",
                 f"{near}; {BY_HAND}" if near else BY_HAND,
@@ -207,7 +214,7 @@ def all_gpus() -> tuple[GpuRow, ...]:
 
 def _facts(row: Mapping[str, Any], memory: int | None = None) -> GpuFacts:
     """A table row as facts; with another `memory` in bytes the table's CUDA total no longer applies."""
-    tables.strict(row, ALLOWED, REQUIRED, f"gpus.yaml, {row.get('name')}")
+    tables.strict(row, ALLOWED | {"slice"}, REQUIRED, f"gpus.yaml, {row.get('name')}")
     major, _, minor = (row["compute_capability"] or "").partition(".")
     own = (row["memory_mib"] or 0) * units.MiB
     total = row["cuda_total"] if memory in (None, own) else None
@@ -222,6 +229,8 @@ def _facts(row: Mapping[str, Any], memory: int | None = None) -> GpuFacts:
         launcher_name=_launcher_name(row["smi_names"][0]) if row["system"] == "cuda" else "",
         source="table gpus.yaml: " + "; ".join(row["source"]),
         generation=row["generation"],
+        mig=row.get("slice", ""),
+        arm64=row.get("host") == "arm64",
     )
 
 
@@ -244,6 +253,8 @@ def _plain(name: str) -> str:
 def _matches(name: str) -> list[Mapping[str, Any]]:
     """The one row that has this name to itself, else all rows that share it."""
     wanted = _plain(name)
+    if found := re.fullmatch(rf"(.*?){_SLICE.pattern}", wanted):
+        return _slices(found[1], f"{found[2]}g.{found[3]}gb")
     shared = []
     for row in tables.load("gpus"):
         if any(_plain(own) == wanted for own in (row["name"], *row["aliases"], *row.get("smi_names", ()))):
@@ -251,6 +262,40 @@ def _matches(name: str) -> list[Mapping[str, Any]]:
         if any(_plain(group) == wanted for group in row.get("groups", ())):
             shared.append(row)
     return shared
+
+
+def _slices(card: str, profile: str) -> list[Mapping[str, Any]]:
+    """The rows of a MIG slice of a card, or of every card that has one of this name."""
+    rows = _matches(card) if card else tables.load("gpus")
+    return [_slice(row, profile) for row in rows if profile in row.get("mig", {})]
+
+
+def _slice(row: Mapping[str, Any], profile: str) -> Mapping[str, Any]:
+    """The row of a MIG slice: its memory as nvidia-smi prints it, its share of the card's speed.
+
+    A card has 7 compute slices and 8 of memory; the launcher is told the card's name, whatever the slice
+    (nvidia-smi --query-gpu=gpu_name, launcher/src/main.rs@v3.3.7:1825).
+    """
+    memory = row["mig"][profile]
+    return {
+        **{key: value for key, value in row.items() if key not in ("mig", "mig_source", "groups", "note")},
+        "name": f"{row['name']}-mig-{profile}",
+        "memory_mib": memory,
+        "cuda_total": None,
+        "fp16_tflops": row["fp16_tflops"] * int(profile[0]) / 7,
+        "bandwidth_gb_s": row["bandwidth_gb_s"] * round(8 * memory / row["memory_mib"]) // 8,
+        "aliases": [],
+        "slice": profile,
+        "source": [row["mig_source"], *row["source"]],
+    }
+
+
+def slice_of(card: GpuFacts, profile: str) -> GpuFacts | None:
+    """A MIG slice of a card; the card itself where it is that slice already, None where it has none of this name."""
+    if card.mig:
+        return card if card.mig == profile else None
+    rows = _slices(_plain(card.name), profile)
+    return _facts(rows[0]) if rows else None
 
 
 def _candidates(name: str, memory: int | None = None) -> list[Mapping[str, Any]]:
@@ -295,7 +340,22 @@ def _names() -> list[str]:
     return names + [kind for *_, kind, _ in _instances()]
 
 
+def _near(name: str) -> str | None:
+    """What may have been meant. For a MIG slice other slices, never its card, which has many times the memory."""
+    plain = _plain(name)
+    if _SLICE.search(plain) is None and "mig" not in plain:
+        return did_you_mean(name, _names())
+    card = _matches(plain.partition("mig")[0])
+    rows = card or [row for row in tables.load("gpus") if "mig" in row]
+    known = dict.fromkeys(f"{row['name']}-mig-{profile}" for row in rows for profile in row.get("mig", {}))
+    if not known:
+        return "no MIG slice of this card is known"
+    return (
+        f"slices that are known: {', '.join(known)}" if len(known) <= 12 else "a slice is named a100-80gb-mig-1g.10gb"
+    )
+
+
 def _unknown(name: str) -> FactsError:
-    near = did_you_mean(name, _names())
+    near = _near(name)
     hints = [near, "`tgi-advisor gpus` lists what is known", BY_HAND]
     return FactsError(f"GPU {name!r} is not known", "; ".join(hint for hint in hints if hint))

@@ -168,6 +168,14 @@ def from_image(image: str, stated: TgiRelease | None = None) -> ImageTag:
     return ImageTag(release, variant, not note, note)
 
 
+def is_own(image: str) -> bool:
+    """Whether an image is TGI's own, at ghcr.io or a mirror, by its name; a tag and a digest may follow."""
+    name = image.partition("@")[0]
+    head, colon, tag = name.rpartition(":")
+    name = head if colon and "/" not in tag else name
+    return name == "text-generation-inference" or name.endswith("huggingface/text-generation-inference")
+
+
 def image_for(release: TgiRelease, variant: str = "") -> str:
     """TGI's own image: `ghcr.io/huggingface/text-generation-inference:3.3.7-rocm`; FactsError where there is none."""
     ending = in_force(_image(variant)["tag"], release)

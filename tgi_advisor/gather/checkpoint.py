@@ -135,6 +135,8 @@ def group_tensors(headers: Iterable[Header], layers: int | None = None) -> tuple
         kept, rest = (name[: -len(parts_seen[3])], parts_seen[3]) if beyond else ("", name)
         group = (kept + _NUMBER.sub("*", rest), dtype, shape)
         groups[group] = groups.get(group, 0) + count
+    if not groups:
+        raise FactsError("The weight files hold no tensor.", DAMAGED)
     return tuple(TensorGroup(name, dtype, shape, count) for (name, dtype, shape), count in groups.items())
 
 
@@ -192,8 +194,8 @@ def parse_header(data: bytes, where: str, file_size: int | None = None) -> dict[
     text = data[8 : 8 + length]
     if len(text) < length:
         raise FactsError(f"{where}: the tensor header is cut off ({len(text):,} of {length:,} bytes).", DAMAGED)
-    if len(text) // 4 + 100 < (values := sum(map(text.count, (b"{", b"[", b",")))):
-        raise FactsError(f"{where}: the tensor header holds {values:,} values in {length:,} bytes.", DAMAGED)
+    if crowded(text):
+        raise FactsError(f"{where}: the tensor header holds {_values(text):,} values in {length:,} bytes.", DAMAGED)
     try:
         told = text.decode("utf-8")
         header = json.loads(told)
@@ -236,6 +238,16 @@ def parse_header(data: bytes, where: str, file_size: int | None = None) -> dict[
     return header
 
 
+def crowded(text: bytes) -> bool:
+    """Whether JSON holds more values than tensors described in as many bytes can have: memory, and nothing in it."""
+    return _values(text) > len(text) // 4 + 100
+
+
+def _values(text: bytes) -> int:
+    """About how many values JSON holds."""
+    return sum(map(text.count, (b"{", b"[", b",")))
+
+
 def _end(spans: list[tuple[int, int]], where: str) -> int:
     """Where the last tensor ends; FactsError unless each begins where the one before it ends.
 
@@ -275,7 +287,7 @@ def _parsed(data: bytes, where: str, most: int) -> Any:
     """What the JSON says, once it is known that it takes little memory to say it."""
     if len(data) > most:
         raise FactsError(f"{where} is longer than {most:,} bytes; more are not read.", DAMAGED)
-    if (values := sum(map(data.count, (b"{", b"[", b",")))) > bounds.MAX_VALUES:
+    if (values := _values(data)) > bounds.MAX_VALUES:
         raise FactsError(
             f"{where} holds about {values:,} values; more than {bounds.MAX_VALUES:,} are not read.", DAMAGED
         )

@@ -286,7 +286,7 @@ def _disk(plan: Plan, container: Container) -> Iterator[Finding]:
             yield Finding(f"{folder} is not a folder", "Name a folder, or remove the file.")
             return
         if folder is not None and mount is not container.mounts[0] and not folder.exists():
-            yield Finding(f"the model's folder {folder} is not here", "Check model.id.")
+            yield Finding(f"the folder {folder} is not here", "Check model.id and container.mounts.")
     cache = container.mounts[0]
     if not cache.is_path:
         return

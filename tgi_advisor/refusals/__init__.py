@@ -12,6 +12,7 @@ from tgi_advisor.refusals import launcher, surprises
 from tgi_advisor.refusals.adapters import ADAPTERS
 from tgi_advisor.refusals.config import CONFIG
 from tgi_advisor.refusals.load import LOAD
+from tgi_advisor.refusals.machine import MACHINE, SLICES
 from tgi_advisor.refusals.router import ROUTER
 from tgi_advisor.refusals.rules import Case, Refusal, Rule, applied
 from tgi_advisor.refusals.warmup import WARMUP
@@ -25,7 +26,7 @@ def launcher_refusals(setting: Setting, given: Limits, asked: Limits) -> list[Re
 
     `given` are the limits it is given, `asked` those with its defaults (`defaults.launcher_limits`).
     """
-    rules = launcher.in_order(setting.facts.release.version)
+    rules = (*MACHINE, *launcher.in_order(setting.facts.release.version))
     return list(applied(rules, Case(setting, given, asked)))
 
 
@@ -35,7 +36,7 @@ def shard_refusals(setting: Setting, asked: Limits | None = None) -> list[Refusa
     Without `asked` (`defaults.launcher_limits`) the few rules that look at the limits stay silent.
     """
     limits = asked or Limits()
-    return list(applied((*LOAD, *CONFIG, *WEIGHTS, *ADAPTERS, *WARMUP), Case(setting, limits, limits)))
+    return list(applied((*LOAD, *SLICES, *CONFIG, *WEIGHTS, *ADAPTERS, *WARMUP), Case(setting, limits, limits)))
 
 
 def router_refusals(setting: Setting, resolved: Limits, budget: int | None) -> list[Refusal]:
@@ -56,4 +57,4 @@ def warnings(setting: Setting, limits: Limits, given: Limits | None = None) -> l
 
 def all_rules() -> tuple[Rule, ...]:
     """Every refusal there is, in the order of 3.0.0 and later."""
-    return (*launcher.in_order((3, 0, 0)), *LOAD, *CONFIG, *WEIGHTS, *ADAPTERS, *WARMUP, *ROUTER)
+    return (*MACHINE, *launcher.in_order((3, 0, 0)), *LOAD, *SLICES, *CONFIG, *WEIGHTS, *ADAPTERS, *WARMUP, *ROUTER)

@@ -6,15 +6,20 @@ shards look for the weights of an adapter without a folder in the Hub's cache an
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import NamedTuple
 
+from tgi_advisor.facts.release import is_own
 from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
 
 ADAPTERS: list[Rule] = []
 """In the order a shard meets them."""
 NAMED_SINCE: Version = (2, 3, 0)
 """First release that reads `name=folder` (utils/adapter.py@v2.3.0:49)."""
+
+_WORKDIR = "/usr/src"
+"""Where TGI's images start the launcher."""
 
 
 class Adapter(NamedTuple):
@@ -87,6 +92,21 @@ def adapter_bare_folder(case: Case) -> Found:
         if entry.bare_folder:
             text = f"No adapter weights found for adapter '{entry.id}' and revision '{entry.revision}'."
             return f"FileNotFoundError: {text}", (f"write {named(entry.id)}",)
+    return None
+
+
+@rule(ADAPTERS, "load", "S/adapters/lora.py@v3.3.7:105", since=NAMED_SINCE)
+def adapter_not_mounted(case: Case) -> Found:
+    """An adapter's folder is one of the container, and nothing of the spec is mounted there."""
+    spec, facts = case.setting.spec, case.setting.facts
+    if (spec.tgi.image is not None and not is_own(spec.tgi.image)) or facts.model.folder is not None:
+        return None
+    there = ["/data", *(mount.target for mount in spec.container.mounts)]
+    for entry in map(parse, case.setting.lora_adapters):
+        path = posixpath.normpath(posixpath.join(_WORKDIR, entry.folder)) if entry.folder else ""
+        if path and not any(path == one or path.startswith(f"{one.rstrip('/')}/") for one in there):
+            step = f"write container.mounts: [{posixpath.join('/srv', posixpath.basename(path))}:{path}:ro]"
+            return f"ValueError: Can't find 'adapter_config.json' at '{entry.folder}'", (step,)
     return None
 
 

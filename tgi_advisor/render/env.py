@@ -9,7 +9,7 @@ and `$` in another way; use the `compose` format there.
 from __future__ import annotations
 
 from tgi_advisor.errors import SpecError
-from tgi_advisor.plan import Container
+from tgi_advisor.plan import Container, Mount
 
 LONGEST_LINE = 64 * 1024 - 1
 """Docker reads the file with Go's bufio.Scanner, which gives up at 64 KiB."""
@@ -26,6 +26,7 @@ def render(container: Container) -> str:
             "Choose another format, such as docker-run, or leave the flag out.",
         )
     lines = ["# docker run --env-file FILE: these lines replace the launcher's arguments."]
+    lines += [f"# What else the server needs is mounted: {_comment(mount)}" for mount in container.mounts[1:]]
     values = {**container.device_env, **container.env, **container.args_env}
     lines += [_line(name, value) for name, value in values.items()]
     for inside, caller in container.secret_env.items():
@@ -33,6 +34,12 @@ def render(container: Container) -> str:
             lines.append(f'# Start docker with: {inside}="${caller}" docker run ...')
         lines.append(inside)
     return "\n".join(lines) + "\n"
+
+
+def _comment(mount: Mount) -> str:
+    """A mount on one line of a comment."""
+    text = f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"
+    return text if text.isprintable() else ascii(text)
 
 
 def _line(name: str, value: str) -> str:

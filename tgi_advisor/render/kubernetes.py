@@ -3,7 +3,8 @@
 What differs from Docker, and why:
 
 - The weights are kept in a claim of the cluster; a folder of one host would tie the pod to it. Only a
-  model folder stays a hostPath: it has to lie on the node.
+  model folder and the spec's own mounts stay a hostPath: they have to lie on the node. A volume among these is a
+  claim that is there already.
 - Device ids and device nodes are left to the GPU's device plugin, which gives the pod its own.
 - /dev/shm is a memory-backed emptyDir instead of `--ipc=host`, which most clusters forbid.
 - `enableServiceLinks: false`: a Service named `prometheus` would otherwise set
@@ -17,7 +18,7 @@ import re
 from typing import Any
 
 from tgi_advisor.errors import SpecError
-from tgi_advisor.plan import Container
+from tgi_advisor.plan import Container, Mount
 from tgi_advisor.render.yaml_ import document
 from tgi_advisor.units import GiB
 
@@ -104,7 +105,7 @@ def _pod(container: Container) -> dict[str, Any]:
         if number == 0:
             source: dict[str, Any] = {"persistentVolumeClaim": {"claimName": f"{container.name}-data"}}
         else:
-            source = {"hostPath": {"path": _absolute(mount.source), "type": "Directory"}}
+            source = _further(mount)
         volumes.append({"name": _volume_name(number), **source})
     volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _quantity(container.shm_size)}})
     return {
@@ -113,6 +114,18 @@ def _pod(container: Container) -> dict[str, Any]:
         "containers": [_server(container)],
         "volumes": volumes,
     }
+
+
+def _further(mount: Mount) -> dict[str, Any]:
+    """A folder of the node, or a claim of the volume's name, which has to be there already."""
+    if mount.is_path:
+        return {"hostPath": {"path": _absolute(mount.source), "type": "Directory"}}
+    if re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", mount.source) is None:
+        raise SpecError(
+            f"{mount.source!r} cannot be the name of a PersistentVolumeClaim.",
+            "Write container.mounts with a name of lower-case letters, digits and dashes, or a folder of the node.",
+        )
+    return {"persistentVolumeClaim": {"claimName": mount.source}}
 
 
 def _server(container: Container) -> dict[str, Any]:
@@ -182,7 +195,7 @@ def _probes(container: Container) -> dict[str, Any]:
 
 
 def _volume_name(number: int) -> str:
-    """The first mount is the cache; further ones are model folders."""
+    """The first mount is the cache; further ones are model folders and what the spec adds."""
     return "data" if number == 0 else f"model-{number}"
 
 
@@ -196,7 +209,7 @@ def _absolute(folder: str) -> str:
     if not folder.startswith("/"):
         raise SpecError(
             f"Kubernetes cannot mount the relative folder {folder!r}.",
-            "Write model.id as an absolute path of the nodes.",
+            "Write model.id and container.mounts with absolute paths of the nodes.",
         )
     return folder
 

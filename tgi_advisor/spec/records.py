@@ -213,6 +213,21 @@ class WorkloadSpec:
 
 
 @dataclass(frozen=True)
+class MountSpec:
+    """A folder or volume of the host inside the container, beside the weights."""
+
+    source: str
+    """Folder of the host (holds a `/`), or name of a volume."""
+    target: str
+    """Where it is in the container."""
+    read_only: bool = False
+    """Whether the container may only read it."""
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.target}{':ro' if self.read_only else ''}"
+
+
+@dataclass(frozen=True)
 class ContainerSpec:
     """How the container is started."""
 
@@ -223,6 +238,9 @@ class ContainerSpec:
     )  # fmt: skip
     port: int = setting("Port on the host.", "count", 8080, minimum=1, maximum=65535, flags=("port",))
     cache: str = setting("Host folder or volume for the weights.", "text", "./data", flags=("huggingface-hub-cache",))
+    mounts: tuple[MountSpec, ...] = setting(
+        "Further folders or volumes, such as adapters, as in Docker: [/srv/adapters:/adapters:ro].", "mounts", (),
+    )  # fmt: skip
     shm_size: str = setting(
         "Size of /dev/shm, such as 1g or 512MiB (g and GiB are 2^30 bytes); several shards talk through it.",
         "shm_size", "1g",

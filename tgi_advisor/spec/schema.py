@@ -7,7 +7,7 @@ from typing import Any
 
 from tgi_advisor.spec.fields import CONFIDENTIAL, FLAG_NAME, env_name
 from tgi_advisor.spec.records import AUTO, ENV_NAME, Spec, flag_homes, settings
-from tgi_advisor.spec.values import DEVICE_ID, MAX_COUNT
+from tgi_advisor.spec.values import DEVICE_ID, MAX_COUNT, MOUNT
 
 Schema = dict[str, Any]
 
@@ -66,6 +66,8 @@ def _default(kind: str, default: Any) -> Any:
     """The default as a spec would write it."""
     if kind in ("section", "flags", "env"):
         return {}
+    if kind == "mounts":
+        return []
     return "auto" if default == AUTO or kind == "count_or_auto" else default
 
 
@@ -117,6 +119,10 @@ def _gpus(_: Mapping[str, Any]) -> Schema:
     return {"anyOf": [{"const": "all"}, {"type": "array", "items": device, "minItems": 1, "uniqueItems": True}]}
 
 
+def _mounts(_: Mapping[str, Any]) -> Schema:
+    return {"type": "array", "items": {"type": "string", "pattern": f"^{MOUNT}$"}}
+
+
 _KINDS = {
     "text": _text,
     "choice": lambda meta: {"enum": list(meta["choices"])},
@@ -129,5 +135,6 @@ _KINDS = {
     "bound": _bound,
     "env": _env,
     "gpus": _gpus,
+    "mounts": _mounts,
 }
 """What each kind of `values.py` and `fields.py` is in JSON Schema."""

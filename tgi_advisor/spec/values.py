@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from tgi_advisor.errors import Problem, SpecError, did_you_mean
 from tgi_advisor.safe import looks_secret
+from tgi_advisor.spec.records import MountSpec
 from tgi_advisor.spec.tree import List, Node, Scalar, described
 from tgi_advisor.units import COUNT_FORM, SIZE_FORM, parse_count, parse_size
 
@@ -16,6 +18,16 @@ MAX_COUNT = 2**31 - 1
 MAX_SIZE = 1 << 50
 """Largest size in bytes (1 PiB)."""
 
+MOUNT = r"(.+):(/[^:,\"]*)(:ro|:rw)?"
+"""A mount as Docker's -v has it; a target with a comma or quotes no option of Docker could carry."""
+VOLUME = r"[A-Za-z0-9][A-Za-z0-9_.-]+"
+"""What Docker calls a volume."""
+KEPT = {
+    "/": "name a folder of the container",
+    "/data": "the weights lie there: write container.cache",
+    "/dev/shm": "write container.shm_size",  # noqa: S108
+}
+"""Paths of the container that something else lies on, and what to write instead."""
 DEVICE_ID = r"^[A-Za-z0-9][A-Za-z0-9:/._=-]*$"
 KEEP_OUT = (
     "use container.token_env: it names the variable of your shell that holds the Hub token; "
@@ -201,6 +213,41 @@ def gpus(slot: Slot) -> str | tuple[str, ...]:
     return tuple(found)
 
 
+def mounts(slot: Slot) -> tuple[MountSpec, ...]:
+    """A list of `SOURCE:TARGET` and `SOURCE:TARGET:ro`."""
+    if not isinstance(slot.node, List):
+        raise slot.wrong("a list", "write for example [/srv/adapters:/adapters:ro]")
+    found: list[MountSpec] = []
+    problems: list[Problem] = []
+    for item in slot.node.items:
+        try:
+            mount = _mount(slot._replace(node=item))
+        except SpecError as error:
+            problems += error.problems
+            continue
+        if mount.target in (one.target for one in found):
+            hint = "give each path of the container one source"
+            problems.append(Problem(f"{slot.path} names {mount.target} twice", hint, item.place))
+        found.append(mount)
+    if problems:
+        raise SpecError(problems[0].message, problems=problems)
+    return tuple(found)
+
+
+def _mount(slot: Slot) -> MountSpec:
+    """One mount; the source may hold colons, the target may not."""
+    parts = re.fullmatch(MOUNT, line(slot))
+    if parts is None:
+        raise slot.wrong("a list of SOURCE:/TARGET", "write for example /srv/adapters:/adapters:ro")
+    source, target = parts[1], posixpath.normpath(parts[2])
+    if target.startswith("//") or target in KEPT:
+        raise slot.refused(f"{slot.path} cannot lie on {parts[2]}", KEPT.get(target, "write one slash"))
+    if "/" not in source and source not in (".", "..", "~") and not re.fullmatch(VOLUME, source, re.ASCII):
+        hint = f"write ./{source} for a folder; a volume's name has letters, digits, dots and dashes"
+        raise slot.refused(f"{source!r} is neither a folder nor the name of a volume", hint)
+    return MountSpec(source, target, parts[3] == ":ro")
+
+
 def flag(slot: Slot) -> Any:
     """True or false for a switch, else a number, a text or a tuple of them."""
     if isinstance(slot.node, List):
@@ -233,5 +280,6 @@ VALUES: Mapping[str, Callable[[Slot], Any]] = {
     "size": size,
     "shm_size": shm_size,
     "gpus": gpus,
+    "mounts": mounts,
 }
 """How each kind that is one value is read; `schema.KINDS` says the same to an editor."""

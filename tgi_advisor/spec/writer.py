@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from tgi_advisor.errors import Place
-from tgi_advisor.spec.records import Bound, GpuSpec, Spec, settings
+from tgi_advisor.spec.records import Bound, GpuSpec, MountSpec, Spec, settings
 from tgi_advisor.spec.tree import Scalar
 from tgi_advisor.units import GiB, KiB, MiB, TiB
 
@@ -48,6 +48,8 @@ def _value(value: Any) -> str:
             return _word(value)
         case tuple():
             return f"[{', '.join(map(_value, value))}]"
+        case MountSpec():
+            return json.dumps(str(value), ensure_ascii=False)
         case GpuSpec():
             return _word(value.name)
         case Bound():
@@ -130,6 +132,7 @@ container: # how it is started
   name: {_word(name)}
   port: 8080 # on the host
   cache: ./data # host folder or volume for the weights
+  # mounts: [/srv/adapters:/adapters:ro] # further folders or volumes
   shm_size: 1g # shards talk through /dev/shm
   gpus: all # or device ids: [0, 1]
   token_env: HF_TOKEN # name of the variable in your shell; the token itself never goes in here

@@ -6,6 +6,7 @@ that cannot be known says so (`known`), and is never replaced by a guess.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -103,6 +104,13 @@ class Gpus:
     """Kubernetes: the count under limits."""
     requests: Value | None = None
     """Kubernetes: the count under requests."""
+    profile: str = ""
+    """Profile of the MIG slices asked for (`1g.10gb`); empty for whole cards, and where only their ids are given."""
+
+    @property
+    def sliced(self) -> bool:
+        """Whether MIG slices are given, and not whole cards: by their profile, `MIG-...` or `0:0` (card:slice)."""
+        return bool(self.profile) or any(re.match(r"MIG-|mig|\d+:\d+$", one) for one in self.ids)
 
 
 NO_GPUS = Gpus("none")

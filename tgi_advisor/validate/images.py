@@ -45,6 +45,10 @@ class Image(NamedTuple):
     """Environment the image sets."""
     official: bool = False
     """Whether it is TGI's own image or a mirror of it, with nothing added."""
+    older: tuple[int, int, int] | None = None
+    """The release it really is, where that is before the first that is known; None for others."""
+    never: str = ""
+    """Why no such tag can be there, with the nearest that are; empty where one may be."""
     other: str = ""
     """Another server altogether, where the image is known to be one's; empty for TGI's."""
     floating: str = ""
@@ -70,16 +74,17 @@ def identify(reference: str) -> Image:
     if ending:
         note = f"the {ending} image has its own server, which is not judged"
         return Image(None, note, None, ending, judged=False, floating=floating)
-    if not is_own(name):
+    if not releases.is_own(name):
         return Image(None, f"image {name} is not TGI's own, so its tag says no release", None, None, floating=floating)
     try:
         said = releases.from_image(f"{name}:{tag}" if tag else name)
     except AdvisorError as error:
         return _unknown_tag(tag, error.message)._replace(floating=floating)
     note = said.note
+    never = f"TGI's own tags have no `v`: {tag[1:]}" if tag.startswith("v") and name == OWN else ""
     if digest and not tag:
         note = f"a digest alone does not say the release; taken as TGI {said.release}, the newest that is known"
-    return _image(said.release, said.variant, note)._replace(floating=floating, official=True)
+    return _own(said.release, said.variant, note)._replace(floating=floating, never=never)
 
 
 def newest_of(image: Image) -> Image:
@@ -102,11 +107,6 @@ def _image(release: TgiRelease, variant: str, note: str) -> Image:
     return Image(release, note, variant, SYSTEMS[variant], env=env)
 
 
-def is_own(name: str) -> bool:
-    """Whether a name is that of TGI's own image, at ghcr.io or a mirror."""
-    return name == "text-generation-inference" or name.endswith("huggingface/text-generation-inference")
-
-
 def _own(release: TgiRelease, variant: str, note: str) -> Image:
     return _image(release, variant, note)._replace(official=True)
 
@@ -114,17 +114,48 @@ def _own(release: TgiRelease, variant: str, note: str) -> Image:
 def _unknown_tag(tag: str, why: str) -> Image:
     """An image whose tag is no release that is known: an old one, a commit, or somebody's own."""
     variant = next((v for v in sorted(SYSTEMS, key=len, reverse=True) if v and tag.endswith(f"-{v}")), "")
-    if old := re.fullmatch(r"v?(0\.9(?:\.\d+)?)(-.+)?", tag):
-        first = releases.all_releases()[0]
-        return _own(first, "", f"TGI {old[1]} is older than what is known; taken as {first}, the oldest that is")
     if commit := re.fullmatch(r"sha-([0-9a-f]{7,40})(-.+)?", tag):
         release = _after(commit[1][:7])
         if release is not None:
             variant = variant if variant in releases.variants(release) else ""
             return _own(release, variant, f"built from a commit after TGI {release}; taken as that release")
-    if re.fullmatch(r"v?0\.\d+(?:\.\d+)?", tag):
-        return Image(None, why, "", "cuda", official=True)
+    if numbers := re.fullmatch(r"v?(\d{1,9}\.\d{1,9}(?:\.\d{1,9})?)(-.+)?", tag, re.ASCII):
+        image = _by_number(numbers[1])
+        if image is not None:
+            return image
+        if numbers[2] in _endings():
+            never = f"TGI {releases.find(numbers[1])} has no image whose tag ends with {numbers[2]}"
+            return Image(None, why, None, None, official=True, never=never)
     return Image(None, why, None, None, official=True)
+
+
+@cache
+def _endings() -> frozenset[str]:
+    """What a tag ends with for a variant of some release."""
+    return frozenset(end for row in tables.load("images")["variants"].values() for end in row["tag"].values() if end)
+
+
+def _by_number(text: str) -> Image | None:
+    """The image of a version that is none of the releases that are known; None for one that is.
+
+    One of those before them is taken as the first; in between, there is none of that number.
+    """
+    wanted = tuple(map(int, text.split(".")))
+    older = [releases.version(name) for name in tables.load("images")["older"]]
+    known = [one.version for one in releases.all_releases()]
+    every = [*older, *known]
+    if any(one[: len(wanted)] == wanted for one in known):
+        return None
+    if meant := [one for one in older if one[: len(wanted)] == wanted]:
+        first = releases.all_releases()[0]
+        note = f"TGI {text} is older than what is known; taken as {first}, the oldest that is"
+        return _own(first, "", note)._replace(older=meant[-1])
+    why = f"TGI {text} is not known"
+    if wanted > every[-1][: len(wanted)]:
+        return Image(None, why, None, None, official=True)
+    around = [max((one for one in every if one < wanted), default=None), min(one for one in every if one > wanted)]
+    nearest = " and ".join(".".join(map(str, one)) for one in around if one is not None)
+    return Image(None, why, None, None, official=True, never=f"there is no TGI {text}; nearest to it: {nearest}")
 
 
 def _after(commit: str) -> TgiRelease | None:
@@ -167,6 +198,9 @@ def _of_cloud(cloud: str, row: Mapping[str, Any], reference: str) -> Image:
     try:
         release = releases.find(row.get("minors", {}).get(text, text) if short else text)
     except AdvisorError as error:
-        return unknown._replace(note=error.message)
+        other = _by_number(text)
+        if other is None:
+            return unknown._replace(note=error.message)
+        return unknown._replace(release=other.release, note=other.note, older=other.older, never=other.never)
     note = f"{cloud}'s image names TGI {text} without a patch release; taken as {release}" if short else ""
     return unknown._replace(release=release, note=note)

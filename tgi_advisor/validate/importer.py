@@ -16,7 +16,7 @@ from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.spec import reader, writer
 from tgi_advisor.spec.contradictions import image_release
-from tgi_advisor.spec.records import Spec, flag_homes
+from tgi_advisor.spec.records import MountSpec, Spec, flag_homes
 from tgi_advisor.validate.effective import SAGEMAKER, TOKENS, Given
 from tgi_advisor.validate.found import Mount, Value
 from tgi_advisor.validate.images import SYSTEMS
@@ -260,9 +260,29 @@ def _mounts(new: Importing, case: Case) -> None:
                 new.put("container.cache", folder, "the cache")
             elif mount.kind != "pvc":
                 new.leave(f"the cache's storage ({mount.kind})")
-        elif not (mount.kind == "bind" and (model == target or model.startswith(f"{target}/"))):
-            source = f"{mount.source.text} on " if mount.source else ""
-            new.leave(f"the mount of {source}{target}")
+        elif not (mount.kind == "bind" and _inside(model, target)) or _named_in(case, target):
+            _further(new, mount, target)
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
+
+
+def _named_in(case: Case, folder: str) -> bool:
+    """Whether an argument other than the model names something in a folder: an adapter, for example."""
+    given = [one.value.text for name, one in case.view.flags.items() if name != "model-id" and one.value.known]
+    return any(_inside(part.rpartition("=")[2].strip(), folder) for text in given for part in text.split(","))
+
+
+def _further(new: Importing, mount: Mount, target: str) -> None:
+    """A mount beside the weights, where the spec can say it."""
+    folder = _folder(mount)
+    said = f"the mount of {mount.source.text} on {target}" if mount.source else f"the mount of {target}"
+    if mount.kind not in ("bind", "volume", "pvc") or folder is None or not mount.target.known:
+        new.leave(said)
+        return
+    mounts = (*map(str, new.spec.container.mounts), str(MountSpec(folder, target, mount.read_only)))
+    new.put_list("container.mounts", mounts, said)
 
 
 def _cache(case: Case) -> str:
@@ -290,9 +310,9 @@ def _model(model: str, mounts: Sequence[Mount]) -> str:
     """The model id; of a folder in the container the folder of the host that is mounted there."""
     for mount in mounts:
         target = mount.target.text.rstrip("/")
-        if mount.kind == "bind" and target and (model == target or model.startswith(f"{target}/")):
+        if mount.kind == "bind" and target and _inside(model, target):
             folder = _folder(mount)
-            if folder is not None and target != CACHE:
+            if folder is not None:
                 return folder.rstrip("/") + model[len(target) :]
     return model
 

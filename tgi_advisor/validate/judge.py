@@ -22,7 +22,7 @@ from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.limits import Limits
 from tgi_advisor.refusals import Refusal, launcher_refusals, router_refusals, shard_refusals
-from tgi_advisor.spec.records import GpuSpec, HardwareSpec, ModelSpec, Spec, TgiSpec
+from tgi_advisor.spec.records import ContainerSpec, GpuSpec, HardwareSpec, ModelSpec, MountSpec, Spec, TgiSpec
 from tgi_advisor.validate import comments, unknown
 from tgi_advisor.validate.catalogue import about, is_gated, is_path, no_such_size
 from tgi_advisor.validate.effective import Effective, effective
@@ -323,13 +323,19 @@ def _reported_as() -> Mapping[str, str]:
 def _refused(case: Case, setting: Setting) -> Iterator[Refusal]:
     asked = defaults.launcher_limits(setting, case.limits)
     launcher = launcher_refusals(setting, case.limits, asked)
-    yield from (one for one in launcher if case.shards is not None or one.code not in _COUNTED)
+    checked = (case.view.image.older or CHECKED) >= CHECKED
+    if checked:
+        yield from (one for one in launcher if case.shards is not None or one.code not in _COUNTED)
     yield from shard_refusals(setting, asked)
+    if not checked:
+        return
     most = None if setting.family.paged else asked.max_batch_total_tokens
     inferred = Limits(asked.max_input_tokens, asked.max_total_tokens, asked.max_batch_prefill_tokens, most)
     yield from router_refusals(setting, inferred, None)
 
 
+CHECKED = (0, 9, 2)
+"""First release whose launcher checks its arguments as 1.0.0 does (launcher/src/main.rs@v0.9.2:1013-1036)."""
 _COUNTED = ("sharded-needs-two",)
 """Refusals that need the number of GPUs."""
 _MEMORY_FLAGS = (
@@ -424,7 +430,8 @@ def _setting(
     spec = Spec(
         model=ModelSpec(id=model.id),
         hardware=HardwareSpec(gpu=GpuSpec(name=gpu.name), count=count),
-        tgi=TgiSpec(flags=given, env=env),
+        tgi=TgiSpec(flags=given, env=env, image=None if view.image.official or not view.server.image else "another"),
+        container=ContainerSpec(mounts=_mounts(view.server)),
     )
     facts = Facts(model, gpu, count, release, view.image.variant or "")
     return defaults.resolve(spec, facts, shards, counted="num-shard" not in view.flags)
@@ -433,6 +440,13 @@ def _setting(
 def _shards(case: Case) -> int:
     """Shards to reckon with: 1 where the number is not known or absurd."""
     return case.shards if case.shards and case.shards <= MOST_SHARDS else 1
+
+
+def _mounts(server: Server) -> tuple[MountSpec, ...]:
+    """What is mounted: in a spec of our own what it says; elsewhere TGI137 judges that, and everything may be."""
+    if server.form != "spec":
+        return (MountSpec("everything", "/"),)
+    return tuple(MountSpec(one.source.text, one.target.text, one.read_only) for one in server.mounts if one.source)
 
 
 def _flags_by_name(view: Effective) -> Mapping[str, Any]:

@@ -16,15 +16,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
+from tgi_advisor import bounds
+from tgi_advisor.deadline import Deadline, keep
 from tgi_advisor.errors import FactsError
 from tgi_advisor.gather.hub.settings import public
+from tgi_advisor.safe import named
 
 ATTEMPTS = 4
 """How often one request is sent before we give up."""
 BACKOFF = (0.25, 0.75, 2.0)
 """Seconds between the attempts."""
-PATIENCE = 30.0
-"""Seconds after which no further attempt starts and no body is read on."""
+PATIENCE = bounds.HUB_S
+"""Seconds after which no further attempt starts and no answer is read on, or HF_HUB_DOWNLOAD_TIMEOUT if longer."""
 LONGEST_WAIT = 10.0
 """The longest Retry-After we sit out, in seconds."""
 REDIRECTS = 8
@@ -76,6 +79,7 @@ class Client:
         self.status = ""
         """What is going on, for a progress line."""
         self._token = token
+        self._end = time.monotonic() + bounds.MODEL_S
         self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
         self._tls: ssl.SSLContext | None = None
         self._closed = False
@@ -89,14 +93,16 @@ class Client:
         """
         url = self.endpoint + path
         started = time.monotonic()
+        patience = min(max(PATIENCE, self.timeout), self._end - started)
+        deadline = Deadline(patience, self.timeout)
         for attempt in range(ATTEMPTS):
             try:
-                return self._follow(url, limit, span, started + PATIENCE)
+                return self._follow(url, limit, span, deadline)
             except _FailedError as failed:  # noqa: PERF203 (trying again is the point)
                 wait = BACKOFF[min(attempt, len(BACKOFF) - 1)] if failed.after is None else failed.after
                 spent = time.monotonic() - started
                 last = not failed.again or attempt == ATTEMPTS - 1
-                if last or wait > LONGEST_WAIT or spent + wait > PATIENCE:
+                if last or wait > LONGEST_WAIT or spent + wait > patience:
                     tried = f" ({attempt + 1} attempts)" if attempt else ""
                     raise UnreachableError(f"The Hub at {self.host} {failed.what}{tried}.", failed.hint) from None
                 self.status = f"{self.host} {failed.what}; trying again in {wait:g} s"
@@ -111,7 +117,7 @@ class Client:
                 for connection in connections:
                     connection.close()
 
-    def _follow(self, url: str, limit: int, span: tuple[int, int] | None, deadline: float) -> Answer:
+    def _follow(self, url: str, limit: int, span: tuple[int, int] | None, deadline: Deadline) -> Answer:
         origin = _origin(url)
         seen: dict[str, str] = {}
         for _ in range(REDIRECTS + 1):
@@ -124,9 +130,9 @@ class Client:
             seen.update(answer.headers)
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer._replace(headers=seen)
-            url = urljoin(url, answer.headers.get("location", ""))
-            if not url.startswith(("http://", "https://")) or not _origin(url)[1]:
+            if (target := _target(url, answer.headers.get("location", ""))) is None:
                 raise UnreachableError(f"{answer.url} redirects to something that is no web address.", _MIRROR)
+            url = target
         raise UnreachableError(f"{public(self.endpoint)} redirects in circles ({REDIRECTS} times).", _MIRROR)
 
     def _credentials(self, url: str) -> dict[str, str]:
@@ -135,12 +141,13 @@ class Client:
         return {"Authorization": user} if (user := _basic(url)) else {}
 
     def _once(
-        self, url: str, headers: dict[str, str], limit: int, span: tuple[int, int] | None, deadline: float
+        self, url: str, headers: dict[str, str], limit: int, span: tuple[int, int] | None, deadline: Deadline
     ) -> Answer:
         """One request and its whole answer; `_FailedError` when there is none."""
         connection = None
         try:
             connection = self._connect(url)
+            keep(connection, deadline)
             parts = urlsplit(url)
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             if parts.scheme == "http" and (proxy := _proxy(*_origin(url))):
@@ -148,12 +155,15 @@ class Client:
                 headers |= {"Proxy-Authorization": user} if (user := _basic(proxy)) else {}
             connection.request("GET", target, headers=headers)
             response = connection.getresponse()
-            body = _read_span(response, *span, deadline) if span else _read(response, limit, deadline)
+            body = _read_span(response, *span) if span else _read(response, limit)
         except Exception as error:
             if connection is not None:
                 connection.close()
             if isinstance(error, _FailedError | UnreachableError):
                 raise
+            if isinstance(error, TimeoutError) and deadline.over:
+                what = "did not finish its answer in the time it is given"
+                raise _FailedError(what, "Try again later; something on the way may be slow.", again=False) from None
             raise _explain(error, self.timeout) from None
         with self._lock:
             if self._closed or response.will_close or not response.isclosed():
@@ -164,7 +174,7 @@ class Client:
         if response.status == 429:
             wait = fields.get("retry-after", "")
             seconds = float(wait) if wait.isdecimal() else None
-            until = f", wait {wait} s" if seconds is not None else ""
+            until = f", wait {named(wait)} s" if seconds is not None else ""
             hint = "Wait, then run it again; a token (HF_TOKEN) raises the limit."
             raise _FailedError(f"says there were too many requests (429{until})", hint, again=True, after=seconds)
         if response.status >= 500:
@@ -242,11 +252,8 @@ def parallel(work: Callable[[T], R], items: Iterable[T], workers: int, tick: Cal
     return results
 
 
-def _read(response: http.client.HTTPResponse, limit: int, deadline: float) -> bytes:
-    """The body, unpacked; of an error or a redirect only the beginning.
-
-    IncompleteRead for one that ends early, TimeoutError for one that drips past the deadline.
-    """
+def _read(response: http.client.HTTPResponse, limit: int) -> bytes:
+    """The body, unpacked; of an error or a redirect only the beginning. IncompleteRead for one that ends early."""
     wanted = response.status in (200, 206)
     body = bytearray()
     while chunk := response.read(CHUNK):
@@ -255,8 +262,6 @@ def _read(response: http.client.HTTPResponse, limit: int, deadline: float) -> by
             if wanted:
                 raise _FailedError("sends more than such a file can hold", _MIRROR, again=False)
             return bytes(body[:limit])
-        if time.monotonic() > deadline:
-            raise TimeoutError
     if response.length:
         raise http.client.IncompleteRead(b"", response.length)
     if response.getheader("content-encoding", "") != "gzip":
@@ -275,15 +280,13 @@ def _read(response: http.client.HTTPResponse, limit: int, deadline: float) -> by
     return plain
 
 
-def _read_span(response: http.client.HTTPResponse, first: int, last: int, deadline: float) -> bytes:
+def _read_span(response: http.client.HTTPResponse, first: int, last: int) -> bytes:
     """The bytes asked for, also from a server that ignores Range and sends the file from its beginning."""
     if response.status != 200:
-        return _read(response, last - first + 1, deadline)
+        return _read(response, last - first + 1)
     body = bytearray()
     while len(body) <= last and (chunk := response.read(min(CHUNK, last + 1 - len(body)))):
         body += chunk
-        if time.monotonic() > deadline:
-            raise TimeoutError
     if response.length and len(body) <= last:
         raise http.client.IncompleteRead(b"", response.length)
     return bytes(body[first : last + 1])
@@ -330,6 +333,16 @@ def _explain(error: Exception, seconds: float) -> Exception:
         if isinstance(error, kind):
             return _FailedError(what.format(seconds=seconds), hint, again=again)
     return error
+
+
+def _target(url: str, location: str) -> str | None:
+    """Where a redirect leads; None when that is no web address."""
+    try:
+        target = urljoin(url, location)
+        scheme, host = _origin(target)
+    except ValueError:
+        return None
+    return target if scheme in ("http", "https") and host else None
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -68,6 +68,8 @@ class _Reading:
         self.token_from = token_from
         self.progress = progress
         self.started = time.monotonic()
+        self.held = 0
+        """Bytes of the tensor headers read so far."""
 
     def facts(self) -> ModelFacts:
         repo, at = self.repo, quote(self.revision, safe="")
@@ -167,7 +169,9 @@ class _Reading:
             (answer,) = self._all(
                 lambda path: self.client.get(path, bounds.MAX_HEADERS), [path], f"tensor headers of {self.repo}"
             )
-            headers = json.loads(answer.body)["headers"] if answer.status == 200 else {}
+            if answer.status != 200 or checkpoint.crowded(answer.body):
+                return None
+            headers = json.loads(answer.body)["headers"]
             if sorted(headers) != list(files):
                 return None
             for name in files:
@@ -185,6 +189,9 @@ class _Reading:
         data = b"" if answer.status == 416 else self._body(answer, name)
         size = _file_size(answer)
         end = 8 + checkpoint.header_length(data, where, size)
+        self.held += end
+        if self.held > bounds.MAX_HEADERS:
+            raise FactsError(f"The tensor headers of {self.repo} are longer than {bounds.MAX_HEADERS:,} bytes.")
         if len(data) < end and len(data) == GUESS:
             data += self._body(self.client.get(path, span=(GUESS, end - 1)), name)
         return checkpoint.parse_header(data, where, size)

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
+from tgi_advisor.reading import read_regular
+from tgi_advisor.safe import named
 
 PUBLIC_HUB = "https://huggingface.co"
 
@@ -17,12 +21,21 @@ PUBLIC_HUB = "https://huggingface.co"
 def endpoint() -> str:
     """URL of the Hub or its mirror (HF_ENDPOINT), without a trailing slash; it may hold credentials."""
     url = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or PUBLIC_HUB
-    if not url.startswith(("http://", "https://")):
+    if not url.startswith(("http://", "https://")) or not _has_host(url):
         raise FactsError(
-            "HF_ENDPOINT is not a URL that starts with http:// or https://.",
+            "HF_ENDPOINT is not a URL that starts with http:// or https:// and names a host.",
             f"Write it as {PUBLIC_HUB}, or unset it to ask the public Hub.",
         )
     return url
+
+
+def _has_host(url: str) -> bool:
+    """Whether a URL names a host, and a port that can be one where it names a port."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def public(url: str) -> str:
@@ -41,7 +54,7 @@ def token() -> tuple[str | None, str]:
             return _checked(value, f"the environment variable {name}"), f"the environment variable {name}"
     path = Path(_path("HF_TOKEN_PATH") or home() / "token")
     try:
-        value = path.read_bytes().decode("utf-8", "replace").strip()
+        value = read_regular(path, bounds.MAX_TOKEN).decode("utf-8", "replace").strip()
     except OSError:
         return None, ""
     return (_checked(value, f"the file {path}"), f"the file {path}") if value else (None, "")
@@ -79,8 +92,11 @@ def offline() -> bool:
 def timeout() -> float:
     """Seconds to wait for the Hub to say anything (HF_HUB_DOWNLOAD_TIMEOUT)."""
     text = os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT", "").strip() or "10"
-    if not text.isdecimal() or int(text) == 0:
-        raise FactsError(f"HF_HUB_DOWNLOAD_TIMEOUT={text!r} is not a number of seconds.", "Write a whole number: 10")
+    if not text.isdecimal() or len(text) > 4 or not 0 < int(text) <= bounds.HUB_WAIT_S:
+        raise FactsError(
+            f"HF_HUB_DOWNLOAD_TIMEOUT={named(text)!r} is not a number of seconds from 1 to {bounds.HUB_WAIT_S}.",
+            "Write a whole number: 10",
+        )
     return float(text)
 
 
@@ -93,4 +109,10 @@ def _path(name: str) -> str:
 
 
 def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    given = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        raise FactsError(
+            f"The home in {given} is of nobody this machine knows.", "Set XDG_CACHE_HOME to an absolute path."
+        ) from None

@@ -392,10 +392,12 @@ def gpus_of(resources: Map, pod: Map | None = None) -> Gpus:
     value = held.value("file")
     count = value.number
     limit, request = limits.get(name), requests.get(name)
+    slices = re.fullmatch(r"nvidia\.com/mig-(\d+g\.\d+gb)(?:\.me)?(?:\.shared)?", name)
     return Gpus(
         "unknown" if count is None else "count" if count else "none",
         "limits" if limits else "requests", value, count, (), vendor_of(name) or "nvidia",
         limit.value("file") if limit else None, request.value("file") if request else None,
+        slices[1] if slices else "",
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from tgi_advisor.estimate.defaults import stated_flags
 from tgi_advisor.facts import tables
 from tgi_advisor.spec.fields import flag_name
 from tgi_advisor.spec.records import Spec, flag_homes
-from tgi_advisor.validate.found import Defect, Gpus, Hint, Server, Value
+from tgi_advisor.validate.found import Defect, Gpus, Hint, Mount, Server, Value
 from tgi_advisor.validate.read.nodes import List, Map, Scalar
 from tgi_advisor.validate.read.source import Source
 
@@ -40,9 +40,14 @@ def read_spec(source: Source, root: Map) -> tuple[list[Server], list[Defect]]:
     release = root.value("tgi", "release")
     image = root.value("tgi", "image")
     notes = (f"release {release.text}",) if release else ()
+    at = spec.place("container.mounts") or root.place
+    mounts = tuple(
+        Mount("bind", Value(one.target, at), Value(one.source, at), read_only=one.read_only)
+        for one in spec.container.mounts
+    )
     server = Server(
         "spec", "", root.place, image=image, args=tuple(args), env=MappingProxyType(env), notes=notes,
-        gpus=Gpus("count", "platform", count, number), shm_size=root.value("container", "shm_size"),
+        gpus=Gpus("count", "platform", count, number), shm_size=root.value("container", "shm_size"), mounts=mounts,
         hints=(Hint("gpu", gpu, number),) if gpu else (),
     )  # fmt: skip
     return [server], []

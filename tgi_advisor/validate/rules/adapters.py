@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tgi_advisor.refusals.adapters import NAMED_SINCE, Adapter, named, parse
 from tgi_advisor.validate.found import Value
-from tgi_advisor.validate.rules.rule import Case, Hit, Hits, refused, rule
+from tgi_advisor.validate.rules.rule import Case, Hit, Hits, of_refusal, refused, rule
 from tgi_advisor.validate.rules.storage import path_in_container, reaches
 
 
@@ -17,7 +17,14 @@ def _adapters(case: Case) -> Iterator[Adapter]:
         yield from (parse(entry) for entry in word.text.split(",") if entry.strip())
 
 
-@rule("TGI137", "error", "adapter TGI does not find", "adapter-named-too-early", "adapter-bare-folder")
+@rule(
+    "TGI137",
+    "error",
+    "adapter TGI does not find",
+    "adapter-named-too-early",
+    "adapter-bare-folder",
+    "adapter-not-mounted",
+)
 def adapter_not_found(case: Case) -> Hits:
     """A folder of an adapter is written `name=/folder`, from 2.3.0 on, and has to be mounted.
 
@@ -36,6 +43,8 @@ def adapter_not_found(case: Case) -> Hits:
     word = case.at("lora-adapters")
     if word is None:
         return
+    if case.server.form == "spec":
+        yield from of_refusal(case, lambda _: word, ("adapter-not-mounted",), ("lora-adapters",))
     for adapter in _adapters(case):
         if adapter.bare_folder:
             silent = case.version is not None and case.version < NAMED_SINCE

@@ -241,7 +241,7 @@ def _memory(value: Value | None, form: str) -> int | None:
         return None
 
 
-@rule("TGI306", "error", "platform the image is not built for")
+@rule("TGI306", "error", "platform the image is not built for", "arm64-host")
 def platform(case: Case) -> Hits:
     """TGI's images exist for x86-64 only: on another architecture the container does not start.
 

@@ -127,7 +127,7 @@ def assumed_release(case: Case) -> Hits:
             ghcr.io/huggingface/text-generation-inference:1.4.0 --model-id HuggingFaceH4/zephyr-7b-beta
     """
     image = case.view.image
-    if not image.note or image.other or case.server.image is None:
+    if not image.note or image.other or image.never or case.server.image is None:
         return
     open_release = image.release is None and image.judged
     step = "--release says which it is; until then memory is not judged" if open_release else ""
@@ -178,3 +178,24 @@ def other_server(case: Case) -> Hits:
     if case.view.image.other and case.server.image is not None:
         message = f"the image is that of {case.view.image.other}, but the arguments are TGI's"
         yield Hit(case.server.image, message, f"take {OWN}, or the arguments of that server")
+
+
+@rule("TGI507", "warning", "release that never was")
+def no_such_release(case: Case) -> Hits:
+    """TGI has published no image of this tag, so there is nothing to pull.
+
+    Its tags are a version of two or three numbers, without a `v`, and the ending of a variant that the release
+    has (`3.3.7-rocm`).
+
+    Failing::
+
+        tgi:2.0.5 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1
+
+    Fixed::
+
+        tgi:2.0.4 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1
+    """
+    if case.view.image.never and case.server.image is not None:
+        yield Hit(
+            case.server.image, case.view.image.never, "take a tag that is there: `tgi-advisor releases` lists them"
+        )

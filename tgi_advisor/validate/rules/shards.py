@@ -84,7 +84,7 @@ def more_shards_than_gpus(case: Case) -> Hits:
             --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 2
     """
     shards, visible, machine, asked = case.view.number("num-shard"), case.visible, case.machine, case.server.gpus
-    if asked.asked == "none" or not visible or case.view.image.system not in ("cuda", "rocm", None):
+    if asked.asked == "none" or asked.sliced or not visible or case.view.image.system not in ("cuda", "rocm", None):
         return
     word = case.at("num-shard")
     has = f"{machine.name} has {_gpus(machine.gpus)}" if machine is not None else ""
@@ -164,3 +164,45 @@ def gpu_index_not_visible(case: Case) -> Hits:
         given = "one GPU, number 0" if visible == 1 else f"{visible} GPUs, numbers 0 to {visible - 1}"
         step = "leave CUDA_VISIBLE_DEVICES out, or count from 0"
         yield Hit(word, f"CUDA_VISIBLE_DEVICES names GPU {', '.join(beyond)}, but the container sees {given}", step)
+
+
+@rule("TGI146", "error", "several slices of a card", "mig-sharded")
+def mig_slices(case: Case) -> Hits:
+    """A process sees one MIG slice, however many the container is given: TGI cannot split a model over several.
+
+    A shard stops with `Each process is one gpu` (server/text_generation_server/utils/dist.py@v3.3.7:53), as
+    CUDA enumerates a single MIG device (https://docs.nvidia.com/datacenter/tesla/mig-user-guide/).
+
+    Failing, pod.yaml::
+
+        apiVersion: v1
+        kind: Pod
+        metadata: {name: tgi}
+        spec:
+          containers:
+            - name: tgi
+              image: tgi:3.3.7
+              args: [--model-id, Qwen/Qwen2.5-7B-Instruct, --num-shard, "2"]
+              resources: {limits: {nvidia.com/mig-1g.10gb: 2}}
+              volumeMounts: [{name: data, mountPath: /data}, {name: shm, mountPath: /dev/shm}]
+          volumes: [{name: data, persistentVolumeClaim: {claimName: tgi}}, {name: shm, emptyDir: {medium: Memory}}]
+
+    Fixed, pod.yaml::
+
+        apiVersion: v1
+        kind: Pod
+        metadata: {name: tgi}
+        spec:
+          containers:
+            - name: tgi
+              image: tgi:3.3.7
+              args: [--model-id, Qwen/Qwen2.5-7B-Instruct, --num-shard, "1"]
+              resources: {limits: {nvidia.com/mig-2g.20gb: 1}}
+              volumeMounts: [{name: data, mountPath: /data}, {name: shm, mountPath: /dev/shm}]
+          volumes: [{name: data, persistentVolumeClaim: {claimName: tgi}}, {name: shm, emptyDir: {medium: Memory}}]
+    """
+    sliced = case.server.gpus.sliced or (case.gpu is not None and bool(case.gpu.mig))
+    if not sliced or not case.shards or case.shards < 2:
+        return
+    message = f"{case.shards} shards on MIG slices: each sees a single slice, so TGI stops with Each process is one gpu"
+    yield Hit(count_word(case) or case.home, message, "set num_shard to 1, on one slice that is large enough")
