@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from tgi_advisor.facts.model import ModelFacts
     from tgi_advisor.gather.model import Source
     from tgi_advisor.validate.finding import Finding
-    from tgi_advisor.validate.judge import FactsFor, Stated
+    from tgi_advisor.validate.hardware import Stated
+    from tgi_advisor.validate.judge import FactsFor
     from tgi_advisor.validate.rules import Case
 
 
@@ -53,6 +54,7 @@ def validate_files(
     *,
     gpu: str | None = None,
     count: int | None = None,
+    memory: str | None = None,
     release: str | None = None,
     source: Source = "snapshot",
     offline: bool = False,
@@ -66,7 +68,10 @@ def validate_files(
     release is not known.
     """
     try:
-        chosen = Settings(config.codes(select), config.codes(ignore), gpu=gpu, count=count, release=release)
+        hardware = (f"gpu.memory={memory}",) if memory else ()
+        chosen = Settings(
+            config.codes(select), config.codes(ignore), gpu=gpu, hardware=hardware, count=count, release=release
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
     asked = Asked(source, offline)
@@ -161,7 +166,8 @@ def import_server(
     if not document.servers:
         problem = document.defects[0].message if document.defects else "it names neither a TGI image nor the launcher"
         raise UsageError(f"there is no TGI server in {files.shown(name)}", f"Perhaps {problem}.")
-    stated = _stated(None if memory else gpu, count, release)
+    more = (f"gpu.memory={memory}",) if memory else ()
+    stated = _stated(gpu, more, count, release)
     chosen = _chosen(cases(document, _models("snapshot", True), stated), server, name)
     several = stated.machine.gpus if stated.machine and stated.machine.gpus > 1 else None
     return imported(chosen, gpu, count or several, memory)
@@ -191,6 +197,8 @@ class SettingsOf:
 
     def __init__(self, over: Settings, stated: frozenset[str], config_file: str | None) -> None:
         self._over = {name: getattr(over, name) for name in stated}
+        if "gpu" in stated:  # what a file states beside its own GPU is not true of another
+            self._over.setdefault("hardware", ())
         self._fixed = self._read(config_file) if config_file else None
         self._by_folder: dict[str, Settings] = {}
 
@@ -240,7 +248,7 @@ def _judged(document: Document, settings: Settings, asked: Asked) -> tuple[list[
     from tgi_advisor.validate import judge
 
     facts = _models(asked.source, asked.offline)
-    cases = judge.cases(document, facts, _stated(settings.gpu, settings.count, settings.release))
+    cases = judge.cases(document, facts, _stated(settings.gpu, settings.hardware, settings.count, settings.release))
     return cases, list(judge.findings(document, cases))
 
 
@@ -300,24 +308,35 @@ def _with_real_places(made: Report, beside: Beside) -> Report:
 
 
 @lru_cache(maxsize=8)
-def _stated(gpu: str | None, count: int | None, release: str | None) -> Stated:
-    """What somebody states about hardware and release; an instance type says how many GPUs there are."""
+def _stated(gpu: str | None, hardware: tuple[str, ...], count: int | None, release: str | None) -> Stated:
+    """What somebody states about hardware and release; an instance type says how many GPUs there are.
+
+    `hardware` are assignments to the fields of a spec's `hardware`, as `gpu.memory=64GiB`.
+    """
     from tgi_advisor.facts import gpu as gpus
     from tgi_advisor.facts import release as releases
-    from tgi_advisor.validate.judge import Stated
+    from tgi_advisor.validate.hardware import CPU, Stated
     from tgi_advisor.validate.rules.rule import Machine
 
     said = releases.find(release) if release is not None else None
-    if gpu is None:
+    if gpu is None and not hardware:
         return Stated(None, count, said)
-    from tgi_advisor.gather.facts import hardware
-    from tgi_advisor.spec.records import GpuSpec, HardwareSpec, Spec
+    from tgi_advisor.gather import facts
+    from tgi_advisor.spec import reader
+    from tgi_advisor.spec.records import Spec
 
-    found, there = hardware(Spec(hardware=HardwareSpec(gpu=GpuSpec(name=gpu), count=count)))
-    instance = gpus.instance(gpu)
-    if gpu == "auto":
+    given = [("model.id", "the file's"), ("hardware.gpu", gpu or CPU)]
+    given += [("hardware.count", str(count))] if count is not None else []
+    asked = reader.build(given, "command line", None, [f"hardware.{one}" for one in hardware]).hardware
+    if asked.gpu.memory is None and gpus.is_cpu(asked.gpu.name):
+        return Stated(None, count, said, cpu=True)
+    if gpu is None and asked.gpu.name == CPU:
+        return Stated(None, count, said, memory=asked.gpu.memory)
+    found, there = facts.hardware(Spec(hardware=asked))
+    instance = gpus.instance(asked.gpu.name)
+    if asked.gpu.name == "auto":
         return Stated(found, count, said, Machine("this machine", there))
-    return Stated(found, count, said, Machine(gpu, instance[1]) if instance else None)
+    return Stated(found, count, said, Machine(asked.gpu.name, instance[1]) if instance else None)
 
 
 _PLACES: dict[Source, tuple[Source, ...]] = {"auto": ("snapshot", "cache", "hub")}

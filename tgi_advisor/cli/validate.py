@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 FORMATS = ("text", "json", "sarif", "github")
 _release = click.option("--release", "-r", metavar="X.Y.Z", help="TGI release, where a file does not name one.")
 
+_memory = click.option("--memory", metavar="SIZE", help="Memory of one GPU, or of a CPU's container, e.g. 64GiB.")
+
 
 @click.command()
 @click.argument("paths", metavar="[FILE]...", nargs=-1, type=click.Path(allow_dash=True))
@@ -33,6 +35,15 @@ _release = click.option("--release", "-r", metavar="X.Y.Z", help="TGI release, w
 )
 @options.gpu
 @options.count
+@_memory
+@click.option(
+    "--set",
+    "sets",
+    metavar="PATH=VALUE",
+    multiple=True,
+    help="State a field of the spec's hardware, e.g. "
+    "--set 'hardware.gpu={name: my-card, memory: 24564MiB, compute_capability: 8.9}'. Repeatable.",
+)
 @_release
 @click.option("--select", metavar="CODES", multiple=True, help="Report only these codes, e.g. TGI1,TGI201. Repeatable.")
 @click.option("--ignore", metavar="CODES", multiple=True, help="Do not report these codes. Repeatable.")
@@ -108,7 +119,7 @@ def rule(code: str | None) -> None:
 @click.option("--server", metavar="NAME", help="Which server, where the file has several: its name or number.")
 @options.gpu
 @options.count
-@click.option("--memory", metavar="SIZE", help="Memory of one GPU, or of a CPU's container, e.g. 64GiB.")
+@_memory
 @_release
 def import_(file: str, **asked: Any) -> None:
     """Turn a server of a deployment file into a spec.
@@ -126,6 +137,14 @@ def _settings(asked: dict[str, Any]) -> tuple[Settings, frozenset[str]]:
 
     stated = {name: asked[name] for name in ("strict", "gpu", "count", "release") if asked[name] is not None}
     stated |= {name: asked[name] for name in ("select", "ignore", "exclude") if asked[name]}
+    if wrong := [one for one in asked["sets"] if not one.startswith("hardware.")]:
+        raise UsageError(
+            f"--set {wrong[0].partition('=')[0][:60]}: the rest of the deployment is in the files",
+            "validate takes fields of `hardware`, such as --set hardware.gpu.memory=64GiB.",
+        )
+    memory = [f"gpu.memory={asked['memory']}"] if asked["memory"] else []
+    if hardware := (*(one.removeprefix("hardware.") for one in asked["sets"]), *memory):
+        stated["hardware"] = hardware
     try:
         stated |= {name: codes(stated[name]) for name in ("select", "ignore") if name in stated}
     except ValueError as error:

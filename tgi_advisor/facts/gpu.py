@@ -113,6 +113,22 @@ def find(name: str) -> GpuFacts:
     return _with_others(_facts(rows[0]), name, rows)
 
 
+_ARM64 = re.compile(r"[a-z]+\d+g[a-z]*\.|(?:t2a|c4a|n4a|a4x)-|nd\w*_gb[23]00|p6e-gb[23]00", re.IGNORECASE)
+"""AWS's families with a g behind their generation have Graviton CPUs (https://docs.aws.amazon.com/ec2/latest/
+instancetypes/instance-type-names.html), Google's T2A, C4A, N4A and A4X Arm ones."""
+
+
+def is_arm64(instance: str) -> bool:
+    """Whether an instance type has an arm64 CPU, by its name."""
+    return _ARM64.match(_instance_key(instance)) is not None
+
+
+def is_cpu(name: str) -> bool:
+    """Whether a name means a CPU, of which the table knows no memory."""
+    rows = _matches(name)
+    return bool(rows) and rows[0]["memory_mib"] is None
+
+
 def instance(name: str) -> tuple[GpuFacts, int] | None:
     """GPU and number of GPUs of a cloud instance type (`g6.xlarge`, `ml.g5.2xlarge`); None when it is none we know."""
     wanted = _instance_key(name)
@@ -205,11 +221,16 @@ def all_gpus() -> tuple[GpuRow, ...]:
             aliases=tuple(row["aliases"]),
             groups=tuple(row.get("groups", ())),
             instances=tuple(carried.get(row["name"], ())),
-            note=row.get("note", ""),
+            note="; ".join(filter(None, (row.get("note", ""), _profiles(row)))),
             sources=tuple(row["source"]),
         )
         for row in tables.load("gpus")
     )
+
+
+def _profiles(row: Mapping[str, Any]) -> str:
+    """The MIG slices of a card, for its note."""
+    return f"MIG slices: {', '.join(row['mig'])}" if "mig" in row else ""
 
 
 def _facts(row: Mapping[str, Any], memory: int | None = None) -> GpuFacts:
@@ -356,6 +377,8 @@ def _near(name: str) -> str | None:
 
 
 def _unknown(name: str) -> FactsError:
+    if is_arm64(name):
+        return FactsError(f"{name!r} has an arm64 CPU, for which TGI has no image", "Take an x86-64 instance type.")
     near = _near(name)
     hints = [near, "`tgi-advisor gpus` lists what is known", BY_HAND]
     return FactsError(f"GPU {name!r} is not known", "; ".join(hint for hint in hints if hint))

@@ -33,6 +33,8 @@ class Settings:
     """Codes not to report, by pattern of files."""
     gpu: str | None = None
     """GPU, or cloud instance type, where the files run."""
+    hardware: tuple[str, ...] = ()
+    """What else is true of it, as assignments to the fields of a spec's `hardware`: `gpu.memory=64GiB`."""
     count: int | None = None
     """GPUs of that machine the container sees."""
     release: str | None = None
@@ -74,7 +76,11 @@ def read(text: str, file: str) -> Settings | None:
             problems.append(Problem(f"{key!r} is no setting of tgi-advisor", hint, place))
             continue
         try:
-            values[known[key]] = _KINDS[key](value)
+            if key == "gpu" and isinstance(value, dict):
+                values["hardware"] = (*_block(value), *values.get("hardware", ()))
+                value = value.get("name")
+            got = _KINDS[key](value)
+            values[known[key]] = (*values.get("hardware", ()), *got) if key == "hardware" else got
         except ValueError as error:
             problems.append(Problem(f"{key}: {error}", None, place))
     if not isinstance(table, dict):
@@ -148,6 +154,14 @@ def _text(value: object) -> str:
     return value
 
 
+def _block(value: dict[str, object]) -> tuple[str, ...]:
+    """What a block states of a GPU beside its name."""
+    rest = {key: one for key, one in value.items() if key != "name"}
+    if not all(isinstance(one, (str, int, float)) for one in rest.values()):
+        raise ValueError('expected a name, or a block such as {name = "cpu", memory = "64GiB"}')
+    return tuple(f"gpu.{key}={one}" for key, one in rest.items())
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError("expected true or false")
@@ -162,5 +176,5 @@ def _number(value: object) -> int:
 
 _KINDS: dict[str, Callable[[object], Any]] = {
     "select": _codes, "ignore": _codes, "strict": _flag, "exclude": _texts, "per-file-ignores": _by_file,
-    "gpu": _text, "count": _number, "release": _text,
+    "gpu": _text, "hardware": _texts, "count": _number, "release": _text,
 }  # fmt: skip

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.estimate.setting import Setting
-from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
@@ -27,7 +26,8 @@ from tgi_advisor.validate import comments, unknown
 from tgi_advisor.validate.catalogue import about, is_gated, is_path, no_such_size
 from tgi_advisor.validate.effective import Effective, effective
 from tgi_advisor.validate.finding import Finding
-from tgi_advisor.validate.found import Document, Server, Value
+from tgi_advisor.validate.found import Document, Server
+from tgi_advisor.validate.hardware import Stated, card_of
 from tgi_advisor.validate.rules import RULES, Case, of_defect
 from tgi_advisor.validate.rules.rule import Machine, said
 from tgi_advisor.verdict import predict, too_small
@@ -39,19 +39,6 @@ VISIBLE = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 """Variables the launcher counts devices by: the first that is set, the last of them on Intel's GPUs."""
 MOST_SHARDS = 1024
 """Shard counts beyond any machine; what they do to a model is not worked out."""
-
-
-class Stated(NamedTuple):
-    """The caller's word on what a file does not say; of a GPU it comes first."""
-
-    gpu: GpuFacts | None = None
-    """The GPU."""
-    gpu_count: int | None = None
-    """GPUs the container sees."""
-    release: TgiRelease | None = None
-    """The TGI release."""
-    machine: Machine | None = None
-    """The instance type that has the GPU, where it is stated by one."""
 
 
 def judge(
@@ -102,15 +89,17 @@ def _guarded(step: Callable[[Case], Case], case: Case) -> Case:
 def _with_facts(case: Case, facts_for: FactsFor, stated: Stated) -> Case:
     """The case with what is true of its model, its hardware and its limits."""
     view, facts = case.view, model_facts(case.view, facts_for)
-    gpu, word, machine = (stated.gpu, None, stated.machine) if stated.gpu else hardware(case.server)
-    visible = _visible(case.server, stated.gpu_count, machine)
+    card = card_of(case.server, view, stated)
+    visible = _visible(case.server, stated.gpu_count, card.machine)
     shards = shard_count(view, visible)
-    assumed = facts.assumed if facts is not None else ""
+    if shards is None and card.gpu is not None and card.gpu.system == "cpu" and case.sure("num-shard", "sharded"):
+        shards = 1
+    assumed = (facts.assumed if facts is not None else "", card.assumed)
     case = replace(
-        case, facts=facts, gpu=gpu, gpu_word=word, machine=machine, visible=visible, shards=shards,
-        limits=_given_limits(view), assumed=(assumed,) if assumed else (),
+        case, facts=facts, gpu=card.gpu, gpu_word=card.word, gpu_unknown=card.unknown, machine=card.machine,
+        visible=visible, shards=shards, limits=_given_limits(view), assumed=tuple(filter(None, assumed)),
     )  # fmt: skip
-    return _with_count(case, stated) if gpu is not None else case
+    return _with_count(case, stated) if card.gpu is not None else case
 
 
 def _with_count(case: Case, stated: Stated) -> Case:
@@ -167,27 +156,6 @@ def model_facts(view: Effective, facts_for: FactsFor) -> ModelFacts | None:
                 is_gated(model),
             )
     return facts
-
-
-def hardware(server: Server) -> tuple[GpuFacts | None, Value | None, Machine | None]:
-    """The GPU a file names, the word that names it, and the machine with the GPUs that come with it."""
-    for hint in server.hints:
-        if not hint.value.known or hint.kind not in ("gpu", "instance"):
-            continue
-        found = _named_gpu(hint.kind, hint.value.text)
-        if found is not None:
-            count = found[1] or hint.count
-            return found[0], hint.value, Machine(hint.value.text, count) if count else None
-    count = next((hint.count for hint in server.hints if hint.count is not None), None)
-    return None, None, Machine("the machine", count) if count else None
-
-
-def _named_gpu(kind: str, name: str) -> tuple[GpuFacts, int | None] | None:
-    """The GPU of a hint, with the GPUs of an instance type; None when it is not known."""
-    try:
-        return gpus.instance(name) if kind == "instance" else (gpus.find(name), None)
-    except AdvisorError:
-        return None
 
 
 def _visible(server: Server, stated: int | None, machine: Machine | None) -> int | None:
@@ -367,7 +335,7 @@ def _unjudged(case: Case) -> Iterator[str]:
         where = "it is a folder of the container" if is_path(view.model) else "--online asks the Hub"
         yield f"nothing is known of {view.model} ({where})"
     if case.gpu is None:
-        yield "the file names no GPU (--gpu does)"
+        yield case.gpu_unknown or "the file names no GPU (--gpu does)"
     if case.shards is None and case.release is not None and case.sure("num-shard", "sharded"):
         yield "how many GPUs TGI will use is not known (--count says it)"
     zeros = [name for name, value in case.limits.given().items() if not value]

@@ -130,6 +130,7 @@ class _Cluster:
             ports=(*_ports(container), *self._service_ports(labels, item)),
             mounts=tuple(mounts),
             gpus=gpus_of(container.map("resources"), pod),
+            platform=_arch(pod),
             shm_size=next((mount.size for mount in mounts if mount.target.text == "/dev/shm"), None),  # noqa: S108
             memory_limit=container.value("resources", "limits", "memory"),
             memory_request=container.value("resources", "requests", "memory"),
@@ -397,7 +398,7 @@ def gpus_of(resources: Map, pod: Map | None = None) -> Gpus:
         "unknown" if count is None else "count" if count else "none",
         "limits" if limits else "requests", value, count, (), vendor_of(name) or "nvidia",
         limit.value("file") if limit else None, request.value("file") if request else None,
-        slices[1] if slices else "",
+        slices[1] if slices else _partition(pod) if pod is not None else "",
     )  # fmt: skip
 
 
@@ -433,11 +434,11 @@ def _probes(container: Map) -> Iterator[Probe]:
         )  # fmt: skip
 
 
-def _hints(pod: Map) -> Iterator[Hint]:
-    """Hardware named by node selectors and affinities."""
+def _labels(pod: Map) -> Iterator[tuple[str, Scalar]]:
+    """Labels the node must have, by node selectors and affinities that leave no choice."""
     for name, (_, node) in pod.map("nodeSelector").merged.items():
         if isinstance(node, Scalar):
-            yield from label_hint(name, node)
+            yield name, node
     terms = pod.map("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution").list(
         "nodeSelectorTerms"
     )
@@ -446,7 +447,25 @@ def _hints(pod: Map) -> Iterator[Hint]:
             if isinstance(expression, Map) and _text(expression.get("operator")) == "In":
                 values = expression.list("values")
                 if len(values) == 1 and isinstance(values[0], Scalar):
-                    yield from label_hint(_text(expression.get("key")), values[0])
+                    yield _text(expression.get("key")), values[0]
+
+
+def _hints(pod: Map) -> Iterator[Hint]:
+    """Hardware named by labels of the node."""
+    for name, node in _labels(pod):
+        yield from label_hint(name, node)
+
+
+def _arch(pod: Map) -> Value | None:
+    """Architecture of the node."""
+    names = ("kubernetes.io/arch", "beta.kubernetes.io/arch")
+    return next((node.value("file") for name, node in _labels(pod) if name in names), None)
+
+
+def _partition(pod: Map) -> str:
+    """MIG profile of GKE's node pools, whose slices are asked for as nvidia.com/gpu."""
+    label = "cloud.google.com/gke-gpu-partition-size"
+    return next((node.text for name, node in _labels(pod) if name == label and node.known), "")
 
 
 def label_hint(label: str, node: Scalar) -> Iterator[Hint]:

@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 
 from tgi_advisor.errors import AdvisorError
+from tgi_advisor.facts.gpu import is_arm64
 from tgi_advisor.render.kubernetes import shm_bytes
-from tgi_advisor.units import GiB, MiB, human, parse_size
+from tgi_advisor.units import GiB, MiB, human
 from tgi_advisor.validate.found import Port, Probe, Server, Value
+from tgi_advisor.validate.memory import memory_limit
 from tgi_advisor.validate.rules.arguments import is_docker_flag
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
 from tgi_advisor.validate.rules.shards import count_word
@@ -206,11 +208,12 @@ def host_memory(case: Case) -> Hits:
             ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
     """
     word = case.server.memory_limit
-    limit = _memory(word, case.server.form)
+    limit = memory_limit(case.server)
     if word is None or limit is None:
         return
     shards = case.shards or 1
-    if case.view.image.system == "cpu" and case.facts is not None and limit < case.facts.stored_bytes:
+    cpu = case.view.image.system == "cpu" and case.prediction is None  # else TGI201 says it
+    if cpu and case.facts is not None and limit < case.facts.stored_bytes:
         weights = human(case.facts.stored_bytes)
         yield Hit(
             word,
@@ -224,26 +227,10 @@ def host_memory(case: Case) -> Hits:
         yield Hit(word, message, f"allow at least {4 * shards} GiB", "warning")
 
 
-def _memory(value: Value | None, form: str) -> int | None:
-    """Bytes of a memory limit: Docker counts `m` and `g` in powers of 1024, Kubernetes in powers of 1000."""
-    if value is None or not value.known:
-        return None
-    try:
-        if form in ("compose", "docker-run"):
-            return shm_bytes(value.text)
-        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMGTP]i?|m)?", value.text.strip())
-        if found is None:
-            return None
-        if found[2] == "m":
-            return int(float(found[1]) / 1000)
-        return parse_size(f"{found[1]}{(found[2] or '').replace('k', 'K')}B")
-    except (AdvisorError, ValueError, OverflowError):
-        return None
-
-
 @rule("TGI306", "error", "platform the image is not built for", "arm64-host")
 def platform(case: Case) -> Hits:
-    """TGI's images exist for x86-64 only: on another architecture the container does not start.
+    """TGI's images exist for x86-64 only (.github/workflows/build.yaml@v3.3.7:221): elsewhere the container stops
+    with `exec format error`. Graviton instances (g5g, c7g, ...) and GH200 are arm64.
 
     Failing::
 
@@ -255,9 +242,18 @@ def platform(case: Case) -> Hits:
         docker run --gpus all -p 8080:80 -v tgi-data:/data \\
             ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
     """
+    if case.view.image.variant is None:
+        return  # somebody's own image may be built for it
     word = case.server.platform
-    if word is not None and word.known and case.view.image.variant is not None and "arm" in word.text.lower():
-        yield Hit(word, f"TGI has no image for {word.text}", "leave the platform out, and run it on an x86-64 host")
+    instance = next((one.value for one in case.server.hints if one.kind == "instance" and one.value.known), None)
+    step = "run it on an x86-64 host"
+    if word is not None and word.known and re.search(r"arm|aarch64", word.text, re.IGNORECASE):
+        yield Hit(word, f"TGI has no image for {word.text}", f"leave the platform out, and {step}")
+    elif instance is not None and is_arm64(instance.text):
+        yield Hit(instance, f"{instance.text} has an arm64 CPU, for which TGI has no image", step)
+    elif case.gpu is not None and case.gpu.arm64:
+        message = f"{case.gpu.name} sits beside an arm64 CPU, for which TGI has no image"
+        yield Hit(case.gpu_word or case.home, message, step)
 
 
 @rule("TGI307", "error", "GPUs of another maker than the image's")

@@ -55,6 +55,8 @@ class Case:
     """The GPU; None when neither the file nor the caller names one."""
     gpu_word: Value | None = None
     """The word of the file that names the GPU."""
+    gpu_unknown: str = ""
+    """Why the GPU is not known, where the file says something about it."""
     machine: Machine | None = None
     """The machine it runs on, where file or caller name its type."""
     visible: int | None = None

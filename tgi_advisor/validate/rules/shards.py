@@ -124,6 +124,10 @@ def fewer_shards_than_gpus(case: Case) -> Hits:
     if not given or not shards or not visible or shards >= visible or _narrowed(case, visible):
         return
     message = f"{visible} GPUs are given, but only {shards} {'are' if shards > 1 else 'is'} used"
+    if case.server.gpus.sliced:
+        message = f"{visible} MIG slices are given, and a process sees only one"
+        yield Hit(case.server.gpus.value or case.home, message, "give the container one slice that is large enough")
+        return
     step = f"set num_shard to {visible}, or give the container {shards} GPU{'s' if shards > 1 else ''}"
     yield Hit(count_word(case) or case.home, message, step)
 

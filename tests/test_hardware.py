@@ -1,0 +1,165 @@
+"""What `validate` takes for the GPU of a server: slices of a card, a CPU's memory, another architecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from front import run
+
+from tgi_advisor.errors import Exit
+
+IMAGE = "ghcr.io/huggingface/text-generation-inference"
+POD = f"""\
+apiVersion: v1
+kind: Pod
+metadata: {{name: tgi}}
+spec:
+  nodeSelector: {{%s}}
+  containers:
+    - name: tgi
+      image: {IMAGE}:3.3.7
+      args: [--model-id, %s]
+      resources: {{limits: {{%s}}}}
+      volumeMounts: [{{name: data, mountPath: /data}}]
+  volumes: [{{name: data, persistentVolumeClaim: {{claimName: tgi}}}}]
+"""
+BIG, SMALL = "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-3B-Instruct"
+ON_A100 = "nvidia.com/gpu.product: NVIDIA-A100-SXM4-80GB"
+ON_ARM = "kubernetes.io/arch: arm64"
+GKE = "cloud.google.com/gke-accelerator: nvidia-tesla-a100, cloud.google.com/gke-gpu-partition-size: 1g.5gb"
+RUN = f"docker run --gpus %s --shm-size 1g -p 8080:80 -v $PWD/data:/data {IMAGE}:3.3.7 --model-id %s\n"
+CPU = f"""\
+services:
+  llm:
+    image: {IMAGE}:3.3.7-intel-cpu
+    command: --model-id {SMALL}
+    volumes: ["./data:/data"]
+    ports: ["8080:80"]
+%s
+"""
+LIMIT = "    deploy: {resources: {limits: {memory: %s}}}"
+SLICE = "'\"device=0:0\"'"
+UUID = "'\"device=MIG-4a0d9b6c-1b1c-5d2f-9c1e-0c1e5d2f9c1e\"'"
+
+
+OWN_IMAGE = (RUN % ("all", SMALL + " --num-shard 1")).replace(IMAGE, "me/tgi-inference")
+SKY = "service: {replicas: 2}\nresources: {accelerators: 'A100:1'}\nrun: |\n  " + RUN % ("all", BIG)
+
+
+def found(tmp_path: Path, text: str, name: str, *options: str) -> list[str]:
+    """`severity code` of every finding, with the words of TGI505."""
+    file = tmp_path / name
+    file.write_text(text)
+    ran = run("validate", str(file), "--format", "github", *options)
+    assert ran.code in (Exit.STARTS, Exit.FINDINGS), ran.err
+    return ran.out.splitlines()
+
+
+CASES = {
+    "a slice of a named card is too small": (
+        POD % (ON_A100, BIG, "nvidia.com/mig-1g.10gb: 1"),
+        (),
+        ["TGI201", "mig-1g.10gb has 9.50 GiB"],
+    ),
+    "a larger slice is not": (POD % (ON_A100, BIG, "nvidia.com/mig-3g.40gb: 1"), (), []),
+    "slices shared by time": (POD % (ON_A100, BIG, "nvidia.com/mig-1g.10gb.shared: 1"), (), ["TGI201", "mig-1g.10gb"]),
+    "the product names the slice": (
+        POD % (ON_A100 + "-MIG-1g.10gb", BIG, "nvidia.com/gpu: 1"),
+        (),
+        ["TGI201", "mig-1g.10gb"],
+    ),
+    "GKE names the slice by a label": (
+        POD % (GKE, BIG, "nvidia.com/gpu: 1"),
+        (),
+        ["TGI201", "mig-1g.5gb has 4.75 GiB"],
+    ),
+    "a slice of one card alone": (POD % ("a: b", SMALL, "nvidia.com/mig-1g.18gb: 1"), (), []),
+    "a slice of which card": (POD % ("a: b", BIG, "nvidia.com/mig-1g.10gb: 1"), (), ["TGI505", "which card the slice"]),
+    "a slice of the caller's card": (
+        POD % ("a: b", BIG, "nvidia.com/mig-1g.10gb: 1"),
+        ("-g", "h100-sxm"),
+        ["TGI201", "9.75 GiB"],
+    ),
+    "a slice the card does not have": (
+        POD % ("a: b", BIG, "nvidia.com/mig-1g.7gb: 1"),
+        ("-g", "h100-sxm"),
+        ["TGI505", "no slice 1g.7gb"],
+    ),
+    "a slice by its place": (RUN % (SLICE, BIG), ("-g", "a100-80gb"), ["TGI505", "its size is not in the file"]),
+    "a slice by its id": (RUN % (UUID, BIG), ("-g", "a100-80gb"), ["TGI505", "its size is not in the file"]),
+    "a slice by its id, and its size": (RUN % (UUID, BIG), ("-g", "a100-80gb-mig-1g.10gb"), ["TGI201", "9.50 GiB"]),
+    "two slices are not two GPUs": (
+        POD % (ON_A100, BIG, "nvidia.com/mig-3g.40gb: 2"),
+        (),
+        ["TGI146", "Each process is one gpu"],
+    ),
+    "an arm64 node": (POD % (ON_ARM, SMALL, "nvidia.com/gpu: 1"), ("-g", "l4"), ["TGI306", "no image for arm64"]),
+    "a Graviton instance": (
+        POD % ("node.kubernetes.io/instance-type: g5g.xlarge", SMALL, "nvidia.com/gpu: 1"),
+        (),
+        ["TGI306", "g5g.xlarge has an arm64 CPU"],
+    ),
+    "g5 and g4dn are not Graviton": (
+        POD % ("node.kubernetes.io/instance-type: g4dn.xlarge", SMALL, "nvidia.com/gpu: 1"),
+        (),
+        [],
+    ),
+    "GH200": (RUN % ("all", SMALL + " --num-shard 1"), ("-g", "gh200"), ["TGI306", "beside an arm64 CPU"]),
+    "GH200 with an own image": (OWN_IMAGE, ("-g", "gh200", "-r", "3.3.7"), []),
+    "a card that comes in two sizes": (
+        SKY,
+        (),
+        ["TGI505", "'A100' names several cards"],
+    ),
+    "a CPU without memory": (CPU % "", (), ["TGI505", "--memory says it"]),
+    "a CPU by name, without memory": (CPU % "", ("-g", "cpu"), ["TGI505", "--memory says it"]),
+    "a CPU with --memory": (CPU % "", ("--memory", "4GiB"), ["TGI201", "intel-cpu has 4.00 GiB"]),
+    "a CPU with --gpu and --memory": (CPU % "", ("-g", "cpu", "--memory", "64GiB"), []),
+    "a CPU with --set": (CPU % "", ("--set", "hardware.gpu={name: cpu, memory: 4GiB}"), ["TGI201", "has 4.00 GiB"]),
+    "a CPU whose file limits its memory": (CPU % (LIMIT % "4g"), (), ["TGI201", "TGI505", "the container's limit"]),
+    "the smaller of both": (CPU % "    mem_limit: 4g", ("-g", "cpu", "--memory", "64GiB"), ["TGI201"]),
+    "a CPU image beside a GPU": (CPU % "", ("-g", "l4"), ["TGI505", "--memory says it"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_gpu_of_a_server(tmp_path: Path, name: str) -> None:
+    text, options, said = CASES[name]
+    file = "pod.yaml" if "kind: Pod" in text else "sky.yaml" if "accelerators" in text else "compose.yaml"
+    out = "\n".join(found(tmp_path, text, "run.sh" if text.startswith("docker") else file, *options))
+    assert all(word in out for word in said), out
+    expected = {word for word in said if word.startswith("TGI")} - {"TGI505"}
+    assert {code for code in ("TGI201", "TGI146", "TGI306") if f"title={code}" in out or code in out} == expected, out
+
+
+def test_a_gpu_as_a_block_of_the_settings(tmp_path: Path) -> None:
+    (tmp_path / ".tgi-advisor.toml").write_text('gpu = {name = "cpu", memory = "4GiB"}\n')
+    assert "has 4.00 GiB" in "\n".join(found(tmp_path, CPU % "", "compose.yaml"))
+    assert "TGI505" in "\n".join(found(tmp_path, CPU % "", "compose.yaml", "--gpu", "cpu"))
+    (tmp_path / ".tgi-advisor.toml").write_text("gpu = {name = 'cpu', memory = [1]}\n")
+    ran = run("validate", str(tmp_path))
+    assert ran.code == Exit.USAGE
+    assert "expected a name, or a block such as" in ran.err
+
+
+def test_set_takes_hardware_alone() -> None:
+    ran = run("validate", ".", "--set", "model.id=x")
+    assert ran.code == Exit.USAGE
+    assert "validate takes fields of `hardware`" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("name", "never"),
+    [("a100-mig-9g.90gb", "did you mean"), ("h100-mig", "did you mean"), ("b200-mig-1g.23gb", "did you mean")],
+)
+def test_a_slice_is_never_taken_for_its_card(name: str, never: str) -> None:
+    ran = run("advise", "-m", SMALL, "-g", name)
+    assert ran.code == Exit.FACTS
+    assert never not in ran.err
+    assert "a GPU can be stated by hand" in " ".join(ran.err.split())
+
+
+def test_advise_keeps_to_one_slice() -> None:
+    ran = run("advise", "-m", SMALL, "-g", "a100-80gb-mig-1g.10gb", "-n", "2")
+    assert "on 1 of the 2 GPUs" in ran.out or "1 x nvidia-a100-80gb-sxm-mig-1g.10gb" in ran.out
