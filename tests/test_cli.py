@@ -24,6 +24,7 @@ from hub import Hub
 from tgi_advisor import plan as plans
 from tgi_advisor.cli import options
 from tgi_advisor.cli.main import cli
+from tgi_advisor.cli.output import width
 from tgi_advisor.errors import Exit
 from tgi_advisor.gather import host
 from tgi_advisor.gather import model as models
@@ -446,8 +447,34 @@ def test_a_reader_that_goes_away_and_a_full_disk() -> None:
     if Path("/dev/full").exists():
         with Path("/dev/full").open("w") as full:
             ran = process("advise", L4, stdout=full)
+            wrong = process("advise", "nowhere.yaml", "--json", stdout=full)
+            silent = process("advise", "nowhere.yaml", stderr=full)
         wanted = "Error: the output cannot be written: No space left on device\n"
         assert (ran.returncode, ran.stderr) == (Exit.USAGE, wanted)
+        assert (wrong.returncode, "nowhere.yaml does not exist" in wrong.stderr) == (Exit.SPEC, True)
+        assert silent.returncode == Exit.SPEC
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    line = f"cd {gone}; rmdir {gone}; echo 'docker run x' | {shlex.quote(sys.executable)} -m tgi_advisor validate -"
+    env = environment(PYTHONPATH=str(ROOT))
+    ran = subprocess.run(["sh", "-c", line], env=env, capture_output=True, text=True, check=False)
+    wanted = "Error: the folder this was called in no longer exists\n  Change to another one.\n"
+    assert (ran.returncode, ran.stderr) == (Exit.USAGE, wanted)
+
+
+def test_what_is_mistyped_moves_no_cursor() -> None:
+    for args in (("advise", "--no\x1b[2Jsuch\u202e"), ("ad\x9bvise",), ("advise", L4, "--method", "\x1b]0;x\x07")):
+        ran = run(*args)
+        assert ran.code == Exit.USAGE
+        assert ran.err.replace("\n", "").isprintable()
+
+
+def test_columns_of_5000_digits_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "9" * 5000)
+    assert 60 <= width() <= 140
 
 
 @pytest.mark.parametrize(("closed", "args", "code"), [("0<&-", "-", 2), (">&-", L4, 0), ("2>&-", L4, 0)])

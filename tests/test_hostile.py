@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
 import struct
+import sys
 import time
 import tracemalloc
 from collections.abc import Mapping
@@ -27,7 +29,7 @@ from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
-from tgi_advisor.gather import checkpoint, snapshot
+from tgi_advisor.gather import checkpoint, files, snapshot
 from tgi_advisor.gather.class_defaults import FIELDS, NESTED, fill_defaults
 from tgi_advisor.spec.records import Bound, LimitsSpec, Spec
 
@@ -223,3 +225,53 @@ def test_no_header_brings_the_reader_down(entry: dict[str, Any], notes: Any) -> 
     text = json.dumps({"__metadata__": notes, "a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]} | entry})
     with suppress(FactsError):
         checkpoint.group_tensors([checkpoint.parse_header(struct.pack("<Q", len(text)) + text.encode(), "m")])
+
+
+# ---- deployment files and specs ----
+
+
+def test_pipes_and_devices_among_the_files_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("a.yaml")
+    Path("b.yaml").symlink_to("/dev/zero")
+    Path("c.yaml").write_text("services:\n  tgi:\n    image: x\n    env_file: a.yaml\n")
+    assert run("validate", "*.yaml").code == 0
+    assert run("validate", ".").code == 0
+    named = run("validate", "a.yaml", "b.yaml", "c.yaml")
+    assert named.code == 2
+    assert named.err.splitlines()[:2] == [
+        "Error: a.yaml cannot be read: it is a pipe, not a file",
+        "Error: b.yaml cannot be read: it is a device, not a file",
+    ]
+    for command in ("advise", "predict", "emit"):
+        ran = run(command, "a.yaml")
+        assert ran.code == 3
+        assert "a.yaml cannot be read: it is a pipe, not a file" in ran.err
+    assert "it is a pipe" in run("import", "a.yaml").err
+    Path(".tgi-advisor.toml").symlink_to("a.yaml")
+    assert run("validate", "c.yaml").code == 0
+
+
+def test_what_a_pipe_or_a_kernel_file_says_is_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        "services:\n  tgi:\n    image: ghcr.io/huggingface/text-generation-inference:3.3.7\n"
+        "    command: --model-id Qwen/Qwen2.5-7B-Instruct\n    env_file: {}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.env")
+    up = "../" * len(tmp_path.parts)
+    for target in ("pipe.env", f"{up}proc/kmsg", f"{up}dev/zero", "."):
+        Path("compose.yaml").write_text(text.format(target))
+        assert run("validate", "compose.yaml").code in (0, 1)
+
+
+def test_folders_within_folders_are_searched_without_recursion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a/" * 300).mkdir(parents=True)
+    Path("a/" * 300, "x.env").write_text("MODEL_ID=x\n")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 200)
+    try:
+        assert [*files.find(["."])] == ["a/" * 300 + "x.env"]
+    finally:
+        sys.setrecursionlimit(limit)

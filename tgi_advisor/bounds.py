@@ -9,6 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+MAX_SPEC = 128 << 10
+"""Bytes of a spec. One with every field set has about 2 KiB."""
+MAX_DEPLOYMENT = 4 << 20
+"""Bytes of a deployment file, and of what is piped in: the first `MAX_CHARACTERS` characters in any encoding."""
+MAX_CHARACTERS = 1 << 20
+"""Characters of a deployment file that are judged."""
+MAX_BESIDE = 1 << 20
+"""Bytes of a file that is read because another one names it, and of a settings file."""
 MAX_CONFIG = 8 << 20
 """Bytes of config.json. Most have 1 KiB; those that list every layer's quantization, some megabytes."""
 MAX_TOKENIZER = 16 << 20

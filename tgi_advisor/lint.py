@@ -15,13 +15,14 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from tgi_advisor.bounds import MAX_CHARACTERS
 from tgi_advisor.errors import AdvisorError, Place, UsageError
 from tgi_advisor.gather import files
 from tgi_advisor.gather.files import Beside
 from tgi_advisor.validate import comments, config, fix
 from tgi_advisor.validate.config import Settings
 from tgi_advisor.validate.found import Document
-from tgi_advisor.validate.read import MAX_CHARACTERS, read
+from tgi_advisor.validate.read import read
 from tgi_advisor.validate.report import Report, report, secrets
 from tgi_advisor.validate.rules.rule import said
 

@@ -7,13 +7,16 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import StringIO
 from keyword import iskeyword
+from pathlib import Path
 from typing import Any
 
 import click
 
 from tgi_advisor.cli.output import say, unwritable, width
-from tgi_advisor.errors import AdvisorError, Exit, Problem
+from tgi_advisor.errors import AdvisorError, Exit, Problem, UsageError
+from tgi_advisor.safe import masked, printable
 
 
 class AdvisorGroup(click.Group):
@@ -71,8 +74,10 @@ class AdvisorGroup(click.Group):
             _show(error, as_json)
             return error.exit_code
         except click.ClickException as error:
-            error.show()
-            _json(_body(Exit.USAGE, error.format_message()), as_json)
+            told = StringIO()
+            error.show(told)
+            say(printable(told.getvalue(), keep="\n"), err=True, nl=False)
+            _json(_body(Exit.USAGE, printable(error.format_message(), keep="\n")), as_json)
             return Exit.USAGE
         except click.Abort:
             return Exit.INTERRUPTED
@@ -83,11 +88,23 @@ class AdvisorGroup(click.Group):
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of click's own writing
                 _show(unwritable(error, sys.stdout), as_json=False)
                 return Exit.USAGE
-            message = f"a defect of tgi-advisor: {type(error).__name__}: {error}"
+            if isinstance(error, FileNotFoundError) and not _stands_somewhere():
+                _show(UsageError("the folder this was called in no longer exists", "Change to another one."), as_json)
+                return Exit.USAGE
+            message = f"a defect of tgi-advisor: {type(error).__name__}: {printable(masked(str(error)))}"
             hint = "Please report it with the output of the same command under TGI_ADVISOR_DEBUG=1."
             _json(_body(Exit.BUG, message, hint), as_json)
             say(f"{click.style('Error:', fg='red')} {message}\n  {hint}", err=True)
             return Exit.BUG
+
+
+def _stands_somewhere() -> bool:
+    """Whether the current folder is still there."""
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
 
 
 def _show(error: AdvisorError, as_json: bool) -> None:
@@ -129,4 +146,7 @@ def _json(body: dict[str, Any], wanted: bool) -> None:
 
         from tgi_advisor.report import SCHEMA_VERSION
 
-        say(json.dumps({"schema_version": SCHEMA_VERSION, "error": body}, indent=2, ensure_ascii=False))
+        try:
+            say(json.dumps({"schema_version": SCHEMA_VERSION, "error": body}, indent=2, ensure_ascii=False))
+        except UsageError as full:  # an error is on its way already, and has its own exit code
+            say(full.message, err=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from tgi_advisor.errors import Exit, UsageError
+from tgi_advisor.safe import printable
 
 if TYPE_CHECKING:
     from tgi_advisor.plan import Plan
@@ -18,7 +19,10 @@ _BLOCKS = str.maketrans("█▉▊▋▌▍▎▏", "########")
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Print; a reader that went away (`| head`) is left in peace, a full disk is a UsageError."""
+    """Print; a reader that went away (`| head`) is left in peace, a full disk is a UsageError.
+
+    Where standard error cannot be written there is nowhere to say so: the exit code tells.
+    """
     stream = sys.stderr if err else sys.stdout
     if stream is None:  # closed by the caller (`>&-`): nobody wants to know
         return
@@ -26,7 +30,7 @@ def say(text: str, *, err: bool = False, nl: bool = True) -> None:
         click.echo(_writable(text, stream.encoding), nl=nl, err=err, color=colour() if not err else None)
     except OSError as error:
         problem = unwritable(error, stream)
-        if not isinstance(error, BrokenPipeError):
+        if not err and not isinstance(error, BrokenPipeError):
             raise problem from None
 
 
@@ -54,7 +58,7 @@ def progress() -> Callable[[str], None] | None:
         return None
 
     def show(text: str) -> None:
-        stream.write(f"\r\x1b[2K{text}")
+        stream.write(f"\r\x1b[2K{printable(text)}")
         stream.flush()
 
     return show
@@ -63,7 +67,7 @@ def progress() -> Callable[[str], None] | None:
 def width() -> int:
     """Columns to write for: COLUMNS, else the terminal's, else 100; from 60 to 140."""
     asked = os.environ.get("COLUMNS", "")
-    if not asked.isdecimal() or int(asked) == 0:
+    if not asked.isdecimal() or len(asked) > 9 or int(asked) == 0:
         try:
             asked = str(os.get_terminal_size(1).columns)
         except OSError:

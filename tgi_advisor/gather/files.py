@@ -6,18 +6,16 @@ Nothing here is judged. A file that cannot be text is left alone, one that canno
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
 from typing import NamedTuple
 
+from tgi_advisor.bounds import MAX_BESIDE, MAX_DEPLOYMENT
 from tgi_advisor.errors import Problem, UsageError, did_you_mean
+from tgi_advisor.reading import read_named, read_regular
+from tgi_advisor.safe import printable
 
-MAX_BYTES = 4 << 20
-"""Most bytes read of one file."""
-MAX_BESIDE = 1 << 20
-"""Largest file that is read because another one names it."""
 SUFFIXES = frozenset(
     (
         "yaml", "yml", "json", "jsonc", "tpl", "tmpl", "j2", "sh", "bash", "zsh", "fish", "bat", "cmd", "ps1", "mk",
@@ -74,13 +72,13 @@ def find(paths: Iterable[str], excluded: Callable[[str], bool] = lambda _: False
 
 
 def load(path: str) -> Text | None:
-    """The text of a file or of standard input (`-`), at most `MAX_BYTES`; None when it is not text.
+    """The text of a file or of standard input (`-`), at most `MAX_DEPLOYMENT`; None when it is not text.
 
     UsageError when it cannot be read.
     """
     data = _bytes(path)
-    whole = len(data) <= MAX_BYTES
-    data = data[:MAX_BYTES]
+    whole = len(data) <= MAX_DEPLOYMENT
+    data = data[:MAX_DEPLOYMENT]
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         codec = "utf-16-le" if data[0] == 0xFF else "utf-16-be"
         try:
@@ -157,7 +155,7 @@ def matches(path: str, patterns: Iterable[str], base: str = "") -> bool:
 
 def shown(path: str) -> str:
     """A path as it may stand in a message."""
-    return path if path.isprintable() else ascii(path)
+    return printable(path)
 
 
 def _missing(path: str) -> Problem | None:
@@ -193,29 +191,30 @@ def _expanded(path: str, excluded: Callable[[str], bool]) -> Iterator[str]:
     elif os.path.lexists(path):
         yield path
     else:
-        yield from (found for found in _globbed(path) if not os.path.isdir(found) and not excluded(found))
+        yield from (found for found in _globbed(path) if os.path.isfile(found) and not excluded(found))
 
 
 def _below(folder: str, excluded: Callable[[str], bool]) -> Iterator[str]:
     """The readable files below a folder, in the order of their names; links to folders are not followed."""
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except OSError:
-        return
-    folders = []
-    for entry in found:
-        path = entry.path.removeprefix("./")
+    folders = [folder]
+    while folders:
         try:
-            if entry.is_dir(follow_symlinks=False):
-                if entry.name not in LEFT_OUT and not excluded(path):
-                    folders.append(path)
-            elif _readable(entry.name) and entry.is_file() and not excluded(path):
-                yield path
+            with os.scandir(folders.pop()) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
         except OSError:
             continue
-    for path in folders:
-        yield from _below(path, excluded)
+        below = []
+        for entry in found:
+            path = entry.path.removeprefix("./")
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name not in LEFT_OUT and not excluded(path):
+                        below.append(path)
+                elif _readable(entry.name) and entry.is_file() and not excluded(path):
+                    yield path
+            except OSError:
+                continue
+        folders += reversed(below)
 
 
 def _readable(name: str) -> bool:
@@ -229,9 +228,8 @@ def _readable(name: str) -> bool:
 def _bytes(path: str) -> bytes:
     try:
         if path == "-":
-            return sys.stdin.buffer.read(MAX_BYTES + 1)
-        with open(path, "rb") as stream:
-            return stream.read(MAX_BYTES + 1)
+            return sys.stdin.buffer.read(MAX_DEPLOYMENT + 1)
+        return read_named(path, MAX_DEPLOYMENT)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{shown(path)} cannot be read: {reason}") from None
@@ -240,10 +238,7 @@ def _bytes(path: str) -> bytes:
 def _regular(path: str) -> str | None:
     """The text of a regular file of moderate size; None for anything else."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for its writer
-            return None
-        with open(path, "rb") as stream:
-            data = stream.read(MAX_BESIDE + 1)
+        data = read_regular(path, MAX_BESIDE)
     except (OSError, ValueError):
         return None
     return data.decode("utf-8", "replace") if len(data) <= MAX_BESIDE else None

@@ -14,6 +14,7 @@ from typing import Any
 
 from tgi_advisor.errors import FactsError, Problem
 from tgi_advisor.facts.gpu import GpuFacts, System, measured
+from tgi_advisor.safe import printable
 from tgi_advisor.units import GiB, MiB
 
 TIMEOUT_S = 30.0
@@ -81,7 +82,7 @@ def processes() -> dict[int, tuple[str, ...]]:
             for row in rows
             if len(row) == 4 and row[0] == uuid
         )
-        if index.isdecimal() and users:
+        if _is_number(index) and users:
             found[int(index)] = users
     return found
 
@@ -139,7 +140,7 @@ def _query_nvidia(fields: list[str]) -> str:
 
 def _nvidia_row(line: str) -> HostGpu:
     cells = [cell.strip() for cell in line.split(",")]
-    if len(cells) not in (5, 6) or not cells[0].isdigit() or not cells[1]:
+    if len(cells) not in (5, 6) or not _is_number(cells[0]) or not cells[1]:
         raise _NoAnswerError(f"answers something else than a table of GPUs: {line.strip()[:80]!r}")
     return HostGpu(
         index=int(cells[0]),
@@ -198,7 +199,7 @@ def _rocm_smi() -> list[HostGpu]:
     gpus = []
     for card, value in answer.items() if isinstance(answer, dict) else ():
         number = card.removeprefix("card")
-        if not number.isdigit() or not isinstance(value, dict):
+        if not _is_number(number) or not isinstance(value, dict):
             continue
         cells = {str(key).lower(): str(cell) for key, cell in value.items()}
         name = cells.get("card series") or cells.get("product name")
@@ -240,7 +241,7 @@ def _amd_smi() -> list[HostGpu]:
             )
             for row in rows
         ]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         raise _NoAnswerError("answers JSON without name and memory of the GPUs") from None
 
 
@@ -273,7 +274,7 @@ def _output(tool: str, *args: str) -> str:
     if done.returncode:
         said = " ".join((done.stdout + done.stderr).split())
         raise _NoAnswerError(f"failed with exit code {done.returncode}: {said[:200] or 'no message'}")
-    return done.stdout
+    return printable(done.stdout, "\t\r\n")
 
 
 def _json(text: str) -> Any:
@@ -282,18 +283,22 @@ def _json(text: str) -> Any:
     start = next((number for number, line in enumerate(lines) if line.lstrip()[:1] in ("{", "[")), 0)
     try:
         return json.loads("\n".join(lines[start:]))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _NoAnswerError(f"answers no JSON: {text.strip()[:80]!r}") from None
 
 
 def _bytes(text: str, unit: int) -> int | None:
     """A whole number of `unit` as bytes; None for `[N/A]` and the like."""
-    return int(text) * unit if text.isdecimal() else None
+    return int(text) * unit if _is_number(text) else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 20
 
 
 def _capability(text: str) -> tuple[int, int] | None:
     major, _, minor = text.partition(".")
-    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
+    return (int(major), int(minor)) if _is_number(major) and _is_number(minor) else None
 
 
 def _mib(memory: int | None) -> str:

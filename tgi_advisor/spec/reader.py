@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from types import MappingProxyType
 
+from tgi_advisor.bounds import MAX_SPEC
 from tgi_advisor.errors import Place, Problem, SpecError, did_you_mean, listed
+from tgi_advisor.reading import read_named
 from tgi_advisor.safe import looks_secret
 from tgi_advisor.spec.contradictions import contradictions
 from tgi_advisor.spec.fields import Reading, flag_name
 from tgi_advisor.spec.records import Spec
 from tgi_advisor.spec.tree import (
-    MAX_BYTES,
     Map,
     Node,
     Scalar,
@@ -85,7 +86,7 @@ def _named(path: str) -> str:
 def _text_of(path: str, file: str) -> str:
     """The file's text; SpecError when there is none, or too much, or not UTF-8."""
     data = _bytes_of(path, file)
-    if len(data) > MAX_BYTES:
+    if len(data) > MAX_SPEC:
         raise too_long(file)
     try:
         return data.decode()
@@ -147,15 +148,13 @@ def _all_of(problems: list[Problem], source: str) -> SpecError:
 
 
 def _bytes_of(path: str, file: str) -> bytes:
-    """The file's bytes, one more than `MAX_BYTES` at most."""
+    """The file's bytes, one more than `MAX_SPEC` at most."""
     import sys
-    from pathlib import Path
 
     try:
         if path == "-":
-            return sys.stdin.buffer.read(MAX_BYTES + 1)
-        with Path(path).open("rb") as stream:
-            return stream.read(MAX_BYTES + 1)
+            return sys.stdin.buffer.read(MAX_SPEC + 1)
+        return read_named(path, MAX_SPEC)
     except FileNotFoundError:
         raise SpecError(f"{file} does not exist", _neighbours(path) or "`tgi-advisor init` writes a spec") from None
     except IsADirectoryError:

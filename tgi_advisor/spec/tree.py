@@ -11,11 +11,10 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple, NoReturn, Union
 
+from tgi_advisor.bounds import MAX_SPEC
 from tgi_advisor.errors import Place, Problem, SpecError
 from tgi_advisor.safe import looks_secret
 
-MAX_BYTES = 128 << 10
-"""Longest spec that is read. A spec with every field set takes about 2 KiB."""
 MAX_DEPTH = 8
 """Deepest nesting that is read. A spec needs four levels."""
 
@@ -112,7 +111,7 @@ def _documents(text: str, file: str, at: Place | None = None, most: int | None =
         raise SpecError(f"{file} cannot be read", problems=[Problem(message, hint, where)])
 
     text = text.removeprefix("\ufeff")
-    if len(text) > MAX_BYTES:
+    if len(text) > MAX_SPEC:
         raise too_long(file)
     if not text.replace("\n", "").isprintable() and (odd := re.search(_UNPRINTABLE, text)):
         refuse(
@@ -169,8 +168,8 @@ def _documents(text: str, file: str, at: Place | None = None, most: int | None =
 
 
 def too_long(file: str) -> SpecError:
-    """The refusal of a text over `MAX_BYTES`."""
-    return SpecError(f"{file} is longer than {MAX_BYTES >> 10} KiB", "is it the right file? a spec is a page of text")
+    """The refusal of a text over `MAX_SPEC`."""
+    return SpecError(f"{file} is longer than {MAX_SPEC >> 10} KiB", "is it the right file? a spec is a page of text")
 
 
 def place_in(text: str, offset: int, file: str) -> Place:

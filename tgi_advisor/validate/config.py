@@ -110,7 +110,7 @@ def _toml(text: str, file: str) -> dict[str, Any]:
         import tomli as tomllib
     try:
         table: dict[str, Any] = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError, or a number of thousands of digits
         found = re.search(r"line (\d+), column (\d+)", str(error))
         place = Place(file, int(found[1]), int(found[2])) if found else Place(file, 0, 0)
         said = re.sub(r" \(at .*\)$", "", str(error))
