@@ -29,8 +29,8 @@ HEAD = """\
 # Which model types transformers serves in each of TGI's images. Written by scripts/record_automodel.py.
 #
 # images    image variant (as in images.yaml): the version it installs, from the release on that stands before it;
-#           "4.51.0-" is that version or any newer one of the day the image was built, "4.40.1-4.41.1" one between,
-#           "none" an image that hands nothing to transformers
+#           "4.48.0-4.48.3" is one of these or between them (an image that pins none gets the newest of the day it is
+#           built, at least what TGI asks for), "none" an image that hands nothing to transformers
 # causal    first version whose MODEL_FOR_CAUSAL_LM_MAPPING_NAMES holds the types
 #           (transformers/models/auto/modeling_auto.py); none was ever taken out again
 # seq2seq   the same of MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, types that are in `causal` left out
@@ -45,6 +45,11 @@ BY_DATE = {("", "3.0.2"): "4.48.0", ("", "3.1.0"): "4.48.0"}
 """Images that installed whatever was newest (4.48.1 and 4.48.2 on PyPI then): 4.48.0 has the same types."""
 FROM_GIT = {"2.0.3": "4.40.1-4.41.1"}
 """Releases that installed transformers from its repository: the versions before and after."""
+NEWEST = {
+    "2025-02-17": "4.48.3", "2025-03-21": "4.49.0", "2025-05-20": "4.51.3", "2025-06-26": "4.52.4",
+    "2025-09-19": "4.56.1", "2026-01-13": "4.57.3",
+}  # fmt: skip
+"""Until that day PyPI had no version of transformers with more types than this one."""
 
 
 def installed(clone: Path, tag: str, variant: str) -> str | None:
@@ -59,11 +64,18 @@ def installed(clone: Path, tag: str, variant: str) -> str | None:
     if variant == "gaudi":
         models = shown(clone, tag, "backends/gaudi/server/text_generation_server/models/__init__.py") or ""
         return pinned(shown(clone, tag, "backends/gaudi/server/requirements.txt")) if CAUSAL in models else "none"
-    lock = re.search(r'^name = "transformers"\nversion = "([0-9.]+)"', shown(clone, tag, "server/uv.lock") or "", re.M)
+    lock = re.search(
+        r'^name = "transformers"\nversion = "([0-9.]+)"', shown(clone, tag, "server/uv.lock") or "", re.MULTILINE
+    )
     if lock is not None:
-        return lock[1] if "uv sync --frozen" in recipe else f"{lock[1]}-"
+        return lock[1] if "uv sync --frozen" in recipe else f"{lock[1]}-{newest(releases.find(tag).date)}"
     files = re.findall(r"requirements(?:_\w+)?\.txt", recipe)
     return pinned(shown(clone, tag, f"server/{next((one for one in files if '_' in one), 'requirements.txt')}"))
+
+
+def newest(date: str) -> str:
+    """A version no older than the newest on PyPI when an image of that day was built."""
+    return next(version for day, version in NEWEST.items() if day > date)
 
 
 def pinned(requirements: str | None) -> str | None:
@@ -174,7 +186,9 @@ def main(clone: Path, wheels: Path) -> None:
     for name, table in (("causal", causal), ("seq2seq", seq2seq), ("flash", flash)):
         lines.append(f"{name}:")
         lines += [f'  "{version}": {" ".join(kinds)}' for version, kinds in table.items()]
-    lines.append("source: server/requirements_*.txt and server/uv.lock of each tag, and the wheels of transformers on PyPI")
+    lines.append(
+        "source: server/requirements_*.txt and server/uv.lock of each tag, and the wheels of transformers on PyPI"
+    )
     (FOLDER / "automodel.yaml").write_text(HEAD + "\n".join(lines) + "\n", "utf-8")
 
 

@@ -10,6 +10,7 @@ from tgi_advisor.errors import FactsError
 from tgi_advisor.facts import families, tables
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.families import Family
+from tgi_advisor.facts.model import TensorGroup
 from tgi_advisor.gather import snapshot
 
 LATEST = releases.latest()
@@ -45,7 +46,7 @@ def test_every_row_is_read_and_cites_its_source() -> None:
     for name in families.names():
         row = tables.load("families")[name]
         assert "@v" in row["source"]
-        assert row["served_by"] != "transformers" or "fallback" in row
+        assert ("served_by" in row) is ("first" in row)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +89,16 @@ def test_a_release_that_is_too_old_supports_no_family(kind: str, release: str) -
 
 
 def test_remote_code_serves_what_transformers_does_not_know() -> None:
-    family = serve("3.3.7", model_type="phi3small", trust=True)
+    own: dict[str, Any] = {
+        "model_type": "phi3small",
+        "auto_map": {"AutoModelForCausalLM": "modeling_phi3_small.Phi3SmallForCausalLM"},
+    }
+    family = serve("3.3.7", trust=True, **own)
     assert (family.supported, family.served_by, family.automodel) == (True, "padded", True)
+    assert serve("3.3.7", **own).remote_code
+    assert not serve("3.3.7", trust=True, model_type="phi3small").supported
+    seq2seq = serve("3.3.7", trust=True, model_type="mine", auto_map={"AutoModelForSeq2SeqLM": "m.Mine"})
+    assert (seq2seq.supported, seq2seq.served_by) == (True, "seq2seq")
 
 
 def test_santacoder_names() -> None:
@@ -124,15 +133,21 @@ def test_a_vision_model_checks_what_its_text_class_checks(text: str, divides: bo
 
 def test_gaudi_has_its_own_list() -> None:
     assert serve("3.3.7", "gaudi", model_type="qwen3").served_by == "flash"
-    assert serve("3.3.1", "gaudi", model_type="qwen3").served_by == "padded"
-    assert serve("3.3.7", "gaudi", model_type="bloom").automodel
+    assert not serve("3.3.1", "gaudi", model_type="qwen3").supported
+    assert serve("3.3.2", "gaudi", model_type="olmo2").automodel
+    assert not serve("3.3.3", "gaudi", model_type="olmo2").supported
+    assert serve("3.3.2", "gaudi", model_type="bloom").supported
+    assert not serve("3.3.7", "gaudi", model_type="bloom").supported
+    assert (
+        not serve("3.2.2", "gaudi", model_type="mllama").supported
+        or serve("3.2.2", "gaudi", model_type="mllama").automodel
+    )
     assert not serve("3.3.7", "gaudi").chunks
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "lama"}, "How TGI serves model type 'lama' is not known"),
         ({"model_type": None}, "has no `model_type`"),
         ({"model_type": "mlp_speculator", "base_model_name_or_path": "a/b"}, "holds speculation heads; TGI serves a/b"),
         ({"medusa_num_heads": 3, "base_model_name_or_path": "a/b"}, "holds speculation heads; TGI serves a/b"),
@@ -143,11 +158,75 @@ def test_what_is_not_known(config: dict[str, Any], message: str) -> None:
         serve("3.3.7", **config)
 
 
-def test_an_unknown_type_names_the_nearest() -> None:
-    with pytest.raises(FactsError) as caught:
-        serve("3.3.7", model_type="lama")
-    assert caught.value.hint is not None
-    assert caught.value.hint.startswith("did you mean 'llama'")
+TODAY = (
+    "gpt_oss",
+    "qwen3_next",
+    "glm4_moe",
+    "ernie4_5",
+    "ernie4_5_moe",
+    "gemma3n",
+    "smollm3",
+    "seed_oss",
+    "glm4",
+    "lfm2",
+)
+
+
+@pytest.mark.parametrize("kind", TODAY)
+def test_types_newer_than_the_last_release_are_supported_by_none(kind: str) -> None:
+    assert not any(serve(one.name, model_type=kind).supported for one in releases.all_releases())
+
+
+@pytest.mark.parametrize(
+    ("kind", "release", "served_by"),
+    [
+        ("persimmon", "1.3.3", None),  # transformers 4.33.3
+        ("persimmon", "1.3.4", "padded"),
+        ("qwen3", "3.2.2", None),
+        ("llama4_text", "3.2.3", "transformers"),
+        ("jetmoe", "2.0.4", "padded"),
+        ("bamba", "3.0.2", "padded"),
+        ("zamba2", "3.1.1", None),
+        ("zamba2", "3.2.0", "padded"),
+        ("emu3", "3.1.0", "transformers"),
+        ("emu3", "3.2.0", "padded"),
+        ("bart", "1.0.0", "padded"),  # in both mappings: the causal one comes first
+        ("fsmt", "1.0.0", "seq2seq"),
+        ("umt5", "1.0.0", None),
+        ("umt5", "1.0.1", "seq2seq"),
+    ],
+)
+def test_what_transformers_of_the_image_serves(kind: str, release: str, served_by: str | None) -> None:
+    family = serve(release, model_type=kind)
+    assert family.supported is (served_by is not None)
+    assert served_by in (family.served_by, None)
+
+
+@pytest.mark.parametrize(("release", "variant"), [("3.3.7", "rocm"), ("3.3.7", "intel-cpu")])
+def test_an_image_that_took_the_newest_transformers_is_not_judged(release: str, variant: str) -> None:
+    with pytest.raises(FactsError, match=f"TGI {release}-{variant} serves model type 'gpt_oss' is not known"):
+        serve(release, variant, model_type="gpt_oss")
+    assert serve(release, variant, model_type="olmo2").supported
+    assert not serve(release, variant, model_type="deepseek_v4").supported
+    assert not serve("3.3.4", variant, model_type="gpt_oss").supported  # there was none yet
+
+
+def test_two_images_of_transformers_between_versions() -> None:
+    assert not serve("2.0.3", model_type="gpt_oss").supported
+    with pytest.raises(FactsError, match="is not known"):
+        serve("2.0.3", model_type="jetmoe")
+
+
+@pytest.mark.parametrize(
+    ("names", "experts", "mlp"),
+    [(("up_proj",), {}, "plain"), (("gate_proj", "up_proj"), {}, "gated"), (("up_proj",), {"num_experts": 8}, "moe")],
+)
+def test_the_feed_forward_block_of_a_type_without_a_row(
+    names: tuple[str, ...], experts: dict[str, Any], mlp: str
+) -> None:
+    tensors = tuple(TensorGroup(f"model.layers.*.mlp.{name}.weight", "BF16", (8, 8), 4) for name in names)
+    facts = model(LLAMA, tensors=tensors, model_type="stablelm", **experts)
+    assert families.find(facts, LATEST).mlp == mlp
 
 
 def test_mamba_by_its_first_configuration() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tgi_advisor.errors import FactsError
 from tgi_advisor.estimate import kv_cache
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families
@@ -41,7 +42,16 @@ class Geometry(NamedTuple):
 
 
 def of(setting: Setting) -> Geometry:
-    """Layer sizes of the launch's model on one shard."""
+    """Layer sizes of the launch's model on one shard; nothing where the release refuses a model nobody can read."""
+    try:
+        return _read(setting)
+    except FactsError:
+        if setting.family.supported:
+            raise
+        return Geometry(*(0 for _ in Geometry._fields))
+
+
+def _read(setting: Setting) -> Geometry:
     model, tp = setting.facts.model, setting.num_shard
     head_size = families.head_size(model, setting.family)
     vocabulary = families.vocab(model)

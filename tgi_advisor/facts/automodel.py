@@ -14,7 +14,7 @@ from tgi_advisor.facts import tables
 
 Version = tuple[int, int, int]
 Kind = Literal["causal", "seq2seq"]
-_NEWEST: Version = (999, 0, 0)
+_NEVER: Version = (999, 0, 0)
 _VARIANTS = {"intel-cpu": "intel", "intel-xpu": "intel"}
 
 
@@ -43,21 +43,29 @@ class _Table(NamedTuple):
 
 def find(model_type: str, release: Version, variant: str = "") -> AutoModel:
     """What the image of a release (`variant` as in images.yaml) makes of a model type."""
-    table = _table()
-    held = next((range_ for since, range_ in table.images[_VARIANTS.get(variant, variant)] if since <= release), None)
+    images = _table().images[_VARIANTS.get(variant, variant)]
+    held = next((span for since, span in images if since <= release), None)
     if held is None:
         return AutoModel(None, flash=False, certain=True)
-    oldest, newest = held
-    kind, first = table.first.get(model_type, (None, _NEWEST))
-    if kind is None or oldest < first:
-        return AutoModel(None, flash=False, certain=newest < first)
-    kinds = next((kinds for since, kinds in table.flash if since <= oldest), frozenset[str]())
-    return AutoModel(kind, model_type in kinds, certain=True)
+    oldest, newest = (_served(model_type, version) for version in held)
+    return AutoModel(*oldest, certain=oldest == newest)
+
+
+def _served(model_type: str, version: Version) -> tuple[Kind | None, bool]:
+    """What one version of transformers has for a type, and whether it takes TGI's attention."""
+    kind, first = _table().first.get(model_type, (None, _NEVER))
+    kinds = next((kinds for since, kinds in _table().flash if since <= version), frozenset[str]())
+    return (kind, model_type in kinds) if first <= version else (None, False)
+
+
+def known(model_type: str) -> bool:
+    """Whether the transformers of any image may have a class for the type."""
+    return model_type in _table().first
 
 
 def first_release(model_type: str) -> Version | None:
     """First release whose CUDA image has a class for the type in its transformers; None when none has."""
-    _, first = _table().first.get(model_type, (None, _NEWEST))
+    _, first = _table().first.get(model_type, (None, _NEVER))
     fitting = [since for since, held in _table().images[""] if held is not None and held[0] >= first]
     return min(fitting, default=None)
 
@@ -80,11 +88,11 @@ def _table() -> _Table:
 
 
 def _span(text: str) -> tuple[Version, Version] | None:
-    """Oldest and newest version of `4.51.0`, `4.40.1-4.41.1` or `4.51.0-`; None of `none`."""
+    """Oldest and newest version of `4.51.0` or `4.40.1-4.41.1`; None of `none`."""
     if text == "none":
         return None
-    oldest, dash, newest = text.partition("-")
-    return _number(oldest), _number(newest) if newest else (_NEWEST if dash else _number(oldest))
+    oldest, _, newest = text.partition("-")
+    return _number(oldest), _number(newest or oldest)
 
 
 def _number(text: Any) -> Version:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from tgi_advisor.errors import FactsError, did_you_mean
-from tgi_advisor.facts import tables
+from tgi_advisor.errors import FactsError
+from tgi_advisor.facts import automodel, tables
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
 
@@ -20,14 +20,14 @@ Version = tuple[int, int, int]
 
 
 class Family(NamedTuple):
-    """One `model_type` as TGI's `get_model` treats it; a row of `families.yaml`, or `find`'s view of one."""
+    """One `model_type` as TGI's `get_model` treats it: a row of `families.yaml`, or `find`'s view of a type."""
 
     model_type: str
     """config.json's model_type."""
     served_by: ServedBy
     """Kind of model class: FlashCausalLM, VlmCausalLM, the transformers fallback, padded CausalLM, Seq2SeqLM, Mamba."""
-    first_release: tuple[int, int, int]
-    """First release whose `get_model` knows the name."""
+    first_release: tuple[int, int, int] | None
+    """First release whose `get_model` has a branch for the name; None where none has."""
     shards: bool
     """Whether tensor parallelism is supported."""
     chunks: bool
@@ -46,22 +46,16 @@ class Family(NamedTuple):
     """What surprises people about the family."""
     source: str
     """Where it was read."""
-    automodel_from: tuple[int, int, int] | None = None
-    """First release whose transformers serves it through AutoModel, where that is earlier or the only way."""
-    fallback_from: tuple[int, int, int] | None = None
-    """First release that serves it on TransformersFlashCausalLM."""
-    fallback_until: tuple[int, int, int] | None = None
-    """Last release that does; None is still."""
     gaudi_from: tuple[int, int, int] | None = None
     """First release whose Gaudi back end has a flash class for it."""
     adapters_from: tuple[int, int, int] | None = None
     """First release whose own class takes LoRA adapters; None where none does."""
-    remote_code: bool = False
-    """Whether AutoModel serves it only with --trust-remote-code."""
     automodel: bool = False
     """In `find`'s view: the release has no class of its own for it and goes through AutoModel."""
     supported: bool = True
     """In `find`'s view: False when the release refuses the model type."""
+    remote_code: bool = False
+    """In `find`'s view: the repository's own code would serve what is refused, with --trust-remote-code."""
 
     @property
     def paged(self) -> bool:
@@ -70,8 +64,8 @@ class Family(NamedTuple):
 
 
 _KEYS = {
-    "served_by", "first", "automodel", "fallback", "fallback_until", "mlp", "dtype", "kv", "shards", "chunks",
-    "kv_cache_dtype", "kv_heads_must_divide", "gaudi", "adapters", "remote_code", "notes", "source",
+    "served_by", "first", "mlp", "dtype", "kv", "shards", "chunks", "kv_cache_dtype", "kv_heads_must_divide",
+    "gaudi", "adapters", "notes", "source",
 }  # fmt: skip
 
 
@@ -80,15 +74,17 @@ def find(
 ) -> Family:
     """The family of a model as `get_model` of a release would serve it.
 
-    `flash` says whether that image can use flash attention on the GPU at hand. A known family the
-    release is too old for comes back with `supported=False`; FactsError when the type is unknown to
-    tgi-advisor or the configuration names none.
+    `flash` says whether that image can use flash attention on the GPU at hand. A type neither the release
+    nor the transformers of its image knows comes back with `supported=False`; FactsError when that version of
+    transformers is not known, or the configuration names no type.
     """
-    row = _row(_served_type(model, release.version))
+    version = release.version
+    kind = _served_type(model, version)
+    row = _rows().get(kind) or _unlisted(kind, model)
     if variant == "gaudi":
-        return _on_gaudi(row, release.version)
-    view = _own_class(row, model, release, flash) or _automodel(row, release.version, flash, trust_remote_code)
-    return view or row._replace(supported=False)
+        return _on_gaudi(row, version)
+    own = _own_class(row, model, release, flash)
+    return own or _automodel(row, model, release, variant, flash, trust_remote_code)
 
 
 def names() -> list[str]:
@@ -99,7 +95,7 @@ def names() -> list[str]:
 def _own_class(row: Family, model: ModelFacts, release: TgiRelease, flash: bool) -> Family | None:
     """The family where the release's get_model has a branch for it, else None."""
     version = release.version
-    if version < row.first_release or row.first_release == row.automodel_from:
+    if row.first_release is None or version < row.first_release:
         return None
     divide = version >= (2, 1, 0) and (row.kv_heads_must_divide or _text_row_divides(row, model))
     if row.served_by in ("flash", "vlm") and (not flash or is_alibi(model)):
@@ -116,14 +112,27 @@ def _own_class(row: Family, model: ModelFacts, release: TgiRelease, flash: bool)
     return row._replace(chunks=chunks, kv_heads_must_divide=divide)
 
 
-def _automodel(row: Family, version: Version, flash: bool, trust_remote_code: bool) -> Family | None:
-    """The family where the release hands it to transformers' AutoModel, else None."""
-    if row.automodel_from is None or version < row.automodel_from or (row.remote_code and not trust_remote_code):
-        return None
-    since, until = row.fallback_from, row.fallback_until
-    fallback = flash and since is not None and since <= version and (until is None or version <= until)
+def _automodel(
+    row: Family, model: ModelFacts, release: TgiRelease, variant: str, flash: bool, trust_remote_code: bool
+) -> Family:
+    """The family where the release hands it to transformers' AutoModel, or refuses it.
+
+    server/text_generation_server/models/__init__.py@v3.3.7:1740-1797; the repository's own code comes last.
+    """
+    found = automodel.find(row.model_type, release.version, variant)
+    own_code = _own_code(model)
+    kind = found.kind or (own_code if trust_remote_code else None)
+    if not found.certain:
+        raise FactsError(
+            f"How TGI {release}{variant and '-'}{variant} serves model type {row.model_type!r} is not known: the image "
+            "installs a transformers that is not pinned, and newer ones have a class for it.",
+            "Plan for an image that pins it (CUDA's do), or ask the image: pip show transformers.",
+        )
+    if kind is None:
+        return row._replace(supported=False, remote_code=own_code is not None)
+    fallback = flash and found.flash and kind == "causal" and release.version >= (3, 0, 2)
     return row._replace(
-        served_by="transformers" if fallback else "padded",
+        served_by="transformers" if fallback else "padded" if kind == "causal" else "seq2seq",
         shards=fallback,
         chunks=False,
         kv="replicated" if fallback and row.kv == "replicated" else "heads",
@@ -133,12 +142,56 @@ def _automodel(row: Family, version: Version, flash: bool, trust_remote_code: bo
     )
 
 
+def _own_code(model: ModelFacts) -> automodel.Kind | None:
+    """What the repository's own code serves, by `auto_map` of config.json; None where it has none."""
+    named = model.config.get("auto_map")
+    if not isinstance(named, Mapping):
+        return None
+    return "causal" if "AutoModelForCausalLM" in named else "seq2seq" if "AutoModelForSeq2SeqLM" in named else None
+
+
+def _unlisted(kind: str, model: ModelFacts) -> Family:
+    """A type the table has no row for: TGI has no class of its own for it."""
+    return Family(
+        model_type=kind,
+        served_by="padded",
+        first_release=None,
+        shards=False,
+        chunks=False,
+        dtype="float16",
+        kv="heads",
+        mlp="moe" if experts(model) else "gated" if _gated(model) else "plain",
+        kv_heads_must_divide=False,
+        kv_cache_dtype=False,
+        notes="",
+        source="",
+    )
+
+
+def _gated(model: ModelFacts) -> bool:
+    """Whether the feed-forward block has a gate, by the names of the tensors; the larger of both where none are."""
+    names = {part for group in model.tensors for part in group.name.split(".")}
+    return not names or bool(names & {"gate_proj", "gate_up_proj", "w3"})
+
+
+_GAUDI_PADDED = {"bloom": (3, 1, 1), "gpt_bigcode": (3, 1, 1), "llava_next": (3, 1, 1), "mllama": (3, 2, 3)}
+"""First release whose Gaudi back end has a padded class for the type; none has from 3.3.3 on."""
+
+
 def _on_gaudi(row: Family, version: Version) -> Family:
-    """The family on the Gaudi back end, which has its own list of classes and never chunks."""
-    if row.gaudi_from is None or version < row.gaudi_from:
-        return row._replace(served_by="padded", shards=True, chunks=False, automodel=row.gaudi_from is None)
-    served: ServedBy = "vlm" if row.served_by == "vlm" else "flash"
-    return row._replace(served_by=served, shards=True, chunks=False)
+    """The family on the Gaudi back end, which has its own list of classes, never chunks, and until 3.3.2 hands the
+    rest to transformers.
+
+    backends/gaudi/server/text_generation_server/models/__init__.py@v3.3.2:595, @v3.3.3:556.
+    """
+    if row.gaudi_from is not None and version >= row.gaudi_from:
+        served: ServedBy = "vlm" if row.served_by == "vlm" else "flash"
+        return row._replace(served_by=served, shards=True, chunks=False)
+    padded = row.model_type in _GAUDI_PADDED and _GAUDI_PADDED[row.model_type] <= version < (3, 3, 3)
+    mapped = automodel.find(row.model_type, version, "gaudi").kind == "causal"
+    if not padded and not mapped:
+        return row._replace(supported=False)
+    return row._replace(served_by="padded", shards=True, chunks=False, automodel=not padded)
 
 
 def _text_row_divides(row: Family, model: ModelFacts) -> bool:
@@ -171,30 +224,18 @@ def _served_type(model: ModelFacts, version: Version) -> str:
     return name
 
 
-def _row(model_type: str) -> Family:
-    rows = _rows()
-    if model_type not in rows:
-        guess = did_you_mean(model_type, rows)
-        raise FactsError(
-            f"How TGI serves model type {model_type!r} is not known to tgi-advisor.",
-            f"{guess + ' ' if guess else ''}Known are {', '.join(names())}."
-            " If TGI serves this one, please report it with the link of its config.json.",
-        )
-    return rows[model_type]
-
-
 @cache
 def _rows() -> dict[str, Family]:
     return {name: _read(name, row) for name, row in tables.load("families").items()}
 
 
 def _read(name: str, row: Mapping[str, Any]) -> Family:
-    tables.strict(row, _KEYS, {"served_by", "first", "mlp", "source"}, f"families.yaml: {name}")
-    served = row["served_by"]
+    tables.strict(row, _KEYS, {"mlp", "source"}, f"families.yaml: {name}")
+    served = row.get("served_by", "padded")
     return Family(
         model_type=name,
         served_by=served,
-        first_release=_version(row["first"]) or (0, 0, 0),
+        first_release=_version(row.get("first")),
         shards=row.get("shards", True),
         chunks=row.get("chunks", served in ("flash", "vlm")),
         dtype=row.get("dtype", "float16"),
@@ -204,12 +245,8 @@ def _read(name: str, row: Mapping[str, Any]) -> Family:
         kv_cache_dtype=row.get("kv_cache_dtype", served in ("flash", "vlm")),
         notes=row.get("notes", ""),
         source=row["source"],
-        automodel_from=_version(row.get("automodel")),
-        fallback_from=_version(row.get("fallback")),
-        fallback_until=_version(row.get("fallback_until")),
         gaudi_from=_version(row.get("gaudi")),
         adapters_from=_version(row.get("adapters")),
-        remote_code=row.get("remote_code", False),
     )
 
 
@@ -396,6 +433,7 @@ def _number(model: ModelFacts, names: tuple[str, ...]) -> int:
             f"{where} of {model.id} has no usable `{names[0]}`"
             + (f" (nor {', '.join(f'`{name}`' for name in names[1:])})" if names[1:] else "")
             + ".",
-            "Without it the size of the KV cache is unknown. Check the file; TGI would fail on it as well.",
+            "What the model takes on a GPU depends on it. Where the model names it otherwise, write the field into the "
+            "config.json of a folder with the weights, and plan for that folder.",
         )
     return value

@@ -1,8 +1,8 @@
 """The fields config.json leaves to its class: defaults and other names of transformers' and TGI's config classes.
 
 `facts/config_defaults.json` holds them for every model type TGI serves, as of the transformers version
-TGI pins; `scripts/record_config_defaults.py` writes it with `describe`. A model type that is not in it is
-looked up in the transformers installed here. No repository's own code is ever run.
+TGI pins; `scripts/record_config_defaults.py` writes it with `describe`. A model type that only newer versions
+have is looked up in the transformers installed here. No repository's own code is ever run.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tgi_advisor.facts import automodel
 
 TABLE = Path(__file__).parent.parent / "facts" / "config_defaults.json"
 
@@ -71,7 +73,7 @@ def fill_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     model_type = config.get("model_type")
     known = _recorded(model_type)
-    if known is None and isinstance(model_type, str) and not _complete(config):
+    if known is None and isinstance(model_type, str) and automodel.known(model_type) and not _complete(config):
         known = _from_transformers(model_type)
     return _fill(config, known) if known else {}
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from tgi_advisor.errors import listed
 from tgi_advisor.estimate.launcher import f32
 from tgi_advisor.estimate.setting import Setting
-from tgi_advisor.facts import families
+from tgi_advisor.facts import automodel, families
+from tgi_advisor.facts import release as releases
 from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
 
 LOAD: list[Rule] = []
@@ -199,11 +200,10 @@ def _flash_name(kind: str, version: Version) -> str:
 
 
 def _automodel_sharded(case: Case) -> Found:
-    """This release serves the model through transformers' AutoModel, on one GPU."""
-    family, version = case.family, case.setting.facts.release.version
+    family = case.family
     if not family.automodel or family.shards or case.setting.num_shard == 1:
         return None
-    return _sharded_automodel(version), ("set tgi.num_shard: 1",)
+    return _sharded_automodel(case.version), ("set tgi.num_shard: 1",)
 
 
 def _sharded_automodel(version: Version) -> str:
@@ -213,12 +213,7 @@ def _sharded_automodel(version: Version) -> str:
 
 @rule(LOAD, "load", "S/models/__init__.py@v3.0.1:1291", until=(3, 0, 1))
 def automodel_sharded_first(case: Case) -> Found:
-    """This release serves the model through transformers' AutoModel, on one GPU.
-
-    A type the release has no class for gets this far too: that it is unknown is only said to one shard.
-    """
-    if not case.family.supported and case.setting.num_shard > 1:
-        return _sharded_automodel(case.setting.facts.release.version), (_newer(case.family),)
+    """This release serves the model through transformers' AutoModel, on one GPU."""
     return _automodel_sharded(case)
 
 
@@ -240,7 +235,7 @@ def automodel_quantize(case: Case) -> Found:
     }
     found = rows.get(setting.quantize or "")
     version = setting.facts.release.version
-    if not setting.family.automodel or found is None or version < found[0]:
+    if not setting.family.automodel or found is None or version < found[0] or case.system == "gaudi":
         return None
     kind = "ValueError" if version < (1, 1, 0) else "NotImplementedError"
     return f"{kind}: {found[1]}", ("use the unquantized checkpoint, with bitsandbytes or fp8 if it must be smaller",)
@@ -250,8 +245,10 @@ def automodel_quantize(case: Case) -> Found:
 def backend_compatible_missing(case: Case) -> Found:
     """3.1.1 asks transformers for a method that the version it pins (4.48.3) does not have, so no model that goes
     through AutoModel loads.
+
+    The Intel images pin none and got a newer one.
     """
-    if not case.family.automodel or case.setting.facts.gpu.system == "gaudi":
+    if not case.family.automodel or case.system not in ("cuda", "rocm"):
         return None
     return "AttributeError: type object has no attribute 'is_backend_compatible'", ("use TGI 3.2.0 or newer",)
 
@@ -262,24 +259,38 @@ def automodel_sharded(case: Case) -> Found:
     return _automodel_sharded(case)
 
 
-def _newer(family: families.Family) -> str:
-    """The step for a type that a later release knows."""
-    first = min(filter(None, (family.first_release, family.automodel_from)))
-    return f"use TGI {'.'.join(map(str, first))} or newer"
-
-
 @rule(LOAD, "load", "S/models/__init__.py@v3.3.7:1797")
 def unsupported_model_type(case: Case) -> Found:
-    """This release has no class for the model type."""
-    setting = case.setting
-    family = setting.family
+    """This release has no class for the model type, and neither has the transformers its image carries. To several
+    shards TGI only says that it cannot split it.
+    """
+    family = case.family
     if family.supported:
         return None
-    if family.remote_code:
-        step = "set model.trust_remote_code: true; AutoModel then runs the repository's own code"
+    text = f"ValueError: Unsupported model type {family.model_type}"
+    if case.setting.num_shard > 1 and case.system != "gaudi":
+        text = _sharded_automodel(case.version)
+    return text, (_served_elsewhere(case),)
+
+
+def _served_elsewhere(case: Case) -> str:
+    """What to do about a type the release does not serve."""
+    family, last = case.family, releases.latest()
+    if case.system == "gaudi":
+        first = family.gaudi_from
+        none = f"no release's Gaudi back end has a class for {family.model_type}"
     else:
-        step = _newer(family)
-    return f"ValueError: Unsupported model type {family.model_type}", (step,)
+        known = (family.first_release, automodel.first_release(family.model_type))
+        first = min(filter(None, known), default=None)
+        none = f"no release serves {family.model_type}"
+    if family.remote_code and (first is None or case.version < first):
+        return "set model.trust_remote_code: true; AutoModel then runs the repository's own code"
+    if first is not None and first > case.version:
+        return f"use TGI {'.'.join(map(str, first))} or newer"
+    return (
+        f"use another server: {none}, and after {last} of {last.date} none will, TGI being in maintenance mode (its "
+        "authors recommend vLLM and SGLang)"
+    )
 
 
 @rule(LOAD, "load", "S/utils/dist.py@v3.3.7:53")

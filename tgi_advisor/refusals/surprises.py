@@ -25,7 +25,7 @@ def _ignored_batch_total(case: Case) -> str | None:
 def _no_budget(case: Case) -> str | None:
     if case.family.served_by == "mamba":
         return "Mamba keeps no KV cache: TGI infers no token budget."
-    if case.family.paged:
+    if case.family.paged or not case.family.supported:
         return None
     budget = case.limits.max_batch_total_tokens
     stated = "" if budget is None else f", max_batch_total_tokens is {thousands(budget)}"
@@ -36,7 +36,7 @@ def _no_budget(case: Case) -> str | None:
 
 
 def _without_flash(case: Case) -> str | None:
-    if case.setting.flash or case.family.served_by != "padded":
+    if case.setting.flash or case.family.served_by != "padded" or not case.family.supported:
         return None
     return (
         f"{case.setting.facts.gpu.name} cannot run TGI's flash attention: the model is served by slow, padded classes."

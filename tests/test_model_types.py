@@ -1,0 +1,111 @@
+"""Model types TGI has no class for: every command gives TGI's answer of that release, whatever the geometry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from front import run
+from launch import LLAMA, model
+from test_folder import write_model
+
+from tgi_advisor.gather import snapshot
+from tgi_advisor.validate.judge import judge
+from tgi_advisor.validate.read import read
+
+MOE = {**LLAMA, "num_local_experts": 32, "num_experts_per_tok": 4}
+LAST = "after 3.3.7 of 2025-12-18 none will, TGI being in maintenance mode (its authors recommend vLLM and SGLang)"
+
+
+def folder(place: Path, **config: Any) -> str:
+    tensors = {"model.embed_tokens.weight": ("BF16", [128256, 4096]), "lm_head.weight": ("BF16", [128256, 4096])}
+    return str(write_model(place, [tensors], config))
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("command", ["advise", "predict", "emit"])
+@pytest.mark.parametrize(
+    ("release", "count", "said"),
+    [
+        ("3.3.7", 1, "ValueError: Unsupported model type gpt_oss"),
+        ("3.3.7", 2, "NotImplementedError: sharded is not supported for AutoModel"),
+        ("2.0.4", 2, "NotImplementedError: sharded is not supported for AutoModel"),
+        ("1.0.0", 2, "ValueError: sharded is not supported for AutoModel"),
+    ],
+)
+def test_a_type_of_today_is_refused(tmp_path: Path, command: str, release: str, count: int, said: str) -> None:
+    place = folder(tmp_path, **{**MOE, "model_type": "gpt_oss"})
+    shards = ("--set", f"tgi.num_shard={count}")
+    ran = run(command, "-m", place, "-g", "nvidia-h100-sxm", "-n", str(count), "-r", release, *shards)
+    text = words(ran.out + ran.err)
+    assert ran.code == 6
+    assert f"Reason: {said}" in text
+    assert f"no release serves gpt_oss, and {LAST}" in text
+    assert "did you mean" not in text
+
+
+@pytest.mark.parametrize("command", ["advise", "predict", "emit"])
+def test_a_refused_type_needs_no_geometry(tmp_path: Path, command: str) -> None:
+    place = folder(tmp_path, model_type="some_new_thing", num_hidden_layers=None)
+    ran = run(command, "-m", place, "-g", "nvidia-h100-sxm")
+    assert ran.code == 6
+    assert "Unsupported model type some_new_thing" in ran.out + ran.err
+
+
+def test_a_served_type_whose_geometry_cannot_be_read_says_which_field(tmp_path: Path) -> None:
+    place = folder(tmp_path, model_type="falcon_mamba", hidden_size=64)
+    ran = run("predict", "-m", place, "-g", "nvidia-h100-sxm")
+    assert ran.code == 4
+    assert "no usable `num_attention_heads`" in ran.err
+    assert "write the field into the config.json of a folder with the weights" in words(ran.err)
+
+
+def test_the_repositorys_own_code_is_a_way_out(tmp_path: Path) -> None:
+    own = {"auto_map": {"AutoModelForCausalLM": "modeling_ernie4_5.Ernie4_5_ForCausalLM"}}
+    place = folder(tmp_path, **{**LLAMA, "model_type": "ernie4_5", **own})
+    ran = run("predict", "-m", place, "-g", "nvidia-h100-sxm")
+    assert ran.code == 6
+    assert "set model.trust_remote_code: true" in ran.out
+    trusted = run("predict", "-m", place, "-g", "nvidia-h100-sxm", "--set", "model.trust_remote_code=true")
+    assert trusted.code == 0
+    assert "padded batches" in trusted.out
+
+
+def test_an_image_with_an_unpinned_transformers_says_so(tmp_path: Path) -> None:
+    place = folder(tmp_path, **{**MOE, "model_type": "gpt_oss"})
+    ran = run("advise", "-m", place, "-g", "mi300x")
+    assert ran.code == 4
+    assert "the image installs a transformers that is not pinned" in words(ran.err)
+
+
+@pytest.mark.parametrize(
+    ("kind", "release", "shards", "code"),
+    [
+        ("gpt_oss", "3.3.7", 1, "TGI134"),
+        ("gpt_oss", "3.3.7", 2, "TGI134"),
+        ("qwen3_next", "2.0.4", 2, "TGI134"),
+        ("stablelm", "3.3.7", 2, "TGI141"),
+        ("stablelm", "3.3.7", 1, None),
+    ],
+)
+def test_validate_says_it_too(kind: str, release: str, shards: int, code: str | None) -> None:
+    image = f"ghcr.io/huggingface/text-generation-inference:{release}"
+    text = f"docker run --gpus all --shm-size 1g -p 80:80 -v d:/data {image} --model-id org/x --num-shard {shards}\n"
+    found = judge(read(text, "run.sh"), lambda *_: model({**MOE, "model_type": kind}))
+    errors = [one.code for one in found if one.severity == "error"]
+    assert errors == ([code] if code else [])
+
+
+def test_no_shipped_model_is_refused_by_the_newest_release_for_its_type() -> None:
+    for name in snapshot.recorded_ids()[::9]:
+        facts = snapshot.find(name)
+        assert facts is not None
+        found = judge(
+            read(f"docker run ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id {name}\n", "run.sh"),
+            lambda *_: facts,  # noqa: B023
+        )
+        assert "TGI134" not in {one.code for one in found}
