@@ -185,14 +185,32 @@ def _mqa_replicated(group: TensorGroup, setting: Setting) -> int:
     return 2 * families.head_size(setting.facts.model, setting.family)
 
 
-def shard(setting: Setting) -> Loaded:
-    """Weights of one shard (of rank 0, which also holds the row-parallel biases)."""
+class Held(NamedTuple):
+    """One group of tensors as the shard holds it."""
+
+    group: TensorGroup
+    """The group in the checkpoint."""
+    kind: Role
+    """What TGI's layers do with it."""
+    times: int
+    """How many of them are loaded."""
+    bytes: int
+    """Bytes of all of them on the shard, scales of a quantization while loading included."""
+
+    @property
+    def each(self) -> int:
+        """Bytes of one of them."""
+        return self.bytes // self.times
+
+
+def held(setting: Setting) -> list[Held]:
+    """What the shard (of rank 0, which also holds the row-parallel biases) holds of every group it loads."""
     model, tp = setting.facts.model, setting.num_shard
     own = on_own_layers(setting)
     shares_table = not own and bool(model.text().get("tie_word_embeddings"))
     on_the_fly = setting.quantize if setting.quantize in (ON_THE_FLY if own else {"bitsandbytes"}) else None
     quantized = {"column", "row"} | ({"head"} if own and on_the_fly and _quantizes_head(on_the_fly, setting) else set())
-    total = unknown = head = embedding = 0
+    rows = []
     for group in model.tensors:
         kind = role(group.name)
         if kind == "unused" or (kind == "head" and shares_table) or _left_out(group, setting):
@@ -215,6 +233,17 @@ def shard(setting: Setting) -> Loaded:
             scales = count * (1 - exempt) * group.shape[0] / (tp if kind == "column" else 1) * 4
             bits = exempt * bits + (1 - exempt) * _quantized_bits(on_the_fly)
         size = round(count * elements * bits / 8 + scales)
+        rows.append(Held(group, kind, count, size))
+    return rows
+
+
+def shard(setting: Setting) -> Loaded:
+    """Weights of one shard (of rank 0, which also holds the row-parallel biases)."""
+    model, tp = setting.facts.model, setting.num_shard
+    own = on_own_layers(setting)
+    on_the_fly = setting.quantize if setting.quantize in (ON_THE_FLY if own else {"bitsandbytes"}) else None
+    total = unknown = head = embedding = 0
+    for group, kind, _, size in held(setting):
         total += size
         if kind == "embedding":
             embedding = max(embedding, group.elements)
@@ -234,7 +263,7 @@ def shard(setting: Setting) -> Loaded:
     parts = [Part("weights", total, "exact", why)]
     if not head and embedding and own:
         elements = embedding / (tp if _head_is_split(families.vocab(model), tp) else 1)
-        bits = _quantized_bits(on_the_fly) if on_the_fly and "head" in quantized else 16
+        bits = _quantized_bits(on_the_fly) if on_the_fly and _quantizes_head(on_the_fly, setting) else 16
         parts.append(
             Part("tied lm_head", round(elements * bits / 8), "exact", "tied embeddings are loaded a second time")
         )

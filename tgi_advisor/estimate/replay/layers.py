@@ -1,0 +1,231 @@
+"""One pass of TGI's own classes: what every line of a layer's `forward` allocates and drops.
+
+Python keeps more alive than the arithmetic needs: a layer's caller holds the hidden states and the residual it
+passes in until the layer has returned, and every local of `forward` lives until then.
+
+Read at v3.3.7 under server/text_generation_server: models/custom_modeling/flash_llama_modeling.py:447-530,
+flash_qwen2_modeling.py:283-310, flash_gemma_modeling.py:110-130, flash_gemma2_modeling.py:400-440,
+flash_starcoder2_modeling.py, flash_rw_modeling.py:430-470, flash_phi_modeling.py:270-310,
+flash_gptj_modeling.py:270-300, flash_cohere_modeling.py:395-420, flash_neox_modeling.py:268-310,
+flash_gpt2_modeling.py:320-350, flash_santacoder_modeling.py:340-370, flash_deepseek_v3_modeling.py:270-480,
+layers/layernorm.py:45-190, layers/rotary.py:255-285, layers/moe/unquantized.py:220-260.
+"""
+
+from __future__ import annotations
+
+from tgi_advisor.estimate.allocator import Block
+from tgi_advisor.estimate.replay.passes import Pass
+from tgi_advisor.facts.release import Version
+
+WIDE_NORM = 8192
+"""Hidden size above which TGI's norms leave the fused kernel for PyTorch."""
+HOLDS_EMBEDDING = {
+    "llama": (2, 0, 4), "mistral": (2, 0, 4), "granite": (2, 4, 0), "phi3": (2, 0, 4), "qwen2": (2, 4, 1),
+    "gemma": (2, 0, 4), "gemma2": (2, 1, 1),
+}  # fmt: skip
+"""Classes whose forward is given the embedded tokens and so keeps them alive to its end, since which release."""
+PARALLEL = frozenset({"phi", "falcon", "RefinedWeb", "RefinedWebModel", "gptj", "cohere"})
+"""Families whose feed-forward block reads what attention reads; one norm feeds both."""
+
+
+def forward(run: Pass, version: Version) -> tuple[Block, ...]:
+    """The pass through all layers and the last norm, as far as it reserves anything new.
+
+    Returns what is alive when it is done: the final hidden states first.
+    """
+    shapes, g = run.shapes, run.shapes.g
+    hidden, held = _embedded(run, version)
+    tables = [run.new(shapes.rotary), run.new(shapes.rotary)] if shapes.rotary else []
+    residual: Block | None = None
+    calm = 0
+    for number in range(g.layers):
+        before = run.memory.reserved
+        after, carried, gone = _layer(run, hidden, residual, version, number)
+        run.drop(*(one for one in (*gone, hidden, residual) if not _is_in(one, (after, carried, *held))))
+        hidden, residual = after, carried
+        calm = calm + 1 if run.memory.reserved == before else 0
+        if calm == SAME and number >= shapes.dense_layers + SAME:
+            break
+    final, summed = _norm(run, hidden, residual)
+    run.drop(*(one for one in (hidden, residual, summed, *tables) if not _is_in(one, (final, *held))))
+    return final, *held
+
+
+SAME = 2
+"""Layers in a row that reserve nothing new, after which no later one does."""
+
+
+def _is_in(one: Block | None, several: tuple[Block | None, ...]) -> bool:
+    return any(one is other for other in several)
+
+
+def _embedded(run: Pass, version: Version) -> tuple[Block, tuple[Block, ...]]:
+    """(the hidden states the layers start from, what is kept to the end of the pass)."""
+    kind, wide = run.shapes.kind, run.shapes.g.hidden
+    tokens = run.new(wide)
+    if kind not in ("gpt2", "gpt_bigcode"):
+        since = HOLDS_EMBEDDING.get(kind)
+        return tokens, (tokens,) if since is not None and version >= since else ()
+    positions = run.new(wide)
+    joined = run.new(wide)
+    if kind == "gpt2":
+        return joined, (tokens, positions, joined)
+    run.drop(tokens, positions)
+    return joined, ()
+
+
+def _layer(
+    run: Pass, hidden: Block, residual: Block | None, version: Version, number: int
+) -> tuple[Block, Block | None, tuple[Block | None, ...]]:
+    """(hidden states, residual, what the layer's locals still hold when it returns)."""
+    kind, wide = run.shapes.kind, run.shapes.g.hidden
+    if kind in PARALLEL:
+        normed, summed = _norm(run, hidden, residual)
+        attended = _attention(run)
+        fed = _feed_forward(run, number)
+        return run.new(wide), summed, (normed, attended, fed)
+    if kind == "gpt_neox":
+        first, _ = _norm(run, hidden, None)
+        attended = _attention(run)
+        second, _ = _norm(run, hidden, None)
+        fed = _feed_forward(run, number)
+        joined = run.new(wide)
+        return run.new(wide), None, (first, attended, second, fed, joined)
+    if kind == "gpt2":
+        normed = run.new(wide)
+        attended = _attention(run)
+        joined = run.new(wide)
+        run.drop(normed)
+        again = run.new(wide)
+        fed = _feed_forward(run, number)
+        return run.new(wide), joined, (again, attended, fed)
+    if kind == "gemma2":
+        normed, _ = _norm(run, hidden, residual)
+        attended = _attention(run)
+        inner, _ = _norm(run, attended, None)
+        joined = run.new(wide)
+        run.drop(inner)
+        before, _ = _norm(run, joined, None)
+        fed = _feed_forward(run, number)
+        out, _ = _norm(run, fed, None)
+        return out, joined, (normed, attended, before, fed)
+    if kind == "qwen2" and version >= (2, 4, 1):
+        normed, _ = _norm(run, hidden, None)
+        attended = _attention(run)
+        joined = run.new(wide)
+        again, _ = _norm(run, joined, None)
+        fed = _feed_forward(run, number)
+        return run.new(wide), None, (again, joined, normed, attended, fed)
+    normed, summed = _norm(run, hidden, residual)
+    attended = _attention(run)
+    again, carried = _norm(run, attended, summed)
+    if run.shapes.latent and not _is_in(summed, (hidden, residual)):
+        run.drop(summed)
+        summed = hidden
+    fed = _feed_forward(run, number)
+    return fed, carried, (normed, summed, attended, again)
+
+
+def _norm(run: Pass, hidden: Block, residual: Block | None) -> tuple[Block, Block]:
+    """(normed, residual): the fused kernel makes both anew; float32 norms add in place and keep what they add to."""
+    wide = run.shapes.g.hidden
+    if run.shapes.kind in ("gemma", "gemma2"):
+        single, squared = run.new(2 * wide), run.new(2 * wide)
+        run.drop(squared)
+        scaled = run.new(2 * wide)
+        run.drop(single)
+        weighted = run.new(2 * wide)
+        run.drop(scaled)
+        out = run.new(wide)
+        run.drop(weighted)
+        return out, hidden
+    if wide > WIDE_NORM:
+        return run.single_norm(wide), hidden
+    summed = hidden if residual is None else run.new(wide)
+    return run.new(wide), summed
+
+
+def _attention(run: Pass) -> Block:
+    """Fused queries, keys and values; their attention; the output projection."""
+    shapes, g = run.shapes, run.shapes.g
+    if shapes.latent is not None:
+        return _latent_attention(run)
+    joined = run.product(g.query + 2 * g.kv, shapes.bias_in)
+    attended = run.new(g.query)
+    out = run.product(g.hidden, shapes.bias_out)
+    run.drop(joined, attended)
+    return out
+
+
+def _latent_attention(run: Pass) -> Block:
+    """DeepSeek: the latent is expanded; queries, keys and values are padded to one head size, each a copy."""
+    latent, heads = run.shapes.latent, run.shapes.g.heads
+    assert latent is not None
+    size = heads * (latent.nope + latent.rope)
+    if latent.query_rank:
+        compressed_query = run.product(latent.query_rank)
+        normed = run.new(latent.query_rank)
+        query = run.product(size)
+        run.drop(compressed_query, normed)
+    else:
+        query = run.product(size)
+    compressed = run.product(latent.rank + latent.rope)
+    part = run.new(latent.rank)
+    normed = run.new(latent.rank)
+    run.drop(part)
+    expanded = run.product(heads * (latent.nope + latent.value))
+    run.drop(normed)
+    turned, turned_key = run.new(heads * latent.rope), run.new(latent.rope)
+    keys = run.new(size)
+    padded_query, padded_key = run.new(size), run.new(size)
+    run.drop(keys)
+    padded_value, attended = run.new(size), run.new(size)
+    flat = run.new(heads * latent.value)
+    out = run.product(run.shapes.g.hidden)
+    run.drop(
+        flat, padded_query, query, turned, compressed, turned_key, expanded, padded_value, padded_key, attended
+    )  # fmt: skip
+    return out
+
+
+def _feed_forward(run: Pass, number: int) -> Block:
+    """The feed-forward block of layer `number`."""
+    shapes, g = run.shapes, run.shapes.g
+    if number >= shapes.dense_layers:
+        return _mixture(run)
+    if shapes.kind in ("gpt2", "gpt_bigcode", "gpt_neox", "gptj", "phi", "starcoder2", *FALCON):
+        wide = run.product(g.intermediate, shapes.bias_feed_in)
+        activated = run.new(g.intermediate)
+        run.drop(wide)
+        out = run.product(g.hidden, shapes.bias_feed_out)
+        run.drop(activated)
+        return out
+    return _gated(run, g.intermediate)
+
+
+FALCON = ("falcon", "RefinedWeb", "RefinedWebModel")
+
+
+def _gated(run: Pass, width: int) -> Block:
+    """Gate and up in one product, the gate's activation, their product, and down."""
+    shapes = run.shapes
+    both = run.product(2 * width, shapes.bias_feed_in)
+    activated, product = run.new(width), run.new(width)
+    run.drop(activated)
+    out = run.product(shapes.g.hidden, shapes.bias_feed_out)
+    run.drop(product, both)
+    return out
+
+
+def _mixture(run: Pass) -> Block:
+    """The experts of every token at once: both inner results and the unreduced output, beside the shared experts."""
+    shapes, g = run.shapes, run.shapes.g
+    beside = _gated(run, shapes.shared) if shapes.shared else None
+    scores = run.product(g.experts)
+    run.drop(run.new(2 * g.experts))
+    chosen = g.experts_per_token
+    first, second = run.new(2 * chosen * shapes.expert), run.new(chosen * shapes.expert)
+    run.drop(first, second, run.new(chosen * g.hidden))
+    out = run.new(g.hidden)
+    run.drop(beside, scores)
+    return out

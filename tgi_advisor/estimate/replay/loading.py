@@ -1,0 +1,259 @@
+"""What loading leaves in the allocator: the weights, and the gaps between them.
+
+TGI's classes make their modules one after the other, and each moves its tensors to the GPU as it is made. What is
+only read to be copied (an embedding that gets one more row, a projection stored packed, the pieces of a quantized
+projection that is repacked) is dropped again at once, and later tensors land in the gap: it depends on the order
+of the modules what is left of it.
+
+Read at v3.3.7 under server/text_generation_server: layers/tensor_parallel.py:200-240 (embeddings),
+utils/weights.py:248-400 and layers/fp8.py:280-300 (plain projections: joined before they are moved, 2.2.0 on),
+layers/marlin/gptq.py:100-350 (GPTQ and AWQ on Marlin), layers/moe/unquantized.py:100-160 (experts),
+layers/attention/flashinfer.py:36-43, and the classes' own `__init__` for their order. transformers' own classes:
+transformers v4.51.3, src/transformers/modeling_utils.py:770-800 and :5750-5810.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from tgi_advisor.estimate import weights
+from tgi_advisor.estimate.allocator import Allocator, State
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.estimate.weights import Held
+from tgi_advisor.facts import families
+from tgi_advisor.units import MiB
+
+Step = Callable[[Allocator], None]
+"""What one module does to the allocator when it is made."""
+
+EMBEDDING_LAST = {"qwen2": (2, 4, 1)}
+"""Families whose class makes the embedding after everything else, since which release.
+
+https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/flash_qwen2_modeling.py#L385-L410
+"""
+PROJECTIONS = (
+    (("q_proj", "k_proj", "v_proj"), ("qkv_proj",), ("query_key_value",), ("c_attn",)),
+    (("o_proj",), ("dense",), ("attn.c_proj",), ("attn.out_proj",)),
+    (("gate_proj", "up_proj"), ("gate_up_proj",), ("dense_h_to_4h",), ("c_fc",), ("fc1",), ("fc_in",)),
+    (("down_proj",), ("dense_4h_to_h",), ("mlp.c_proj",), ("fc2",), ("fc_out",)),
+)
+"""A layer's projections in the order they are made, under the names families store them; a row is made as one."""
+LATENT = ("q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj")
+"""Projections of DeepSeek's attention, each by itself."""
+COPIED = frozenset({"qkv_proj", "gate_up_proj"})
+"""Projections stored as one, whose slices are copied after they were read."""
+WORKSPACE = (128 * MiB, 8 * MiB, 8 * MiB, 8 * MiB)
+"""flashinfer's workspace and its three wrappers' buffers."""
+FILE = 4 * 10**9
+"""Bytes after which today's checkpoints start another file."""
+
+
+class Stored(NamedTuple):
+    """The tensors of a shard, in bytes, by where they belong."""
+
+    embeddings: tuple[tuple[int, int], ...]
+    """(bytes, bytes of one row) of each embedding."""
+    layer: Mapping[str, tuple[int, int]]
+    """(bytes of one, how many) by the name inside a layer."""
+    others: tuple[int, ...]
+    """What stands outside the layers: the last norm."""
+    head: tuple[int, ...]
+    """The output matrix, with its bias; empty where it is the embedding's."""
+
+
+def loaded(setting: Setting) -> State:
+    """The allocator of the fullest shard when the model is there and the cache was emptied once."""
+    stored = _stored(weights.held(setting))
+    memory = Allocator()
+    for step in _steps(setting, stored):
+        step(memory)
+    if setting.attention == "flashinfer":
+        for size in WORKSPACE:
+            memory.new(size)
+    memory.empty_cache()
+    return memory.state()
+
+
+def _stored(rows: Sequence[Held]) -> Stored:
+    embeddings, layer, others, head = [], {}, [], []
+    for row in rows:
+        if row.kind == "embedding":
+            embeddings.append((row.each, row.group.shape[-1] * 2))
+        elif row.kind == "head":
+            head.append(row.each)
+        elif ".*." in row.group.name:
+            layer[row.group.name.split(".*.", 1)[1]] = (row.each, row.times)
+        else:
+            others.append(row.each)
+    return Stored(tuple(embeddings), layer, tuple(others), tuple(head))
+
+
+def _steps(setting: Setting, stored: Stored) -> Iterator[Step]:
+    """Every module's step, in the order of the class."""
+    if setting.family.served_by == "transformers":
+        yield from _as_transformers(setting, stored)
+        return
+    embeddings = [_copied(size, row) for size, row in stored.embeddings]
+    since = EMBEDDING_LAST.get(setting.family.model_type)
+    last = since is not None and setting.facts.release.version >= since
+    if not last:
+        yield from embeddings
+    for layer in _layers(setting, stored):
+        yield from layer
+    yield from map(_kept, stored.others)
+    yield from map(_kept, stored.head or (stored.embeddings[0][0],))
+    if last:
+        yield from embeddings
+
+
+def _layers(setting: Setting, stored: Stored) -> list[list[Step]]:
+    """The steps of every layer; mixtures after the dense layers of the same model."""
+    times = families.layers(setting.facts.model)
+    experts = families.experts(setting.facts.model)
+    sparse = max((count // experts for name, (_, count) in stored.layer.items() if "experts." in name), default=0)
+    dense = {name: size for name, (size, count) in stored.layer.items() if count in (times, times - sparse)}
+    routed = {
+        name: size
+        for name, (size, count) in stored.layer.items()
+        if sparse and (count == times or (count != times - sparse and count % sparse == 0))
+    }
+    return [list(_layer(setting, dense))] * (times - sparse) + [list(_layer(setting, routed))] * sparse
+
+
+def _layer(setting: Setting, sizes: Mapping[str, int]) -> Iterator[Step]:
+    """The steps of a layer that holds tensors of these names and bytes."""
+    rest = dict(sizes)
+    latent = setting.family.kv == "mla"
+    if latent:
+        for word in LATENT:
+            yield from map(_kept, _take(rest, word, "weight"))
+    if families.experts(setting.facts.model) and any(".experts." in f".{name}" for name in rest):
+        yield from _mixture(setting, rest)
+    for ways in PROJECTIONS[2 if latent else 0 :]:
+        yield from _projection(setting, rest, ways)
+    yield from map(_kept, rest.values())
+
+
+def _projection(setting: Setting, rest: dict[str, int], ways: Sequence[Sequence[str]]) -> Iterator[Step]:
+    """The step of the projection that is stored in one of these ways."""
+    packed = setting.quantize in ("awq", "gptq")
+    for words in ways:
+        if not all(_find(rest, word, "qweight" if packed else "weight") for word in words):
+            continue
+        if packed:
+            pieces = [[size for word in words for size in _take(rest, word, kind)] for kind in PACKED]
+            yield _repacked(*pieces[:3])
+        else:
+            size = sum(size for word in words for size in _take(rest, word, "weight"))
+            permuted = words == ("query_key_value",) and setting.family.model_type == "gpt_neox"
+            yield _copied(size) if permuted or set(words) & COPIED else _kept(size)
+        return
+
+
+PACKED = ("qweight", "scales", "qzeros", "g_idx")
+"""Tensors of a GPTQ or AWQ projection; the last is read and, where rows are in order, not kept."""
+
+
+def _mixture(setting: Setting, rest: dict[str, int]) -> Iterator[Step]:
+    """The router, the stacked experts, and the experts every token goes through."""
+    number = families.experts(setting.facts.model)
+    yield from map(_kept, _take(rest, "mlp.gate", "weight"))
+    for words in (("gate_proj", "up_proj"), ("down_proj",)):
+        names = [name for name in rest if ".experts." in f".{name}" and any(f".{word}." in name for word in words)]
+        yield _stacked(sum(rest.pop(name) for name in names), number)
+    for words in (("gate_proj", "up_proj"), ("down_proj",)):
+        names = [name for name in rest if "shared_experts." in name and any(f".{word}." in name for word in words)]
+        if names:
+            yield _kept(sum(rest.pop(name) for name in names))
+
+
+def _as_transformers(setting: Setting, stored: Stored) -> Iterator[Step]:
+    """transformers takes the whole model's bytes once and gives them back, then reads and copies tensor by tensor.
+
+    Files are read one after the other, attention before the feed-forward block of each layer; the output matrix
+    stands first in the file the model ends in.
+    """
+    times = families.layers(setting.facts.model)
+    names = sorted(stored.layer, key=lambda name: (name.startswith("mlp"), name))
+    order = [size for size, _ in stored.embeddings]
+    order += [stored.layer[name][0] for name in names] * times
+    order += stored.others
+    yield lambda memory: memory.release(memory.new(sum(order) + sum(stored.head)))
+    place = _start_of_last_file(order, sum(stored.head))
+    yield from map(_copied, [*order[:place], *stored.head, *order[place:]])
+
+
+def _start_of_last_file(sizes: Sequence[int], last: int) -> int:
+    """Index of the first tensor of the file that `last` bytes more would end."""
+    filled = start = 0
+    for index, size in enumerate((*sizes, last)):
+        if filled + size > FILE:
+            filled, start = 0, index
+        filled += size
+    return start
+
+
+def _find(rest: Mapping[str, int], word: str, kind: str) -> str | None:
+    return next((name for name in rest if f".{word}.{kind}" in f".{name}" and ".experts." not in f".{name}"), None)
+
+
+def _take(rest: dict[str, int], word: str, kind: str) -> list[int]:
+    """The bytes of the tensor of this name, which then is no longer among the rest."""
+    name = _find(rest, word, kind)
+    return [] if name is None else [rest.pop(name)]
+
+
+def _kept(size: int) -> Step:
+    """A tensor that is read and stays."""
+    return lambda memory: _nothing(memory.new(size))
+
+
+def _nothing(_: object) -> None:
+    """For steps that keep what they make."""
+
+
+def _copied(size: int, more: int = 0) -> Step:
+    """A tensor that is read, copied with `more` bytes, and dropped."""
+
+    def step(memory: Allocator) -> None:
+        read = memory.new(size)
+        memory.new(size + more)
+        memory.release(read)
+
+    return step
+
+
+def _repacked(sizes: Sequence[int], scales: Sequence[int], zeros: Sequence[int]) -> Step:
+    """A quantized projection repacked for Marlin: pieces and their join, of weights and of scales, then the copies."""
+
+    def step(memory: Allocator) -> None:
+        joined = []
+        for group in (sizes, scales):
+            pieces = [memory.new(size) for size in group]
+            if len(pieces) > 1:
+                joined.append(memory.new(sum(group)))
+                memory.release(*pieces)
+            else:
+                joined += pieces
+        for size in (sum(sizes), sum(zeros), sum(scales)):
+            if size:
+                memory.new(size)
+        memory.release(*joined)
+
+    return step
+
+
+def _stacked(size: int, number: int) -> Step:
+    """Experts read one by one into one tensor; each is dropped when the next is there."""
+
+    def step(memory: Allocator) -> None:
+        read = memory.new(size)
+        memory.new(size * number)
+        for _ in range(min(number - 1, 2)):  # from the second on they take turns in the same two places
+            following = memory.new(size)
+            memory.release(read)
+            read = following
+        memory.release(read)
+
+    return step

@@ -1,0 +1,58 @@
+"""A pass over the prefill's tokens: tensors by their width, and the products that make them."""
+
+from __future__ import annotations
+
+from tgi_advisor.estimate.allocator import Allocator, Block
+from tgi_advisor.estimate.replay.shapes import Shapes
+
+ELEMENT = 2
+"""Bytes of an activation element: float16 or bfloat16."""
+
+
+class Pass:
+    """One forward pass; what it makes is named by its width in elements per token."""
+
+    def __init__(self, shapes: Shapes, memory: Allocator, tokens: int) -> None:
+        self.shapes = shapes
+        self.memory = memory
+        self.tokens = tokens
+        self.has_cublas = False
+
+    def new(self, width: int) -> Block:
+        """A tensor of `width` elements per token."""
+        return self.memory.new(width * self.tokens * ELEMENT)
+
+    def drop(self, *tensors: Block | None) -> None:
+        """Tensors that go out of scope, each once however often it is named."""
+        gone = {id(tensor): tensor for tensor in tensors if tensor is not None}
+        self.memory.release(*gone.values())
+
+    def product(self, width: int, bias: bool = False, *, packed: bool | None = None) -> Block:
+        """The result of a projection to `width`, with the workspaces cuBLAS takes for it.
+
+        https://github.com/pytorch/pytorch/blob/v2.7.0/aten/src/ATen/cuda/CublasHandlePool.cpp#L112-L135
+        https://github.com/pytorch/pytorch/blob/v2.7.0/aten/src/ATen/cuda/CUDABlas.cpp#L160-L200
+        """
+        out = self.new(width)
+        if self.shapes.packed if packed is None else packed:
+            return out
+        space = self.memory.new(self.shapes.cublaslt) if bias else None
+        self.take_cublas()
+        self.drop(space)
+        return out
+
+    def take_cublas(self) -> None:
+        """cuBLAS' workspace, at the first product of the process."""
+        if not self.has_cublas:
+            self.has_cublas = True
+            self.memory.new(self.shapes.cublas)
+
+    def single_norm(self, width: int) -> Block:
+        """A norm in float32: a copy, its square, the scaled copy, back to 16 bit, times the weight."""
+        single, squared = self.new(2 * width), self.new(2 * width)
+        self.drop(squared)
+        scaled = self.new(2 * width)
+        self.drop(single)
+        half, out = self.new(width), self.new(width)
+        self.drop(half, scaled)
+        return out

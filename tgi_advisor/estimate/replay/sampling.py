@@ -1,0 +1,67 @@
+"""What TGI allocates from the logits to the next tokens of the warm-up's requests.
+
+The warm-up asks for everything that samples: watermark, repetition and frequency penalties, top-k, top-p and
+typical-p, so that every line below runs.
+
+Read at v3.3.7 under server/text_generation_server: utils/watermark.py:55-85, utils/logits_process.py:165-430,
+utils/tokens.py:360-520, models/flash_causal_lm.py:1960-2050, layers/tensor_parallel.py:85-115; the sizes of a sort
+are PyTorch's: values, 64-bit indices, a copy of each, and a scratch area.
+"""
+
+from __future__ import annotations
+
+from tgi_advisor.estimate.allocator import Allocator, Block
+from tgi_advisor.estimate.replay.passes import ELEMENT, Pass
+
+SORT_SCRATCH = 885_000
+"""Bytes a segmented sort takes beside ten for each element (read off PyTorch 2.7.0's allocations)."""
+
+
+def logits(run: Pass, rows: int) -> Block:
+    """Logits of `rows` positions; the slices of several shards are gathered into a whole that later lines transpose."""
+    g = run.shapes.g
+    out = run.memory.new(rows * g.vocabulary_shard * ELEMENT)
+    run.take_cublas()
+    if g.vocabulary_shard == g.vocabulary:
+        return out
+    whole = run.memory.new(rows * g.vocabulary * ELEMENT)
+    run.drop(out)
+    return whole
+
+
+def sample(memory: Allocator, requests: int, vocabulary: int) -> None:
+    """Sampling for `requests` rows of `vocabulary` logits; nothing of it stays."""
+    rows = requests * vocabulary
+    wide = ELEMENT * rows
+    greenlist = [memory.new(8 * vocabulary) for _ in range(4)]  # every request alike, one after the other
+    memory.release(memory.new(16 * vocabulary))
+    memory.release(*greenlist[1:])
+    mask, flags = memory.new(2 * vocabulary), memory.new(vocabulary)
+    memory.release(mask)
+    memory.release(memory.new(vocabulary))
+    memory.release(greenlist[0], flags)
+    penalties = [memory.new(4 * rows), memory.new(4 * rows)]
+    memory.release(*penalties)
+    memory.release(memory.new(rows))
+    top_p = [*_sorted(memory, rows), memory.new(wide), memory.new(rows), memory.new(rows)]
+    memory.release(*top_p)
+    typical = [memory.new(wide), memory.new(wide)]
+    memory.release(memory.new(wide))
+    shifted, absolute = memory.new(wide), memory.new(wide)
+    memory.release(shifted)
+    typical.append(memory.new(wide))
+    memory.release(absolute)
+    typical += [*_sorted(memory, rows), memory.new(wide), memory.new(wide)]
+    last = memory.new(rows)
+    memory.release(memory.new(8 * rows), last)
+    memory.release(*typical, memory.new(rows), memory.new(rows))
+    memory.release(memory.new(ELEMENT * vocabulary), memory.new(ELEMENT * vocabulary))
+
+
+def _sorted(memory: Allocator, rows: int) -> list[Block]:
+    """The values and indices of a sort, after its copies and its scratch are gone."""
+    values, order = memory.new(ELEMENT * rows), memory.new(8 * rows)
+    copies = [memory.new(8 * rows), memory.new(8 * rows), memory.new(ELEMENT * rows)]
+    memory.release(memory.new(10 * rows + SORT_SCRATCH))
+    memory.release(*copies)
+    return [values, order]

@@ -1,0 +1,131 @@
+"""The widths of a model's tensors on one shard, read once per launch."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tgi_advisor.estimate.geometry import Geometry
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import families
+from tgi_advisor.units import KiB, MiB
+
+ROTARY_FREE = frozenset({"gpt2", "gpt_bigcode"})
+"""Families that add positions to the embedding instead of turning queries and keys."""
+READ = frozenset({
+    "llama", "mistral", "qwen2", "gemma", "gemma2", "phi3", "granite", "phi", "starcoder2", "falcon", "RefinedWeb",
+    "RefinedWebModel", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "cohere", "deepseek_v2", "deepseek_v3",
+})  # fmt: skip
+"""Families whose sequence of allocations is written down in this room."""
+
+
+class Shapes(NamedTuple):
+    """Widths in elements per token, on one shard."""
+
+    g: Geometry
+    """The layer sizes every estimate uses."""
+    kind: str
+    """config.json's model_type."""
+    rotary: int
+    """Half the turned part of a head: the width of one cosine or sine table; 0 without."""
+    bias_in: bool
+    """Whether the fused query, key and value projection has a bias."""
+    bias_out: bool
+    """Whether attention's output projection has one."""
+    bias_feed_in: bool
+    """Whether the feed-forward block's first projection has one."""
+    bias_feed_out: bool
+    """Whether its last projection has one."""
+    head_norms: bool
+    """Whether queries and keys are normed head by head (transformers' Qwen3)."""
+    packed: bool
+    """Whether the projections multiply packed weights, by kernels that need no workspace of cuBLAS."""
+    cublas: int
+    """Bytes of cuBLAS' workspace, taken at the first plain product and kept."""
+    cublaslt: int
+    """Bytes of cuBLASLt's workspace, taken during every product with a bias."""
+    latent: Latent | None
+    """DeepSeek's compressed attention; None elsewhere."""
+    expert: int
+    """Feed-forward width of one routed expert; 0 in a dense model."""
+    shared: int
+    """Feed-forward width of the experts every token goes through; 0 without."""
+    dense_layers: int
+    """Layers before the first mixture; all of them in a dense model."""
+
+
+class Latent(NamedTuple):
+    """DeepSeek's latent attention, in elements per token (heads of the shard)."""
+
+    query_rank: int
+    """Width of the compressed query; 0 where queries are not compressed."""
+    rank: int
+    """Width of the compressed keys and values."""
+    rope: int
+    """Turned part of one head."""
+    nope: int
+    """Unturned part of one head."""
+    value: int
+    """Value size of one head."""
+
+
+def known(setting: Setting) -> bool:
+    """Whether this room knows the sequence: block KV cache on CUDA, a family in `READ` or transformers' own code.
+
+    Weights that are quantized while they load are not among it yet, nor releases before 2.1.0, whose classes
+    have not been read.
+    """
+    family = setting.family
+    if setting.facts.gpu.system != "cuda" or setting.facts.release.version < (2, 1, 0) or not family.paged:
+        return False
+    if setting.quantize not in (None, "awq", "gptq") or setting.speculate or setting.lora_adapters:
+        return False
+    return family.served_by == "transformers" or (family.served_by == "flash" and family.model_type in READ)
+
+
+def of(setting: Setting, g: Geometry) -> Shapes:
+    """The widths of a launch whose sequence is `known`."""
+    model, text = setting.facts.model, setting.facts.model.text()
+    kind, tp = setting.family.model_type, setting.num_shard
+    biases = [group.name for group in model.tensors if group.name.endswith(".bias")]
+    routed = families.experts(model)
+    moe_width = text.get("moe_intermediate_size")
+    expert = (int(moe_width) if moe_width else families.intermediate(model)) // tp if routed else 0
+    return Shapes(
+        g=g,
+        kind=kind,
+        rotary=0 if kind in ROTARY_FREE else _rotary(setting, text) // 2,
+        bias_in=_any(biases, "q_proj.", "qkv_proj.", "query_key_value.", "c_attn.", "Wqkv."),
+        bias_out=_any(biases, "o_proj.", "attention.dense.", "attn.c_proj.", "attn.dense.", "attn.out_proj."),
+        bias_feed_in=_any(biases, "gate_proj.", "up_proj.", "dense_h_to_4h.", "c_fc.", "fc1.", "fc_in."),
+        bias_feed_out=_any(biases, "down_proj.", "dense_4h_to_h.", "mlp.c_proj.", "fc2.", "fc_out."),
+        head_norms=any(".q_norm." in group.name for group in model.tensors),
+        packed=setting.quantize in ("awq", "gptq"),
+        cublas=32 * MiB if setting.facts.gpu.at_least >= (9, 0) else 8320 * KiB,
+        cublaslt=MiB,
+        latent=_latent(text) if setting.family.kv == "mla" else None,
+        expert=expert,
+        shared=expert * int(text.get("n_shared_experts") or 0),
+        dense_layers=int(text.get("first_k_dense_replace") or 0) if routed else g.layers,
+    )
+
+
+def _any(names: list[str], *parts: str) -> bool:
+    return any(part in name for name in names for part in parts)
+
+
+def _rotary(setting: Setting, text: Any) -> int:
+    """Elements of a head that are turned.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/flash_neox_modeling.py#L108
+    """
+    if setting.family.kv == "mla":
+        return int(text["qk_rope_head_dim"])
+    if text.get("rotary_dim"):
+        return int(text["rotary_dim"])
+    share = text.get("partial_rotary_factor") or text.get("rotary_pct") or 1
+    return int(families.head_size(setting.facts.model, setting.family) * float(share))
+
+
+def _latent(text: Any) -> Latent:
+    names = ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
+    return Latent(int(text.get("q_lora_rank") or 0), *(int(text[name]) for name in names))

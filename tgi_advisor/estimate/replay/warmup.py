@@ -1,0 +1,61 @@
+"""The warm-up in TGI's order: its KV cache, one prefill, logits, sampling; then what is free is read.
+
+Read at v3.3.7, server/text_generation_server/models/flash_causal_lm.py:1511-1590, and at v2.2.0, :1030-1090 and
+:1370-1510 (logits of every prefill token and their log-softmax).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tgi_advisor.estimate.allocator import Allocator, State
+from tgi_advisor.estimate.geometry import Geometry
+from tgi_advisor.estimate.replay import fallback, layers, sampling, shapes
+from tgi_advisor.estimate.replay.passes import ELEMENT, Pass
+from tgi_advisor.estimate.setting import Setting
+
+
+class Batch(NamedTuple):
+    """The batch TGI warms up with."""
+
+    requests: int
+    """Requests in it."""
+    tokens: int
+    """Their prompt tokens together."""
+    blocks: int
+    """KV blocks they take."""
+
+
+class Replayed(NamedTuple):
+    """What PyTorch has reserved, in bytes."""
+
+    loaded: int
+    """When the model is there and the cache emptied."""
+    peak: int
+    """At the end of the warm-up's prefill: what TGI then sees as used, beside what lies outside PyTorch."""
+
+
+def warm_up(setting: Setting, g: Geometry, after_loading: State, batch: Batch) -> Replayed:
+    """Replay the warm-up on the allocator that loading left behind."""
+    memory = Allocator(after_loading)
+    tensor = batch.blocks * setting.block_size * g.kv_bytes_per_token // (2 * g.layers)
+    for _ in range(2 * g.layers):  # keys and values of each layer are tensors of their own
+        memory.new(tensor)
+    run = Pass(shapes.of(setting, g), memory, batch.tokens)
+    if setting.family.served_by == "transformers":
+        alive = fallback.forward(run)
+    else:
+        alive = layers.forward(run, setting.facts.release.version)
+    every = setting.prefill_logprobs
+    sampling.logits(run, batch.tokens if every else batch.requests)
+    run.drop(*alive)
+    if every:
+        memory.new(batch.requests * g.vocabulary * ELEMENT)
+    sampling.sample(memory, batch.requests, g.vocabulary)
+    memory.new(batch.requests * g.vocabulary * ELEMENT)
+    if every:
+        gathered = g.vocabulary_shard != g.vocabulary
+        copies = int(gathered) + int(gathered or setting.facts.release.prefill_logits == "two_copies")
+        for _ in range(copies):
+            memory.new(batch.tokens * g.vocabulary * ELEMENT)
+    return Replayed(after_loading.reserved, memory.reserved)
