@@ -38,13 +38,14 @@ def forward(run: Pass, version: Version) -> tuple[Block, ...]:
     tables = [run.new(shapes.rotary), run.new(shapes.rotary)] if shapes.rotary else []
     residual: Block | None = None
     calm = 0
+    settles = SAME + (shapes.dense_layers if shapes.expert else 0)
     for number in range(g.layers):
         before = run.memory.reserved
         after, carried, gone = _layer(run, hidden, residual, version, number)
         run.drop(*(one for one in (*gone, hidden, residual) if not _is_in(one, (after, carried, *held))))
         hidden, residual = after, carried
         calm = calm + 1 if run.memory.reserved == before else 0
-        if calm == SAME and number >= shapes.dense_layers + SAME:
+        if calm >= SAME and number >= settles:
             break
     final, summed = _norm(run, hidden, residual)
     run.drop(*(one for one in (hidden, residual, summed, *tables) if not _is_in(one, (final, *held))))
