@@ -450,3 +450,60 @@ def test_legal_shards_hold_every_head_once(kv: int, group: int, count: int) -> N
     legal = defaults.legal_shards(facts, family, count)
     assert legal[0] == 1
     assert all(kv % shards == 0 and kv * group % shards == 0 for shards in legal)
+
+
+# ---- configurations nobody has ----
+
+
+@pytest.mark.parametrize(
+    ("release", "changes"),
+    [
+        ("2.0.0", {"time_step_limit": [0.0, float("inf")]}),
+        ("3.3.7", {"rope_scaling": {"factor": [float("nan")]}}),
+        ("3.3.7", {"vocab_size": 1 << 64}),
+        ("3.3.7", {"vision_config": [1]}),
+        ("3.3.7", {"quantization_config": []}),
+        ("3.2.1", {"head_dim": 128, "text_config": "x"}),
+        ("3.2.1", {"head_dim": 128, "text_config": {"head_dim": -1}}),
+    ],
+)
+def test_the_launcher_gives_up_on_a_configuration(release: str, changes: dict[str, Any]) -> None:
+    assert launcher.read_config(model(LLAMA, **changes), releases.find(release)) is None
+
+
+@pytest.mark.parametrize(
+    ("release", "changes", "field", "value"),
+    [
+        ("3.3.7", {"vision_config": []}, "vision", True),
+        ("3.3.7", {"quantization_config": ["awq"]}, "quantize", "awq"),
+        ("3.2.0", {"text_config": "x"}, "head_dim", 128),
+        ("3.3.7", {"head_dim": None, "hidden_size": None, "text_config": [96]}, "head_dim", 96),
+        ("3.3.7", {"vocab_size": (1 << 64) - 1}, "vocab", (1 << 64) - 1),
+        ("2.4.1", {"hidden_size": 4097, "n_embd": 2048}, "head_dim", 64),
+        ("3.0.0", {"hidden_size": 4097, "n_embd": 2048}, "head_dim", None),
+    ],
+)
+def test_the_launcher_reads_what_serde_reads(release: str, changes: dict[str, Any], field: str, value: object) -> None:
+    assert getattr(launcher.read_config(model(LLAMA, **changes), releases.find(release)), field) == value
+
+
+@pytest.mark.parametrize("release", ["2.0.0", "2.4.0"])
+def test_a_context_of_nothing_wraps_around(release: str) -> None:
+    setting = settle(model(max_position_embeddings=0), release)
+    assert defaults.launcher_limits(setting, Limits()) == Limits((1 << 64) - 1, 0, 49)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "wiggle", "most"),
+    [
+        (1.0, float("nan"), 0),
+        (float("inf"), 0.5, (1 << 64) - 1),
+        (-1.0, 0.5, 0),
+        (float("nan"), 0.5, 0),
+        (1e40, 0.0, 0),
+    ],
+)
+def test_the_launcher_saturates(fraction: float, wiggle: float, most: int) -> None:
+    config = launcher.LauncherConfig(heads=1, kv_heads=1, head_dim=1, hidden=1, intermediate=1, layers=1, vocab=0)
+    expected = (most - 14) // 10 if most >= 14 else None  # 14 bytes of weights, 10 a token
+    assert launcher.vram_maximum(config, 24 << 30, fraction, wiggle) == expected

@@ -100,19 +100,25 @@ ANY_FLAGS = st.dictionaries(
 ANY_ENV = st.dictionaries(
     st.sampled_from(["ATTENTION", "PREFIX_CACHING", "USE_PREFIX_CACHING", "TGI_WIGGLE_ROOM", "PREFILL_CHUNKING",
                      "FLASH_DECODING", "ROPE_SCALING", "MAX_BEST_OF", "DISABLE_CUSTOM_KERNELS", "WATERMARK_GAMMA",
-                     "REQUEST_LOGPROBS", "USAGE_STATS"]),
+                     "REQUEST_LOGPROBS", "USAGE_STATS", "XPU_MEMORY_FRACTION"]),
     st.sampled_from(["", "1", "0", "true", "paged", "nan", "inf", "-inf", "1e400", "0.5", "x", " ", "-1"]),
     max_size=4,
 )  # fmt: skip
 
 
 @fast
-@given(ANY_FLAGS, ANY_ENV, st.sampled_from(["1.0.0", "1.4.5", "2.0.4", "2.3.1", "2.4.1", "3.0.1", "3.3.7"]))
+@given(
+    ANY_FLAGS,
+    ANY_ENV,
+    st.sampled_from(["1.0.0", "1.4.5", "2.0.4", "2.3.1", "2.4.1", "3.0.1", "3.3.7"]),
+    st.sampled_from([("nvidia-l4", ""), ("max-1550", "intel-xpu")]),
+)
 def test_any_flags_are_refused_or_read_back_from_what_is_emitted(
-    flags: dict[str, Any], env: dict[str, str], release: str
+    flags: dict[str, Any], env: dict[str, str], release: str, card: tuple[str, str]
 ) -> None:
     spec = Spec(ModelSpec(id="org/model"), tgi=TgiSpec(flags=flags, env=env))
-    facts = Facts(model(), gpus.find("nvidia-l4"), 1, releases.find(release), "")
+    gpu, variant = card if card[1] in releases.variants(releases.find(release)) else ("nvidia-l4", "")
+    facts = Facts(model(), gpus.find(gpu), 1, releases.find(release), variant)
     try:
         setting = defaults.resolve(spec, facts)
     except SpecError:

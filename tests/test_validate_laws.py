@@ -77,12 +77,14 @@ def test_any_command_line_is_answered(tmp_path: Path, words: str) -> None:
 FLAGS = st.sampled_from(
     [
         "--max-input-length 100 --max-total-tokens 200", "--num-shrad 1", "--max-input-tokens 5", "--dtpye float16",
-        "--trust-remote-code", "--quantize FP8", "--max-batch-sizes 4", "--model-id gpt2",
+        "--trust-remote-code", "--quantize FP8", "--max-batch-sizes 4", "--model-id gpt2", "--watermark-delta -2.0",
+        "--cuda-graphs 1 --cuda-graphs 2", "--revision ''", "--", "--cuda-memory-fraction nan", "--sharded true",
     ]
 )  # fmt: skip
 ENTRIES = st.sampled_from(
     [
         "MAX_INPUT_LENGTH=100", "NUM_SHARDS=2", "MAX_CONCURENT_REQUESTS=4", "TRUST_REMOTE_CODE=True", 'QUANTIZE="fp8"',
+        "LORA_ADAPTERS=", "ATTENTION=", "TGI_WIGGLE_ROOM=inf", "CUDA_MEMORY_FRACTION=1e400", "WATERMARK_GAMMA=nan",
         "PORT=80", "DTYPE=Float16", "A=${NUM_SHARDS}", "MAX_TOTAL_TOKENS=200 # why",
     ]
 )  # fmt: skip

@@ -227,10 +227,12 @@ def _xpu_memory(here: Base, used: int) -> int:
 
 
 def _xpu_fraction(setting: Setting, default: float) -> float:
+    """The share in force; the refusals name one that cannot be one."""
     try:
-        return float(setting.env.get("XPU_MEMORY_FRACTION", default))
+        fraction = float(setting.env.get("XPU_MEMORY_FRACTION", default))
     except ValueError:
         return default
+    return fraction if fraction <= 1 else default
 
 
 def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> Warmup:

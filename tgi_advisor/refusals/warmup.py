@@ -64,6 +64,22 @@ def gaudi_batch_size(case: Case) -> Found:
     return f"RuntimeError: {text}", ("set max-batch-size under tgi.flags",)
 
 
+@rule(WARMUP, "warmup", "S/utils/import_utils.py@v3.3.7:22", since=(2, 1, 1))
+def xpu_fraction_out_of_range(case: Case) -> Found:
+    """XPU_MEMORY_FRACTION is the share of an Intel GPU the KV cache may fill; beyond 1 there is no memory for it."""
+    setting = case.setting
+    text = setting.env.get("XPU_MEMORY_FRACTION")
+    if text is None or setting.facts.gpu.system != "xpu" or not setting.family.paged:
+        return None
+    step = ("leave XPU_MEMORY_FRACTION out, or use a share such as 0.9",)
+    try:
+        fraction = float(text)
+        int(fraction)
+    except (ValueError, OverflowError) as error:
+        return f"{type(error).__name__}: {error}", step
+    return ("torch.OutOfMemoryError: XPU out of memory", step) if fraction > 1 else None
+
+
 @rule(
     WARMUP,
     "warmup",

@@ -130,9 +130,15 @@ def seq2seq_total(case: Case) -> Value | None:
     return case.at("max-total-tokens")
 
 
-@refused("TGI166", "share of the GPU out of range", "memory-fraction-out-of-range", reads=("cuda-memory-fraction",))
+@refused(
+    "TGI166", "share of the GPU out of range", "memory-fraction-out-of-range", "xpu-fraction-out-of-range",
+    reads={
+        "memory-fraction-out-of-range": ("cuda-memory-fraction",),
+        "xpu-fraction-out-of-range": ("model-id", "XPU_MEMORY_FRACTION"),
+    },
+)  # fmt: skip
 def memory_fraction(case: Case) -> Value | None:
-    """--cuda-memory-fraction is a share of the GPU, above 0 and at most 1.
+    """--cuda-memory-fraction is a share of the GPU, above 0 and at most 1; XPU_MEMORY_FRACTION at most 1.
 
     The launcher takes any number; PyTorch refuses it in the shards (torch.cuda.set_per_process_memory_fraction).
 
@@ -144,4 +150,4 @@ def memory_fraction(case: Case) -> Value | None:
 
         tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --cuda-memory-fraction 0.9
     """
-    return case.at("cuda-memory-fraction")
+    return case.at("cuda-memory-fraction") or case.variable("XPU_MEMORY_FRACTION")
