@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,13 +157,98 @@ def test_no_secret_is_shown(shape: str, name: str, secret: str, tmp_path: Path) 
     if secret == SECRET and shape in ("docker", "page"):
         secret = "hf_" + "aB3" * 11 + "z"  # where no name tells, only a known form does
     file, text = SHAPES[shape]
-    written = text.format(image=f"{IMAGE}:2.0.4", name=name, secret=secret)
-    report = judged(tmp_path, file, written.encode(), lint.Asked(fix=True))
-    told = "".join("".join(output.write([report], form, Tally(), Style(explain=True))) for form in FORMATS)
-    assert secret not in told
-    assert secret not in repr((report.findings, report.lines, report.diff, report.servers))
-    if report.servers:
-        assert secret not in imported(tmp_path / file)
+    kept(tmp_path, file, text.format(image=f"{IMAGE}:2.0.4", name=name, secret=secret), secret)
+
+
+def kept(folder: Path, file: str, text: str, secret: str) -> None:
+    """Asserts that nothing that is told of a file, mended or not, holds a secret of it."""
+    for asked in (lint.Asked(), lint.Asked(fix=True)):
+        report = judged(folder, file, text.encode(), asked)
+        told = "".join("".join(output.write([report], form, Tally(), Style(explain=True))) for form in FORMATS)
+        assert secret not in told, text
+        assert secret not in repr((report.findings, report.lines, report.diff, report.servers)), text
+        if report.servers:
+            assert secret not in imported(folder / file), text
+
+
+SECRET_NAMES = (
+    "HF_TOKEN", "API_KEY", "HUGGING_FACE_HUB_TOKEN", "NGROK_AUTHTOKEN", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD",
+    "HF_API_TOKEN", "WANDB_API_KEY", "CLIENT_SECRET",
+)  # fmt: skip
+MISSPELT = {
+    "env": ("x.env", "MODEL_ID=gpt2\n{name}={secret}\n"),
+    "blanks": ("x.env", "MODEL_ID=gpt2\n{name} = '{secret}'\n"),
+    "flag": ("run.sh", "docker run {image} --model-id gpt2 --{flag} {secret}\n"),
+    "joined": ("run.sh", "docker run {image} --model-id gpt2 --{flag}={secret}\n"),
+    "dash": ("run.sh", "docker run {image} --model-id gpt2 -{flag} {secret}\n"),
+    "empty": ("run.sh", "docker run {image} --model-id gpt2 --{flag}= {secret}\n"),
+    "option": ("run.sh", "docker run -e {name}={secret} -e A=1 {image} --model-id gpt2 --num-shrad 1\n"),
+    "list": ("compose.yaml", "services:\n  a:\n    image: {image}\n    command:\n      - --{flag}\n      - {secret}\n"
+             "      - --num-shrad=1\n"),
+    "word": ("compose.yaml", "services:\n a: {{image: '{image}', command: ['--{flag} {secret}', '--num-shrad=1']}}\n"),
+    "map": ("compose.yaml", "services:\n  a:\n    image: {image}\n    environment:\n      {name}: {secret}\n"
+            "      NUM_SHARDS: 1\n"),
+    "quoted": ("compose.yaml", "services: {{a: {{image: '{image}', environment: ['{name}=\"{secret}\"']}}}}\n"),
+    "pod": ("pod.yaml", "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - image: {image}\n    env:\n"
+            "    - name: {name}\n      value: {secret}\n    - {{name: NUM_SHARDS, value: '1'}}\n"
+            "  - image: nginx\n    env:\n    - name: {name}\n      value: {secret}\n"),
+    "spec": ("spec.yaml", "model: {{id: gpt2}}\nhardware: {{gpu: nvidia-l4}}\ntgi: {{env: {{{name}: {secret}}}}}\n"),
+}  # fmt: skip
+
+
+@st.composite
+def misspelt(draw: st.DrawFn) -> str:
+    """The name of a secret with a letter dropped, doubled, changed or swapped; now and then as it is."""
+    name = draw(st.sampled_from(SECRET_NAMES))
+    at = draw(st.integers(0, len(name) - 2))
+    ways = {
+        "drop": name[:at] + name[at + 1 :], "double": name[:at] + name[at] + name[at:],
+        "swap": name[:at] + name[at + 1] + name[at] + name[at + 2 :],
+        "change": f"{name[:at]}X{name[at + 1 :]}", "": name,
+    }  # fmt: skip
+    return ways[draw(st.sampled_from(sorted(ways)))].strip("_")
+
+
+@settings(HELD, max_examples=100)
+@given(misspelt(), st.sampled_from(sorted(MISSPELT)), st.sampled_from([SECRET, "plain-words-9", "Pw-7xQz," * 12]))
+def test_no_secret_is_shown_behind_a_misspelt_name(tmp_path: Path, name: str, shape: str, secret: str) -> None:
+    file, text = MISSPELT[shape]
+    flag = name.lower().replace("_", "-")
+    kept(tmp_path, file, text.format(image=f"{IMAGE}:3.3.7", name=name, flag=flag, secret=secret), secret)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["--max-total-token 4096", "--max-batch-prefil-tokens=4096", "-max-total-tokens 4096", "--max-new-token 4096"],
+)
+def test_the_number_of_a_limit_is_no_secret(word: str, tmp_path: Path) -> None:
+    report = judged(tmp_path, "run.sh", f"docker run {IMAGE}:3.3.7 --model-id gpt2 {word}\n".encode())
+    assert any(word in line for line in report.lines.values())
+
+
+HOSTILE = "\x1b]0;x\x07 \x9b2J \u202e \u2028 \x85 \x08 ##[error]x"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_nothing_of_a_file_is_obeyed_by_a_terminal_or_a_job(form: str, tmp_path: Path) -> None:
+    commands = f"# {HOSTILE}\n::error file=a,line=1::x\n \t::stop-commands::x\n##[error]x\n"
+    line = f"docker run {IMAGE}:3.3.7 --model-id gpt2 '--foo{HOSTILE}' --num-shrad 1\n"
+    (tmp_path / "::warning::x").mkdir()
+    report = judged(tmp_path / "::warning::x", "run.sh", (commands + line + commands).encode(), lint.Asked(fix=True))
+    assert report.diff
+    name = "::warning::x/run.sh"
+    moved = [replace(one, place=replace(one.place, file=name)) for one in report.findings]
+    lines = {(name, number): text for (_, number), text in report.lines.items()}
+    report = replace(report, file=name, findings=tuple(moved), lines=lines)
+    told = "".join(output.write([report], form, Tally(), Style()))
+    assert all(c.isprintable() or c in "\n\t" for c in told)
+    begin = [line for line in told.split("\n") if line.lstrip().startswith("::")]
+    if form == "github":
+        assert all(re.match("::(error|warning|notice) file=%3A%3Awarning", line) for line in begin)
+        assert len(begin) == len(report.findings)
+    else:
+        assert begin == []
+        assert "##[" not in told or form != "text"
 
 
 def imported(path: Path) -> str:

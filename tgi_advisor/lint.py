@@ -19,12 +19,14 @@ from tgi_advisor.bounds import MAX_CHARACTERS
 from tgi_advisor.errors import AdvisorError, Place, UsageError
 from tgi_advisor.gather import files
 from tgi_advisor.gather.files import Beside
+from tgi_advisor.safe import named
 from tgi_advisor.validate import comments, config, fix
 from tgi_advisor.validate.config import Settings
 from tgi_advisor.validate.found import Document
 from tgi_advisor.validate.read import read
-from tgi_advisor.validate.report import Report, report, secrets
+from tgi_advisor.validate.report import Report, report
 from tgi_advisor.validate.rules.rule import said
+from tgi_advisor.validate.secrets import secrets
 
 if TYPE_CHECKING:
     from tgi_advisor.facts.model import ModelFacts
@@ -126,23 +128,23 @@ def check(path: str, settings: Settings, asked: Asked) -> Report:
         return Report(name)
     whole = text.whole and len(text.text) <= MAX_CHARACTERS
     note = "" if whole else f"only the first {MAX_CHARACTERS:,} characters were read, and nothing was mended"
-    mended = _Mended(document, *_judged(document, settings, asked))
-    hidden = secrets(mended.cases)
+    now = _Mended(document, *_judged(document, settings, asked))
+    hidden = secrets(document, now.cases)
     if whole:
         try:
-            mended = _mended(mended, settings, asked, beside)
+            now = _mended(now, settings, asked, beside)
         except Exception as error:  # noqa: BLE001  (what was found is told nevertheless)
             note = f"nothing was mended, because of a defect of tgi-advisor: {said(error)}"
     diff = ""
-    if mended.mended:
-        diff = fix.diff(text.text, mended.document.text, name, hidden)
+    if now.mended:
+        diff = fix.diff(text.text, now.document.text, name, hidden)
         if path != "-" and asked.write:
-            files.save(path, text._replace(text=mended.document.text))
-    told = [one for one in mended.findings if settings.reports(one.code)]
-    made = _with_real_places(report(mended.document, mended.cases, told, beside.found), beside)
+            files.save(path, text._replace(text=now.document.text))
+    told = [one for one in now.findings if settings.reports(one.code)]
+    made = _with_real_places(report(now.document, now.cases, told, beside.found), beside)
     fatal = ("error", "warning") if settings.strict else ("error",)
     failed = any(one.severity in fatal for one in made.findings)
-    return replace(made, fixed=mended.mended, diff=diff, note=note, failed=failed)
+    return replace(made, fixed=now.mended, diff=diff, note=note, failed=failed)
 
 
 def import_server(
@@ -178,19 +180,23 @@ def _chosen(found: Sequence[Case], server: str | None, file: str) -> Case:
     """The server that is meant, by its name or its number."""
     names = [case.server.name for case in found]
     lines = "\n".join(
-        f"{number}: {case.server.name or '(no name)'} at {case.server.place}"
+        f"{number}: {named(case.server.name) or '(no name)'} at {case.server.place}"
         for number, case in enumerate(found, start=1)
     )
     if server is None:
         if len(found) == 1:
             return found[0]
-        raise UsageError(f"{file} has {len(found)} TGI servers", f"Say which with --server NAME or NUMBER:\n{lines}")
+        raise UsageError(
+            f"{files.shown(file)} has {len(found)} TGI servers", f"Say which with --server NAME or NUMBER:\n{lines}"
+        )
     if names.count(server) == 1:
         return found[names.index(server)]
     if server.isdecimal() and 1 <= int(server) <= len(found):
         return found[int(server) - 1]
     several = "several servers" if server in names else "no server"
-    raise UsageError(f"{file} has {several} named {server!r}", f"Say which with --server NAME or NUMBER:\n{lines}")
+    raise UsageError(
+        f"{files.shown(file)} has {several} named {server!r}", f"Say which with --server NAME or NUMBER:\n{lines}"
+    )
 
 
 class SettingsOf:

@@ -7,6 +7,7 @@ Whatever prints it asks here.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 
 LONGEST = 200
@@ -15,6 +16,9 @@ LONGEST = 200
 _TOKEN = re.compile(r"(?:hf|api_org)_[A-Za-z0-9]{8,}")
 _AUTHORITY = re.compile(r"(?<=://)[^/\s]+")
 """From `://` to the next slash or blank. One begins only where another has ended, so a text is read once."""
+
+
+_LOG_COMMAND = re.compile(r"^([^\S\n]*):(?=:)|(?<=#)#(?=\[)", re.MULTILINE)
 
 
 @cache
@@ -40,26 +44,44 @@ def printable(text: str, keep: str = "") -> str:
     return text if text.isprintable() else text.translate(_escapes(keep))
 
 
+def unobeyed(text: str, stand_in: str = "\N{REPLACEMENT CHARACTER}") -> str:
+    """The text without log commands, which GitHub Actions obeys wherever a job prints them.
+
+    Its runner takes `::` behind blanks at the beginning of a line, and `##[` anywhere
+    (src/Runner.Common/ActionCommand.cs of github.com/actions/runner); one character of each is replaced.
+    """
+    return _LOG_COMMAND.sub(lambda found: f"{found[1] or ''}{stand_in}", text) if ":" in text or "#" in text else text
+
+
 def named(text: str) -> str:
     """A name of others as a message shows it: printable, without secrets, cut where it is long."""
     text = masked(text)
     return printable(text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}...")
 
 
-def masked(text: str, stars: str = "***") -> str:
-    """The text without Hub tokens and without the user and password of addresses; `stars` stand for each.
+def secret_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Where Hub tokens, and the user and password of addresses, begin and end in a text.
 
     Takes time in proportion to the text, whatever stands in it.
     """
+    for found in _TOKEN.finditer(text):
+        yield found.span()
+    for found in _AUTHORITY.finditer(text) if "@" in text else ():
+        user, at, _ = found[0].rpartition("@")
+        if at and ":" in user:
+            yield found.start(), found.start() + len(user)
 
-    def hide(found: re.Match[str]) -> str:
-        user, at, host = found[0].rpartition("@")
-        return f"{stars}{at}{host}" if at and ":" in user else found[0]
 
-    text = _TOKEN.sub(stars, text)
-    return _AUTHORITY.sub(hide, text) if "@" in text else text
+def masked(text: str, stars: str = "***") -> str:
+    """The text without Hub tokens and without the user and password of addresses; `stars` stand for each."""
+    parts, done = [], 0
+    for start, end in sorted(secret_spans(text)):
+        if end > done:
+            parts += [text[done:start], stars] if start >= done else []
+            done = end
+    return "".join([*parts, text[done:]])
 
 
 def looks_secret(text: str) -> bool:
     """Whether the text holds a Hub token, or an address with a user and password."""
-    return masked(text) != text
+    return next(secret_spans(text), None) is not None

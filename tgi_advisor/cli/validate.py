@@ -9,6 +9,7 @@ import click
 from tgi_advisor.cli import options
 from tgi_advisor.cli.output import colour, say
 from tgi_advisor.errors import Exit, UsageError
+from tgi_advisor.safe import printable, unobeyed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,7 +158,7 @@ def _aloud(reports: Iterator[Report]) -> Iterator[Report]:
     for report in reports:
         wrong = report.unread or (report.defect and f"a defect of tgi-advisor in {report.file}: {report.defect}")
         if wrong:
-            say(f"{click.style('Error:', fg='red')} {wrong}", err=True)
+            say(f"{click.style('Error:', fg='red')} {unobeyed(printable(wrong))}", err=True)
         if report.note:
-            say(f"{report.file}: {report.note}", err=True)
+            say(unobeyed(printable(f"{report.file}: {report.note}")), err=True)
         yield report

@@ -63,7 +63,9 @@ def _value(value: Any) -> str:
 def _word(text: str) -> str:
     """Text, in quotes where this or another YAML reader would take it for something else."""
     plain = _PLAIN.fullmatch(text) and not _OTHER_READERS.fullmatch(text)
-    return text if plain and Scalar(text, True, _NOWHERE).value == text else json.dumps(text, ensure_ascii=False)
+    if plain and Scalar(text, True, _NOWHERE).value == text:
+        return text
+    return json.dumps(text, ensure_ascii=False).replace("##[", "#\\u0023[")  # which a job of GitHub Actions would obey
 
 
 def _size(size: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,13 +12,6 @@ RANK: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 """Severities, the worst first."""
 PAGE = "docs/rules.md"
 """Where the rules are explained, in the project's repository."""
-TOKEN = re.compile(r"(?:hf|api_org)_[A-Za-z0-9]{8,}|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
-"""A Hub token, or the name and password in an address."""
-
-
-def masked(text: str) -> str:
-    """A text without the Hub tokens and the passwords of addresses it may hold."""
-    return TOKEN.sub("***", text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from tgi_advisor.errors import Place
 from tgi_advisor.validate.finding import Finding, Fix
 from tgi_advisor.validate.found import Document, Server
 from tgi_advisor.validate.read.source import File
-from tgi_advisor.validate.report import without_secrets
+from tgi_advisor.validate.secrets import Hidden, without_secrets
 
 MAX_ROUNDS = 5
 """Times a file is read again after its fixes; one is enough unless a fix uncovers another."""
@@ -149,7 +149,7 @@ def applied(text: str, made: Iterable[Edit]) -> str:
     return text
 
 
-def diff(before: str, after: str, name: str, hidden: frozenset[str]) -> str:
+def diff(before: str, after: str, name: str, hidden: Hidden) -> str:
     """A unified diff for people: secrets on its lines, those in `hidden` among them, are starred."""
     from difflib import unified_diff
 

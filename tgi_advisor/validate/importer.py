@@ -14,14 +14,15 @@ from tgi_advisor.container import CACHE, PLATFORMS, PORT
 from tgi_advisor.errors import AdvisorError, SpecError, UsageError
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.release import TgiRelease
+from tgi_advisor.safe import printable, unobeyed
 from tgi_advisor.spec import reader, writer
 from tgi_advisor.spec.contradictions import image_release
 from tgi_advisor.spec.records import MountSpec, Spec, flag_homes
 from tgi_advisor.validate.effective import SAGEMAKER, TOKENS, Given
 from tgi_advisor.validate.found import Mount, Value
 from tgi_advisor.validate.images import SYSTEMS
-from tgi_advisor.validate.report import is_secret, without_secrets
 from tgi_advisor.validate.rules import Case
+from tgi_advisor.validate.secrets import Hidden, hides, secrets, without_secrets
 
 _FIELDS = {
     "revision": "model.revision", "dtype": "model.dtype", "quantize": "model.quantize",
@@ -38,14 +39,18 @@ _OURS = ("PORT", "HOSTNAME", "HF_HUB_ENABLE_HF_TRANSFER")
 class Importing:
     """A spec that grows entry by entry, and what it cannot hold."""
 
-    def __init__(self, model: str, gpu: str, memory: str | None) -> None:
+    def __init__(self, model: str, gpu: str, memory: str | None, hidden: Hidden) -> None:
         sets = [f"hardware.gpu.memory={memory}"] if memory else []
         self.spec = reader.build([("model.id", model), ("hardware.gpu", gpu)], "command line", None, sets)
+        self.hidden = hidden
         self.left: list[str] = []
 
     def put(self, path: str, text: str, named: str) -> None:
         """Set a field to a text, or note why it cannot be set."""
-        self._try(path, named, [(path, text)])
+        if without_secrets(text, self.hidden) != text:
+            self.leave(f"{named}: it holds a secret, which a spec does not hold")
+        else:
+            self._try(path, named, [(path, text)])
 
     def put_list(self, path: str, items: Sequence[str], named: str) -> None:
         """Set a field to a list."""
@@ -72,28 +77,32 @@ def imported(case: Case, gpu: str | None = None, count: int | None = None, memor
     view, server = case.view, case.server
     if server.form == "spec":
         raise UsageError(f"{server.place.file} is a deployment spec already", "Give it to `tgi-advisor advise`.")
+    hidden = secrets(case.document, [case])
     given = view.flags.get("model-id")
     if given is None or view.model is None or not view.model:
-        where = f" at {given.value.place} ({_shown(given.value)})" if given else ""
+        where = f" at {given.value.place} ({_line(_shown(given.value), hidden)})" if given else ""
         raise UsageError(
             f"{server.place}: the model of this server is not in the file{where}",
             "Write its id there, or start from `tgi-advisor init --model ID`.",
         )
-    named = gpu or (case.gpu.name if case.gpu else "auto")
-    new = Importing(_model(view.model, server.mounts), named, memory)
+    gpu_name = gpu or (case.gpu.name if case.gpu else "auto")
+    model = _model(view.model, server.mounts)
+    if without_secrets(model, hidden) != model:
+        raise UsageError(f"{server.place}: the model's name holds a secret", "Write the model's id there.")
+    new = Importing(model, gpu_name, memory, hidden)
     _software(new, case)
     _flags(new, case)
     _environment(new, case)
     _hardware(new, case, count)
     _container(new, case)
     _rest(new, case)
-    return "\n".join([*_head(case, new, named), writer.dump(new.spec)])
+    return "\n".join([*_head(case, new, gpu_name), writer.dump(new.spec)])
 
 
 def _head(case: Case, new: Importing, gpu: str) -> Iterator[str]:
     server = case.server
     name = f" ({server.name})" if server.name else ""
-    yield f"# Imported from {server.place}{name}. Improve it with: tgi-advisor advise FILE"
+    yield f"# Imported from {_line(f'{server.place}{name}', new.hidden)}. Improve it with: tgi-advisor advise FILE"
     if gpu == "auto":
         yield "# The file does not name a GPU: `auto` is this machine's. Write another one's name to plan for it."
     pinned = [name for name in _FIELDS.values() if name.startswith("limits.") and _pinned(new.spec, name)]
@@ -101,7 +110,7 @@ def _head(case: Case, new: Importing, gpu: str) -> Iterator[str]:
         yield "# The limits are those of the file: leave one out to have it searched."
     if new.left:
         yield "# Not carried over:"
-        yield from (f"# - {without_secrets(_line(one))}" for one in new.left)
+        yield from (f"# - {_line(one, new.hidden)}" for one in new.left)
 
 
 def _pinned(spec: Spec, path: str) -> bool:
@@ -142,7 +151,7 @@ def _flags(new: Importing, case: Case) -> None:
         if given.by == "image" or name == "model-id" or _of_platform(case, given):
             continue
         said = f"--{name}"
-        if given.flag.secret or is_secret(given.name.text):
+        if given.flag.secret or hides(given.name.text, given.value.text):
             new.leave(f"{said}: a secret, which a spec does not hold")
         elif not given.value.known:
             new.leave(f"{said} {_shown(given.value)}, whose value is not in the file")
@@ -192,7 +201,7 @@ def _environment(new: Importing, case: Case) -> None:
     for name, value in case.server.env.items():
         if name in of_flags or name in _OURS or name in SAGEMAKER or _platform_env(case).get(name) == value.text:
             continue
-        if is_secret(name):
+        if hides(name, value.text):
             if name in TOKENS and not value.known:
                 new.put("container.token_env", _variable(name, value), name)
             elif name not in TOKENS:
@@ -354,6 +363,6 @@ def _shown(value: Value) -> str:
     return value.text if len(value.text) <= 60 else f"{value.text[:57]}..."
 
 
-def _line(text: str) -> str:
-    """The text on one line of a comment."""
-    return "".join(character if character.isprintable() else " " for character in text)
+def _line(text: str, hidden: Hidden) -> str:
+    """The text on one line of a comment, without secrets and without anything somebody would obey."""
+    return unobeyed(printable(without_secrets(text, hidden)))

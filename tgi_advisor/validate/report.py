@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tgi_advisor.errors import Place
 from tgi_advisor.limits import Limits
+from tgi_advisor.safe import printable
 from tgi_advisor.validate.comments import split
-from tgi_advisor.validate.finding import RANK, TOKEN, Finding, Severity, masked
-from tgi_advisor.validate.found import Document, Value
+from tgi_advisor.validate.finding import RANK, Finding, Severity
+from tgi_advisor.validate.found import Document
 from tgi_advisor.validate.rules import Case
+from tgi_advisor.validate.secrets import LONGEST, NOTHING, Hidden, hides, secrets, told, without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,37 +151,47 @@ class Tally:
 def report(document: Document, cases: Sequence[Case], findings: Sequence[Finding], beside: Mapping[str, str]) -> Report:
     """A file's report; `beside` has the texts of other files that findings may stand in, by name."""
     kept, ignored = split(findings, document)
-    hidden = secrets(cases)
-    told = tuple(
-        replace(one, message=_told(one.message, hidden), next_step=_told(one.next_step, hidden)) for one in kept
-    )
+    hidden = secrets(document, cases)
     servers = tuple(seen(case, hidden) for case in cases)
-    return Report(document.file, told, servers, excerpts(document, kept, beside, hidden), ignored)
+    return Report(
+        document.file,
+        tuple(_told(one, hidden) for one in kept),
+        servers,
+        excerpts(document, kept, beside, hidden),
+        ignored,
+    )
 
 
-def seen(case: Case, hidden: frozenset[str] = frozenset()) -> Seen:
+def _told(one: Finding, hidden: Hidden) -> Finding:
+    """The finding without secrets and what a terminal would obey; a fix that would show a secret is left out."""
+    fix = one.fix if one.fix and not any(hidden.spans(f"{one.fix.old} {one.fix.new}")) else None
+    message, step, server = (printable(told(text, hidden)) for text in (one.message, one.next_step, one.server))
+    return replace(one, message=message, next_step=step, server=server, fix=fix)
+
+
+def seen(case: Case, hidden: Hidden = NOTHING) -> Seen:
     """A judged server, without the secrets in `hidden`."""
     view, server, prediction = case.view, case.server, case.prediction
     limits = prediction.limits if prediction else Limits()
     return Seen(
-        masked(server.name), server.form, server.place,
-        masked(server.image.text) if server.image else None,
-        str(view.release) if view.release else None, masked(view.image.note),
-        masked(view.model) if view.model else None, masked(case.facts.source) if case.facts else None,
+        told(server.name, hidden), server.form, server.place,
+        without_secrets(server.image.text, hidden) if server.image else None,
+        str(view.release) if view.release else None, told(view.image.note, hidden),
+        without_secrets(view.model, hidden) if view.model else None,
+        told(case.facts.source, hidden) if case.facts else None,
         case.gpu.name if case.gpu else None, _machine(case), case.visible, case.shards,
         prediction.outcome if prediction else None, prediction.missing_bytes if prediction else None,
-        tuple(_told(masked(one), hidden) for one in case.assumed),
-        tuple(_told(masked(one), hidden) for one in case.unjudged), limits.given(),
-        tuple(_arguments(case, hidden)),
+        tuple(told(one, hidden) for one in case.assumed), tuple(told(one, hidden) for one in case.unjudged),
+        limits.given(), tuple(_arguments(case, hidden)),
     )  # fmt: skip
 
 
 def _machine(case: Case) -> str | None:
     machine = case.machine
-    return f"{masked(machine.name)} has {_count(machine.gpus, 'GPU')}" if machine else None
+    return f"{told(machine.name)} has {_count(machine.gpus, 'GPU')}" if machine else None
 
 
-def _arguments(case: Case, hidden: frozenset[str]) -> Iterator[Argument]:
+def _arguments(case: Case, hidden: Hidden) -> Iterator[Argument]:
     """Flags in force, those an argument overrides, words clap refuses, and TGI's other variables."""
     from tgi_advisor.validate.effective import known_variables
 
@@ -191,8 +202,12 @@ def _arguments(case: Case, hidden: frozenset[str]) -> Iterator[Argument]:
         origin = given.by if given.by == "argument" else f"{given.value.origin} {given.name.text}"
         origin = "image" if given.by == "image" else origin
         loses = any(given is other for other in view.hidden)
-        note = "an argument of the same name wins" if loses else starred(masked(given.wrong or ""), hidden)
-        text = "***" if given.flag.secret or is_secret(given.name.text) else without_secrets(given.value.text, hidden)
+        note = "an argument of the same name wins" if loses else told(given.wrong or "", hidden)
+        text = (
+            "***"
+            if given.flag.secret or hides(given.name.text, given.value.text)
+            else without_secrets(given.value.text, hidden)
+        )
         if not given.value.known:
             note = note or "not known"
         shown = "" if given.value is given.name else text  # a switch has no value
@@ -204,7 +219,7 @@ def _arguments(case: Case, hidden: frozenset[str]) -> Iterator[Argument]:
     variables = known_variables(case.release)
     for name, value in view.env.items():
         if name in variables and value not in flags:
-            text = "***" if is_secret(name) and value.known else without_secrets(value.text, hidden)
+            text = "***" if value.known and hides(name, value.text) else without_secrets(value.text, hidden)
             note = "" if value.known else "not known"
             yield Argument(name, text, value.origin, value.place, note)
 
@@ -212,23 +227,8 @@ def _arguments(case: Case, hidden: frozenset[str]) -> Iterator[Argument]:
 # ---- excerpts ----
 
 
-_SECRET_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY)$", re.IGNORECASE)
-_NAMES = r"(?:token|secret|password|passwd|api[-_]?key|access[-_]?key)"
-_ASSIGNED = re.compile(
-    rf"""(?i)(?:{_NAMES}["']?\]?\s*[:=]\s*|--[\w-]*{_NAMES}\s+)(?:bearer\s+)?["']?"""
-    r"""([^\s"'$<{},\\][^\s"',}\\]{3,})"""
-)
-LONGEST = 10_000
-"""Characters of a line that are kept."""
-
-
-def is_secret(name: str) -> bool:
-    """Whether a variable or flag of this name holds a secret."""
-    return bool(_SECRET_NAME.search(name.replace("-", "_")))
-
-
 def excerpts(
-    document: Document, findings: Sequence[Finding], beside: Mapping[str, str], hidden: frozenset[str]
+    document: Document, findings: Sequence[Finding], beside: Mapping[str, str], hidden: Hidden
 ) -> dict[tuple[str, int], str]:
     """The lines the findings stand on, every secret on them replaced by as many stars."""
     wanted = {(one.place.file, one.place.line) for one in findings}
@@ -241,44 +241,6 @@ def excerpts(
         if file in lines and 0 < number <= len(lines[file]):
             found[file, number] = without_secrets(lines[file][number - 1].rstrip("\r")[:LONGEST], hidden)
     return found
-
-
-def secrets(cases: Sequence[Case]) -> frozenset[str]:
-    """The values of everything that is a secret by its name."""
-    values: list[Value] = []
-    for case in cases:
-        server = case.server
-        entries = (*server.env.items(), *server.overridden, *case.view.env.items())
-        values += [value for name, value in entries if is_secret(name) and value.known]
-        values += [one.value for one in (*case.view.flags.values(), *case.view.hidden) if one.flag.secret]
-    return frozenset(value.text for value in values if len(value.text) > 3)
-
-
-def without_secrets(line: str, hidden: frozenset[str] = frozenset()) -> str:
-    """A line with stars instead of secrets: those listed, tokens, passwords of addresses, what a name gives away."""
-    line = starred(line, hidden, 4)
-    for pattern in (TOKEN, _ASSIGNED):
-        line = pattern.sub(_stars, line)
-    return line
-
-
-def starred(text: str, hidden: frozenset[str], shortest: int = 8) -> str:
-    """A text with stars instead of these secrets; in prose, a short one may be a word like any other."""
-    for secret in hidden:
-        if len(secret) >= shortest:
-            text = text.replace(secret, "*" * len(secret))
-    return text
-
-
-def _told(text: str, hidden: frozenset[str]) -> str:
-    """A message without secrets and without characters that would move a cursor."""
-    return "".join(character if character.isprintable() else " " for character in starred(text, hidden))
-
-
-def _stars(found: re.Match[str]) -> str:
-    secret = found[found.lastindex or 0]
-    start = found.start(found.lastindex or 0) - found.start()
-    return f"{found[0][:start]}{'*' * len(secret)}{found[0][start + len(secret) :]}"
 
 
 def _count(number: int, what: str) -> str:

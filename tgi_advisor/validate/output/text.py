@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 
+from tgi_advisor.safe import unobeyed
 from tgi_advisor.validate.finding import Finding, Severity
 from tgi_advisor.validate.output import Style, each
 from tgi_advisor.validate.report import Report, Seen, Tally
 
+TAB = "\t"
 WIDEST = 100
 """Columns of a source line that are shown."""
 _COLOURS: dict[Severity, str] = {"error": "31;1", "warning": "33;1", "info": "36"}
@@ -22,7 +24,7 @@ def write(reports: Iterable[Report], tally: Tally, style: Style) -> Iterator[str
             for server in report.servers:
                 yield _explained(server)
         yield from each(report, partial(_finding, report, style))
-        yield report.diff
+        yield _plain(report.diff, f"{TAB}\n")
     yield f"{tally.sentence}\n"
 
 
@@ -54,9 +56,9 @@ def _excerpt(finding: Finding, report: Report, style: Style) -> list[str]:
         length = max(1, min(length, len(line) - at))
     number = str(finding.place.line)
     margin = " " * len(number)
-    lead = "".join("\t" if character == "\t" else " " for character in line[:at])
+    lead = "".join(TAB if character == TAB else " " for character in line[:at])
     caret = _paint("^" * length, _COLOURS[finding.severity], style)
-    return [f"  {number} | {_plain(line, tabs=True)}", f"  {margin} | {lead}{caret}"]
+    return [f"  {number} | {_plain(line, TAB)}", f"  {margin} | {lead}{caret}"]
 
 
 def _explained(server: Seen) -> str:
@@ -103,6 +105,8 @@ def _paint(text: str, code: str, style: Style) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if style.colour else text
 
 
-def _plain(text: str, tabs: bool = False) -> str:
-    """The text without characters that would move the cursor or colour the terminal."""
-    return "".join(c if c.isprintable() or (tabs and c == "\t") else "\N{REPLACEMENT CHARACTER}" for c in text)
+def _plain(text: str, keep: str = "") -> str:
+    """The text as wide as it was, without characters that would move a cursor, and without log commands of a job."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return unobeyed(text)

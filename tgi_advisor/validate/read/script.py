@@ -21,7 +21,7 @@ from tgi_advisor.validate.read.words import BATCH, MAX_VALUE, SHELL, Variable, W
 from tgi_advisor.validate.read.world import World
 
 _RUN = (
-    r"(?P<run>(?<![\w.-])(?:(?:[\w.:\\/-]*[/\\])?(?:docker|podman|nerdctl|pouch|finch)(?:\.exe)?"
+    r"(?P<run>(?<![\w.-])(?:(?:docker|podman|nerdctl|pouch|finch)(?:\.exe)?"
     r"|\"?\$\{?(?:DOCKER|PODMAN|CONTAINER_(?:ENGINE|RUNTIME|TOOL|CMD))(?:_\w+)?\}?\"?)"
     r"(?:[ \t]+--?[a-z][\w-]*(?:=\S*)?)?[ \t]+(?:container[ \t]+)?(?:run|create)(?=[ \t\\^`])[ \t]*)"
 )
@@ -143,6 +143,9 @@ class _Scanner:
         server, defects = read_run(self.source, words, self.variables, self.world)
         if server is not None:
             start = match.start() + len(match[0]) - len(match[0].lstrip())
+            if self.text[start - 1 : start] in ("/", "\\"):  # the folder the program lies in
+                while start > line and re.match(r"[\w.:\\/-]", self.text[start - 1]):
+                    start -= 1
             self.servers.append(replace(server, place=self.source.place(start)))
             self.defects += [*self._surely(command.defects), *defects]
         return max(command.end, match.end())

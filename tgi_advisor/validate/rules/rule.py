@@ -20,8 +20,9 @@ from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Prediction
 from tgi_advisor.refusals import Refusal
+from tgi_advisor.safe import masked
 from tgi_advisor.validate.effective import Effective
-from tgi_advisor.validate.finding import Finding, Fix, Severity, masked
+from tgi_advisor.validate.finding import Finding, Fix, Severity
 from tgi_advisor.validate.found import Defect, Document, Server, Value
 
 OPEN = "..."
