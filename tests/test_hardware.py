@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,68 @@ def test_a_slice_is_never_taken_for_its_card(name: str, never: str) -> None:
 def test_advise_keeps_to_one_slice() -> None:
     ran = run("advise", "-m", SMALL, "-g", "a100-80gb-mig-1g.10gb", "-n", "2")
     assert "on 1 of the 2 GPUs" in ran.out or "1 x nvidia-a100-80gb-sxm-mig-1g.10gb" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("gpus", "said"), [("[0, 1, 2]", "3 x nvidia-a10g"), ("[2]", "1 x nvidia-a10g"), ("all", "1 x")]
+)
+def test_devices_that_are_named_are_as_many_gpus(tmp_path: Path, gpus: str, said: str) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(f"model: {{id: {BIG}}}\nhardware: {{gpu: nvidia-a10g}}\ncontainer: {{gpus: {gpus}}}\n")
+    assert said in run("advise", str(file)).out
+    assert run("validate", str(file)).code == Exit.STARTS
+    file.write_text(f"model: {{id: {BIG}}}\nhardware: {{gpu: g5.xlarge}}\ncontainer: {{gpus: [0, 1]}}\n")
+    assert "g5.xlarge has 1 GPU, but container.gpus asks for 2" in run("advise", str(file)).err
+
+
+PAIR = f"""\
+services:
+  a:
+    image: {IMAGE}:3.3.7
+    command: --model-id {SMALL} --num-shard 1%s
+    volumes: ["./data:/data"]
+    ports: ["8080:80"]
+    deploy: {{resources: {{reservations: {{devices: [{{driver: nvidia, %s, capabilities: [gpu]}}]}}}}}}
+  b:
+    image: {IMAGE}:3.3.7
+    command: --model-id {SMALL} --num-shard 1%s
+    volumes: ["./data:/data"]
+    ports: ["8081:80"]
+    deploy: {{resources: {{reservations: {{devices: [{{driver: nvidia, %s, capabilities: [gpu]}}]}}}}}}
+"""
+ZERO, ONE, FIRST, ALL = 'device_ids: ["0"]', 'device_ids: ["1"]', "count: 1", "count: all"
+SHARED = [
+    ("0.5", ZERO, "0.5", ZERO, "behind 0.5, 0.5 leaves nothing"),
+    ("0.9", ZERO, "0.9", ZERO, "behind 0.9, 0.9 leaves nothing"),
+    ("", ZERO, "0.5", ZERO, "behind 1, 0.5 leaves nothing"),
+    ("0.5", FIRST, "0.5", FIRST, "behind 0.5, 0.5 leaves nothing"),
+    ("0.5", ALL, "0.4", FIRST, "behind 0.5, 0.4 leaves nothing"),
+    ("", ALL, "", ZERO, "already takes all memory of these GPUs"),
+    ("0.95", ZERO, "1.0", ZERO, "beside that"),
+    ("0.5", ZERO, "1.0", ZERO, ""),
+    ("0.5", ZERO, "", ZERO, ""),
+    ("0.45", FIRST, "0.9", FIRST, ""),
+    ("0.5", ZERO, "0.5", ONE, ""),
+    ("", FIRST, "", ONE, ""),
+]
+
+
+@pytest.mark.parametrize(("first", "on", "second", "other", "said"), SHARED)
+def test_fractions_count_everybodys_memory(
+    tmp_path: Path, first: str, on: str, second: str, other: str, said: str
+) -> None:
+    asked = [f" --cuda-memory-fraction {one}" if one else "" for one in (first, second)]
+    out = "\n".join(found(tmp_path, PAIR % (asked[0], on, asked[1], other), "compose.yaml", "-g", "l4"))
+    assert ("TGI304" in out) is bool(said), out
+    assert said in out
+    assert "::error" not in out
+
+
+def test_servers_planned_together_are_told_nothing(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(f"model: {{id: {SMALL}}}\nhardware: {{gpu: nvidia-l4}}\ntgi: {{num_shard: 1}}\n")
+    plans = json.loads(run("advise", str(spec), str(spec), "--json").out)["plans"]
+    asked = [" " + " ".join(plan["container"]["args"][2:]).replace("--num-shard 1", "") for plan in plans]
+    assert "--cuda-memory-fraction" in asked[0]
+    said = found(tmp_path, PAIR % (asked[0], ZERO, asked[1], ZERO), "compose.yaml", "-g", "l4")
+    assert said == ["No findings in 2 TGI servers of 1 file."]

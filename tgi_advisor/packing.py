@@ -329,9 +329,8 @@ def _laid(server: _Server, decided: Decided, in_use: Mapping[str, int]) -> _Laid
     for name, taken in in_use.items():
         here = _with(warmup.beside(server.base, taken), fraction)
         seen = warmup.run(here, limits, retry=True)
-        cache = seen.blocks * here.geometry.kv_bytes_per_token * here.setting.block_size
         before = here.total - here.cuda_total + taken
-        held = here.loaded - before + cache + underload.graphs(here, seen)
+        held = underload.held(here, seen, taken)
         allowed = warmup.cap(here) - before
         # A cache that is not reserved may grow as far as PyTorch is allowed to.
         most = allowed if seen.budget is None else min(allowed, held + underload.growth(here, seen))

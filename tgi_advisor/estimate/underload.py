@@ -75,3 +75,10 @@ def _together(here: Base, seen: Warmup) -> int:
     """Requests that decode at once in the worst moment."""
     wanted = here.setting.flags.get("max-concurrent-requests")
     return min(wanted if isinstance(wanted, int) else DECODING, seen.blocks)
+
+
+def held(here: Base, seen: Warmup, in_use: int) -> int:
+    """Bytes of one GPU a server holds once it has started, beside the `in_use` bytes it found taken."""
+    before = here.total - here.cuda_total + in_use
+    cache = seen.blocks * here.geometry.kv_bytes_per_token * here.setting.block_size
+    return here.loaded - before + cache + graphs(here, seen)

@@ -31,9 +31,12 @@ def gather(
 
 
 def hardware(spec: Spec) -> tuple[GpuFacts, int]:
-    """The GPU and how many the container sees: table name, instance type, this machine, or stated by hand."""
-    asked = spec.hardware.gpu
-    count = spec.hardware.count
+    """The GPU and how many the container sees: table name, instance type, this machine, or stated by hand.
+
+    Devices that are named in container.gpus are as many GPUs.
+    """
+    asked, named = spec.hardware.gpu, spec.container.gpus
+    count = spec.hardware.count or (None if isinstance(named, str) else len(named))
     if asked.name == "auto":
         from tgi_advisor.gather import host
 
@@ -45,10 +48,11 @@ def hardware(spec: Spec) -> tuple[GpuFacts, int]:
     if instance is None:
         return gpus.find(asked.name), count or 1
     found, there = instance
+    field = "hardware.count" if spec.hardware.count else "container.gpus"
     if count is not None and count > there:
         raise SpecError(
-            f"{asked.name} has {there} GPU{'s' if there > 1 else ''}, but hardware.count asks for {count}",
-            "Lower hardware.count, leave it out, or name a larger instance type.",
+            f"{asked.name} has {there} GPU{'s' if there > 1 else ''}, but {field} asks for {count}",
+            f"Lower {field}, leave it out, or name a larger instance type.",
         )
     return found, count or there
 

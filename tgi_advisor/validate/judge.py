@@ -30,6 +30,7 @@ from tgi_advisor.validate.found import Document, Server
 from tgi_advisor.validate.hardware import Stated, card_of
 from tgi_advisor.validate.rules import RULES, Case, of_defect
 from tgi_advisor.validate.rules.rule import Machine, said
+from tgi_advisor.validate.together import with_neighbours
 from tgi_advisor.verdict import predict, too_small
 
 FactsFor = Callable[[str, "str | None"], "ModelFacts | None"]
@@ -54,7 +55,7 @@ def judge(
 
 def cases(document: Document, facts_for: FactsFor, stated: Stated) -> list[Case]:
     """What is known about each server of a file."""
-    return [_case(document, server, facts_for, stated) for server in document.servers]
+    return with_neighbours(_case(document, server, facts_for, stated) for server in document.servers)
 
 
 def findings(document: Document, servers: Sequence[Case]) -> tuple[Finding, ...]:
@@ -99,7 +100,21 @@ def _with_facts(case: Case, facts_for: FactsFor, stated: Stated) -> Case:
         case, facts=facts, gpu=card.gpu, gpu_word=card.word, gpu_unknown=card.unknown, machine=card.machine,
         visible=visible, shards=shards, limits=_given_limits(view), assumed=tuple(filter(None, assumed)),
     )  # fmt: skip
+    if card.gpu is not None and case.server.form == "spec":
+        return _as_advised(case)
     return _with_count(case, stated) if card.gpu is not None else case
+
+
+def _as_advised(case: Case) -> Case:
+    """A spec of our own that leaves the number of shards open: `advise` takes the most the model can be split into."""
+    model, gpu, release = case.facts, case.gpu, case.release
+    if model is None or gpu is None or release is None or {"num-shard", "sharded"} & case.view.flags.keys():
+        return case
+    try:
+        setting = _setting(replace(case, shards=1), model, gpu, release)
+    except AdvisorError:
+        return case
+    return replace(case, shards=defaults.legal_shards(model, setting.family, case.visible or 1, setting.quantize)[-1])
 
 
 def _with_count(case: Case, stated: Stated) -> Case:

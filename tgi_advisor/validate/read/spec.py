@@ -36,7 +36,8 @@ def read_spec(source: Source, root: Map) -> tuple[list[Server], list[Defect]]:
     env = {name: v for name in root.map("tgi", "env").merged if (v := root.value("tgi", "env", name)) is not None}
     count = root.value("hardware", "count")
     gpu = root.value("hardware", "gpu") or root.value("hardware", "gpu", "name")
-    number = count.number if count else 1
+    named = spec.container.gpus
+    number = count.number if count else 1 if isinstance(named, str) else len(named)
     release = root.value("tgi", "release")
     image = root.value("tgi", "image")
     notes = (f"release {release.text}",) if release else ()

@@ -9,7 +9,7 @@ from tgi_advisor.errors import AdvisorError
 from tgi_advisor.facts.gpu import is_arm64
 from tgi_advisor.render.kubernetes import shm_bytes
 from tgi_advisor.units import GiB, MiB, human
-from tgi_advisor.validate.found import Port, Probe, Server, Value
+from tgi_advisor.validate.found import Port, Probe, Value
 from tgi_advisor.validate.memory import memory_limit
 from tgi_advisor.validate.rules.arguments import is_docker_flag
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
@@ -149,7 +149,8 @@ def shared_gpu(case: Case) -> Hits:
     """A server takes all the memory that is free on its GPUs; the next one on them finds next to none.
 
     Give each its own GPU. Where they must share, `--cuda-memory-fraction` caps each of them, and counts
-    everybody's memory: 0.45 for the first and 0.9 for the second.
+    everybody's memory: 0.45 for the first and 0.9 for the second, which then has 0.45 of the GPU. Two halves of
+    0.5 leave the second without a KV cache. In Docker `--gpus 1` and `count: 1` are GPU 0, every time.
 
     Failing::
 
@@ -165,28 +166,37 @@ def shared_gpu(case: Case) -> Hits:
         docker run -d --name two --gpus '"device=1"' -p 8081:80 -v tgi-data:/data \\
             ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-3B-Instruct
     """
-    if "cuda-memory-fraction" in case.view.flags:
+    reserving = [one for one in case.before if one.setting is None or one.setting.family.paged]
+    if not reserving:
         return
-    before = case.document.servers[: case.document.servers.index(case.server)]
-    if any(_together(case.server, other) for other in before):
-        message = "another server of this file already takes all memory of these GPUs"
-        yield Hit(case.server.place, message, "give each its own GPU, or pass --cuda-memory-fraction to both")
+    mine, theirs = _fraction(case), [_fraction(other) for other in reserving]
+    most = max((one for one in theirs if one is not None), default=None)
+    if mine is None or most is None or None in theirs:
+        return
+    word, count = case.at("cuda-memory-fraction") or case.server.place, len(case.before) + 1
+    example = ", ".join(f"{number / count:.2g}" for number in range(1, count + 1))
+    step = f"give each its own GPU, or fractions that grow by what each shall have, such as {example}"
+    if mine <= most and word is case.server.place:
+        yield Hit(word, "another server of this file already takes all memory of these GPUs", step)
+    elif mine <= most:
+        message = f"a fraction counts everybody's memory on the GPU: behind {most:g}, {mine:g} leaves nothing"
+        yield Hit(word, message, step)
+    elif case.prediction is not None and case.prediction.outcome == "starts":
+        from tgi_advisor.validate.together import beside  # only where servers share
+
+        found = beside(case)
+        if found is not None and found[0].outcome == "out_of_memory":
+            missing = human(found[0].missing_bytes)
+            message = f"the servers before it hold {human(found[1])} of the GPU, and beside that {missing} are missing"
+            yield Hit(word, message, "lower their fraction, or give each its own GPU")
 
 
-def _together(server: Server, other: Server) -> bool:
-    """Whether two servers run beside each other, on the same GPUs."""
-    if server.form != other.form or server.form not in ("docker-run", "compose"):
-        return False
-    ports = [
-        {port.host.text for port in one.ports if port.host is not None and port.host.known} for one in (server, other)
-    ]
-    apart = all(ports) and not ports[0] & ports[1]
-    if not apart or server.name == other.name:
-        return False
-    mine, theirs = server.gpus, other.gpus
-    if mine.asked == theirs.asked == "ids":
-        return bool(set(mine.ids) & set(theirs.ids))
-    return mine.asked == theirs.asked == "all" and "CUDA_VISIBLE_DEVICES" not in {*server.env, *other.env}
+def _fraction(case: Case) -> float | None:
+    """The memory fraction of a server; None where it cannot be known."""
+    given = case.view.flags.get("cuda-memory-fraction")
+    if given is None:
+        return 1.0 if case.view.complete else None
+    return float(given.typed) if isinstance(given.typed, (int, float)) else None
 
 
 @rule("TGI305", "error", "host memory too small to load")

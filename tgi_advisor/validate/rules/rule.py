@@ -72,6 +72,8 @@ class Case:
     """The launch; None unless model, GPU, release and shard count are all known."""
     prediction: Prediction | None = None
     """What TGI makes of it; None with `setting`."""
+    before: tuple[Case, ...] = ()
+    """Servers before it in the file that run on the same GPUs."""
     fits: Limits | None = None
     """Limits that would fit, where memory runs out and some do."""
     assumed: tuple[str, ...] = ()
