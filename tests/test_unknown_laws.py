@@ -122,4 +122,4 @@ def test_where_a_value_is_not_in_the_file_only_what_holds_for_all(
     general = said(command(tag, {**words, name: "$SOMETHING"}), facts, gpu)
     for value in CHOICES[name] if general else ():
         special = said(command(tag, {**words, name: value}), facts, gpu)
-        assert general <= special or special & {"TGI103"}, value
+        assert general <= special or special - general, value  # refused all the same, for what comes before it

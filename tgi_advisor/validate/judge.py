@@ -324,7 +324,13 @@ _COUNTED = ("sharded-needs-two",)
 _MEMORY_FLAGS = (
     "max-input-tokens", "max-input-length", "max-total-tokens", "max-batch-prefill-tokens", "max-batch-size",
     "quantize", "dtype", "kv-cache-dtype", "cuda-memory-fraction", "speculate", "num-shard", "lora-adapters",
+    "trust-remote-code", "enable-prefill-logprobs",
 )  # fmt: skip
+_MEMORY_VARIABLES = (
+    "ATTENTION", "PREFIX_CACHING", "USE_PREFIX_CACHING", "PREFILL_CHUNKING", "TGI_WIGGLE_ROOM", "FLASH_DECODING",
+    "USE_FLASH_ATTENTION", "REQUEST_LOGPROBS", "XPU_MEMORY_FRACTION",
+)  # fmt: skip
+"""What the memory depends on."""
 
 
 def _with_memory(case: Case) -> Case:
@@ -353,6 +359,7 @@ def _unjudged(case: Case) -> Iterator[str]:
         yield case.gpu_unknown or "the file names no GPU (--gpu does)"
     if case.shards is None and case.release is not None and case.sure("num-shard", "sharded"):
         yield "how many GPUs TGI will use is not known (--count says it)"
+    yield from (f"{name} is not in the file" for name in _MEMORY_VARIABLES if name in view.env and not case.sure(name))
     zeros = [name for name, value in case.limits.given().items() if not value]
     zeros += ["max_batch_size"] if view.number("max-batch-size") == 0 else []
     if zeros and not case.refused:
@@ -364,7 +371,8 @@ def _predictable(case: Case) -> bool:
     nothing = 0 in (*case.limits.given().values(), case.view.number("max-batch-size"))
     if nothing or not 0 < (case.shards or 0) <= MOST_SHARDS:
         return False
-    return case.sure(*_MEMORY_FLAGS) and not case.view.slips and not any(one.wrong for one in case.view.flags.values())
+    sure = case.sure(*_MEMORY_FLAGS, *_MEMORY_VARIABLES)
+    return sure and not case.view.slips and not any(one.wrong for one in case.view.flags.values())
 
 
 def _with_prediction(case: Case, model: ModelFacts, gpu: GpuFacts) -> Case:
