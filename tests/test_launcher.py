@@ -241,6 +241,12 @@ def test_a_spec_is_refused_in_tgis_words_and_order(tgi: dict[str, Any], reason: 
     assert predicted(**tgi)["reason"].startswith(reason)
 
 
+def test_limits_are_compared_as_32_bits() -> None:
+    limits = "--num-shard 1 --max-input-tokens 100 --max-batch-total-tokens 5000 --max-total-tokens"
+    codes = [{one["code"] for one in errors_of(f"{limits} {2**32 + total}")} for total in (5000, 5001)]
+    assert ["TGI112" in found for found in codes] == [False, True]
+
+
 def test_prefix_caching_set_to_nothing_is_off() -> None:
     spec = {"model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "hardware": {"gpu": "nvidia-l4"}}
     plan = api.predict({**spec, "tgi": {"release": "3.3.7", "env": {"PREFIX_CACHING": ""}}}, offline=True)

@@ -258,11 +258,13 @@ def _section(raw: Mapping[str, Any], key: str, fields: tuple[str, ...]) -> Mappi
 
 def _is_json(value: object) -> bool:
     """Whether a configuration holds no number that JSON cannot write."""
+    if value is None or isinstance(value, (str, int)):
+        return True
     if isinstance(value, float):
         return math.isfinite(value)
-    if isinstance(value, Mapping):
-        return all(map(_is_json, value.values()))
-    return not isinstance(value, list | tuple) or all(map(_is_json, value))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_json, value))
+    return not isinstance(value, Mapping) or all(map(_is_json, value.values()))
 
 
 def _layer_sizes(config: LauncherConfig) -> tuple[int, ...] | None:

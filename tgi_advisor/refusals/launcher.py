@@ -17,6 +17,7 @@ SHARDS: list[Rule] = []
 TOKENS: list[Rule] = []
 WORKERS: list[Rule] = []
 ARGUMENTS: list[Rule] = []
+_U32 = 1 << 32
 
 
 def in_order(version: tuple[int, int, int]) -> list[Rule]:
@@ -181,9 +182,9 @@ def prefill_below_input_tokens(case: Case) -> Found:
 
 
 def prefill_below_input(limits: Limits, name: str) -> Found:
-    """The check launcher and router share: the longest prompt against the prefill budget."""
+    """The check launcher and router share: the longest prompt, as 32 bits, against the prefill budget."""
     longest, prefill = limits.max_input_tokens, limits.max_batch_prefill_tokens
-    if longest is None or prefill is None or longest <= prefill:
+    if longest is None or prefill is None or longest % _U32 <= prefill:
         return None
     return argument(
         f"`max_batch_prefill_tokens` must be >= `{name}`. Given: {prefill} and {longest}",
@@ -216,7 +217,7 @@ def total_above_batch_total(case: Case) -> Found:
 
 def _above_batch_total(name: str, value: int | None, limits: Limits) -> Found:
     most = limits.max_batch_total_tokens
-    if most is None or value is None or value <= most:
+    if most is None or value is None or value % _U32 <= most:  # `as u32` drops the upper bits
         return None
     return argument(
         f"`{name}` must be <= `max_batch_total_tokens`. Given: {value} and {most}",
