@@ -23,6 +23,8 @@ from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.gather import snapshot
 from tgi_advisor.gather.facts import VARIANTS
 from tgi_advisor.limits import Limits
+from tgi_advisor.search.alternatives import _neighbours, replacements
+from tgi_advisor.search.predicate import Searcher
 from tgi_advisor.spec.records import (
     AUTO,
     Bound,
@@ -221,9 +223,11 @@ def searches(draw: st.DrawFn) -> tuple[Spec, Facts]:
     spec = Spec(
         limits=LimitsSpec(longest, total, draw(bounds(256, 20000))),
         workload=WorkloadSpec(
-            max_new_tokens=draw(st.sampled_from((None, 1, 200, 2000))), concurrency=draw(st.sampled_from((1, 1, 4, 32)))
+            max_new_tokens=draw(st.sampled_from((None, 1, 200, 2000))),
+            concurrency=draw(st.sampled_from((1, 1, 4, 32))),
+            prefer=draw(st.sampled_from(("prefill", "context"))),
         ),
-        hardware=HardwareSpec(headroom=draw(st.sampled_from((None, 0, 2 * GiB)))),
+        hardware=HardwareSpec(headroom=draw(st.sampled_from((None, 0, 0, 2 * GiB)))),
     )
     name, gpu = draw(st.sampled_from(COMMON)), draw(st.sampled_from(CARDS))
     asked, facts = deployment(name, gpu, draw(st.sampled_from((1, 1, 2, 4))), draw(st.sampled_from(RELEASES)), spec)
@@ -258,37 +262,79 @@ def test_found_limits_keep_every_promise(case: tuple[Spec, Facts]) -> None:
         assert prediction.concurrency >= spec.workload.concurrency
 
 
-@quickly
+@settings(quickly, max_examples=250)
 @given(searches(), st.randoms(use_true_random=False))
-def test_the_found_total_is_the_last_that_fits(case: tuple[Spec, Facts], random: Random) -> None:
+def test_the_found_total_is_the_last_that_holds(case: tuple[Spec, Facts], random: Random) -> None:
     spec, facts = case
     asked = replace(spec, tgi=TgiSpec(num_shard=defaults.resolve(spec, facts).num_shard))
     here, found = search.best(asked, facts)
     assume(found.limits is not None and found.prediction.outcome == "starts")
     assert found.limits is not None
-    searcher = search._Searcher(here)
-    total = found.limits.max_total_tokens or 0
-    span = search.totals(here.setting)
-    assert searcher.holds(total, found.limits.max_batch_prefill_tokens)
-    assert found.search.evaluations < 200
+    searcher = Searcher(here, allow_risk=found.prediction.at_risk)
+    total, prefill = found.limits.max_total_tokens or 0, found.limits.max_batch_prefill_tokens
+    assert searcher.holds(total, prefill)
+    assert found.search.evaluations < 500
     if "refusal" in (found.search.bound_by or ""):
         return
-    above = {total + 1, span.high, *(random.randint(total + 1, span.high) for _ in range(20) if total < span.high)}
-    for longer in above:
-        if total < longer <= span.high:
-            assert not searcher.holds(longer), f"{longer} fits above {total}"
+    high, block = searcher.span.high, here.setting.block_size
+    near = [total + 1, total + block, total + 2 * block, high]
+    for longer in {*near, *(random.randint(total + 1, high) for _ in range(20) if total < high)}:
+        if total < longer <= high:
+            assert not searcher.holds(longer, prefill), f"{longer} fits above {total} with the same chunks"
 
 
 @quickly
 @given(searches(), st.randoms(use_true_random=False))
-def test_the_predicate_is_monotone_on_every_region(case: tuple[Spec, Facts], random: Random) -> None:
+def test_what_fits_is_monotone_on_every_region(case: tuple[Spec, Facts], random: Random) -> None:
     spec, facts = case
-    here = warmup.base(defaults.resolve(spec, facts))
-    searcher = search._Searcher(here)
-    for _, (low, high) in zip(range(6), searcher.regions(search.totals(here.setting)), strict=False):
+    searcher = Searcher(warmup.base(defaults.resolve(spec, facts)))
+    for _, (low, high) in zip(range(6), searcher.regions(searcher.span.low), strict=False):
         points = sorted({low, high, *(random.randint(low, high) for _ in range(12))})
-        held = [searcher.holds(point) for point in points]
+        held = [searcher.fits(point) for point in points]
         assert held == sorted(held, reverse=True), list(zip(points, held, strict=True))
+
+
+@settings(quickly, max_examples=250)
+@given(searches(), st.randoms(use_true_random=False))
+def test_what_is_at_risk_is_only_found_where_everything_is_or_when_it_is_asked_for(
+    case: tuple[Spec, Facts], random: Random
+) -> None:
+    spec, facts = case
+    here, found = search.best(spec, facts)
+    assume(found.limits is not None and found.prediction.outcome == "starts")
+    risky = search.best(replace(spec, workload=replace(spec.workload, allow_risk=True)), facts).found
+    total, most = ((one.limits or Limits()).max_total_tokens or 0 for one in (found, risky))
+    if spec.workload.prefer == "context":
+        assert most >= total
+    if most > total and not found.prediction.at_risk:
+        assert risky.prediction.at_risk
+    searcher = Searcher(here)
+    if not found.prediction.at_risk:
+        assert searcher.calm(total, (found.limits or Limits()).max_batch_prefill_tokens or 0)
+        return
+    if spec.limits.max_batch_prefill_tokens.low is not None:
+        return  # prompts of a small part of a prefill budget are not searched
+    points = {searcher.span.low, total, *(random.randint(searcher.span.low, total) for _ in range(20))}
+    assert not any(searcher.holds(point) for point in points)
+
+
+@settings(quickly, max_examples=250)
+@given(searches(), st.sampled_from((0.02, 0.125, 1.0)))
+def test_a_larger_gpu_never_gives_fewer_tokens(case: tuple[Spec, Facts], more: float) -> None:
+    spec, facts = case
+    spec = replace(spec, tgi=TgiSpec(num_shard=defaults.resolve(spec, facts).num_shard))
+    gpu = facts.gpu
+    total = gpu.cuda_total_bytes
+    larger = gpu._replace(
+        memory_bytes=round(gpu.memory_bytes * (1 + more)),
+        cuda_total_bytes=None if total is None else total + round(gpu.memory_bytes * more),
+    )
+    found = search.best(spec, facts).found
+    assume(found.limits is not None and found.prediction.outcome == "starts" and not found.prediction.at_risk)
+    other = search.best(spec, facts._replace(gpu=larger)).found
+    assert found.limits is not None
+    assert other.limits is not None
+    assert (other.limits.max_total_tokens or 0) >= (found.limits.max_total_tokens or 0)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +353,7 @@ def test_alternatives_are_true(name: str, gpu: str, concurrency: int) -> None:
     assert steps
     again = {
         label: search.best(other, known).found
-        for label, other, known in search._neighbours(spec, facts)
+        for label, other, known in _neighbours(spec, facts)
         if any(step.startswith(label) for step in steps)
     }
     for step in steps:
@@ -321,11 +367,11 @@ def test_alternatives_are_true(name: str, gpu: str, concurrency: int) -> None:
 def test_larger_gpus_are_of_the_same_generation_or_newer() -> None:
     for row in gpus.all_gpus():
         if row.facts:
-            larger = search.replacements(row.facts)
+            larger = replacements(row.facts)
             sizes = [row.facts.memory_bytes, *(gpu.memory_bytes for gpu in larger)]
             assert sizes == sorted(set(sizes))
             assert all(gpu.at_least >= row.facts.at_least for gpu in larger)
-    assert [gpu.name for gpu in search.replacements(gpus.find("nvidia-l4"))][:2] == ["nvidia-l40s", "nvidia-h100-sxm"]
+    assert [gpu.name for gpu in replacements(gpus.find("nvidia-l4"))][:2] == ["nvidia-l40s", "nvidia-h100-sxm"]
 
 
 @pytest.mark.parametrize("gpu", ["nvidia-l4", "nvidia-a10g", "nvidia-h100-sxm"])

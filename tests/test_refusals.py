@@ -284,6 +284,10 @@ EXAMPLES: dict[str, Example] = {
         "RuntimeError: MAX_BATCH_SIZE is not set, it should be set in the launcher using `--max-batch-size xxx`",
         {"gpu": "gaudi2", "variant": "gaudi"},
     ),
+    "gaudi-padded-batch-size": Example(
+        "AssertionError: MAX_BATCH_SIZE is not set, it should be set in the launcher",
+        {"gpu": "gaudi2", "variant": "gaudi"}, at="3.2.1",
+    ),
     "total-without-input": Example(
         "AssertionError: assert max_input_tokens is not None", given=Limits(None, 8192)
     ),

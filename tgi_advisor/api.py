@@ -58,7 +58,8 @@ def advise(
     known = facts or gather_facts(asked, source=source, offline=offline, progress=progress)
     figures: Mapping[str, object] = {}
     if method == "tgi":
-        found = search.advise(asked, known).found
+        base, found = search.advise(asked, known)
+        asked = base.setting.spec  # with what had to be searched as well (Gaudi's --max-batch-size)
     else:
         from tgi_advisor import notebook
 
@@ -103,7 +104,8 @@ def predict(
     given = defaults.given_limits(setting)
     figures: Mapping[str, object] = {}
     if method == "tgi":
-        prediction = verdict.predict(warmup.base(setting), given)
+        here = warmup.base(setting)
+        prediction = search.way_out(here, verdict.predict(here, given))
     else:
         from tgi_advisor import notebook
 

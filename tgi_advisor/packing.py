@@ -10,13 +10,14 @@ The rule of sharing: every server first gets what its spec asks for; beyond that
 number of tokens for each request of `workload.concurrency`, as many as fit. Each server has the smallest
 fraction, in thousandths, that gives it this, and the smallest prefill budget that is worth having. Servers start
 in the order given, one after the other: a warm-up takes what is free at that moment. As far as possible the
-sum also has room for the worst moment of all of them at once (`estimate/underload.py`).
+sum also has room for the worst moment of all of them at once (`estimate/underload.py`), unless all of them
+`allow_risk`; where it cannot have, the plans say that they are at risk.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
 from typing import NamedTuple
@@ -27,7 +28,6 @@ from tgi_advisor.estimate import defaults, underload, warmup
 from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
-from tgi_advisor.limits import Limits
 from tgi_advisor.plan import GpuShares, Packing, Share
 from tgi_advisor.search import Found
 from tgi_advisor.spec.records import Bound, GpuSpec, Spec
@@ -172,7 +172,7 @@ def _apart(specs: Sequence[Spec]) -> tuple[list[Spec], list[str]]:
 def _server(spec: Spec, facts: Facts) -> _Server:
     """A server with its shard count decided and its launch worked out, as if it were alone."""
     advice = search.advise(spec, facts)
-    shards = advice.base.setting.num_shard
+    spec, shards = advice.base.setting.spec, advice.base.setting.num_shard
     spec = replace(spec, tgi=replace(spec.tgi, num_shard=shards))
     alone = replace(spec, hardware=replace(spec.hardware, in_use=0))
     return _Server(
@@ -249,7 +249,8 @@ def _by_itself(server: _Server) -> _Laid:
 
 def _share(group: Sequence[_Server]) -> tuple[list[_Laid], bool]:
     """(the servers with their shares, whether there is room for the worst moment of all at once)."""
-    careful = _holds(laid := _lay(group, 0, careful=True), careful=True)
+    risk = all(server.spec.workload.allow_risk for server in group)
+    careful = not risk and _holds(laid := _lay(group, 0, careful=True), careful=True)
     if not careful and not _fits(laid := _lay(group, 0, careful=False)):
         return laid, False
     wanting = [
@@ -267,7 +268,13 @@ def _share(group: Sequence[_Server]) -> tuple[list[_Laid], bool]:
 
 
 def _holds(laid: Sequence[_Laid], *, careful: bool) -> bool:
-    return _fits(laid) and (not careful or all(gpu.spare_bytes >= 0 for gpu in _table(laid)))
+    return _fits(laid) and not (careful and _at_risk(laid))
+
+
+def _at_risk(laid: Sequence[_Laid]) -> bool:
+    """Whether the worst moment of all is too much for a GPU, or that of one that was not to risk it for its share."""
+    alone = (one.decided for one in laid if not one.server.spec.workload.allow_risk)
+    return any(one.found.prediction.at_risk for one in alone) or any(gpu.spare_bytes < 0 for gpu in _table(laid))
 
 
 def _lay(group: Sequence[_Server], tokens: int, *, careful: bool) -> list[_Laid]:
@@ -286,13 +293,16 @@ def _lay(group: Sequence[_Server], tokens: int, *, careful: bool) -> list[_Laid]
 
 def _decide(server: _Server, in_use: int, tokens: int, *, careful: bool) -> Decided:
     """The server with the smallest fraction that gives it `tokens` per request beside what others hold."""
-    here, spec = warmup.beside(server.base, in_use), server.spec
+    spec = server.spec
+    if not careful:
+        spec = replace(spec, workload=replace(spec.workload, allow_risk=True))
+    here = warmup.beside(server.base, in_use)
+    here = here._replace(setting=here.setting._replace(spec=spec))
     fraction, prefill = spec.hardware.memory_fraction, spec.limits.max_batch_prefill_tokens
     if not server.pinned:
 
         def enough(step: int) -> bool:
-            least = search.at_least(with_ := _with(here, step / STEPS), tokens)
-            return least is not None and not (careful and _own_risk(with_, least.limits))
+            return search.at_least(_with(here, step / STEPS), tokens) is not None
 
         fraction = min(STEPS, 1 + bisect_left(range(1, STEPS + 1), True, key=enough)) / STEPS
     here = _with(here, fraction)
@@ -311,12 +321,6 @@ def _decide(server: _Server, in_use: int, tokens: int, *, careful: bool) -> Deci
 def _with(here: Base, fraction: float) -> Base:
     """The launch with another memory fraction."""
     return here._replace(setting=here.setting._replace(memory_fraction=fraction))
-
-
-def _own_risk(here: Base, limits: Limits) -> bool:
-    """Whether the worst moment takes more than the memory fraction lets PyTorch have."""
-    load = underload.judge(here, warmup.run(here, limits, retry=True), 0)
-    return load is not None and load.spare_bytes < 0
 
 
 def _laid(server: _Server, decided: Decided, in_use: Mapping[str, int]) -> _Laid:
@@ -408,23 +412,36 @@ def _ways_out(group: Sequence[_Server]) -> Iterator[str]:
         fractions = " and ".join(f"{one.decided.spec.hardware.memory_fraction:g}" for one in laid)
         yield f"leave hardware.memory_fraction out: {fractions} would do"
     orders = permutations(group) if len(group) <= MOST_ORDERS else iter(())
-    for order in orders:
-        if _fits(_lay(order, 0, careful=False)):
-            yield f"start them in another order: {', then '.join(one.name for one in order)}"
-            break
+    yield from _first_way((order, "start them in another order: " + ", then ".join(one.name for one in order))
+                          for order in orders)  # fmt: skip
     if any(one.spec.workload.concurrency > 1 for one in group):
         single = [_changed(one, replace(one.spec, workload=replace(one.spec.workload, concurrency=1))) for one in group]
-        if _fits(_lay(single, 0, careful=False)):
-            yield "workload.concurrency: 1 fits"
-    for gpu in search.larger(group[0].facts.gpu):
-        hardware = [replace(one.spec.hardware, gpu=GpuSpec(name=gpu.name)) for one in group]
-        other = [
-            _changed(one, replace(one.spec, hardware=new), gpu) for one, new in zip(group, hardware, strict=True)
-        ]  # fmt: skip
-        if _fits(_lay(other, 0, careful=False)):
-            yield f"hardware.gpu: {gpu.name} holds them"
-            break
+        yield from _first_way([(single, "workload.concurrency: 1 fits")])
+    yield from _first_way(
+        ([_on(one, gpu) for one in group], f"hardware.gpu: {gpu.name} holds them")
+        for gpu in search.larger(group[0].facts.gpu)
+    )
     yield "give each a GPU of its own: container.gpus names them"
+
+
+def _first_way(ways: Iterable[tuple[Sequence[_Server], str]]) -> Iterator[str]:
+    """The first way that works without a risk under load, or else the first that works."""
+    risky = None
+    for group, said in ways:
+        if _holds(_lay(group, 0, careful=True), careful=True):
+            yield said
+            return
+        if risky is None and _fits(_lay(group, 0, careful=False)):
+            risky = f"{said} (at risk under load)"
+    if risky is not None:
+        yield risky
+
+
+def _on(server: _Server, gpu: GpuFacts) -> _Server:
+    """The server on another GPU."""
+    return _changed(
+        server, replace(server.spec, hardware=replace(server.spec.hardware, gpu=GpuSpec(name=gpu.name))), gpu
+    )
 
 
 def _changed(server: _Server, spec: Spec, gpu: GpuFacts | None = None) -> _Server:

@@ -90,6 +90,20 @@ class Prediction(NamedTuple):
         """Memory missing on the GPU that binds, in bytes; 0 where it does not run out."""
         return max(1, -self.headroom_bytes) if self.runs_out else 0
 
+    @property
+    def at_risk(self) -> bool:
+        """Whether it starts, but its traffic may be too much for it."""
+        return self.under_load is not None and self.under_load.verdict == "at risk"
+
+
+class Other(NamedTuple):
+    """The limits a search finds when one thing is asked differently."""
+
+    asks: str
+    """The field of the spec that asks for them, as `workload.prefer: context`."""
+    limits: Limits
+    """What it finds then."""
+
 
 class Search(NamedTuple):
     """How the limits were found."""
@@ -102,6 +116,10 @@ class Search(NamedTuple):
     """Safety margin kept per GPU, in bytes."""
     headroom_why: str
     """Why the margin is what it is."""
+    riskier: Other | None = None
+    """Longer requests that would start, but be at risk under load; None where there are none."""
+    trade: Other | None = None
+    """What the other `workload.prefer` finds; None where it finds the same."""
 
 
 class Mount(NamedTuple):
@@ -194,7 +212,7 @@ class Plan(NamedTuple):
     """A spec, the facts it was judged on, the verdict, and the container that runs it."""
 
     spec: Spec
-    """The spec as asked."""
+    """The spec as asked, with the flags that had to be searched (`max-batch-size` on Gaudi)."""
     facts: Facts
     """What was true."""
     prediction: Prediction

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tgi_advisor.estimate.parts import Part
-from tgi_advisor.plan import GpuShares, Packing, Plan, Prediction
+from tgi_advisor.plan import GpuShares, Other, Packing, Plan, Prediction, Search
 from tgi_advisor.units import gib, human, thousands
 
 SCHEMA_VERSION = 1
@@ -73,6 +73,8 @@ def document(plan: Plan) -> dict[str, Any]:
             "bound_by": plan.search.bound_by,
             "headroom_bytes": plan.search.headroom_bytes,
             "headroom_why": plan.search.headroom_why,
+            "riskier": _other(plan.search.riskier),
+            "trade": _other(plan.search.trade),
         },
         "uncertainty": None if seen.uncertainty is None else {
             "spread_bytes": seen.uncertainty.spread_bytes,
@@ -90,6 +92,13 @@ def document(plan: Plan) -> dict[str, Any]:
         "container": plan.container.as_dict() if plan.container else None,
         "extra": dict(plan.extra),
     }  # fmt: skip
+
+
+def _other(other: Other | None) -> dict[str, Any] | None:
+    """What a search finds when one thing is asked differently."""
+    if other is None:
+        return None
+    return {"asks": other.asks, "limits": {name: getattr(other.limits, name) for name in LIMITS[:3]}}
 
 
 def packing_document(packing: Packing, plans: Sequence[Plan]) -> dict[str, Any]:
@@ -145,6 +154,10 @@ class Style:
         """Red."""
         return self._wrap("31;1", text)
 
+    def warn(self, text: str) -> str:
+        """Yellow."""
+        return self._wrap("33;1", text)
+
     def head(self, text: str) -> str:
         """Bold."""
         return self._wrap("1", text)
@@ -192,12 +205,19 @@ def packing_page(
             blocks.append(command.rstrip("\n"))
     fraction = {_name(plan): plan.spec.hardware.memory_fraction for plan in plans}
     blocks += [_shares(gpu, fraction, style) for gpu in packing.gpus]
-    verdict = style.good("They fit together.") if packing.fits else style.bad("They do not fit together.")
-    lines = [verdict]
+    lines = [_packing_verdict(packing, plans, style)]
     if packing.next_steps:
         lines += ["Next steps:", *(line for step in packing.next_steps for line in _wrapped("  - ", step, width))]
     blocks += ["\n".join(lines), "\n".join(line for note in packing.notes for line in _wrapped("Note: ", note, width))]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _packing_verdict(packing: Packing, plans: Sequence[Plan], style: Style) -> str:
+    if not packing.fits:
+        return style.bad("They do not fit together.")
+    if any(plan.prediction.at_risk for plan in plans) or any(gpu.spare_bytes < 0 for gpu in packing.gpus):
+        return style.warn("They start together, but are at risk under load.")
+    return style.good("They fit together.")
 
 
 def _name(plan: Plan) -> str:
@@ -239,6 +259,8 @@ def _verdict(plan: Plan, style: Style) -> str:
     if seen.outcome == "starts":
         idle = facts.gpu_count - seen.num_shard
         used = f", on {seen.num_shard} of the {facts.gpu_count} GPUs" if idle > 0 else ""
+        if seen.at_risk:
+            return style.warn(f"It starts{used}, but is at risk under load.")
         return style.good(f"It {'fits' if plan.search else 'starts'}{used}.")
     if seen.outcome == "refused":
         return style.bad(f"TGI refuses to start, {_STAGES[seen.stage or 'launcher']}.")
@@ -339,17 +361,37 @@ def _bounds(plan: Plan, width: int) -> str:
         lines = _wrapped("Headroom: ", spare, width)
         if seen.uncertainty is not None:
             lines += _wrapped("Estimate: ", f"good to {seen.uncertainty.why}", width)
-        return "\n".join([*lines, *_under_load(seen, width)])
+        return "\n".join([*lines, *_under_load(plan, width)])
     margin = f"{human(search.headroom_bytes)}{each} left unplanned: " if search.headroom_bytes else ""
     bound_by = _wrapped("Bound by: ", search.bound_by, width) if search.bound_by else []
     kept = _wrapped("Headroom: ", f"{margin}{search.headroom_why}", width)
-    return "\n".join([*bound_by, *kept, *_under_load(seen, width)])
+    return "\n".join([*bound_by, *_others(seen, search, width), *kept, *_under_load(plan, width)])
 
 
-def _under_load(seen: Prediction, width: int) -> list[str]:
+def _others(seen: Prediction, search: Search, width: int) -> list[str]:
+    """What else could be asked for, in a line each: larger chunks or a longer context, and what is at risk."""
+    lines = []
+    if search.trade is not None:
+        now, other = seen.limits.max_batch_prefill_tokens or 0, search.trade.limits
+        chunks = f"chunks of {thousands(now)} tokens; {search.trade.asks} gives max_total_tokens "
+        chunks += (
+            f"{thousands(other.max_total_tokens or 0)} in chunks of {thousands(other.max_batch_prefill_tokens or 0)}"
+        )
+        lines += _wrapped("Prefill:  ", chunks, width)
+    if search.riskier is not None:
+        total = thousands(search.riskier.limits.max_total_tokens or 0)
+        risky = f"max_total_tokens {total} would start, at risk under load: --allow-risk, or {search.riskier.asks}"
+        lines += _wrapped("Riskier:  ", risky, width)
+    return lines
+
+
+def _under_load(plan: Plan, width: int) -> list[str]:
     """Whether it survives its traffic, in a line."""
-    load = seen.under_load
-    return [] if load is None else _wrapped("Under load: ", f"{load.verdict}: {load.why}", width)
+    load = plan.prediction.under_load
+    said = "not judged: TGI reserves no KV cache for this family, and what its batches take depends on the traffic"
+    if load is not None:
+        said = f"{load.verdict}: {load.why}"
+    return _wrapped("Under load: ", said, width) if load is not None or plan.method == "tgi" else []
 
 
 def _wrapped(label: str, text: str, width: int) -> list[str]:

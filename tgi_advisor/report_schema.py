@@ -64,6 +64,8 @@ def plan_schema() -> Schema:
                 bound_by=_or_null(_text("What stopped max_total_tokens from growing.")),
                 headroom_bytes=_whole("Safety margin kept per GPU."),
                 headroom_why=_text("Why that much."),
+                riskier=_or_null(_other("Longer requests that would start, but be at risk under load.")),
+                trade=_or_null(_other("What the other workload.prefer finds; null where it finds the same.")),
             )
         ),
         uncertainty=_or_null(
@@ -107,6 +109,14 @@ def plan_schema() -> Schema:
         "title": "tgi-advisor plan",
         "oneOf": [plan, error, _together(version)],
     }
+
+
+def _other(about: str) -> Schema:
+    limits = ("max_input_tokens", "max_total_tokens", "max_batch_prefill_tokens")
+    return {"description": about} | _object(
+        asks=_text("The field of the spec that asks for it, and its value."),
+        limits=_object(**{name: _or_null(_whole("Tokens.")) for name in limits}),
+    )
 
 
 def _together(version: Schema) -> Schema:

@@ -6,9 +6,6 @@ router checks what the shards report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-
 from tgi_advisor import refusals
 from tgi_advisor.estimate import defaults, uncertainty, underload, warmup
 from tgi_advisor.estimate.setting import Setting
@@ -18,6 +15,12 @@ from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Outcome, Prediction, Stage, Uncertainty
 from tgi_advisor.refusals import Refusal
 from tgi_advisor.units import human, thousands
+
+NO_ROOM = (
+    "use more or larger GPUs, or a quantized checkpoint: the model leaves no room for any limits; "
+    "`tgi-advisor advise` computes which"
+)
+"""What to do where no smaller limits help; where some do, `search.way_out` says which."""
 
 
 def request_blocks(setting: Setting, limits: Limits) -> int:
@@ -89,7 +92,7 @@ def _first_stop(
         return _out_of_memory(here, seen)
     if late:
         refused = _refused(here, seen, final, late)
-        return refused._replace(next_steps=(_smaller_total(here, seen.limits),)) if too_small(refused) else refused
+        return refused._replace(next_steps=(NO_ROOM,)) if too_small(refused) else refused
     return _prediction(here, seen, final, "starts", None, None, ())
 
 
@@ -131,7 +134,7 @@ def _out_of_memory(here: Base, seen: Warmup) -> Prediction:
             f"Not enough memory to handle {prefill} prefill tokens: the warm-up peak is {missing} above the GPU "
             f"({_largest_at_peak(here, seen)})"
         )
-        step = _smaller_prefill(here, seen.limits)
+        step = NO_ROOM
     return _prediction(here, seen, seen.limits, "out_of_memory", seen.stage, reason, (step,))
 
 
@@ -148,71 +151,6 @@ def too_small(prediction: Prediction) -> bool:
     budget = limits.max_batch_total_tokens
     longest = max(limits.max_total_tokens or 0, limits.max_batch_prefill_tokens or 0)
     return prediction.stage == "router" and budget is not None and budget < longest
-
-
-def _smaller_prefill(here: Base, asked: Limits) -> str:
-    """The largest prefill budget with which it starts, and the shorter limits that have to go with it."""
-
-    def alone(prefill: int) -> Limits:
-        return replace(asked, max_batch_prefill_tokens=prefill)
-
-    def with_prompts(prefill: int) -> Limits:
-        return replace(_shorter(asked, prefill + 1), max_batch_prefill_tokens=prefill)
-
-    shapes = (alone, with_prompts) if here.setting.chunking else (with_prompts,)
-    return _way_out(here, asked, asked.max_batch_prefill_tokens or 0, shapes)
-
-
-def _smaller_total(here: Base, asked: Limits) -> str:
-    """The largest max_total_tokens with which it starts, and the smaller limits that have to go with it."""
-    if asked.max_total_tokens is None:
-        return _smaller_prefill(here, asked)
-    prefill = asked.max_batch_prefill_tokens
-
-    def alone(total: int) -> Limits:
-        return _shorter(asked, total)
-
-    def with_prefill(total: int) -> Limits:
-        return replace(_shorter(asked, total), max_batch_prefill_tokens=min(prefill or total - 1, total - 1))
-
-    return _way_out(here, asked, asked.max_total_tokens, (alone, with_prefill))
-
-
-def _shorter(asked: Limits, total: int) -> Limits:
-    """The limits with max_total_tokens at most `total`, and prompts below it."""
-    longest, all_tokens = asked.max_input_tokens, asked.max_total_tokens
-    return replace(
-        asked,
-        max_input_tokens=None if longest is None else min(longest, total - 1),
-        max_total_tokens=None if all_tokens is None else min(all_tokens, total),
-    )
-
-
-def _way_out(here: Base, asked: Limits, too_many: int, shapes: Sequence[Callable[[int], Limits]]) -> str:
-    """The limits of the first shape that start, with the largest number below `too_many`, found by bisection."""
-    for shape in shapes:
-        low, high = 1, too_many
-        while low + 1 < high:
-            middle = (low + high) // 2
-            low, high = (middle, high) if _starts(here, shape(middle)) else (low, middle)
-        if low > 1:
-            names = ("max_batch_prefill_tokens", "max_input_tokens", "max_total_tokens")
-            new = {name: getattr(shape(low), name) for name in names}
-            changes = [f"{name} {thousands(value)}" for name, value in new.items() if value != getattr(asked, name)]
-            return f"{', '.join(changes)} would start; `tgi-advisor advise` finds the largest limits that do"
-    return (
-        "use more or larger GPUs, or a quantized checkpoint: the model leaves no room for any limits; "
-        "`tgi-advisor advise` computes which"
-    )
-
-
-def _starts(here: Base, limits: Limits) -> bool:
-    """Whether the warm-up of the limits passes and the router accepts what it leaves."""
-    seen = warmup.run(here, limits)
-    if seen.stage is not None:
-        return False
-    final = defaults.server_limits(here.setting, seen.limits, seen.blocks, seen.tokens)
-    return not refusals.router_refusals(here.setting, final, seen.budget)
 
 
 def _prediction(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.command()
 @takes_specs
 @click.option("--as-given", is_flag=True, help="Do not search: launch with the limits the spec says.")
+@options.allow_risk
 @click.option("--dry-run", is_flag=True, help="Look for what is in the way, print the request, start nothing.")
 @click.option("--replace", is_flag=True, help="Swap a container that has the name already.")
 @click.option("--reuse", is_flag=True, help="Keep a container of this name that runs the same plan.")
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 @click.option("--logs", is_flag=True, help="Pass the server's own log through.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines (docs/launch.md).")
 def launch(
-    as_given: bool, dry_run: bool, replace: bool, reuse: bool, detach: bool, keep: bool, retry: bool,
+    as_given: bool, allow_risk: bool, dry_run: bool, replace: bool, reuse: bool, detach: bool, keep: bool, retry: bool,
     timeout: float | None, stall: float | None, restart: str, ulimits: tuple[str, ...], logs: bool, as_json: bool,
     specs: tuple[str, ...], model: str | None, gpu: str | None, count: int | None, release: str | None,
     sets: tuple[str, ...], **rest: Any,
@@ -71,7 +72,7 @@ def launch(
     )  # fmt: skip
     shown = sink(as_json=as_json, logs=logs)
     try:
-        asked = options.specs_of(specs, model, gpu, count, release, sets)
+        asked = options.specs_of(specs, model, gpu, count, release, options.with_risk(sets, allow_risk))
         packing, plans = _planned(asked, as_given, **rest)
         if packing:
             together.possible(packing, how)

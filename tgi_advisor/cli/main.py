@@ -49,19 +49,22 @@ def cli() -> None:
 
 @cli.command()
 @takes_specs
+@options.allow_risk
 @as_json
 def advise(
-    as_json: bool, specs: tuple[str, ...], model: str | None, gpu: str | None, count: int | None, release: str | None,
-    sets: tuple[str, ...], **rest: Any,
+    as_json: bool, allow_risk: bool, specs: tuple[str, ...], model: str | None, gpu: str | None, count: int | None,
+    release: str | None, sets: tuple[str, ...], **rest: Any,
 ) -> int:  # fmt: skip
     """Search the largest token limits that fit, and show the plan.
 
-    Limits the spec pins or bounds are respected. Ends with the docker command that runs the plan.
+    Limits the spec pins or bounds are respected. Limits that start but are at risk of running out of memory
+    under load are only given where nothing else fits, or with --allow-risk. Ends with the docker command that
+    runs the plan.
 
     Several specs, in several files or as documents of one, are servers on one machine: those on one GPU
     share its memory, and start in the order given.
     """
-    asked = options.specs_of(specs, model, gpu, count, release, sets)
+    asked = options.specs_of(specs, model, gpu, count, release, options.with_risk(sets, allow_risk))
     if len(asked) > 1:
         return _show_together(_together(asked, **rest), as_json)
     return _show(_made("advise", asked[0], **rest), as_json)
@@ -86,14 +89,15 @@ def predict(as_json: bool, **asked: Any) -> int:
     help="What to print.",
 )  # fmt: skip
 @click.option("--as-given", is_flag=True, help="Do not search: emit the limits the spec says.")
-def emit(name: str, as_given: bool, **asked: Any) -> int:
+@options.allow_risk
+def emit(name: str, as_given: bool, allow_risk: bool, sets: tuple[str, ...], **asked: Any) -> int:
     """Print the deployment as a command or a manifest.
 
     When it would not start, standard output stays empty and standard error says why.
     """
     from tgi_advisor.render import note, render
 
-    plan = _plan("predict" if as_given else "advise", **asked)
+    plan = _plan("predict" if as_given else "advise", sets=options.with_risk(sets, allow_risk), **asked)
     if plan.prediction.outcome == "starts" and plan.container is not None:
         say(render(plan.container, name), nl=False)
         if (left_out := note(plan.container, name)) is not None:

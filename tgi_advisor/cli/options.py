@@ -76,6 +76,17 @@ gpu = click.option(
 )  # fmt: skip
 count = click.option("--count", "-n", metavar="N", type=_Count(1), help="GPUs the container sees.")
 
+allow_risk = click.option(
+    "--allow-risk", is_flag=True,
+    help="Search also among limits that are at risk of running out of memory under load.",
+)  # fmt: skip
+
+
+def with_risk(sets: tuple[str, ...], allowed: bool) -> tuple[str, ...]:
+    """The `--set` options with what --allow-risk stands for."""
+    return (*sets, "workload.allow_risk=true") if allowed else sets
+
+
 _ONE = click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True))
 _SEVERAL = click.argument("specs", metavar="[SPEC]...", nargs=-1, type=click.Path(allow_dash=True))
 _OPTIONS = (

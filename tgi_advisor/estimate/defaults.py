@@ -30,6 +30,10 @@ GROUPED = ("gptq", "awq")
 """Quantizers that store one scale per group of input rows."""
 _BITSANDBYTES = ("bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4")
 _BLOCK_SIZES = {"flashdecoding": 256, "flashinfer": 1, "flashdecoding-ipex": 64}
+LIMIT_FLAGS = (
+    "max-input-tokens", "max-input-length", "max-total-tokens", "max-batch-prefill-tokens", "max-batch-total-tokens",
+)  # fmt: skip
+"""Launcher flags that are token limits."""
 _U32 = 1 << 32
 _U64 = 1 << 64
 
@@ -382,6 +386,8 @@ def _dtype(asked: str, quantize: str | None, family: Family, facts: Facts) -> st
         return "bfloat16"
     if asked:
         return asked
+    if system == "gaudi":  # whatever the model and its quantization: backends/gaudi/server/.../cli.py@v3.3.7:100
+        return "bfloat16"
     if quantize in HALF_ONLY and version >= (2, 1, 0):
         return "bfloat16" if system == "cpu" and version >= (2, 4, 0) else "float16"
     if quantize == "fp8" and (2, 2, 0) <= version <= (2, 3, 1) and facts.gpu.at_least >= (8, 0):

@@ -21,6 +21,8 @@ FRAGMENTATION = 1.0
 """Blocks cached in unusable sizes, as a share of the prefill's widest moment: 1.57 GiB beside 1.6 GB in issue 1374."""
 
 Safety = Literal["safe", "tight", "at risk"]
+GRADES: tuple[Safety, ...] = ("at risk", "tight", "safe")
+"""The verdicts, the worst first."""
 
 
 class UnderLoad(NamedTuple):
@@ -39,29 +41,41 @@ def judge(here: Base, seen: Warmup, spread: int) -> UnderLoad | None:
 
     None for families that reserve no KV cache: how much they need depends on the traffic alone.
     """
-    setting, g = here.setting, here.geometry
-    if seen.budget is None or seen.stage is not None:
+    left = spare(here, seen)
+    if left is None:
         return None
-    # What the memory fraction leaves PyTorch is one bound, the card the other.
-    there = warmup.cap(here) - here.loaded - seen.blocks * g.kv_bytes_per_token * setting.block_size
-    together = _together(here, seen)
     captured = graphs(here, seen)
     needed = growth(here, seen) + captured
-    spare = there - needed
-    verdict: Safety = "at risk" if spare < 0 else "tight" if spare < spread else "safe"
-    moments = ["a full prefill", "unusable cached blocks", f"sampling for {together} requests"]
+    moments = ["a full prefill", "unusable cached blocks", f"sampling for {int(_together(here, seen))} requests"]
     if captured:
         moments.append("the CUDA graphs")
     all_moments = f"{', '.join(moments[:-1])} and {moments[-1]}"
-    why = f"{human(there)} left beside weights and a full KV cache; {all_moments} may need {human(needed)}"
-    return UnderLoad(verdict, spare, why)
+    there = human(left + needed)
+    why = f"{there} left beside weights and a full KV cache; {all_moments} may need {human(needed)}"
+    return UnderLoad(grade(left, spread), left, why)
+
+
+def spare(here: Base, seen: Warmup) -> int | None:
+    """Bytes the worst moment of real traffic leaves, negative where they are missing; None where `judge` has none.
+
+    What TGI sets aside for the KV cache counts as taken, the rest of a block that it cannot use included.
+    """
+    if seen.budget is None or seen.stage is not None:
+        return None
+    # What the memory fraction leaves PyTorch is one bound, the card the other.
+    return warmup.cap(here) - here.loaded - seen.cache - growth(here, seen) - graphs(here, seen)
+
+
+def grade(spare_bytes: int, spread: int) -> Safety:
+    """The verdict on what is spare."""
+    return "at risk" if spare_bytes < 0 else "tight" if spare_bytes < spread else "safe"
 
 
 def growth(here: Base, seen: Warmup) -> int:
     """Bytes a started server may take on top of what it holds when idle: a full prefill, and sampling for all."""
     widest = seen.tokens * here.activation_per_token
     sampling = prefill.sampling_bytes_per_request(here.setting, here.geometry)
-    return round(widest * (1 + FRAGMENTATION)) + _together(here, seen) * sampling
+    return round(widest * (1 + FRAGMENTATION) + _together(here, seen) * sampling)
 
 
 def graphs(here: Base, seen: Warmup) -> int:
@@ -71,10 +85,11 @@ def graphs(here: Base, seen: Warmup) -> int:
     return captured.bytes if captured else 0
 
 
-def _together(here: Base, seen: Warmup) -> int:
-    """Requests that decode at once in the worst moment."""
+def _together(here: Base, seen: Warmup) -> float:
+    """Requests that decode at once in the worst moment; a fraction of one where that is all a KV block is."""
     wanted = here.setting.flags.get("max-concurrent-requests")
-    return min(wanted if isinstance(wanted, int) else DECODING, seen.blocks)
+    blocks = seen.cache / (here.geometry.kv_bytes_per_token * here.setting.block_size)
+    return min(wanted if isinstance(wanted, int) else DECODING, blocks)
 
 
 def held(here: Base, seen: Warmup, in_use: int) -> int:

@@ -78,6 +78,8 @@ class Warmup(NamedTuple):
     """Bytes left at the peak below what the card (or the memory fraction) gives; negative: missing."""
     blocks: int
     """KV blocks TGI will allocate; 0 when it never gets there."""
+    cache: int
+    """Bytes TGI sets aside for the KV cache, whose whole blocks it allocates."""
     budget: int | None
     """`max_batch_total_tokens` TGI infers; None for families that infer none."""
 
@@ -246,7 +248,7 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
     limits = defaults.launcher_limits(setting, given)
     most = cap(here)
     if here.loaded + margin > most:
-        return Warmup("load", limits, 0, 0, 0, 0, 0, here.loaded, most - here.loaded - margin, 0, None)
+        return Warmup("load", limits, 0, 0, 0, 0, 0, here.loaded, most - here.loaded - margin, 0, 0, None)
     requests, tokens, warm_blocks = warmup_batch(setting, limits)
     longest = min(limits.max_input_tokens or tokens, tokens)
     activations = tokens * here.activation_per_token + prefill.square_bytes(setting, g, longest, requests)
@@ -266,7 +268,7 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
         used = here.loaded + emptied + warm_blocks * per_block
     slack = most - used - margin
     stage: Literal["warmup"] | None = "warmup" if slack < 0 else None
-    replayed = Warmup(stage, limits, requests, tokens, warm_blocks, activations, logits, used, slack, 0, None)
+    replayed = Warmup(stage, limits, requests, tokens, warm_blocks, activations, logits, used, slack, 0, 0, None)
     if stage is not None or not setting.family.paged:
         return replayed
     if not per_block:  # more shards than KV heads: TGI stops before it allocates any
@@ -274,8 +276,9 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
     back = warm_blocks
     if setting.facts.release.warmup_blocks_back == "if_unfinished" and not _one_request_is_left(limits, tokens):
         back = 0
-    blocks = kv_memory(here, used + margin) // per_block + back
-    return replayed._replace(blocks=blocks, budget=blocks * setting.block_size)
+    room = kv_memory(here, used + margin)
+    blocks = room // per_block + back
+    return replayed._replace(blocks=blocks, cache=room + back * per_block, budget=blocks * setting.block_size)
 
 
 def cap(here: Base) -> int:

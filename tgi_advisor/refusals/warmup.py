@@ -80,6 +80,16 @@ def xpu_fraction_out_of_range(case: Case) -> Found:
     return ("torch.OutOfMemoryError: XPU out of memory", step) if fraction > 1 else None
 
 
+@rule(WARMUP, "warmup", "backends/gaudi/server/text_generation_server/models/causal_lm.py@v3.2.3:1308")
+def gaudi_padded_batch_size(case: Case) -> Found:
+    """The Gaudi back end's padded classes warm up every batch size, and have to be told the largest."""
+    setting = case.setting
+    if setting.facts.variant != "gaudi" or setting.family.paged or setting.max_batch_size is not None:
+        return None
+    text = "AssertionError: MAX_BATCH_SIZE is not set, it should be set in the launcher"
+    return text, ("set max-batch-size under tgi.flags",)
+
+
 @rule(
     WARMUP,
     "warmup",

@@ -210,6 +210,15 @@ class WorkloadSpec:
     concurrency: int = setting(
         "Requests of max_total_tokens that must be in the KV cache together.", "count", 1, minimum=1
     )
+    prefer: str = setting(
+        "Where prefills are chunked and memory is short: `prefill` gives up to a tenth of max_total_tokens for chunks "
+        "of the usual size (2,048 tokens), `context` takes the smallest chunks that keep the GPU busy.",
+        "choice", "prefill", choices=("prefill", "context"),
+    )  # fmt: skip
+    allow_risk: bool = setting(
+        "Whether the search may return limits that start but are at risk of running out of memory under load.",
+        "bool", False,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,8 @@ limits: # which limits to find: auto, a number, or {{min: , max: }}
 workload: # what it must carry
   # max_new_tokens: 1024 # room for the answer, between max_input_tokens and max_total_tokens
   concurrency: 1 # requests of max_total_tokens that must fit at once
+  # prefer: prefill # or context: the smallest prefill chunks, for a longer context
+  # allow_risk: false # whether the search may return limits that are at risk under load
 
 container: # how it is started
   name: {_word(name)}

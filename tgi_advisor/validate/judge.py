@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, warmup
@@ -389,20 +388,10 @@ def _fitting(case: Case, model: ModelFacts, gpu: GpuFacts) -> Limits | None:
     """The limits that `advise` finds for the launch, where any hold."""
     from tgi_advisor import search  # only when something has to be found
 
-    setting = _setting(case, model, gpu, case.release, limits=False)
-    hardware = replace(setting.spec.hardware, memory_fraction=setting.memory_fraction)
-    spec = replace(setting.spec, hardware=hardware, tgi=replace(setting.spec.tgi, num_shard=setting.num_shard))
-    return search.advise(spec, setting.facts).found.limits
+    return search.fitting(warmup.base(_setting(case, model, gpu, case.release)))
 
 
-_LIMITS = frozenset(
-    ("max-input-tokens", "max-input-length", "max-total-tokens", "max-batch-prefill-tokens", "max-batch-total-tokens")
-)
-
-
-def _setting(
-    case: Case, model: ModelFacts, gpu: GpuFacts, release: TgiRelease | None, *, limits: bool = True
-) -> Setting:
+def _setting(case: Case, model: ModelFacts, gpu: GpuFacts, release: TgiRelease | None) -> Setting:
     """The launch as `defaults.resolve` sees it; the file's words become the spec's flags and environment."""
     view = case.view
     assert release is not None, "asked only where the release is known"
@@ -411,11 +400,7 @@ def _setting(
         for name, one in view.flags.items()
         if one.by == "argument" and one.typed is not None and name not in ("revision", "model-id")
     }
-    ours = {flag.env for name, flag in _flags_by_name(view).items() if name in _LIMITS}
     env = {name: value.text for name, value in view.env.items() if value.known and value.origin != "image"}
-    if not limits:
-        given = {name: value for name, value in given.items() if name not in _LIMITS}
-        env = {name: text for name, text in env.items() if name not in ours}
     shards = _shards(case)
     count = max(min(case.visible or shards, MOST_SHARDS), 1)
     spec = Spec(
@@ -438,9 +423,3 @@ def _mounts(server: Server) -> tuple[MountSpec, ...]:
     if server.form != "spec":
         return (MountSpec("everything", "/"),)
     return tuple(MountSpec(one.source.text, one.target.text, one.read_only) for one in server.mounts if one.source)
-
-
-def _flags_by_name(view: Effective) -> Mapping[str, Any]:
-    from tgi_advisor.validate.effective import known_flags
-
-    return known_flags(view.release)

@@ -82,7 +82,9 @@ def fp8_kv_cache(case: Case) -> Value | None:
     return case.at("kv-cache-dtype", "model-id")
 
 
-@refused("TGI164", "Gaudi without a batch size", "gaudi-batch-size", reads=("max-batch-size",))
+@refused(
+    "TGI164", "Gaudi without a batch size", "gaudi-batch-size", "gaudi-padded-batch-size", reads=("max-batch-size",)
+)
 def gaudi_batch_size(case: Case) -> Value | None:
     """The Gaudi back end pads its batches and has to be told how large they get.
 

@@ -9,6 +9,6 @@ docker run --rm \
     --model-id meta-llama/Llama-3.3-70B-Instruct \
     --num-shard 4 \
     --dtype bfloat16 \
-    --max-input-tokens 54735 \
-    --max-total-tokens 56783 \
-    --max-batch-prefill-tokens 1024
+    --max-input-tokens 54407 \
+    --max-total-tokens 56455 \
+    --max-batch-prefill-tokens 2048

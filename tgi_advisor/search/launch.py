@@ -1,0 +1,226 @@
+"""Search the largest limits of one launch: one shard count, one dtype, one attention back end.
+
+1. `max_total_tokens` is bisected with the smallest prefill budget worth having, or where prefills are chunked with a
+   smaller one if that takes away a risk under load;
+2. where prefills are chunked and `workload.prefer` says so, up to a tenth of it is given for chunks of the usual size;
+3. the prefill budget is bisected upwards, as far as it costs neither context nor concurrency, leaves the server as
+   safe under load, and the launcher itself would want it;
+4. `max_total_tokens` is bisected once more with that budget: a warm-up of more requests, or of a longer prompt than
+   the chunk, may leave room for a few blocks.
+
+Where a prefill budget is pinned, shorter prompts mean more warm-up requests, and the predicate is monotone only
+between two such steps; the search then walks the steps, longest prompts first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from tgi_advisor.estimate import defaults, warmup
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.estimate.warmup import Base, Warmup
+from tgi_advisor.limits import Limits
+from tgi_advisor.plan import Prediction, Search
+from tgi_advisor.search.predicate import TOO_RISKY, USUAL_CHUNK, Searcher, capacity, efficient_prefill, last_that_holds
+from tgi_advisor.spec.records import AUTO, LimitsSpec
+from tgi_advisor.units import thousands
+from tgi_advisor.verdict import predict, too_small
+
+GIVEN_FOR_CHUNKS = 10
+"""`workload.prefer: prefill` costs at most one part in so many of max_total_tokens."""
+
+
+SMALLEST_CHUNK = 256
+"""Prefill tokens below which no chunk is worth having, whatever it takes away."""
+
+
+class Found(NamedTuple):
+    """The result of one search."""
+
+    limits: Limits | None
+    """The limits to launch with; None when nothing fits."""
+    search: Search
+    """How they were found."""
+    prediction: Prediction
+    """The verdict on them; on failure, the verdict on the limits that need least memory."""
+
+
+def search(here: Base) -> Found:
+    """The largest limits of one launch that fit, those that are not at risk under load before all others.
+
+    Where every limit is at risk it is the largest that fit, and the verdict says so.
+    """
+    searcher = Searcher(here)
+    total = _in_smaller_chunks(searcher, searcher.largest_total(searcher.span.low))
+    if total is None and not searcher.allow_risk:
+        searcher.allow_risk = True
+        total = searcher.largest_total(searcher.span.low)
+    if total is None:
+        return _nothing(searcher)
+    total, refusal = _accepted(searcher, total)
+    total, prefill = _with_chunks(searcher, total)
+    prefill = _largest_prefill(searcher, total, prefill)
+    if refusal is None and (searcher.input_for(total) < prefill or searcher.holds(total + 1, prefill)):
+        total = searcher.largest_total(total, prefill) or total
+    limits = searcher.limits_of(total, prefill)
+    bound_by = refusal
+    if bound_by is None and total < searcher.span.high:
+        bound_by = searcher.why_not(total + 1, searcher.smallest_prefill(total + 1)) or searcher.why_not(
+            total + 1, prefill
+        )
+    return Found(limits, _search(searcher, bound_by or searcher.span.high_by), predict(here, limits))
+
+
+def _nothing(searcher: Searcher) -> Found:
+    """What to say where no limits fit: the verdict on those that need least memory."""
+    span = searcher.span
+    lowest = next((low for low, _ in searcher.regions(span.low)), span.high)  # a pinned prefill in the fewest requests
+    smallest = max(2, lowest)
+    longest = max(1, min(searcher.input_for(smallest), smallest - 1))
+    limits = replace(searcher.limits_of(smallest, searcher.smallest_prefill(smallest)), max_input_tokens=longest)
+    reason = f"no room for a prompt: max_total_tokens would be {thousands(span.low)} or more, beyond {span.high_by}"
+    if span.low <= span.high:
+        reason = searcher.why_not(smallest, limits.max_batch_prefill_tokens or 0) or reason
+    return Found(None, _search(searcher, reason), predict(searcher.here, limits))
+
+
+def _in_smaller_chunks(searcher: Searcher, total: int | None) -> int | None:
+    """The last max_total_tokens that holds where chunks smaller than are efficient take a risk away; else `total`.
+
+    The largest such chunks become the efficient ones of this search.
+    """
+    bound, efficient = searcher.limits.max_batch_prefill_tokens, searcher.efficient
+    smallest = max(SMALLEST_CHUNK, bound.low or 0)
+    if searcher.allow_risk or not searcher.setting.chunking or bound.fixed is not None or smallest >= efficient:
+        return total
+    if total is not None and not _at_the_edge_of_risk(searcher, total):
+        return total
+    searcher.allow_risk = True
+    most = searcher.largest_total(searcher.span.low)
+    searcher.allow_risk = False
+    if most is None:
+        return None
+    searcher.efficient = smallest
+    if searcher.holds(most, smallest):
+        searcher.efficient = last_that_holds(smallest, efficient, lambda prefill: searcher.holds(most, prefill))
+    found = searcher.largest_total(searcher.span.low)
+    if found is not None and found > (total or 0):
+        return found
+    searcher.efficient = efficient
+    return total
+
+
+def _at_the_edge_of_risk(searcher: Searcher, total: int) -> bool:
+    """Whether it is a risk under load that keeps max_total_tokens from growing."""
+    return total < searcher.span.high and searcher.why_not(total + 1, searcher.smallest_prefill(total + 1)) == TOO_RISKY
+
+
+def _accepted(searcher: Searcher, total: int) -> tuple[int, str | None]:
+    """(the last max_total_tokens up to `total` that is not refused, why one more is); `total` where all are.
+
+    Some refusals name a length, such as that of the sliding window on ROCm.
+    """
+    low = searcher.span.low
+    if searcher.accepts(total) or not searcher.accepts(low):
+        return total, None
+    found = last_that_holds(low, total, searcher.accepts)
+    limits = searcher.limits_of(found + 1, searcher.smallest_prefill(found + 1))
+    return found, f"a refusal of longer prompts: {predict(searcher.here, limits).reason}"
+
+
+def _with_chunks(searcher: Searcher, total: int) -> tuple[int, int]:
+    """(max_total_tokens, prefill budget) once a tenth of the first has been given, as far as chunks of the usual size
+    take it. Where a risk under load is what bounds them, context is not given for chunks that add to it.
+    """
+    least = searcher.smallest_prefill(total)
+    setting = searcher.setting
+    if not setting.chunking or setting.spec.workload.prefer != "prefill":
+        return total, least
+    if searcher.efficient < efficient_prefill(setting) or _at_the_edge_of_risk(searcher, total):
+        return total, least
+    bound = searcher.limits.max_batch_prefill_tokens
+    usual = min(USUAL_CHUNK, searcher.input_for(total), _wanted(searcher, total) or USUAL_CHUNK)
+    usual = min(max(usual, least), least if bound.fixed is not None else bound.high or usual)
+    shortest = max(searcher.span.low, total - total // GIVEN_FOR_CHUNKS)
+    prefill = last_that_holds(least, usual, lambda prefill: searcher.holds(shortest, prefill))
+    return (searcher.largest_total(shortest, prefill) or total, prefill) if prefill > least else (total, least)
+
+
+def _wanted(searcher: Searcher, total: int) -> int | None:
+    """The prefill budget the launcher itself would take."""
+    asked = Limits(searcher.input_for(total), total)
+    return defaults.launcher_limits(searcher.setting, asked).max_batch_prefill_tokens
+
+
+def _largest_prefill(searcher: Searcher, total: int, least: int) -> int:
+    """The last prefill budget that costs neither context, concurrency nor safety, up to what the launcher wants."""
+    bound = searcher.limits.max_batch_prefill_tokens
+    if bound.fixed is not None:
+        return bound.fixed
+    wanted = _wanted(searcher, total) or least
+    most = max(least, wanted if bound.high is None else min(wanted, bound.high))
+    calm = searcher.calm(total, least)
+    return last_that_holds(
+        least, most, lambda prefill: searcher.holds(total, prefill) and searcher.calm(total, prefill) >= calm
+    )
+
+
+def _search(searcher: Searcher, bound_by: str | None) -> Search:
+    return Search(searcher.evaluations, bound_by, searcher.margin, searcher.margin_why)
+
+
+def fitting(here: Base) -> Limits | None:
+    """The largest limits a launch starts with, whatever it is given: what `advise` finds with pinned ones left open.
+
+    None where no limits help. `predict` and `validate` say these of limits that do not fit.
+    """
+    setting = _opened(here.setting)
+    found = search(warmup.base(setting))
+    return found.limits if found.prediction.outcome == "starts" else None
+
+
+def way_out(here: Base, prediction: Prediction) -> Prediction:
+    """A verdict that memory is too small for some limits, with the largest that fit as what to do about it."""
+    peak = prediction.outcome == "out_of_memory" and prediction.stage == "warmup"
+    limits = fitting(here) if peak or too_small(prediction) else None
+    if limits is None:
+        return prediction
+    named = ", ".join(f"{name} {thousands(value)}" for name, value in limits.given().items())
+    step = f"{named} would start: the largest that `tgi-advisor advise` finds where the limits are left open"
+    return prediction._replace(next_steps=(step,))
+
+
+def _opened(setting: Setting) -> Setting:
+    """The launch with its token limits left open, by whatever way they were given."""
+    spec, names = setting.spec, defaults.LIMIT_FLAGS
+    flags = {name: value for name, value in spec.tgi.flags.items() if name not in names}
+    env = {name: text for name, text in spec.tgi.env.items() if name.lower().replace("_", "-") not in names}
+    bounds = (spec.limits.max_input_tokens, spec.limits.max_total_tokens, spec.limits.max_batch_prefill_tokens)
+    limits = LimitsSpec(*(AUTO if bound.fixed is not None else bound for bound in bounds))
+    opened = replace(spec, limits=limits, tgi=replace(spec.tgi, flags=flags, env=env))
+    return defaults.resolve(opened, setting.facts, setting.num_shard)
+
+
+def at_least(here: Base, tokens: int) -> Warmup | None:
+    """The warm-up of the smallest limits that are worth having with `tokens` per request; None unless they hold.
+
+    max_total_tokens is then `tokens` within its bounds, the prefill budget the smallest efficient one, and the
+    KV cache holds `tokens` for each request of workload.concurrency even where max_total_tokens may not be so long.
+    """
+    searcher = Searcher(here)
+    total = max(searcher.span.low, min(tokens, searcher.span.high))
+    if total > searcher.span.high:
+        return None
+    prefill = searcher.smallest_prefill(total)
+    if not searcher.holds(total, prefill):
+        return None
+    seen = searcher.warm(total, prefill)
+    return seen if capacity(here, seen) >= tokens * searcher.wanted else None
+
+
+def smallest_prefill(here: Base) -> int | None:
+    """The smallest prefill budget worth having with the longest max_total_tokens that fits; None when none does."""
+    searcher = Searcher(here)
+    total = searcher.largest_total(searcher.span.low)
+    return None if total is None else searcher.smallest_prefill(total)

@@ -1,0 +1,284 @@
+"""Whether limits hold: the predicate of the search, and the stretches on which it can be bisected.
+
+TGI of this release passes its warm-up with these limits and a stated margin, its KV cache then holds
+`workload.concurrency` requests of `max_total_tokens`, and, unless `workload.allow_risk` asks for more, the server
+is not at risk under load (`estimate/underload.py`).
+
+The first two are monotone in `max_total_tokens` as long as the warm-up batch keeps its number of requests. What is
+spare under load is not: a longer prefill leaves more unreserved where TGI makes logits of all its tokens, and less
+where it does not. On one such stretch it is convex up to the length from which the warm-up's own blocks are the
+whole KV cache, and falls beyond it, so that each of the two pieces has one last length that is not at risk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from tgi_advisor.estimate import uncertainty, underload, warmup
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.estimate.warmup import Base, Warmup
+from tgi_advisor.facts import families
+from tgi_advisor.limits import Limits
+from tgi_advisor.units import thousands
+from tgi_advisor.verdict import concurrency, predict
+
+DEFAULT_NEW_TOKENS = 1024
+"""workload.max_new_tokens when the spec leaves it out, unless that is more than half of the total."""
+UNBOUNDED_CONTEXT = 1 << 20
+"""Ceiling where nothing in config.json bounds the length (alibi, relative positions): memory alone does."""
+TOO_RISKY = "what its traffic may need: longer requests would start, but be at risk under load"
+"""What stops limits that fit."""
+MOST_RISKY = 8
+"""Stretches that fit and are at risk after which no shorter prompts are tried."""
+USUAL_CHUNK = 2048
+"""Prefill tokens of one chunk that serving engines take by default on GPUs of every size (docs/search.md)."""
+
+
+class Range(NamedTuple):
+    """Bounds of a search, both inclusive."""
+
+    low: int
+    """Smallest value that may be returned."""
+    high: int
+    """Largest value that may be returned."""
+    high_by: str
+    """What sets the upper bound."""
+
+
+def margin(here: Base) -> tuple[int, str]:
+    """The memory left unplanned on each GPU, and why that much."""
+    asked = here.setting.spec.hardware.headroom
+    if asked is not None:
+        return asked, "hardware.headroom of the spec"
+    band = uncertainty.spread(here.setting, here.total)
+    return band.bytes, band.why
+
+
+def new_tokens(setting: Setting) -> int:
+    """Output room kept between max_input_tokens and max_total_tokens."""
+    asked = setting.spec.workload.max_new_tokens
+    return min(DEFAULT_NEW_TOKENS, max(1, _most_total(setting)[0] // 2)) if asked is None else asked
+
+
+def _most_total(setting: Setting) -> tuple[int, str]:
+    """The largest max_total_tokens worth trying, and what sets it: the spec, else the model's context."""
+    high = setting.spec.limits.max_total_tokens.high
+    if high is not None:
+        return high, "limits.max_total_tokens of the spec"
+    context = families.context_length(setting.facts.model) or UNBOUNDED_CONTEXT
+    return context, f"the model's context of {thousands(context)} tokens"
+
+
+def totals(setting: Setting) -> Range:
+    """Bounds of max_total_tokens: the spec's, else the model's context; `low` leaves room for a prompt.
+
+    `low` is above `high` where the output alone fills everything.
+    """
+    bound, longest = setting.spec.limits.max_total_tokens, setting.spec.limits.max_input_tokens
+    shortest = new_tokens(setting) + 1 if longest.low is None else longest.low + 1
+    high, high_by = _most_total(setting)
+    return Range(max(bound.low or 0, shortest), high, high_by)
+
+
+def efficient_prefill(setting: Setting) -> int:
+    """Prefill tokens beyond which a GPU computes rather than waits for memory, with room to spare.
+
+    A 16-bit weight costs two bytes of bandwidth and two operations per token, so a prefill turns
+    compute-bound at FLOPS / bandwidth tokens (the roofline's ridge). Four times that, rounded up to a
+    power of two and at least 512, keeps the weights' traffic under a quarter of the time.
+    """
+    gpu = setting.facts.gpu
+    if not gpu.fp16_tflops or not gpu.bandwidth:
+        return 1024
+    ridge = gpu.fp16_tflops * 1e12 / gpu.bandwidth
+    tokens = 512
+    while tokens < 4 * ridge:
+        tokens *= 2
+    return tokens
+
+
+def capacity(here: Base, seen: Warmup) -> int:
+    """Tokens the KV cache holds, or where none is reserved, those that fit what is free for it."""
+    if seen.budget is not None:
+        return seen.budget
+    room = seen.slack + seen.warm_blocks * here.geometry.kv_bytes_per_token * here.setting.block_size
+    return max(0, room) // max(1, here.geometry.kv_bytes_per_token)
+
+
+class Searcher:
+    """The predicate over one launch, counting its evaluations."""
+
+    def __init__(self, here: Base, *, allow_risk: bool | None = None) -> None:
+        self.here = here
+        self.setting = here.setting
+        self.margin, self.margin_why = margin(here)
+        self.spread = uncertainty.spread(here.setting, here.total).bytes
+        workload = here.setting.spec.workload
+        self.wanted = workload.concurrency
+        self.allow_risk = workload.allow_risk if allow_risk is None else allow_risk
+        self.evaluations = 0
+        self.limits = here.setting.spec.limits
+        self.new_tokens = new_tokens(here.setting)
+        self.span = totals(here.setting)
+        self.efficient = efficient_prefill(here.setting)
+        self.in_blocks = here.setting.family.paged and here.setting.facts.release.version < (2, 0, 0)
+
+    def input_for(self, total: int) -> int:
+        """max_input_tokens that goes with a total.
+
+        Until 1.4.5 the queue rounds prompts up to whole blocks but not the prefill budget, so that a
+        prompt as long as both never leaves it: whole blocks then.
+        https://github.com/huggingface/text-generation-inference/blob/v1.4.5/router/src/queue.rs#L228-L260
+        """
+        wanted = total - self.new_tokens
+        if self.in_blocks and wanted > self.setting.block_size:
+            wanted -= wanted % self.setting.block_size
+        return self.limits.max_input_tokens.clamp(wanted)
+
+    def smallest_prefill(self, total: int) -> int:
+        """The smallest prefill budget worth having with a total: a whole prompt, or an efficient chunk of it."""
+        longest, bound = self.input_for(total), self.limits.max_batch_prefill_tokens
+        if bound.fixed is not None:
+            return bound.fixed
+        least = -(-longest // self.setting.block_size) * self.setting.block_size if self.in_blocks else longest
+        if self.setting.chunking:
+            least = min(longest, self.efficient, *(() if bound.high is None else (bound.high,)))
+        return max(least, bound.low or 0)
+
+    def limits_of(self, total: int, prefill: int) -> Limits:
+        """The three limits that go with a total and a prefill budget."""
+        return Limits(self.input_for(total), total, prefill)
+
+    def warm(self, total: int, prefill: int) -> Warmup:
+        """Replay one warm-up with the margin held back."""
+        self.evaluations += 1
+        return warmup.run(self.here, self.limits_of(total, prefill), self.margin)
+
+    def why_not(self, total: int, prefill: int) -> str | None:
+        """What stops these limits, or None when they hold."""
+        return self._does_not_fit(total, prefill) or self._too_risky(total, prefill)
+
+    def holds(self, total: int, prefill: int | None = None) -> bool:
+        """The predicate; without a prefill budget with the smallest one worth having."""
+        return self.why_not(total, self.smallest_prefill(total) if prefill is None else prefill) is None
+
+    def fits(self, total: int, prefill: int | None = None) -> bool:
+        """The part of the predicate that is monotone: whether it starts, with the margin, and holds what is asked."""
+        return self._does_not_fit(total, self.smallest_prefill(total) if prefill is None else prefill) is None
+
+    def _does_not_fit(self, total: int, prefill: int) -> str | None:
+        longest = self.input_for(total)
+        if longest < 1 or longest >= total:
+            return "no room for a prompt beside max_new_tokens"
+        ceiling = self.limits.max_batch_prefill_tokens.high
+        if ceiling is not None and prefill > ceiling:
+            return "limits.max_batch_prefill_tokens of the spec"
+        if not self.setting.chunking and prefill < longest:
+            return "max_batch_prefill_tokens must hold a whole prompt without chunked prefill"
+        seen = self.warm(total, prefill)
+        if seen.stage == "load":
+            return "memory: the weights do not fit"
+        if seen.stage == "warmup":
+            return "memory: the peak of the warm-up prefill"
+        if seen.budget is None:
+            return self._no_room_to_grow(seen, total)
+        if seen.budget < max(total, prefill):
+            return "memory: the KV cache left after the warm-up"
+        if concurrency(self.setting, seen.blocks, Limits(longest, total)) < self.wanted:
+            several = f"{self.wanted} requests" if self.wanted > 1 else "one request"
+            return f"memory: a KV cache that holds {several} of max_total_tokens"
+        return None
+
+    def _no_room_to_grow(self, seen: Warmup, total: int) -> str | None:
+        """Whether the padded batches of a family without a reserved KV cache outgrow the GPU."""
+        if self.wanted * total > capacity(self.here, seen):
+            return f"memory: the growing KV cache of {self.wanted} requests of max_total_tokens"
+        return None
+
+    def _too_risky(self, total: int, prefill: int) -> str | None:
+        if self.allow_risk or self.calm(total, prefill) > 0:
+            return None
+        return TOO_RISKY
+
+    def calm(self, total: int, prefill: int) -> int:
+        """How well the server would stand its traffic: 2 safe (or not judged), 1 tight, 0 at risk."""
+        self.evaluations += 1
+        spare = underload.spare(self.here, warmup.run(self.here, self.limits_of(total, prefill)))
+        return 2 if spare is None else underload.GRADES.index(underload.grade(spare, self.spread))
+
+    def accepts(self, total: int) -> bool:
+        """Whether the limits hold and TGI does not refuse them for another reason than memory."""
+        limits = self.limits_of(total, self.smallest_prefill(total))
+        return self.holds(total) and predict(self.here, limits).outcome != "refused"
+
+    def regions(self, low: int, prefill: int | None = None) -> Iterator[tuple[int, int]]:
+        """Stretches of max_total_tokens from `low` on with one number of warm-up requests, longest prompts first."""
+        bound = self.limits.max_batch_prefill_tokens
+        pinned = max(bound.fixed or 0, bound.low or 0) if prefill is None else prefill
+        high = self.span.high
+        requests = 1
+        while high >= low:
+            if not pinned or self.input_for(high) < 1:
+                yield low, high
+                return
+            requests = -(-pinned // max(1, min(self.input_for(high), pinned)))
+            shortest = -(-pinned // requests)
+            start = max(low, _first(low, high, lambda total: self.input_for(total) >= shortest))  # noqa: B023
+            yield start, high
+            high = start - 1
+
+    def largest_total(self, low: int, prefill: int | None = None) -> int | None:
+        """The last max_total_tokens from `low` on that holds with a prefill budget, or with the smallest.
+
+        Where all of some stretches that fit is at risk, ever shorter prompts are not worth having.
+        """
+
+        def fits(total: int) -> bool:
+            return self.fits(total, prefill)
+
+        fitting = (
+            (start, last_that_holds(start, end, fits)) for start, end in self.regions(low, prefill) if fits(start)
+        )
+        found = (self._last_calm(start, end, prefill) for start, end in islice(fitting, MOST_RISKY))
+        return next((total for total in found if total is not None), None)
+
+    def _last_calm(self, low: int, high: int, prefill: int | None) -> int | None:
+        """The last total of a stretch that fits which is not at risk either; None where all of it is."""
+
+        def calm(total: int) -> bool:
+            budget = self.smallest_prefill(total) if prefill is None else prefill
+            return self._too_risky(total, budget) is None
+
+        if calm(high):
+            return high
+        turn = last_that_holds(low, high, lambda total: self._has_room(total, prefill))
+        if calm(turn):
+            return last_that_holds(turn, high, calm)
+        return last_that_holds(low, turn, calm) if calm(low) else None
+
+    def _has_room(self, total: int, prefill: int | None) -> bool:
+        """Whether TGI finds more room for its KV cache than the warm-up's own blocks."""
+        self.evaluations += 1
+        budget = self.smallest_prefill(total) if prefill is None else prefill
+        seen = warmup.run(self.here, self.limits_of(total, budget))
+        return seen.blocks > seen.warm_blocks
+
+
+def last_that_holds(low: int, high: int, holds: Callable[[int], bool]) -> int:
+    """The last value in [low, high] that holds, for a predicate that holds at `low` and is monotone."""
+    if holds(high):
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
+    """The first value in [low, high] that holds, for a predicate that holds at `high` and is monotone."""
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low
