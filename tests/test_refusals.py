@@ -275,6 +275,40 @@ EXAMPLES: dict[str, Example] = {
         "RuntimeError: weight model.layers.0.self_attn.q_proj.weight does not exist",
         {"facts": model(quantization_config={"quant_method": "gptq"}, tensors=PACKED)}, at="1.4.5",
     ),
+    "gaudi-quantize": Example(
+        "Invalid value for '--quantize': 'eetq' is not one of 'gptq', 'awq', 'fp8', 'compressed-tensors'.",
+        {"quantize": "eetq", "gpu": "intel-gaudi3", "variant": "gaudi"}, at="3.3.7",
+    ),
+    "bitsandbytes-missing": Example(
+        "ModuleNotFoundError: No module named 'bitsandbytes'",
+        {"quantize": "bitsandbytes-nf4", "gpu": "amd-mi300x", "variant": "rocm"}, at="3.3.7",
+    ),
+    "eetq-missing": Example(
+        "ModuleNotFoundError: No module named 'EETQ'",
+        {"quantize": "eetq", "gpu": "amd-mi300x", "variant": "rocm"}, at="2.2.0",
+    ),
+    "exl2-missing": Example(
+        "ImportError: cannot import name 'ExllamaQuantLinear' from 'text_generation_server.layers.gptq'",
+        {"quantize": "exl2", "gpu": CPU, "variant": "intel-cpu"}, at="3.3.7",
+    ),
+    "packed-by-transformers": Example(
+        "ModuleNotFoundError: No module named 'optimum'",
+        {
+            "facts": model(quantization_config={"quant_method": "gptq", "bits": 4}, tensors=PACKED),
+            "env": {"USE_FLASH_ATTENTION": "false"},
+        },
+        at="2.2.0",
+    ),
+    "fp8-by-transformers": Example(
+        "ValueError: FP8 quantized models is only supported on GPUs with compute capability >= 8.9 (e.g 4090/H100), "
+        "actual = `8.0`",
+        {"facts": model(model_type="qwen3", quantization_config={"quant_method": "fp8"}), "gpu": "nvidia-a100-80gb"},
+    ),
+    "fp8-on-rocm": Example(
+        "RuntimeError: torch._scaled_mm is only supported on CUDA devices with compute capability >= 9.0 or 8.9, or "
+        "ROCm MI300+",
+        {"quantize": "fp8", "gpu": "amd-mi250", "variant": "rocm"}, at="3.3.7",
+    ),
     "fp8-kv-cache": Example(
         "ValueError: FP8 KV cache is currently only supported for flashinfer on CUDA and paged attention on CUDA, ROCm "
         "and INTEL IPEX and flashdecoding in Intel IPEX ",

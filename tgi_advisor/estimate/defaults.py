@@ -356,7 +356,7 @@ def stored_quantize(model: ModelFacts, release: TgiRelease) -> str | None:
     if not isinstance(stored, Mapping):
         if not isinstance(compression, Mapping) or version < (2, 3, 1):
             return None
-        return "compressed-tensors" if version >= (2, 4, 1) else _float8_groups(compression)
+        return "compressed-tensors" if version >= (2, 4, 1) else float8_groups(compression)
     method = stored.get("quant_method")
     if method in ("gptq", "awq") or (method == "exl2" and version >= (2, 1, 0)):
         return str(method)
@@ -366,10 +366,10 @@ def stored_quantize(model: ModelFacts, release: TgiRelease) -> str | None:
         return "fp8"
     if method == "compressed-tensors" and version >= (2, 4, 1):
         return "compressed-tensors"
-    return _float8_groups(stored) if version == (2, 4, 0) else None
+    return float8_groups(stored) if version == (2, 4, 0) else None
 
 
-def _float8_groups(stored: Mapping[str, Any]) -> str | None:
+def float8_groups(stored: Mapping[str, Any]) -> str | None:
     """2.3.1-2.4.0 read a compressed checkpoint as fp8 when one group of weights is 8-bit float."""
     groups = stored.get("config_groups")
     for group in groups.values() if isinstance(groups, Mapping) else ():

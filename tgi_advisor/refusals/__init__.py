@@ -11,6 +11,7 @@ from tgi_advisor.limits import Limits
 from tgi_advisor.refusals import launcher, surprises
 from tgi_advisor.refusals.adapters import ADAPTERS
 from tgi_advisor.refusals.config import CONFIG
+from tgi_advisor.refusals.kernels import KERNELS
 from tgi_advisor.refusals.load import LOAD
 from tgi_advisor.refusals.machine import MACHINE, SLICES
 from tgi_advisor.refusals.router import ROUTER
@@ -36,7 +37,9 @@ def shard_refusals(setting: Setting, asked: Limits | None = None) -> list[Refusa
     Without `asked` (`defaults.launcher_limits`) the few rules that look at the limits stay silent.
     """
     limits = asked or Limits()
-    return list(applied((*LOAD, *SLICES, *CONFIG, *WEIGHTS, *ADAPTERS, *WARMUP), Case(setting, limits, limits)))
+    return list(
+        applied((*LOAD, *SLICES, *CONFIG, *WEIGHTS, *KERNELS, *ADAPTERS, *WARMUP), Case(setting, limits, limits))
+    )
 
 
 def router_refusals(setting: Setting, resolved: Limits, budget: int | None) -> list[Refusal]:
@@ -57,4 +60,15 @@ def warnings(setting: Setting, limits: Limits, given: Limits | None = None) -> l
 
 def all_rules() -> tuple[Rule, ...]:
     """Every refusal there is, in the order of 3.0.0 and later."""
-    return (*MACHINE, *launcher.in_order((3, 0, 0)), *LOAD, *SLICES, *CONFIG, *WEIGHTS, *ADAPTERS, *WARMUP, *ROUTER)
+    return (
+        *MACHINE,
+        *launcher.in_order((3, 0, 0)),
+        *LOAD,
+        *SLICES,
+        *CONFIG,
+        *WEIGHTS,
+        *KERNELS,
+        *ADAPTERS,
+        *WARMUP,
+        *ROUTER,
+    )

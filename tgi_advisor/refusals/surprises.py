@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from tgi_advisor.estimate.defaults import CHUNKING_ATTENTION
+from tgi_advisor.estimate.defaults import CHUNKING_ATTENTION, launcher_limits
 from tgi_advisor.refusals.adapters import NAMED_SINCE, parse
 from tgi_advisor.refusals.rules import Case
 from tgi_advisor.refusals.weights import quant_method
@@ -92,9 +93,10 @@ def _config_dropped(case: Case) -> str | None:
     release = case.release
     if release.version < (2, 3, 0) or method is None or method in release.quantize:
         return None
+    prefill = launcher_limits(case.setting, replace(case.given, max_batch_prefill_tokens=None)).max_batch_prefill_tokens
     return (
         f"TGI {release}'s launcher does not know quant_method {method!r} and ignores the whole config.json: it falls "
-        f"back to {case.setting.attention} and a prefill default of {case.setting.launcher_prefill} tokens."
+        f"back to {case.setting.attention} and a prefill default of {prefill} tokens."
     )
 
 

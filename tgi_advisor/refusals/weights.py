@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tgi_advisor.estimate.defaults import ShardFault, legal_shards, shard_fault
 from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.estimate.weights import on_own_layers
 from tgi_advisor.facts import families
 from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
 
@@ -141,7 +142,7 @@ def fp8_needs_ampere(case: Case) -> Found:
     setting = case.setting
     gpu, version = setting.facts.gpu, setting.facts.release.version
     least = (8, 9) if version < (2, 2, 0) else (8, 0)
-    if setting.quantize != "fp8" or gpu.system != "cuda" or gpu.at_least >= least:
+    if setting.quantize != "fp8" or gpu.system != "cuda" or gpu.at_least >= least or not _own_loader(setting):
         return None
     needs = ".".join(map(str, least))
     return f"RuntimeError in the fp8 kernel (it needs compute capability {needs})", (
@@ -232,4 +233,4 @@ def _is_packed(setting: Setting) -> bool | None:
 
 def _own_loader(setting: Setting) -> bool:
     """Whether TGI's own classes read the weights, not transformers'."""
-    return setting.family.supported and not setting.family.automodel
+    return setting.family.supported and on_own_layers(setting)

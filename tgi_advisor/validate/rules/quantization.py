@@ -91,9 +91,18 @@ def dtype_and_quantize(case: Case) -> Value | None:
     return case.at("dtype", "quantize")
 
 
-@refused("TGI153", "quantization the model's class does not take", "automodel-quantize", reads=_READS)
+@refused(
+    "TGI153",
+    "quantization the model's class does not take",
+    "automodel-quantize",
+    "packed-by-transformers",
+    reads=_READS,
+)
 def automodel_quantize(case: Case) -> Value | None:
     """Models served through transformers' AutoModel take bitsandbytes (8 bit) and fp8 at most.
+
+    Where TGI's flash attention does not work, transformers loads the others too, and the image holds
+    nothing it could read gptq and awq with.
 
     Failing::
 
@@ -108,10 +117,14 @@ def automodel_quantize(case: Case) -> Value | None:
 
 @refused(
     "TGI154", "quantization the GPU cannot run", "marlin-needs-ampere", "fp8-needs-ampere", "awq-on-rocm",
+    "gaudi-quantize", "bitsandbytes-missing", "eetq-missing", "exl2-missing", "fp8-by-transformers", "fp8-on-rocm",
     reads=_READS,
 )  # fmt: skip
 def gpu_too_old(case: Case) -> Value | None:
     """Marlin needs compute capability 8.0, fp8 8.0 (8.9 before 2.2.0), and the awq kernel NVIDIA.
+
+    On AMD fp8 needs an MI300 and TGI 2.4.0; bitsandbytes and eetq are in the CUDA image alone. fp8
+    checkpoints that transformers loads (Qwen3) need compute capability 8.9.
 
     Failing, --gpu nvidia-t4::
 
