@@ -21,7 +21,8 @@ from tgi_advisor.errors import Exit
 from tgi_advisor.estimate import defaults
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.gather import snapshot
-from tgi_advisor.validate.judge import Stated, cases
+from tgi_advisor.validate.hardware import Stated
+from tgi_advisor.validate.judge import cases
 from tgi_advisor.validate.read import read
 from tgi_advisor.validate.rules import Case
 
@@ -285,23 +286,13 @@ def test_arguments_alone_say_what_they_leave_to_the_environment(
     )
 
 
-def test_a_flag_given_twice_is_imported_whole(tmp_path: Path) -> None:
-    file = tmp_path / "run.sh"
-    file.write_text(
-        command(
-            {
-                **ROWS[6],
-                "args": shlex.split(
-                    "--num-shard 1 --cuda-graphs 1 --cuda-graphs 2,4 --cors-allow-origin a --cors-allow-origin b"
-                ),
-                "env": {},
-            }
-        )
-    )
-    made = tmp_path / "spec.yaml"
+def test_flags_are_imported_whole(tmp_path: Path) -> None:
+    flags = "--cuda-graphs 1 --cuda-graphs 2,4 --cors-allow-origin a --cors-allow-origin b --otlp-service-name 010"
+    file, made = tmp_path / "run.sh", tmp_path / "spec.yaml"
+    file.write_text(command({**ROWS[6], "args": shlex.split(f"--num-shard 1 {flags}"), "env": {}}))
     made.write_text(run("import", str(file), "--gpu", "nvidia-l4").out)
     args = run("emit", str(made), "-f", "args", "--as-given", "--offline").out
-    assert "--cuda-graphs 1,2,4 --cors-allow-origin a --cors-allow-origin b" in args
+    assert flags.replace("1 --cuda-graphs 2,4", "1,2,4") in args
     assert json.loads(run("validate", str(made), "--format", "json").out)["findings"] == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from launch import model
 
-from tgi_advisor import container
+from tgi_advisor import container, lint
 from tgi_advisor.errors import SpecError
 from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.facts import gpu as gpus
@@ -22,6 +23,7 @@ from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Container
 from tgi_advisor.refusals import launcher_refusals
 from tgi_advisor.render import docker_run
+from tgi_advisor.spec.reader import read_text
 from tgi_advisor.spec.records import ModelSpec, Spec, TgiSpec, flag_homes
 from tgi_advisor.validate.effective import Effective, effective
 from tgi_advisor.validate.read import read
@@ -207,3 +209,34 @@ def test_a_command_line_is_read_as_clap_reads_it(words: list[str], release: str)
     if expected is not None:
         mine = {name: one.typed for name, one in view.flags.items() if one.by == "argument" and name != "model-id"}
         assert repr(mine) == repr(expected)
+
+
+TEXTS = st.sampled_from(
+    ["1", "010", "1e3", "true", "~", "null", "- a", "a: b", "#x", "'q'", '"', "a b", "*", "é", "$x"]
+)
+GIVEN = st.dictionaries(
+    st.sampled_from(["otlp-service-name", "otlp-endpoint", "tokenizer-config-path", "lora-adapters"]), TEXTS, min_size=2
+)
+NUMBERS = st.dictionaries(
+    st.sampled_from(["watermark-delta", "rope-factor", "waiting-served-ratio"]),
+    st.sampled_from(["2", ".5", "5.", "inf", "NaN", "1e40", "-2.0", "1e3"]),
+)
+
+
+@settings(fast, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(GIVEN, NUMBERS, st.lists(st.sampled_from(["0", "1,2", "+4", "007"]), max_size=2))
+def test_what_is_imported_is_emitted_as_it_was(
+    tmp_path: Path, texts: dict[str, str], numbers: dict[str, str], sizes: list[str]
+) -> None:
+    variables = [word for name, text in texts.items() for word in ("-e", f"{name.upper().replace('-', '_')}={text}")]
+    words = [f"--{name}={text}" for name, text in numbers.items()] + [f"--cuda-graphs={size}" for size in sizes]
+    image = "ghcr.io/huggingface/text-generation-inference:3.3.7"
+    line = shlex.join(["docker", "run", *variables, image, "--model-id", "gpt2", *words]) + "\n"
+    (tmp_path / "run.sh").write_text(line)
+    spec = read_text(lint.import_server(str(tmp_path / "run.sh"), gpu="nvidia-l4"), "spec.yaml")
+    facts = Facts(model(), gpus.find("nvidia-l4"), 1, releases.latest(), "")
+    before, after = read_back(line), read_back(docker_run.render(container.build(spec, facts, Limits(), 1)))
+    assert spec.tgi.flags.keys() == {*texts, *numbers, *(["cuda-graphs"] * bool(sizes))}
+    assert {name: repr(after.typed(name)) for name in spec.tgi.flags} == {
+        name: repr(before.typed(name)) for name in spec.tgi.flags
+    }

@@ -109,7 +109,9 @@ def test_smaller_chunks_take_a_risk_away_before_context_is_given_up(args: tuple[
 
 
 def test_servers_that_share_a_gpu_take_no_risk_unless_they_may(tmp_path: Path) -> None:
-    one = "model: {{id: {}}}\nhardware: {{gpu: nvidia-l40s, headroom: 0}}\nlimits: {{max_total_tokens: {{max: 30000}}}}\n"
+    one = (
+        "model: {{id: {}}}\nhardware: {{gpu: nvidia-l40s, headroom: 0}}\nlimits: {{max_total_tokens: {{max: 30000}}}}\n"
+    )
     file = tmp_path / "two.yaml"
     file.write_text("---\n".join(one.format(model) for model in (QWEN3, QWEN3)), encoding="utf-8")
     calm, risky = run("advise", str(file), "--json"), run("advise", str(file), "--json", "--allow-risk")

@@ -52,6 +52,10 @@ class Importing:
         else:
             self._try(path, named, [(path, text)])
 
+    def put_text(self, path: str, text: str, named: str) -> None:
+        """Set a field to a text that is one whatever YAML would make of it, such as `1` or `~`."""
+        self._try(path, named, [], [f"{path}={json.dumps(text)}"])
+
     def put_list(self, path: str, items: Sequence[str], named: str) -> None:
         """Set a field to a list."""
         self._try(path, named, [], [f"{path}={json.dumps(list(items))}"])
@@ -166,8 +170,10 @@ def _flags(new: Importing, case: Case) -> None:
             if given.typed != PORT:
                 new.leave(f"{said} {given.shown}: emitted containers listen on {PORT}")
         elif name not in ("sharded", "hostname", "huggingface-hub-cache") and name not in homes:
-            if isinstance(given.typed, tuple) and len(given.typed) > 1 and given.flag.delimiter is None:
+            if isinstance(given.typed, tuple) and given.flag.delimiter is None:
                 new.put_list(f"tgi.flags.{name}", [str(one) for one in given.typed], said)
+            elif given.flag.type == "text":
+                new.put_text(f"tgi.flags.{name}", _text(given), said)
             else:
                 new.put(f"tgi.flags.{name}", _text(given), said)
     for slip in case.view.slips:
