@@ -12,8 +12,9 @@ from tgi_advisor.facts import release as releases
 from tgi_advisor.gather import snapshot
 from tgi_advisor.spec.reader import read_text
 from tgi_advisor.units import human
+from tgi_advisor.validate.hardware import Stated
 from tgi_advisor.validate.importer import imported
-from tgi_advisor.validate.judge import Stated, cases, findings, judge
+from tgi_advisor.validate.judge import cases, findings, judge
 from tgi_advisor.validate.read import read
 
 FLAGS = sorted({name for one in releases.all_releases() for name in flags.flags_of(one)} | {"foo", "max-input-token"})

@@ -14,7 +14,8 @@ from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.gather import snapshot
-from tgi_advisor.validate.judge import Stated, cases, findings
+from tgi_advisor.validate.hardware import Stated
+from tgi_advisor.validate.judge import cases, findings
 from tgi_advisor.validate.read import read
 from tgi_advisor.validate.rules import RULES
 

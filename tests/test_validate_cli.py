@@ -604,3 +604,88 @@ def test_the_pages_name_every_option(document: str) -> None:
     assert "tgi-advisor validate" in text
     if document.startswith("docs"):
         assert [option for option in wanted if option.rstrip(",") not in text] == ["--help"] * ("--help" in wanted)
+
+
+# -- how many GPUs, and what is not known
+
+SEVERAL = "docker run {} --shm-size 1g -p 8080:80 -v d:/data ghcr.io/huggingface/text-generation-inference:{} {} {}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "request_", "args", "expected"),
+    [
+        (("-g", "l4"), "--gpus all", "", ("TGI505", "judged with one GPU: neither the file nor --count says how many")),
+        (("-g", "g5.4xlarge"), "--gpus all", "", ("TGI505", "judged with one GPU, which is what g5.4xlarge has")),
+        (("-g", "g5.12xlarge"), "--gpus all", "", ("TGI505", "judged with 4 GPUs, which is what g5.12xlarge has")),
+        (("-g", "l4", "-n", "2"), "--gpus all", "", None),
+        (("-g", "l4"), "--gpus 2", "", None),
+        (("-g", "g5.12xlarge"), "--gpus 2", "", None),
+        (("-g", "l4"), "--gpus all", "--num-shard 2", None),
+        (("-g", "g5.4xlarge"), "--gpus all", "--num-shard 2", ("TGI143", "2 shards, but g5.4xlarge has 1 GPU")),
+        (("-g", "g5.4xlarge"), "--gpus 2", "", ("TGI143", "2 GPUs asked for, but g5.4xlarge has 1 GPU")),
+        (("-g", "l4"), "--gpus all", "--sharded true", ("TGI505", "how many GPUs TGI will use is not known (--count")),
+        ((), "--gpus all", "", ("TGI505", "(--gpu does); how many GPUs TGI will use is not known (--count says it)")),
+        (("-g", "l4"), "--gpus 1 -e PREFILL_CHUNKING=$X", "", ("TGI505", "PREFILL_CHUNKING is not in the file")),
+        (("-g", "l4"), "--gpus 1", "--max-batch-prefill-tokens 0", ("TGI505", "max_batch_prefill_tokens is 0")),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("tag", ["3.3.7", "latest"])
+def test_how_many_gpus_were_taken_is_said(
+    tag: str, options: tuple[str, ...], request_: str, args: str, expected: tuple[str, str] | None
+) -> None:
+    text = SEVERAL.format(request_, tag, "--model-id Qwen/Qwen2.5-7B-Instruct", args)
+    command = ("validate", "-", "--stdin-filename", "run.sh", *options)
+    said = json.loads(run(*command, "-f", "json", "--ignore", "TGI501,TGI504", stdin=text).out)
+    found = [(one["code"], one["message"]) for one in said["findings"] if one["code"] in ("TGI505", "TGI143")]
+    (server,) = said["servers"]
+    if expected is None:
+        assert (found, server["assumed"], server["unjudged"]) == ([], [], [])
+        assert server["outcome"] is not None
+        return
+    assert [(code, expected[1] in message) for code, message in found if code == expected[0]] == [(expected[0], True)]
+    told = run(*command, "--explain", stdin=text).out
+    for why in (*server["assumed"], *server["unjudged"]):
+        assert told.count(why) == 2  # in the explanation and in the finding
+    assert bool(server["assumed"]) == ("judged with" in "".join(message for _, message in found))
+
+
+def test_the_settings_file_names_the_gpu_and_the_action_its_count(here: Path) -> None:
+    (here / ".tgi-advisor.toml").write_text('gpu = "g5.4xlarge"\n')
+    (here / "run.sh").write_text(SEVERAL.format("--gpus all", "3.3.7", "--model-id Qwen/Qwen2.5-7B-Instruct", ""))
+    assert "judged with one GPU, which is what g5.4xlarge has" in run("validate", "run.sh").out
+    (here / ".tgi-advisor.toml").write_text('gpu = "nvidia-l4"\ncount = 2\n')
+    assert json.loads(run("validate", "run.sh", "-f", "json").out)["servers"][0]["shards"] == 2
+    action = (ROOT / "action.yml").read_text("utf-8")
+    assert 'if [[ -n $COUNT ]]; then arguments+=(--count "$COUNT"); fi' in action
+
+
+PINNED = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_pinned_commit_is_judged_by_the_shipped_shapes_and_says_so(here: Path) -> None:
+    args = f"--num-shard 1 --revision {PINNED}"
+    (here / "run.sh").write_text(SEVERAL.format("--gpus all", "3.3.7", "--model-id Qwen/Qwen2.5-32B-Instruct", args))
+    ran = run("validate", "run.sh", "-g", "l4", "--explain")
+    assert "error TGI201" in ran.out
+    assert (
+        "info TGI505: Qwen/Qwen2.5-32B-Instruct is taken to have at 0123456789ab the shapes of the snapshot" in ran.out
+    )
+    assert "None" not in ran.out
+    (here / "spec.yaml").write_text(run("import", "run.sh", "-g", "l4").out)
+    planned = run("predict", "spec.yaml", "--offline")
+    assert planned.code == Exit.OUT_OF_MEMORY
+    assert "is taken to have at 0123456789ab the shapes" in " ".join(planned.out.split())
+    branch = run("validate", "-", "-g", "l4", stdin=(here / "run.sh").read_text().replace(PINNED, "gptq-4bit"))
+    assert "TGI201" not in branch.out
+    assert "nothing is known of Qwen/Qwen2.5-32B-Instruct" in branch.out
+
+
+def test_an_outlook_that_cannot_be_made_says_why(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tgi_advisor.errors import FactsError
+
+    def fails(*_: Any) -> Any:
+        raise FactsError("the moon is not known")
+
+    monkeypatch.setattr("tgi_advisor.validate.judge.predict", fails)
+    (here / "compose.yaml").write_text(CLEAN)
+    assert "whether it fits was not judged: the moon is not known" in run("validate", ".", "-g", "l4").out

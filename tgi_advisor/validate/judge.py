@@ -124,20 +124,19 @@ def _with_count(case: Case, stated: Stated) -> Case:
     view, visible, machine = case.view, case.visible, case.machine
     given = {"num-shard", "sharded"} & view.flags.keys()
     if case.shards is not None:
-        by_machine = machine is not None and machine is stated.machine and stated.gpu_count is None
-        if not by_machine or given or devices(view, None) is not None:
+        asked = case.server.gpus.asked in ("ids", "count") or stated.gpu_count is not None
+        if machine is None or machine is not stated.machine or asked or given or devices(view, None) is not None:
             return case
-        assert machine is not None
-        why = f"judged on {_gpus(visible or 1)}: {machine.name} has {_gpus(machine.gpus)}"
+        why = f"judged with {_gpus(machine.gpus)}, which is what {machine.name} has"
     else:
         shards = _all(view.release, visible or 1)
         hidden = any(not view.env[name].known for name in VISIBLE if name in view.env)
         if shards is None or given or hidden or not view.complete:
             return case
         case = replace(case, shards=shards)
-        why = f"judged on {_gpus(shards)}: neither the file nor --count says how many there are"
+        why = f"judged with {_gpus(shards)}: neither the file nor --count says how many there are"
         if visible is not None:
-            why = f"judged on {_gpus(shards)}: the file does not say which ones TGI sees"
+            why = f"judged with {_gpus(shards)}: the file does not say which ones TGI sees"
     return replace(case, assumed=(*case.assumed, why))
 
 
