@@ -116,7 +116,7 @@ def build(spec: Spec, facts: Facts, limits: Limits, num_shard: int, prediction: 
         name=spec.container.name,
         image=spec.tgi.image or image_for(facts.release, facts.variant or platform.variant),
         args=launch.args,
-        env={**platform.env, **shared, **spec.tgi.env, **launch.env},
+        env={**platform.env, **shared, **_mirror(facts), **spec.tgi.env, **launch.env},
         secret_env={} if weights else {facts.release.token_env: spec.container.token_env},
         mounts=_mounts(spec, weights),
         port=spec.container.port,
@@ -207,6 +207,11 @@ def _local_weights(spec: Spec, facts: Facts) -> _LocalWeights | None:
     name = re.sub(r"[^A-Za-z0-9._-]", "-", root.rpartition("/")[2]).strip(".") or "model"
     read_only = facts.model.weights_format == "safetensors"
     return _LocalWeights(Mount(root, f"/models/{name}", read_only), f"/models/{name}{inside}")
+
+
+def _mirror(facts: Facts) -> dict[str, str]:
+    """The Hub's mirror the facts were read from, which TGI reads from the same variable."""
+    return {"HF_ENDPOINT": facts.mirror} if facts.mirror else {}
 
 
 def _mounts(spec: Spec, weights: _LocalWeights | None) -> tuple[Mount, ...]:

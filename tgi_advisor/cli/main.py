@@ -102,6 +102,8 @@ def emit(name: str, as_given: bool, allow_risk: bool, sets: tuple[str, ...], **a
         say(render(plan.container, name), nl=False)
         if (left_out := note(plan.container, name)) is not None:
             say(left_out, err=True)
+        for one in plan.facts.notes:
+            say(f"Note: {one}", err=True)
     else:
         from tgi_advisor.report import page
 

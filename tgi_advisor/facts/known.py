@@ -24,3 +24,5 @@ class Facts(NamedTuple):
     """Image variant: empty for CUDA, else `rocm`, `intel-cpu`, `intel-xpu`, `gaudi`."""
     notes: tuple[str, ...] = ()
     """What had to be assumed, e.g. which release a floating image tag is."""
+    mirror: str = ""
+    """Address of the Hub's mirror the container has to ask (HF_ENDPOINT); empty for the public Hub."""

@@ -9,6 +9,7 @@ from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
+from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.gather.model import Source, load
 from tgi_advisor.spec.records import Spec
@@ -27,7 +28,40 @@ def gather(
     gpu, count = hardware(spec)
     release, variant, note = software(spec, gpu)
     model = load(spec.model.id, spec.model.revision, source=source, offline=offline, progress=progress)
-    return Facts(model, gpu, count, release, variant, tuple(filter(None, (note, model.assumed))))
+    mirror, about_hub = ("", ()) if model.folder else _hub(spec, model, release)
+    return Facts(model, gpu, count, release, variant, tuple(filter(None, (note, model.assumed, *about_hub))), mirror)
+
+
+MIRRORS_SINCE = (3, 2, 1)
+"""First release whose launcher and router read HF_ENDPOINT (launcher/src/main.rs@v3.2.1:100, hf-hub 0.4.2's from_env);
+huggingface_hub, which downloads the weights, reads it in every release."""
+
+
+def _hub(spec: Spec, model: ModelFacts, release: TgiRelease) -> tuple[str, tuple[str, ...]]:
+    """The mirror the container has to ask, as it may be written down, and what to know about reaching the Hub."""
+    from tgi_advisor.gather.hub import settings
+
+    notes: list[str] = []
+    url = settings.mirror()
+    stated = "HF_ENDPOINT" in spec.tgi.env
+    if url is not None and not stated:
+        shown = settings.public(url)
+        if shown != url:
+            notes.append(
+                f"HF_ENDPOINT ({shown}) holds a secret and is not written down: give it to the container yourself"
+            )
+            url = None
+        elif settings.is_own(url):
+            way_out = "set tgi.env.HF_ENDPOINT to an address of the mirror that it reaches"
+            notes.append(f"HF_ENDPOINT is {shown}, which inside a container is the container itself: {way_out}")
+            url = None
+    if (url is not None or stated) and release.version < MIRRORS_SINCE:
+        half = f"TGI {release} downloads weights from HF_ENDPOINT, but its launcher and router ask huggingface.co"
+        notes.append(f"{half}; 3.2.1 and newer ask the mirror for everything")
+    if settings.proxy() and model.source.startswith("Hub"):
+        way_out = "set HTTPS_PROXY in tgi.env, or in Docker's own settings (https://docs.docker.com/engine/cli/proxy/)"
+        notes.append(f"the Hub is asked through a proxy here, and the container does not get it: {way_out}")
+    return (url or "") if not stated else "", tuple(notes)
 
 
 def hardware(spec: Spec) -> tuple[GpuFacts, int]:

@@ -312,7 +312,7 @@ def _cache(case: Case) -> str:
 def _folder(mount: Mount) -> str | None:
     """The folder or volume of a mount as a spec writes it; None when it cannot be known."""
     source = mount.source
-    if source is None:
+    if source is None or re.match(r"[A-Za-z]:\\", source.text):  # a folder of Windows, which no format here can write
         return None
     for variable, short in (("PWD", "."), ("HOME", "~")):
         found = re.fullmatch(rf"\$\{{?{variable}\}}?(/.*)?|\$\(pwd\)(/.*)?", source.text)

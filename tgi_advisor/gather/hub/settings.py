@@ -45,6 +45,25 @@ def public(url: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0].partition('#')[0]}"
 
 
+def mirror() -> str | None:
+    """The address in HF_ENDPOINT, where it names another Hub than the public one; it may hold credentials."""
+    if not os.environ.get("HF_ENDPOINT", "").strip():
+        return None
+    url = endpoint()
+    return None if url == PUBLIC_HUB else url
+
+
+def is_own(url: str) -> bool:
+    """Whether an address is one of the machine that asks: inside a container it is the container."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1", "0.0.0.0") or host.endswith(".localhost") or host.startswith("127.")  # noqa: S104
+
+
+def proxy() -> bool:
+    """Whether the Hub is asked through a proxy of the environment."""
+    return any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
+
+
 def token() -> tuple[str | None, str]:
     """The access token and where it came from; the place may be shown, the token never."""
     if _yes("HF_HUB_DISABLE_IMPLICIT_TOKEN"):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tgi_advisor.validate.found import Defect, Document, Server, Value
 from tgi_advisor.validate.read.script import scan
 from tgi_advisor.validate.read.source import File, Source
-from tgi_advisor.validate.read.words import Variable
+from tgi_advisor.validate.read.words import SHELL, Variable, mode_of
 from tgi_advisor.validate.read.world import World
 
 
@@ -44,7 +44,11 @@ _SHELL_LANGUAGES = frozenset(
         "shell-session",
         "text",
         "bat",
+        "batch",
         "cmd",
+        "dos",
+        "dosbatch",
+        "posh",
         "powershell",
         "ps1",
         "pwsh",
@@ -146,8 +150,9 @@ def _perhaps_yaml(source: Source, world: World) -> Result:
 
 
 def _script(source: Source, world: World) -> Result:
-    batch = source.file.name.lower().endswith((".bat", ".cmd"))
-    found = scan(source, world, batch=batch)
+    suffix = source.file.name.lower().rpartition(".")[2]
+    mode = mode_of(source.text, suffix) if suffix in ("bat", "cmd", "ps1") else SHELL
+    found = scan(source, world, mode=mode)
     return Result("script", found.servers, found.defects)
 
 
@@ -248,7 +253,7 @@ def _block(block: Source, language: str, world: World, variables: dict[str, Vari
     if language in ("env", "dotenv", "properties"):
         return _env(block, world)
     if language in _SHELL_LANGUAGES or "docker" in language:
-        found_commands = scan(block, world, variables, batch=language in ("bat", "cmd"))
+        found_commands = scan(block, world, variables, mode=mode_of(block.text, language))
         if found_commands.servers:
             return Result("text", found_commands.servers, found_commands.defects)
         if _PYTHON.search(block.text):

@@ -17,7 +17,7 @@ from tgi_advisor.validate.read.docker import read_run
 from tgi_advisor.validate.read.environment import Environment, variables_of
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_launcher
 from tgi_advisor.validate.read.source import Source
-from tgi_advisor.validate.read.words import BATCH, MAX_VALUE, SHELL, Variable, Word, lex
+from tgi_advisor.validate.read.words import MAX_VALUE, SHELL, Variable, Word, lex
 from tgi_advisor.validate.read.world import World
 
 _RUN = (
@@ -69,16 +69,16 @@ def scan(
     world: World,
     variables: dict[str, Variable] | None = None,
     strict: bool = False,
-    batch: bool = False,
+    mode: str = SHELL,
 ) -> Scan:
     """Every TGI server that commands in a text start; `strict` takes only commands in backquotes."""
-    return _Scanner(source, world, {} if variables is None else variables, strict, batch).scan()
+    return _Scanner(source, world, {} if variables is None else variables, strict, mode).scan()
 
 
 class _Scanner:
     """The state of reading one text."""
 
-    def __init__(self, source: Source, world: World, variables: dict[str, Variable], strict: bool, batch: bool) -> None:
+    def __init__(self, source: Source, world: World, variables: dict[str, Variable], strict: bool, mode: str) -> None:
         self.source = source
         self.text = source.text
         self.world = world
@@ -86,7 +86,7 @@ class _Scanner:
         for name, variable in variables_of(world.env).items():
             variables.setdefault(name, variable)
         self.strict = strict
-        self.batch = batch
+        self.mode = mode
         self.blocks: list[_Block] = []
         self.arrays: dict[str, list[Word]] = {}
         self.array_places: dict[str, int] = {}
@@ -137,8 +137,7 @@ class _Scanner:
         end, quote = self._region(line, match.start())
         if self.strict and quote != "`":
             return match.end()
-        mode = BATCH if self.batch else SHELL
-        command = lex(self.source, match.end(), self.variables, mode, end, mend=True)
+        command = lex(self.source, match.end(), self.variables, self.mode, end, mend=True)
         words = self._spliced(command.words)
         server, defects = read_run(self.source, words, self.variables, self.world)
         if server is not None:
@@ -159,7 +158,7 @@ class _Scanner:
         end, quote = self._region(line, first)
         if (self.strict and quote != "`") or not (_BEFORE_LAUNCHER.search(before) or not before.strip()):
             return match.end()
-        command = lex(self.source, first, self.variables, BATCH if self.batch else SHELL, end, mend=True)
+        command = lex(self.source, first, self.variables, self.mode, end, mend=True)
         words = self._spliced(command.words)
         done = max(command.end, match.end())
         if (

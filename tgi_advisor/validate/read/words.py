@@ -88,8 +88,24 @@ _PLACEHOLDER = re.compile(r"<[^<>\s|&;'\"=0-9][^<>\s|&;'\"=]*(?: [^<>\n|&;'\"=]+
 _REDIRECTION = re.compile(r"(?:&>>?|\d*>>?&?|\d*<<<?-?|\d*<&?)[ \t]*")
 _PERCENT = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*|~?\d)%?|!([A-Za-z_][A-Za-z0-9_]*)!")
 
-SHELL, PLAIN, COMPOSE, BATCH = "shell", "plain", "compose", "batch"
-"""How to read: a POSIX shell (or PowerShell), quotes alone, quotes and Compose's references, a Windows batch file."""
+SHELL, PLAIN, COMPOSE, BATCH, POWERSHELL = "shell", "plain", "compose", "batch", "powershell"
+"""How to read: a POSIX shell, quotes alone, quotes and Compose's references, a Windows batch file, PowerShell."""
+_WINDOWS = (BATCH, POWERSHELL)
+"""Where a backslash is a letter like any other: it parts the folders of a path."""
+_DRIVE = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]:\\[A-Za-z0-9_. -]")
+
+
+def mode_of(text: str, language: str = "") -> str:
+    """How commands in a text are read, by the language it is said to be in, else by what stands in it."""
+    if language in ("bat", "cmd", "batch", "dosbatch", "dos"):
+        return BATCH
+    if language in ("ps1", "powershell", "pwsh", "posh"):
+        return POWERSHELL
+    if language not in ("", "console", "text", "plaintext", "terminal") or not _DRIVE.search(text):
+        return SHELL
+    if re.search(r"\\[ \t]*\r?\n", text):
+        return SHELL
+    return POWERSHELL if re.search(r"`[ \t]*\r?\n|\$env:|^\s*\$\w+\s*=", text, re.MULTILINE) else BATCH
 
 
 def lex(
@@ -128,7 +144,7 @@ class _Lexer:
     def command(self) -> Command:
         """Words up to the end of the command."""
         text = self.text
-        shell = self.mode in (SHELL, BATCH)
+        shell = self.mode in (SHELL, *_WINDOWS)
         while self.at < self.end and len(self.words) < MAX_WORDS:
             c = text[self.at]
             if c in " \t\r" or (c == "\n" and not shell):
@@ -138,7 +154,7 @@ class _Lexer:
                     return self._done(c)
             elif self._continuation():
                 continue
-            elif c == "#" and self.mode == SHELL:
+            elif c == "#" and self.mode in (SHELL, POWERSHELL):
                 stop = text.find("\n", self.at, self.end)
                 self.at = self.end if stop < 0 else stop
             elif shell and (c in "<>&" or (c.isdigit() and re.match(r"\d+[<>]", text[self.at : self.at + 4]))):
@@ -227,7 +243,7 @@ class _Lexer:
     def word(self, placeholder: re.Match[str] | None = None) -> None:
         """Reads one word (or what an unquoted variable splits into)."""
         text, start, mode = self.text, self.at, self.mode
-        shell, dollars = mode in (SHELL, BATCH), mode in (SHELL, COMPOSE)
+        shell, dollars = mode in (SHELL, *_WINDOWS), mode in (SHELL, COMPOSE, POWERSHELL)
         parts: list[str] = []
         found = Found()
         pieces: list[str] = []  # complete words an unquoted expansion was split into
@@ -245,7 +261,7 @@ class _Lexer:
                 parts.append(placeholder[0])
                 found.known = False
                 self.at = placeholder.end()
-            elif c == "\\" and mode != BATCH:
+            elif c == "\\" and mode not in _WINDOWS:
                 if match := _CONTINUED.match(text, self.at, self.end):
                     self.at = match.end()
                 elif _BAD_CONTINUATION.match(text, self.at, self.end) or self.at + 1 >= self.end:
@@ -281,7 +297,10 @@ class _Lexer:
                 else:
                     parts.append(expanded)
                     quoted = quoted or bool(expanded)
-            elif c == "`" and mode == SHELL:
+            elif c == "`" and mode == POWERSHELL and not _CONTINUED.match(text, self.at, self.end):
+                parts.append(text[self.at + 1 : self.at + 2])
+                self.at += 2
+            elif c == "`" and mode in (SHELL, POWERSHELL):
                 if _CONTINUED.match(text, self.at, self.end):
                     break
                 stop = text.find("`", self.at + 1, self.end)
@@ -323,14 +342,17 @@ class _Lexer:
         opened = self.at
         stop = opened + 1
         while stop < self.end and text[stop] != '"':
-            stop += 2 if text[stop] == "\\" and mode != BATCH else 1
+            stop += 2 if text[stop] == ("`" if mode == POWERSHELL else "\\") and mode != BATCH else 1
         if stop >= self.end:
             stop = self._unclosed()
         self.at = opened + 1
         parts: list[str] = []
         while self.at < stop:
             c = text[self.at]
-            if c == "\\" and mode != BATCH and self.at + 1 < stop:
+            if c == "`" and mode == POWERSHELL and self.at + 1 < stop:
+                parts.append(text[self.at + 1])
+                self.at += 2
+            elif c == "\\" and mode not in _WINDOWS and self.at + 1 < stop:
                 following = text[self.at + 1]
                 if following == "\n":
                     pass
@@ -339,7 +361,7 @@ class _Lexer:
                 else:
                     parts.append(c + following)
                 self.at += 2
-            elif c == "$" and mode in (SHELL, COMPOSE):
+            elif c == "$" and mode in (SHELL, COMPOSE, POWERSHELL):
                 parts.append(self._dollar(found))
                 self.expanded += len(parts[-1])
                 if self.expanded > MAX_EXPANDED:
