@@ -167,6 +167,19 @@ def test_empty_words_reach_the_launcher_where_no_entry_point_drops_them() -> Non
     assert "TGI106" not in {one["code"] for one in errors_of("--revision '' --num-shard 1", "1.4.5")}
 
 
+@pytest.mark.parametrize(
+    ("env", "tag", "said"),
+    [
+        ("PREFIX_CACHING", "3.3.7", True), ("PREFILL_CHUNKING", "3.3.7", True), ("PREFILL_CHUNKING", "2.4.1", False),
+        ("USE_PREFIX_CACHING", "2.3.1", True), ("PREFIX_CACHING", "2.3.1", False),
+    ],
+)  # fmt: skip
+def test_what_a_variable_set_to_nothing_switches_off_is_said(env: str, tag: str, said: bool) -> None:
+    line = f"docker run --gpus all -e {env}= ghcr.io/huggingface/text-generation-inference:{tag} --model-id gpt2\n"
+    found = json.loads(run("validate", "-", "--format", "json", stdin=line).out)["findings"]
+    assert [one["severity"] for one in found if one["code"] == "TGI104"] == ["warning"] * said
+
+
 def devices_of(tag: str, env: str, count: int | None = 4) -> int | None:
     """Shards the launcher starts on a machine with four GPUs."""
     line = f"docker run --gpus all {env} ghcr.io/huggingface/text-generation-inference:{tag} --model-id gpt2\n"

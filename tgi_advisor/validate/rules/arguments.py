@@ -247,7 +247,8 @@ def _plain_boolean(given: Given) -> Fix | None:
 def empty_value(case: Case) -> Hits:
     """A variable that is set to the empty text is set: the launcher parses it and stops.
 
-    Numbers, choices and booleans have no empty spelling. Leave the variable out to get the default.
+    Numbers, choices and booleans have no empty spelling. PREFIX_CACHING and PREFILL_CHUNKING, which the
+    shards read themselves, are switched off by it. Leave the variable out to get the default.
 
     Failing::
 
@@ -264,6 +265,19 @@ def empty_value(case: Case) -> Hits:
             by_default = given.value.defaulted  # `${NAME:-}`: empty unless the host sets it
             step = f"leave {name} out, or {_accepted(given.flag)}"
             yield Hit(given.value, message, step, "warning" if by_default else None)
+    for name, (since, until) in _OFF.items():
+        value = case.variable(name)
+        if value is not None and value.known and not value.text and case.version and since <= case.version <= until:
+            step = f"leave {name} out, or write 0 where off is meant"
+            yield Hit(value, f"{name} is set to the empty text, which switches it off", step, "warning")
+
+
+_OFF = {
+    "PREFIX_CACHING": ((2, 4, 0), (999, 0, 0)),
+    "USE_PREFIX_CACHING": ((2, 3, 0), (2, 3, 1)),
+    "PREFILL_CHUNKING": ((3, 0, 0), (999, 0, 0)),
+}
+"""What is on unless its variable holds something else than `1` or `true`, and in which releases (models/globals.py)."""
 
 
 @rule("TGI105", "error", "flag given twice")
