@@ -423,8 +423,8 @@ def page(found: list[Result], skipped: list[tuple[str, str]]) -> str:
                 table(ERRORS, error_rows(trusted, lambda result: result.run.setting.facts.gpu.name)),
                 "## What happened against what was said",
                 "The same runs. *With its margin*: it would still start, and be safe under load, if the estimate were "
-                "off by the spread it states. `advise` looks for limits that would still start then, and that are safe or "
-                "tight under load, not at risk ([how](search.md)).",
+                "off by the spread it states. `advise` looks for limits that would still start then, and that are safe "
+                "or tight under load, not at risk ([how](search.md)).",
                 table(
                     ["", "said starts", "of these with its margin", "said refused", "said out of memory", "right"],
                     confusion_rows(trusted),

@@ -19,14 +19,20 @@ MAX_BESIDE = 1 << 20
 """Bytes of a file that is read because another one names it, and of a settings file."""
 MAX_CONFIG = 8 << 20
 """Bytes of config.json. Most have 1 KiB; those that list every layer's quantization, some megabytes."""
-MAX_TOKENIZER = 16 << 20
-"""Bytes of tokenizer_config.json. Gemma 3's, with 6,400 added tokens, has 1.2 MB."""
+MAX_TOKENIZER = 32 << 20
+"""Bytes of tokenizer_config.json. Gemma 3's, with 6,400 added tokens, has 1.2 MB; speech models add 65,000."""
 MAX_INDEX = 32 << 20
 """Bytes of a weight index, or of the Hub's entry of a model; the largest known index, DeepSeek-V3's, has 9 MB."""
-MAX_VALUES = 500_000
+MAX_VALUES = 1_000_000
 """Values in one JSON file, counted by the signs between them, of which each may cost 200 bytes of memory."""
 MAX_DEPTH = 32
 """Levels of objects and lists within each other in one JSON file."""
+MAX_MODEL_TYPE = 200
+"""Characters of a model_type."""
+MAX_MESSAGE = 8_000
+"""Characters of one sentence of an error, whatever of others it quotes."""
+MAX_WORD = 200
+"""Characters of a word that is compared with the known ones for a suggestion."""
 MAX_DIGITS = 64
 """Digits of a whole number in JSON; transformers' "no limit" of tokens has 31."""
 MAX_HEADER = 16 << 20

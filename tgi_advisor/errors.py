@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from tgi_advisor.bounds import MAX_MESSAGE, MAX_WORD
 from tgi_advisor.safe import printable
 
 
@@ -114,7 +115,7 @@ class AdvisorError(Exception):
 
 def _told(text: str) -> str:
     """Text as errors tell it: in lines, and whatever of others stands in it moves no cursor."""
-    return printable(text, keep="\n")
+    return printable(text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 3]}...", keep="\n")
 
 
 class UsageError(AdvisorError):
@@ -154,7 +155,12 @@ class AccessError(AdvisorError):
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The known names most like `word`, best first; case and punctuation do not count against one."""
+    """The known names most like `word`, best first; case and punctuation do not count against one.
+
+    None for a word longer than any name is.
+    """
+    if len(word) > MAX_WORD:
+        return []
     from difflib import get_close_matches  # imported only when something is misspelt
 
     def plain(name: str) -> str:

@@ -308,6 +308,8 @@ def read_config(data: bytes, where: str) -> dict[str, Any]:
     FactsError when it is no JSON object, and for a size no model can have, which TGI could not serve either.
     """
     config = read_json(data, where, bounds.MAX_CONFIG)
+    if len(str(config.get("model_type"))) > bounds.MAX_MODEL_TYPE:
+        raise FactsError(f"{where}: model_type is longer than {bounds.MAX_MODEL_TYPE} characters.", DAMAGED)
     require_sizes(config, where)
     return config
 
