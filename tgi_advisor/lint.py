@@ -171,7 +171,7 @@ def import_server(
         raise UsageError(f"there is no TGI server in {files.shown(name)}", f"Perhaps {problem}.")
     more = (f"gpu.memory={memory}",) if memory else ()
     stated = _stated(gpu, more, count, release)
-    chosen = _chosen(cases(document, _models("snapshot", True), stated), server, name)
+    chosen = _chosen(cases(document, _facts_for("snapshot", True, path), stated), server, name)
     several = stated.machine.gpus if stated.machine and stated.machine.gpus > 1 else None
     return imported(chosen, gpu, count or several, memory)
 
@@ -254,7 +254,7 @@ def _judged(document: Document, settings: Settings, asked: Asked) -> tuple[list[
     """The servers of a file and what every rule has to say about them."""
     from tgi_advisor.validate import judge
 
-    facts = _models(asked.source, asked.offline)
+    facts = _facts_for(asked.source, asked.offline, document.file)
     cases = judge.cases(document, facts, _stated(settings.gpu, settings.hardware, settings.count, settings.release))
     return cases, list(judge.findings(document, cases))
 
@@ -367,3 +367,25 @@ def _models(source: Source, offline: bool) -> FactsFor:
         return None
 
     return facts
+
+
+def _facts_for(source: Source, offline: bool, file: str) -> FactsFor:
+    """Facts about models; a relative path is a folder beside the deployment file, or below it."""
+    known, folder = _models(source, offline), files.folder_of(file)
+
+    def facts(model: str, revision: str | None) -> ModelFacts | None:
+        return _beside(model, folder) if model.startswith("./") else known(model, revision)
+
+    return facts
+
+
+def _beside(path: str, folder: str) -> ModelFacts | None:
+    """Facts of the model in a folder below the one of its deployment file; None where there is none."""
+    from tgi_advisor.gather import folder as local
+
+    there = files.below(folder, path)
+    if there is None:
+        return None
+    with suppress(AdvisorError):
+        return local.read(there)
+    return None

@@ -132,6 +132,13 @@ def folder_of(path: str) -> str:
     return os.path.abspath("." if path == "-" else os.path.dirname(path) or ".")
 
 
+def below(folder: str, path: str) -> str | None:
+    """Where a relative path lies below a folder, links followed; None where it leads out of it or to no folder."""
+    top = os.path.realpath(folder)
+    there = os.path.realpath(os.path.join(top, path))
+    return there if there.startswith(top.rstrip("/") + "/") and os.path.isdir(there) else None
+
+
 def named_in(folder: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Path and text of each of these files that a folder has; the path as short as it can be said from here."""
     for name in names:

@@ -77,6 +77,12 @@ def _no_config(folder: Path, names: list[str]) -> FactsError:
             f"{folder} has params.json but no config.json: it is in the publisher's own format.",
             "TGI reads the Hugging Face format; convert it, or give the Hub id of the converted model.",
         )
+    if folder.name.startswith("models--"):
+        meant = folder.name.removeprefix("models--").replace("--", "/", 1)
+        return FactsError(
+            f"{folder} is a folder of the Hub's cache: the model's files are below {folder / 'snapshots'}.",
+            f"Give the model's id, {meant}, or the folder of one snapshot.",
+        )
     return FactsError(f"{folder} has no config.json.", "TGI needs config.json and *.safetensors side by side.")
 
 

@@ -53,6 +53,13 @@ def is_path(model: str) -> bool:
     return model.startswith(("/", "./", "../", "~"))
 
 
+def of_hub_cache(path: str) -> str | None:
+    """The id of the model whose folder of the Hub's cache a path is (`models--owner--name`); None for all others."""
+    name = path.rstrip("/").rpartition("/")[2]
+    found = re.fullmatch(r"models--(.+?)(?:--(.+))?", name)
+    return None if found is None else "/".join(filter(None, found.groups()))
+
+
 def is_hub_id(model: str) -> bool:
     """Whether a text has the form of a Hub id: `name` or `owner/name`.
 

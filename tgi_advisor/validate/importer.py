@@ -21,6 +21,7 @@ from tgi_advisor.spec.records import MountSpec, Spec, flag_homes
 from tgi_advisor.validate.effective import SAGEMAKER, TOKENS, Given
 from tgi_advisor.validate.found import Mount, Value
 from tgi_advisor.validate.images import SYSTEMS
+from tgi_advisor.validate.paths import host_folder, inside, on_host
 from tgi_advisor.validate.rules import Case
 from tgi_advisor.validate.secrets import Hidden, hides, secrets, without_secrets
 
@@ -90,7 +91,7 @@ def imported(case: Case, gpu: str | None = None, count: int | None = None, memor
             "Write its id there, or start from `tgi-advisor init --model ID`.",
         )
     gpu_name = gpu or (case.gpu.name if case.gpu else "auto")
-    model = _model(view.model, server.mounts)
+    model = on_host(view.model, server.mounts)
     if without_secrets(model, hidden) != model:
         raise UsageError(f"{server.place}: the model's name holds a secret", "Write the model's id there.")
     new = Importing(model, gpu_name, memory, hidden)
@@ -270,28 +271,24 @@ def _mounts(new: Importing, case: Case) -> None:
         if mount.kind == "memory" and target == "/dev/shm":  # noqa: S108
             continue
         if target == _cache(case):
-            folder = _folder(mount)
+            folder = host_folder(mount)
             if mount.kind in ("bind", "volume") and folder is not None:
                 new.put("container.cache", folder, "the cache")
             elif mount.kind != "pvc":
                 new.leave(f"the cache's storage ({mount.kind})")
-        elif not (mount.kind == "bind" and _inside(model, target)) or _named_in(case, target):
+        elif not (mount.kind == "bind" and inside(model, target)) or _named_in(case, target):
             _further(new, mount, target)
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(f"{folder}/")
 
 
 def _named_in(case: Case, folder: str) -> bool:
     """Whether an argument other than the model names something in a folder: an adapter, for example."""
     given = [one.value.text for name, one in case.view.flags.items() if name != "model-id" and one.value.known]
-    return any(_inside(part.rpartition("=")[2].strip(), folder) for text in given for part in text.split(","))
+    return any(inside(part.rpartition("=")[2].strip(), folder) for text in given for part in text.split(","))
 
 
 def _further(new: Importing, mount: Mount, target: str) -> None:
     """A mount beside the weights, where the spec can say it."""
-    folder = _folder(mount)
+    folder = host_folder(mount)
     said = f"the mount of {mount.source.text} on {target}" if mount.source else f"the mount of {target}"
     if mount.kind not in ("bind", "volume", "pvc") or folder is None or not mount.target.known:
         new.leave(said)
@@ -307,29 +304,6 @@ def _cache(case: Case) -> str:
         if name in env and env[name].known and env[name].text:
             return env[name].text.rstrip("/")
     return CACHE
-
-
-def _folder(mount: Mount) -> str | None:
-    """The folder or volume of a mount as a spec writes it; None when it cannot be known."""
-    source = mount.source
-    if source is None or re.match(r"[A-Za-z]:\\", source.text):  # a folder of Windows, which no format here can write
-        return None
-    for variable, short in (("PWD", "."), ("HOME", "~")):
-        found = re.fullmatch(rf"\$\{{?{variable}\}}?(/.*)?|\$\(pwd\)(/.*)?", source.text)
-        if found and (variable == "PWD" or not source.text.startswith("$(pwd)")):
-            return short + (found[1] or found[2] or "")
-    return source.text if source.known else None
-
-
-def _model(model: str, mounts: Sequence[Mount]) -> str:
-    """The model id; of a folder in the container the folder of the host that is mounted there."""
-    for mount in mounts:
-        target = mount.target.text.rstrip("/")
-        if mount.kind == "bind" and target and _inside(model, target):
-            folder = _folder(mount)
-            if folder is not None:
-                return folder.rstrip("/") + model[len(target) :]
-    return model
 
 
 def _docker_size(text: str) -> str:

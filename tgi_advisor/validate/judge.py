@@ -27,13 +27,14 @@ from tgi_advisor.validate.effective import Effective, effective
 from tgi_advisor.validate.finding import Finding
 from tgi_advisor.validate.found import Document, Server
 from tgi_advisor.validate.hardware import Stated, card_of
+from tgi_advisor.validate.paths import on_host
 from tgi_advisor.validate.rules import RULES, Case, of_defect
 from tgi_advisor.validate.rules.rule import Machine, said
 from tgi_advisor.validate.together import with_neighbours
 from tgi_advisor.verdict import predict, too_small
 
 FactsFor = Callable[[str, "str | None"], "ModelFacts | None"]
-"""Facts of a model by its id and revision; None where they are not known."""
+"""Facts of a model by its id and revision, or of a folder by its path beside the file; None where there are none."""
 
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 """Variables the launcher counts devices by: the first that is set, the last of them on Intel's GPUs."""
@@ -153,6 +154,9 @@ def model_facts(view: Effective, facts_for: FactsFor) -> ModelFacts | None:
     if not model:
         return None
     revision = view.text("revision")
+    if is_path(model):  # a folder of the container, which may lie beside the file
+        there = on_host(model, view.server.mounts)
+        return facts_for(there, None) if there != model and is_path(there) else None
     facts = facts_for(model, revision)
     if facts is None and (like := about(model).get("like")):
         facts = facts_for(like, None)

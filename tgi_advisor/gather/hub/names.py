@@ -21,6 +21,9 @@ def check_id(model_id: str) -> None:
         path = model_id.partition("://")[2] or model_id
         meant = "/".join(path.split("?")[0].split("/")[1:3])
         raise FactsError("The model id is a URL.", f"Write only the id: {meant}")
+    if model_id.startswith("models--"):
+        meant = model_id.removeprefix("models--").replace("--", "/", 1)
+        raise FactsError(f"{shown!r} is the name of a folder in the Hub's cache.", f"Write the model's id: {meant}")
     raise FactsError(
         f"{shown!r} is neither a folder here nor a model id of the Hub.",
         "An id looks like org/name, with letters, digits, '-', '_' and '.'; for a folder give its path.",

@@ -43,7 +43,9 @@ def invalid_model_id(case: Case) -> Hits:
     """What stands for the model is neither a Hub id (`owner/name`) nor a path of the container.
 
     A web address, blanks, a trailing colon or a tag behind it (`owner/name:main`) make the download fail
-    with `HFValidationError`. A revision has its own flag, `--revision`. A placeholder is a warning.
+    with `HFValidationError`. A revision has its own flag, `--revision`. A placeholder is a warning. A folder of
+    the Hub's cache, `models--owner--name`, holds the files in `snapshots/<commit>`, and TGI looks no deeper
+    (server/text_generation_server/utils/hub.py@v3.3.7:37-47).
 
     Failing::
 
@@ -54,6 +56,10 @@ def invalid_model_id(case: Case) -> Hits:
         tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
     """
     word, model = case.at("model-id"), case.view.model
+    if word is not None and model and (meant := catalogue.of_hub_cache(model)) is not None:
+        message = f"{model[:80]} is a folder of the Hub's cache, with the model's files only below snapshots/<commit>"
+        yield Hit(word, message, f"write {meant}, or {model.rstrip('/')}/snapshots/ and the commit")
+        return
     if word is None or model is None or catalogue.is_path(model) or catalogue.is_hub_id(model):
         return
     if mounted_at(case, model) is not None:
