@@ -22,7 +22,7 @@ import tgi_advisor
 from tgi_advisor.cli.live import Layers, clock
 from tgi_advisor.cli.main import cli
 from tgi_advisor.errors import EngineError, Exit, UsageError
-from tgi_advisor.launch import failures, history, request, run, watch
+from tgi_advisor.launch import failures, history, learn, records, request, run, watch
 from tgi_advisor.launch.engine import Place, connect, places
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Plan
@@ -274,25 +274,25 @@ def test_the_shortage_becomes_headroom(plan: Plan) -> None:
     seen = failures.diagnose(context_of(plan, text))
     assert plan.search is not None
     kept = plan.search.headroom_bytes
-    first = run.learnt(plan.spec, plan, seen, 1).hardware.headroom
+    first = learn.learnt(plan.spec, plan, seen, 1).hardware.headroom
     assert first is not None
     assert 0 <= first - (kept + (2 << 30)) < 1 << 20
-    second = run.learnt(plan.spec, plan, seen, 2).hardware.headroom
+    second = learn.learnt(plan.spec, plan, seen, 2).hardware.headroom
     assert second is not None
     assert second > first
-    smaller = tgi_advisor.advise(run.learnt(plan.spec, plan, seen, 1), facts=plan.facts)
+    smaller = tgi_advisor.advise(learn.learnt(plan.spec, plan, seen, 1), facts=plan.facts)
     assert (smaller.prediction.limits.max_total_tokens or 0) < (plan.prediction.limits.max_total_tokens or 0)
 
 
 def test_less_prefill_never_goes_below_the_floor(plan: Plan) -> None:
     failed = Limits(1000, 2000, 4096)
-    tokens = [run.with_less_prefill(plan.spec, failed, n).limits.max_batch_prefill_tokens.fixed for n in (1, 2, 3, 4)]
+    tokens = [learn.with_less_prefill(plan.spec, failed, n).limits.max_batch_prefill_tokens.fixed for n in (1, 2, 3, 4)]
     assert tokens == [3072, 2048, 1024, 1024]
     floor = tgi_advisor.read_spec({
         "model": {"id": "a/b"}, "hardware": {"gpu": "nvidia-l4"},
         "limits": {"max_batch_prefill_tokens": {"min": 3500}},
     })  # fmt: skip
-    assert run.with_less_prefill(floor, failed, 3).limits.max_batch_prefill_tokens.fixed == 3500
+    assert learn.with_less_prefill(floor, failed, 3).limits.max_batch_prefill_tokens.fixed == 3500
 
 
 # -- the history
@@ -425,7 +425,7 @@ def test_layers_add_up() -> None:
     layers = Layers()
 
     def see(layer: str, text: str, current: int | None = None, total: int | None = None) -> None:
-        layers.see(run.Event("pull", 0, text, {"layer": layer, "current": current, "total": total}))
+        layers.see(records.Event("pull", 0, text, {"layer": layer, "current": current, "total": total}))
 
     see("3.3.7", "Pulling from org/image")
     see("a", "Already exists")

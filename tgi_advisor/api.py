@@ -74,18 +74,16 @@ def _remembering(plan: Plan) -> Plan:
     from tgi_advisor.launch import history
 
     try:
-        text, needed = history.lesson(history.like(plan))
+        texts, needed = history.remembered(plan)
     except AdvisorError as error:
-        text, needed = str(error), 0
-    if text is None:
-        return plan
+        texts, needed = [str(error)], 0
     kept = plan.search.headroom_bytes if plan.search else 0
     if needed > kept and plan.spec.hardware.headroom is None:
         roomier = replace(plan.spec, hardware=replace(plan.spec.hardware, headroom=-(-needed // MiB) * MiB))
         again = advise(roomier, facts=plan.facts)
         if again.prediction.outcome == "starts" and again.search:
             plan = again._replace(search=again.search._replace(headroom_why="what launches here measured"))
-    return plan._replace(prediction=plan.prediction._replace(warnings=(*plan.prediction.warnings, text)))
+    return plan._replace(prediction=plan.prediction._replace(warnings=(*plan.prediction.warnings, *texts)))
 
 
 def predict(

@@ -2,7 +2,8 @@
 
 Read are the launcher's and the router's lines in both of their formats (text, with or without colours, and
 `--json-output`), also behind the prefixes of docker compose, kubectl and CloudWatch; and whatever stands around
-them, such as an `nvidia-smi` table or the output of `--env`. Lines that mean nothing here are passed over.
+them, such as an `nvidia-smi` table or the output of `--env`. Lines that mean nothing here are passed over, and so is
+what only looks as if TGI had said it: any text is a log, and reading it takes time in proportion to its length.
 Message texts: launcher/src/main.rs, backends/v3/src/lib.rs and server/text_generation_server of TGI 1.0.0 to 3.3.7.
 """
 
@@ -13,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from itertools import islice
 from typing import Any, NamedTuple
 
 from tgi_advisor.units import parse_size
@@ -50,16 +52,25 @@ _ENUMS = {
 _SECRET = {"api_key", "ngrok_authtoken"}
 _WORDS: dict[str, Value] = {"true": True, "false": False, "None": None}
 
+NUMBER = r"(?<!\d)[0-9]{1,15}(?!\d)"
+"""A count in a pattern. No count of TGI has more digits; more of them are no number."""
+_MOST_OOMS = 200
+"""How many out-of-memory messages are read; one shard prints one, or a few with the graphs it does without."""
+_PREFIX = 200
+"""The longest prefix of another program that is taken off the lines that continue an entry."""
+_TABLE_WIDTH = 200
+"""The longest line of an `nvidia-smi` table."""
+
 _COLOUR = re.compile(r"(?:\x1b|\\u001b|\\x1b|#033)?\[[0-9;]*m")
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z?"
 _HEAD = re.compile(rf"{_TIME}\s+(TRACE|DEBUG|INFO|WARN|ERROR)\s+(.*)")
 _BODY = re.compile(
     r"(?:.*?(?:\s|^))?(?P<target>(?:text_generation_|hf_hub|tokenizers)[\w:]*?): "
-    r"(?:(?P<file>\S+\.rs):(?P<line>\d+): )?(?P<message>.*)"
+    rf"(?:(?P<file>\S+\.rs):(?P<line>{NUMBER}): )?(?P<message>.*)"
 )
-_RANK = re.compile(r"\s+rank=(\d+)$")
+_RANK = re.compile(rf"(?<!\s)\s+rank=({NUMBER})$")
 _GPU_NAME = re.compile(r"\|\s+(\d+)\s+(\S.*?)\s+(?:On|Off|N/A|TCC|WDDM)\s*\|\s*[0-9A-Fa-f]{8}:")
-_GPU_MEMORY = re.compile(r"\|\s*(\d+)MiB\s*/\s*(\d+)MiB\s*\|")
+_GPU_MEMORY = re.compile(rf"\|\s*({NUMBER})MiB\s*/\s*({NUMBER})MiB\s*\|")
 _WORD_OR_SIGN = re.compile(r'"(?:[^"\\]|\\.)*"|[\w.+-]+|[{}()\[\],:]')
 
 _REASON = re.compile(
@@ -70,7 +81,7 @@ _REASON = re.compile(
     r"|(?:Shard|Download) process was signaled to shutdown with signal \d+)",
     re.MULTILINE,
 )
-_SIZE = r"([0-9.]+ [KMG]i?B)"
+_SIZE = r"((?<![0-9.])[0-9]{1,9}(?:\.[0-9]{1,9})? [KMG]i?B)"
 _OOM = re.compile(r"(?:CUDA|HIP|XPU) out of memory\. Tried to allocate " + _SIZE)
 _OOM_PARTS = {
     "capacity": (rf"total capaci?ty of {_SIZE}", rf"{_SIZE} total capacity"),
@@ -210,7 +221,9 @@ def entries(text: str) -> Iterator[Entry]:
         if entry.level or more:
             yield _joined(entry, more)
         entry, more = following, []
-        prefix = re.compile("^" + re.sub(r"\d+", r"\\d+", re.escape(line[:start].rstrip())) + (" ?" if start else ""))
+        before = line[:start].rstrip()
+        if len(before) <= _PREFIX:
+            prefix = re.compile("^" + re.sub(r"\d+", r"\\d+", re.escape(before)) + (" ?" if start else ""))
     yield _joined(entry, more)
 
 
@@ -248,7 +261,7 @@ def gpus(text: str) -> tuple[Gpu, ...]:
     """The GPUs of the last `nvidia-smi` table in a text."""
     table: list[Gpu] = []
     name = ""
-    for line in text.splitlines():
+    for line in (line for line in text.splitlines() if len(line) <= _TABLE_WIDTH):
         if match := _GPU_NAME.search(line):
             name = match[2]
             if match[1] == "0":
@@ -262,7 +275,7 @@ def gpus(text: str) -> tuple[Gpu, ...]:
 def out_of_memory(text: str) -> OutOfMemory | None:
     """The out-of-memory message of a text; of several the one that prints most figures, the first of equals."""
     found = []
-    for match in _OOM.finditer(text):
+    for match in islice(_OOM.finditer(text), _MOST_OOMS):
         message = text[match.start() : match.start() + 600]
         parts = {name: _size(message, patterns) for name, patterns in _OOM_PARTS.items()}
         found.append((sum(size is not None for size in parts.values()), OutOfMemory(parse_size(match[1]), **parts)))
@@ -308,7 +321,7 @@ def _entry(line: str) -> tuple[int, Entry | None]:
     if (start := line.find('{"timestamp":')) >= 0:
         try:
             return start, _json_entry(json.loads(line[start:]))
-        except (ValueError, AttributeError, TypeError, KeyError):
+        except (ValueError, AttributeError, TypeError, KeyError, OverflowError, RecursionError):
             return 0, None
     head = _HEAD.search(line)
     if head is None:
@@ -329,7 +342,10 @@ def _json_entry(row: dict[str, Any]) -> Entry:
     message = row.get("fields", row)["message"]
     rank = (row.get("span") or {}).get("rank")
     file, line = row.get("filename") or "", row.get("line_number") or 0
-    return Entry(str(message).rstrip(), str(row["level"]), str(row["target"]), str(file).strip(), int(line), rank)
+    return Entry(
+        str(message).rstrip(), str(row["level"]), str(row["target"]), str(file).strip(), int(line),
+        rank if type(rank) is int else None,
+    )  # fmt: skip
 
 
 def _joined(entry: Entry, more: list[str]) -> Entry:
@@ -363,9 +379,9 @@ def _scalar(word: str) -> Value:
         return word[1:-1].replace('\\"', '"')
     if word in _WORDS:
         return _WORDS[word]
-    if re.fullmatch(r"-?\d+", word):
+    if re.fullmatch(r"-?[0-9]{1,20}", word):
         return int(word)
-    if re.fullmatch(r"-?\d+\.\d+", word):
+    if re.fullmatch(r"-?[0-9]{1,20}\.[0-9]+", word):
         return float(word)
     return _ENUMS.get(word, word.lower())
 
@@ -381,8 +397,8 @@ _FIELDS: tuple[tuple[str, re.Pattern[str], Callable[[str], Any]], ...] = (
     ("attention", re.compile(r"Using Attention = (\S+)"), str),
     ("prefix_caching", re.compile(r"Using prefix caching = (\S+)"), _yes),
     ("chunking", re.compile(r"Using (?:experimental )?prefill chunking = (\S+)"), _yes),
-    ("shards", re.compile(r"Sharding model on (\d+) processes"), int),
-    ("budget", re.compile(r"Setting max batch total tokens to (\d+)"), int),
+    ("shards", re.compile(rf"Sharding model on ({NUMBER}) processes"), int),
+    ("budget", re.compile(rf"Setting max batch total tokens to ({NUMBER})"), int),
 )
-_BLOCKS = re.compile(r"KV-cache blocks: (\d+), size: (\d+)")
-_DEFAULT = re.compile(r"(?:Default `(max_\w+)` to|Maximum (input|total) tokens defaulted to) (\d+)")
+_BLOCKS = re.compile(rf"KV-cache blocks: ({NUMBER}), size: ({NUMBER})")
+_DEFAULT = re.compile(rf"(?:Default `(max_\w{{1,40}})` to|Maximum (input|total) tokens defaulted to) ({NUMBER})")

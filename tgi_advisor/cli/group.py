@@ -10,7 +10,7 @@ from importlib import import_module
 from io import StringIO
 from keyword import iskeyword
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -18,12 +18,15 @@ from tgi_advisor.cli.output import say, unwritable, width
 from tgi_advisor.errors import AdvisorError, Exit, Problem, UsageError
 from tgi_advisor.safe import masked, printable
 
+AsJson = Literal["object", "line"] | None
+"""How a program wants an error; None for people."""
+
 
 class AdvisorGroup(click.Group):
     """A group whose commands return their exit code and may raise `AdvisorError`: shown, never traced.
 
     With --json an error is also one JSON object on standard output, so that a program finds it
-    where it looks for the answer.
+    where it looks for the answer; of a command that prints JSON lines it is the last of them.
 
     Commands of other modules are named by `elsewhere`: a module is imported when a command of it is wanted.
     """
@@ -32,6 +35,8 @@ class AdvisorGroup(click.Group):
         super().__init__(*rest, **named)
         self._elsewhere: dict[str, str] = {}
         self._order: list[str] = []
+        self.json_lines: frozenset[str] = frozenset()
+        """The commands that print JSON lines."""
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """Add a command, at the end of the list unless its place is taken already."""
@@ -62,9 +67,12 @@ class AdvisorGroup(click.Group):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **named: Any) -> Any:
         """Run the command line and exit."""
         given = sys.argv[1:] if args is None else list(args)
-        sys.exit(self._code(given, "--json" in given, *rest, **{**named, "standalone_mode": False}))
+        as_json: AsJson = None
+        if "--json" in given:
+            as_json = "line" if not self.json_lines.isdisjoint(given[:1]) else "object"
+        sys.exit(self._code(given, as_json, *rest, **{**named, "standalone_mode": False}))
 
-    def _code(self, args: list[str], as_json: bool, *rest: Any, **named: Any) -> int:
+    def _code(self, args: list[str], as_json: AsJson, *rest: Any, **named: Any) -> int:
         """The exit code, with everything said that there is to say."""
         if os.environ.get("TGI_ADVISOR_DEBUG"):
             return int(super().main(args, *rest, **named) or 0)
@@ -77,7 +85,7 @@ class AdvisorGroup(click.Group):
             told = StringIO()
             error.show(told)
             say(printable(told.getvalue(), keep="\n"), err=True, nl=False)
-            _json(_body(Exit.USAGE, printable(error.format_message(), keep="\n")), as_json)
+            _json(error_body(Exit.USAGE, printable(error.format_message(), keep="\n")), as_json)
             return Exit.USAGE
         except click.Abort:
             return Exit.INTERRUPTED
@@ -86,14 +94,14 @@ class AdvisorGroup(click.Group):
             return int(end.code or 0) if "_TGI_ADVISOR_COMPLETE" in os.environ else Exit.STARTS
         except Exception as error:  # noqa: BLE001  (the last line of defence: anything here is ours to repair)
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of click's own writing
-                _show(unwritable(error, sys.stdout), as_json=False)
+                _show(unwritable(error, sys.stdout), None)
                 return Exit.USAGE
             if isinstance(error, FileNotFoundError) and not _stands_somewhere():
                 _show(UsageError("the folder this was called in no longer exists", "Change to another one."), as_json)
                 return Exit.USAGE
             message = f"a defect of tgi-advisor: {type(error).__name__}: {printable(masked(str(error)))}"
             hint = "Please report it with the output of the same command under TGI_ADVISOR_DEBUG=1."
-            _json(_body(Exit.BUG, message, hint), as_json)
+            _json(error_body(Exit.BUG, message, hint), as_json)
             say(f"{click.style('Error:', fg='red')} {message}\n  {hint}", err=True)
             return Exit.BUG
 
@@ -107,9 +115,9 @@ def _stands_somewhere() -> bool:
     return True
 
 
-def _show(error: AdvisorError, as_json: bool) -> None:
+def _show(error: AdvisorError, as_json: AsJson) -> None:
     """The error on standard error, and with --json as an object on standard output."""
-    _json(_body(error.exit_code, error.message, error.hint, error.problems), as_json)
+    _json(error_body(error.exit_code, error.message, error.hint, error.problems), as_json)
     lines = [f"{click.style('Error:', fg='red')} {error.message}"]
     lines += [_indented(str(problem)) for problem in error.problems]
     lines += [_indented(error.hint)] if error.hint else []
@@ -131,7 +139,8 @@ def _indented(text: str) -> str:
     return "\n".join(lines)
 
 
-def _body(code: Exit, message: str, hint: str | None = None, problems: Sequence[Problem] = ()) -> dict[str, Any]:
+def error_body(code: Exit, message: str, hint: str | None = None, problems: Sequence[Problem] = ()) -> dict[str, Any]:
+    """An error as programs read it."""
     rows = []
     for problem in problems:
         place = problem.place
@@ -140,13 +149,16 @@ def _body(code: Exit, message: str, hint: str | None = None, problems: Sequence[
     return {"exit_code": int(code), "kind": code.name.lower(), "message": message, "hint": hint, "problems": rows}
 
 
-def _json(body: dict[str, Any], wanted: bool) -> None:
+def _json(body: dict[str, Any], wanted: AsJson) -> None:
     if wanted:
         import json
 
         from tgi_advisor.report import SCHEMA_VERSION
 
+        text = json.dumps({"event": "failed", **body}, ensure_ascii=False)
+        if wanted == "object":
+            text = json.dumps({"schema_version": SCHEMA_VERSION, "error": body}, indent=2, ensure_ascii=False)
         try:
-            say(json.dumps({"schema_version": SCHEMA_VERSION, "error": body}, indent=2, ensure_ascii=False))
+            say(text)
         except UsageError as full:  # an error is on its way already, and has its own exit code
             say(full.message, err=True)

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tgi_advisor.cli import options
+from tgi_advisor.cli.group import error_body
 from tgi_advisor.cli.options import as_json, takes_specs
 from tgi_advisor.cli.output import exit_code, progress, say, width
 from tgi_advisor.errors import AdvisorError, Exit, UsageError
+from tgi_advisor.safe import named
 
 if TYPE_CHECKING:
     from tgi_advisor.cli.live import JsonLines, Lines
     from tgi_advisor.launch.engine import Engine
     from tgi_advisor.launch.preflight import Host
-    from tgi_advisor.launch.run import Launched, Options, Solve
+    from tgi_advisor.launch.records import Launched, Options, Solve
     from tgi_advisor.launch.verify import Compared
     from tgi_advisor.plan import Container, Method, Packing, Plan
     from tgi_advisor.spec.records import Spec
@@ -62,7 +64,7 @@ def launch(
     """
     from tgi_advisor.cli.live import JsonLines, sink
     from tgi_advisor.launch import run, together
-    from tgi_advisor.launch.run import MOST_RETRIES, Options
+    from tgi_advisor.launch.records import MOST_RETRIES, Options
 
     if replace and reuse:
         raise UsageError("--replace and --reuse contradict each other", "Give one of them.")
@@ -82,7 +84,7 @@ def launch(
         engine, host = _engine(plans)
         with engine:
             if dry_run:
-                return _dry_run(packing, plans, engine, host, how)
+                return _dry_run(packing, plans, engine, host, how, shown)
             if packing:
                 done = together.launch(plans, packing, engine, how, host, shown, _solver)
             else:
@@ -93,6 +95,10 @@ def launch(
             shown.line("failed", **_failed(error))
             return error.exit_code
         raise
+    except KeyboardInterrupt:  # here, for click would write to a terminal that may be gone
+        if isinstance(shown, JsonLines):
+            shown.line("failed", **error_body(Exit.INTERRUPTED, "interrupted"))
+        return Exit.INTERRUPTED
     finally:
         shown.end()
     for one in done:
@@ -134,14 +140,14 @@ def stop(name: str | None, every: bool) -> None:
 
     Requests in flight are finished first, as long as TGI allows them.
     """
-    from tgi_advisor.launch import ours, run
+    from tgi_advisor.launch import ours
     from tgi_advisor.launch.engine import connect
 
     if (name is None) == (not every):
         raise UsageError("say which container to stop", "Give its NAME, or --all; `tgi-advisor status` lists them.")
     with connect() as engine:
         for one in ours.find(engine) if name is None else [ours.named(engine, name)]:
-            run.stop(engine, one.id)
+            ours.stop(engine, one.id)
             say(f"Stopped and removed {one.name}.")
 
 
@@ -154,7 +160,8 @@ def history(export: bool, as_json: bool) -> None:
 
     rows, unreadable = kept.rows()
     if unreadable:
-        say(f"{unreadable} lines of {kept.path()} could not be read and are left out.", err=True)
+        lines = "1 line" if unreadable == 1 else f"{unreadable} lines"
+        say(f"{lines} of {kept.path()} could not be read and {'is' if unreadable == 1 else 'are'} left out.", err=True)
     if export:
         given = [one for number, row in enumerate(rows, 1) if (one := kept.exported(row, number))]
         say("".join(kept.as_yaml(one) for one in given), nl=False)
@@ -166,8 +173,8 @@ def history(export: bool, as_json: bool) -> None:
         say("No launch has been recorded here yet.")
         return
     cells = [
-        (row.at[:16].replace("T", " "), row.model, f"{row.num_shard} x {row.gpu}", row.release, row.outcome,
-         _number(row.predicted), _number(row.observed), _percent(row.difference))
+        (*map(named, (row.at[:16].replace("T", " "), row.model, f"{row.num_shard} x {row.gpu}", row.release,
+                      row.outcome)), _number(row.predicted), _number(row.observed), _percent(row.difference))
         for row in rows
     ]  # fmt: skip
     say(_table(("when", "model", "gpu", "release", "outcome", "predicted", "observed", "difference"), cells))
@@ -261,14 +268,23 @@ def _not_started(packing: Packing | None, plans: Sequence[Plan], as_json: bool) 
     return max(map(exit_code, plans))
 
 
-def _dry_run(packing: Packing | None, plans: Sequence[Plan], engine: Engine, host: Host, how: Options) -> int:
+def _dry_run(
+    packing: Packing | None, plans: Sequence[Plan], engine: Engine, host: Host, how: Options, shown: JsonLines | Lines
+) -> int:
     """The requests, with the names of secrets in the place of their values; what is in the way is an error."""
+    from tgi_advisor.cli.live import JsonLines
     from tgi_advisor.errors import PreflightError
     from tgi_advisor.launch import together
+    from tgi_advisor.launch.signals import terminated_as_interrupted
 
-    checked = together.check(plans, packing, engine, how, host)
+    with terminated_as_interrupted():
+        checked = together.check(plans, packing, engine, how, host)
     bodies = [_request(plan, host, how) for plan in plans]
-    say(json.dumps(bodies if packing else bodies[0], indent=2, ensure_ascii=False))
+    if isinstance(shown, JsonLines):
+        for body in bodies:
+            shown.line("request", **({"server": body["name"]} if packing else {}), request=body)
+    else:
+        say(json.dumps(bodies if packing else bodies[0], indent=2, ensure_ascii=False))
     for finding in checked.findings:
         if not finding.blocks:
             say(str(finding.problem), err=True)
@@ -293,12 +309,9 @@ def _request(plan: Plan, host: Host, how: Options) -> dict[str, Any]:
 
 def _failed(error: AdvisorError) -> dict[str, Any]:
     """An error as the last JSON line."""
-    from tgi_advisor.launch.run import LaunchError
+    from tgi_advisor.launch.records import LaunchError
 
-    body: dict[str, Any] = {
-        "exit_code": int(error.exit_code), "kind": error.exit_code.name.lower(), "message": error.message,
-        "hint": error.hint, "problems": [{"message": p.message, "hint": p.hint} for p in error.problems],
-    }  # fmt: skip
+    body = error_body(error.exit_code, error.message, error.hint, error.problems)
     if isinstance(error, LaunchError):
         body["cause"] = error.failure.cause
     return {"server": error.server, **body} if error.server else body

@@ -7,8 +7,9 @@ import sys
 import time
 from typing import Any
 
-from tgi_advisor.cli.output import say, width
-from tgi_advisor.launch.run import Event
+from tgi_advisor.cli.output import draw, say, width
+from tgi_advisor.launch.records import Event
+from tgi_advisor.safe import printable
 from tgi_advisor.units import human
 
 EVERY_S = 0.1
@@ -86,7 +87,7 @@ class Lines:
 
     def line(self, event: Event, text: str) -> None:
         """One line."""
-        say(f"{clock(event.seconds):>6}  {named(event, text)}", err=True)
+        say(f"{clock(event.seconds):>6}  {printable(named(event, text))}", err=True)
 
     def end(self) -> None:
         """Nothing is left on the screen."""
@@ -119,16 +120,14 @@ class Moving(Lines):
             self._drawn, self._height = now, 1 + len(below)
             sign = "|/-\\"[int(now * 5) % 4]
             lines = [f"{clock(event.seconds):>6}  {sign} {named(event, text)}", *(f"{'':>10}{line}" for line in below)]
-            sys.stderr.write("\n".join(line[: width() - 1] for line in lines))
-            sys.stderr.flush()
+            draw("\n".join(printable(line)[: width() - 1] for line in lines))
 
     def end(self) -> None:
         """Take away what moves."""
         if self._height:
             up = f"\x1b[{self._height - 1}A" if self._height > 1 else ""
-            sys.stderr.write(f"\r{up}\x1b[J")
-            sys.stderr.flush()
             self._height = 0
+            draw(f"\r{up}\x1b[J")
 
 
 class Layers:

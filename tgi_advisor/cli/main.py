@@ -145,6 +145,7 @@ def init(
 
 cli.elsewhere("tgi_advisor.cli.validate", "validate", "rule", "import")
 cli.elsewhere("tgi_advisor.cli.launch", "launch", "status", "stop", "history")
+cli.json_lines = frozenset({"launch"})
 cli.elsewhere("tgi_advisor.cli.tables", "gpus", "releases", "models", "flags")
 
 

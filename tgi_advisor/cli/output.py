@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -19,9 +20,9 @@ _BLOCKS = str.maketrans("█▉▊▋▌▍▎▏", "########")
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Print; a reader that went away (`| head`) is left in peace, a full disk is a UsageError.
+    """Print; a reader that went away (`| head`, a terminal that was closed) is left in peace.
 
-    Where standard error cannot be written there is nowhere to say so: the exit code tells.
+    A full disk is a UsageError, but not of standard error: there is nowhere left to say so.
     """
     stream = sys.stderr if err else sys.stdout
     if stream is None:  # closed by the caller (`>&-`): nobody wants to know
@@ -30,8 +31,17 @@ def say(text: str, *, err: bool = False, nl: bool = True) -> None:
         click.echo(_writable(text, stream.encoding), nl=nl, err=err, color=colour() if not err else None)
     except OSError as error:
         problem = unwritable(error, stream)
-        if not err and not isinstance(error, BrokenPipeError):
+        if not (err or isinstance(error, BrokenPipeError) or error.errno == errno.EIO):
             raise problem from None
+
+
+def draw(text: str) -> None:
+    """Write to the terminal behind standard error as it is, cursor movements and all; to one that is gone, nothing."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError as error:
+        unwritable(error, sys.stderr)
 
 
 def unwritable(error: OSError, stream: TextIO) -> UsageError:
@@ -57,11 +67,7 @@ def progress() -> Callable[[str], None] | None:
     if stream is None or not stream.isatty():
         return None
 
-    def show(text: str) -> None:
-        stream.write(f"\r\x1b[2K{printable(text)}")
-        stream.flush()
-
-    return show
+    return lambda text: draw(f"\r\x1b[2K{printable(text)}")
 
 
 def width() -> int:

@@ -19,13 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tgi_advisor.errors import EngineError, Problem
+from tgi_advisor.errors import AdvisorError, EngineError, Problem
+from tgi_advisor.reading import read_regular
+from tgi_advisor.safe import masked
 
 if TYPE_CHECKING:
     from docker import APIClient
 
 TIMEOUT_S = 60
 """Seconds one answer of the engine may take; streams have no limit."""
+CONFIG_BYTES = 1 << 20
+"""The longest config.json or meta.json of Docker's that is read."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,38 @@ class Place:
     """Whether the engine's certificate is checked."""
 
     @property
+    def scheme(self) -> str:
+        """`unix`, `tcp`, `ssh`, ...; an address without one is `tcp`."""
+        before, mark, _ = self.url.strip().partition("://")
+        return before.lower() if mark else "tcp"
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown: without user and password."""
+        scheme = self.url.find("://") + 3 if "://" in self.url else 0
+        user, at, host = self.url[scheme:].rpartition("@")
+        return f"{self.url[:scheme]}***@{host}" if at and ":" in user else self.url
+
+    @property
     def host(self) -> str:
-        """Where a published port is reached."""
-        return "127.0.0.1" if self.local else urlsplit(self.url).hostname or "127.0.0.1"
+        """Where a published port is reached, as URLs write it; of an alias of ssh's what it stands for."""
+        if self.local:
+            return "127.0.0.1"
+        name = urlsplit(self.url if "://" in self.url else f"tcp://{self.url}").hostname or "127.0.0.1"
+        if self.scheme == "ssh":
+            from tgi_advisor.launch.ssh import hostname
+
+            name = hostname(self.url) or name
+        return f"[{name}]" if ":" in name else name
 
     @property
     def local(self) -> bool:
         """Whether the engine shares this machine's files and ports."""
-        return urlsplit(self.url).scheme in ("unix", "npipe")
+        return self.scheme in ("unix", "http+unix", "npipe")
+
+
+class LostEngineError(EngineError):
+    """The engine does not answer any more; what it runs may run on."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +104,18 @@ class Engine:
 
         try:
             yield
+        except AdvisorError:
+            raise
         except APIError as error:
             raise EngineError(f"the Docker Engine could not {what}: {said(error)}") from None
         except (RequestException, HTTPError, DockerException, OSError) as error:
-            raise EngineError(
-                f"the Docker Engine at {self.place.url} stopped answering: {_why(error)}",
+            raise LostEngineError(
+                f"the Docker Engine at {self.place.shown} stopped answering: {_why(error, self.place)}",
                 "See whether it still runs (`docker info`, `systemctl status docker`).",
+            ) from None
+        except Exception as error:  # noqa: BLE001  (the SDK takes answers and config.json for what they should be)
+            raise EngineError(
+                f"the Docker Engine could not {what}: its answer is not understood ({type(error).__name__}: {error})"
             ) from None
 
     def inspect(self, container: str) -> dict[str, Any] | None:
@@ -114,9 +148,9 @@ def connect(environ: Mapping[str, str] = os.environ) -> Engine:
     tried = []
     for place in places(environ):
         try:
-            return Engine(_client(place), place)
+            return Engine(_client(place, environ), place)
         except _NoAnswerError as error:  # noqa: PERF203
-            tried.append(Problem(f"{place.url} ({place.how}): {error}", error.hint))
+            tried.append(Problem(f"{place.shown} ({place.how}): {error}", error.hint))
     raise EngineError(
         "no Docker Engine answers",
         None if any(problem.hint for problem in tried) else
@@ -163,24 +197,66 @@ class _NoAnswerError(Exception):
         self.hint = hint
 
 
-def _client(place: Place) -> APIClient:
+def _client(place: Place, environ: Mapping[str, str]) -> APIClient:
     """A client that has spoken with its engine once."""
     if place.url.startswith("unix://"):
         _refuse_socket(Path(place.url.removeprefix("unix://")))
+    _refuse_config(environ)
     from docker import APIClient
     from docker.errors import DockerException
     from requests.exceptions import RequestException
 
     try:
+        if place.scheme == "ssh":
+            return _over_ssh(place)
         return APIClient(
-            base_url=place.url,
-            version="auto",
-            timeout=TIMEOUT_S,
-            tls=_tls(place) if place.certificates else False,
-            use_ssh_client=place.url.startswith("ssh://"),
+            base_url=place.url, version="auto", timeout=TIMEOUT_S, tls=_tls(place) if place.certificates else False
         )
     except (DockerException, RequestException, OSError, ValueError) as error:
-        raise _NoAnswerError(_why(error)) from None
+        raise _NoAnswerError(_why(error, place)) from None
+    except _NoAnswerError:
+        raise
+    except Exception as error:  # noqa: BLE001  (the SDK takes answers and config.json for what they should be)
+        raise _NoAnswerError(
+            f"Docker's SDK does not understand an answer or {_docker_folder(environ) / 'config.json'} "
+            f"({type(error).__name__})",
+            "See whether `docker info` works.",
+        ) from None
+
+
+def _over_ssh(place: Place) -> APIClient:
+    from tgi_advisor.launch.ssh import Ssh, SshClient
+
+    over = Ssh(place.url)
+    try:
+        return SshClient(over, TIMEOUT_S)
+    except FileNotFoundError:
+        over.close()
+        raise _NoAnswerError("there is no `ssh` command here", "Install OpenSSH's client.") from None
+    except BaseException as error:
+        words = over.said()
+        over.close()
+        if not isinstance(error, Exception):
+            raise
+        raise _NoAnswerError(
+            _why(error, place) + (f"; ssh says: {words}" if words else ""),
+            f"`ssh {place.shown} docker version` must work without a question: a key without a passphrase or in an "
+            "agent, the host in known_hosts, and `docker` installed there.",
+        ) from None
+
+
+def _refuse_config(environ: Mapping[str, str]) -> None:
+    """Say why a config.json cannot be read that the SDK would wait for, or choke on."""
+    file = _docker_folder(environ) / "config.json"
+    try:
+        if len(read_regular(file, CONFIG_BYTES)) > CONFIG_BYTES:
+            raise _NoAnswerError(f"{file} is longer than such a file can be")
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        if isinstance(error, PermissionError):
+            return  # the SDK goes on without it
+        raise _NoAnswerError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _refuse_socket(path: Path) -> None:
@@ -217,13 +293,14 @@ def _tls(place: Place) -> Any:
     )
 
 
-def _why(error: BaseException) -> str:
-    """The innermost reason of a failed connection, in a few words."""
+def _why(error: BaseException, place: Place) -> str:
+    """The innermost reason of a failed connection, in a few words; the address in it as it may be shown."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    words = str(error).replace(place.url.strip(), place.shown)
+    return masked(" ".join(words.split()))[:200] or type(error).__name__
 
 
 def _docker_folder(environ: Mapping[str, str]) -> Path:
@@ -233,8 +310,8 @@ def _docker_folder(environ: Mapping[str, str]) -> Path:
 def _current_context(environ: Mapping[str, str]) -> str | None:
     """The context `docker context use` chose; None when there is no choice or the file is unreadable."""
     try:
-        chosen = json.loads((_docker_folder(environ) / "config.json").read_text("utf-8")).get("currentContext")
-    except (OSError, ValueError, AttributeError):
+        chosen = json.loads(read_regular(_docker_folder(environ) / "config.json", CONFIG_BYTES)).get("currentContext")
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return chosen if isinstance(chosen, str) else None
 
@@ -242,16 +319,16 @@ def _current_context(environ: Mapping[str, str]) -> str | None:
 def _context(name: str, chosen_by: str, environ: Mapping[str, str]) -> Place:
     """The engine of a named context; EngineError when the context is not there."""
     folder = _docker_folder(environ)
-    key = sha256(name.encode()).hexdigest()
+    key = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
     meta = folder / "contexts" / "meta" / key / "meta.json"
     try:
-        endpoint = json.loads(meta.read_text("utf-8"))["Endpoints"]["docker"]
+        endpoint = json.loads(read_regular(meta, CONFIG_BYTES))["Endpoints"]["docker"]
         tls = folder / "contexts" / "tls" / key / "docker"
         verify = not endpoint.get("SkipTLSVerify", False)
         return Place(
             str(endpoint["Host"]), f"context {name!r} of {chosen_by}", str(tls) if tls.exists() else None, verify
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise EngineError(
             f"the Docker context {name!r}, chosen by {chosen_by}, cannot be read",
             "`docker context ls` lists the contexts, `docker context use default` returns to the default.",

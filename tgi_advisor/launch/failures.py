@@ -23,6 +23,7 @@ LINE_WIDTH = 400
 Cause = Literal[
     "out_of_memory_at_warmup", "out_of_memory_at_load", "gated", "not_found", "disk_full", "shared_memory", "nccl",
     "no_gpu", "refused", "prometheus_port", "port", "model_type", "weights", "killed", "removed", "exited", "stopped",
+    "engine",
 ]  # fmt: skip
 
 
@@ -80,6 +81,17 @@ def diagnose(here: Context) -> Failure:
             words = {key: value or "" for key, value in match.groupdict().items()} if match else {}
             return Failure(rule.cause, rule.message.format(**words), rule.steps(here), proof, rule.exit)
     return _by_state(here)
+
+
+def with_the_engine(failure: Failure, state: Mapping[str, Any]) -> Failure:
+    """The failure of a server while whose watch the engine went away and came back: that is why, if nothing else is."""
+    if failure.cause not in ("exited", "killed"):
+        return failure
+    return Failure(
+        "engine",
+        f"the Docker Engine went away and came back, and the server ended with it (exit code {state.get('ExitCode')})",
+        ("Launch again: what is downloaded stays.",), failure.proof, Exit.ENGINE,
+    )  # fmt: skip
 
 
 def _out_of_memory(here: Context) -> Failure | None:
@@ -141,7 +153,7 @@ def _proof(text: str, pattern: re.Pattern[str]) -> Iterator[str]:
                     return
 
 
-_WARMUP_OOM = re.compile(r"Not enough memory to handle \d+ prefill tokens|UnboundLocalError.*'num_tokens'")
+_WARMUP_OOM = re.compile(r"Not enough memory to handle \d{1,20} prefill tokens|UnboundLocalError.{0,300}'num_tokens'")
 _OOM = re.compile(r"(?:CUDA|HIP|XPU) out of memory")
 
 
@@ -188,7 +200,7 @@ def _rule(cause: Cause, end: Exit, pattern: str, message: str, steps: Callable[[
 _RULES = (
     _rule(
         "gated", Exit.ACCESS,
-        r"GatedRepoError|Cannot access gated repo|Access to model \S+ is restricted|40[13] Client Error",
+        r"GatedRepoError|Cannot access gated repo|Access to model \S{1,300} is restricted|40[13] Client Error",
         "the Hub does not give out this model: it is gated, or the token is wrong", _gated,
     ),
     _rule(
@@ -206,7 +218,8 @@ _RULES = (
     _rule(
         "no_gpu", Exit.FAILED,
         r"Found no NVIDIA driver|No CUDA GPUs are available|CUDA driver version is insufficient|libcuda\.so\.1: cannot"
-        r"|no NVIDIA GPU device is present|No HIP GPUs are available|`num_shard` \d+.* larger than|CUDA error: no CUDA",
+        r"|no NVIDIA GPU device is present|No HIP GPUs are available|`num_shard` \d{1,9}.{0,300} larger than"
+        r"|CUDA error: no CUDA",
         "the server sees no GPU it can use",
         _say(
             "Look at `docker run --rm --gpus all IMAGE nvidia-smi`: the container must list the GPUs.",
@@ -222,7 +235,7 @@ _RULES = (
         ),
     ),
     _rule(
-        "model_type", Exit.REFUSED, r"Unsupported model type(?: (?P<type>\S+))?",
+        "model_type", Exit.REFUSED, r"Unsupported model type(?: (?P<type>\S{1,200}))?",
         "this release of TGI does not know the model's type {type}",
         _say("Use a release that knows it (`tgi-advisor releases`), or another model."),
     ),
@@ -238,15 +251,15 @@ _RULES = (
     ),
     _rule(
         "refused", Exit.REFUSED,
-        r"^error: (?P<clap>.*)|ArgumentValidation\(\"?(?P<launcher>[^\")]*)"
-        r"|^Error: (?P<router>(?:invalid|`max_|`num_shard|`sharded).*)|Validation\((?P<check>[^)]*)\)",
+        r"^error: (?P<clap>.{0,400})|ArgumentValidation\(\"?(?P<launcher>[^\")]{0,400})"
+        r"|^Error: (?P<router>(?:invalid|`max_|`num_shard|`sharded).{0,400})|Validation\((?P<check>[^)]{0,400})\)",
         "TGI refused its arguments: {clap}{launcher}{router}{check}",
         _say("Change or remove the argument; `tgi-advisor flags --release X.Y.Z` lists what the release knows."),
     ),
     _rule(
         "weights", Exit.FAILED,
-        r"No \.bin weights found|No safetensors weights found for model .*offline|weight (?P<name>\S+) does not exist"
-        r"|uninitialized parameters in model",
+        r"No \.bin weights found|No safetensors weights found for model .{0,300}offline"
+        r"|weight (?P<name>\S{1,300}) does not exist|uninitialized parameters in model",
         "the checkpoint does not hold what the model needs {name}",
         _say("Check model.id, model.revision and model.quantize: the files belong to another architecture or format."),
     ),

@@ -6,18 +6,32 @@ launches at once lose nothing.
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgi_advisor.errors import UsageError
-from tgi_advisor.units import human
+from tgi_advisor.reading import open_regular
+from tgi_advisor.safe import printable
+from tgi_advisor.units import MiB, human
 
 if TYPE_CHECKING:
+    from tgi_advisor.logs import StartUp
     from tgi_advisor.plan import Plan
+
+
+LOCK_S = 10.0
+"""Seconds for which others may write before a row is given up."""
+LINE_BYTES = 1 << 20
+"""The longest line that is read; a row has less than a kilobyte."""
+MOST = 1 << 62
+"""No figure of a row is as large."""
 
 
 class Row(NamedTuple):
@@ -98,9 +112,11 @@ def path(environ: Mapping[str, str] = os.environ) -> Path:
 def add(row: Row, file: Path | None = None) -> None:
     """Append a row; UsageError when the file cannot be written."""
     file = file or path()
-    line = json.dumps(row._asdict(), ensure_ascii=False).encode() + b"\n"
+    line = _encoded(row._asdict()) + b"\n"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists() and not file.is_file():
+            raise OSError(errno.EINVAL, "it is no regular file")
         with file.open("ab+", buffering=0) as out:
             _lock(out.fileno())
             end = out.seek(0, os.SEEK_END)
@@ -115,11 +131,29 @@ def add(row: Row, file: Path | None = None) -> None:
 
 
 def _lock(descriptor: int) -> None:
-    """Wait until no other launch writes; the lock goes with the file. Without locks, one write a row has to do."""
-    if sys.platform != "win32":
-        import fcntl
+    """Wait until no other launch writes; the lock goes with the file. Without locks, one write a row has to do.
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    OSError when somebody does not let go of it: a row is not worth waiting for ever.
+    """
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    end = time.monotonic() + LOCK_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # noqa: PERF203
+            if time.monotonic() > end:
+                raise OSError(errno.EAGAIN, f"another program has held its lock for {LOCK_S:g} s") from None
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _encoded(value: Any) -> bytes:
+    """As JSON; a folder's name may hold bytes that are no text."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def rows(file: Path | None = None) -> tuple[list[Row], int]:
@@ -137,9 +171,14 @@ def rows(file: Path | None = None) -> tuple[list[Row], int]:
 
 def lookup(model: str, gpu: str, release: str, file: Path | None = None) -> list[Row]:
     """The rows of one model, GPU and release, oldest first; lines of others are not even parsed."""
-    marks = [json.dumps(word, ensure_ascii=False).encode() for word in (model, gpu, release)]
-    near = (_row(line) for line in _lines(file or path()) if all(mark in line for mark in marks))
-    return [row for row in near if row and (row.model, row.gpu, row.release) == (model, gpu, release)]
+    return _near(model, gpu, release, file)[0]
+
+
+def _near(model: str, gpu: str, release: str, file: Path | None = None) -> tuple[list[Row], int]:
+    """The rows that `lookup` finds, and how many lines with these names could not be read."""
+    marks = [_encoded(word) for word in (model, gpu, release)]
+    near = [_row(line) for line in _lines(file or path()) if all(mark in line for mark in marks)]
+    return [row for row in near if row and (row.model, row.gpu, row.release) == (model, gpu, release)], near.count(None)
 
 
 def model_name(model: str, folder: str | None) -> str:
@@ -149,8 +188,10 @@ def model_name(model: str, folder: str | None) -> str:
 
 def _lines(file: Path) -> Iterator[bytes]:
     try:
-        with file.open("rb") as source:
-            yield from (line for line in source if line.strip())
+        with io.BufferedReader(open_regular(file)) as source:  # type: ignore[type-var]
+            while line := source.readline(LINE_BYTES):
+                if line.strip():
+                    yield line
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
@@ -158,28 +199,64 @@ def _lines(file: Path) -> Iterator[bytes]:
 
 
 _FIELDS = frozenset(Row._fields)
+_TEXTS = ("at", "model", "gpu", "release", "variant", "outcome")
+_TEXTS_OR_NONE = ("commit", "dtype", "quantize", "kv_cache_dtype")
+_COUNTS = ("gpu_memory_mib", "gpu_count", "num_shard", "kv_bytes_per_token", "headroom_bytes", "in_use_bytes")
+_COUNTS_OR_NONE = ("predicted", "observed")
+_NUMBERS = ("memory_fraction", "seconds")
 
 
 def _row(line: bytes) -> Row | None:
     """A row; None for a line that is none. Fields a later version added are passed over."""
     try:
         given = json.loads(line)
-        return Row(**{name: value for name, value in given.items() if name in _FIELDS})
-    except (ValueError, TypeError, AttributeError):
+        row = Row(**{name: value for name, value in given.items() if name in _FIELDS})
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
+    values = row._asdict()
+    sound = (
+        all(type(values[name]) is str for name in _TEXTS)
+        and all(values[name] is None or type(values[name]) is str for name in _TEXTS_OR_NONE)
+        and all(_is_count(values[name]) for name in _COUNTS)
+        and all(values[name] is None or _is_count(values[name]) for name in _COUNTS_OR_NONE)
+        and all(type(values[name]) in (int, float) and 0 <= values[name] < MOST for name in _NUMBERS)
+        and type(row.limits) is dict
+        and all(map(_is_count, row.limits.values()))
+        and type(row.seen) is dict
+    )
+    return row if sound else None
 
 
-def like(plan: Plan) -> list[Row]:
-    """The rows of launches that spent memory as this plan does: model, GPU, release, shards, dtypes, fraction."""
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < MOST
+
+
+def remembered(plan: Plan) -> tuple[list[str], int]:
+    """What comparable launches showed, in words, and the headroom per GPU that they ask for in bytes.
+
+    UsageError when the file cannot be read; of a line that cannot be read only that is said.
+    """
+    rows, unreadable = like(plan)
+    text, needed = lesson(rows)
+    lines = "a line" if unreadable == 1 else f"{unreadable} lines"
+    said = f"{lines} about this model, GPU and release in the history {path()} cannot be read and is passed over"
+    return [*([text] if text else []), *([said] if unreadable else [])], needed
+
+
+def like(plan: Plan) -> tuple[list[Row], int]:
+    """The rows of launches that spent memory as this plan does: model, GPU, release, shards, dtypes, fraction.
+
+    And how many lines of the same model, GPU and release could not be read.
+    """
     facts, spec = plan.facts, plan.spec
-    rows = lookup(model_name(facts.model.id, facts.model.folder), facts.gpu.name, facts.release.name)
+    rows, unreadable = _near(model_name(facts.model.id, facts.model.folder), facts.gpu.name, facts.release.name)
     how = (plan.prediction.num_shard, spec.hardware.memory_fraction, spec.model.dtype, spec.model.quantize,
            spec.model.kv_cache_dtype, facts.variant)  # fmt: skip
     return [
         row
         for row in rows
         if (row.num_shard, row.memory_fraction, row.dtype, row.quantize, row.kv_cache_dtype, row.variant) == how
-    ]
+    ], unreadable
 
 
 def lesson(rows: Sequence[Row]) -> tuple[str | None, int]:
@@ -190,7 +267,7 @@ def lesson(rows: Sequence[Row]) -> tuple[str | None, int]:
     """
     text, needed = None, 0
     for row in rows:
-        on = f"a launch here on {row.at[:10]}"
+        on = f"a launch here on {printable(row.at[:10])}"
         if row.outcome == "out_of_memory_at_warmup":
             needed = max(needed, row.headroom_bytes + (row.gpu_memory_mib << 20) // 50)
             text = f"{on} ran out of memory at warm-up with {human(row.headroom_bytes)} of headroom"
@@ -201,6 +278,47 @@ def lesson(rows: Sequence[Row]) -> tuple[str | None, int]:
                 f"({100 * row.difference:+.1f} %)"
             )
     return text, needed
+
+
+def measured(plan: Plan, outcome: str, seen: StartUp, seconds: float) -> Row:
+    """The row of a launch: how it ended, what its log said, and how long that took."""
+    from datetime import datetime, timezone
+
+    facts, spec, prediction = plan.facts, plan.spec, plan.prediction
+    said: dict[str, Any] = {
+        "attention": seen.attention, "prefix_caching": seen.prefix_caching, "chunking": seen.chunking,
+        "defaults": seen.defaults,
+    }  # fmt: skip
+    if seen.kv_blocks:
+        said |= {"kv_blocks": seen.kv_blocks[0], "block_size": seen.kv_blocks[1]}
+    if memory := seen.out_of_memory:
+        parts = ("tried", "capacity", "free", "in_use", "allocated", "unallocated", "reserved")
+        sizes = {name: getattr(memory, name) for name in parts}
+        said["oom"] = {name: f"{size / MiB:.2f}MiB" for name, size in sizes.items() if size is not None}
+    return Row(
+        at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        model=model_name(facts.model.id, facts.model.folder),
+        commit=facts.model.commit,
+        gpu=facts.gpu.name,
+        gpu_memory_mib=facts.gpu.memory_bytes // MiB,
+        gpu_count=facts.gpu_count,
+        release=facts.release.name,
+        variant=facts.variant,
+        num_shard=prediction.num_shard,
+        memory_fraction=spec.hardware.memory_fraction,
+        in_use_bytes=spec.hardware.in_use,
+        limits=prediction.limits.given(),
+        outcome=outcome,
+        predicted=prediction.limits.max_batch_total_tokens,
+        observed=seen.budget,
+        kv_bytes_per_token=prediction.kv_bytes_per_token,
+        headroom_bytes=plan.search.headroom_bytes if plan.search else 0,
+        seconds=round(seconds, 1),
+        dtype=spec.model.dtype,
+        quantize=spec.model.quantize,
+        kv_cache_dtype=spec.model.kv_cache_dtype,
+        seen={name: value for name, value in said.items() if value not in (None, {})},
+    )
 
 
 _KINDS = {"starts": "inferred-budget", "out_of_memory_at_warmup": "oom-warmup", "out_of_memory_at_load": "oom-load",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tgi_advisor.errors import UsageError, did_you_mean
 from tgi_advisor.launch import request
 from tgi_advisor.launch.engine import Engine
-from tgi_advisor.launch.verify import http
+from tgi_advisor.launch.verify import MOST_TOKENS, healthy, http
+from tgi_advisor.safe import printable
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,63 @@ def named(engine: Engine, name: str) -> Ours:
     )
 
 
+def made_by(engine: Engine, launch_id: str, *, ended: bool = False) -> dict[str, str]:
+    """Name and id of every container that a launch made, the last one first; with `ended` of those that do not run."""
+    filters = {"label": f"{request.LAUNCH}={launch_id}", **({"status": ["created", "exited", "dead"]} if ended else {})}
+    with engine.asked("find what this launch started"):
+        mine = engine.client.containers(all=True, filters=filters)
+    return {container["Names"][0].lstrip("/"): container["Id"] for container in mine}
+
+
+def stop(engine: Engine, container: str) -> None:
+    """Stop and remove: as gracefully as the stop timeout says when it serves, at once when it does not yet."""
+    from docker.errors import NotFound
+
+    found = engine.inspect(container)
+    if found is None:
+        return
+    if not _serves(engine, found):
+        engine.remove(container)
+        return
+    seconds = found["Config"].get("StopTimeout") or 10
+    with engine.asked(f"stop container {container[:12]}"):
+        try:
+            engine.client.stop(container, timeout=seconds)
+        except NotFound:
+            return
+    engine.remove(container)
+
+
+def _serves(engine: Engine, found: Mapping[str, Any]) -> bool:
+    """Whether an inspected container may have requests in flight."""
+    bindings = [b for ports in (found["NetworkSettings"].get("Ports") or {}).values() for b in ports or ()]
+    ports = {int(binding["HostPort"]) for binding in bindings}
+    return any(healthy(http(engine.place.host, port)) for port in ports)
+
+
 def _one(engine: Engine, row: dict[str, Any]) -> Ours:
-    labels = row["Labels"]
+    labels = {name: printable(value) for name, value in row["Labels"].items()}
     port = next((p["PublicPort"] for p in row.get("Ports") or () if p.get("PublicPort")), None)
-    try:
-        limits = json.loads(labels.get(request.LIMITS) or "{}")
-    except ValueError:  # a label somebody wrote by hand
-        limits = {}
     return Ours(
         id=row["Id"],
         name=(row.get("Names") or ["/" + row["Id"][:12]])[0].lstrip("/"),
-        image=row["Image"],
+        image=printable(row["Image"]),
         state=row["State"],
-        healthy=port is not None and http(engine.place.host, port)("/health", None)[0] == 200,
+        healthy=port is not None and healthy(http(engine.place.host, port)),
         port=port,
         model=labels.get(request.MODEL, ""),
         release=labels.get(request.RELEASE, ""),
-        limits=limits if isinstance(limits, dict) else {},
+        limits=_limits(labels.get(request.LIMITS, "")),
         plan=labels[request.PLAN],
     )
+
+
+def _limits(label: str) -> dict[str, int]:
+    """The limits of a label; of one that somebody wrote by hand, what are limits in it."""
+    try:
+        given = json.loads(label)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(given, dict):
+        return {}
+    return {name: value for name, value in given.items() if type(value) is int and 0 <= value < MOST_TOKENS}

@@ -17,7 +17,9 @@ from typing import Any
 from tgi_advisor.errors import EngineError, Problem
 from tgi_advisor.launch import request
 from tgi_advisor.launch.engine import Engine, said
+from tgi_advisor.launch.signals import uninterrupted
 from tgi_advisor.plan import Container, Plan
+from tgi_advisor.safe import named
 from tgi_advisor.units import GiB, MiB, human
 
 IDLE_BYTES = 600 * MiB
@@ -93,7 +95,7 @@ def check(
     findings = [*without_engine(container, host)]
     taken = _name(container, body, existing, replace=replace, reuse=reuse)
     same = existing if existing and reuse and not taken else None
-    replaced = existing["Id"] if existing and replace and not same else None
+    replaced = existing["Id"] if existing and replace and not (same or taken) else None
     if taken:
         findings.append(taken)
     image = _image(container.image, engine)
@@ -127,14 +129,24 @@ def _name(
     container: Container, body: Mapping[str, Any], existing: dict[str, Any] | None, *, replace: bool, reuse: bool
 ) -> Finding | None:
     """Somebody who has the name already."""
-    if existing is None or replace:
+    if existing is None:
         return None
     labels = existing["Config"].get("Labels") or {}
+    if replace and request.PLAN in labels:
+        return None
     identical = labels.get(request.PLAN) == body["Labels"][request.PLAN]
     if reuse and identical:
         return None
     runs = f"{existing['Config']['Image']}, {existing['State']['Status']}"
-    mine = "the same plan" if identical else "another plan of tgi-advisor" if request.PLAN in labels else "not ours"
+    if request.PLAN not in labels:
+        project = labels.get("com.docker.compose.project")
+        return Finding(
+            f"a container named {container.name!r} exists already: {runs} (not ours"
+            + (f"; it belongs to the Compose project {named(project)!r})" if project else ")"),
+            f"`docker rm -f {container.name}` removes it, for --replace swaps only what tgi-advisor started; or give "
+            "this one another container.name.",
+        )
+    mine = "the same plan" if identical else "another plan of tgi-advisor"
     return Finding(
         f"a container named {container.name!r} exists already: {runs} ({mine})",
         "--replace swaps it"
@@ -188,15 +200,15 @@ def probe(container: Container, engine: Engine) -> str | None:
         "Image": container.image, "Entrypoint": [nothing], "Cmd": [], "Labels": {request.LAUNCH: "probe"},
         "NetworkDisabled": True, "HostConfig": {"DeviceRequests": request.device_requests(container)},
     }  # fmt: skip
-    with engine.asked("create a container that asks for the GPUs"):
+    with uninterrupted(), engine.asked("create a container that asks for the GPUs"):
         made = engine.client.create_container_from_config(body)["Id"]
-    try:
-        engine.client.start(made)
-    except APIError as error:
-        words = said(error)
-        return None if nothing in words else words
-    finally:
-        engine.remove(made)
+        try:
+            engine.client.start(made)
+        except APIError as error:
+            words = said(error)
+            return None if nothing in words else words
+        finally:
+            engine.remove(made)
     return None
 
 

@@ -6,116 +6,24 @@ makes carries the launch's own label, and the end removes what carries it.
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 from tgi_advisor import logs
-from tgi_advisor.errors import AdvisorError, EngineError, Exit, PreflightError, Problem
-from tgi_advisor.launch import failures, history, preflight, request, verify, watch
-from tgi_advisor.launch.engine import Engine, said
+from tgi_advisor.errors import AdvisorError, EngineError, PreflightError
+from tgi_advisor.launch import history, ours, preflight, request, verify
+from tgi_advisor.launch.engine import Engine, LostEngineError, said
 from tgi_advisor.launch.failures import Failure
+from tgi_advisor.launch.follow import Follower
+from tgi_advisor.launch.learn import learnt, smaller_prefill, with_less_prefill
 from tgi_advisor.launch.preflight import Checked, Finding, Host
-from tgi_advisor.launch.signals import deaf, terminated_as_interrupted, uninterrupted
-from tgi_advisor.limits import Limits
+from tgi_advisor.launch.records import Event, Kind, Launched, LaunchError, Options, Solve, Tell
+from tgi_advisor.launch.signals import terminated_as_interrupted, tidied, uninterrupted
 from tgi_advisor.plan import Container, Plan
-from tgi_advisor.spec.records import Bound, Spec
-from tgi_advisor.units import MiB, human
-
-TICK_S = 0.2
-HEALTH_EVERY_S = 1.0
-READ_UP_S = 10.0
-MOST_RETRIES = 3
-KILLED = 128 + 9
-"""Exit code of a process that SIGKILL ended."""
-
-Kind = Literal["finding", "pull", "start", "log", "step", "stall", "retry", "ready", "verified", "note", "tick"]
-Solve = Callable[[Spec], Plan]
-"""Plans a spec once more on the same facts."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing worth telling while a launch goes on."""
-
-    kind: Kind
-    """What it is about."""
-    seconds: float
-    """Since the launch began."""
-    text: str
-    """In words."""
-    data: Mapping[str, Any] = field(default_factory=dict)
-    """The same for programs."""
-    server: str | None = None
-    """Which of several servers it is about."""
-
-
-Tell = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to launch."""
-
-    replace: bool = False
-    """Swap a container of the same name."""
-    reuse: bool = False
-    """Keep a container of the same name that runs the same plan."""
-    keep: bool = False
-    """Leave what was started when it fails or the wait is broken off."""
-    detach: bool = False
-    """Return after the start."""
-    restart: str = "no"
-    """Restart policy; it holds once the server has answered."""
-    ulimits: tuple[str, ...] = ()
-    """`memlock=-1` and the like."""
-    logs: bool = True
-    """Whether each line of the server's log is an event."""
-    timeout_s: float | None = None
-    """Give up when the server is not ready by then; None waits."""
-    stall_s: float | None = None
-    """Seconds without progress worth a word; None: by step."""
-    retries: int = MOST_RETRIES
-    """How often to plan again after running out of memory at warm-up."""
-
-
-@dataclass(frozen=True)
-class Launched:
-    """A launch that went well."""
-
-    plan: Plan
-    """What runs in the end; not the first plan when it was planned again."""
-    id: str
-    """The container."""
-    url: str
-    """Where it answers."""
-    seconds: float
-    """Until ready; until started when detached."""
-    reused: bool = False
-    """Whether it ran already."""
-    verified: verify.Verified | None = None
-    """What it did and said; None when detached."""
-    attempts: int = 1
-    """Starts it took."""
-
-
-class LaunchError(AdvisorError):
-    """The server did not come up; the failure says why."""
-
-    def __init__(self, failure: Failure, left: str | None = None) -> None:
-        proof = [Problem(line) for line in failure.proof]
-        steps = [*failure.next_steps, *([left] if left else [])]
-        super().__init__(failure.message, "\n".join(steps), proof)
-        self.failure = failure
-
-    @property
-    def exit_code(self) -> Exit:  # type: ignore[override]
-        """The failure's."""
-        return self.failure.exit
+from tgi_advisor.units import human
 
 
 def launch(
@@ -182,7 +90,7 @@ class _Launch:
 
     def run(self) -> Launched:
         try:
-            with terminated_as_interrupted(), self._leaves_nothing():
+            with terminated_as_interrupted(), tidied(self._tidy_up):
                 return self._attempts()
         except AdvisorError as error:
             raise self._without_secrets(error) from None
@@ -224,7 +132,8 @@ class _Launch:
                 following = self._again(error)
                 if following is None:
                     raise
-                self._remove_ours()
+                for _ in self._remove_ours():
+                    pass
                 self.plan = following
 
     def _container(self) -> Container:
@@ -242,7 +151,7 @@ class _Launch:
             return self._reuse(checked.reuses)
         if checked.replaces:
             self.tell("note", f"removing the container that had the name {container.name!r}")
-            stop(self.engine, checked.replaces)
+            ours.stop(self.engine, checked.replaces)
         with uninterrupted():
             made = self._create(request.with_secrets(body, given))
             self._start(made)
@@ -272,7 +181,7 @@ class _Launch:
             self._start(container)
         else:
             self.tell("note", f"{self.container.name!r} runs the same plan already")
-        launched = self._until_it_serves(container, time.monotonic(), token_given=True, ours=False)
+        launched = self._until_it_serves(container, time.monotonic(), token_given=True, own=False)
         return replace(launched, reused=True)
 
     def _create(self, body: dict[str, Any]) -> str:
@@ -314,30 +223,25 @@ class _Launch:
 
     # -- watching
 
-    def _until_it_serves(self, container: str, started: float, token_given: bool, ours: bool = True) -> Launched:
+    def _until_it_serves(self, container: str, started: float, token_given: bool, own: bool = True) -> Launched:
         """Follow the start-up to its end, good or bad."""
-        follower = _Follower(self, container, started)
+        follower = Follower(self.engine, container, self.plan, self.options, self.tell, self.blot, self.began)
         failure = follower.follow(token_given)
         seconds = time.monotonic() - started
         seen = logs.start_up(follower.progress.kept.text())
         if failure:
-            if failure.cause != "stopped":
+            if failure.cause not in ("stopped", "engine"):
                 self._remember(failure.cause, seen, seconds)
             raise LaunchError(failure, self._left(container))
         self.tell(
             "ready", f"ready at {self._url()} after {seconds:.1f} s", url=self._url(), ready_seconds=round(seconds, 1)
         )
-        checked = verify.verify(self.plan, seen, follower.ask)
+        checked = verify.verify(self.plan, seen, follower.ask, follower.left)
         if checked.text is None:
-            raise LaunchError(
-                Failure("exited", f"the server is ready, but does not generate: {checked.why_not}",
-                        ("See its log: `docker logs`, or launch again with --keep.",),
-                        tuple(follower.last_lines()), Exit.FAILED),
-                self._left(container),
-            )  # fmt: skip
-        if ours and self.options.restart != "no":
+            raise LaunchError(follower.mute(checked.why_not or ""), self._left(container))
+        if own and self.options.restart != "no":
             self._set_restart(container)
-        if ours:
+        if own:
             self._remember("starts", seen, seconds)
         figures = {c.name: {"predicted": c.predicted, "observed": c.observed} for c in checked.figures}
         self.tell("verified", "one generation succeeded", figures=figures, version=checked.version)
@@ -357,7 +261,7 @@ class _Launch:
     def _remember(self, outcome: str, seen: logs.StartUp, seconds: float) -> None:
         """A row in the history; one that cannot be written is said and does not end the launch."""
         try:
-            history.add(_row(self.plan, outcome, seen, seconds))
+            history.add(history.measured(self.plan, outcome, seen, seconds))
         except AdvisorError as error:
             self.tell("note", str(error))
 
@@ -378,7 +282,7 @@ class _Launch:
         failed = self.plan.prediction.limits
         roomier = learnt(self.asked, self.plan, failure, self.attempts)
         following = self.solve(roomier)
-        if following.prediction.outcome != "starts" or not _smaller_prefill(following, failed):
+        if following.prediction.outcome != "starts" or not smaller_prefill(following, failed):
             following = self.solve(with_less_prefill(roomier, failed, self.attempts))
         after = following.prediction
         if after.outcome != "starts" or following.container is None or after.limits.given() == failed.given():
@@ -406,327 +310,38 @@ class _Launch:
 
     # -- leaving nothing
 
-    @contextmanager
-    def _leaves_nothing(self) -> Iterator[None]:
-        """Remove on the way out whatever this launch made, unless it serves or is to be kept."""
-        try:
-            yield
-        except BaseException:
-            if not self.options.keep:
-                with deaf():
-                    self._tidy_up()
-            raise
-
-    def _tidy_up(self) -> None:
+    def _tidy_up(self, error: BaseException) -> None:
         """Remove what this launch made; where the engine is gone, say how to find it later."""
-        try:
-            for name in self._remove_ours():
-                self.tell("note", f"removed {name}, which did not serve yet")
-        except EngineError as error:
-            label = f"{request.LAUNCH}={self.id}"
-            self.tell("note", f"{error.message}; what this launch started has the label {label}", label=label)
-
-    def _remove_ours(self) -> list[str]:
-        """The names of what was removed: what has the label of this launch and the name of this server."""
-        mine = {name: made for name, made in made_by(self.engine, self.id).items() if name == self.asked.container.name}
-        for made in mine.values():
-            self.engine.remove(made)
-        return list(mine)
-
-
-def made_by(engine: Engine, launch_id: str) -> dict[str, str]:
-    """Name and id of every container that a launch made, the last one first."""
-    with engine.asked("find what this launch started"):
-        mine = engine.client.containers(all=True, filters={"label": f"{request.LAUNCH}={launch_id}"})
-    return {container["Names"][0].lstrip("/"): container["Id"] for container in mine}
-
-
-def stop(engine: Engine, container: str) -> None:
-    """Stop and remove: as gracefully as the stop timeout says when it serves, at once when it does not yet."""
-    from docker.errors import NotFound
-
-    found = engine.inspect(container)
-    if found is None:
-        return
-    if not _serves(engine, found):
-        engine.remove(container)
-        return
-    seconds = found["Config"].get("StopTimeout") or 10
-    with engine.asked(f"stop container {container[:12]}"):
-        try:
-            engine.client.stop(container, timeout=seconds)
-        except NotFound:
+        if self.options.keep:
             return
-    engine.remove(container)
-
-
-def _serves(engine: Engine, found: Mapping[str, Any]) -> bool:
-    """Whether an inspected container may have requests in flight."""
-    bindings = [b for ports in (found["NetworkSettings"].get("Ports") or {}).values() for b in ports or ()]
-    ports = {int(binding["HostPort"]) for binding in bindings}
-    return any(verify.http(engine.place.host, port)("/health", None)[0] == 200 for port in ports)
-
-
-class _Follower:
-    """Reads the log in a thread of its own, asks /health, and notices when nothing moves."""
-
-    def __init__(self, launch: _Launch, container: str, started: float) -> None:
-        self.launch, self.container, self.started = launch, container, started
-        self.progress = watch.Progress()
-        self.chunks: queue.Queue[bytes | None] = queue.Queue(maxsize=64)
-        self.ask = verify.http(launch.engine.place.host, launch.container.port)
-        self.direct: verify.Ask | None = None
-        self.moved = started
-        self.warned = 0.0
-        self.repeated = 0.0
-        self.trouble: BaseException | None = None
-        self.stream: Any = None
-        self.thread: threading.Thread | None = None
-
-    def follow(self, token_given: bool) -> Failure | None:
-        """None when the server answers; why not when it will not."""
-        self._look_inside()
-        self._listen()
-        asked = 0.0
+        lost = isinstance(error, LostEngineError)
+        label = f"{request.LAUNCH}={self.id}"
+        told = f"what this launch started and still runs was left alone: it has the label {label}" if lost else ""
         try:
-            while True:
-                ended = self._take()
-                now = time.monotonic()
-                if now - asked >= (TICK_S if self.progress.now == "connected" else HEALTH_EVERY_S) and not ended:
-                    asked = now
-                    if self._healthy():
-                        self._read_up()
-                        return None
-                if ended:
-                    failure = self._ended(token_given)
-                    if failure:
-                        return failure
-                    self._listen()
-                self._notice_stall(now)
-                self.launch.tell("tick", watch.WHAT[self.progress.now])
-                limit = self.launch.options.timeout_s
-                if limit is not None and now - self.launch.began > limit:
-                    return self._too_late(limit)
-        finally:
-            self._hang_up()
+            for name in self._remove_ours(ended=lost):
+                self._note(f"removed {name}, which did not serve yet")
+        except EngineError as also:
+            told = f"{also.message}; what this launch started has the label {label}"
+        if told:
+            self._note(told, label=label)
 
-    def last_lines(self) -> list[str]:
-        """The last lines of the log."""
-        return self.progress.kept.text().splitlines()[-failures.PROOF_LINES :]
+    def _note(self, text: str, **data: Any) -> None:
+        """Tell it if somebody can still be told: a terminal that is gone must not stop the tidying up."""
+        with suppress(AdvisorError):
+            self.tell("note", text, **data)
 
-    def _listen(self) -> None:
-        """Follow the log from now on; in a thread, for a read from the engine cannot be broken off."""
-        from docker.errors import APIError
+    def _remove_ours(self, *, ended: bool = False) -> Iterator[str]:
+        """The names of what is removed, one by one: what has the label of this launch and the name of this server.
 
-        with self.launch.engine.asked("follow the log"):
-            try:
-                self.stream = self.launch.engine.client.logs(self.container, stream=True, follow=True)
-            except APIError as error:  # gone already, or a log driver that cannot be read
-                if error.status_code not in (404, 409):
-                    self.launch.tell("note", f"the log cannot be read: {said(error)}")
-                    return
-                self.chunks.put(None)
-                return
-        self.thread = threading.Thread(target=self._read, args=(self.stream,), name="log", daemon=True)
-        self.thread.start()
-
-    def _hang_up(self) -> None:
-        """Close the stream, which ends the thread."""
-        if self.stream is not None:
-            self.stream.close()
-        while self.thread is not None and self.thread.is_alive():
-            with suppress(queue.Empty):
-                self.chunks.get(timeout=0.01)
-
-    def _read(self, stream: Any) -> None:
-        """The thread: chunks of the log into the queue, None at the end."""
-        try:
-            for chunk in stream:
-                self.chunks.put(chunk)
-        except Exception as error:  # noqa: BLE001  (anything a broken connection raises; told by the main thread)
-            self.trouble = error
-        self.chunks.put(None)
-
-    def _take(self) -> bool:
-        """Handle what has arrived; whether the stream has ended."""
-        deadline = time.monotonic() + TICK_S
-        while True:
-            try:
-                chunk = self.chunks.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                return False
-            if chunk is None:
-                for line, step in self.progress.end():
-                    self._told(line, step)
-                return True
-            for line, step in self.progress.feed(chunk):
-                self._told(line, step)
-            if time.monotonic() > deadline:
-                return False
-
-    def _read_up(self) -> None:
-        """Read what the server wrote before it answered: a long log may be behind, and the KV budget in it."""
-        end = time.monotonic() + READ_UP_S
-        while self.progress.now != "connected" and time.monotonic() < end and not self._take():
-            pass
-
-    def _told(self, line: str, step: watch.Step | None) -> None:
-        if self.launch.options.logs:
-            self.launch.tell("log", line)
-        if step is None:
-            return
-        now = time.monotonic()
-        if not step.alive and now - self.repeated < HEALTH_EVERY_S:
-            return
-        self.repeated = now
-        if step.alive:
-            self.moved, self.warned = time.monotonic(), 0.0
-        self.launch.tell(
-            "step", step.text, step=step.name, what=watch.WHAT[step.name], done=step.done, of=step.of, alive=step.alive
-        )
-
-    def _look_inside(self) -> None:
-        """How to reach the server where the published port is not ours to reach (an engine seen from a container)."""
-        found = self.launch.engine.inspect(self.container)
-        networks = ((found or {}).get("NetworkSettings") or {}).get("Networks") or {}
-        address = next((n["IPAddress"] for n in networks.values() if n.get("IPAddress")), None)
-        if address and self.launch.engine.place.local:
-            self.direct = verify.http(address, self.launch.container.container_port)
-
-    def _healthy(self) -> bool:
-        for ask in (self.ask, self.direct):
-            if ask and ask("/health", None)[0] == 200:
-                self.ask = ask
-                return True
-        return False
-
-    def _ended(self, token_given: bool) -> Failure | None:
-        """Why the log ended: the failure, or None when the container still runs and its log is to be read again."""
-        state: Mapping[str, Any] = {}
-        before: Mapping[str, Any] = {}
-        for _ in range(50):
-            found = self.launch.engine.inspect(self.container)
-            state = found["State"] if found else {}
-            # Killed: by somebody who removes it, if it is gone a moment later.
-            if not state.get("Running") and (state.get("ExitCode") != KILLED or state == before):
-                break
-            if self.trouble is not None and state.get("Running"):
-                time.sleep(HEALTH_EVERY_S)
-                self.trouble = None
-                return None
-            before = state
-            time.sleep(0.3)
-        text = self.launch.blot(self.progress.kept.text())
-        here = failures.Context(self.launch.plan, self.launch.container, text, state, token_given)
-        return failures.diagnose(here)
-
-    def _notice_stall(self, now: float) -> None:
-        """Say once, and again each time the silence has doubled, that nothing moves."""
-        name = self.progress.now
-        patience = self.launch.options.stall_s or watch.PATIENCE_S[name]
-        quiet = now - self.moved
-        if quiet >= (self.warned * 2 or patience):
-            self.warned = quiet
-            self.launch.tell(
-                "stall", f"no sign of progress for {quiet:.0f} s while {watch.WHAT[name]}{self._received()}",
-                step=name, quiet_seconds=round(quiet, 1),
-            )  # fmt: skip
-
-    def _received(self) -> str:
-        """What the network says meanwhile, while weights are downloaded."""
-        if self.progress.now != "download":
-            return ""
-        try:
-            stats = self.launch.engine.client.stats(self.container, stream=False)
-            total = sum(n["rx_bytes"] for n in (stats.get("networks") or {}).values())
-        except Exception:  # noqa: BLE001  (a figure for a sentence; the watch goes on without it)
-            return ""
-        return f" (the container has received {human(total)} so far)"
-
-    def _too_late(self, limit: float) -> Failure:
-        name = self.progress.now
-        return Failure(
-            "stopped", f"not ready within {limit:g} s; it was {watch.WHAT[name]}",
-            ("Launch again with a longer --timeout, or without one: what is downloaded stays.",),
-            tuple(self.last_lines()), Exit.TIMEOUT,
-        )  # fmt: skip
-
-
-# -- what a failure teaches
-
-
-def learnt(asked: Spec, plan: Plan, failure: Failure, attempt: int) -> Spec:
-    """The spec with the shortage as headroom on top of what the failed plan kept.
-
-    Where PyTorch did not say what was missing, 2 % of the GPU; twice as much with every further attempt.
-    """
-    memory = failure.out_of_memory
-    missing = max(0, memory.tried - memory.free) if memory and memory.free is not None else 0
-    kept = plan.search.headroom_bytes if plan.search else asked.hardware.headroom or 0
-    headroom = kept + (max(missing, plan.prediction.gpu_total_bytes // 50) << (attempt - 1))
-    return replace(asked, hardware=replace(asked.hardware, headroom=-(-headroom // MiB) * MiB))
-
-
-def with_less_prefill(asked: Spec, failed: Limits, attempt: int) -> Spec:
-    """The spec with three quarters of the prefill budget that failed, then half, then a quarter; never below its floor.
-
-    That is TGI's own advice, for where headroom alone does not make the warm-up smaller.
-    """
-    bound = asked.limits.max_batch_prefill_tokens
-    if bound.fixed is not None:
-        return asked
-    tokens = (failed.max_batch_prefill_tokens or 1) * (3, 2, 1)[min(attempt, 3) - 1] // 4
-    tokens = max(bound.low or 1, tokens)
-    return replace(asked, limits=replace(asked.limits, max_batch_prefill_tokens=Bound(tokens, tokens)))
-
-
-def _smaller_prefill(plan: Plan, failed: Limits) -> bool:
-    """Whether the warm-up prefill is smaller now."""
-    now, before = plan.prediction.limits.max_batch_prefill_tokens, failed.max_batch_prefill_tokens
-    return now is None or before is None or now < before
-
-
-def _row(plan: Plan, outcome: str, seen: logs.StartUp, seconds: float) -> history.Row:
-    from datetime import datetime, timezone
-
-    facts, spec, prediction = plan.facts, plan.spec, plan.prediction
-    said: dict[str, Any] = {
-        "attention": seen.attention, "prefix_caching": seen.prefix_caching, "chunking": seen.chunking,
-        "defaults": seen.defaults,
-    }  # fmt: skip
-    if seen.kv_blocks:
-        said |= {"kv_blocks": seen.kv_blocks[0], "block_size": seen.kv_blocks[1]}
-    if memory := seen.out_of_memory:
-        parts = ("tried", "capacity", "free", "in_use", "allocated", "unallocated", "reserved")
-        sizes = {name: getattr(memory, name) for name in parts}
-        said["oom"] = {name: f"{size / MiB:.2f}MiB" for name, size in sizes.items() if size is not None}
-    return history.Row(
-        at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        model=history.model_name(facts.model.id, facts.model.folder),
-        commit=facts.model.commit,
-        gpu=facts.gpu.name,
-        gpu_memory_mib=facts.gpu.memory_bytes // MiB,
-        gpu_count=facts.gpu_count,
-        release=facts.release.name,
-        variant=facts.variant,
-        num_shard=prediction.num_shard,
-        memory_fraction=spec.hardware.memory_fraction,
-        in_use_bytes=spec.hardware.in_use,
-        limits=prediction.limits.given(),
-        outcome=outcome,
-        predicted=prediction.limits.max_batch_total_tokens,
-        observed=seen.budget,
-        kv_bytes_per_token=prediction.kv_bytes_per_token,
-        headroom_bytes=plan.search.headroom_bytes if plan.search else 0,
-        seconds=round(seconds, 1),
-        dtype=spec.model.dtype,
-        quantize=spec.model.quantize,
-        kv_cache_dtype=spec.model.kv_cache_dtype,
-        seen={name: value for name, value in said.items() if value not in (None, {})},
-    )
+        With `ended` only what does not run: a server that we lost sight of may be well.
+        """
+        for name, made in ours.made_by(self.engine, self.id, ended=ended).items():
+            if name == self.asked.container.name:
+                self.engine.remove(made)
+                yield name
 
 
 __all__ = [
-    "Event", "Kind", "LaunchError", "Launched", "Options", "Solve", "Tell", "body_of", "launch", "learnt", "made_by",
-    "new_id", "pull", "refuse", "stop",
+    "Event", "Kind", "LaunchError", "Launched", "Options", "Solve", "Tell", "body_of", "launch", "learnt", "new_id",
+    "pull", "refuse", "with_less_prefill",
 ]  # fmt: skip

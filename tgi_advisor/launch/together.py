@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tgi_advisor.errors import AdvisorError, EngineError, UsageError
-from tgi_advisor.launch import preflight, request, run
-from tgi_advisor.launch.engine import Engine
+from tgi_advisor.launch import ours, preflight, request, run
+from tgi_advisor.launch.engine import Engine, LostEngineError
 from tgi_advisor.launch.preflight import Checked, Finding, Host
-from tgi_advisor.launch.run import Event, Kind, Launched, Options, Solve, Tell
-from tgi_advisor.launch.signals import deaf, terminated_as_interrupted
+from tgi_advisor.launch.records import Event, Kind, Launched, Options, Solve, Tell
+from tgi_advisor.launch.signals import terminated_as_interrupted, tidied
 from tgi_advisor.plan import Packing, Plan
 
 
@@ -47,13 +47,13 @@ def launch(
         run.refuse(checks.findings)
         for image in checks.images:
             run.pull(image, engine, all_of_them.tell)
-        with all_of_them.or_none():
+        with tidied(all_of_them.tidy_up):
             # All of them now: one that starts must not find the memory of another's predecessor in use.
             for plan, checked in zip(plans, checks.each, strict=True):
                 if checked.replaces:
                     name = plan.spec.container.name
                     all_of_them.tell("note", f"removing the container that had the name {name!r}")
-                    run.stop(engine, checked.replaces)
+                    ours.stop(engine, checked.replaces)
             return [all_of_them.one(plan, host, solver(plan)) for plan in plans]
 
 
@@ -139,25 +139,25 @@ class _Launch:
             error.args = (error.message,)
             raise
 
-    @contextmanager
-    def or_none(self) -> Iterator[None]:
-        """Stop and remove on the way out what serves already, unless it is to be kept."""
-        try:
-            yield
-        except BaseException:
-            with deaf():
-                self._tidy_up()
-            raise
+    def tidy_up(self, error: BaseException) -> None:
+        """Stop and remove what serves already, the last one first, unless it is to be kept or may be well.
 
-    def _tidy_up(self) -> None:
-        """Servers that were started here, the last one first; those that ran before are left alone."""
+        Servers that ran before are left alone.
+        """
+        keep, lost = self.options.keep, isinstance(error, LostEngineError)
         try:
-            for name, container in run.made_by(self.engine, self.id).items():
-                if self.options.keep:
-                    self.tell("note", f"{name} stays, as --keep asks; `tgi-advisor stop {name}` removes it")
+            for name, container in ours.made_by(self.engine, self.id).items():
+                if keep or lost:
+                    why = "as --keep asks" if keep else "for the engine is what failed"
+                    self._note(f"{name} stays, {why}; `tgi-advisor stop {name}` removes it")
                 else:
-                    run.stop(self.engine, container)
-                    self.tell("note", f"stopped and removed {name}, for not all of them came up")
-        except EngineError as error:
+                    ours.stop(self.engine, container)
+                    self._note(f"stopped and removed {name}, for not all of them came up")
+        except EngineError as also:
             label = f"{request.LAUNCH}={self.id}"
-            self.tell("note", f"{error.message}; what this launch started has the label {label}", label=label)
+            self._note(f"{also.message}; what this launch started has the label {label}", label=label)
+
+    def _note(self, text: str, **data: Any) -> None:
+        """Tell it if somebody can still be told: a terminal that is gone must not stop the tidying up."""
+        with suppress(AdvisorError):
+            self.tell("note", text, **data)

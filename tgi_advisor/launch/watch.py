@@ -10,14 +10,19 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 
 from tgi_advisor import logs
+from tgi_advisor.logs import NUMBER
+from tgi_advisor.safe import named, printable
 
 LINE_LIMIT = 32_768
 """Bytes of one line that are kept; a longer line loses its middle no one reads."""
 KEPT_HEAD, KEPT_TAIL = 400, 4_000
 """Lines kept of the beginning (arguments, defaults) and of the end (why it died)."""
+KEPT_CHARACTERS = 1 << 20
+"""The most characters kept of either."""
 
 Name = Literal["start", "download", "convert", "load", "warmup", "budget", "graphs", "connected"]
 
@@ -63,21 +68,22 @@ _TEXTS: tuple[tuple[str, Name, str], ...] = (
     (r"File (?P<file>\S+) already present in cache", "download", "{file} is there already"),
     (r"Download file: (?P<file>\S+)", "download", "downloading {file}"),
     (r"Downloaded (?:\S*/)?(?P<file>[^\s/]+) in (?P<took>[\d:.]+)", "download", "downloaded {file} in {took}"),
-    (r"Download: \[(?P<done>\d+)/(?P<of>\d+)\] -- ETA: (?P<eta>[\d:.]+)",
+    (rf"Download: \[(?P<done>{NUMBER})/(?P<of>{NUMBER})\] -- ETA: (?P<eta>[\d:.]+)",
      "download", "{done} of {of} files, {eta} to go"),
-    (r"Retrying in (?P<seconds>\d+) seconds", "download", "a download failed; TGI tries again in {seconds} s"),
+    (rf"Retrying in (?P<seconds>{NUMBER}) seconds", "download", "a download failed; TGI tries again in {seconds} s"),
     (r"No safetensors weights found", "convert", "no safetensors: TGI downloads .bin files and converts them"),
-    (r"Convert: \[(?P<done>\d+)/(?P<of>\d+)\] -- Took: (?P<took>[\d:.]+)",
+    (rf"Convert: \[(?P<done>{NUMBER})/(?P<of>{NUMBER})\] -- Took: (?P<took>[\d:.]+)",
      "convert", "converted {done} of {of} files"),
     (r"Successfully downloaded weights", "download", "all weights are there"),
-    (r"Sharding model on (?P<of>\d+) processes", "start", "{of} shards"),
+    (rf"Sharding model on (?P<of>{NUMBER}) processes", "start", "{of} shards"),
     (r"Starting shard", "load", "shard {rank} starts"),
     (r"Waiting for shard", "load", "shard {rank} still loads"),
     (r"Shard ready in (?P<took>\S+)", "load", "shard {rank} is ready after {took}"),
     (r"Warming up model", "warmup", "a prefill of max_batch_prefill_tokens runs"),
-    (r"KV-cache blocks: (?P<blocks>\d+), size: (?P<size>\d+)", "warmup", "{blocks} KV blocks of {size} tokens"),
+    (rf"KV-cache blocks: (?P<blocks>{NUMBER}), size: (?P<size>{NUMBER})",
+     "warmup", "{blocks} KV blocks of {size} tokens"),
     (r"Cuda Graphs are enabled for sizes", "graphs", "capturing CUDA graphs"),
-    (r"Setting max batch total tokens to (?P<tokens>\d+)", "budget", "max_batch_total_tokens is {tokens}"),
+    (rf"Setting max batch total tokens to (?P<tokens>{NUMBER})", "budget", "max_batch_total_tokens is {tokens}"),
     (r"Connected$", "connected", "the router opens its port"),
 )  # fmt: skip
 _KEY = 3
@@ -95,7 +101,8 @@ def step(entry: logs.Entry) -> Step | None:
     for pattern, name, text in _STEPS.get(message[:_KEY], ()):
         if match := pattern.match(message):
             found = match.groupdict()
-            words = {key: value.strip().rstrip(".") for key, value in found.items()} | {"rank": entry.rank or 0}
+            words: dict[str, Any] = {key: named(value.strip().rstrip(".")) for key, value in found.items()}
+            words["rank"] = entry.rank or 0
             done, of = _int(found.get("done")), _int(found.get("of"))
             return Step(name, text.format(**words), done, of, alive=not message.startswith(_WAITING))
     return None
@@ -130,13 +137,50 @@ class Lines:
             self._rest = b""
 
 
-_CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\x1b"}
+_KEPT_ESCAPES = "\t\x1b"
+_CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in _KEPT_ESCAPES}
 
 
 def _as_text(line: bytes, cut: bool) -> str:
     """A line as text: what is not UTF-8 is marked, control characters go; colours stay, the parser removes them."""
     text = line.decode("utf-8", "replace")
-    return (text if text.isprintable() else text.translate(_CONTROL)) + (" [...]" if cut else "")
+    if not text.isprintable():
+        text = printable(text.translate(_CONTROL), keep=_KEPT_ESCAPES)
+    return text + (" [...]" if cut else "")
+
+
+class Moment(NamedTuple):
+    """When the engine took down a piece of a log; later ones of one engine are larger."""
+
+    second: str
+    """`2026-01-02T03:04:05`; empty before any."""
+    fraction: str
+    """Nine digits."""
+    zone: str
+    """`Z`, or hours and minutes from UTC."""
+
+    @property
+    def seconds(self) -> int | None:
+        """Since 1970, rounded down; None when it is not known, which asks the engine for the whole log."""
+        if self.zone != "Z":
+            return None
+        try:
+            return int(datetime.fromisoformat(f"{self.second}+00:00").timestamp()) or None
+        except (ValueError, OverflowError, OSError):
+            return None
+
+
+BEGINNING = Moment("", "", "")
+"""Before the first piece."""
+_MOMENT = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ")
+
+
+def unstamped(chunk: bytes) -> tuple[Moment | None, bytes]:
+    """A piece of a log that was asked for with timestamps: when it was taken down, and the piece itself."""
+    if (match := _MOMENT.match(chunk)) is None:
+        return None, chunk
+    second, fraction, zone = (part.decode() for part in match.groups(b""))
+    return Moment(second, fraction.ljust(9, "0"), zone), chunk[match.end() :]
 
 
 class Kept:
@@ -144,11 +188,19 @@ class Kept:
 
     def __init__(self) -> None:
         self._head: list[str] = []
-        self._tail: deque[str] = deque(maxlen=KEPT_TAIL)
+        self._tail: deque[str] = deque()
+        self._head_size = self._tail_size = 0
 
     def add(self, line: str) -> None:
         """Keep a line."""
-        (self._head if len(self._head) < KEPT_HEAD else self._tail).append(line)
+        if len(self._head) < KEPT_HEAD and self._head_size + len(line) <= KEPT_CHARACTERS:
+            self._head.append(line)
+            self._head_size += len(line)
+            return
+        self._tail.append(line)
+        self._tail_size += len(line)
+        while len(self._tail) > KEPT_TAIL or self._tail_size > KEPT_CHARACTERS:
+            self._tail_size -= len(self._tail.popleft())
 
     def text(self) -> str:
         """Everything kept."""

@@ -1,0 +1,291 @@
+"""Watching a server come up: its log, `/health`, and whether anything moves.
+
+The log is followed for as long as the container runs: that a stream has ended says only that a connection has.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from tgi_advisor.errors import Exit
+from tgi_advisor.launch import failures, verify, watch
+from tgi_advisor.launch.engine import Engine, LostEngineError, said
+from tgi_advisor.launch.failures import Failure
+from tgi_advisor.launch.records import Options
+from tgi_advisor.launch.signals import interrupted
+from tgi_advisor.plan import Container, Plan
+from tgi_advisor.units import human
+
+TICK_S = 0.2
+HEALTH_EVERY_S = 1.0
+READ_UP_S = 10.0
+BACK_S = 15.0
+"""Seconds that an engine which went away, as one that is restarted does, may take to come back."""
+AGAIN_S = 0.3
+"""Seconds between two looks at a container whose log has ended."""
+KILLED = 128 + 9
+"""Exit code of a process that SIGKILL ended."""
+
+Tell = Callable[..., None]
+"""Takes the kind, the text and the data of an event."""
+
+
+class Follower:
+    """Reads the log in a thread of its own, asks /health, and notices when nothing moves."""
+
+    def __init__(
+        self, engine: Engine, container_id: str, plan: Plan, options: Options, tell: Tell, blot: Callable[[str], str],
+        began: float,
+    ) -> None:  # fmt: skip
+        """`blot` takes secrets out of a text; `began` is when the launch did, on the monotonic clock."""
+        assert plan.container is not None
+        self.engine, self.id, self.plan, self.options = engine, container_id, plan, options
+        self.container: Container = plan.container
+        self.tell, self.blot = tell, blot
+        self.end = None if options.timeout_s is None else began + options.timeout_s
+        self.progress = watch.Progress()
+        self.chunks: queue.Queue[bytes | None] = queue.Queue(maxsize=64)
+        self.ask = verify.http(engine.place.host, self.container.port)
+        self.other: verify.Ask | None = None
+        self.moved = time.monotonic()
+        self.warned = 0.0
+        self.repeated = 0.0
+        self.read_to = self.skip_to = watch.BEGINNING
+        self.readable = True
+        self.away = False
+        self.stream: Any = None
+        self.thread: threading.Thread | None = None
+
+    def follow(self, token_given: bool) -> Failure | None:
+        """None when the server answers; why not when it will not. LostEngineError when the engine stays away."""
+        self._look_for_another_way()
+        self._listen()
+        asked = 0.0
+        try:
+            while True:
+                interrupted()
+                if self._take():
+                    if failure := self._ended(token_given):
+                        return failure
+                    self._listen()
+                now = time.monotonic()
+                if now - asked >= (TICK_S if self.progress.now == "connected" else HEALTH_EVERY_S):
+                    asked = now
+                    if self._healthy():
+                        self._read_up()
+                        return None
+                    if not self.readable and (failure := self._ended(token_given)):
+                        return failure
+                self._notice_stall(now)
+                self.tell("tick", watch.WHAT[self.progress.now])
+                if self.late:
+                    return self._too_late(f"it was {watch.WHAT[self.progress.now]}")
+        finally:
+            self._hang_up()
+
+    @property
+    def late(self) -> bool:
+        """Whether --timeout has passed."""
+        return self.end is not None and time.monotonic() > self.end
+
+    def left(self, seconds: float) -> float:
+        """As many seconds, or what --timeout leaves of them; never less than one look at /health may take."""
+        return seconds if self.end is None else min(seconds, max(self.end - time.monotonic(), verify.HEALTH_S))
+
+    def last_lines(self) -> list[str]:
+        """The last lines of the log."""
+        return self.progress.kept.text().splitlines()[-failures.PROOF_LINES :]
+
+    # -- the log
+
+    def _listen(self) -> None:
+        """Follow the log from where it was left; in a thread, for a read from the engine cannot be broken off."""
+        from docker.errors import APIError
+
+        self.skip_to, since = self.read_to, self.read_to.seconds
+        try:
+            with self.engine.asked("follow the log"):
+                try:
+                    self.stream = self.engine.client.logs(
+                        self.id, stream=True, follow=True, timestamps=True, since=since
+                    )
+                except APIError as error:
+                    self.readable = error.status_code in (404, 409)  # gone already; else a log driver without reading
+                    if not self.readable:
+                        self.tell("note", f"the log cannot be read: {said(error)}")
+                        return
+                    self.chunks.put(None)
+                    return
+        except LostEngineError:  # told, and waited for, as where a log ends
+            self.chunks.put(None)
+            return
+        self.thread = threading.Thread(target=self._read, args=(self.stream,), name="log", daemon=True)
+        self.thread.start()
+
+    def _hang_up(self) -> None:
+        """Close the stream, which ends the thread."""
+        if self.stream is not None:
+            self.stream.close()
+        while self.thread is not None and self.thread.is_alive():
+            with suppress(queue.Empty):
+                self.chunks.get(timeout=0.01)
+
+    def _read(self, stream: Any) -> None:
+        """The thread: chunks of the log into the queue, None at the end, whatever ended it."""
+        with suppress(Exception):  # anything a broken connection raises
+            for chunk in stream:
+                self.chunks.put(chunk)
+        self.chunks.put(None)
+
+    def _take(self) -> bool:
+        """Handle what has arrived; whether the stream has ended."""
+        deadline = time.monotonic() + TICK_S
+        while True:
+            try:
+                chunk = self.chunks.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return False
+            if chunk is None:
+                for line, step in self.progress.end():
+                    self._told(line, step)
+                return True
+            moment, text = watch.unstamped(chunk)
+            if moment is None or moment > self.skip_to:
+                self.read_to = max(self.read_to, moment or self.read_to)
+                for line, step in self.progress.feed(text):
+                    self._told(line, step)
+            if time.monotonic() > deadline:
+                return False
+
+    def _read_up(self) -> None:
+        """Read what the server wrote before it answered: a long log may be behind, and the KV budget in it."""
+        end = time.monotonic() + READ_UP_S
+        while self.progress.now != "connected" and time.monotonic() < end and not self._take():
+            pass
+
+    def _told(self, line: str, step: watch.Step | None) -> None:
+        if self.options.logs:
+            self.tell("log", line)
+        if step is None:
+            return
+        now = time.monotonic()
+        if not step.alive and now - self.repeated < HEALTH_EVERY_S:
+            return
+        self.repeated = now
+        if step.alive:
+            self.moved, self.warned = time.monotonic(), 0.0
+        self.tell(
+            "step", step.text, step=step.name, what=watch.WHAT[step.name], done=step.done, of=step.of, alive=step.alive
+        )
+
+    # -- the container
+
+    def _ended(self, token_given: bool) -> Failure | None:
+        """Why the log ended: the failure; None while the container runs, for then its log goes on."""
+        state = self._state()
+        while state.get("ExitCode") == KILLED and not state.get("Running"):
+            # By somebody who removes it, if it is gone a moment later.
+            time.sleep(AGAIN_S)
+            before, state = state, self._state()
+            if state == before:
+                break
+        if state.get("Running"):
+            time.sleep(AGAIN_S)
+            return None
+        text = self.blot(self.progress.kept.text())
+        failure = failures.diagnose(failures.Context(self.plan, self.container, text, state, token_given))
+        return failures.with_the_engine(failure, state) if self.away else failure
+
+    def _state(self) -> Mapping[str, Any]:
+        """`State` of the container, empty when it is gone; an engine that is away is waited for."""
+        end = time.monotonic() + BACK_S
+        while True:
+            try:
+                found = self.engine.inspect(self.id)
+            except LostEngineError as error:  # noqa: PERF203
+                if not self.away:
+                    self.away = True
+                    self.tell("note", f"{error.message}; waiting for it to come back")
+                if time.monotonic() > end or self.late:
+                    raise
+                time.sleep(HEALTH_EVERY_S)
+                interrupted()
+            else:
+                return found["State"] if found else {}
+
+    # -- the server
+
+    def _look_for_another_way(self) -> None:
+        """How to reach the server where the published port is not ours to reach.
+
+        The container's own address, for an engine seen from another container; ssh, for one behind a firewall.
+        """
+        if (ssh := getattr(self.engine.client, "ssh", None)) is not None:
+            port = self.container.port
+            self.other = verify.http("localhost", port, dial=lambda: ssh.port(port))
+        if not self.engine.place.local:
+            return
+        with suppress(LostEngineError):
+            found = self.engine.inspect(self.id)
+            networks = ((found or {}).get("NetworkSettings") or {}).get("Networks") or {}
+            address = next((n["IPAddress"] for n in networks.values() if n.get("IPAddress")), None)
+            if address:
+                self.other = verify.http(address, self.container.container_port)
+
+    def _healthy(self) -> bool:
+        if verify.healthy(self.ask, self.left(verify.HEALTH_S)):
+            return True
+        local = self.engine.place.local
+        if self.other is None or not (local or self.progress.now == "connected" or not self.readable):
+            return False
+        if not verify.healthy(self.other, self.left(verify.HEALTH_S)):
+            return False
+        self.ask = self.other
+        if not local:
+            self.tell("note", f"port {self.container.port} of the engine's machine is asked through ssh, for it does "
+                              "not answer from here")  # fmt: skip
+        return True
+
+    def _notice_stall(self, now: float) -> None:
+        """Say once, and again each time the silence has doubled, that nothing moves."""
+        name = self.progress.now
+        patience = self.options.stall_s or watch.PATIENCE_S[name]
+        quiet = now - self.moved
+        if quiet >= (self.warned * 2 or patience):
+            self.warned = quiet
+            self.tell(
+                "stall", f"no sign of progress for {quiet:.0f} s while {watch.WHAT[name]}{self._received()}",
+                step=name, quiet_seconds=round(quiet, 1),
+            )  # fmt: skip
+
+    def _received(self) -> str:
+        """What the network says meanwhile, while weights are downloaded."""
+        if self.progress.now != "download":
+            return ""
+        try:
+            stats = self.engine.client.stats(self.id, stream=False)
+            total = sum(n["rx_bytes"] for n in (stats.get("networks") or {}).values())
+        except Exception:  # noqa: BLE001  (a figure for a sentence; the watch goes on without it)
+            return ""
+        return f" (the container has received {human(total)} so far)"
+
+    def _too_late(self, what: str) -> Failure:
+        return Failure(
+            "stopped", f"not ready within {self.options.timeout_s:g} s; {what}",
+            ("Launch again with a longer --timeout, or without one: what is downloaded stays.",),
+            tuple(self.last_lines()), Exit.TIMEOUT,
+        )  # fmt: skip
+
+    def mute(self, why_not: str) -> Failure:
+        """The failure of a server that says it is ready and does not generate."""
+        if self.late:
+            return self._too_late(f"it is ready, but has not generated: {why_not}")
+        return Failure(
+            "exited", f"the server is ready, but does not generate: {why_not}",
+            ("See its log: `docker logs`, or launch again with --keep.",), tuple(self.last_lines()), Exit.FAILED,
+        )  # fmt: skip
