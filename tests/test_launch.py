@@ -390,7 +390,8 @@ def test_it_never_gives_less_than_the_floors(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("at", "number"),
     [("start", signal.SIGINT), ("download", signal.SIGINT), ("load", signal.SIGINT), ("warmup", signal.SIGINT),
-     ("load", signal.SIGTERM)],
+     ("load", signal.SIGTERM), ("start", signal.SIGHUP), ("download", signal.SIGHUP), ("warmup", signal.SIGHUP),
+     ("load", signal.SIGQUIT)],
 )  # fmt: skip
 def test_interrupted_at_any_phase_nothing_is_left(desk: Desk, at: str, number: signal.Signals) -> None:
     mark = {"start": "Args", "download": "Starting check", "load": "Starting shard", "warmup": "Warming up"}[at]
@@ -409,7 +410,7 @@ def test_interrupted_while_it_starts_nothing_is_left(desk: Desk) -> None:
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
-        assert process.returncode == 130
+        assert process.returncode in (130, -signal.SIGINT)  # the second: Python itself was still starting
         assert desk.containers() == []
 
 

@@ -71,7 +71,8 @@ _BODY = re.compile(
 _RANK = re.compile(rf"(?<!\s)\s+rank=({NUMBER})$")
 _GPU_NAME = re.compile(r"\|\s+(\d+)\s+(\S.*?)\s+(?:On|Off|N/A|TCC|WDDM)\s*\|\s*[0-9A-Fa-f]{8}:")
 _GPU_MEMORY = re.compile(rf"\|\s*({NUMBER})MiB\s*/\s*({NUMBER})MiB\s*\|")
-_WORD_OR_SIGN = re.compile(r'"(?:[^"\\]|\\.)*"|[\w.+-]+|[{}()\[\],:]')
+_WORD_OR_SIGN = re.compile(r'"(?:[^"\\]|\\[\s\S])*(?:"|\\?\Z)|[\w.+-]+|[{}()\[\],:]')
+"""A text without end goes to the end: looking for one from each quote in turn would take for ever."""
 
 _REASON = re.compile(
     r"^(?:\[rank\d+\]:\s*)?("
@@ -376,7 +377,7 @@ def _value(word: str, words: Iterator[str]) -> Value:
 def _scalar(word: str) -> Value:
     """A number, a text, true, false, None, or an enum's value in the spelling of the flag."""
     if word.startswith('"'):
-        return word[1:-1].replace('\\"', '"')
+        return word[1:].removesuffix('"').replace('\\"', '"')
     if word in _WORDS:
         return _WORDS[word]
     if re.fullmatch(r"-?[0-9]{1,20}", word):

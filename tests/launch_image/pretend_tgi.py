@@ -12,6 +12,8 @@ Runs inside the test image with nothing but the standard library. What it shall 
     noise       long | bytes | flood: odd lines
     token_says  print the Hub token, as a careless server would
     deaf        /health answers, /generate fails
+    eat         fill memory there, up to 400 MiB, after two seconds
+    drip        paths whose answer comes a byte at a time and never ends
 """
 
 import json
@@ -176,6 +178,10 @@ class Pretend:
         if self.behaviour.get("kill"):
             self.say("shard-killed", rank=0) if self.behaviour["kill"] == "shard" else None
             os.kill(os.getpid(), signal.SIGKILL) if self.behaviour["kill"] != "shard" else sys.exit(1)
+        if self.behaviour.get("eat"):
+            time.sleep(2)
+            eaten = [bytearray(os.urandom(1 << 20)) for _ in range(400)]
+            print(len(eaten), flush=True)
         if "exit" in self.behaviour:
             sys.exit(int(self.behaviour["exit"]))
         while self.behaviour.get("stall"):
@@ -233,6 +239,10 @@ class Pretend:
                 self.answer(200, {"generated_text": " Paris" * words})
 
             def answer(self, status: int, body: Any) -> None:
+                while self.path in pretend.behaviour.get("drip", ()):
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nX: " if self.close_connection else b"x")
+                    self.close_connection = False
+                    time.sleep(0.2)
                 data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))

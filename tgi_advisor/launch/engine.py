@@ -240,8 +240,8 @@ def _over_ssh(place: Place) -> APIClient:
             raise
         raise _NoAnswerError(
             _why(error, place) + (f"; ssh says: {words}" if words else ""),
-            f"`ssh {place.shown} docker version` must work without a question: a key without a passphrase or in an "
-            "agent, the host in known_hosts, and `docker` installed there.",
+            f"`ssh ssh://{urlsplit(place.url).netloc} docker version` must work without a question: "
+            "a key without a passphrase or in an agent, the host in known_hosts, and `docker` installed there.",
         ) from None
 
 
