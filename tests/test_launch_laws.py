@@ -27,7 +27,7 @@ import tgi_advisor
 from tgi_advisor import logs
 from tgi_advisor.errors import EngineError
 from tgi_advisor.launch import failures, history, ours, verify, watch
-from tgi_advisor.launch.engine import Place, connect
+from tgi_advisor.launch.engine import Place, connect, places
 from tgi_advisor.plan import Plan
 from tgi_advisor.safe import printable
 
@@ -221,6 +221,22 @@ def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
     row = ROW._replace(model=os.fsdecode(b"mod\xffel"))
     history.add(row, tmp_path / "history.jsonl")
     assert history.lookup(row.model, row.gpu, row.release, tmp_path / "history.jsonl") == [row]
+
+
+def test_nobody_knows_of_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container with a user id of its own."""
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert history.path({}) == Path("/.local/share/tgi-advisor/history.jsonl")
+    assert Place("unix:///.docker/run/docker.sock", "Docker Desktop") in places({})
+
+
+def test_the_current_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = run("launch", L4, "--dry-run", "--json")
+    assert result.code == 2
+    assert "does not exist any more" in json.loads(result.out)["message"]
 
 
 # -- which engine

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from typing import BinaryIO
 
 _KINDS = (
@@ -20,6 +21,12 @@ _KINDS = (
 PIPE_S = 60.0
 """Seconds for which a pipe that the caller's shell holds open (`<(command)`) is listened to in all."""
 _CHUNK = 1 << 20
+
+
+def home(environ: Mapping[str, str]) -> str:
+    """The user's home folder; `/` where nobody knows of one, as in a container with a user of its own."""
+    known = environ.get("HOME") or os.path.expanduser("~")
+    return "/" if known == "~" else known
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:

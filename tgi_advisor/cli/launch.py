@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--as-given", is_flag=True, help="Do not search: launch with the limits the spec says.")
 @options.allow_risk
 @click.option("--dry-run", is_flag=True, help="Look for what is in the way, print the request, start nothing.")
-@click.option("--replace", is_flag=True, help="Swap a container that has the name already.")
+@click.option("--replace", is_flag=True, help="Swap a container of ours that has the name already.")
 @click.option("--reuse", is_flag=True, help="Keep a container of this name that runs the same plan.")
 @click.option("--detach", "-d", is_flag=True, help="Return after the start, without waiting.")
 @click.option("--keep", is_flag=True, help="Leave the container when it fails, or on Ctrl-C.")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tgi_advisor.errors import AdvisorError, EngineError, Problem
-from tgi_advisor.reading import read_regular
+from tgi_advisor.reading import home, read_regular
 from tgi_advisor.safe import masked
 
 if TYPE_CHECKING:
@@ -172,13 +172,13 @@ def places(environ: Mapping[str, str]) -> list[Place]:
         return [_context(name, "DOCKER_CONTEXT" if named else "config.json", environ)]
     if sys.platform == "win32":
         return [Place("npipe:////./pipe/docker_engine", "the default of Windows")]
-    home = environ.get("HOME") or str(Path.home())
+    own = Path(home(environ))
     runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     return [
         Place("unix:///var/run/docker.sock", "the default"),
         Place(f"unix://{runtime}/docker.sock", "a rootless engine"),
-        Place(f"unix://{home}/.docker/run/docker.sock", "Docker Desktop"),
-        Place(f"unix://{home}/.docker/desktop/docker.sock", "Docker Desktop on Linux"),
+        Place(f"unix://{own / '.docker/run/docker.sock'}", "Docker Desktop"),
+        Place(f"unix://{own / '.docker/desktop/docker.sock'}", "Docker Desktop on Linux"),
     ]
 
 
@@ -304,7 +304,7 @@ def _why(error: BaseException, place: Place) -> str:
 
 
 def _docker_folder(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or Path.home()) / ".docker")
+    return Path(environ.get("DOCKER_CONFIG") or Path(home(environ)) / ".docker")
 
 
 def _current_context(environ: Mapping[str, str]) -> str | None:

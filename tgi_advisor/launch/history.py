@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgi_advisor.errors import UsageError
-from tgi_advisor.reading import open_regular
+from tgi_advisor.reading import home, open_regular
 from tgi_advisor.safe import printable
 from tgi_advisor.units import MiB, human
 
@@ -101,12 +101,12 @@ def path(environ: Mapping[str, str] = os.environ) -> Path:
         return Path(own) / "history.jsonl"
     if data := environ.get("XDG_DATA_HOME"):
         return Path(data) / "tgi-advisor" / "history.jsonl"
-    home = Path(environ.get("HOME") or Path.home())
+    folder = Path(home(environ))
     if sys.platform == "darwin":
-        return home / "Library" / "Application Support" / "tgi-advisor" / "history.jsonl"
+        return folder / "Library" / "Application Support" / "tgi-advisor" / "history.jsonl"
     if sys.platform == "win32":
-        return Path(environ.get("LOCALAPPDATA") or home) / "tgi-advisor" / "history.jsonl"
-    return home / ".local" / "share" / "tgi-advisor" / "history.jsonl"
+        return Path(environ.get("LOCALAPPDATA") or folder) / "tgi-advisor" / "history.jsonl"
+    return folder / ".local" / "share" / "tgi-advisor" / "history.jsonl"
 
 
 def add(row: Row, file: Path | None = None) -> None:

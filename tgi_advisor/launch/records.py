@@ -43,7 +43,7 @@ class Options:
     """How to launch."""
 
     replace: bool = False
-    """Swap a container of the same name."""
+    """Swap a container of the same name that tgi-advisor started."""
     reuse: bool = False
     """Keep a container of the same name that runs the same plan."""
     keep: bool = False
