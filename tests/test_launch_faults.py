@@ -216,6 +216,21 @@ def test_an_engine_that_comes_back_while_tidying_up_ends_no_server(
     assert desk.inspect()["State"]["Running"]
 
 
+def test_a_server_that_ended_with_its_engine(desk: Desk, between: Between) -> None:
+    def restart() -> None:
+        between.cut(back=False)
+        desk.client.kill(desk.name)
+        time.sleep(1)
+        between.lets_through = True
+
+    when_the_log_says(desk, "Starting shard", restart)
+    code, events = desk.events(desk.spec({"stall": True, "at": "load"}))
+    assert (code, events[-1]["cause"]) == (7, "engine"), events[-1]
+    assert "went away and came back, and the server ended with it (exit code 137)" in events[-1]["message"]
+    assert desk.containers() == []
+    assert json.loads(desk.run("history", "--json").stdout) == []
+
+
 # -- an engine over ssh
 
 SSH = """#!{python}
@@ -346,6 +361,8 @@ def test_status_of_containers_with_labels_of_others(desk: Desk) -> None:
 
 def test_killed_for_want_of_memory(desk: Desk) -> None:
     """A memory limit of the container's own, and a program that asks for more."""
+    if not desk.client.info()["MemoryLimit"]:
+        pytest.skip("no memory limits here")
     process = desk.process(desk.spec({"eat": True, "at": "load"}))
     wait_for(lambda: "Starting shard" in engines.logs_of(desk.client, desk.name))
     desk.client.update_container(desk.name, mem_limit="96m", memswap_limit="96m")

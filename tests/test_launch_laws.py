@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -236,7 +235,7 @@ def test_the_current_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "gone").rmdir()
     result = run("launch", L4, "--dry-run", "--json")
     assert result.code == 2
-    assert "does not exist any more" in json.loads(result.out)["message"]
+    assert "no longer exists" in json.loads(result.out)["message"]
 
 
 # -- which engine
@@ -444,13 +443,13 @@ def test_an_interrupted_launch_ends_in_a_json_line(monkeypatch: pytest.MonkeyPat
     assert [json.loads(line)["kind"] for line in result.out.splitlines()] == ["interrupted"]
 
 
-def test_standard_error_that_is_full_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["launch", L4, "--json"], 7), (["launch", "--nonsense"], 2), (["advise", "/nowhere"], 3)]
+)
+def test_standard_error_that_is_full_changes_no_exit_code(tmp_path: Path, arguments: list[str], code: int) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "tgi_advisor", "launch", L4, "--json"], stdout=subprocess.PIPE, stderr=full,
-            check=False, env=environment(DOCKER_HOST=f"unix://{tmp_path}/no.sock"),
-        )  # fmt: skip
-    assert done.returncode == 7
-    assert json.loads(done.stdout)["event"] == "failed"
+        done = process(*arguments, stderr=full, env=environment(DOCKER_HOST=f"unix://{tmp_path}/no.sock"))
+    assert done.returncode == code
+    assert "--json" not in arguments or json.loads(done.stdout)["event"] == "failed"

@@ -24,8 +24,10 @@ from tgi_advisor.units import human
 TICK_S = 0.2
 HEALTH_EVERY_S = 1.0
 READ_UP_S = 10.0
-BACK_S = 15.0
+BACK_S = 10.0
 """Seconds that an engine which went away, as one that is restarted does, may take to come back."""
+HANG_UP_S = 5.0
+"""Seconds the thread that reads the log may take to end; it is of no use any more, and dies with the process."""
 AGAIN_S = 0.3
 """Seconds between two looks at a container whose log has ended."""
 KILLED = 128 + 9
@@ -130,8 +132,10 @@ class Follower:
     def _hang_up(self) -> None:
         """Close the stream, which ends the thread."""
         if self.stream is not None:
-            self.stream.close()
-        while self.thread is not None and self.thread.is_alive():
+            with suppress(Exception):  # of a connection that is broken anyway
+                self.stream.close()
+        end = time.monotonic() + HANG_UP_S
+        while self.thread is not None and self.thread.is_alive() and time.monotonic() < end:
             with suppress(queue.Empty):
                 self.chunks.get(timeout=0.01)
 

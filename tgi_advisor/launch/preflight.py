@@ -384,6 +384,8 @@ def pull(image: str, engine: Engine, tell: Callable[[Mapping[str, Any]], None]) 
                 tell(message)
         except APIError as error:
             raise pull_refusal(image, said(error)) from None
+    if not _image(image, engine):  # a stream ends in the same way when its connection does
+        raise pull_refusal(image, "the connection to the engine ended before the image was there")
 
 
 def repository(image: str) -> tuple[str, str]:

@@ -118,15 +118,7 @@ def size(text: str) -> int:
 
 def source(mount: Mount) -> str:
     """The host's side of a mount as the engine wants it: an absolute path, or the name of a volume."""
-    if not mount.is_path:
-        return mount.source
-    try:
-        return os.path.abspath(os.path.expanduser(mount.source))  # noqa: PTH100, PTH111
-    except FileNotFoundError:
-        raise UsageError(
-            f"{mount.source} is relative to the current folder, and that does not exist any more",
-            "Change to a folder that does, or name an absolute path.",
-        ) from None
+    return os.path.abspath(os.path.expanduser(mount.source)) if mount.is_path else mount.source  # noqa: PTH100, PTH111
 
 
 def _bind(mount: Mount) -> str:
