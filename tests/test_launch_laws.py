@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from front import L4, ROOT, environment, process, run
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from launch_image import build
 from test_launch_parts import ROW, sections, stamped
@@ -72,6 +72,7 @@ def plan() -> Plan:
     return tgi_advisor.advise(ROOT / "configs" / "llama-3.1-8b-l4.yaml")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lines=st.lists(st.sampled_from(LINES) | changed(), max_size=6))
 def test_any_log_is_read(plan: Plan, lines: list[str]) -> None:
     text = "\n".join(lines)
@@ -158,6 +159,7 @@ def own(plan: Plan) -> history.Row:
     )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(field=st.sampled_from(history.Row._fields), value=ANYTHING)
 def test_any_row_is_read_or_said_to_be_unreadable(
     plan: Plan, own: history.Row, tmp_path_factory: pytest.TempPathFactory, field: str, value: Any
