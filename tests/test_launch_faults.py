@@ -284,9 +284,7 @@ def test_an_engine_over_ssh(desk: Desk, box: Callable[[str], Path]) -> None:
     code, events = desk.events(desk.spec())
     assert code == 0, events[-1]
     assert events[-1]["url"] == f"http://127.0.0.1:{desk.port}"
-    assert set(log.read_text("utf-8").splitlines()) == {
-        "-o ConnectTimeout=30 -T -l me -p 2222 -- box docker system dial-stdio"
-    }
+    assert "-o ConnectTimeout=30 -T -l me -p 2222 -- box docker system dial-stdio\n" in log.read_text("utf-8")
     assert desk.name in desk.run("status").stdout
     assert desk.run("stop", desk.name).exit_code == 0
     assert desk.containers() == []

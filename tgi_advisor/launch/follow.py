@@ -28,6 +28,8 @@ BACK_S = 10.0
 """Seconds that an engine which went away, as one that is restarted does, may take to come back."""
 HANG_UP_S = 5.0
 """Seconds the thread that reads the log may take to end; it is of no use any more, and dies with the process."""
+OTHER_WAY_S = 2.0
+"""Seconds a port of another machine may take to answer, once it is open, before ssh is asked to reach it."""
 AGAIN_S = 0.3
 """Seconds between two looks at a container whose log has ended."""
 KILLED = 128 + 9
@@ -245,7 +247,8 @@ class Follower:
         if verify.healthy(self.ask, self.left(verify.HEALTH_S)):
             return True
         local = self.engine.place.local
-        if self.other is None or not (local or self.progress.now == "connected" or not self.readable):
+        open_by_now = self.progress.now == "connected" or not self.readable
+        if self.other is None or not (local or (open_by_now and time.monotonic() - self.moved > OTHER_WAY_S)):
             return False
         if not verify.healthy(self.other, self.left(verify.HEALTH_S)):
             return False
