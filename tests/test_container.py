@@ -127,6 +127,13 @@ def test_rocm() -> None:
     assert (container.gpu_resource, container.gpu_count) == ("amd.com/gpu", 2)
 
 
+def test_a_mig_slice_is_asked_for_by_its_profile() -> None:
+    known = facts()
+    slice_ = known.gpu._replace(mig="1g.10gb")
+    assert made(f=known._replace(gpu=slice_)).gpu_resource == "nvidia.com/mig-1g.10gb"
+    assert made(f=known).gpu_resource == "nvidia.com/gpu"
+
+
 def test_gaudi() -> None:
     container = made(f=facts(system="gaudi"), num_shard=8)
     assert container.image.endswith(":3.3.7-gaudi")

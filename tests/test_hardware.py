@@ -229,3 +229,18 @@ def test_servers_planned_together_are_told_nothing(tmp_path: Path) -> None:
     assert "--cuda-memory-fraction" in asked[0]
     said = found(tmp_path, PAIR % (asked[0], ZERO, asked[1], ZERO), "compose.yaml", "-g", "l4")
     assert said == ["No findings in 2 TGI servers of 1 file."]
+
+
+def test_the_memory_of_a_cpu_is_imported(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(CPU % "    mem_limit: 32g")
+    (tmp_path / "spec.yaml").write_text(run("import", str(file)).out)
+    assert "32.00 GiB" in run("advise", str(tmp_path / "spec.yaml")).out
+
+
+def test_a_slice_is_imported_and_asked_for_again(tmp_path: Path) -> None:
+    file = tmp_path / "pod.yaml"
+    file.write_text(POD % (ON_A100, SMALL, "nvidia.com/mig-1g.10gb: 1"))
+    (tmp_path / "spec.yaml").write_text(run("import", str(file)).out)
+    ran = run("emit", "-f", "kubernetes", str(tmp_path / "spec.yaml"))
+    assert "nvidia.com/mig-1g.10gb" in ran.out

@@ -131,7 +131,7 @@ def build(spec: Spec, facts: Facts, limits: Limits, num_shard: int, prediction: 
         group_add=platform.group_add,
         ipc=platform.ipc,
         privileged=platform.privileged,
-        gpu_resource=platform.gpu_resource,
+        gpu_resource=f"nvidia.com/mig-{facts.gpu.mig}" if facts.gpu.mig else platform.gpu_resource,
         startup_seconds=startup_seconds(facts),
         weights_bytes=disk_bytes(facts),
         host_memory_bytes=host_memory_bytes(facts, num_shard),

@@ -62,7 +62,13 @@ def card_of(server: Server, view: Effective, stated: Stated) -> Card:
     if card.gpu is not None and card.gpu.system == "cpu":
         limit = memory_limit(server)
         return replace(card, gpu=_with_memory(card.gpu, limit)) if limit else card
-    return _slice(server, card) if server.gpus.sliced else card
+    return _slice(server, card) if server.gpus.sliced or _picked_slice(view) else card
+
+
+def _picked_slice(view: Effective) -> bool:
+    """Whether a variable picks a MIG slice."""
+    picked = (view.env.get(name) for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"))
+    return any(one is not None and one.known and one.text.startswith("MIG-") for one in picked)
 
 
 def _named(server: Server) -> Card:

@@ -91,6 +91,8 @@ def imported(case: Case, gpu: str | None = None, count: int | None = None, memor
             "Write its id there, or start from `tgi-advisor init --model ID`.",
         )
     gpu_name = gpu or (case.gpu.name if case.gpu else "auto")
+    if memory is None and case.gpu is not None and case.gpu.system == "cpu":
+        memory = f"{case.gpu.memory_bytes}B"
     model = on_host(view.model, server.mounts)
     if without_secrets(model, hidden) != model:
         raise UsageError(f"{server.place}: the model's name holds a secret", "Write the model's id there.")

@@ -112,7 +112,8 @@ def offline(case: Case) -> bool | None:
     """
     value = case.view.env.get("HF_HUB_OFFLINE")
     if value is None or not value.known:
-        return False if value is None and not case.server.env_sources else None
+        elsewhere = case.server.env_sources or "TRANSFORMERS_OFFLINE" in case.view.env
+        return False if value is None and not elsewhere else None
     return value.text.lower() in ("1", "true", "yes")
 
 
