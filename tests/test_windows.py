@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from front import run
 
 from tgi_advisor.validate.read import read
 
@@ -39,3 +42,11 @@ def test_backslashes_of_paths(file: str, text: str, written: str, source: str) -
     assert mount.source is not None
     assert (mount.kind, mount.source.text, mount.target.text) == ("bind", source, "/data")
     assert [word.text for word in server.args] == ["--model-id", "org/m"]
+
+
+def test_short_options_of_docker_are_no_misspelt_secrets(tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text(
+        f"docker run -it -p 8080:80 -e NAME=plain-text {IMAGE} --model-id org/m --num-shrd 1\n"
+    )
+    out = run("validate", str(tmp_path), "--format", "json").out
+    assert "***" not in out

@@ -27,6 +27,8 @@ WORD = 8
 """One of fewer characters is looked for as a word of its own only."""
 CUT = 12
 """Characters by which a secret is recognised that is cut short after them."""
+_SHORTEST_NAME = 4
+"""Letters a misspelt name has at least: `-p`, `-e` and `-it` are options of Docker, near to everything."""
 _LONGEST_NAME = 64
 """Characters of a name that are looked at."""
 
@@ -66,7 +68,9 @@ def is_secret(name: str) -> bool:
     near = min(((_distance(name, one, 2), one not in _known_secrets()) for one in _known()), default=(3, True))
     if near[0] <= (2 if len(name) > 6 else 1):
         return not near[1]
-    return any(map(_sounds_secret, (*words, "".join(words)))) or any(one in _known_secrets() for one in _meant(name))
+    if any(map(_sounds_secret, (*words, "".join(words)))):
+        return True
+    return len(name) >= _SHORTEST_NAME and any(one in _known_secrets() for one in _meant(name))
 
 
 def _sounds_secret(word: str) -> bool:
