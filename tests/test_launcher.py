@@ -261,6 +261,28 @@ def test_limits_are_compared_as_32_bits() -> None:
     assert ["TGI112" in found for found in codes] == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("gpu", "variable"), [("max-1550", "XPU_MEMORY_FRACTION"), ("intel-gaudi3", "HPU_MEMORY_FRACTION")]
+)
+def test_shares_of_other_devices_have_variables_of_their_own(gpu: str, variable: str) -> None:
+    def plan(**tgi: Any) -> Any:
+        spec = {
+            "model": {"id": "Qwen/Qwen2.5-7B-Instruct"},
+            "hardware": {"gpu": gpu, "memory_fraction": tgi.pop("of", 1)},
+        }
+        return api.predict({**spec, "tgi": {"flags": {"max-batch-size": 4}, **tgi}}, offline=True).prediction
+
+    def budget(**tgi: Any) -> int:
+        tokens: int = plan(**tgi).limits.max_batch_total_tokens
+        return tokens
+
+    assert budget(env={variable: "0.5"}) < budget() < budget(env={variable: "0.95"})
+    assert budget() == budget(of=0.5) == budget(env={variable: {"max-1550": "0.9"}.get(gpu, "0.8")})
+    assert any(f"set {variable} in tgi.env" in warning for warning in plan(of=0.5).warnings)
+    for text in ("", "x", "nan", "inf", "-inf", "2"):
+        assert plan(env={variable: text}).outcome == "refused"
+
+
 def test_prefix_caching_set_to_nothing_is_off() -> None:
     spec = {"model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "hardware": {"gpu": "nvidia-l4"}}
     plan = api.predict({**spec, "tgi": {"release": "3.3.7", "env": {"PREFIX_CACHING": ""}}}, offline=True)

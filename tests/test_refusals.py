@@ -199,7 +199,7 @@ EXAMPLES: dict[str, Example] = {
         {"facts": model(STABLELM), "count": 2, "shards": 2},
     ),
     "more-shards-than-gpus": Example("AssertionError: Each process is one gpu", {"count": 2, "shards": 4}, at="1.0.0"),
-    "xpu-fraction-out-of-range": Example(
+    "device-fraction-out-of-range": Example(
         "OverflowError: cannot convert float infinity to integer",
         {"gpu": "max-1550", "env": {"XPU_MEMORY_FRACTION": "inf"}, "variant": "intel-xpu"}, at="3.3.7",
     ),

@@ -10,6 +10,7 @@ https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 from tgi_advisor.estimate import defaults, forward, geometry, overhead, prefill, weights
@@ -22,6 +23,8 @@ from tgi_advisor.units import human, thousands
 
 MISTRAL_CLASS = frozenset({"mistral", "mixtral", "qwen2", "starcoder2"})
 """Model types whose batches are FlashMistralBatch until 2.0.4."""
+GAUDI_SHARE = 0.8
+"""HPU_MEMORY_FRACTION unless it is set (backends/gaudi/server/text_generation_server/utils/dist.py@v3.3.7:10)."""
 GAUDI_GRAPHS = 0.1
 """Default of TGI_GRAPH_RESERVED_MEM."""
 
@@ -184,7 +187,7 @@ def kv_memory(here: Base, used: int) -> int:
     CUDA and ROCm read the driver's free memory; from 3.0.0 on TGI_WIGGLE_ROOM multiplies the whole
     GPU, before it multiplied what was free. Intel CPUs take 95 % of the free RAM whatever the room;
     Intel GPUs have formulas of their own. Gaudi keeps back shares of what was free before the warm-up:
-    what the memory fraction leaves, and a tenth of the rest for its graphs (3.3.1 on).
+    what HPU_MEMORY_FRACTION leaves, and a tenth of the rest for its graphs (3.3.1 on).
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/gaudi/server/text_generation_server/models/flash_causal_lm.py#L1657-L1709
     """
     setting, release = here.setting, here.setting.facts.release
@@ -201,7 +204,8 @@ def kv_memory(here: Base, used: int) -> int:
             if release.version < (3, 3, 1):
                 return max(0, free)
             before = max(0, here.total - here.loaded)
-            return max(0, int(free - (1 - fraction) * before - GAUDI_GRAPHS * fraction * before))
+            given = _share(setting, "HPU_MEMORY_FRACTION", GAUDI_SHARE)
+            return max(0, int(free - (1 - given) * before - GAUDI_GRAPHS * given * before))
         case "cuda" | "rocm":
             if release.wiggle_of == "total":
                 return max(0, int(free - (1 - fraction * wiggle) * here.cuda_total))
@@ -224,17 +228,17 @@ def _xpu_memory(here: Base, used: int) -> int:
         return max(0, int(total * 0.95 - used))
     if version < (3, 2, 1):
         outside = here.loaded - here.torch
-        return max(0, int(total * 0.9 * _xpu_fraction(here.setting, 1.0) - (used - outside)))
-    return max(0, int(total - used - (1 - _xpu_fraction(here.setting, 0.9)) * total))
+        return max(0, int(total * 0.9 * _share(here.setting, "XPU_MEMORY_FRACTION", 1.0) - (used - outside)))
+    return max(0, int(total - used - (1 - _share(here.setting, "XPU_MEMORY_FRACTION", 0.9)) * total))
 
 
-def _xpu_fraction(setting: Setting, default: float) -> float:
-    """The share in force; the refusals name one that cannot be one."""
+def _share(setting: Setting, variable: str, default: float) -> float:
+    """The share of the device a variable sets; the refusals name one that cannot be one."""
     try:
-        fraction = float(setting.env.get("XPU_MEMORY_FRACTION", default))
+        share = float(setting.env.get(variable, default))
     except ValueError:
         return default
-    return fraction if fraction <= 1 else default
+    return share if -math.inf < share <= 1 else default
 
 
 def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> Warmup:

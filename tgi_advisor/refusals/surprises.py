@@ -139,7 +139,17 @@ def _in_use_twice(case: Case) -> str | None:
     return None
 
 
+def _fraction_unread(case: Case) -> str | None:
+    system = case.setting.facts.gpu.system
+    if "cuda-memory-fraction" not in case.setting.flags or system in ("cuda", "rocm"):
+        return None
+    instead = {"xpu": "XPU_MEMORY_FRACTION", "gaudi": "HPU_MEMORY_FRACTION"}.get(system)
+    step = f"; set {instead} in tgi.env" if instead else ""
+    return f"--cuda-memory-fraction is read on NVIDIA and AMD GPUs alone, so it does nothing here{step}."
+
+
 _CHECKS: tuple[Callable[[Case], str | None], ...] = (
     _no_budget, _without_flash, _no_chunking, _total_alone, _ignored_batch_total, _kv_dtype_lost, _config_dropped,
-    _window_saves_nothing, _no_graphs, _adapter_without_weights, _turing_flashinfer, _in_use_twice, _family_notes,
+    _window_saves_nothing, _no_graphs, _adapter_without_weights, _turing_flashinfer, _in_use_twice, _fraction_unread,
+    _family_notes,
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
 
 WARMUP: list[Rule] = []
@@ -65,19 +67,28 @@ def gaudi_batch_size(case: Case) -> Found:
 
 
 @rule(WARMUP, "warmup", "S/utils/import_utils.py@v3.3.7:22", since=(2, 1, 1))
-def xpu_fraction_out_of_range(case: Case) -> Found:
-    """XPU_MEMORY_FRACTION is the share of an Intel GPU the KV cache may fill; beyond 1 there is no memory for it."""
+def device_fraction_out_of_range(case: Case) -> Found:
+    """XPU_MEMORY_FRACTION (Gaudi: HPU_MEMORY_FRACTION) is the share of the device the KV cache may fill; beyond 1 there
+    is no memory for it.
+    """
     setting = case.setting
-    text = setting.env.get("XPU_MEMORY_FRACTION")
-    if text is None or setting.facts.gpu.system != "xpu" or not setting.family.paged:
+    name, since = _FRACTIONS.get(setting.facts.gpu.system, ("", case.version))
+    text = setting.env.get(name)
+    if text is None or case.version < since or not setting.family.paged:
         return None
-    step = ("leave XPU_MEMORY_FRACTION out, or use a share such as 0.9",)
+    step = (f"leave {name} out, or use a share such as 0.9",)
     try:
         fraction = float(text)
         int(fraction)
     except (ValueError, OverflowError) as error:
         return f"{type(error).__name__}: {error}", step
-    return ("torch.OutOfMemoryError: XPU out of memory", step) if fraction > 1 else None
+    return ("torch.OutOfMemoryError: out of memory", step) if fraction > 1 else None
+
+
+_FRACTIONS: Mapping[str, tuple[str, Version]] = {
+    "xpu": ("XPU_MEMORY_FRACTION", (2, 1, 1)), "gaudi": ("HPU_MEMORY_FRACTION", (3, 3, 1)),
+}  # fmt: skip
+"""The variable of a system and the first release that reads it."""
 
 
 @rule(WARMUP, "warmup", "backends/gaudi/server/text_generation_server/models/causal_lm.py@v3.2.3:1308")

@@ -133,14 +133,14 @@ def seq2seq_total(case: Case) -> Value | None:
 
 
 @refused(
-    "TGI166", "share of the GPU out of range", "memory-fraction-out-of-range", "xpu-fraction-out-of-range",
+    "TGI166", "share of the GPU out of range", "memory-fraction-out-of-range", "device-fraction-out-of-range",
     reads={
         "memory-fraction-out-of-range": ("cuda-memory-fraction",),
-        "xpu-fraction-out-of-range": ("model-id", "XPU_MEMORY_FRACTION"),
+        "device-fraction-out-of-range": ("model-id", "XPU_MEMORY_FRACTION", "HPU_MEMORY_FRACTION"),
     },
 )  # fmt: skip
 def memory_fraction(case: Case) -> Value | None:
-    """--cuda-memory-fraction is a share of the GPU, above 0 and at most 1; XPU_MEMORY_FRACTION at most 1.
+    """--cuda-memory-fraction is a share of the GPU, above 0 and at most 1; XPU_ and HPU_MEMORY_FRACTION are.
 
     The launcher takes any number; PyTorch refuses it in the shards (torch.cuda.set_per_process_memory_fraction).
 
@@ -152,4 +152,6 @@ def memory_fraction(case: Case) -> Value | None:
 
         tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --cuda-memory-fraction 0.9
     """
-    return case.at("cuda-memory-fraction") or case.variable("XPU_MEMORY_FRACTION")
+    return (
+        case.at("cuda-memory-fraction") or case.variable("XPU_MEMORY_FRACTION") or case.variable("HPU_MEMORY_FRACTION")
+    )
