@@ -235,3 +235,9 @@ def test_a_key_twice_is_refused_by_compose_and_only_lost_elsewhere() -> None:
 @pytest.mark.parametrize("words", ["--help", "--env", "--version"])
 def test_asking_the_launcher_for_help_names_no_model(words: str) -> None:
     assert said(f"text-generation-launcher {words}\n", "run.sh", "warning") == []
+
+
+def test_an_image_that_is_no_longer_made_says_what_follows_it() -> None:
+    text = "docker run --runtime=habana -p 80:80 -v $PWD:/data ghcr.io/huggingface/tgi-gaudi:2.3.1 --model-id gpt2\n"
+    found = judge(read(text, "run.sh"), lambda model, _: snapshot.find(model))
+    assert any("it is no longer made: TGI's own images that end in -gaudi follow it" in one.message for one in found)

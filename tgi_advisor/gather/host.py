@@ -105,7 +105,8 @@ def this_machine() -> tuple[GpuFacts, int]:
     if first.mig:
         raise FactsError(
             f"the {first.name} of this machine is cut into MIG slices, and {first.source} prints only the whole GPU",
-            f"state the slice by hand, with the memory of the slice: gpu: {{name: {first.name}, memory: 9728MiB}}",
+            "name the slice, such as a100-80gb-mig-1g.10gb, or state it by hand, with its own memory: "
+            f"gpu: {{name: {first.name}, memory: 9728MiB}}",
         )
     if not first.memory_bytes:
         raise FactsError(

@@ -176,7 +176,7 @@ def _other_router(tag: str) -> str:
     return next((end for end in tables.load("images")["other_router"] if tag.endswith(f"-{end}")), "")
 
 
-_KEYS = {"repository", "release", "minors", "port", "cache", "system", "entry", "router", "source"}
+_KEYS = {"ended", "repository", "release", "minors", "port", "cache", "system", "entry", "router", "source"}
 
 
 def _of_cloud(cloud: str, row: Mapping[str, Any], reference: str) -> Image:
@@ -186,8 +186,9 @@ def _of_cloud(cloud: str, row: Mapping[str, Any], reference: str) -> Image:
     env = {"PORT": str(row["port"])} if "port" in row else {}
     if "cache" in row:
         env["HF_HOME" if row["system"] == "cuda" else "HUGGINGFACE_HUB_CACHE"] = row["cache"]
+    ended = f"; {row['ended']}" if "ended" in row else ""
     unknown = Image(
-        None, f"the release in {cloud}'s image cannot be known", variant, row["system"], judged, cloud,
+        None, f"the release in {cloud}'s image cannot be known{ended}", variant, row["system"], judged, cloud,
         row.get("entry", ""), row.get("port"), env,
     )  # fmt: skip
     found = re.search(row["release"], reference) if "release" in row else None
