@@ -7,12 +7,21 @@ from typing import Any
 
 import pytest
 from front import run
-from launch import LLAMA, model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from launch import LLAMA, model, settle
 from test_folder import write_model
 
+from tgi_advisor.errors import FactsError
+from tgi_advisor.estimate import warmup
+from tgi_advisor.facts import release as releases
+from tgi_advisor.facts import tables
+from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.gather import snapshot
+from tgi_advisor.limits import Limits
 from tgi_advisor.validate.judge import judge
 from tgi_advisor.validate.read import read
+from tgi_advisor.verdict import predict
 
 MOE = {**LLAMA, "num_local_experts": 32, "num_experts_per_tok": 4}
 LAST = "after 3.3.7 of 2025-12-18 none will, TGI being in maintenance mode (its authors recommend vLLM and SGLang)"
@@ -98,6 +107,33 @@ def test_validate_says_it_too(kind: str, release: str, shards: int, code: str | 
     found = judge(read(text, "run.sh"), lambda *_: model({**MOE, "model_type": kind}))
     errors = [one.code for one in found if one.severity == "error"]
     assert errors == ([code] if code else [])
+
+
+VARIANTS = {"": "nvidia-h100-80gb", "rocm": "amd-mi300x", "gaudi": "intel-gaudi3"}
+MAPPED = [*tables.load("automodel")["causal"].values(), *tables.load("automodel")["seq2seq"].values()]
+TYPES = st.sampled_from(" ".join(MAPPED).split()) | st.text(min_size=1, max_size=8)
+
+
+@settings(max_examples=80, deadline=None)
+@given(TYPES, st.sampled_from(releases.all_releases()), st.sampled_from(sorted(VARIANTS)), st.sampled_from((1, 2)))
+def test_every_type_has_an_answer(kind: str, release: TgiRelease, variant: str, shards: int) -> None:
+    if variant and release.version < ((3, 1, 1) if variant == "gaudi" else (1, 2, 0)):
+        return
+    flags = {"max-batch-size": 4} if variant == "gaudi" else {}
+    try:
+        setting = settle(
+            model({**MOE, "model_type": kind}), release.name, VARIANTS[variant], 2, variant, shards, flags=flags
+        )
+    except FactsError as error:
+        assert "is not pinned" in str(error)  # noqa: PT017
+        return
+    seen = predict(warmup.base(setting), Limits())
+    if not setting.family.supported:
+        words = ("Unsupported model type", "sharded is not supported for AutoModel")
+        assert seen.outcome == "refused"
+        assert seen.stage == "load"
+        assert any(one in (seen.reason or "") for one in words)
+        assert len(seen.next_steps) == 1
 
 
 def test_no_shipped_model_is_refused_by_the_newest_release_for_its_type() -> None:

@@ -427,7 +427,7 @@ def _or(config: Mapping[str, Any], name: str, default: int) -> int:
 
 def _number(model: ModelFacts, names: tuple[str, ...]) -> int:
     value = _optional(model.text(), names)
-    if value is None:
+    if value is None or value < 1:
         where = "text_config of config.json" if isinstance(model.config.get("text_config"), Mapping) else "config.json"
         raise FactsError(
             f"{where} of {model.id} has no usable `{names[0]}`"
