@@ -83,6 +83,10 @@ class Allocator:
         )
         return State(self.reserved, self.alive, small, large)
 
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """(size, address) of every free block for large requests: what decides where the next ones go."""
+        return tuple(entry[:2] for entry in self._free[False])
+
     def new(self, size: int) -> Block:
         """A block for a tensor of `size` bytes: the smallest free one that holds it, else a new segment."""
         wanted = -(-size // ROUNDING) * ROUNDING or ROUNDING

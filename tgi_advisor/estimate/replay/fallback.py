@@ -8,7 +8,6 @@ server/text_generation_server/models/transformers_flash_causal_lm.py.
 from __future__ import annotations
 
 from tgi_advisor.estimate.allocator import Block
-from tgi_advisor.estimate.replay.layers import SAME
 from tgi_advisor.estimate.replay.passes import ELEMENT, Pass
 
 
@@ -20,13 +19,13 @@ def forward(run: Pass) -> tuple[Block, ...]:
     mask = run.memory.new(square * ELEMENT)
     run.drop(run.memory.new(square))
     tables = [run.new(2 * run.shapes.rotary), run.new(2 * run.shapes.rotary)]
-    calm = 0
+    seen: set[tuple[object, ...]] = set()
     for _ in range(g.layers):
-        before = run.memory.reserved
         hidden = _layer(run, hidden)
-        calm = calm + 1 if run.memory.reserved == before else 0
-        if calm == SAME:
+        state = (run.memory.places(), hidden.address)
+        if state in seen:  # from here on the layers go round in a circle
             break
+        seen.add(state)
     final = run.single_norm(g.hidden)
     run.drop(hidden, mask, *tables)
     return (final,)

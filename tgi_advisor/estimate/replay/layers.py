@@ -37,23 +37,19 @@ def forward(run: Pass, version: Version) -> tuple[Block, ...]:
     hidden, held = _embedded(run, version)
     tables = [run.new(shapes.rotary), run.new(shapes.rotary)] if shapes.rotary else []
     residual: Block | None = None
-    calm = 0
-    settles = SAME + (shapes.dense_layers if shapes.expert else 0)
+    seen: set[tuple[object, ...]] = set()
+    first = shapes.dense_layers if shapes.expert else 0
     for number in range(g.layers):
-        before = run.memory.reserved
         after, carried, gone = _layer(run, hidden, residual, version, number)
         run.drop(*(one for one in (*gone, hidden, residual) if not _is_in(one, (after, carried, *held))))
         hidden, residual = after, carried
-        calm = calm + 1 if run.memory.reserved == before else 0
-        if calm >= SAME and number >= settles:
+        state = (run.memory.places(), hidden.address, residual.address if residual is not None else None)
+        if number >= first and state in seen:  # from here on the layers go round in a circle
             break
+        seen.add(state)
     final, summed = _norm(run, hidden, residual)
     run.drop(*(one for one in (hidden, residual, summed, *tables) if not _is_in(one, (final, *held))))
     return final, *held
-
-
-SAME = 2
-"""Layers in a row that reserve nothing new, after which no later one does."""
 
 
 def _is_in(one: Block | None, several: tuple[Block | None, ...]) -> bool:
@@ -110,7 +106,7 @@ def _layer(
         fed = _feed_forward(run, number)
         out, _ = _norm(run, fed, None)
         return out, joined, (normed, attended, before, fed)
-    if kind == "qwen2" and version >= (2, 4, 1):
+    if kind == "qwen2" and version >= (3, 1, 1):
         normed, _ = _norm(run, hidden, None)
         attended = _attention(run)
         joined = run.new(wide)
@@ -152,7 +148,9 @@ def _attention(run: Pass) -> Block:
     if shapes.latent is not None:
         return _latent_attention(run)
     joined = run.product(g.query + 2 * g.kv, shapes.bias_in)
+    copied = run.new(g.query) if shapes.copies_query else None
     attended = run.new(g.query)
+    run.drop(copied)
     out = run.product(g.hidden, shapes.bias_out)
     run.drop(joined, attended)
     return out

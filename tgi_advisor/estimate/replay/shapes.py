@@ -37,6 +37,11 @@ class Shapes(NamedTuple):
     """Whether its last projection has one."""
     head_norms: bool
     """Whether queries and keys are normed head by head (transformers' Qwen3)."""
+    copies_query: bool
+    """Whether attention is given a copy of the queries.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.0.1/server/text_generation_server/layers/attention/cuda.py#L234-L235
+    """
     packed: bool
     """Whether the projections multiply packed weights, by kernels that need no workspace of cuBLAS."""
     cublas: int
@@ -99,6 +104,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         bias_feed_in=_any(biases, "gate_proj.", "up_proj.", "dense_h_to_4h.", "c_fc.", "fc1.", "fc_in."),
         bias_feed_out=_any(biases, "down_proj.", "dense_4h_to_h.", "mlp.c_proj.", "fc2.", "fc_out."),
         head_norms=any(".q_norm." in group.name for group in model.tensors),
+        copies_query=setting.attention == "flashinfer" and (2, 3, 0) <= setting.facts.release.version <= (3, 0, 1),
         packed=setting.quantize in ("awq", "gptq"),
         cublas=32 * MiB if setting.facts.gpu.at_least >= (9, 0) else 8320 * KiB,
         cublaslt=MiB,
