@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from tgi_advisor.facts import tables
@@ -45,6 +46,7 @@ class Constant(NamedTuple):
         return f"read off runs of {'.'.join(map(str, self.first))}-{'.'.join(map(str, self.last))}"
 
 
+@cache
 def constants() -> tuple[Constant, ...]:
     """Every row of `calibration.yaml`."""
     return tuple(

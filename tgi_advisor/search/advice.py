@@ -71,15 +71,16 @@ def _with_fraction(spec: Spec, facts: Facts, prediction: Prediction) -> Predicti
     if spec.hardware.memory_fraction != 1.0:
         return prediction
     calm = replace(spec, workload=replace(spec.workload, allow_risk=False))
-    longest, chosen = 0 if prediction.at_risk else _total(prediction.limits), None
+    longest, chosen, before = 0 if prediction.at_risk else _total(prediction.limits), None, 0
     for percent in range(99, 79, -1):
         fraction = percent / 100
         found = best(replace(calm, hardware=replace(spec.hardware, memory_fraction=fraction)), facts).found
-        holds = found.prediction.outcome == "starts" and not found.prediction.at_risk
-        if holds and _total(found.limits) > longest:
-            longest, chosen = _total(found.limits), fraction
-        elif chosen is not None:  # from here on memory is what is missing
+        total = 0 if found.prediction.at_risk or found.prediction.outcome != "starts" else _total(found.limits)
+        if total < before:  # from here on memory is what is missing
             break
+        before = total
+        if total > longest:
+            longest, chosen = total, fraction
     if chosen is None:
         return prediction
     note = f"hardware.memory_fraction: {chosen} gives max_total_tokens {thousands(longest)} and leaves room under load"
