@@ -252,8 +252,9 @@ def test_found_limits_keep_every_promise(case: tuple[Spec, Facts]) -> None:
     if not here.setting.chunking:
         assert (limits.max_batch_prefill_tokens or 0) >= longest
     prediction = found.prediction
-    if prediction.outcome == "refused":
-        return  # for a reason no limit changes; the law below covers the others
+    if prediction.outcome == "refused":  # for a reason no limit changes
+        assert not Searcher(here).accepts(Searcher(here).span.low)
+        return
     assert prediction.outcome == "starts"
     assert prediction.headroom_bytes >= 0
     margin, _ = search.margin(here)

@@ -201,6 +201,13 @@ def test_chunks_cost_at_most_a_tenth(gpu: str, model: str) -> None:
         assert document["limits"]["max_batch_prefill_tokens"] >= trade["limits"]["max_batch_prefill_tokens"]
 
 
+@pytest.mark.parametrize("release", ["3.0.1", "3.3.7"])
+@pytest.mark.parametrize("model", ["bigcode/starcoder2-3b", "TheBloke/Mistral-7B-Instruct-v0.1-AWQ"])
+def test_a_length_that_is_refused_bounds_chunks_and_context(model: str, release: str) -> None:
+    found = advised(*asked(model, "nvidia-t4", release))
+    assert found["search"]["bound_by"].startswith("a refusal of longer prompts")
+
+
 # -- Gaudi
 
 

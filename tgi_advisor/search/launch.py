@@ -58,18 +58,31 @@ def search(here: Base) -> Found:
         total = searcher.largest_total(searcher.span.low)
     if total is None:
         return _nothing(searcher)
-    total, refusal = _accepted(searcher, total)
+    span, (total, refusal) = searcher.span, _accepted(searcher, total)
+    if refusal is not None:
+        searcher.span = span._replace(high=total)
     total, prefill = _with_chunks(searcher, total)
     prefill = _largest_prefill(searcher, total, prefill)
-    if refusal is None and (searcher.input_for(total) < prefill or searcher.holds(total + 1, prefill)):
-        total = searcher.largest_total(total, prefill) or total
+    limits = _longer(searcher, total, prefill)
+    bound_by = refusal or _why_no_longer(searcher, limits) or span.high_by
+    return Found(limits, _search(searcher, bound_by), predict(here, limits))
+
+
+def _longer(searcher: Searcher, total: int, prefill: int) -> Limits:
+    """The limits once max_total_tokens has grown as far as it holds with their prefill budget, and is not refused."""
     limits = searcher.limits_of(total, prefill)
-    bound_by = refusal
-    if bound_by is None and total < searcher.span.high:
-        bound_by = searcher.why_not(total + 1, searcher.smallest_prefill(total + 1)) or searcher.why_not(
-            total + 1, prefill
-        )
-    return Found(limits, _search(searcher, bound_by or searcher.span.high_by), predict(here, limits))
+    if searcher.input_for(total) >= prefill and (total == searcher.span.high or not searcher.holds(total + 1, prefill)):
+        return limits
+    longer = searcher.limits_of(searcher.largest_total(total, prefill) or total, prefill)
+    return limits if predict(searcher.here, longer).outcome == "refused" else longer
+
+
+def _why_no_longer(searcher: Searcher, limits: Limits) -> str | None:
+    """What keeps max_total_tokens from growing; None at the end of its bounds."""
+    total, prefill = limits.max_total_tokens or 0, limits.max_batch_prefill_tokens or 0
+    if total >= searcher.span.high:
+        return None
+    return searcher.why_not(total + 1, searcher.smallest_prefill(total + 1)) or searcher.why_not(total + 1, prefill)
 
 
 def _nothing(searcher: Searcher) -> Found:
