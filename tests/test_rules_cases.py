@@ -162,7 +162,7 @@ WRONG = {
     "an adapter's folder that is not mounted": (
         f"docker run -v $PWD:/data {IMAGE}:3.3.7 \\\n  --model-id org/m \\\n  --lora-adapters a=/adapters/a\n",
         "run.sh",
-        [(3, "TGI137")],
+        [(3, "TGI136")],
     ),
     "a Hub id where an adapter's folder belongs": (
         f"docker run -v $PWD:/data {IMAGE}:3.3.7 \\\n  --model-id org/m \\\n  --lora-adapters a=org/a\n",

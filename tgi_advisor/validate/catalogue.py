@@ -40,11 +40,13 @@ def no_such_size(model: str) -> str | None:
     return None
 
 
-def not_text(model: str) -> tuple[str, bool] | None:
-    """What a model is that generates no text, and whether TGI refuses it for certain; None for all others."""
+def not_text(model: str) -> tuple[str, bool, str] | None:
+    """What a model is that generates no text, whether TGI refuses it for certain, and the server made for it, where
+    one is known; None for all others.
+    """
     for row in _table()["other"]:
         if re.match(row["pattern"], model):
-            return row["what"], row.get("certain", False)
+            return row["what"], row.get("certain", False), row.get("server", "")
     return None
 
 

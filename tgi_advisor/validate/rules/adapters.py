@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tgi_advisor.refusals.adapters import NAMED_SINCE, Adapter, named, parse
+from tgi_advisor.validate import catalogue
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, of_refusal, refused, rule
 from tgi_advisor.validate.rules.storage import path_in_container, reaches
@@ -23,10 +24,9 @@ def _adapters(case: Case) -> Iterator[Adapter]:
     "adapter TGI does not find",
     "adapter-named-too-early",
     "adapter-bare-folder",
-    "adapter-not-mounted",
 )
 def adapter_not_found(case: Case) -> Hits:
-    """A folder of an adapter is written `name=/folder`, from 2.3.0 on, and has to be mounted.
+    """A folder of an adapter is written `name=/folder`, from 2.3.0 on, and has to be mounted (TGI136).
 
     Without a name the weights are looked for in the Hub's cache alone, in every release: up to 2.2.0 the
     server starts and the adapter changes nothing, then it stops with `No adapter weights found`. Behind
@@ -43,8 +43,6 @@ def adapter_not_found(case: Case) -> Hits:
     word = case.at("lora-adapters")
     if word is None:
         return
-    if case.server.form == "spec":
-        yield from of_refusal(case, lambda _: word, ("adapter-not-mounted",), ("lora-adapters",))
     for adapter in _adapters(case):
         if adapter.bare_folder:
             silent = case.version is not None and case.version < NAMED_SINCE
@@ -56,13 +54,30 @@ def adapter_not_found(case: Case) -> Hits:
                 f"TGI {case.release} takes all of {adapter.text} for a Hub id: a name with a folder is new in 2.3.0"
             )
             yield Hit(word, message, "use release 2.3.0 or newer, or an adapter of the Hub")
-        elif adapter.folder is not None and (path := path_in_container(case, adapter.folder)) is not None:
-            if reaches(case, path):
-                continue
-            hub = "/" in adapter.folder and not adapter.folder.startswith(("/", ".", "~"))
-            what = f"behind = stands a folder, here {path}, never a Hub id, and" if hub else "the adapter is not found:"
-            step = f"pass --lora-adapters {adapter.folder}" if hub else f"mount a folder at {path}"
-            yield Hit(word, f"{what} nothing is mounted at {path}", step)
+        elif _hub_like(adapter) and (path := path_in_container(case, adapter.folder or "")) and not reaches(case, path):
+            message = f"behind = stands a folder, here {path}, never a Hub id, and nothing is mounted there"
+            yield Hit(word, message, f"pass --lora-adapters {adapter.folder}")
+
+
+def _hub_like(adapter: Adapter) -> bool:
+    """Whether what stands for the folder looks like a Hub id."""
+    return adapter.folder is not None and catalogue.is_hub_id(adapter.folder)
+
+
+def adapters_not_mounted(case: Case) -> Hits:
+    """Adapters whose folder is not in the container, for TGI136."""
+    word = case.at("lora-adapters")
+    if word is None:
+        return
+    if case.server.form == "spec":
+        yield from of_refusal(case, lambda _: word, ("adapter-not-mounted",), ("lora-adapters",))
+    if case.version is not None and case.version < NAMED_SINCE:
+        return
+    for adapter in _adapters(case):
+        path = path_in_container(case, adapter.folder) if adapter.folder and not _hub_like(adapter) else None
+        if path is not None and not reaches(case, path):
+            yield Hit(word, f"nothing is mounted at {path}, and the adapter is looked for there alone",
+                      f"mount a folder at {path}")  # fmt: skip
 
 
 def _named_step(case: Case, adapter: Adapter) -> str:

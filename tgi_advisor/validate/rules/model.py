@@ -8,6 +8,7 @@ import re
 from tgi_advisor.validate import catalogue
 from tgi_advisor.validate.finding import Severity
 from tgi_advisor.validate.found import Value
+from tgi_advisor.validate.rules.adapters import adapters_not_mounted
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, refused, rule
 from tgi_advisor.validate.rules.storage import mounted_at, path_in_container, reaches
 
@@ -109,9 +110,10 @@ def not_text_generation(case: Case) -> Hits:
     """
     word, model = case.at("model-id"), case.view.model
     if word is not None and model and (found := catalogue.not_text(model)):
-        what, certain = found
+        what, certain, server = found
         message = f"{model} is {what}, which text-generation-inference cannot serve"
-        yield Hit(word, message, "use a server made for it", "error" if certain else None)
+        step = f"use a server made for it{f': {server}' if server else ''}"
+        yield Hit(word, message, step, "error" if certain else None)
 
 
 @refused(
@@ -154,12 +156,12 @@ def model_too_new(case: Case) -> Value | None:
     return case.at("model-id")
 
 
-@rule("TGI136", "error", "model path that is not in the container")
+@rule("TGI136", "error", "path that is not in the container", "adapter-not-mounted")
 def path_not_mounted(case: Case) -> Hits:
     """The model is a path, but nothing is mounted there: the name is then taken for a Hub id, and not found.
 
-    A relative path starts at the image's working directory /usr/src, not at the host's folder. The folder of
-    --weights-cache-override has to be mounted as well.
+    A relative path starts at the image's working directory /usr/src, not at the host's folder. The folders of
+    --weights-cache-override and of adapters (`--lora-adapters name=/folder`) have to be mounted as well.
 
     Failing::
 
@@ -172,6 +174,7 @@ def path_not_mounted(case: Case) -> Hits:
             ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id /models/my-llama
     """
     yield from _override_not_mounted(case)
+    yield from adapters_not_mounted(case)
     word, model = case.at("model-id"), case.view.model
     if word is None or not model or case.server.form not in ("docker-run", "compose"):
         return  # a cluster may mount more than a pod says

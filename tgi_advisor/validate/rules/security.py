@@ -134,6 +134,7 @@ def gated_without_token(case: Case) -> Hits:
         or not gated(case)
         or has_token(case)
         or offline(case) is not False
+        or case.view.image.other
         or case.server.form in ("launcher", "env", "spec", "systemd")
     ):
         return
