@@ -535,6 +535,10 @@ VARIANTS = {
     "volume": ("container.cache=weights", "tgi.env.LOG_LEVEL=a $b 'c' \"d\"", "hardware.memory_fraction=0.9"),
     "home": ("container.cache=~/models cache", "model.dtype=bfloat16", "tgi.flags.max-batch-size=7"),
     "lists": ("tgi.flags.cuda-graphs=[1, 2]", "tgi.flags.disable-grammar-support=true", "model.quantize=fp8"),
+    "mounts": (
+        "container.mounts=['/srv/a b:/adapters:ro', 'vol.1:/more', '/srv/it''s:/x/$y']",
+        "tgi.flags.lora-adapters='org/one,mine=/adapters/mine'",
+    ),
     "split": ("tgi.flags.tokenizer-config-path=/a b/*", "tgi.env.TGI_WIGGLE_ROOM='0.8'"),
 }  # fmt: skip
 

@@ -409,7 +409,7 @@ def _setting(case: Case, model: ModelFacts, gpu: GpuFacts, release: TgiRelease |
     spec = Spec(
         model=ModelSpec(id=model.id),
         hardware=HardwareSpec(gpu=GpuSpec(name=gpu.name), count=count),
-        tgi=TgiSpec(flags=given, env=env, image=None if view.image.official or not view.server.image else "another"),
+        tgi=TgiSpec(flags=given, env=env, image=None if _own_image(view) else "another"),
         container=ContainerSpec(mounts=_mounts(view.server)),
     )
     facts = Facts(model, gpu, count, release, view.image.variant or "")
@@ -419,6 +419,11 @@ def _setting(case: Case, model: ModelFacts, gpu: GpuFacts, release: TgiRelease |
 def _shards(case: Case) -> int:
     """Shards to reckon with: 1 where the number is not known or absurd."""
     return case.shards if case.shards and case.shards <= MOST_SHARDS else 1
+
+
+def _own_image(view: Effective) -> bool:
+    """Whether TGI's own image runs, as far as the file says; a spec that names none has it."""
+    return view.image.official or (view.server.form == "spec" and view.server.image is None)
 
 
 def _mounts(server: Server) -> tuple[MountSpec, ...]:
