@@ -19,6 +19,7 @@ from tgi_advisor.facts import tables
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.gather import snapshot
 from tgi_advisor.limits import Limits
+from tgi_advisor.validate import catalogue
 from tgi_advisor.validate.judge import judge
 from tgi_advisor.validate.read import read
 from tgi_advisor.verdict import predict
@@ -107,6 +108,46 @@ def test_validate_says_it_too(kind: str, release: str, shards: int, code: str | 
     found = judge(read(text, "run.sh"), lambda *_: model({**MOE, "model_type": kind}))
     errors = [one.code for one in found if one.severity == "error"]
     assert errors == ([code] if code else [])
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("3.3.7 --model-id openai/gpt-oss-20b", "TGI134"),
+        ("2.4.1 --model-id openai/gpt-oss-120b --num-shard 4", "TGI134"),
+        ("3.3.7 --model-id openai/gpt-oss-20b --trust-remote-code", None),
+        ("3.3.7-rocm --model-id openai/gpt-oss-20b", None),  # its transformers is not known
+        ("3.3.4-rocm --model-id openai/gpt-oss-20b", "TGI134"),
+        ("3.3.7-gaudi --model-id openai/gpt-oss-20b --max-batch-size 4", "TGI134"),
+        ("3.3.7 --model-id Qwen/Qwen3-14B-GGUF", None),
+        ("3.3.7 --model-id Qwen/Qwen3-VL-8B-Instruct", "TGI134"),
+        ("3.2.2 --model-id Qwen/Qwen3-235B-A22B", "TGI134"),
+        ("3.2.3 --model-id Qwen/Qwen3-235B-A22B", None),
+        ("3.1.1 --model-id google/gemma-3-12b-it", "TGI134"),
+        ("3.2.0 --model-id google/gemma-3-12b-it", None),
+        ("3.3.7 --model-id google/gemma-3-1b-it", None),
+        ("3.3.7 --model-id google/gemma-3n-E4B-it", "TGI134"),
+        ("3.3.7 --model-id zai-org/GLM-4.5-Air", "TGI134"),
+        ("3.3.7 --model-id mistralai/Mistral-Small-3.1-24B-Instruct-2503", "TGI134"),
+        ("3.3.7 --model-id someone/gpt-oss-20b", None),
+    ],
+)
+def test_a_name_that_says_the_type_is_enough(words: str, code: str | None) -> None:
+    devices = {"rocm": "--device /dev/kfd --device /dev/dri", "gaudi": "--runtime=habana"}
+    device = next((flags for name, flags in devices.items() if name in words), "--gpus all")
+    image = "ghcr.io/huggingface/text-generation-inference"
+    text = f"docker run {device} --shm-size 1g -p 80:80 -v d:/data -e HF_TOKEN {image}:{words}\n"
+    found = [one for one in judge(read(text, "run.sh"), lambda *_: None) if one.severity == "error"]
+    assert [one.code for one in found] == ([code] if code else [])
+    said = "sharded is not supported for AutoModel" if "--num-shard 4" in words else "Unsupported model type"
+    assert not found or said in found[0].message
+
+
+def test_the_types_of_the_shipped_models_names_are_theirs() -> None:
+    for name in snapshot.names():
+        facts, kind = snapshot.find(name), catalogue.model_type(name)
+        assert facts is not None
+        assert kind in (None, facts.model_type)
 
 
 VARIANTS = {"": "nvidia-h100-80gb", "rocm": "amd-mi300x", "gaudi": "intel-gaudi3"}

@@ -270,22 +270,22 @@ def unsupported_model_type(case: Case) -> Found:
     text = f"ValueError: Unsupported model type {family.model_type}"
     if case.setting.num_shard > 1 and case.system != "gaudi":
         text = _sharded_automodel(case.version)
-    return text, (_served_elsewhere(case),)
+    return text, (served_elsewhere(family, case.version, gaudi=case.system == "gaudi"),)
 
 
-def _served_elsewhere(case: Case) -> str:
+def served_elsewhere(family: families.Family, version: Version, *, gaudi: bool = False) -> str:
     """What to do about a type the release does not serve."""
-    family, last = case.family, releases.latest()
-    if case.system == "gaudi":
+    last = releases.latest()
+    if gaudi:
         first = family.gaudi_from
         none = f"no release's Gaudi back end has a class for {family.model_type}"
     else:
         known = (family.first_release, automodel.first_release(family.model_type))
         first = min(filter(None, known), default=None)
         none = f"no release serves {family.model_type}"
-    if family.remote_code and (first is None or case.version < first):
+    if family.remote_code and (first is None or version < first):
         return "set model.trust_remote_code: true; AutoModel then runs the repository's own code"
-    if first is not None and first > case.version:
+    if first is not None and first > version:
         return f"use TGI {'.'.join(map(str, first))} or newer"
     return (
         f"use another server: {none}, and after {last} of {last.date} none will, TGI being in maintenance mode (its "

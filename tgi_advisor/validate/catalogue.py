@@ -50,6 +50,13 @@ def not_text(model: str) -> tuple[str, bool, str] | None:
     return None
 
 
+def model_type(model: str) -> str | None:
+    """model_type of a model's config.json, where its name alone says it; None for all others."""
+    if re.search(r"gguf|onnx|mlx|openvino", model, re.IGNORECASE):
+        return None  # other formats, which have no such file or another one
+    return next((row["type"] for row in _table()["types"] if re.match(row["pattern"], model)), None)
+
+
 def is_path(model: str) -> bool:
     """Whether the launcher takes a model id for a folder of the container."""
     return model.startswith(("/", "./", "../", "~"))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import posixpath
 import re
 
+from tgi_advisor.errors import AdvisorError
+from tgi_advisor.facts import families
+from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.refusals.load import served_elsewhere
 from tgi_advisor.validate import catalogue
 from tgi_advisor.validate.finding import Severity
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.adapters import adapters_not_mounted
-from tgi_advisor.validate.rules.rule import Case, Hit, Hits, refused, rule
+from tgi_advisor.validate.rules.rule import Case, Hit, Hits, of_refusal, refused, rule
 from tgi_advisor.validate.rules.storage import mounted_at, path_in_container, reaches
 
 _PLACEHOLDER = re.compile(r"[<>{}\[\]]|\byour|\bMODEL", re.IGNORECASE)
@@ -116,11 +120,14 @@ def not_text_generation(case: Case) -> Hits:
         yield Hit(word, message, step, "error" if certain else None)
 
 
-@refused(
-    "TGI134", "model the release cannot serve", "unsupported-model-type", "ssm-deprecated", "llama4-import",
-    "phi-msft", "backend-compatible-missing", "remote-code-needed", reads=("trust-remote-code",),
+_UNSUPPORTED = (
+    "unsupported-model-type", "ssm-deprecated", "llama4-import", "phi-msft", "backend-compatible-missing",
+    "remote-code-needed",
 )  # fmt: skip
-def model_unsupported(case: Case) -> Value | None:
+
+
+@rule("TGI134", "error", "model the release cannot serve", *_UNSUPPORTED)
+def model_unsupported(case: Case) -> Hits:
     """This release has no class for the model's architecture, or has one that does not load.
 
     Failing::
@@ -131,7 +138,24 @@ def model_unsupported(case: Case) -> Value | None:
 
         tgi:3.3.7 --model-id Qwen/Qwen3-8B
     """
-    return case.at("model-id")
+    word, model, release = case.at("model-id"), case.view.model, case.release
+    found = list(of_refusal(case, lambda case: case.at("model-id"), _UNSUPPORTED, ("trust-remote-code",)))
+    yield from found
+    kind = catalogue.model_type(model) if model else None
+    if found or case.facts is not None or word is None or model is None or kind is None or release is None:
+        return
+    if "trust-remote-code" in case.view.flags or not case.sure("model-id") or "revision" in case.view.flags:
+        return  # the repository's own code may serve it
+    variant = case.view.image.variant or ""
+    try:
+        family = families.find(ModelFacts(model, None, "", {"model_type": kind}, {}, ()), release, variant)
+    except AdvisorError:
+        return  # what the image holds is not known
+    if not family.supported:
+        split = (case.shards or 1) > 1 and variant != "gaudi"
+        said = "sharded is not supported for AutoModel" if split else f"Unsupported model type {kind}"
+        message = f"{model} is of type {kind}, for which TGI {release} has no class: TGI stops with {said!r}"
+        yield Hit(word, message, served_elsewhere(family, release.version, gaudi=variant == "gaudi"))
 
 
 @refused(
