@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tgi_advisor import bounds
+
 DTYPE_BITS = {
     "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "BF16": 16, "F16": 16, "I16": 16, "U16": 16,
     "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I8": 8, "U8": 8, "BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
@@ -40,6 +42,17 @@ class TensorGroup:
     def bytes(self) -> int:
         """Bytes of the whole group as stored."""
         return self.count * ((self.elements * DTYPE_BITS[self.dtype] + 7) // 8)
+
+
+def read_group(row: object) -> TensorGroup:
+    """A group as snapshots and our cache write it: [name, dtype, shape, count]; ValueError when it is none."""
+    if isinstance(row, list) and len(row) == 4:
+        name, dtype, shape, count = row
+        sizes = isinstance(shape, list) and all(type(n) is int and 0 <= n <= bounds.MAX_ELEMENTS for n in shape)
+        counted = type(count) is int and 0 < count <= bounds.MAX_TENSORS
+        if type(name) is str and isinstance(dtype, str) and dtype in DTYPE_BITS and sizes and counted:
+            return TensorGroup(name, dtype, tuple(shape), count)
+    raise ValueError(f"{str(row)[:80]} is not a group of tensors")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
-from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.facts.model import ModelFacts, read_group
 from tgi_advisor.gather import checkpoint
 from tgi_advisor.gather.class_defaults import fill_defaults
 from tgi_advisor.gather.hub.names import COMMIT
@@ -97,7 +97,7 @@ def _facts(entry: dict[str, Any], model_id: str, commit: str) -> ModelFacts | No
         if (entry["id"], entry["commit"], entry["endpoint"]) != (model_id, commit, public(endpoint())):
             return None
         config, length, day = entry["config"], entry["model_max_length"], time.gmtime(entry["read_at"])
-        tensors = tuple(checkpoint.group(row) for row in entry["tensors"])
+        tensors = tuple(read_group(row) for row in entry["tensors"])
         if not isinstance(config, dict) or not tensors:
             return None
         checkpoint.require_sizes(config, model_id)

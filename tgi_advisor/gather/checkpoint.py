@@ -140,17 +140,6 @@ def group_tensors(headers: Iterable[Header], layers: int | None = None) -> tuple
     return tuple(TensorGroup(name, dtype, shape, count) for (name, dtype, shape), count in groups.items())
 
 
-def group(row: object) -> TensorGroup:
-    """A group as snapshots and our cache write it: [name, dtype, shape, count]; ValueError when it is none."""
-    if isinstance(row, list) and len(row) == 4:
-        name, dtype, shape, count = row
-        sizes = isinstance(shape, list) and all(type(n) is int and 0 <= n <= bounds.MAX_ELEMENTS for n in shape)
-        counted = type(count) is int and 0 < count <= bounds.MAX_TENSORS
-        if type(name) is str and isinstance(dtype, str) and dtype in DTYPE_BITS and sizes and counted:
-            return TensorGroup(name, dtype, tuple(shape), count)
-    raise ValueError(f"{_short(row)} is not a group of tensors")
-
-
 def tensor_bytes(dtype: object, shape: Sequence[object], where: str) -> int:
     """Bytes of one tensor; FactsError when dtype or shape cannot be."""
     bits = DTYPE_BITS.get(dtype) if isinstance(dtype, str) else None

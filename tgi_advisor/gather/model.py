@@ -73,11 +73,11 @@ def load(
 
 
 def _online(model_id: str, revision: str, progress: Callable[[str], None] | None) -> ModelFacts:
-    from tgi_advisor.gather import cache
-
     tried: list[Problem] = []
     if facts := _shipped(model_id, revision, tried):
         return facts
+    from tgi_advisor.gather import cache
+
     kept = cache.load(model_id, revision)
     if kept and kept.fresh:
         return kept.facts

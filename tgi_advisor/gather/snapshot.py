@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from tgi_advisor import __version__
 from tgi_advisor.errors import FactsError
-from tgi_advisor.facts.model import ModelFacts
-from tgi_advisor.gather import checkpoint
+from tgi_advisor.facts.model import ModelFacts, read_group
 from tgi_advisor.gather.class_defaults import fill_defaults
 
 FOLDER = Path(__file__).parent.parent / "facts" / "snapshots"
@@ -97,7 +96,7 @@ def read(data: bytes | str, where: str, asked: str | None = None) -> ModelFacts:
     """The facts in a snapshot file; FactsError when it is not exactly of the format this version writes."""
     raw = _checked(data, where)
     try:
-        tensors = tuple(map(checkpoint.group, raw["tensors"]))
+        tensors = tuple(map(read_group, raw["tensors"]))
     except ValueError as error:
         raise FactsError(f"{where}: {error}.", _DEFECT) from None
     model_id = asked or raw["id"]
@@ -147,6 +146,8 @@ def _path(recorded: str) -> Path:
 
 
 def _listed(name: str) -> Listed:
+    from tgi_advisor.gather import checkpoint
+
     data = _path(name).read_bytes()
     facts = read(data, f"the shipped snapshot of {name}")
     sizes: dict[str, int] = {}
