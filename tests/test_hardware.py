@@ -244,3 +244,22 @@ def test_a_slice_is_imported_and_asked_for_again(tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(run("import", str(file)).out)
     ran = run("emit", "-f", "kubernetes", str(tmp_path / "spec.yaml"))
     assert "nvidia.com/mig-1g.10gb" in ran.out
+
+
+def test_an_adapter_that_changes_nothing_is_said_once(tmp_path: Path) -> None:
+    text = RUN.replace("3.3.7", "2.1.0") % ("all", "mistralai/Mistral-7B-Instruct-v0.1 --lora-adapters /data/a")
+    out = "\n".join(found(tmp_path, text, "run.sh", "-g", "a10g"))
+    assert out.count("changes nothing") == 1
+    spec = (
+        "-m",
+        "mistralai/Mistral-7B-Instruct-v0.1",
+        "-g",
+        "a10g",
+        "-r",
+        "2.1.0",
+        "--set",
+        "tgi.flags.lora-adapters=/data/a",
+    )
+    assert "looks for adapters in the Hub's cache alone: /data/a changes nothing" in " ".join(
+        run("predict", *spec).out.split()
+    )

@@ -167,8 +167,8 @@ def surprise(case: Case) -> Hits:
         return
     asked = defaults.launcher_limits(case.setting, case.limits)
     for sentence in refusals.warnings(case.setting, asked, case.limits):
-        if sentence == case.setting.family.notes:
-            continue  # about the model, and not about a setting
+        if sentence == case.setting.family.notes or "adapters in the Hub's cache" in sentence:
+            continue  # about the model, and not about a setting; TGI137 says it of adapters
         word = case.at("max-batch-total-tokens") if sentence.startswith("max-batch-total-tokens") else None
         yield Hit(word or case.at("model-id") or case.home, sentence.rstrip("."))
 
