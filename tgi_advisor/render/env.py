@@ -25,7 +25,7 @@ def render(container: Container) -> str:
             f"An environment file cannot say {' '.join(container.args_only)!r}: the launcher has no variable for it.",
             "Choose another format, such as docker-run, or leave the flag out.",
         )
-    lines = ["# docker run --env-file FILE: these lines replace the launcher's arguments."]
+    lines = [f"# docker run --env-file FILE {container.image}: these lines replace the launcher's arguments."]
     lines += [f"# What else the server needs is mounted: {_comment(mount)}" for mount in container.mounts[1:]]
     values = {**container.device_env, **container.env, **container.args_env}
     lines += [_line(name, value) for name, value in values.items()]

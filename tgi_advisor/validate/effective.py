@@ -165,6 +165,9 @@ def _released(image: Image, server: Server, stated: TgiRelease | None) -> Image:
         except AdvisorError as error:
             return image._replace(note=error.message)
         return image._replace(release=release, note="")
+    noted = next((note.removeprefix("image ") for note in server.notes if note.startswith("image ")), None)
+    if stated is None and noted is not None:  # an environment file of ours says which image it is for
+        return image._replace(release=identify(noted).release, note=identify(noted).note)
     if stated is None or not image.judged or (image.release is not None and not image.floating):
         return image
     env = releases.image_env(stated, image.variant) if image.variant is not None and not image.cloud else image.env

@@ -19,9 +19,10 @@ from tgi_advisor.spec import reader, writer
 from tgi_advisor.spec.contradictions import image_release
 from tgi_advisor.spec.records import MountSpec, Spec, flag_homes
 from tgi_advisor.validate.effective import SAGEMAKER, TOKENS, Given
-from tgi_advisor.validate.found import Mount, Value
+from tgi_advisor.validate.found import Mount, Server, Value
 from tgi_advisor.validate.images import SYSTEMS
 from tgi_advisor.validate.paths import host_folder, inside, on_host
+from tgi_advisor.validate.read.docker import mount_of
 from tgi_advisor.validate.rules import Case
 from tgi_advisor.validate.secrets import Hidden, hides, secrets, without_secrets
 
@@ -33,8 +34,6 @@ _FIELDS = {
     "max-total-tokens": "limits.max_total_tokens", "max-batch-prefill-tokens": "limits.max_batch_prefill_tokens",
 }  # fmt: skip
 """Launcher flags with a field of their own, apart from the model, the port and the cache."""
-_OURS = ("PORT", "HOSTNAME", "HF_HUB_ENABLE_HF_TRANSFER")
-"""Variables every image sets itself, to what TGI uses anyway."""
 
 
 class Importing:
@@ -54,8 +53,11 @@ class Importing:
             self._try(path, named, [(path, text)])
 
     def put_text(self, path: str, text: str, named: str) -> None:
-        """Set a field to a text that is one whatever YAML would make of it, such as `1` or `~`."""
-        self._try(path, named, [], [f"{path}={json.dumps(text)}"])
+        """Set a field that is a text, whatever YAML would take it for."""
+        if without_secrets(text, self.hidden) != text:
+            self.leave(f"{named}: it holds a secret, which a spec does not hold")
+        else:
+            self._try(path, named, [], [f"{path}={json.dumps(text)}"])
 
     def put_list(self, path: str, items: Sequence[str], named: str) -> None:
         """Set a field to a list."""
@@ -93,7 +95,7 @@ def imported(case: Case, gpu: str | None = None, count: int | None = None, memor
     gpu_name = gpu or (case.gpu.name if case.gpu else "auto")
     if memory is None and case.gpu is not None and case.gpu.system == "cpu":
         memory = f"{case.gpu.memory_bytes}B"
-    model = on_host(view.model, server.mounts)
+    model = on_host(view.model, _storage(server))
     if without_secrets(model, hidden) != model:
         raise UsageError(f"{server.place}: the model's name holds a secret", "Write the model's id there.")
     new = Importing(model, gpu_name, memory, hidden)
@@ -127,6 +129,11 @@ def _pinned(spec: Spec, path: str) -> bool:
 def _software(new: Importing, case: Case) -> None:
     """The image where it is one of TGI's whose release is plain to see; else TGI's own of the same release."""
     image, release = case.server.image, case.view.release
+    if noted := _noted(case, "image"):
+        image = Value(noted, case.server.place)
+    if image is not None and image.known and release is None and _release_of(image.text) is not None:
+        new.put("tgi.image", image.text, "the image")  # not TGI's own, but its tag says a release of TGI
+        return
     if image is not None and image.known and release is not None and case.view.image.cloud != "sagemaker":
         if _release_of(image.text) == release:
             new.put("tgi.image", image.text, "the image")
@@ -162,6 +169,8 @@ def _flags(new: Importing, case: Case) -> None:
             new.leave(f"{said}: a secret, which a spec does not hold")
         elif not given.value.known:
             new.leave(f"{said} {_shown(given.value)}, whose value is not in the file")
+        elif _stays_variable(case, given):
+            continue  # it keeps its place among the variables
         elif given.typed is None:
             new.leave(f"{said} {given.shown}: {given.wrong}")
         elif name in _FIELDS:
@@ -172,7 +181,7 @@ def _flags(new: Importing, case: Case) -> None:
         elif name == "port":
             if given.typed != PORT:
                 new.leave(f"{said} {given.shown}: emitted containers listen on {PORT}")
-        elif name not in ("sharded", "hostname", "huggingface-hub-cache") and name not in homes:
+        elif name not in ("sharded", "huggingface-hub-cache") and name not in homes:
             if isinstance(given.typed, tuple) and given.flag.delimiter is None:
                 new.put_list(f"tgi.flags.{name}", [str(one) for one in given.typed], said)
             elif given.flag.type == "text":
@@ -181,6 +190,19 @@ def _flags(new: Importing, case: Case) -> None:
                 new.put(f"tgi.flags.{name}", _text(given), said)
     for slip in case.view.slips:
         new.leave(f"{slip.word.text}: the launcher refuses it")
+
+
+def _stays_variable(case: Case, given: Given) -> bool:
+    """Whether a flag is set by a variable that a spec can hold as one.
+
+    In an environment file of ours those before the model are variables, and those after it the launcher's flags.
+    """
+    if given.by != "environment" or given.flag.name in flag_homes() or given.name.text in SAGEMAKER:
+        return False
+    order = list(case.server.env)
+    return (
+        case.server.form != "env" or given.name.text in order[: order.index("MODEL_ID") if "MODEL_ID" in order else 0]
+    )
 
 
 def _text(given: Given) -> str:
@@ -204,11 +226,13 @@ def _platform_env(case: Case) -> Mapping[str, str]:
 
 def _environment(new: Importing, case: Case) -> None:
     """Variables that are no flag's; those that pick devices become `container.gpus`."""
-    of_flags = {given.flag.env for given in (*case.view.flags.values(), *case.view.hidden)}
+    given = (*case.view.flags.values(), *case.view.hidden)
+    of_flags = {one.flag.env for one in given if not _stays_variable(case, one)}
     system = case.view.image.system or SYSTEMS[""]
     picks = PLATFORMS[system].ids_env if system in PLATFORMS else None
     for name, value in case.server.env.items():
-        if name in of_flags or name in _OURS or name in SAGEMAKER or _platform_env(case).get(name) == value.text:
+        copied = name in SAGEMAKER and case.view.image.entry == "sagemaker"
+        if name in of_flags or copied or _platform_env(case).get(name) == value.text:
             continue
         if hides(name, value.text):
             if name in TOKENS and not value.known:
@@ -221,12 +245,14 @@ def _environment(new: Importing, case: Case) -> None:
             if value.text != "all":
                 new.put_list("container.gpus", value.text.split(","), name)
         else:
-            new.put(f"tgi.env.{name}", value.text, name)
+            new.put_text(f"tgi.env.{name}", value.text, name)
     for name, value in case.server.secret_env.items():
         if name in TOKENS:
             new.put("container.token_env", _variable(name, value), name)
         elif name not in of_flags:
             new.leave(f"{name}, whose value comes from {value.origin}")
+    if caller := _noted(case, "token"):
+        new.put("container.token_env", caller, "the variable of the token")
     if any(name in TOKENS and value.known and value.text for name, value in case.server.env.items()):
         new.leave("the Hub token of the file: export it in your shell as the variable container.token_env names")
     for source in case.server.env_sources:
@@ -235,8 +261,15 @@ def _environment(new: Importing, case: Case) -> None:
 
 def _variable(name: str, value: Value) -> str:
     """The caller's variable that a token comes from."""
-    missing = value.missing[0].rpartition("/")[2] if value.missing else name
-    return missing if re.fullmatch(r"[A-Z_][A-Z0-9_]*", missing) else name
+    secret, slash, missing = (value.missing[0] if value.missing else name).rpartition("/")
+    ours = not slash or secret.endswith("-secrets")  # as `emit` calls it; the key of another Secret is no variable
+    return missing if re.fullmatch(r"[A-Za-z_]\w*" if ours else r"[A-Z_][A-Z0-9_]*", missing, re.ASCII) else name
+
+
+def _noted(case: Case, what: str) -> str:
+    """What our own environment file says in a comment: its image, a mount, the caller's variable of the token."""
+    notes = (note for note in case.server.notes if case.server.form == "env" and note.startswith(f"{what} "))
+    return next((note.partition(" ")[2] for note in notes), "")
 
 
 def _hardware(new: Importing, case: Case, count: int | None) -> None:
@@ -262,13 +295,25 @@ def _container(new: Importing, case: Case) -> None:
             if number != numbers[0]:
                 new.leave(f"port {number}")
     if server.shm_size is not None and server.shm_size.known:
-        new.put("container.shm_size", _docker_size(server.shm_size.text), "the size of /dev/shm")
+        new.put(
+            "container.shm_size",
+            _docker_size(server.shm_size.text) if server.form == "kubernetes" else server.shm_size.text,
+            "the size of /dev/shm",
+        )
     _mounts(new, case)
+
+
+def _storage(server: Server) -> tuple[Mount, ...]:
+    """The mounts of a server; of an environment file of ours those it says are needed beside it."""
+    if server.form != "env":
+        return server.mounts
+    noted = (note.partition(" ") for note in server.notes)
+    return tuple(mount_of(Value(text, server.place)) for what, _, text in noted if what == "mount")
 
 
 def _mounts(new: Importing, case: Case) -> None:
     model = case.view.model or ""
-    for mount in case.server.mounts:
+    for mount in _storage(case.server):
         target = mount.target.text.rstrip("/") or "/"
         if mount.kind == "memory" and target == "/dev/shm":  # noqa: S108
             continue
@@ -310,8 +355,10 @@ def _cache(case: Case) -> str:
 
 def _docker_size(text: str) -> str:
     """A size of Kubernetes in Docker's spelling, whose units are the same powers of 1024."""
-    found = re.fullmatch(r"(\d+)([KMGT])i", text)
-    return f"{found[1]}{found[2].lower()}" if found else text
+    found = re.fullmatch(r"(\d+)(?:([KMGT])(i?))?", text)
+    if found is None:
+        return text
+    return f"{found[1]}{found[2].lower()}" if found[3] else f"{found[1]}{found[2] or ''}B"
 
 
 def _rest(new: Importing, case: Case) -> None:

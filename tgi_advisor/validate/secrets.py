@@ -117,7 +117,7 @@ def _known_secrets() -> frozenset[str]:
 @lru_cache(maxsize=4096)
 def _meant(name: str) -> Sequence[str]:
     """The correction a rule finds for a name nothing has."""
-    return nearest(name, sorted(_known()), 1)
+    return nearest(name, sorted(_known()), 1) if len(name) > 2 else ()
 
 
 def _distance(one: str, other: str, most: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -342,9 +343,9 @@ def source_kind(text: str) -> str:
 
 
 def _long_mount(value: Value) -> Mount:
-    """`type=bind,source=...,target=...`."""
+    """`type=bind,source=...,target=...`, a line of CSV (opts/mount.go of github.com/docker/cli)."""
     fields: dict[str, str] = {}
-    for part in value.text.split(","):
+    for part in next(csv.reader([value.text]), []) if "\n" not in value.text else value.text.split(","):
         name, _, text = part.partition("=")
         fields[name.strip().lower()] = text
     target = fields.get("target") or fields.get("dst") or fields.get("destination") or ""

@@ -74,18 +74,36 @@ def env_lines(source: Source, origin: str) -> Iterator[tuple[str, Value]]:
         yield match[1], Value(text, place, origin, not references, references, length, (), source.place(match.start(1)))
 
 
+def _docker_lines(source: Source) -> Iterator[tuple[str, Value]]:
+    """The same as `docker run --env-file` reads them: all behind the first `=` is the value, as it stands."""
+    for match in re.finditer(r"^([A-Za-z_][A-Za-z0-9_]*)=([^\n]*)$", source.text, re.MULTILINE):
+        start, end = match.span(2)
+        place, key = source.place(start), source.place(match.start(1))
+        yield match[1], Value(match[2], place, "environment", length=source.length(start, end), key=key)
+
+
 def variables_of(entries: Mapping[str, str]) -> dict[str, Variable]:
     """Plain values as variables."""
     return {name: Variable(text) for name, text in entries.items()}
+
+
+_OURS = re.compile(
+    r"^# (?:docker run --env-file FILE (?P<image>\S+): these|What else the server needs is mounted: (?P<mount>[^\n]+)|"
+    r"Start docker with: [A-Z_]+=\"\$(?P<token>[A-Za-z_]\w*)\" docker run)",
+    re.MULTILINE,
+)
+"""What `emit` says beside an environment file, which a spec can say and the file itself cannot."""
 
 
 def read_env(source: Source) -> list[Server]:
     """The server an environment file describes, when it names a model."""
     environment = Environment()
     place = None
-    for name, value in env_lines(source, "environment"):
+    notes = tuple(f"{found.lastgroup} {found[found.lastgroup or 0]}" for found in _OURS.finditer(source.text))
+    ours = any(note.startswith("image ") for note in notes)
+    for name, value in _docker_lines(source) if ours else env_lines(source, "environment"):
         environment.add(name, value)
         place = place or value.key
     if place is None or not {"MODEL_ID", "HF_MODEL_ID"} & environment.set.keys():
         return []
-    return [Server("env", "", place, gpus=UNSAID, **environment.fields())]
+    return [Server("env", "", place, gpus=UNSAID, notes=notes, **environment.fields())]
