@@ -23,7 +23,7 @@ from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.gather import snapshot
 from tgi_advisor.gather.facts import VARIANTS
 from tgi_advisor.limits import Limits
-from tgi_advisor.search.alternatives import _neighbours, replacements
+from tgi_advisor.search.alternatives import _neighbours, alternatives, replacements
 from tgi_advisor.search.predicate import Searcher
 from tgi_advisor.spec.records import (
     AUTO,
@@ -350,7 +350,7 @@ def test_a_larger_gpu_never_gives_fewer_tokens(case: tuple[Spec, Facts], more: f
 def test_alternatives_are_true(name: str, gpu: str, concurrency: int) -> None:
     spec, facts = deployment(name, gpus.find(gpu), 1, "3.3.7", Spec(workload=WorkloadSpec(concurrency=concurrency)))
     assert search.best(spec, facts).found.limits is None
-    steps = search.alternatives(spec, facts)
+    steps = alternatives(spec, facts)
     assert steps
     again = {
         label: search.best(other, known).found

@@ -30,6 +30,7 @@ from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.plan import GpuShares, Packing, Share
 from tgi_advisor.search import Found
+from tgi_advisor.search.alternatives import larger
 from tgi_advisor.spec.records import Bound, GpuSpec, Spec
 from tgi_advisor.units import human
 
@@ -418,8 +419,7 @@ def _ways_out(group: Sequence[_Server]) -> Iterator[str]:
         single = [_changed(one, replace(one.spec, workload=replace(one.spec.workload, concurrency=1))) for one in group]
         yield from _first_way([(single, "workload.concurrency: 1 fits")])
     yield from _first_way(
-        ([_on(one, gpu) for one in group], f"hardware.gpu: {gpu.name} holds them")
-        for gpu in search.larger(group[0].facts.gpu)
+        ([_on(one, gpu) for one in group], f"hardware.gpu: {gpu.name} holds them") for gpu in larger(group[0].facts.gpu)
     )
     yield "give each a GPU of its own: container.gpus names them"
 

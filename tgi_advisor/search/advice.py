@@ -7,7 +7,6 @@ from dataclasses import replace
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Other, Prediction
-from tgi_advisor.search.alternatives import alternatives
 from tgi_advisor.search.predicate import TOO_RISKY, USUAL_CHUNK, efficient_prefill
 from tgi_advisor.search.shards import Advice, best, shard_counts
 from tgi_advisor.spec.records import Spec
@@ -23,6 +22,8 @@ def advise(spec: Spec, facts: Facts) -> Advice:
         return _with_others(spec, facts, advice) if prediction.outcome == "starts" else advice
     if prediction.outcome == "refused" and not too_small(prediction):
         return advice
+    from tgi_advisor.search.alternatives import alternatives  # only when nothing fits
+
     steps = alternatives(spec, facts) or prediction.next_steps
     return advice._replace(found=advice.found._replace(prediction=prediction._replace(next_steps=steps)))
 
