@@ -19,6 +19,7 @@ from tgi_advisor.errors import Exit, UsageError
 from tgi_advisor.gather import files
 from tgi_advisor.plan import Container
 from tgi_advisor.render import render
+from tgi_advisor.spec.records import Spec
 from tgi_advisor.validate import output
 from tgi_advisor.validate.report import Tally
 from tgi_advisor.validate.rules import RULES
@@ -461,6 +462,44 @@ def test_a_fix_that_makes_a_file_worse_is_taken_back(file: str, text: str, said:
     if file == "x.env":
         assert "--fix mends 1 of them" in before.out
     assert run("validate", file, "--fix").out == run("validate", file).out
+
+
+def test_a_link_out_of_the_folder_is_not_written_through(here: Path) -> None:
+    text = WRONG.replace("--num-shard one", "--num-shrad 1")
+    (here / "folder").mkdir()
+    (here / "outside.yaml").write_text(text)
+    (here / "folder" / "a.yaml").symlink_to(here / "outside.yaml")
+    ran = run("validate", "folder", "--fix")
+    assert "folder/a.yaml: not written: it is a link to a file elsewhere" in ran.err
+    assert (here / "outside.yaml").read_text() == text
+    run("validate", "folder/a.yaml", "--fix")
+    assert (here / "outside.yaml").read_text() != text
+
+
+def test_a_file_that_cannot_be_written_does_not_stop_the_others(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: str, text: Any) -> None:
+        raise UsageError(f"{path} cannot be written: No space left on device")
+
+    monkeypatch.setattr(files, "save", full)
+    for name in ("a.yaml", "b.yaml"):
+        (here / name).write_text(WRONG.replace("--num-shard one", "--num-shrad 1 --num-shard one"))
+    ran = run("validate", ".", "--fix")
+    assert ran.code == Exit.USAGE
+    assert "a.yaml cannot be written" in ran.err
+    assert "b.yaml cannot be written" in ran.err
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\u2028", "\x85", "\x0b"])
+def test_a_name_with_line_ends_writes_no_key(end: str, here: Path) -> None:
+    from tgi_advisor.spec import reader
+
+    hostile = f"x{end}limits: {{max_total_tokens: 7}}{end}workload: {{concurrency: 9}}{end}#"
+    service = {"image": "ghcr.io/huggingface/text-generation-inference:3.3.7", "command": ["--model-id", "gpt2"]}
+    more = {"user": hostile, "working_dir": hostile, "environment": {"A": hostile}, "network_mode": hostile}
+    (here / f"x{end}limits: 1.yaml").write_text(json.dumps({"services": {hostile: {**service, **more}}}))
+    for name in here.iterdir():
+        spec = reader.read_text(run("import", name.name, "--gpu", "nvidia-l4").out, "x.yaml")
+        assert (spec.model.id, spec.limits, spec.workload) == ("gpt2", Spec().limits, Spec().workload)
 
 
 def test_of_two_spellings_of_one_name_neither_is_mended(here: Path) -> None:

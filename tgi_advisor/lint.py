@@ -19,7 +19,7 @@ from tgi_advisor.bounds import MAX_CHARACTERS
 from tgi_advisor.errors import AdvisorError, Place, UsageError
 from tgi_advisor.gather import files
 from tgi_advisor.gather.files import Beside
-from tgi_advisor.safe import named
+from tgi_advisor.safe import masked, named
 from tgi_advisor.validate import comments, config, fix
 from tgi_advisor.validate.config import Settings
 from tgi_advisor.validate.found import Document
@@ -48,6 +48,8 @@ class Asked(NamedTuple):
     """Mend what can be mended."""
     write: bool = True
     """Whether what is mended is written to the file."""
+    link: bool = False
+    """Whether the file was found as a link to one outside the folder that was named: it is not written."""
     stdin_name: str = files.STDIN
     """What standard input is called, which also says what kind of file it is."""
 
@@ -94,11 +96,12 @@ def checked(
     for path in files.find(paths, settings.excluded):
         chosen = settings.of(path)
         try:
-            yield _once(check(path, chosen, asked), told)
+            here = asked if path in paths or not files.leaves(path, paths) else asked._replace(link=True)
+            yield _once(check(path, chosen, here), told)
         except AdvisorError:
             raise
         except Exception as error:  # noqa: BLE001  (a linter of thousands of files goes on)
-            yield Report(path, defect=f"{type(error).__name__}: {error}")
+            yield Report(path, defect=masked(said(error)))
 
 
 def _once(made: Report, told: set[tuple[str, str, int, int]]) -> Report:
@@ -135,16 +138,21 @@ def check(path: str, settings: Settings, asked: Asked) -> Report:
             now = _mended(now, settings, asked, beside)
         except Exception as error:  # noqa: BLE001  (what was found is told nevertheless)
             note = f"nothing was mended, because of a defect of tgi-advisor: {said(error)}"
-    diff = ""
+    diff = unread = ""
     if now.mended:
         diff = fix.diff(text.text, now.document.text, name, hidden)
-        if path != "-" and asked.write:
-            files.save(path, text._replace(text=now.document.text))
+        if asked.link:
+            note = "not written: it is a link to a file elsewhere; name it to mend it"
+        elif path != "-" and asked.write:
+            try:
+                files.save(path, text._replace(text=now.document.text))
+            except UsageError as error:
+                unread = error.message
     told = [one for one in now.findings if settings.reports(one.code)]
     made = _with_real_places(report(now.document, now.cases, told, beside.found), beside)
     fatal = ("error", "warning") if settings.strict else ("error",)
     failed = any(one.severity in fatal for one in made.findings)
-    return replace(made, fixed=now.mended, diff=diff, note=note, failed=failed)
+    return replace(made, fixed=now.mended, diff=diff, unread=unread, note=note, failed=failed)
 
 
 def import_server(

@@ -100,6 +100,15 @@ def save(path: str, text: Text) -> None:
         raise UsageError(f"{shown(path)} cannot be written: {error.strerror}") from None
 
 
+def leaves(path: str, named: Iterable[str]) -> bool:
+    """Whether a file that was found is a link to one that lies in none of the named folders (of a pattern: here)."""
+    if not os.path.islink(path):
+        return False
+    real = os.path.realpath(path)
+    folders = {os.path.realpath(one if os.path.isdir(one) else ".") for one in named}
+    return not any(real.startswith(os.path.join(folder, "")) for folder in folders)
+
+
 class Beside:
     """Looks up the files that a file names, in its own folder, and remembers them."""
 
