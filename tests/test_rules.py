@@ -227,6 +227,40 @@ def test_the_release_in_an_image(image: str, release: str | None) -> None:
     assert found.release is not None or found.note
 
 
+def test_of_an_unknown_model_no_figure_of_another_is_quoted() -> None:
+    args = "--model-id someone/something --num-shard 1 --max-batch-total-tokens 1024"
+    options = "--gpus all --shm-size 1g -p 8080:80 -v data:/data -e MAX_BATCH_SIZE=64"
+    (found,) = [one for one in judged(run(args, "2.0.4", options)) if one.severity == "error"]
+    assert (found.code, "Given: ... and 1024" in found.message) == ("TGI113", True)
+    (found,) = [one for one in judged(run("--model-id someone/something --max-total-tokens 100", "2.0.4"))
+                if one.severity == "error"]  # fmt: skip
+    assert found.next_step.endswith("= 99 (the one left out became ...)")
+
+
+BARE = "text-generation-launcher --model-id {} {}\n"
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen2.5-7B-Instruct", "someone/something", "/data/mine", "$MODEL"])
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        ("--max-input-tokens 4096 --max-total-tokens 4096", "TGI110"),
+        ("--quantize bitsandbytes --dtype float16 --validation-workers 0", "TGI115"),
+        ("--quantize eetq --dtype float16", "TGI152"),
+        ("--max-total-tokens 5000 --max-batch-total-tokens 1000", "TGI112"),
+        ("--sharded true --num-shard 1", "TGI142"),
+        ("--max-total-tokens 4096", None),
+        ("--kv-cache-dtype fp8_e5m2", None),
+        ("--num-shard 7", None),
+    ],
+)
+def test_without_a_release_what_every_release_refuses(model: str, args: str, code: str | None) -> None:
+    found = judged(BARE.format(model, args), gpu=None)
+    assert codes(found) - {"TGI136"} == ({code} if code else set())
+    if model != "$MODEL":
+        assert any("the TGI release is not known (--release says it)" in one.message for one in found)
+
+
 def test_memory_is_judged_with_the_limits_that_fit() -> None:
     text = run("--model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1 --max-input-tokens 30000 --max-total-tokens 32000 "
                "--max-batch-prefill-tokens 60000", "2.4.1")  # fmt: skip
@@ -234,6 +268,13 @@ def test_memory_is_judged_with_the_limits_that_fit() -> None:
     assert found.next_step.startswith("these limits fit: --max-input-tokens ")
     again = re.sub(r"--max-input.*", found.next_step.removeprefix("these limits fit: "), text)
     assert "TGI202" not in codes(judged(again, gpu="nvidia-l4"))
+
+
+def test_options_of_one_letter_name_no_secret() -> None:
+    from tgi_advisor.validate.secrets import without_secrets
+
+    line = "docker run -p 8080:80 -v /srv/models:/data -e MAX_BATCH_SIZE=64 -u 1000:1000 -w /data -h tgi x/y"
+    assert without_secrets(line) == line
 
 
 NEVER = {

@@ -253,13 +253,21 @@ def _given_limits(view: Effective) -> Limits:
 
 def _with_refusals(case: Case) -> Case:
     """The case with the refusals that hold in every release, on every GPU and for every model it may mean."""
+    if case.release is not None:
+        return replace(case, refused=tuple(_refused_in(case, case.release).values()))
     sure: dict[str, Refusal] | None = None
-    for release in (case.release,) if case.release is not None else unknown.any_release(case.view):
+    for release in unknown.any_release(case.view):
         found = _refused_in(case, release)
+        if _TOO_OLD in found:
+            continue  # refused in any case, and not meant
         sure = found if sure is None else {rule: one for rule, one in sure.items() if rule in found}
         if not sure:
             break
     return replace(case, refused=tuple((sure or {}).values()))
+
+
+_TOO_OLD = "TGI134"
+"""The rule that a release cannot serve the model."""
 
 
 def _refused_in(case: Case, release: TgiRelease) -> dict[str, Refusal]:

@@ -30,17 +30,32 @@ GENERATIONS = {
 """One GPU of every generation TGI's flash attention serves: what holds on all of them holds on one nobody named."""
 EPOCHS = (
     "3.3.7", "1.0.0", "2.0.4", "2.4.0", "1.4.5", "3.0.0", "2.4.1", "2.3.1", "2.2.0", "2.1.0", "1.1.1", "2.0.0", "2.3.0",
-    "3.0.1", "3.0.2", "3.1.0", "3.2.0", "3.2.2", "3.3.0",
+    "3.0.1", "3.0.2", "3.1.0", "3.1.1", "3.2.0", "3.2.2", "3.3.0", "1.2.0", "1.3.0", "1.3.4", "1.4.0",
 )  # fmt: skip
 """Releases that stand for all of them: what TGI refuses changed between these. The most different come first."""
 
 
 def any_release(view: Effective) -> tuple[TgiRelease, ...]:
-    """The releases a server may run: those that know all its arguments, or all where none does."""
-    words = {name for name, one in view.flags.items() if one.by == "argument"}
+    """The releases a server may run: those whose parser takes its flags, or all where none does."""
     every = releases.all_releases()
-    able = [one for one in every if words <= flags.flags_of(one).keys()] or every
+    able = [one for one in every if _parses(one, view)] or every
     return tuple(one for one in map(releases.find, EPOCHS) if one in able) or tuple(able)
+
+
+def _parses(release: TgiRelease, view: Effective) -> bool:
+    """Whether a release has the arguments, and reads every value that is known."""
+    known = flags.flags_of(release)
+    for name, given in view.flags.items():
+        if name not in known:
+            if given.by == "argument":
+                return False
+        elif given.typed is not None:
+            try:
+                flags.parse_value(known[name], given.value.text, env=given.by != "argument")
+            except ValueError:
+                if given.value is not given.name:  # a switch has no value
+                    return False
+    return True
 
 
 @cache

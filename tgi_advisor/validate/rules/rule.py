@@ -211,6 +211,9 @@ def of_refusal(case: Case, pointer: Pointer, codes: Sequence[str], reads: Reads)
     """The first refusal of these codes of which all it looks at is known."""
     for refusal in case.refused:
         asked = reads.get(refusal.code, ()) if isinstance(reads, Mapping) else reads
+        flash = case.view.env.get("USE_FLASH_ATTENTION")  # decides the class of every model
+        if flash is not None and not flash.known and refusal.stage != "launcher":
+            continue
         if refusal.code in codes and case.sure(*asked):
             step = "; or ".join(_spelled(step) for step in refusal.next_steps)
             message = f"{refusal.why.rstrip('.')}: TGI stops with {_quoted(refusal.message)}"
