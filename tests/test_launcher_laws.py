@@ -236,7 +236,5 @@ def test_what_is_imported_is_emitted_as_it_was(
     spec = read_text(lint.import_server(str(tmp_path / "run.sh"), gpu="nvidia-l4"), "spec.yaml")
     facts = Facts(model(), gpus.find("nvidia-l4"), 1, releases.latest(), "")
     before, after = read_back(line), read_back(docker_run.render(container.build(spec, facts, Limits(), 1)))
-    assert spec.tgi.flags.keys() == {*texts, *numbers, *(["cuda-graphs"] * bool(sizes))}
-    assert {name: repr(after.typed(name)) for name in spec.tgi.flags} == {
-        name: repr(before.typed(name)) for name in spec.tgi.flags
-    }
+    names = [*texts, *numbers, *(["cuda-graphs"] if sizes else [])]
+    assert [repr(after.typed(name)) for name in names] == [repr(before.typed(name)) for name in names]
