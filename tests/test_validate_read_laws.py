@@ -111,6 +111,8 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("defaults.sh", f"docker run {IMAGE} " + "${a:-" * 30_000),
         ("actions.yaml", f"image: {IMAGE}\n" + "{{ " * 30_000),
         ("launchers.txt", "text-generation-launcher " * 5_000),
+        ("fence.md", f"{IMAGE}\n" + "`" * 100_000),
+        ("paths.sh", f"{IMAGE} " + "://a:b" * 30_000),
         ("blanks.sh", f"docker run {IMAGE}" + " " * 100_000 + "\n" + " " * 100_000 + "\n --x"),
     ],
 )

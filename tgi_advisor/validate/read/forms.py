@@ -28,7 +28,9 @@ class Result(NamedTuple):
 _YAML_START = re.compile(
     r"^(?:apiVersion|services|kind|version|resources|envs?|image|type|name|steps|jobs)[ \t]*:", re.MULTILINE
 )
-_FENCE = re.compile(r"^(?P<indent>[ \t]*(?:>[ \t]*)*)(?P<mark>```+|~~~+)[ \t]*(?P<lang>[^\s`{]*)[^\n]*\n", re.MULTILINE)
+_FENCE = re.compile(
+    r"^(?P<indent>[ \t]*(?:>[ \t]*)*)(?P<mark>```+(?!`)|~~~+(?!~))[ \t]*(?P<lang>[^\s`{]*)[^\n]*\n", re.MULTILINE
+)
 _PYTHON = re.compile(
     r"(?:HF_MODEL_ID|SM_NUM_GPUS|MODEL_ID|Environment|image_name|docker_args|image_uri|env)[\"']?[ \t]*[:=]"
     r"|huggingface_llm_image_uri"
