@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,7 +29,7 @@ from engines import IMAGE, Daemon
 
 import tgi_advisor
 from tgi_advisor.cli.main import cli
-from tgi_advisor.launch import request, run
+from tgi_advisor.launch import follow, request, run
 from tgi_advisor.launch.engine import connect
 from tgi_advisor.launch.preflight import Host
 
@@ -443,20 +445,27 @@ def test_two_launches_of_one_name_at_once(desk: Desk) -> None:
     assert desk.inspect()["State"]["Running"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets that the SDK does not close
 def test_the_engine_stops_in_mid_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engines.require()
     with engines.daemon(apart=True) as running:
         engines.load_images(running)
         (tmp_path / "desk").mkdir()
         desk = Desk(tmp_path / "desk", running, monkeypatch)
-        process = desk.process(desk.spec({"stall": True, "at": "load"}))
-        wait_for(lambda: "Starting shard" in engines.logs_of(desk.client, desk.name))
-        running.process.kill()
+        monkeypatch.setattr(follow, "BACK_S", 1)
+
+        def kill() -> None:
+            wait_for(lambda: "Starting shard" in engines.logs_of(desk.client, desk.name))
+            running.process.kill()
+
+        (killer := threading.Thread(target=kill)).start()
+        result = desk.launch(desk.spec({"stall": True, "at": "load"}))
+        killer.join()
         running.process.wait(10)
-        _, err = process.communicate(timeout=30)
-        assert process.returncode == 7, err
-        assert "stopped answering" in err
-        assert f"has the label {request.LAUNCH}=" in err
+        assert result.exit_code == 7, result.stderr
+        assert "stopped answering" in result.stderr
+        assert f"has the label {request.LAUNCH}=" in result.stderr
+        gc.collect()
 
 
 # -- before anything starts

@@ -285,7 +285,7 @@ def test_an_engine_over_ssh(desk: Desk, box: Callable[[str], Path]) -> None:
     assert code == 0, events[-1]
     assert events[-1]["url"] == f"http://127.0.0.1:{desk.port}"
     assert "-o ConnectTimeout=30 -T -l me -p 2222 -- box docker system dial-stdio\n" in log.read_text("utf-8")
-    assert desk.name in desk.run("status").stdout
+    assert f"{desk.name}  answers" in desk.run("status").stdout
     assert desk.run("stop", desk.name).exit_code == 0
     assert desk.containers() == []
     running = subprocess.check_output(["ps", "-eo", "args"], text=True)
@@ -299,6 +299,7 @@ def test_a_port_behind_a_firewall_is_asked_through_ssh(desk: Desk, box: Callable
     assert events[-1]["url"] == f"http://far.invalid:{desk.port}"
     assert f"-W 127.0.0.1:{desk.port} -- box" in log.read_text("utf-8")
     assert any("asked through ssh" in event["text"] for event in events if event["event"] == "note")
+    assert f"{desk.name}  answers" in desk.run("status").stdout
 
 
 def test_interrupted_over_ssh_nothing_is_left(desk: Desk, box: Callable[[str], Path]) -> None:

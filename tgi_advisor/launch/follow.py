@@ -24,7 +24,7 @@ from tgi_advisor.units import human
 TICK_S = 0.2
 HEALTH_EVERY_S = 1.0
 READ_UP_S = 10.0
-BACK_S = 10.0
+BACK_S = 30.0
 """Seconds that an engine which went away, as one that is restarted does, may take to come back."""
 HANG_UP_S = 5.0
 """Seconds the thread that reads the log may take to end; it is of no use any more, and dies with the process."""
@@ -231,9 +231,7 @@ class Follower:
 
         The container's own address, for an engine seen from another container; ssh, for one behind a firewall.
         """
-        if (ssh := getattr(self.engine.client, "ssh", None)) is not None:
-            port = self.container.port
-            self.other = verify.http("localhost", port, dial=lambda: ssh.port(port))
+        self.other = verify.through_ssh(self.engine.client, self.container.port)
         if not self.engine.place.local:
             return
         with suppress(LostEngineError):

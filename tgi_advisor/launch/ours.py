@@ -10,7 +10,7 @@ from typing import Any
 from tgi_advisor.errors import UsageError, did_you_mean
 from tgi_advisor.launch import request
 from tgi_advisor.launch.engine import Engine
-from tgi_advisor.launch.verify import MOST_TOKENS, healthy, http
+from tgi_advisor.launch.verify import MOST_TOKENS, healthy, http, through_ssh
 from tgi_advisor.safe import printable
 
 
@@ -98,7 +98,13 @@ def _serves(engine: Engine, found: Mapping[str, Any]) -> bool:
     """Whether an inspected container may have requests in flight."""
     bindings = [b for ports in (found["NetworkSettings"].get("Ports") or {}).values() for b in ports or ()]
     ports = {int(binding["HostPort"]) for binding in bindings}
-    return any(healthy(http(engine.place.host, port)) for port in ports)
+    return any(_answers(engine, port) for port in ports)
+
+
+def _answers(engine: Engine, port: int) -> bool:
+    """Whether a server behind a published port says that it serves."""
+    other = through_ssh(engine.client, port)
+    return healthy(http(engine.place.host, port)) or (other is not None and healthy(other))
 
 
 def _one(engine: Engine, row: dict[str, Any]) -> Ours:
@@ -109,7 +115,7 @@ def _one(engine: Engine, row: dict[str, Any]) -> Ours:
         name=(row.get("Names") or ["/" + row["Id"][:12]])[0].lstrip("/"),
         image=printable(row["Image"]),
         state=row["State"],
-        healthy=port is not None and healthy(http(engine.place.host, port)),
+        healthy=port is not None and _answers(engine, port),
         port=port,
         model=labels.get(request.MODEL, ""),
         release=labels.get(request.RELEASE, ""),
