@@ -17,6 +17,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -236,7 +237,7 @@ class Amounts:
         changed = tuple(
             row._replace(bytes=self.amounts.get(index, row.bytes)) for index, row in enumerate(self.original())
         )
-        calibration.constants = lambda: changed
+        calibration.constants = cache(lambda: changed)
 
     def __exit__(self, *_: object) -> None:
         calibration.constants = self.original

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from front import Ran, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.front import Ran, run
 from tgi_advisor import api, bounds
 from tgi_advisor.bounds import SIZES
 from tgi_advisor.errors import AdvisorError, FactsError

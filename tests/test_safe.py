@@ -11,10 +11,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from front import run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.front import run
 from tgi_advisor import reading
 from tgi_advisor.deadline import Deadline, keep
 from tgi_advisor.errors import AdvisorError, Place, Problem
