@@ -582,6 +582,7 @@ VARIANTS = {
     "colon": ("container.cache=/srv/a:b \"c\",d", "tgi.env.HF_MODEL_ID=x", "tgi.env.SM_NUM_GPUS='1'"),
     "variables": ("tgi.env.CUDA_GRAPHS='1,2'", "tgi.env.MAX_BATCH_SIZE='4'", "tgi.flags.validation-workers=3"),
     "sizes": ("container.mounts=['/srv/a b:/a:ro', 'vol:/v']", "container.shm_size=3k"),
+    "dollars": ("tgi.env.X='$(y) $$ `q` $z $'", "tgi.env.Y='$(HOSTNAME)'"),
     "split": ("tgi.flags.tokenizer-config-path=/a b/*", "tgi.env.TGI_WIGGLE_ROOM='0.8'"),
 }  # fmt: skip
 

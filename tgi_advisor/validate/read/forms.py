@@ -77,6 +77,8 @@ def _templated(server: Server) -> Server:
     """The server with `${NAME}` unknown where no shell reads it: envsubst or Terraform fills it in before."""
     if server.form in ("compose", "docker-run", "launcher", "systemd", "spec"):
         return server
+    if server.form == "env" and server.notes:  # written by `emit` for `docker run --env-file`, which fills in nothing
+        return server
     if not any("${" in value.text or "$(" in value.text for value in server.values):
         return server
 
