@@ -465,6 +465,7 @@ def test_the_engine_stops_in_mid_watch(tmp_path: Path, monkeypatch: pytest.Monke
         assert result.exit_code == 7, result.stderr
         assert "stopped answering" in result.stderr
         assert f"has the label {request.LAUNCH}=" in result.stderr
+        del result  # it holds the error, and that the SDK's sockets
         gc.collect()
 
 
