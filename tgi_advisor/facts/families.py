@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tgi_advisor.errors import FactsError
-from tgi_advisor.facts import automodel, tables
+from tgi_advisor.facts import tables
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
+
+if TYPE_CHECKING:
+    from tgi_advisor.facts import automodel
 
 ServedBy = Literal["flash", "vlm", "transformers", "padded", "seq2seq", "mamba"]
 Version = tuple[int, int, int]
@@ -119,6 +122,8 @@ def _automodel(
 
     server/text_generation_server/models/__init__.py@v3.3.7:1740-1797; the repository's own code comes last.
     """
+    from tgi_advisor.facts import automodel  # only for types without a class of TGI's own
+
     found = automodel.find(row.model_type, release.version, variant)
     own_code = _own_code(model)
     kind = found.kind or (own_code if trust_remote_code else None)
@@ -187,6 +192,8 @@ def _on_gaudi(row: Family, version: Version) -> Family:
     if row.gaudi_from is not None and version >= row.gaudi_from:
         served: ServedBy = "vlm" if row.served_by == "vlm" else "flash"
         return row._replace(served_by=served, shards=True, chunks=False)
+    from tgi_advisor.facts import automodel
+
     padded = row.model_type in _GAUDI_PADDED and _GAUDI_PADDED[row.model_type] <= version < (3, 3, 3)
     mapped = automodel.find(row.model_type, version, "gaudi").kind == "causal"
     if not padded and not mapped:

@@ -13,8 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tgi_advisor.facts import automodel
-
 TABLE = Path(__file__).parent.parent / "facts" / "config_defaults.json"
 
 SAME_AS_HEADS = "=num_attention_heads"
@@ -73,8 +71,11 @@ def fill_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     model_type = config.get("model_type")
     known = _recorded(model_type)
-    if known is None and isinstance(model_type, str) and automodel.known(model_type) and not _complete(config):
-        known = _from_transformers(model_type)
+    if known is None and isinstance(model_type, str):
+        from tgi_advisor.facts import automodel  # only for types the table does not hold
+
+        if automodel.known(model_type) and not _complete(config):
+            known = _from_transformers(model_type)
     return _fill(config, known) if known else {}
 
 

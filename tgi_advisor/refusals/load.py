@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from tgi_advisor.errors import listed
 from tgi_advisor.estimate.launcher import f32
 from tgi_advisor.estimate.setting import Setting
-from tgi_advisor.facts import automodel, families
+from tgi_advisor.facts import families
 from tgi_advisor.facts import release as releases
 from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
 
@@ -280,6 +280,8 @@ def served_elsewhere(family: families.Family, version: Version, *, gaudi: bool =
         first = family.gaudi_from
         none = f"no release's Gaudi back end has a class for {family.model_type}"
     else:
+        from tgi_advisor.facts import automodel  # only for types the release does not serve
+
         known = (family.first_release, automodel.first_release(family.model_type))
         first = min(filter(None, known), default=None)
         none = f"no release serves {family.model_type}"
