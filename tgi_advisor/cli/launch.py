@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -81,6 +82,7 @@ def launch(
             _show_packing(packing, plans, None if dry_run else shown)
         if not all(plan.prediction.outcome == "starts" and plan.container for plan in plans):
             return _not_started(packing, plans, as_json)
+        Path.cwd()  # which relative mounts are resolved against; that it is gone is told where commands end
         engine, host = _engine(plans)
         with engine:
             if dry_run:
