@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
+from collections.abc import Iterator
 
 import pytest
 from golden import Golden
@@ -22,3 +25,13 @@ def no_history(tmp_path_factory: pytest.TempPathFactory) -> None:
 def golden(request: pytest.FixtureRequest) -> Golden:
     """`golden(name, text)`: the text must equal `tests/golden/<name>`."""
     return Golden(update=bool(request.config.getoption("--update-golden")))
+
+
+@pytest.fixture(autouse=True)
+def broken_streams(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The Docker SDK leaves the sockets of streams that broke to the garbage collector: not to that of a later test."""
+    yield
+    if request.module.__name__ in ("test_launch", "test_launch_faults", "test_launch_pull"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
