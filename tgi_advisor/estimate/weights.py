@@ -136,6 +136,12 @@ def on_own_layers(setting: Setting) -> bool:
     return family.served_by not in ("padded", "transformers") or family.model_type in OWN_PADDED
 
 
+def _on_the_fly(setting: Setting) -> str | None:
+    """The method that quantizes while the weights load; None where none does."""
+    methods = ON_THE_FLY if on_own_layers(setting) else {"bitsandbytes"}
+    return setting.quantize if setting.quantize in methods else None
+
+
 def gptq_on_marlin(setting: Setting) -> bool:
     """Whether GPTQ weights are repacked for Marlin: symmetric 4 and 8 bit on capability 8.0, 2.1.1 on.
 
@@ -208,7 +214,7 @@ def held(setting: Setting) -> list[Held]:
     model, tp = setting.facts.model, setting.num_shard
     own = on_own_layers(setting)
     shares_table = not own and bool(model.text().get("tie_word_embeddings"))
-    on_the_fly = setting.quantize if setting.quantize in (ON_THE_FLY if own else {"bitsandbytes"}) else None
+    on_the_fly = _on_the_fly(setting)
     quantized = {"column", "row"} | ({"head"} if own and on_the_fly and _quantizes_head(on_the_fly, setting) else set())
     rows = []
     for group in model.tensors:
@@ -241,7 +247,7 @@ def shard(setting: Setting) -> Loaded:
     """Weights of one shard (of rank 0, which also holds the row-parallel biases)."""
     model, tp = setting.facts.model, setting.num_shard
     own = on_own_layers(setting)
-    on_the_fly = setting.quantize if setting.quantize in (ON_THE_FLY if own else {"bitsandbytes"}) else None
+    on_the_fly = _on_the_fly(setting)
     total = unknown = head = embedding = 0
     for group, kind, _, size in held(setting):
         total += size

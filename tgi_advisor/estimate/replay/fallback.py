@@ -8,7 +8,8 @@ server/text_generation_server/models/transformers_flash_causal_lm.py.
 from __future__ import annotations
 
 from tgi_advisor.estimate.allocator import Block
-from tgi_advisor.estimate.replay.passes import ELEMENT, Pass
+from tgi_advisor.estimate.forward import ELEMENT
+from tgi_advisor.estimate.replay.passes import Pass
 
 
 def forward(run: Pass) -> tuple[Block, ...]:

@@ -14,18 +14,15 @@ layers/layernorm.py:45-190, layers/rotary.py:255-285, layers/moe/unquantized.py:
 from __future__ import annotations
 
 from tgi_advisor.estimate.allocator import Block
+from tgi_advisor.estimate.forward import WIDE_NORM
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.facts.release import Version
 
-WIDE_NORM = 8192
-"""Hidden size above which TGI's norms leave the fused kernel for PyTorch."""
 HOLDS_EMBEDDING = {
     "llama": (2, 0, 4), "mistral": (2, 0, 4), "granite": (2, 4, 0), "phi3": (2, 0, 4), "qwen2": (2, 4, 1),
     "gemma": (2, 0, 4), "gemma2": (2, 1, 1),
 }  # fmt: skip
 """Classes whose forward is given the embedded tokens and so keeps them alive to its end, since which release."""
-PARALLEL = frozenset({"phi", "falcon", "RefinedWeb", "RefinedWebModel", "gptj", "cohere"})
-"""Families whose feed-forward block reads what attention reads; one norm feeds both."""
 
 
 def forward(run: Pass, version: Version) -> tuple[Block, ...]:
@@ -76,11 +73,6 @@ def _layer(
 ) -> tuple[Block, Block | None, tuple[Block | None, ...]]:
     """(hidden states, residual, what the layer's locals still hold when it returns)."""
     kind, wide = run.shapes.kind, run.shapes.g.hidden
-    if kind in PARALLEL:
-        normed, summed = _norm(run, hidden, residual)
-        attended = _attention(run)
-        fed = _feed_forward(run, number)
-        return run.new(wide), summed, (normed, attended, fed)
     if kind == "gpt_neox":
         first, _ = _norm(run, hidden, None)
         attended = _attention(run)
@@ -88,6 +80,11 @@ def _layer(
         fed = _feed_forward(run, number)
         joined = run.new(wide)
         return run.new(wide), None, (first, attended, second, fed, joined)
+    if run.shapes.mlp.startswith("parallel"):  # one norm feeds both
+        normed, summed = _norm(run, hidden, residual)
+        attended = _attention(run)
+        fed = _feed_forward(run, number)
+        return run.new(wide), summed, (normed, attended, fed)
     if kind == "gpt2":
         normed = run.new(wide)
         attended = _attention(run)
@@ -192,7 +189,7 @@ def _feed_forward(run: Pass, number: int) -> Block:
     shapes, g = run.shapes, run.shapes.g
     if number >= shapes.dense_layers:
         return _mixture(run)
-    if shapes.kind in ("gpt2", "gpt_bigcode", "gpt_neox", "gptj", "phi", "starcoder2", *FALCON):
+    if shapes.mlp in ("plain", "parallel_plain"):
         wide = run.product(g.intermediate, shapes.bias_feed_in)
         activated = run.new(g.intermediate)
         run.drop(wide)
@@ -200,9 +197,6 @@ def _feed_forward(run: Pass, number: int) -> Block:
         run.drop(activated)
         return out
     return _gated(run, g.intermediate)
-
-
-FALCON = ("falcon", "RefinedWeb", "RefinedWebModel")
 
 
 def _gated(run: Pass, width: int) -> Block:

@@ -206,11 +206,11 @@ def _take(rest: dict[str, int], word: str, kind: str) -> list[int]:
 
 def _kept(size: int) -> Step:
     """A tensor that is read and stays."""
-    return lambda memory: _nothing(memory.new(size))
 
+    def step(memory: Allocator) -> None:
+        memory.new(size)
 
-def _nothing(_: object) -> None:
-    """For steps that keep what they make."""
+    return step
 
 
 def _copied(size: int, more: int = 0) -> Step:

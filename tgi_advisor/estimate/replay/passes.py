@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from tgi_advisor.estimate.allocator import Allocator, Block
+from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.replay.shapes import Shapes
-
-ELEMENT = 2
-"""Bytes of an activation element: float16 or bfloat16."""
 
 
 class Pass:
@@ -27,14 +25,14 @@ class Pass:
         gone = {id(tensor): tensor for tensor in tensors if tensor is not None}
         self.memory.release(*gone.values())
 
-    def product(self, width: int, bias: bool = False, *, packed: bool | None = None) -> Block:
+    def product(self, width: int, bias: bool = False) -> Block:
         """The result of a projection to `width`, with the workspaces cuBLAS takes for it.
 
         https://github.com/pytorch/pytorch/blob/v2.7.0/aten/src/ATen/cuda/CublasHandlePool.cpp#L112-L135
         https://github.com/pytorch/pytorch/blob/v2.7.0/aten/src/ATen/cuda/CUDABlas.cpp#L160-L200
         """
         out = self.new(width)
-        if self.shapes.packed if packed is None else packed:
+        if self.shapes.packed:
             return out
         space = self.memory.new(self.shapes.cublaslt) if bias else None
         self.take_cublas()

@@ -11,7 +11,8 @@ are PyTorch's: values, 64-bit indices, a copy of each, and a scratch area.
 from __future__ import annotations
 
 from tgi_advisor.estimate.allocator import Allocator, Block
-from tgi_advisor.estimate.replay.passes import ELEMENT, Pass
+from tgi_advisor.estimate.forward import ELEMENT
+from tgi_advisor.estimate.replay.passes import Pass
 
 SORT_SCRATCH = 885_000
 """Bytes a segmented sort takes beside ten for each element (read off PyTorch 2.7.0's allocations)."""

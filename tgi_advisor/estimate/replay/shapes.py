@@ -25,6 +25,8 @@ class Shapes(NamedTuple):
     """The layer sizes every estimate uses."""
     kind: str
     """config.json's model_type."""
+    mlp: str
+    """Shape of the feed-forward block, as `Family.mlp` names it."""
     rotary: int
     """Half the turned part of a head: the width of one cosine or sine table; 0 without."""
     bias_in: bool
@@ -98,6 +100,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
     return Shapes(
         g=g,
         kind=kind,
+        mlp=setting.family.mlp,
         rotary=0 if kind in ROTARY_FREE else _rotary(setting, text) // 2,
         bias_in=_any(biases, "q_proj.", "qkv_proj.", "query_key_value.", "c_attn.", "Wqkv."),
         bias_out=_any(biases, "o_proj.", "attention.dense.", "attn.c_proj.", "attn.dense.", "attn.out_proj."),

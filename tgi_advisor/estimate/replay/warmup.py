@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tgi_advisor.estimate.allocator import Allocator, State
+from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.replay import fallback, layers, sampling, shapes
-from tgi_advisor.estimate.replay.passes import ELEMENT, Pass
+from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.estimate.setting import Setting
 
 
