@@ -7,7 +7,7 @@ Whatever prints it asks here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
 LONGEST = 200
@@ -74,11 +74,21 @@ def secret_spans(text: str) -> Iterator[tuple[int, int]]:
 
 def masked(text: str, stars: str = "***") -> str:
     """The text without Hub tokens and without the user and password of addresses; `stars` stand for each."""
+    return covered(text, secret_spans(text), lambda _: stars)
+
+
+def covered(text: str, spans: Iterable[tuple[int, int]], stars: Callable[[int], str]) -> str:
+    """The text with `stars(length)` over each of these spans; those that overlap are one."""
+    apart: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if apart and start < apart[-1][1]:
+            apart[-1] = apart[-1][0], max(apart[-1][1], end)
+        else:
+            apart.append((start, end))
     parts, done = [], 0
-    for start, end in sorted(secret_spans(text)):
-        if end > done:
-            parts += [text[done:start], stars] if start >= done else []
-            done = end
+    for start, end in apart:
+        parts += [text[done:start], stars(end - start)]
+        done = end
     return "".join([*parts, text[done:]])
 
 

@@ -67,6 +67,7 @@ def _of_shards(spec: Spec, facts: Facts, shards: int) -> Advice:
         if found.limits is None or held == size:
             break
         size = held
+    size = here.setting.max_batch_size or size
     note = (
         f"max-batch-size {size}: TGI on Gaudi must be told, and has a KV cache for so many requests of max_total_tokens"
     )

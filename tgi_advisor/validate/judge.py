@@ -14,6 +14,7 @@ from functools import cache
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
@@ -388,18 +389,19 @@ def _predictable(case: Case) -> bool:
 def _with_prediction(case: Case, model: ModelFacts, gpu: GpuFacts) -> Case:
     """The case with what `predict` says of its launch, and where memory is short the limits `advise` finds."""
     setting = _setting(case, model, gpu, case.release)
-    seen = predict(warmup.base(setting), case.limits)
+    here = warmup.base(setting)
+    seen = predict(here, case.limits)
     told = {_reported_as()[one.code] for one in case.refused}
     new = tuple(one for one in seen.refusals if _reported_as()[one.code] not in told)
-    fits = _fitting(case, model, gpu) if seen.runs_out == "warmup" or too_small(seen) else None
+    fits = _fitting(here) if seen.runs_out == "warmup" or too_small(seen) else None
     return replace(case, setting=setting, prediction=seen, refused=(*case.refused, *new), fits=fits)
 
 
-def _fitting(case: Case, model: ModelFacts, gpu: GpuFacts) -> Limits | None:
+def _fitting(here: Base) -> Limits | None:
     """The limits that `advise` finds for the launch, where any hold."""
     from tgi_advisor import search  # only when something has to be found
 
-    return search.fitting(warmup.base(_setting(case, model, gpu, case.release)))
+    return search.fitting(here)
 
 
 def _setting(case: Case, model: ModelFacts, gpu: GpuFacts, release: TgiRelease | None) -> Setting:

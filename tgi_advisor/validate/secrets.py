@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from tgi_advisor.errors import nearest
 from tgi_advisor.facts import tables
-from tgi_advisor.safe import secret_spans
+from tgi_advisor.safe import covered, secret_spans
 from tgi_advisor.validate.found import Document, Value
 from tgi_advisor.validate.rules.rule import Case
 
@@ -262,11 +262,5 @@ def _value(found: re.Match[str]) -> tuple[str, int, int]:
 
 
 def _over(text: str, spans: Iterable[tuple[int, int]]) -> str:
-    """The text with stars over these spans."""
-    parts, done = [], 0
-    for start, end in sorted(spans):
-        if end > done:
-            start = max(start, done)
-            parts += [text[done:start], "*" * (end - start)]
-            done = end
-    return "".join([*parts, text[done:]])
+    """The text with as many stars over these spans."""
+    return covered(text, spans, lambda length: "*" * length)
