@@ -75,6 +75,7 @@ BOUNDARIES = [
     ("vlm_chunking", {"1.0.0": False, "3.3.0": True}),
     ("cuda_graphs", {"1.0.0": "none", "1.4.1": "opt_in", "2.0.0": "default"}),
     ("graph_buffers", {"1.0.0": "per_size_request", "2.4.1": "per_size_total", "3.0.0": "shared_total"}),
+    ("graph_errors", {"1.0.0": "none", "1.4.1": "any", "2.0.0": "out_of_memory"}),
     ("flashinfer_bytes", {"1.0.0": 0, "2.3.0": 159383552, "3.0.2": 235143168, "3.1.1": 226754560}),
     ("transformers_fallback", {"1.0.0": False, "3.0.2": True}),
     ("cache_env", {"1.0.0": "HUGGINGFACE_HUB_CACHE", "2.3.0": "HF_HOME"}),

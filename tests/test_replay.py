@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tgi_advisor.estimate import defaults, geometry, replay
 from tgi_advisor.estimate.allocator import Allocator, Block, OutOfMemoryError
+from tgi_advisor.estimate.replay import graphs
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import release as releases
@@ -26,6 +27,7 @@ from tgi_advisor.units import GiB, MiB
 
 ROOT = Path(__file__).parent.parent
 ROWS: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests" / "data" / "replays.yaml").read_text("utf-8"))
+GRAPHS: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests" / "data" / "replays_graphs.yaml").read_text("utf-8"))
 FILES_SPLIT_OTHERWISE = {"Qwen/Qwen3-8B"}
 """Models whose replayed files end at other tensors than those we assume: transformers' class reads file by file."""
 
@@ -88,6 +90,41 @@ def test_the_maintainers_script_makes_the_rows() -> None:
     ran = subprocess.run(script, input=line, capture_output=True, text=True, check=False)
     assert ran.returncode == 1
     assert ran.stderr.startswith("record_replay: line 1 is no replay: max_batch_prefill_tokens, ")
+
+
+# ---- CUDA graphs ----
+
+
+@cache
+def _graphs(index: int) -> int:
+    """Bytes we say too much for the graphs of a row, without what the driver keeps."""
+    row = GRAPHS[index]
+    setting = _setting(row)
+    g = geometry.of(setting)
+    captured = graphs.capture(setting, g, replay.loaded(setting))
+    assert captured is not None
+    whole = graphs.needed(setting, g, captured, row["max_total_tokens"], row["request_blocks"])
+    return whole - captured.driver - int(row["reserved"])
+
+
+@pytest.mark.parametrize(
+    "index", range(len(GRAPHS)), ids=lambda index: f"{GRAPHS[index]['release']}-{GRAPHS[index]['model']}"
+)
+def test_graphs_take_what_tgi_reserves_for_them(index: int) -> None:
+    """At most three segments more: gaps that the warm-up leaves hold flashinfer's buffers too."""
+    assert 0 <= _graphs(index) <= 64 * MiB
+
+
+def test_most_graphs_come_out_to_the_segment() -> None:
+    assert statistics.median(_graphs(index) for index in range(len(GRAPHS))) <= 2 * MiB
+
+
+def test_an_old_driver_keeps_more_for_the_same_graphs() -> None:
+    setting = _setting(GRAPHS[0])
+    captured = graphs.capture(setting, geometry.of(setting))
+    assert captured is not None
+    assert 300 * len(setting.graph_sizes) < captured.kernels < 600 * len(setting.graph_sizes)
+    assert 3 * captured.driver < captured.old_driver < GiB
 
 
 # ---- the allocator ----

@@ -5,6 +5,8 @@ from __future__ import annotations
 from tgi_advisor.estimate import weights
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.parts import Part
+from tgi_advisor.estimate.replay import graphs as replayed
+from tgi_advisor.estimate.replay.graphs import Captured
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import calibration
 
@@ -86,16 +88,22 @@ GRAPH_LAYERS = 32
 """Layers of the model the graph pool was read from, taken to be of the usual 8 x 10^9 parameters."""
 
 
-def graphs(setting: Setting, g: Geometry, total_tokens: int, request_blocks: int) -> Part | None:
+def graphs(
+    setting: Setting, g: Geometry, captured: Captured | None, total_tokens: int, request_blocks: int
+) -> Part | None:
     """CUDA graphs: block tables, captured logits, flashinfer's wrappers and the capture pool.
 
-    Captured after the KV cache is allocated, so nothing of it enters TGI's sum; it has to fit in
-    what the sum leaves over.
+    `captured` is the replay of their capture, where there is one. They come after the KV cache is allocated, so
+    nothing of them enters TGI's sum; they have to fit in what the sum leaves over.
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/flash_causal_lm.py#L1382-L1503
     """
     sizes = setting.graph_sizes
     if not sizes:
         return None
+    why = f"batch sizes {', '.join(map(str, sizes))}, captured inside the reserve"
+    if captured:
+        size = replayed.needed(setting, g, captured, total_tokens, request_blocks)
+        return Part("CUDA graphs", size, "calibrated", why)
     release = setting.facts.release
     width = request_blocks if release.graph_buffers == "per_size_request" else total_tokens
     rows = max(sizes) if release.graph_buffers == "shared_total" else sum(sizes)
@@ -104,5 +112,4 @@ def graphs(setting: Setting, g: Geometry, total_tokens: int, request_blocks: int
     wrappers = len(sizes) * 8 * (1 << 20) if setting.attention == "flashinfer" else 0
     row = calibration.find("cuda_graphs", setting.facts.gpu, release.version)
     pool = row.bytes * g.layers // GRAPH_LAYERS if row else 0
-    why = f"batch sizes {', '.join(map(str, sizes))}, captured inside the reserve"
     return Part("CUDA graphs", tables + logits + wrappers + pool, "calibrated", why)

@@ -81,7 +81,9 @@ def growth(here: Base, seen: Warmup) -> int:
 def graphs(here: Base, seen: Warmup) -> int:
     """Bytes of the CUDA graphs."""
     total = seen.limits.max_total_tokens or seen.budget or 0
-    captured = overhead.graphs(here.setting, here.geometry, total, -(-seen.warm_blocks // max(1, seen.requests)))
+    captured = overhead.graphs(
+        here.setting, here.geometry, here.captured, total, -(-seen.warm_blocks // max(1, seen.requests))
+    )
     return captured.bytes if captured else 0
 
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-from tgi_advisor.estimate import defaults, forward, geometry, overhead, prefill, weights
+from tgi_advisor.estimate import defaults, forward, geometry, overhead, prefill, replay, weights
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.parts import Part
+from tgi_advisor.estimate.replay import graphs
+from tgi_advisor.estimate.replay.graphs import Captured
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families
 from tgi_advisor.limits import Limits
@@ -56,6 +58,8 @@ class Base(NamedTuple):
     """Bytes per prefill token that are alive when the logits are done."""
     sampling_per_request: int
     """Bytes per warm-up request for sampling."""
+    captured: Captured | None
+    """What CUDA graphs take, where their capture is replayed."""
 
 
 class Warmup(NamedTuple):
@@ -118,6 +122,7 @@ def base(setting: Setting) -> Base:
         alive_per_token=widest.alive,
         left_per_token=widest.left,
         sampling_per_request=prefill.sampling_bytes_per_request(setting, g),
+        captured=graphs.capture(setting, g) if replay.known(setting) else None,
     )
     return beside(alone, setting.spec.hardware.in_use)
 
@@ -334,8 +339,9 @@ def parts(here: Base, seen: Warmup) -> tuple[Part, ...]:
     )
     rest = here.total - sum(part.bytes for part in rows)
     captured = overhead.graphs(
-        setting, g, seen.limits.max_total_tokens or seen.budget or 0, -(-seen.warm_blocks // max(1, seen.requests))
-    )
+        setting, g, here.captured, seen.limits.max_total_tokens or seen.budget or 0,
+        -(-seen.warm_blocks // max(1, seen.requests)),
+    )  # fmt: skip
     if captured and rest > 0:
         shown = captured
         if captured.bytes > rest:

@@ -17,7 +17,7 @@ class Constant(NamedTuple):
     """One calibrated amount."""
 
     name: str
-    """What it is: `cuda_context`, `nccl`, `driver_share`, `cuda_graphs`."""
+    """What it is: `cuda_context`, `nccl`, `driver_share`, `cuda_graphs`, `graph_kernel`, `graph_kernel_old`."""
     system: str
     """TGI system it was read on."""
     first: Version

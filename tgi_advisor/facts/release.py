@@ -64,6 +64,10 @@ class TgiRelease(NamedTuple):
     """Batch sizes captured by default or on opt-in."""
     graph_buffers: Literal["per_size_request", "per_size_total", "shared_total"]
     """Block tables kept per size over a request's blocks; per size over max_total; one shared set."""
+    graph_errors: Literal["none", "any", "out_of_memory"]
+    """Which errors of the capture TGI logs and goes on after: none where nothing is captured, any, or (2.0.0 on)
+    only those of PyTorch's allocator. What the driver itself refuses ("CUDA error: out of memory", as an error of
+    `capture_end`) then ends the start."""
     flashinfer_bytes: int
     """Workspace and wrapper buffers of flashinfer, allocated before warm-up; 0 without flashinfer."""
     transformers_fallback: bool

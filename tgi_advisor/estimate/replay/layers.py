@@ -40,7 +40,7 @@ def forward(run: Pass, version: Version) -> tuple[Block, ...]:
         after, carried, gone = _layer(run, hidden, residual, version, number)
         run.drop(*(one for one in (*gone, hidden, residual) if not _is_in(one, (after, carried, *held))))
         hidden, residual = after, carried
-        state = (run.memory.places(), hidden.address, residual.address if residual is not None else None)
+        state = (run.places(), hidden.address, residual.address if residual is not None else None)
         if number >= first and state in seen:  # from here on the layers go round in a circle
             break
         seen.add(state)

@@ -20,6 +20,10 @@ class Pass:
         """A tensor of `width` elements per token."""
         return self.memory.new(width * self.tokens * ELEMENT)
 
+    def places(self) -> tuple[object, ...]:
+        """What decides where the next layer's tensors go."""
+        return self.memory.places()
+
     def drop(self, *tensors: Block | None) -> None:
         """Tensors that go out of scope, each once however often it is named."""
         gone = {id(tensor): tensor for tensor in tensors if tensor is not None}
