@@ -9,7 +9,7 @@ import pytest
 import yaml
 from launch import settle
 
-from tgi_advisor.estimate import kv_cache, overhead, warmup, weights
+from tgi_advisor.estimate import exllama, kv_cache, overhead, warmup, weights
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import tables
 from tgi_advisor.facts.gpu import GpuFacts, System
@@ -112,6 +112,6 @@ def test_overhead(row: dict[str, Any]) -> None:
     here = warmup.base(setting)
     tokens = row.get("limits", {}).get("prefill", 0)
     workspace = overhead.flashinfer(setting)
-    scratch = overhead.exllama_scratch(setting, here.geometry, tokens) if overhead.exllama_applies(setting) else 0
+    scratch = exllama.scratch(setting, here.geometry, tokens) if exllama.applies(setting) else 0
     found = {"flashinfer": workspace.bytes if workspace else 0, "exllama": scratch}
     assert {name: found[name] for name in row["expect"]} == row["expect"]

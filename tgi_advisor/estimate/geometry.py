@@ -68,3 +68,12 @@ def _read(setting: Setting) -> Geometry:
         experts_per_token=families.experts_per_token(model),
         kv_bytes_per_token=kv_cache.bytes_per_token(setting),
     )
+
+
+def projections(g: Geometry, mlp: str) -> tuple[tuple[int, int], ...]:
+    """(inputs, outputs) of a layer's four projections: into attention, out of it, into the feed-forward block and out.
+
+    Queries, keys and values are one, as are gate and up; `mlp` is `Family.mlp`.
+    """
+    inner = g.intermediate * (2 if mlp in ("gated", "parallel_gated", "moe") else 1)
+    return (g.hidden, g.query + 2 * g.kv), (g.query, g.hidden), (g.hidden, inner), (g.intermediate, g.hidden)

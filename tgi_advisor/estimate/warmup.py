@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-from tgi_advisor.estimate import defaults, forward, geometry, overhead, prefill, replay, weights
+from tgi_advisor.estimate import defaults, exllama, forward, geometry, overhead, prefill, replay, weights
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.parts import Part
 from tgi_advisor.estimate.replay import graphs
@@ -261,8 +261,8 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
     requests, tokens, warm_blocks = warmup_batch(setting, limits)
     longest = min(limits.max_input_tokens or tokens, tokens)
     activations = tokens * here.activation_per_token + prefill.square_bytes(setting, g, longest, requests)
-    if setting.quantize in ("gptq", "exl2") and overhead.exllama_applies(setting):
-        activations += overhead.exllama_scratch(setting, g, limits.max_batch_prefill_tokens or 0)
+    if setting.quantize in ("gptq", "exl2") and exllama.applies(setting):
+        activations += exllama.scratch(setting, g, limits.max_batch_prefill_tokens or 0)
     logits = tokens * here.logits_per_token + requests * here.sampling_per_request
     per_block = g.kv_bytes_per_token * setting.block_size
     if not setting.family.paged:  # prompts alone, and Mamba makes no prefill at all

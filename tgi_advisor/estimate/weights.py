@@ -142,19 +142,26 @@ def _on_the_fly(setting: Setting) -> str | None:
     return setting.quantize if setting.quantize in methods else None
 
 
-def gptq_on_marlin(setting: Setting) -> bool:
-    """Whether GPTQ weights are repacked for Marlin: symmetric 4 and 8 bit on capability 8.0, 2.1.1 on.
+def on_marlin(setting: Setting) -> bool:
+    """Whether GPTQ or AWQ weights are repacked for Marlin: 4 and 8 bit on capability 8.0, AWQ since 2.2.0.
 
+    GPTQ since 2.1.1, where it is symmetric.
+    https://github.com/huggingface/text-generation-inference/blob/v2.1.1/server/text_generation_server/layers/marlin.py#L25-L37
+    https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/layers/marlin.py#L170-L184
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/marlin/gptq.py#L39-L55
     """
-    gpu, stored = setting.facts.gpu, _gptq_config(setting)
-    if setting.quantize != "gptq" or gpu.system != "cuda" or gpu.at_least < (8, 0):
+    gpu, stored, version = setting.facts.gpu, quantization_config(setting), setting.facts.release.version
+    if setting.quantize not in ("awq", "gptq") or gpu.system != "cuda" or gpu.at_least < (8, 0):
         return False
-    symmetric = setting.facts.release.version >= (2, 1, 1) and stored.get("sym", True)
-    return bool(symmetric and stored.get("bits", 4) in (4, 8) and stored.get("group_size", 128) in (-1, 32, 64, 128))
+    if setting.quantize == "awq":
+        possible = version >= (2, 2, 0)
+    else:
+        possible = version >= (2, 1, 1) and bool(stored.get("sym", True))
+    return possible and stored.get("bits", 4) in (4, 8) and stored.get("group_size", 128) in (-1, 32, 64, 128)
 
 
-def _gptq_config(setting: Setting) -> Mapping[str, Any]:
+def quantization_config(setting: Setting) -> Mapping[str, Any]:
+    """The checkpoint's own `quantization_config`; empty where it has none."""
     stored = setting.facts.model.text().get("quantization_config")
     return stored if isinstance(stored, Mapping) else {}
 
@@ -166,8 +173,8 @@ def _left_out(group: TensorGroup, setting: Setting) -> bool:
     reads no biases, which some converters store as zeros.
     """
     kind = group.name.rpartition(".")[2]
-    if kind == "qzeros" or (kind == "g_idx" and not _gptq_config(setting).get("desc_act")):
-        return gptq_on_marlin(setting)
+    if kind == "qzeros" or (kind == "g_idx" and not quantization_config(setting).get("desc_act")):
+        return setting.quantize == "gptq" and on_marlin(setting)
     config = setting.facts.model.text()
     biased = config.get("attention_bias") or config.get("mlp_bias")
     return setting.family.model_type == "llama" and group.name.endswith("_proj.bias") and not biased

@@ -144,11 +144,11 @@ def _attention(run: Pass) -> Block:
     shapes, g = run.shapes, run.shapes.g
     if shapes.latent is not None:
         return _latent_attention(run)
-    joined = run.product(g.query + 2 * g.kv, shapes.bias_in)
+    joined = run.project(g.hidden, g.query + 2 * g.kv, shapes.bias_in)
     copied = run.new(g.query) if shapes.copies_query else None
     attended = run.new(g.query)
     run.drop(copied)
-    out = run.product(g.hidden, shapes.bias_out)
+    out = run.project(g.query, g.hidden, shapes.bias_out)
     run.drop(joined, attended)
     return out
 
@@ -190,10 +190,10 @@ def _feed_forward(run: Pass, number: int) -> Block:
     if number >= shapes.dense_layers:
         return _mixture(run)
     if shapes.mlp in ("plain", "parallel_plain"):
-        wide = run.product(g.intermediate, shapes.bias_feed_in)
+        wide = run.project(g.hidden, g.intermediate, shapes.bias_feed_in)
         activated = run.new(g.intermediate)
         run.drop(wide)
-        out = run.product(g.hidden, shapes.bias_feed_out)
+        out = run.project(g.intermediate, g.hidden, shapes.bias_feed_out)
         run.drop(activated)
         return out
     return _gated(run, g.intermediate)
@@ -202,10 +202,10 @@ def _feed_forward(run: Pass, number: int) -> Block:
 def _gated(run: Pass, width: int) -> Block:
     """Gate and up in one product, the gate's activation, their product, and down."""
     shapes = run.shapes
-    both = run.product(2 * width, shapes.bias_feed_in)
+    both = run.project(shapes.g.hidden, 2 * width, shapes.bias_feed_in)
     activated, product = run.new(width), run.new(width)
     run.drop(activated)
-    out = run.product(shapes.g.hidden, shapes.bias_feed_out)
+    out = run.project(width, shapes.g.hidden, shapes.bias_feed_out)
     run.drop(product, both)
     return out
 

@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from tgi_advisor.estimate import weights
+from tgi_advisor.estimate import geometry, weights
 from tgi_advisor.estimate.allocator import Allocator, State
+from tgi_advisor.estimate.replay import kernels, packed
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.weights import Held
 from tgi_advisor.facts import families
@@ -130,29 +131,30 @@ def _layer(setting: Setting, sizes: Mapping[str, int]) -> Iterator[Step]:
             yield from map(_kept, _take(rest, word, "weight"))
     if families.experts(setting.facts.model) and any(".experts." in f".{name}" for name in rest):
         yield from _mixture(setting, rest)
-    for ways in PROJECTIONS[2 if latent else 0 :]:
-        yield from _projection(setting, rest, ways)
+    for place in range(2 if latent else 0, len(PROJECTIONS)):
+        yield from _projection(setting, rest, place)
     yield from map(_kept, rest.values())
 
 
-def _projection(setting: Setting, rest: dict[str, int], ways: Sequence[Sequence[str]]) -> Iterator[Step]:
-    """The step of the projection that is stored in one of these ways."""
-    packed = setting.quantize in ("awq", "gptq")
-    for words in ways:
-        if not all(_find(rest, word, "qweight" if packed else "weight") for word in words):
+def _projection(setting: Setting, rest: dict[str, int], place: int) -> Iterator[Step]:
+    """The step of a layer's projection that stands at this place of `PROJECTIONS`."""
+    kernel = kernels.of(setting) or "plain"
+    for words in PROJECTIONS[place]:
+        if not all(_find(rest, word, "weight" if kernel == "plain" else "qweight") for word in words):
             continue
-        if packed:
-            pieces = [[size for word in words for size in _take(rest, word, kind)] for kind in PACKED]
-            yield _repacked(*pieces[:3])
-        else:
+        if kernel == "plain":
             size = sum(size for word in words for size in _take(rest, word, "weight"))
             permuted = words == ("query_key_value",) and setting.family.model_type == "gpt_neox"
             yield _copied(size) if permuted or set(words) & COPIED else _kept(size)
+        else:
+            read = {kind: [size for word in words for size in _take(rest, word, kind)] for kind in PACKED}
+            inputs, outputs = geometry.projections(geometry.of(setting), setting.family.mlp)[place]
+            yield packed.step(setting, kernel, read, inputs, outputs)
         return
 
 
 PACKED = ("qweight", "scales", "qzeros", "g_idx")
-"""Tensors of a GPTQ or AWQ projection; the last is read and, where rows are in order, not kept."""
+"""Tensors of a GPTQ or AWQ projection."""
 
 
 def _mixture(setting: Setting, rest: dict[str, int]) -> Iterator[Step]:
@@ -220,26 +222,6 @@ def _copied(size: int, more: int = 0) -> Step:
         read = memory.new(size)
         memory.new(size + more)
         memory.release(read)
-
-    return step
-
-
-def _repacked(sizes: Sequence[int], scales: Sequence[int], zeros: Sequence[int]) -> Step:
-    """A quantized projection repacked for Marlin: pieces and their join, of weights and of scales, then the copies."""
-
-    def step(memory: Allocator) -> None:
-        joined = []
-        for group in (sizes, scales):
-            pieces = [memory.new(size) for size in group]
-            if len(pieces) > 1:
-                joined.append(memory.new(sum(group)))
-                memory.release(*pieces)
-            else:
-                joined += pieces
-        for size in (sum(sizes), sum(zeros), sum(scales)):
-            if size:
-                memory.new(size)
-        memory.release(*joined)
 
     return step
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tgi_advisor.estimate.allocator import Allocator, Block
 from tgi_advisor.estimate.forward import ELEMENT
+from tgi_advisor.estimate.replay import kernels
 from tgi_advisor.estimate.replay.shapes import Shapes
 
 
@@ -30,18 +31,38 @@ class Pass:
         self.memory.release(*gone.values())
 
     def product(self, width: int, bias: bool = False) -> Block:
-        """The result of a projection to `width`, with the workspaces cuBLAS takes for it.
+        """The result of a 16-bit product to `width`, with the workspaces cuBLAS takes for it.
 
         https://github.com/pytorch/pytorch/blob/v2.7.0/aten/src/ATen/cuda/CublasHandlePool.cpp#L112-L135
         https://github.com/pytorch/pytorch/blob/v2.7.0/aten/src/ATen/cuda/CUDABlas.cpp#L160-L200
         """
         out = self.new(width)
-        if self.shapes.packed:
-            return out
         space = self.memory.new(self.shapes.cublaslt) if bias else None
         self.take_cublas()
         self.drop(space)
         return out
+
+    def project(self, inputs: int, width: int, bias: bool = False) -> Block:
+        """The result of one of the layer's projections from `inputs` to `width`, by the launch's kernel."""
+        if self.shapes.kernel == "plain":
+            return self.product(width, bias)
+        if self.shapes.kernel == "awq":
+            parts = self.memory.new(kernels.SPLIT * width * self.tokens * ELEMENT)
+            out = self.new(width)
+            self.drop(parts)
+        else:
+            out = self.new(width)
+        if self.shapes.kernel == "marlin":
+            copied = self.memory.new(inputs * self.tokens * ELEMENT)
+            sums = self.memory.new(kernels.reduced_rows(self.tokens) * width * 4) if self.shapes.reduces else None
+            self.drop(copied, sums)
+        elif self.shapes.kernel == "exllama":
+            self.take_cublas()
+        if not bias or self.shapes.kernel in ("marlin", "exllama"):  # which add it in place
+            return out
+        added = self.new(width)
+        self.drop(out)
+        return added
 
     def take_cublas(self) -> None:
         """cuBLAS' workspace, at the first product of the process."""

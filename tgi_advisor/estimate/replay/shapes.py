@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tgi_advisor.estimate.geometry import Geometry
+from tgi_advisor.estimate.replay import kernels
+from tgi_advisor.estimate.replay.kernels import Kernel
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families
 from tgi_advisor.units import KiB, MiB
@@ -44,8 +46,13 @@ class Shapes(NamedTuple):
 
     https://github.com/huggingface/text-generation-inference/blob/v3.0.1/server/text_generation_server/layers/attention/cuda.py#L234-L235
     """
-    packed: bool
-    """Whether the projections multiply packed weights, by kernels that need no workspace of cuBLAS."""
+    kernel: Kernel
+    """What multiplies the projections of the layers."""
+    reduces: bool
+    """Whether Marlin is asked to reduce in float32: since 2.3.0.
+
+    https://github.com/huggingface/text-generation-inference/blob/v2.3.0/server/text_generation_server/layers/marlin/gptq.py#L410-L425
+    """
     cublas: int
     """Bytes of cuBLAS' workspace, taken at the first plain product and kept."""
     cublaslt: int
@@ -84,9 +91,12 @@ def known(setting: Setting) -> bool:
     family = setting.family
     if setting.facts.gpu.system != "cuda" or setting.facts.release.version < (2, 1, 0) or not family.paged:
         return False
-    if setting.quantize not in (None, "awq", "gptq") or setting.speculate or setting.lora_adapters:
+    if setting.speculate or setting.lora_adapters:
         return False
-    return family.served_by == "transformers" or (family.served_by == "flash" and family.model_type in READ)
+    kernel = kernels.of(setting)
+    if family.served_by == "transformers":
+        return kernel == "plain"
+    return kernel is not None and (family.served_by == "flash" and family.model_type in READ)
 
 
 def of(setting: Setting, g: Geometry) -> Shapes:
@@ -108,7 +118,8 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         bias_feed_out=_any(biases, "down_proj.", "dense_4h_to_h.", "mlp.c_proj.", "fc2.", "fc_out."),
         head_norms=any(".q_norm." in group.name for group in model.tensors),
         copies_query=setting.attention == "flashinfer" and (2, 3, 0) <= setting.facts.release.version <= (3, 0, 1),
-        packed=setting.quantize in ("awq", "gptq"),
+        kernel=kernels.of(setting) or "plain",
+        reduces=setting.facts.release.version >= (2, 3, 0),
         cublas=32 * MiB if setting.facts.gpu.at_least >= (9, 0) else 8320 * KiB,
         cublaslt=MiB,
         latent=_latent(text) if setting.family.kv == "mla" else None,

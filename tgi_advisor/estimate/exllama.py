@@ -1,0 +1,37 @@
+"""exllama's kernels for GPTQ and EXL2 weights, and the scratch memory their layers share."""
+
+from __future__ import annotations
+
+from tgi_advisor.estimate import geometry, weights
+from tgi_advisor.estimate.geometry import Geometry
+from tgi_advisor.estimate.setting import Setting
+
+
+def applies(setting: Setting) -> bool:
+    """Whether GPTQ or EXL2 layers run on exllama (v2) and so hold scratch memory.
+
+    Symmetric GPTQ goes through Marlin where it can. exllama is made for float16 groups without act-order.
+    https://github.com/huggingface/text-generation-inference/blob/v1.4.0/server/text_generation_server/utils/weights.py#L243-L303
+    """
+    gpu = setting.facts.gpu
+    if setting.quantize == "exl2":
+        return True
+    stored = weights.quantization_config(setting)
+    if setting.quantize != "gptq" or stored.get("desc_act") or stored.get("bits", 4) != 4:
+        return False
+    return not weights.on_marlin(setting) and (gpu.system == "rocm" or gpu.at_least >= (8, 0))
+
+
+def scratch(setting: Setting, g: Geometry, prefill_tokens: int) -> int:
+    """Bytes of exllama's scratch for the largest layer: its weights dequantized and, in v2, a float32 output.
+
+    q, k and v are one layer, as are gate and up. v1, which only dequantizes, until 1.1.1 and on several shards
+    until 1.3.4.
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/gptq/exllamav2.py#L233-L240
+    https://github.com/huggingface/text-generation-inference/blob/v1.1.0/server/text_generation_server/utils/gptq/exllama.py#L40-L68
+    """
+    layers = geometry.projections(g, setting.family.mlp)
+    version = setting.facts.release.version
+    if version < (1, 2, 0) or (version < (1, 4, 0) and setting.num_shard > 1):
+        return max(inputs * outputs * 2 for inputs, outputs in layers)
+    return max(inputs * outputs * 2 + outputs * prefill_tokens * 4 + 256 for inputs, outputs in layers)
