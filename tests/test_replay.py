@@ -62,7 +62,7 @@ def _compared(index: int) -> Compared:
     if "peak_reserved" not in row:
         return Compared(over, None)
     tokens = row["max_batch_prefill_tokens"]
-    batch = replay.Batch(-(-tokens // row["max_input_tokens"]), tokens, row["warmup_blocks"])
+    batch = replay.Batch(-(-tokens // row["max_input_tokens"]), tokens, row["max_input_tokens"], row["warmup_blocks"])
     seen = replay.warm_up(setting, geometry.of(setting), loaded, batch)
     return Compared(over, seen.peak - row["peak_reserved"])
 

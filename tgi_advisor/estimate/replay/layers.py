@@ -8,19 +8,19 @@ flash_qwen2_modeling.py:283-310, flash_gemma_modeling.py:110-130, flash_gemma2_m
 flash_starcoder2_modeling.py, flash_rw_modeling.py:430-470, flash_phi_modeling.py:270-310,
 flash_gptj_modeling.py:270-300, flash_cohere_modeling.py:395-420, flash_neox_modeling.py:268-310,
 flash_gpt2_modeling.py:320-350, flash_santacoder_modeling.py:340-370, flash_deepseek_v3_modeling.py:270-480,
-layers/layernorm.py:45-190, layers/rotary.py:255-285, layers/moe/unquantized.py:220-260.
+layers/layernorm.py:45-190, layers/rotary.py:255-285, layers/moe/unquantized.py:220-260; and at v2.0.4 and v1.4.5.
 """
 
 from __future__ import annotations
 
 from tgi_advisor.estimate.allocator import Block
-from tgi_advisor.estimate.forward import WIDE_NORM
+from tgi_advisor.estimate.forward import ELEMENT, WIDE_NORM
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.facts.release import Version
 
 HOLDS_EMBEDDING = {
-    "llama": (2, 0, 4), "mistral": (2, 0, 4), "granite": (2, 4, 0), "phi3": (2, 0, 4), "qwen2": (2, 4, 1),
-    "gemma": (2, 0, 4), "gemma2": (2, 1, 1),
+    "llama": (2, 0, 0), "mistral": (2, 0, 0), "granite": (2, 4, 0), "phi3": (2, 0, 0), "qwen2": (2, 4, 1),
+    "gemma": (2, 0, 3), "gemma2": (2, 1, 1),
 }  # fmt: skip
 """Classes whose forward is given the embedded tokens and so keeps them alive to its end, since which release."""
 
@@ -145,11 +145,12 @@ def _attention(run: Pass) -> Block:
     if shapes.latent is not None:
         return _latent_attention(run)
     joined = run.project(g.hidden, g.query + 2 * g.kv, shapes.bias_in)
+    cached = run.memory.new(2 * g.kv * run.windowed * ELEMENT) if run.windowed else None
     copied = run.new(g.query) if shapes.copies_query else None
     attended = run.new(g.query)
     run.drop(copied)
     out = run.project(g.query, g.hidden, shapes.bias_out)
-    run.drop(joined, attended)
+    run.drop(joined, cached, attended)
     return out
 
 

@@ -42,8 +42,21 @@ PROJECTIONS = (
 """A layer's projections in the order they are made, under the names families store them; a row is made as one."""
 LATENT = ("q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj")
 """Projections of DeepSeek's attention, each by itself."""
-COPIED = frozenset({"qkv_proj", "gate_up_proj"})
-"""Projections stored as one, whose slices are copied after they were read."""
+COLUMNS = frozenset(word for ways in PROJECTIONS[::2] for words in ways for word in words)
+"""Projections that shards split by their outputs."""
+CONVERTED = frozenset({"qkv_proj", "gate_up_proj"})
+"""Projections stored as one, whose slices are joined on the CPU and converted on the GPU.
+
+https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/weights.py#L328-L343
+"""
+MOVED_WHOLE = frozenset({("gpt2", "c_attn"), ("gpt2", "c_fc"), ("gpt_bigcode", "c_attn"), ("phi", "fc1")})
+"""Of the columns, those that never were pieces on the GPU: their classes have loaders of their own."""
+JOINED_BEFORE_THE_MOVE = (2, 2, 0)
+"""Since when the pieces of a projection are joined on the CPU; before, each is moved to the GPU and joined there.
+
+https://github.com/huggingface/text-generation-inference/blob/v2.1.1/server/text_generation_server/utils/weights.py#L497
+https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/utils/weights.py#L100-L103
+"""
 WORKSPACE = (128 * MiB, 8 * MiB, 8 * MiB, 8 * MiB)
 """flashinfer's workspace and its three wrappers' buffers."""
 FILE = 4 * 10**9
@@ -143,14 +156,30 @@ def _projection(setting: Setting, rest: dict[str, int], place: int) -> Iterator[
         if not all(_find(rest, word, "weight" if kernel == "plain" else "qweight") for word in words):
             continue
         if kernel == "plain":
-            size = sum(size for word in words for size in _take(rest, word, "weight"))
-            permuted = words == ("query_key_value",) and setting.family.model_type == "gpt_neox"
-            yield _copied(size) if permuted or set(words) & COPIED else _kept(size)
+            yield _plain(setting, words, [size for word in words for size in _take(rest, word, "weight")])
         else:
             read = {kind: [size for word in words for size in _take(rest, word, kind)] for kind in PACKED}
             inputs, outputs = geometry.projections(geometry.of(setting), setting.family.mlp)[place]
             yield packed.step(setting, kernel, read, inputs, outputs)
         return
+
+
+def _plain(setting: Setting, words: Sequence[str], sizes: Sequence[int]) -> Step:
+    """The step of a projection in 16 bit that is stored in pieces of these names and bytes."""
+    kind = setting.family.model_type
+    permuted = kind == "gpt_neox" and words[0] == "query_key_value"
+    if words[0] in CONVERTED:
+        return _copied(sum(sizes)) if _is_converted(setting) else _kept(sum(sizes))
+    moved_first = setting.facts.release.version < JOINED_BEFORE_THE_MOVE and words[0] in COLUMNS
+    if moved_first and (kind, words[0]) not in MOVED_WHOLE:
+        return _joined(sizes, again=permuted)
+    return _copied(sum(sizes)) if permuted else _kept(sum(sizes))
+
+
+def _is_converted(setting: Setting) -> bool:
+    """Whether the weights are stored in another 16-bit type than the launch's."""
+    stored = {group.dtype for group in setting.facts.model.tensors if len(group.shape) > 1}
+    return stored != {{"float16": "F16", "bfloat16": "BF16"}.get(setting.dtype, "F32")}
 
 
 PACKED = ("qweight", "scales", "qzeros", "g_idx")
@@ -211,6 +240,20 @@ def _kept(size: int) -> Step:
 
     def step(memory: Allocator) -> None:
         memory.new(size)
+
+    return step
+
+
+def _joined(sizes: Sequence[int], again: bool = False) -> Step:
+    """Pieces (or one) that are read one by one, copied into a whole, and dropped; `again`: which is then copied."""
+
+    def step(memory: Allocator) -> None:
+        pieces = [memory.new(size) for size in sizes]
+        whole = memory.new(sum(sizes))
+        memory.release(*pieces)
+        if again:
+            memory.new(sum(sizes))
+            memory.release(whole)
 
     return step
 

@@ -9,12 +9,16 @@ from tgi_advisor.estimate.replay.shapes import Shapes
 
 
 class Pass:
-    """One forward pass; what it makes is named by its width in elements per token."""
+    """One forward pass; what it makes is named by its width in elements per token.
 
-    def __init__(self, shapes: Shapes, memory: Allocator, tokens: int) -> None:
+    `windowed`: how many of its tokens have their keys and values copied because they lie in a sliding window.
+    """
+
+    def __init__(self, shapes: Shapes, memory: Allocator, tokens: int, windowed: int = 0) -> None:
         self.shapes = shapes
         self.memory = memory
         self.tokens = tokens
+        self.windowed = windowed
         self.has_cublas = False
 
     def new(self, width: int) -> Block:

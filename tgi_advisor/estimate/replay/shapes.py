@@ -20,6 +20,10 @@ READ = frozenset({
 """Families whose sequence of allocations is written down in this room."""
 
 
+WINDOWED = frozenset({"mistral", "mixtral", "qwen2", "starcoder2"})
+"""Families whose class copies what it caches where the configuration has a sliding window."""
+
+
 class Shapes(NamedTuple):
     """Widths in elements per token, on one shard."""
 
@@ -45,6 +49,11 @@ class Shapes(NamedTuple):
     """Whether attention is given a copy of the queries.
 
     https://github.com/huggingface/text-generation-inference/blob/v3.0.1/server/text_generation_server/layers/attention/cuda.py#L234-L235
+    """
+    window: int | None
+    """Tokens of a request whose keys and values are copied before they are cached; None where nothing is copied.
+
+    https://github.com/huggingface/text-generation-inference/blob/v2.0.4/server/text_generation_server/models/custom_modeling/flash_mistral_modeling.py#L217-L220
     """
     kernel: Kernel
     """What multiplies the projections of the layers."""
@@ -85,11 +94,13 @@ class Latent(NamedTuple):
 def known(setting: Setting) -> bool:
     """Whether this room knows the sequence: block KV cache on CUDA, a family in `READ` or transformers' own code.
 
-    Weights that are quantized while they load are not among it yet, nor releases before 2.1.0, whose classes
-    have not been read.
+    Weights that are quantized while they load are not among it yet, nor quantized checkpoints before 2.1.0, nor
+    releases before 1.4.5, whose classes have not been read.
     """
-    family = setting.family
-    if setting.facts.gpu.system != "cuda" or setting.facts.release.version < (2, 1, 0) or not family.paged:
+    family, version = setting.family, setting.facts.release.version
+    if setting.facts.gpu.system != "cuda" or version < (1, 4, 5) or not family.paged:
+        return False
+    if version < (2, 1, 0) and setting.quantize:
         return False
     if setting.speculate or setting.lora_adapters:
         return False
@@ -118,6 +129,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         bias_feed_out=_any(biases, "down_proj.", "dense_4h_to_h.", "mlp.c_proj.", "fc2.", "fc_out."),
         head_norms=any(".q_norm." in group.name for group in model.tensors),
         copies_query=setting.attention == "flashinfer" and (2, 3, 0) <= setting.facts.release.version <= (3, 0, 1),
+        window=_window(setting),
         kernel=kernels.of(setting) or "plain",
         reduces=setting.facts.release.version >= (2, 3, 0),
         cublas=32 * MiB if setting.facts.gpu.at_least >= (9, 0) else 8320 * KiB,
@@ -144,6 +156,21 @@ def _rotary(setting: Setting, text: Any) -> int:
         return int(text["rotary_dim"])
     share = text.get("partial_rotary_factor") or text.get("rotary_pct") or 1
     return int(families.head_size(setting.facts.model, setting.family) * float(share))
+
+
+def _window(setting: Setting) -> int | None:
+    """The sliding window the class cuts the cached keys and values to: 3.2.0 was the last release that did.
+
+    Qwen 2's configuration hands on a window that is switched off up to transformers 4.41 (TGI 2.1.1).
+    https://github.com/huggingface/text-generation-inference/blob/v3.2.0/server/text_generation_server/models/flash_causal_lm.py#L1067-L1074
+    https://github.com/huggingface/transformers/blob/v4.41.1/src/transformers/models/qwen2/configuration_qwen2.py#L121-L122
+    """
+    kind, version = setting.family.model_type, setting.facts.release.version
+    if kind not in WINDOWED or version > (3, 2, 0):
+        return None
+    if kind == "qwen2" and version >= (2, 2, 0) and not setting.facts.model.config.get("use_sliding_window"):
+        return None
+    return families.sliding_window(setting.facts.model)
 
 
 def _latent(text: Any) -> Latent:

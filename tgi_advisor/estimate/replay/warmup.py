@@ -24,6 +24,8 @@ class Batch(NamedTuple):
     """Requests in it."""
     tokens: int
     """Their prompt tokens together."""
+    longest: int
+    """Prompt tokens of each request but the last, which gets what is left."""
     blocks: int
     """KV blocks they take."""
 
@@ -45,7 +47,8 @@ def warm_up(setting: Setting, g: Geometry, after_loading: State, batch: Batch) -
     tensor = batch.blocks * setting.block_size * g.kv_bytes_per_token // (2 * g.layers)
     for _ in range(2 * g.layers):  # keys and values of each layer are tensors of their own
         memory.new(tensor)
-    run = Pass(shapes.of(setting, g), memory, batch.tokens)
+    widths = shapes.of(setting, g)
+    run = Pass(widths, memory, batch.tokens, _windowed(batch, widths.window))
     if setting.family.served_by == "transformers":
         alive = fallback.forward(run)
     else:
@@ -63,3 +66,11 @@ def warm_up(setting: Setting, g: Geometry, after_loading: State, batch: Batch) -
         for _ in range(copies):
             memory.new(batch.tokens * g.vocabulary * ELEMENT)
     return Replayed(after_loading.reserved, memory.reserved)
+
+
+def _windowed(batch: Batch, window: int | None) -> int:
+    """Prompt tokens that lie in the sliding windows of their requests; 0 without one."""
+    if window is None:
+        return 0
+    others = batch.requests - 1
+    return others * min(batch.longest, window) + min(batch.tokens - others * batch.longest, window)
