@@ -43,7 +43,8 @@ _RULES: tuple[tuple[Role, str], ...] = (
     ("head", r"(^|\.)(lm_head|embed_out)\."),
     (
         "embedding",
-        r"(^|\.)(embed_tokens|wte|wpe|word_embeddings|embed_in|tok_embeddings|shared)\.weight|^backbone\.embeddings?\.",
+        r"(^|\.)(embed_tokens|wte|wpe|word_embeddings|embed_in|tok_embeddings|shared)\.weight|^backbone\.embeddings?\.|"
+        r"^(model\.)?vision_(tower|model)\..*(position_embedding|tile_embedding|tile_positional_embedding\.embedding)\.weight",
     ),
     ("column", r"norm_attn_norm\.attn\.Wqkv\.|^multi_modal_projector\.linear\."),
     ("row", r"norm_attn_norm\.attn\.out_proj\."),
@@ -198,6 +199,21 @@ def _mqa_replicated(group: TensorGroup, setting: Setting) -> int:
     return 2 * families.head_size(setting.facts.model, setting.family)
 
 
+def _times(group: TensorGroup, setting: Setting) -> int:
+    """How many tensors of the group are loaded.
+
+    Of CLIP's tower, LLaVA-NeXT makes the layers up to the one it takes features of, and no norm after them.
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/llava_next.py#L116-L123
+    """
+    if setting.family.model_type == "llava_next" and on_own_layers(setting) and group.name.startswith("vision_tower."):
+        if ".post_layernorm." in group.name:
+            return 0
+        layer = int(setting.facts.model.config.get("vision_feature_layer", -2))
+        if ".layers.*." in group.name:
+            return group.count + layer + 1 if layer < 0 else layer + 1
+    return group.count * (2 if TWICE.search(group.name) else 1)
+
+
 class Held(NamedTuple):
     """One group of tensors as the shard holds it."""
 
@@ -229,7 +245,9 @@ def held(setting: Setting) -> list[Held]:
         if kind == "unused" or (kind == "head" and shares_table) or _left_out(group, setting):
             continue
         elements = float(group.elements)
-        count = group.count * (2 if TWICE.search(group.name) else 1)
+        count = _times(group, setting)
+        if not count:
+            continue
         bits = float(held_bits(group, setting.dtype))
         scales = 0.0
         if tp > 1:

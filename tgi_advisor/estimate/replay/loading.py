@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from tgi_advisor.estimate import geometry, weights
 from tgi_advisor.estimate.allocator import Allocator, State
-from tgi_advisor.estimate.replay import kernels, packed
+from tgi_advisor.estimate.replay import kernels, packed, towers
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.weights import Held
 from tgi_advisor.facts import families
@@ -78,9 +78,11 @@ class Stored(NamedTuple):
 
 def loaded(setting: Setting) -> State:
     """The allocator of the fullest shard when the model is there and the cache was emptied once."""
-    stored = _stored(weights.held(setting))
+    rows = weights.held(setting)
+    seen = [row for row in rows if setting.family.served_by == "vlm" and towers.OF_VISION.match(row.group.name)]
+    stored = _stored([row for row in rows if row not in seen])
     memory = Allocator()
-    for step in _steps(setting, stored):
+    for step in _steps(setting, stored, [_made(one) for one in towers.of(setting.family.model_type, seen)]):
         step(memory)
     if setting.attention == "flashinfer":
         for size in WORKSPACE:
@@ -103,22 +105,29 @@ def _stored(rows: Sequence[Held]) -> Stored:
     return Stored(tuple(embeddings), layer, tuple(others), tuple(head))
 
 
-def _steps(setting: Setting, stored: Stored) -> Iterator[Step]:
-    """Every module's step, in the order of the class."""
+def _steps(setting: Setting, stored: Stored, tower: Sequence[Step]) -> Iterator[Step]:
+    """Every module's step, in the order of the class; those of a vision tower are given."""
     if setting.family.served_by == "transformers":
         yield from _as_transformers(setting, stored)
         return
     embeddings = [_copied(size, row) for size, row in stored.embeddings]
     since = EMBEDDING_LAST.get(setting.family.model_type)
     last = since is not None and setting.facts.release.version >= since
+    kind = setting.family.model_type
+    if kind not in towers.INSIDE and kind not in towers.LAST:
+        yield from tower
     if not last:
         yield from embeddings
+    if kind in towers.INSIDE:
+        yield from tower
     for layer in _layers(setting, stored):
         yield from layer
     yield from map(_kept, stored.others)
     yield from map(_kept, stored.head or (stored.embeddings[0][0],))
     if last:
         yield from embeddings
+    if kind in towers.LAST:
+        yield from tower
 
 
 def _layers(setting: Setting, stored: Stored) -> list[list[Step]]:
@@ -223,6 +232,11 @@ def _start_of_last_file(sizes: Sequence[int], last: int) -> int:
             filled, start = 0, index
         filled += size
     return start
+
+
+def _made(one: towers.Made) -> Step:
+    """The step of a tensor of the vision tower."""
+    return _kept(one.size) if one.copied is None else _copied(one.size, one.copied)
 
 
 def _find(rest: Mapping[str, int], word: str, kind: str) -> str | None:

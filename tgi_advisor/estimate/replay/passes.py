@@ -29,6 +29,12 @@ class Pass:
         """What decides where the next layer's tensors go."""
         return self.memory.places()
 
+    def beside(self, tokens: int) -> Pass:
+        """A pass over other tokens, of unpacked weights, on the same allocator."""
+        other = Pass(self.shapes._replace(packed=False), self.memory, tokens)
+        other.has_cublas = self.has_cublas
+        return other
+
     def drop(self, *tensors: Block | None) -> None:
         """Tensors that go out of scope, each once however often it is named."""
         gone = {id(tensor): tensor for tensor in tensors if tensor is not None}

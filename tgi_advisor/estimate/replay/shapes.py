@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tgi_advisor.estimate.geometry import Geometry
-from tgi_advisor.estimate.replay import kernels
+from tgi_advisor.estimate.replay import kernels, towers
 from tgi_advisor.estimate.replay.kernels import Kernel
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families
@@ -14,14 +14,21 @@ from tgi_advisor.units import KiB, MiB
 ROTARY_FREE = frozenset({"gpt2", "gpt_bigcode"})
 """Families that add positions to the embedding instead of turning queries and keys."""
 READ = frozenset({
-    "llama", "mistral", "qwen2", "gemma", "gemma2", "phi3", "granite", "phi", "starcoder2", "falcon", "RefinedWeb",
-    "RefinedWebModel", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "cohere", "deepseek_v2", "deepseek_v3",
+    "llama", "mistral", "qwen2", "gemma", "gemma2", "gemma3_text", "phi3", "granite", "phi", "starcoder2", "falcon",
+    "RefinedWeb", "RefinedWebModel", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "cohere", "deepseek_v2", "deepseek_v3",
 })  # fmt: skip
 """Families whose sequence of allocations is written down in this room."""
 
 
 WINDOWED = frozenset({"mistral", "mixtral", "qwen2", "starcoder2"})
 """Families whose class copies what it caches where the configuration has a sliding window."""
+LANGUAGE = {
+    "gemma3": "gemma3_text", "qwen2_vl": "qwen2", "qwen2_5_vl": "qwen2", "llava_next": "mistral", "idefics2": "mistral",
+    "mllama": "mllama",
+}  # fmt: skip
+"""Vision-language families whose sequence is written down, and the family their language model's class is."""
+SEES_FIRST = (3, 3, 0)
+"""Release from which a vision-language class encodes its images before it embeds the tokens."""
 
 
 class Shapes(NamedTuple):
@@ -30,7 +37,7 @@ class Shapes(NamedTuple):
     g: Geometry
     """The layer sizes every estimate uses."""
     kind: str
-    """config.json's model_type."""
+    """config.json's model_type; of a vision-language model that of its language model's class."""
     mlp: str
     """Shape of the feed-forward block, as `Family.mlp` names it."""
     rotary: int
@@ -107,6 +114,8 @@ def known(setting: Setting) -> bool:
     kernel = kernels.of(setting)
     if family.served_by == "transformers":
         return kernel == "plain"
+    if family.served_by == "vlm":
+        return kernel is not None and family.model_type in LANGUAGE and version >= SEES_FIRST
     return kernel is not None and (family.served_by == "flash" and family.model_type in READ)
 
 
@@ -114,20 +123,21 @@ def of(setting: Setting, g: Geometry) -> Shapes:
     """The widths of a launch whose sequence is `known`."""
     model, text = setting.facts.model, setting.facts.model.text()
     kind, tp = setting.family.model_type, setting.num_shard
-    biases = [group.name for group in model.tensors if group.name.endswith(".bias")]
+    names = [group.name for group in model.tensors if not towers.OF_VISION.match(group.name)]
+    biases = [name for name in names if name.endswith(".bias")]
     routed = families.experts(model)
     moe_width = text.get("moe_intermediate_size")
     expert = (int(moe_width) if moe_width else families.intermediate(model)) // tp if routed else 0
     return Shapes(
         g=g,
-        kind=kind,
+        kind=LANGUAGE.get(kind, kind),
         mlp=setting.family.mlp,
         rotary=0 if kind in ROTARY_FREE else _rotary(setting, text) // 2,
         bias_in=_any(biases, "q_proj.", "qkv_proj.", "query_key_value.", "c_attn.", "Wqkv."),
         bias_out=_any(biases, "o_proj.", "attention.dense.", "attn.c_proj.", "attn.dense.", "attn.out_proj."),
         bias_feed_in=_any(biases, "gate_proj.", "up_proj.", "dense_h_to_4h.", "c_fc.", "fc1.", "fc_in."),
         bias_feed_out=_any(biases, "down_proj.", "dense_4h_to_h.", "mlp.c_proj.", "fc2.", "fc_out."),
-        head_norms=any(".q_norm." in group.name for group in model.tensors),
+        head_norms=any(".self_attn.q_norm." in name for name in names),
         copies_query=setting.attention == "flashinfer" and (2, 3, 0) <= setting.facts.release.version <= (3, 0, 1),
         window=_window(setting),
         kernel=kernels.of(setting) or "plain",

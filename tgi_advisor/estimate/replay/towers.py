@@ -1,0 +1,96 @@
+"""What a vision-language class loads beside its language model, in the order its `__init__` makes the modules.
+
+Read at v3.3.7 under server/text_generation_server/models/custom_modeling: flash_gemma3_modeling.py:660-700 and
+siglip.py, llava_next.py:113-160 and clip.py, idefics2.py:682-730, qwen2_vl.py:393-440, qwen2_5_vl.py:817-860,
+mllama.py:407-480 and :913-940.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from tgi_advisor.estimate.weights import Held
+
+OF_VISION = re.compile(
+    r"^(vision_tower|vision_model|visual|multi_modal_projector|image_newline|model\.(vision_model|connector))(\.|$)"
+)
+"""Names of the tensors that are not the language model's."""
+ORDERS: dict[str, tuple[str, ...]] = {
+    "gemma3": ("post_layernorm.", "multi_modal_projector.", "patch_embedding.", "position_embedding.", "layers.*."),
+    "llava_next": (
+        "class_embedding", "patch_embedding.", "position_embedding.", "pre_layrnorm.", "layers.*.",
+        "multi_modal_projector.linear_1", "multi_modal_projector.linear_2", "image_newline",
+    ),
+    "qwen2_vl": ("patch_embed.", "blocks.*.", "merger."),
+    "qwen2_5_vl": ("patch_embed.", "blocks.*.", "merger."),
+    "mllama": (
+        "vision_model.patch_embedding.", "class_embedding", "gated_positional_embedding.embedding", "tile_embedding.",
+        "pre_tile_positional_embedding.", "post_tile_positional_embedding.", "layernorm_pre.", "layernorm_post.",
+        "model.transformer.layers.*.", "global_transformer.layers.*.", "multi_modal_projector.",
+    ),
+    "idefics2": (
+        "patch_embedding.", "position_embedding.", "encoder.layers.*.", "post_layernorm.", "modality_projection.",
+        "perceiver_resampler.latents", "perceiver_resampler.layers.*.", "perceiver_resampler.norm.",
+    ),
+}  # fmt: skip
+"""Parts of the names in the order of the class."""
+WORDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "gemma3": (("k_proj",), ("v_proj",), ("q_proj",), ("out_proj",), ("fc1",), ("fc2",)),
+    "llava_next": (("q_proj", "k_proj", "v_proj"), ("out_proj",), ("fc1",), ("fc2",)),
+    "qwen2_vl": (("qkv",), ("attn.proj",), ("fc1",), ("fc2",)),
+    "qwen2_5_vl": (("qkv",), ("attn.proj",), ("up_proj",), ("gate_proj",), ("down_proj",)),
+    "mllama": (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("fc1",), ("fc2",)),
+    "idefics2": (
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("out_proj",), ("fc1",), ("fc2",),
+        ("gate_proj", "up_proj"), ("down_proj",),
+    ),
+}  # fmt: skip
+"""Matrices of one layer in the order they are made; those that stand together are made as one."""
+RESAMPLER = (("q_proj",), ("k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+"""The same of a layer of Idefics2's resampler."""
+LAST = frozenset({"idefics2"})
+"""Families whose class makes the language model first."""
+INSIDE = frozenset({"qwen2_vl", "qwen2_5_vl"})
+"""Families whose class makes the tower between the embedding and the layers of the language model."""
+class Made(NamedTuple):
+    """One tensor that is read."""
+
+    size: int
+    """Bytes of it."""
+    copied: int | None
+    """Bytes more that its copy takes before it is dropped; None where it stays as it was read."""
+
+
+def of(kind: str, rows: Sequence[Held]) -> Iterator[Made]:
+    """What a family's class reads for its tower and projector."""
+    rest = list(rows)
+    for part in ORDERS[kind]:
+        here = [row for row in rest if part in row.group.name]
+        rest = [row for row in rest if row not in here]
+        if part.endswith(".*."):
+            words = RESAMPLER if "perceiver" in part else WORDS[kind]
+            for _ in range(max((row.times for row in here), default=0)):
+                yield from _module(here, words)
+        else:
+            yield from _module(here, WORDS[kind])
+    yield from (Made(row.each, None) for row in rest)
+
+
+def _module(rows: Sequence[Held], words: Sequence[Sequence[str]]) -> Iterator[Made]:
+    """The matrices of a module in order, then whatever else it holds."""
+    rest = list(rows)
+    for together in words:
+        found = [row for row in rest if any(f"{word}.weight" in row.group.name for word in together)]
+        if found:
+            rest = [row for row in rest if row not in found]
+            size = sum(row.each for row in found)
+            yield Made(size, None)
+    for row in rest:
+        if row.kind == "embedding":
+            yield Made(row.each, row.group.shape[-1] * 2)
+        elif row.group.name.endswith("positional_embedding.embedding"):  # times what its gate leaves of it
+            yield Made(row.each, 0)
+        else:
+            yield Made(row.each, None)
