@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from hypothesis import strategies as st
 
 from tgi_advisor.estimate import defaults, geometry, replay
 from tgi_advisor.estimate.allocator import Allocator, Block, OutOfMemoryError
-from tgi_advisor.estimate.replay import graphs
+from tgi_advisor.estimate.replay import graphs, towers
 from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import families
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.known import Facts
+from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.gather import snapshot
 from tgi_advisor.spec.records import GpuSpec, HardwareSpec, ModelSpec, Spec, TgiSpec
 from tgi_advisor.units import GiB, MiB
@@ -39,9 +42,35 @@ class Compared(NamedTuple):
     peak: int | None
 
 
+def _cut(model: ModelFacts, layers: int) -> ModelFacts:
+    """A model with fewer layers in its language model, as the replay was made of."""
+    whole = families.layers(model)
+    crossed = model.text().get("cross_attention_layers") or []
+    fewer = {whole: layers, len(crossed): sum(one < layers for one in crossed)}
+    fewer[whole - len(crossed)] = layers - fewer[len(crossed)] if crossed else layers
+    groups = (
+        group if towers.OF_VISION.match(group.name) or ".*." not in group.name
+        else dataclasses.replace(group, count=fewer.get(group.count, group.count * layers // whole))
+        for group in model.tensors
+    )  # fmt: skip
+    cut: dict[str, Any] = dict(model.config)
+    inner = cut["text_config"] = dict(cut["text_config"]) if "text_config" in cut else cut
+    for name in {"num_hidden_layers", "n_layer", "n_layers"} & inner.keys() or {"num_hidden_layers"}:
+        inner[name] = layers
+    if inner is cut:
+        del cut["text_config"]
+    left_out = {**model.defaults, "text_config": dict(model.defaults.get("text_config") or {})}
+    left_out["text_config"].pop("num_hidden_layers", None)
+    left_out.pop("num_hidden_layers", None)
+    kept = tuple(group for group in groups if group.count)
+    return dataclasses.replace(model, config=cut, defaults=left_out, tensors=kept)
+
+
 def _setting(row: dict[str, Any]) -> Setting:
     model = snapshot.find(row["model"])
     assert model is not None
+    if "layers" in row:
+        model = _cut(model, row["layers"])
     gpu = gpus.find("nvidia-a100-80gb-sxm")
     spec = Spec(
         model=ModelSpec(id=row["model"]),

@@ -25,18 +25,26 @@ HOLDS_EMBEDDING = {
 """Classes whose forward is given the embedded tokens and so keeps them alive to its end, since which release."""
 
 
-def forward(run: Pass, version: Version) -> tuple[Block, ...]:
+SINGLE_WEIGHTS = frozenset({"gemma", "gemma2", "gemma3_text"})
+"""Families whose norms hold their weights in float32."""
+
+
+def forward(run: Pass, version: Version, embedded: Block | None = None) -> tuple[Block, ...]:
     """The pass through all layers and the last norm, as far as it reserves anything new.
 
-    Returns what is alive when it is done: the final hidden states first.
+    `embedded` are the tokens of a batch that embeds them before the pass, and keeps them. Returns what is alive when
+    it is done: the final hidden states first.
     """
     shapes, g = run.shapes, run.shapes.g
-    hidden, held = _embedded(run, version)
-    tables = [run.new(shapes.rotary), run.new(shapes.rotary)] if shapes.rotary else []
+    hidden, held = _embedded(run, version) if embedded is None else (embedded, (embedded,))
+    tables = _tables(run)
     residual: Block | None = None
     seen: set[tuple[object, ...]] = set()
     first = shapes.dense_layers if shapes.expert else 0
     for number in range(g.layers):
+        if shapes.kind == "gemma3_text" and number:  # looked up again for every layer
+            tables, dropped = _tables(run), tables
+            run.drop(*dropped)
         after, carried, gone = _layer(run, hidden, residual, version, number)
         run.drop(*(one for one in (*gone, hidden, residual) if not _is_in(one, (after, carried, *held))))
         hidden, residual = after, carried
@@ -47,6 +55,19 @@ def forward(run: Pass, version: Version) -> tuple[Block, ...]:
     final, summed = _norm(run, hidden, residual)
     run.drop(*(one for one in (hidden, residual, summed, *tables) if not _is_in(one, (final, *held))))
     return final, *held
+
+
+def _tables(run: Pass) -> list[Block]:
+    """Cosines and sines of the tokens' positions; of three positions a token, of which one is chosen (Qwen2-VL)."""
+    width = run.shapes.rotary
+    if not run.shapes.position_sections:
+        return [run.new(width), run.new(width)] if width else []
+    tables = []
+    for _ in range(2):
+        every = run.new(run.shapes.position_sections * width)
+        tables.append(run.new(width))
+        run.drop(every)
+    return tables
 
 
 def _is_in(one: Block | None, several: tuple[Block | None, ...]) -> bool:
@@ -93,7 +114,7 @@ def _layer(
         again = run.new(wide)
         fed = _feed_forward(run, number)
         return run.new(wide), joined, (again, attended, fed)
-    if kind == "gemma2":
+    if kind in ("gemma2", "gemma3_text"):
         normed, _ = _norm(run, hidden, residual)
         attended = _attention(run)
         inner, _ = _norm(run, attended, None)
@@ -123,20 +144,25 @@ def _layer(
 def _norm(run: Pass, hidden: Block, residual: Block | None) -> tuple[Block, Block]:
     """(normed, residual): the fused kernel makes both anew; float32 norms add in place and keep what they add to."""
     wide = run.shapes.g.hidden
-    if run.shapes.kind in ("gemma", "gemma2"):
-        single, squared = run.new(2 * wide), run.new(2 * wide)
-        run.drop(squared)
-        scaled = run.new(2 * wide)
-        run.drop(single)
-        weighted = run.new(2 * wide)
-        run.drop(scaled)
-        out = run.new(wide)
-        run.drop(weighted)
-        return out, hidden
+    if run.shapes.kind in SINGLE_WEIGHTS:
+        return _weighted_norm(run, wide), hidden
     if wide > WIDE_NORM:
         return run.single_norm(wide), hidden
     summed = hidden if residual is None else run.new(wide)
     return run.new(wide), summed
+
+
+def _weighted_norm(run: Pass, width: int) -> Block:
+    """A norm in float32 whose weights are float32 as well: a copy, its square, scaled, weighted, back to 16 bit."""
+    single, squared = run.new(2 * width), run.new(2 * width)
+    run.drop(squared)
+    scaled = run.new(2 * width)
+    run.drop(single)
+    weighted = run.new(2 * width)
+    run.drop(scaled)
+    out = run.new(width)
+    run.drop(weighted)
+    return out
 
 
 def _attention(run: Pass) -> Block:
@@ -145,12 +171,27 @@ def _attention(run: Pass) -> Block:
     if shapes.latent is not None:
         return _latent_attention(run)
     joined = run.project(g.hidden, g.query + 2 * g.kv, shapes.bias_in)
+    if shapes.kind == "gemma3_text":
+        return _normed_attention(run, joined)
     cached = run.memory.new(2 * g.kv * run.windowed * ELEMENT) if run.windowed else None
     copied = run.new(g.query) if shapes.copies_query else None
     attended = run.new(g.query)
     run.drop(copied)
     out = run.project(g.query, g.hidden, shapes.bias_out)
     run.drop(joined, cached, attended)
+    return out
+
+
+def _normed_attention(run: Pass, joined: Block) -> Block:
+    """Gemma 3: queries and keys are copied and normed head by head; the key's copy is kept as a residual."""
+    g = run.shapes.g
+    query, key = run.new(g.query), run.new(g.kv)
+    normed = _weighted_norm(run, g.query)
+    normed_key = _weighted_norm(run, g.kv)
+    run.drop(query)
+    attended = run.new(g.query)
+    out = run.project(g.query, g.hidden, run.shapes.bias_out)
+    run.drop(normed, normed_key, joined, key, attended)
     return out
 
 

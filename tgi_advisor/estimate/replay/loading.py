@@ -82,7 +82,8 @@ def loaded(setting: Setting) -> State:
     seen = [row for row in rows if setting.family.served_by == "vlm" and towers.OF_VISION.match(row.group.name)]
     stored = _stored([row for row in rows if row not in seen])
     memory = Allocator()
-    for step in _steps(setting, stored, [_made(one) for one in towers.of(setting.family.model_type, seen)]):
+    tower = [_made(one) for one in towers.of(setting.family.model_type, seen)] if seen else []
+    for step in _steps(setting, stored, tower):
         step(memory)
     if setting.attention == "flashinfer":
         for size in WORKSPACE:

@@ -31,7 +31,7 @@ class Pass:
 
     def beside(self, tokens: int) -> Pass:
         """A pass over other tokens, of unpacked weights, on the same allocator."""
-        other = Pass(self.shapes._replace(packed=False), self.memory, tokens)
+        other = Pass(self.shapes._replace(kernel="plain"), self.memory, tokens)
         other.has_cublas = self.has_cublas
         return other
 

@@ -42,6 +42,8 @@ class Shapes(NamedTuple):
     """Shape of the feed-forward block, as `Family.mlp` names it."""
     rotary: int
     """Half the turned part of a head: the width of one cosine or sine table; 0 without."""
+    position_sections: int
+    """Positions of one token, of which each part of a head uses one (Qwen2-VL); 0 where a token has one position."""
     bias_in: bool
     """Whether the fused query, key and value projection has a bias."""
     bias_out: bool
@@ -133,6 +135,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         kind=LANGUAGE.get(kind, kind),
         mlp=setting.family.mlp,
         rotary=0 if kind in ROTARY_FREE else _rotary(setting, text) // 2,
+        position_sections=len((text.get("rope_scaling") or {}).get("mrope_section") or ()),
         bias_in=_any(biases, "q_proj.", "qkv_proj.", "query_key_value.", "c_attn.", "Wqkv."),
         bias_out=_any(biases, "o_proj.", "attention.dense.", "attn.c_proj.", "attn.dense.", "attn.out_proj."),
         bias_feed_in=_any(biases, "gate_proj.", "up_proj.", "dense_h_to_4h.", "c_fc.", "fc1.", "fc_in."),

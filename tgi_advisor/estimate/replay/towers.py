@@ -54,6 +54,8 @@ LAST = frozenset({"idefics2"})
 """Families whose class makes the language model first."""
 INSIDE = frozenset({"qwen2_vl", "qwen2_5_vl"})
 """Families whose class makes the tower between the embedding and the layers of the language model."""
+
+
 class Made(NamedTuple):
     """One tensor that is read."""
 

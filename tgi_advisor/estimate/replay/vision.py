@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from tgi_advisor.estimate.allocator import Block
 from tgi_advisor.estimate.forward import ELEMENT
+from tgi_advisor.estimate.replay import layers
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.estimate.setting import Setting
 
@@ -66,15 +67,26 @@ def _vision(setting: Setting) -> Mapping[str, Any]:
     return {**(left_out if isinstance(left_out, Mapping) else {}), **(stated if isinstance(stated, Mapping) else {})}
 
 
-def _tower(
-    setting: Setting, vision: Mapping[str, Any], pictures: int, side: int, patches: int, features: int
-) -> Tower:
+def _tower(setting: Setting, vision: Mapping[str, Any], pictures: int, side: int, patches: int, features: int) -> Tower:
     tp, width = setting.num_shard, int(vision["hidden_size"])
     heads = int(vision["num_attention_heads"])
     return Tower(
         setting.family.model_type, pictures, side, patches, width, heads // tp, heads // tp * (width // heads),
         int(vision["intermediate_size"]) // tp, int(vision["num_hidden_layers"]), features,
     )  # fmt: skip
+
+
+def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[Block, ...]:
+    """The image, the embedded tokens, masks, and the pass of the language model.
+
+    Returns what is dropped when the logits are there; the embedded tokens stay in the batch.
+    """
+    features = encode(run, tower(setting))
+    embedded = run.new(run.shapes.g.hidden)
+    run.drop(features)
+    held = masks(run, requests, longest) if setting.family.model_type == "gemma3" else ()
+    final, *_ = layers.forward(run, setting.facts.release.version, embedded)
+    return final, *held
 
 
 def encode(run: Pass, seen: Tower | None) -> Block | None:

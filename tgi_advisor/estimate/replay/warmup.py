@@ -12,7 +12,7 @@ from tgi_advisor.estimate import exllama
 from tgi_advisor.estimate.allocator import Allocator, State
 from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.geometry import Geometry
-from tgi_advisor.estimate.replay import fallback, layers, sampling, shapes
+from tgi_advisor.estimate.replay import fallback, layers, sampling, shapes, vision
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.estimate.setting import Setting
 
@@ -51,6 +51,8 @@ def warm_up(setting: Setting, g: Geometry, after_loading: State, batch: Batch) -
     run = Pass(widths, memory, batch.tokens, _windowed(batch, widths.window))
     if setting.family.served_by == "transformers":
         alive = fallback.forward(run)
+    elif setting.family.served_by == "vlm":
+        alive = vision.forward(run, setting, batch.requests, batch.longest)
     else:
         alive = layers.forward(run, setting.facts.release.version)
     every = setting.prefill_logprobs
