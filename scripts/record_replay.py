@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 KEYS = (
-    "release", "model", "num_shard", "max_batch_prefill_tokens", "max_input_tokens", "max_total_tokens", "attention",
+    "release", "model", "layers", "num_shard", "max_batch_prefill_tokens", "max_input_tokens", "max_total_tokens", "attention",
     "compute_capability", "warmup_blocks", "loaded_reserved", "loaded_allocated", "peak_reserved", "not_warmed_up",
 )  # fmt: skip
 """What a row holds, in this order; of the last two one is there."""
+OPTIONAL = ("layers",)
+"""Keys that need not be there: a model that was cut to fewer layers says how many it has left."""
 LAST = ("peak_reserved", "not_warmed_up")
 
 
@@ -32,7 +34,7 @@ def rows(lines: Iterable[str]) -> Iterator[str]:
         if not line.strip():
             continue
         found = json.loads(line)
-        missing = [key for key in KEYS if key not in LAST and key not in found]
+        missing = [key for key in KEYS if key not in (*OPTIONAL, *LAST) and key not in found]
         if missing or not any(found.get(key) for key in LAST):
             raise ValueError(f"line {number} is no replay: {', '.join(missing or LAST)} missing")
         yield row_text({key: found[key] for key in KEYS if found.get(key)})
