@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 KEYS = (
-    "release", "model", "layers", "num_shard", "max_batch_prefill_tokens", "max_input_tokens", "max_total_tokens", "attention",
-    "compute_capability", "warmup_blocks", "loaded_reserved", "loaded_allocated", "peak_reserved", "not_warmed_up",
+    "release", "model", "layers", "num_shard", "max_batch_prefill_tokens", "max_input_tokens", "max_total_tokens",
+    "attention", "compute_capability", "warmup_blocks", "loaded_reserved", "loaded_allocated", "peak_reserved",
+    "not_warmed_up",
 )  # fmt: skip
 """What a row holds, in this order; of the last two one is there."""
 OPTIONAL = ("layers",)
