@@ -31,6 +31,8 @@ from tgi_advisor.units import GiB, MiB
 ROOT = Path(__file__).parent.parent
 ROWS: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests" / "data" / "replays.yaml").read_text("utf-8"))
 GRAPHS: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests" / "data" / "replays_graphs.yaml").read_text("utf-8"))
+OF_CAPABILITY = {"7.5": "nvidia-t4", "8.0": "nvidia-a100-80gb-sxm", "8.9": "nvidia-l40s", "9.0": "nvidia-h100-sxm"}
+"""A GPU for each compute capability that was replayed."""
 FILES_SPLIT_OTHERWISE = {"Qwen/Qwen3-8B"}
 """Models whose replayed files end at other tensors than those we assume: transformers' class reads file by file."""
 
@@ -71,9 +73,9 @@ def _setting(row: dict[str, Any]) -> Setting:
     assert model is not None
     if "layers" in row:
         model = _cut(model, row["layers"])
-    gpu = gpus.find("nvidia-a100-80gb-sxm")
+    gpu = gpus.find(OF_CAPABILITY[row.get("compute_capability", "8.0")])
     spec = Spec(
-        model=ModelSpec(id=row["model"]),
+        model=ModelSpec(id=row["model"], quantize=row.get("quantize")),
         hardware=HardwareSpec(gpu=GpuSpec(name=gpu.name), count=row["num_shard"]),
         tgi=TgiSpec(env={"ATTENTION": row["attention"]}),
     )

@@ -225,6 +225,8 @@ class Held(NamedTuple):
     """How many of them are loaded."""
     bytes: int
     """Bytes of all of them on the shard, scales of a quantization while loading included."""
+    read: int
+    """Bytes of one of them as it is read, before anything is quantized."""
 
     @property
     def each(self) -> int:
@@ -259,12 +261,13 @@ def held(setting: Setting) -> list[Held]:
                 kept = _mqa_replicated(group, setting)
                 width = group.shape[0] or 1
                 elements *= ((width - kept) / tp + kept) / width
+        read = round(elements * bits / 8)
         if on_the_fly and kind in quantized and _is_matrix(group):
             exempt = _sixteen_bit_share(setting, group)
             scales = count * (1 - exempt) * group.shape[0] / (tp if kind == "column" else 1) * 4
             bits = exempt * bits + (1 - exempt) * _quantized_bits(on_the_fly)
         size = round(count * elements * bits / 8 + scales)
-        rows.append(Held(group, kind, count, size))
+        rows.append(Held(group, kind, count, size, read))
     return rows
 
 
@@ -274,7 +277,7 @@ def shard(setting: Setting) -> Loaded:
     own = on_own_layers(setting)
     on_the_fly = _on_the_fly(setting)
     total = unknown = head = embedding = 0
-    for group, kind, _, size in held(setting):
+    for group, kind, _, size, _ in held(setting):
         total += size
         if kind == "embedding":
             embedding = max(embedding, group.elements)
@@ -308,14 +311,35 @@ def _is_matrix(group: TensorGroup) -> bool:
 
 
 def _sixteen_bit_share(setting: Setting, group: TensorGroup) -> float:
-    """Share of a group that `fp8` leaves in 16 bit: in Llama's class, attention and the first and last layer.
+    """Share of a group that `fp8` leaves in 16 bit."""
+    if not _spares(setting):
+        return 0.0
+    return 1.0 if "attn." in group.name else min(1.0, 2 / group.count)
+
+
+def _spares(setting: Setting) -> bool:
+    """Whether `fp8` leaves attention and the first and last layer in 16 bit: in Llama's class.
 
     https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/models/custom_modeling/flash_llama_modeling.py#L75
     """
     llama = setting.family.model_type in LLAMA_CLASS and setting.facts.release.version >= (2, 2, 0)
-    if setting.quantize != "fp8" or not llama:
-        return 0.0
-    return 1.0 if "attn." in group.name else min(1.0, 2 / group.count)
+    return setting.quantize == "fp8" and llama
+
+
+def attention_is_spared(setting: Setting) -> bool:
+    """Whether attention's projections stay in 16 bit although the launch quantizes to fp8."""
+    return _spares(setting) and not any(count for name, count in _in_fp8(setting).items() if "attn." in name)
+
+
+def edges_are_spared(setting: Setting) -> bool:
+    """Whether the feed-forward blocks of the first and last layer stay in 16 bit, stored so or not."""
+    layers = families.layers(setting.facts.model)
+    return _spares(setting) and not any(count == layers for name, count in _in_fp8(setting).items() if "mlp." in name)
+
+
+def _in_fp8(setting: Setting) -> dict[str, int]:
+    """The groups of tensors stored in fp8, and how many each has."""
+    return {group.name: group.count for group in setting.facts.model.tensors if group.dtype == "F8_E4M3"}
 
 
 def _dtypes(tensors: tuple[TensorGroup, ...]) -> str:

@@ -8,30 +8,59 @@ and #L2307-L2319), AWQ's own (https://github.com/mit-han-lab/llm-awq, awq/kernel
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from tgi_advisor.estimate import exllama, weights
 from tgi_advisor.estimate.setting import Setting
 
-Kernel = Literal["plain", "marlin", "awq", "exllama", "gptq"]
+Kernel = Literal[
+    "plain", "marlin", "awq", "exllama", "gptq", "stored_marlin", "fp8_marlin", "fp8_fbgemm", "fp8_cutlass", "eetq",
+    "int8", "bnb_8bit", "bnb_4bit",
+]  # fmt: skip
 """How a projection is multiplied: 16 bit by cuBLAS; GPTQ or AWQ repacked for Marlin; AWQ's own kernel, which sums
-parts of the inner dimension; GPTQ by exllama (v2), which dequantizes a layer and takes cuBLAS, or by Triton."""
+parts of the inner dimension; GPTQ by exllama (v2), which dequantizes a layer and takes cuBLAS, or by Triton; what was
+stored for Marlin; fp8 weights on 16-bit inputs (Marlin) or on inputs in fp8 (FBGEMM up to 2.3.1, CUTLASS since);
+int8 weights on 16-bit inputs (EETQ) or int8 ones (CUTLASS, bitsandbytes); 4-bit weights dequantized for cuBLAS."""
+ON_THE_FLY: Mapping[str, Kernel] = {
+    "eetq": "eetq", "bitsandbytes": "bnb_8bit", "bitsandbytes-nf4": "bnb_4bit", "bitsandbytes-fp4": "bnb_4bit",
+}  # fmt: skip
+"""Kernels of what is quantized while it loads, fp8 aside."""
 SPLIT = 8
 """Parts of the inner dimension AWQ's kernel sums apart.
 
 https://github.com/huggingface/text-generation-inference/blob/v1.1.0/server/text_generation_server/utils/awq/quantize/qmodule.py#L40-L47
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/awq/quantize/cuda.py#L44-L46
 """
+INT8_BY_ROWS = (3, 0, 2)
+"""Since when bitsandbytes multiplies int8 weights as they lie (its 0.45.0); before, the first pass reorders them."""
 REDUCED_ROWS = 1024
 """Rows Marlin reduces at once in float32, since 2.3.0."""
 
 
 def of(setting: Setting) -> Kernel | None:
     """The kernel of the launch's quantized projections, `plain` without; None for one whose products are not read."""
-    method, stored = setting.quantize, weights.quantization_config(setting)
+    method = setting.quantize
     if method is None:
         return "plain"
-    if method not in ("awq", "gptq") or stored.get("quant_method", method) != method:
+    if method in ("awq", "gptq"):
+        return _packed(setting, method)
+    if method == "marlin":
+        return "stored_marlin"
+    if method == "fp8":
+        return _fp8(setting)
+    if method == "compressed-tensors":
+        return _compressed(setting)
+    version = setting.facts.release.version
+    if method not in ON_THE_FLY or version < (2, 2, 0) or (method == "bitsandbytes" and version < INT8_BY_ROWS):
+        return None
+    return ON_THE_FLY[method]
+
+
+def _packed(setting: Setting, method: str) -> Kernel | None:
+    """The kernel of a checkpoint packed by GPTQ or AWQ."""
+    stored = weights.quantization_config(setting)
+    if stored.get("quant_method", method) != method:
         return None
     if weights.on_marlin(setting):
         return "marlin"
@@ -42,6 +71,43 @@ def of(setting: Setting) -> Kernel | None:
     if exllama.applies(setting):
         return "exllama"
     return "gptq" if stored.get("bits", 4) in (2, 4, 8) else None
+
+
+def _fp8(setting: Setting) -> Kernel | None:
+    """The kernel of fp8 weights with one scale for each row.
+
+    https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/layers/fp8.py#L15-L42
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/fp8.py#L33-L72
+    """
+    version, capability = setting.facts.release.version, setting.facts.gpu.at_least
+    if version < (2, 2, 0) or "weight_block_size" in weights.quantization_config(setting):
+        return None
+    if capability[0] == 8 and "USE_CUTLASS_W8A8" not in setting.env:
+        return "fp8_marlin"
+    if capability[0] == 9:
+        if version >= (2, 4, 0):
+            return "fp8_cutlass"
+        return "fp8_fbgemm" if setting.dtype == "bfloat16" else None
+    return None
+
+
+def _compressed(setting: Setting) -> Kernel | None:
+    """The kernel of a checkpoint by compressed-tensors whose layers are all quantized alike.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/compressed_tensors/loader.py#L112-L171
+    """
+    stored = weights.quantization_config(setting)
+    groups = stored.get("config_groups")
+    found = list(groups.values()) if isinstance(groups, Mapping) else []
+    if len(found) != 1 or not isinstance(found[0], Mapping) or not isinstance(found[0].get("weights"), Mapping):
+        return None
+    scheme, inputs, layout = found[0]["weights"], found[0].get("input_activations"), stored.get("format")
+    if scheme.get("num_bits") != 8 or layout not in (f"{scheme.get('type')}-quantized", "naive-quantized"):
+        return None
+    if scheme.get("type") == "float":
+        wide = isinstance(inputs, Mapping) and inputs.get("num_bits") == 16
+        return "fp8_marlin" if wide and setting.facts.gpu.at_least[0] == 9 else _fp8(setting)
+    return "int8" if scheme.get("type") == "int" else None
 
 
 def reduced_rows(tokens: int) -> int:

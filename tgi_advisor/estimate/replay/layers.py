@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from tgi_advisor.estimate.allocator import Block
 from tgi_advisor.estimate.forward import ELEMENT, WIDE_NORM
+from tgi_advisor.estimate.replay.kernels import Kernel
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.facts.release import Version
 
@@ -40,7 +41,7 @@ def forward(run: Pass, version: Version, embedded: Block | None = None) -> tuple
     tables = _tables(run)
     residual: Block | None = None
     seen: set[tuple[object, ...]] = set()
-    first = shapes.dense_layers if shapes.expert else 0
+    first = shapes.dense_layers if shapes.expert else int(shapes.edge_kernel != shapes.kernel)
     for number in range(g.layers):
         if shapes.kind == "gemma3_text" and number:  # looked up again for every layer
             tables, dropped = _tables(run), tables
@@ -170,14 +171,14 @@ def _attention(run: Pass) -> Block:
     shapes, g = run.shapes, run.shapes.g
     if shapes.latent is not None:
         return _latent_attention(run)
-    joined = run.project(g.hidden, g.query + 2 * g.kv, shapes.bias_in)
+    joined = run.project(g.hidden, g.query + 2 * g.kv, shapes.bias_in, shapes.attention_kernel)
     if shapes.kind == "gemma3_text":
         return _normed_attention(run, joined)
     cached = run.memory.new(2 * g.kv * run.windowed * ELEMENT) if run.windowed else None
     copied = run.new(g.query) if shapes.copies_query else None
     attended = run.new(g.query)
     run.drop(copied)
-    out = run.project(g.query, g.hidden, shapes.bias_out)
+    out = run.project(g.query, g.hidden, shapes.bias_out, shapes.attention_kernel)
     run.drop(joined, cached, attended)
     return out
 
@@ -231,23 +232,24 @@ def _feed_forward(run: Pass, number: int) -> Block:
     shapes, g = run.shapes, run.shapes.g
     if number >= shapes.dense_layers:
         return _mixture(run)
+    kernel = shapes.edge_kernel if number in (0, g.layers - 1) else shapes.kernel
     if shapes.mlp in ("plain", "parallel_plain"):
-        wide = run.project(g.hidden, g.intermediate, shapes.bias_feed_in)
+        wide = run.project(g.hidden, g.intermediate, shapes.bias_feed_in, kernel)
         activated = run.new(g.intermediate)
         run.drop(wide)
-        out = run.project(g.intermediate, g.hidden, shapes.bias_feed_out)
+        out = run.project(g.intermediate, g.hidden, shapes.bias_feed_out, kernel)
         run.drop(activated)
         return out
-    return _gated(run, g.intermediate)
+    return _gated(run, g.intermediate, kernel)
 
 
-def _gated(run: Pass, width: int) -> Block:
+def _gated(run: Pass, width: int, kernel: Kernel | None = None) -> Block:
     """Gate and up in one product, the gate's activation, their product, and down."""
     shapes = run.shapes
-    both = run.project(shapes.g.hidden, 2 * width, shapes.bias_feed_in)
+    both = run.project(shapes.g.hidden, 2 * width, shapes.bias_feed_in, kernel)
     activated, product = run.new(width), run.new(width)
     run.drop(activated)
-    out = run.project(width, shapes.g.hidden, shapes.bias_feed_out)
+    out = run.project(width, shapes.g.hidden, shapes.bias_feed_out, kernel)
     run.drop(product, both)
     return out
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from tgi_advisor.estimate import geometry, weights
 from tgi_advisor.estimate.allocator import Allocator, State
 from tgi_advisor.estimate.replay import kernels, packed, towers
+from tgi_advisor.estimate.replay.kernels import Kernel
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.weights import Held
 from tgi_advisor.facts import families
@@ -69,7 +70,9 @@ class Stored(NamedTuple):
     embeddings: tuple[tuple[int, int], ...]
     """(bytes, bytes of one row) of each embedding."""
     layer: Mapping[str, tuple[int, int]]
-    """(bytes of one, how many) by the name inside a layer."""
+    """(bytes of one as it is read, how many) by the name inside a layer."""
+    edges: Mapping[str, int]
+    """Bytes of those the first and last layer hold in another type, by the same name."""
     others: tuple[int, ...]
     """What stands outside the layers: the last norm."""
     head: tuple[int, ...]
@@ -93,17 +96,21 @@ def loaded(setting: Setting) -> State:
 
 
 def _stored(rows: Sequence[Held]) -> Stored:
-    embeddings, layer, others, head = [], {}, [], []
-    for row in rows:
+    embeddings, others, head = [], [], []
+    layer, edges = dict[str, tuple[int, int]](), dict[str, int]()
+    for row in sorted(rows, key=lambda row: -row.times):  # what fewer layers hold comes last
+        inside = row.group.name.split(".*.", 1)[-1]
         if row.kind == "embedding":
             embeddings.append((row.each, row.group.shape[-1] * 2))
         elif row.kind == "head":
             head.append(row.each)
-        elif ".*." in row.group.name:
-            layer[row.group.name.split(".*.", 1)[1]] = (row.each, row.times)
-        else:
+        elif ".*." not in row.group.name:
             others.append(row.each)
-    return Stored(tuple(embeddings), layer, tuple(others), tuple(head))
+        elif inside in layer:
+            edges[inside] = row.read
+        else:
+            layer[inside] = (row.read, row.times)
+    return Stored(tuple(embeddings), layer, edges, tuple(others), tuple(head))
 
 
 def _steps(setting: Setting, stored: Stored, tower: Sequence[Step]) -> Iterator[Step]:
@@ -135,6 +142,11 @@ def _layers(setting: Setting, stored: Stored) -> list[list[Step]]:
     """The steps of every layer; mixtures after the dense layers of the same model."""
     times = families.layers(setting.facts.model)
     experts = families.experts(setting.facts.model)
+    if weights.edges_are_spared(setting):
+        edge = {name: size for name, (size, count) in stored.layer.items() if count == times} | dict(stored.edges)
+        inner = {name: size for name, (size, _) in stored.layer.items()}
+        outer = list(_layer(setting, edge, "plain"))
+        return [outer, *[list(_layer(setting, inner))] * (times - 2), outer]
     sparse = max((count // experts for name, (_, count) in stored.layer.items() if "experts." in name), default=0)
     dense = {name: size for name, (size, count) in stored.layer.items() if count in (times, times - sparse)}
     routed = {
@@ -145,8 +157,8 @@ def _layers(setting: Setting, stored: Stored) -> list[list[Step]]:
     return [list(_layer(setting, dense))] * (times - sparse) + [list(_layer(setting, routed))] * sparse
 
 
-def _layer(setting: Setting, sizes: Mapping[str, int]) -> Iterator[Step]:
-    """The steps of a layer that holds tensors of these names and bytes."""
+def _layer(setting: Setting, sizes: Mapping[str, int], kernel: Kernel | None = None) -> Iterator[Step]:
+    """The steps of a layer that holds tensors of these names and bytes, for the launch's kernel or this one."""
     rest = dict(sizes)
     latent = setting.family.kv == "mla"
     if latent:
@@ -155,20 +167,21 @@ def _layer(setting: Setting, sizes: Mapping[str, int]) -> Iterator[Step]:
     if families.experts(setting.facts.model) and any(".experts." in f".{name}" for name in rest):
         yield from _mixture(setting, rest)
     for place in range(2 if latent else 0, len(PROJECTIONS)):
-        yield from _projection(setting, rest, place)
+        spared = place < 2 and weights.attention_is_spared(setting)
+        yield from _projection(setting, rest, place, "plain" if spared else kernel or kernels.of(setting) or "plain")
     yield from map(_kept, rest.values())
 
 
-def _projection(setting: Setting, rest: dict[str, int], place: int) -> Iterator[Step]:
+def _projection(setting: Setting, rest: dict[str, int], place: int, kernel: Kernel) -> Iterator[Step]:
     """The step of a layer's projection that stands at this place of `PROJECTIONS`."""
-    kernel = kernels.of(setting) or "plain"
+    kinds = packed.KINDS.get(kernel, ("weight",))
     for words in PROJECTIONS[place]:
-        if not all(_find(rest, word, "weight" if kernel == "plain" else "qweight") for word in words):
+        if not all(_find(rest, word, kinds[0]) for word in words):
             continue
+        read = {kind: [size for word in words for size in _take(rest, word, kind)] for kind in kinds}
         if kernel == "plain":
-            yield _plain(setting, words, [size for word in words for size in _take(rest, word, "weight")])
+            yield _plain(setting, words, read["weight"])
         else:
-            read = {kind: [size for word in words for size in _take(rest, word, kind)] for kind in PACKED}
             inputs, outputs = geometry.projections(geometry.of(setting), setting.family.mlp)[place]
             yield packed.step(setting, kernel, read, inputs, outputs)
         return
@@ -190,10 +203,6 @@ def _is_converted(setting: Setting) -> bool:
     """Whether the weights are stored in another 16-bit type than the launch's."""
     stored = {group.dtype for group in setting.facts.model.tensors if len(group.shape) > 1}
     return stored != {{"float16": "F16", "bfloat16": "BF16"}.get(setting.dtype, "F32")}
-
-
-PACKED = ("qweight", "scales", "qzeros", "g_idx")
-"""Tensors of a GPTQ or AWQ projection."""
 
 
 def _mixture(setting: Setting, rest: dict[str, int]) -> Iterator[Step]:
@@ -241,7 +250,8 @@ def _made(one: towers.Made) -> Step:
 
 
 def _find(rest: Mapping[str, int], word: str, kind: str) -> str | None:
-    return next((name for name in rest if f".{word}.{kind}" in f".{name}" and ".experts." not in f".{name}"), None)
+    ending = f".{word}.{kind}"
+    return next((name for name in rest if f".{name}".endswith(ending) and ".experts." not in f".{name}"), None)
 
 
 def _take(rest: dict[str, int], word: str, kind: str) -> list[int]:

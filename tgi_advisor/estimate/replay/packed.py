@@ -22,13 +22,35 @@ Read = Mapping[str, Sequence[int]]
 """The stored tensors of a projection by kind, in bytes: one for each that is joined."""
 
 
+KINDS: Mapping[Kernel, tuple[str, ...]] = {
+    "marlin": ("qweight", "scales", "qzeros", "g_idx"),
+    "awq": ("qweight", "scales", "qzeros"),
+    "exllama": ("qweight", "scales", "qzeros", "g_idx"),
+    "gptq": ("qweight", "scales", "qzeros", "g_idx"),
+    "stored_marlin": ("B", "s"),
+    "fp8_marlin": ("weight", "weight_scale"),
+    "fp8_fbgemm": ("weight", "weight_scale"),
+    "fp8_cutlass": ("weight", "weight_scale"),
+    "int8": ("weight", "weight_scale"),
+}
+"""The stored tensors of a projection, in the order they are read; elsewhere the weight alone."""
+
+
 def step(setting: Setting, kernel: Kernel, read: Read, inputs: int, outputs: int) -> Step:
     """The step of a projection from `inputs` to `outputs` that this kernel multiplies."""
-    ordered = setting.quantize == "gptq" and bool(weights.quantization_config(setting).get("desc_act"))
+    elements = inputs * outputs
     if kernel == "marlin":
         rows = 4 * inputs if setting.quantize == "gptq" else 0
+        ordered = bool(rows and weights.quantization_config(setting).get("desc_act"))
         return lambda memory: _marlin(memory, read, rows, ordered, outputs)
-    return lambda memory: _kept(memory, read)
+    if kernel.startswith("fp8"):
+        return lambda memory: _fp8(memory, read, elements, outputs, repacked=kernel == "fp8_marlin")
+    if kernel == "eetq":
+        return lambda memory: _eetq(memory, read["weight"], elements, outputs, setting.dtype != "float16")
+    if kernel.startswith("bnb"):
+        return lambda memory: _bitsandbytes(memory, read["weight"], elements, outputs, eight=kernel == "bnb_8bit")
+    workspace = outputs if kernel == "stored_marlin" else 0
+    return lambda memory: _kept(memory, read, workspace)
 
 
 def joined(memory: Allocator, sizes: Sequence[int]) -> Block:
@@ -71,8 +93,70 @@ def _permuted(memory: Allocator, size: int) -> None:
     memory.release(permuted, interleaved, undone)
 
 
-def _kept(memory: Allocator, read: Read) -> None:
-    """Joined and kept as they are."""
-    for sizes in read.values():
-        if sizes:
+def _kept(memory: Allocator, read: Read, workspace: int) -> None:
+    """Joined and kept as they are, with a workspace where the kernel needs one; of equal orders of rows, the first."""
+    dropped = []
+    for kind, sizes in read.items():
+        if kind == "g_idx":
+            dropped = [memory.new(size) for size in sizes][1:]
+        elif sizes:
             joined(memory, sizes)
+    memory.release(*dropped)
+    if workspace:
+        memory.new(workspace)
+
+
+def _fp8(memory: Allocator, read: Read, elements: int, outputs: int, repacked: bool) -> None:
+    """fp8 weights, quantized on the GPU where they were stored in 16 bit, then repacked for Marlin where it multiplies.
+
+    Pieces are joined before they are moved.
+    """
+    weight = memory.new(sum(read["weight"]))
+    dropped = []
+    if read["weight_scale"]:
+        dropped.append(joined(memory, read["weight_scale"]))
+    else:
+        dropped.append(weight)
+        weight = memory.new(elements)
+    scales = memory.new(4 * outputs)
+    if repacked:
+        dropped += [weight, scales, memory.new(2 * outputs)]
+        whole = memory.new(elements)
+        for _ in range(4):  # bytes of four rows make one integer
+            byte = memory.new(elements)
+            shifted = memory.new(elements)
+            memory.release(byte)
+            memory.release(shifted)
+        memory.new(elements)
+        memory.new(2 * outputs)
+        memory.release(whole)
+        memory.new(outputs)  # the workspace: 16 integers for 64 columns
+    memory.release(*dropped)
+
+
+def _eetq(memory: Allocator, sizes: Sequence[int], elements: int, outputs: int, converted: bool) -> None:
+    """EETQ: transposed on the GPU, quantized on the CPU, moved back; from bfloat16 by way of float16."""
+    weight = joined(memory, sizes)
+    half = memory.new(2 * elements) if converted else None
+    transposed = memory.new(2 * elements)
+    memory.release(transposed)
+    if half is not None:
+        memory.release(half)
+    memory.new(elements)
+    memory.new(2 * outputs)
+    memory.release(weight)
+
+
+def _bitsandbytes(memory: Allocator, sizes: Sequence[int], elements: int, outputs: int, eight: bool) -> None:
+    """bitsandbytes: one byte and a scale for each row; or half a byte, and for each 64 a scale quantized once more."""
+    weight = joined(memory, sizes)
+    if eight:
+        memory.new(4 * outputs)
+        memory.new(elements)
+    else:
+        scales = memory.new(elements // 64 * 4)
+        memory.new(elements // 2)
+        memory.new(elements // 64 // 256 * 4)
+        memory.new(elements // 64)
+        memory.release(scales)
+    memory.release(weight)

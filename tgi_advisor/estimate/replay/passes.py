@@ -5,7 +5,11 @@ from __future__ import annotations
 from tgi_advisor.estimate.allocator import Allocator, Block
 from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.replay import kernels
+from tgi_advisor.estimate.replay.kernels import Kernel
 from tgi_advisor.estimate.replay.shapes import Shapes
+
+ADDS_BIAS = frozenset({"awq", "gptq", "eetq"})
+"""Kernels whose layers add the bias into another tensor; the others take it along or add it in place."""
 
 
 class Pass:
@@ -52,27 +56,62 @@ class Pass:
         self.drop(space)
         return out
 
-    def project(self, inputs: int, width: int, bias: bool = False) -> Block:
-        """The result of one of the layer's projections from `inputs` to `width`, by the launch's kernel."""
-        if self.shapes.kernel == "plain":
+    def project(self, inputs: int, width: int, bias: bool = False, kernel: Kernel | None = None) -> Block:
+        """The result of one of the layer's projections from `inputs` to `width`: by the launch's kernel or this one."""
+        kernel = kernel or self.shapes.kernel
+        if kernel == "plain":
             return self.product(width, bias)
-        if self.shapes.kernel == "awq":
-            parts = self.memory.new(kernels.SPLIT * width * self.tokens * ELEMENT)
-            out = self.new(width)
-            self.drop(parts)
+        if kernel == "bnb_8bit":
+            return self._int8(inputs, width)
+        before, after = self._scratch(kernel, inputs, width)
+        quantized = [self.memory.new(size) for size in before]
+        if kernel == "bnb_4bit":
+            self.drop(quantized.pop(0))  # the scales, once the weight is dequantized
+            out = self.product(width, bias)
         else:
             out = self.new(width)
-        if self.shapes.kernel == "marlin":
-            copied = self.memory.new(inputs * self.tokens * ELEMENT)
-            sums = self.memory.new(kernels.reduced_rows(self.tokens) * width * 4) if self.shapes.reduces else None
-            self.drop(copied, sums)
-        elif self.shapes.kernel == "exllama":
+        if kernel in ADDS_BIAS and bias:
+            copied = self.new(width)
+            self.drop(out)
+            out = copied
+        self.drop(*quantized, *[self.memory.new(size) for size in after])
+        if kernel == "exllama":
             self.take_cublas()
-        if not bias or self.shapes.kernel in ("marlin", "exllama"):  # which add it in place
-            return out
-        added = self.new(width)
+        return out
+
+    def _scratch(self, kernel: Kernel, inputs: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Bytes a kernel allocates before and after its result, and drops."""
+        tokens, elements = self.tokens, inputs * width
+        match kernel:
+            case "marlin":
+                copied, sums = inputs * tokens * ELEMENT, kernels.reduced_rows(tokens) * width * 4
+                return (), (copied, sums) if self.shapes.reduces else (copied,)
+            case "awq":
+                return (kernels.SPLIT * width * tokens * ELEMENT,), ()
+            case "fp8_cutlass" | "fp8_fbgemm" | "int8":
+                return (inputs * tokens, 4 * tokens), ()
+            case "bnb_4bit":
+                return (elements // 64 * 4, elements * ELEMENT), ()
+        return (), ()
+
+    def _int8(self, inputs: int, width: int) -> Block:
+        """bitsandbytes' int8 product: inputs quantized and searched for outliers, 32-bit sums, then outliers added.
+
+        Values decide whether there are outliers (6 and above) and how many columns; some are taken to have them, too
+        few to count.
+        https://github.com/bitsandbytes-foundation/bitsandbytes/blob/0.45.2/bitsandbytes/autograd/_functions.py#L262-L340
+        """
+        part = inputs * self.tokens
+        scales, quantized = self.memory.new(4 * self.tokens), self.memory.new(part)
+        absolute = self.memory.new(2 * part)
+        found = self.memory.new(part)
+        self.drop(absolute)
+        self.drop(found)
+        sums, out = self.new(2 * width), self.new(width)
+        whole = self.new(width)
         self.drop(out)
-        return added
+        self.drop(scales, quantized, sums)
+        return whole
 
     def take_cublas(self) -> None:
         """cuBLAS' workspace, at the first product of the process."""

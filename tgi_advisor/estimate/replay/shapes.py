@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from tgi_advisor.estimate import weights
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.replay import kernels, towers
 from tgi_advisor.estimate.replay.kernels import Kernel
@@ -29,6 +30,10 @@ LANGUAGE = {
 """Vision-language families whose sequence is written down, and the family their language model's class is."""
 SEES_FIRST = (3, 3, 0)
 """Release from which a vision-language class encodes its images before it embeds the tokens."""
+
+
+OWN_LOADERS = frozenset({"gpt2", "gpt_bigcode", "gpt_neox"})
+"""Families whose classes load a quantized attention in ways of their own."""
 
 
 class Shapes(NamedTuple):
@@ -66,6 +71,10 @@ class Shapes(NamedTuple):
     """
     kernel: Kernel
     """What multiplies the projections of the layers."""
+    attention_kernel: Kernel
+    """The same of attention."""
+    edge_kernel: Kernel
+    """The same of the feed-forward block in the first and the last layer."""
     reduces: bool
     """Whether Marlin is asked to reduce in float32: since 2.3.0.
 
@@ -103,22 +112,22 @@ class Latent(NamedTuple):
 def known(setting: Setting) -> bool:
     """Whether this room knows the sequence: block KV cache on CUDA, a family in `READ` or transformers' own code.
 
-    Weights that are quantized while they load are not among it yet, nor quantized checkpoints before 2.1.0, nor
-    releases before 1.4.5, whose classes have not been read.
+    Not among it: weights multiplied by a kernel that has not been read, quantized mixtures, and releases before
+    1.4.5, whose classes have not been read.
     """
     family, version = setting.family, setting.facts.release.version
     if setting.facts.gpu.system != "cuda" or version < (1, 4, 5) or not family.paged:
-        return False
-    if version < (2, 1, 0) and setting.quantize:
         return False
     if setting.speculate or setting.lora_adapters:
         return False
     kernel = kernels.of(setting)
     if family.served_by == "transformers":
         return kernel == "plain"
+    if kernel != "plain" and (family.model_type in OWN_LOADERS or families.experts(setting.facts.model)):
+        return False
     if family.served_by == "vlm":
-        return kernel is not None and family.model_type in LANGUAGE and version >= SEES_FIRST
-    return kernel is not None and (family.served_by == "flash" and family.model_type in READ)
+        return kernel == "plain" and family.model_type in LANGUAGE and version >= SEES_FIRST
+    return kernel is not None and family.served_by == "flash" and family.model_type in READ
 
 
 def of(setting: Setting, g: Geometry) -> Shapes:
@@ -127,6 +136,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
     kind, tp = setting.family.model_type, setting.num_shard
     names = [group.name for group in model.tensors if not towers.OF_VISION.match(group.name)]
     biases = [name for name in names if name.endswith(".bias")]
+    kernel = kernels.of(setting) or "plain"
     routed = families.experts(model)
     moe_width = text.get("moe_intermediate_size")
     expert = (int(moe_width) if moe_width else families.intermediate(model)) // tp if routed else 0
@@ -143,7 +153,9 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         head_norms=any(".self_attn.q_norm." in name for name in names),
         copies_query=setting.attention == "flashinfer" and (2, 3, 0) <= setting.facts.release.version <= (3, 0, 1),
         window=_window(setting),
-        kernel=kernels.of(setting) or "plain",
+        kernel=kernel,
+        attention_kernel="plain" if weights.attention_is_spared(setting) else kernel,
+        edge_kernel="plain" if weights.edges_are_spared(setting) else kernel,
         reduces=setting.facts.release.version >= (2, 3, 0),
         cublas=32 * MiB if setting.facts.gpu.at_least >= (9, 0) else 8320 * KiB,
         cublaslt=MiB,

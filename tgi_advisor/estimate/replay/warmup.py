@@ -1,14 +1,15 @@
 """The warm-up in TGI's order: its KV cache, one prefill, logits, sampling; then what is free is read.
 
 Read at v3.3.7, server/text_generation_server/models/flash_causal_lm.py:1511-1590, and at v2.2.0, :1030-1090 and
-:1370-1510 (logits of every prefill token and their log-softmax).
+:1370-1510 (logits of every prefill token and their log-softmax); server.py:98-111 and layers/gptq/exllamav2.py:60-160
+(exllama's buffers, made before anything else).
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from tgi_advisor.estimate import exllama
+from tgi_advisor.estimate import exllama, geometry
 from tgi_advisor.estimate.allocator import Allocator, State
 from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.geometry import Geometry
@@ -44,6 +45,9 @@ def warm_up(setting: Setting, g: Geometry, after_loading: State, batch: Batch) -
     memory = Allocator(after_loading)
     if exllama.applies(setting):
         memory.new(exllama.scratch(setting, g, batch.tokens))
+        for inputs, _ in geometry.projections(g, setting.family.mlp) * g.layers:
+            memory.new(2 * inputs)  # the order of its rows, and its inverse
+            memory.new(2 * inputs)
     tensor = batch.blocks * setting.block_size * g.kv_bytes_per_token // (2 * g.layers)
     for _ in range(2 * g.layers):  # keys and values of each layer are tensors of their own
         memory.new(tensor)
