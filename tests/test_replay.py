@@ -37,6 +37,9 @@ FILES_SPLIT_OTHERWISE = {"Qwen/Qwen3-8B"}
 """Models whose replayed files end at other tensors than those we assume: transformers' class reads file by file."""
 
 
+ROW_SCALE = ("weight_scale", "BF16", "n,1")
+
+
 class Compared(NamedTuple):
     """Bytes we say too much, of one row."""
 
@@ -68,9 +71,67 @@ def _cut(model: ModelFacts, layers: int) -> ModelFacts:
     return dataclasses.replace(model, config=cut, defaults=left_out, tensors=kept)
 
 
+def _compressed(layout: str, kind: str, bits: int, **more: Any) -> dict[str, Any]:
+    """The configuration compressed-tensors writes."""
+    group = {"targets": ["Linear"], "weights": {"type": kind, "num_bits": bits, "symmetric": True, **more}}
+    return {"quant_method": "compressed-tensors", "format": layout, "config_groups": {"group_0": group}}
+
+
+def _gptq(bits: int) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
+    """Asymmetric GPTQ."""
+    config = {"quant_method": "gptq", "bits": bits, "group_size": 128, "desc_act": False, "sym": False}
+    each = 32 // bits
+    tensors = [("qweight", "I32", f"k/{each},n"), ("qzeros", "I32", f"k/128,n/{each}"), ("scales", "F16", "k/128,n")]
+    return config, [*tensors, ("g_idx", "I32", "k")]
+
+
+PACKED: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
+    "compressed-float8": (_compressed("float-quantized", "float", 8), [("weight", "F8_E4M3", "n,k"), ROW_SCALE]),
+    "compressed-int8": (_compressed("int-quantized", "int", 8), [("weight", "I8", "n,k"), ROW_SCALE]),
+    "compressed-int4": (
+        _compressed("pack-quantized", "int", 4, group_size=128),
+        [("weight_packed", "I32", "n,k/8"), ("weight_scale", "BF16", "n,k/128"), ("weight_shape", "I64", "2")],
+    ),
+    "marlin": ({"quant_method": "marlin", "bits": 4}, [("B", "I32", "k/16,n*2"), ("s", "F16", "k/128,n")]),
+    "gptq-asymmetric": _gptq(4),
+    "gptq-asymmetric-8bit": _gptq(8),
+    "awq": (
+        {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True},
+        [("qweight", "I32", "k,n/8"), ("qzeros", "I32", "k/128,n/8"), ("scales", "F16", "k/128,n")],
+    ),
+}  # fmt: skip
+"""Ways a checkpoint stores a projection of k inputs and n outputs: its configuration, and its tensors."""
+
+
+def _pack(model: ModelFacts, way: str) -> ModelFacts:
+    """A 16-bit model as a checkpoint that stores its projections in this way."""
+    config, tensors = PACKED[way]
+    groups = []
+    for group in model.tensors:
+        if not group.name.endswith("_proj.weight"):
+            groups.append(group)
+            continue
+        outputs, inputs = group.shape
+        for kind, dtype, shape in tensors:
+            sides = [_side(side, inputs, outputs) for side in shape.split(",")]
+            name = group.name.removesuffix("weight") + kind
+            groups.append(dataclasses.replace(group, name=name, dtype=dtype, shape=tuple(sides)))
+    return dataclasses.replace(model, config={**model.config, "quantization_config": config}, tensors=tuple(groups))
+
+
+def _side(text: str, inputs: int, outputs: int) -> int:
+    """`k/8`, `n*2`, `1`: a side of a stored tensor."""
+    size = {"k": inputs, "n": outputs}.get(text[0])
+    if size is None:
+        return int(text)
+    return size * int(text[2:]) if text[1:2] == "*" else size // int(text[2:] or 1)
+
+
 def _setting(row: dict[str, Any]) -> Setting:
     model = snapshot.find(row["model"])
     assert model is not None
+    if "packed" in row:
+        model = _pack(model, row["packed"])
     if "layers" in row:
         model = _cut(model, row["layers"])
     gpu = gpus.find(OF_CAPABILITY[row.get("compute_capability", "8.0")])

@@ -102,6 +102,8 @@ def _compressed(setting: Setting) -> Kernel | None:
     if len(found) != 1 or not isinstance(found[0], Mapping) or not isinstance(found[0].get("weights"), Mapping):
         return None
     scheme, inputs, layout = found[0]["weights"], found[0].get("input_activations"), stored.get("format")
+    if layout == "pack-quantized" and scheme.get("num_bits") in (4, 8) and not scheme.get("actorder"):
+        return "marlin" if setting.facts.gpu.at_least >= (8, 0) and scheme.get("symmetric", True) else None
     if scheme.get("num_bits") != 8 or layout not in (f"{scheme.get('type')}-quantized", "naive-quantized"):
         return None
     if scheme.get("type") == "float":

@@ -174,7 +174,7 @@ def _layer(setting: Setting, sizes: Mapping[str, int], kernel: Kernel | None = N
 
 def _projection(setting: Setting, rest: dict[str, int], place: int, kernel: Kernel) -> Iterator[Step]:
     """The step of a layer's projection that stands at this place of `PROJECTIONS`."""
-    kinds = packed.KINDS.get(kernel, ("weight",))
+    kinds = packed.kinds(setting, kernel)
     for words in PROJECTIONS[place]:
         if not all(_find(rest, word, kinds[0]) for word in words):
             continue
@@ -183,8 +183,15 @@ def _projection(setting: Setting, rest: dict[str, int], place: int, kernel: Kern
             yield _plain(setting, words, read["weight"])
         else:
             inputs, outputs = geometry.projections(geometry.of(setting), setting.family.mlp)[place]
-            yield packed.step(setting, kernel, read, inputs, outputs)
+            yield packed.step(setting, kernel, packed.Read(read, _moved(setting, words)), inputs, outputs)
         return
+
+
+def _moved(setting: Setting, words: Sequence[str]) -> packed.Moved:
+    """How a quantized projection stored in pieces of these names gets to the GPU."""
+    if words[0] in CONVERTED:
+        return "converted" if _is_converted(setting) else "whole"
+    return "joined" if words[0] in COLUMNS else "whole"
 
 
 def _plain(setting: Setting, words: Sequence[str], sizes: Sequence[int]) -> Step:

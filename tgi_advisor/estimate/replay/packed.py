@@ -1,6 +1,7 @@
 """Loading a quantized projection: what is read, joined, repacked and dropped.
 
-The pieces of a joined projection go to the GPU one by one and are joined there, in every release.
+The pieces of a joined projection go to the GPU one by one and are joined there, in every release; only those of fp8
+are joined before. A piece that is alone is copied all the same, where the class would join several.
 
 Read under server/text_generation_server: layers/gptq/__init__.py:330-470 and layers/marlin.py:280-400 at v2.2.0,
 layers/marlin/gptq.py:140-420, layers/marlin/util.py:40-140 and layers/gptq/exllamav2.py:60-260 at v3.3.7,
@@ -10,6 +11,7 @@ utils/weights.py:540-700 at v2.1.1.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from tgi_advisor.estimate import weights
 from tgi_advisor.estimate.allocator import Allocator, Block
@@ -18,8 +20,21 @@ from tgi_advisor.estimate.setting import Setting
 
 Step = Callable[[Allocator], None]
 """What one module does to the allocator when it is made."""
-Read = Mapping[str, Sequence[int]]
-"""The stored tensors of a projection by kind, in bytes: one for each that is joined."""
+Moved = Literal["whole", "joined", "converted"]
+"""How a tensor gets to the GPU: as it is; in pieces that are joined there; as it is, to be converted there."""
+
+
+class Read(NamedTuple):
+    """The stored tensors of a projection, by kind."""
+
+    sizes: Mapping[str, Sequence[int]]
+    """Bytes of each: one for each piece."""
+    moved: Moved
+    """How they get to the GPU; packed integers and fp8 are never converted."""
+
+    def take(self, memory: Allocator, kind: str) -> Block:
+        """The tensor of this kind on the GPU."""
+        return take(memory, self.sizes[kind], "whole" if self.moved == "converted" and kind != "weight" else self.moved)
 
 
 KINDS: Mapping[Kernel, tuple[str, ...]] = {
@@ -36,6 +51,13 @@ KINDS: Mapping[Kernel, tuple[str, ...]] = {
 """The stored tensors of a projection, in the order they are read; elsewhere the weight alone."""
 
 
+def kinds(setting: Setting, kernel: Kernel) -> tuple[str, ...]:
+    """The stored tensors of a projection, in the order they are read; the first is always there."""
+    if setting.quantize == "compressed-tensors" and kernel == "marlin":
+        return ("weight_packed", "weight_scale", "weight_zero_point")
+    return KINDS.get(kernel, ("weight",))
+
+
 def step(setting: Setting, kernel: Kernel, read: Read, inputs: int, outputs: int) -> Step:
     """The step of a projection from `inputs` to `outputs` that this kernel multiplies."""
     elements = inputs * outputs
@@ -46,39 +68,45 @@ def step(setting: Setting, kernel: Kernel, read: Read, inputs: int, outputs: int
     if kernel.startswith("fp8"):
         return lambda memory: _fp8(memory, read, elements, outputs, repacked=kernel == "fp8_marlin")
     if kernel == "eetq":
-        return lambda memory: _eetq(memory, read["weight"], elements, outputs, setting.dtype != "float16")
+        return lambda memory: _eetq(memory, read, elements, outputs, setting.dtype != "float16")
     if kernel.startswith("bnb"):
-        return lambda memory: _bitsandbytes(memory, read["weight"], elements, outputs, eight=kernel == "bnb_8bit")
+        return lambda memory: _bitsandbytes(memory, read, elements, outputs, eight=kernel == "bnb_8bit")
     workspace = outputs if kernel == "stored_marlin" else 0
     return lambda memory: _kept(memory, read, workspace)
 
 
-def joined(memory: Allocator, sizes: Sequence[int]) -> Block:
-    """Pieces that are moved to the GPU one by one, and their join; one by itself stays as it is."""
-    pieces = [memory.new(size) for size in sizes]
-    if len(pieces) == 1:
-        return pieces[0]
+def take(memory: Allocator, sizes: Sequence[int], moved: Moved) -> Block:
+    """A tensor on the GPU, moved there in this way from pieces of these sizes."""
+    if moved == "whole":
+        return memory.new(sum(sizes))
+    pieces = [memory.new(size) for size in (sizes if moved == "joined" else [sum(sizes)])]
     whole = memory.new(sum(sizes))
     memory.release(*pieces)
     return whole
 
 
 def _marlin(memory: Allocator, read: Read, rows: int, ordered: bool, outputs: int) -> None:
-    """GPTQ or AWQ repacked for Marlin; `rows` are the bytes of GPTQ's order of rows, kept where it is one."""
-    dropped = [joined(memory, read["qweight"]), joined(memory, read["scales"])]
-    zeros = sum(read["qzeros"])
-    if zeros:
-        dropped.append(joined(memory, read["qzeros"]))
+    """Repacked for Marlin; `rows` are the bytes of GPTQ's order of rows, which is kept where it is one.
+
+    compressed-tensors stores what GPTQ does transposed: what was not joined is copied to turn it.
+    """
+    weight, scales, zeros, *_ = read.sizes
+    dropped = [read.take(memory, weight), read.take(memory, scales)]
+    if weight == "weight_packed" and read.moved == "whole":
+        dropped.append(memory.new(sum(read.sizes[weight])))
+    points = sum(read.sizes[zeros])
+    if points:
+        dropped.append(read.take(memory, zeros))
     if rows:
-        dropped += [memory.new(rows) for _ in read["qweight"]]
+        dropped += [memory.new(rows) for _ in read.sizes[weight]]
     if ordered:
         memory.new(rows)
         memory.new(rows)
-    memory.new(sum(read["qweight"]))
-    if zeros:
-        _permuted(memory, 8 * zeros)
-        memory.new(zeros)
-    memory.new(sum(read["scales"]))
+    memory.new(sum(read.sizes[weight]))
+    if points:
+        _permuted(memory, 8 * points)
+        memory.new(points)
+    memory.new(sum(read.sizes[scales]))
     memory.release(*dropped)
     memory.new(outputs)  # the workspace: 16 integers for 64 columns
 
@@ -96,11 +124,11 @@ def _permuted(memory: Allocator, size: int) -> None:
 def _kept(memory: Allocator, read: Read, workspace: int) -> None:
     """Joined and kept as they are, with a workspace where the kernel needs one; of equal orders of rows, the first."""
     dropped = []
-    for kind, sizes in read.items():
+    for kind, sizes in read.sizes.items():
         if kind == "g_idx":
             dropped = [memory.new(size) for size in sizes][1:]
         elif sizes:
-            joined(memory, sizes)
+            read.take(memory, kind)
     memory.release(*dropped)
     if workspace:
         memory.new(workspace)
@@ -111,10 +139,11 @@ def _fp8(memory: Allocator, read: Read, elements: int, outputs: int, repacked: b
 
     Pieces are joined before they are moved.
     """
-    weight = memory.new(sum(read["weight"]))
+    stored = bool(read.sizes["weight_scale"])
+    weight = take(memory, read.sizes["weight"], "whole" if stored or read.moved == "joined" else read.moved)
     dropped = []
-    if read["weight_scale"]:
-        dropped.append(joined(memory, read["weight_scale"]))
+    if stored:
+        dropped.append(read.take(memory, "weight_scale"))
     else:
         dropped.append(weight)
         weight = memory.new(elements)
@@ -134,9 +163,9 @@ def _fp8(memory: Allocator, read: Read, elements: int, outputs: int, repacked: b
     memory.release(*dropped)
 
 
-def _eetq(memory: Allocator, sizes: Sequence[int], elements: int, outputs: int, converted: bool) -> None:
+def _eetq(memory: Allocator, read: Read, elements: int, outputs: int, converted: bool) -> None:
     """EETQ: transposed on the GPU, quantized on the CPU, moved back; from bfloat16 by way of float16."""
-    weight = joined(memory, sizes)
+    weight = read.take(memory, "weight")
     half = memory.new(2 * elements) if converted else None
     transposed = memory.new(2 * elements)
     memory.release(transposed)
@@ -147,9 +176,9 @@ def _eetq(memory: Allocator, sizes: Sequence[int], elements: int, outputs: int, 
     memory.release(weight)
 
 
-def _bitsandbytes(memory: Allocator, sizes: Sequence[int], elements: int, outputs: int, eight: bool) -> None:
+def _bitsandbytes(memory: Allocator, read: Read, elements: int, outputs: int, eight: bool) -> None:
     """bitsandbytes: one byte and a scale for each row; or half a byte, and for each 64 a scale quantized once more."""
-    weight = joined(memory, sizes)
+    weight = read.take(memory, "weight")
     if eight:
         memory.new(4 * outputs)
         memory.new(elements)
