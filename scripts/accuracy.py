@@ -4,9 +4,8 @@ python scripts/accuracy.py            # print the tables
 python scripts/accuracy.py --write    # write docs/accuracy.md, its picture and facts/measured.yaml
 python scripts/accuracy.py --rows     # one line per row, worst first
 
-The rows are tests/data/warmups.yaml. Calibrated amounts (tgi_advisor/facts/calibration.yaml) are
-read off some of these rows, so the figures published are cross-validated: each row is predicted with
-the amounts refitted on the rows of all *other* sources.
+The rows are tests/data/warmups.yaml. No amount is fitted on their budgets: what lies outside PyTorch's
+allocator (tgi_advisor/facts/outside.yaml) follows from NCCL's source or from readings of memory.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ import argparse
 import statistics
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +24,7 @@ import yaml
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, launcher, uncertainty, warmup
 from tgi_advisor.estimate.setting import Setting
-from tgi_advisor.facts import calibration
+from tgi_advisor.facts import outside
 from tgi_advisor.facts import release as releases
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Prediction
@@ -109,6 +107,9 @@ def _run(row: Mapping[str, Any]) -> Run:
             document["model"][name] = row[name]
     if row.get("num_shard"):
         document["tgi"]["num_shard"] = row["num_shard"]
+    for name in ("driver", "link", "in_use"):
+        if row.get(name):
+            document["hardware"][name] = row[name]
     if row.get("memory_fraction"):
         document["hardware"]["memory_fraction"] = row["memory_fraction"]
     spec = reader.read_text(yaml.safe_dump(document), row["id"])
@@ -171,78 +172,6 @@ BASELINES: Mapping[str, Callable[[Run, Limits], Guess]] = {
 }  # fmt: skip
 
 
-# -- fitting the calibrated amounts
-
-
-FITTED = ("nccl",)
-"""Amounts fitted here, in this order: each on the runs that draw on no later one."""
-
-
-class Key(NamedTuple):
-    """Which calibrated amount a run draws on."""
-
-    name: str
-    row: int
-    """Index in calibration.yaml."""
-
-
-def keys(run: Run) -> list[Key]:
-    """The calibrated amounts outside PyTorch's allocator that a run draws on: in the order of `FITTED`."""
-    release, gpu = run.setting.facts.release.version, run.setting.facts.gpu
-    found = []
-    for name in FITTED if run.setting.num_shard > 1 else FITTED[:-1]:
-        constant = calibration.find(name, gpu, release)
-        if constant is not None:
-            found.append(Key(name, calibration.constants().index(constant)))
-    return found
-
-
-def missing_bytes(run: Run) -> float | None:
-    """Bytes per GPU by which the amounts outside the allocator would have to grow for the budget to come out."""
-    guess, seen = ours(run)
-    if guess.budget is None or run.observed is None:
-        return None
-    release = run.setting.facts.release
-    slope = run.setting.wiggle if release.wiggle_of == "free" else 1.0
-    return (guess.budget - run.observed) * seen.kv_bytes_per_token / slope
-
-
-def fitted(training: Iterable[Run]) -> dict[Key, int]:
-    """Each amount as the median of what the training runs need; in the order of `FITTED`."""
-    amounts = {}
-    known = calibration.constants()
-    errors = [(run, missing_bytes(run)) for run in training]
-    shift: dict[Key, float] = {}
-    for name in FITTED:
-        needs: dict[Key, list[float]] = defaultdict(list)
-        for run, missing in errors:
-            mine = keys(run)
-            if missing is None or not mine or mine[-1].name != name:
-                continue
-            needs[mine[-1]].append(missing - sum(shift.get(key, 0.0) for key in mine[:-1]))
-        for key, values in needs.items():
-            shift[key] = statistics.median(values)
-            amounts[key] = max(0, round(known[key.row].bytes + shift[key]))
-    return amounts
-
-
-class Amounts:
-    """Puts other calibrated amounts in force while it is open."""
-
-    def __init__(self, amounts: Mapping[Key, int]) -> None:
-        self.amounts = {key.row: size for key, size in amounts.items()}
-        self.original = calibration.constants
-
-    def __enter__(self) -> None:
-        changed = tuple(
-            row._replace(bytes=self.amounts.get(index, row.bytes)) for index, row in enumerate(self.original())
-        )
-        calibration.constants = cache(lambda: changed)
-
-    def __exit__(self, *_: object) -> None:
-        calibration.constants = self.original
-
-
 # -- the figures
 
 
@@ -288,16 +217,14 @@ EXPECTED = {
 
 
 def results(everything: list[Run]) -> list[Result]:
-    """Every run predicted with amounts fitted on the runs of other sources."""
+    """Every run predicted."""
     found = []
     for run in everything:
-        training = [other for other in everything if other.trusted and other.row["source"] != run.row["source"]]
-        with Amounts(fitted(training)):
-            guess, seen = ours(run)
+        guess, seen = ours(run)
         if guess.outcome == "refused" and seen.reason and "NotEnoughMemory" in seen.reason:
             guess = guess._replace(outcome="out_of_memory")  # the router's refusal is about memory
         baselines = {name: method(run, seen.limits) for name, method in BASELINES.items()}
-        spread = uncertainty.spread(run.setting, seen.gpu_total_bytes).bytes
+        spread = uncertainty.spread(run.setting).bytes
         found.append(Result(run, guess, baselines, seen, spread))
     return found
 
@@ -410,8 +337,7 @@ def page(found: list[Result], skipped: list[tuple[str, str]]) -> str:
             [
                 "# Accuracy",
                 "Written by `scripts/accuracy.py --write` from [the recorded runs](../tests/data/warmups.yaml); a test "
-                "keeps it current. Every figure is cross-validated: a run is predicted with the calibrated amounts "
-                "refitted on the runs of all other sources.",
+                "keeps it current. No amount is fitted on the budgets of these runs.",
                 "## Inferred budgets: `max_batch_total_tokens` said against observed",
                 "Runs of high or medium confidence with known release, GPU and arguments.",
                 table(ERRORS, method_rows(trusted)),
@@ -435,8 +361,11 @@ def page(found: list[Result], skipped: list[tuple[str, str]]) -> str:
                 "### Under load",
                 "The second verdict on runs that started, of every confidence.",
                 table(["", *VERDICTS, "not judged"], load_rows(found)),
-                "## Calibrated amounts",
-                table(["amount", "releases", "where", "in force", "cross-validated from", "to"], amount_rows(found)),
+                "## Amounts outside PyTorch's allocator",
+                "None is fitted: each follows from NCCL's source or is a reading of memory, not a budget of the runs "
+                "here. One reading is of a run in this list: the context that driver 525 made eager on an A10G, from "
+                "what nvidia-smi showed beside `gh-llama31-8b-a10g-2.2.0`.",
+                table(["amount", "value", "read from"], amount_rows()),
                 "## Runs left out",
                 "\n".join(f"- `{name}`: {reason}" for name, reason in skipped) or "None.",
                 "## Every run",
@@ -450,22 +379,21 @@ def page(found: list[Result], skipped: list[tuple[str, str]]) -> str:
     )
 
 
-def amount_rows(found: list[Result]) -> list[list[str]]:
-    """The calibrated amounts and how far they move when a source is left out."""
-    everything = [result.run for result in found]
-    spread: dict[Key, list[int]] = defaultdict(list)
-    for source in sorted({run.row["source"] for run in everything}):
-        training = [run for run in everything if run.trusted and run.row["source"] != source]
-        for key, size in fitted(training).items():
-            spread[key].append(size)
+def amount_rows() -> list[list[str]]:
+    """The amounts outside PyTorch's allocator that stand in tables, with what they were read from."""
     rows = []
-    for index, constant in enumerate(calibration.constants()):
-        if constant.name not in FITTED:
-            continue
-        values = spread.get(Key(constant.name, index))
-        span = [f"{min(values) / 1e9:.2f} GB", f"{max(values) / 1e9:.2f} GB"] if values else ["no run", ""]
-        rows.append([constant.name, constant.span, constant.where, f"{constant.bytes / 1e9:.2f} GB", *span])
+    for name, section in outside.sections().items():
+        for row in section if isinstance(section, list) else [section]:
+            sizes = {key: row[key] for key in row if key not in ("source", "note", "says", "begins")}
+            said = ", ".join(f"{key} {_plain(value)}" for key, value in sizes.items())
+            if name != "notes":
+                rows.append([name, said, " ".join(row["source"].split())])
     return rows
+
+
+def _plain(value: Any) -> str:
+    """A value of a table in a cell."""
+    return " to ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def run_row(result: Result) -> list[str]:
@@ -524,14 +452,13 @@ def picture(found: list[Result]) -> str:
 
 
 def measured(found: list[Result]) -> str:
-    """tgi_advisor/facts/measured.yaml: the runs the package's own uncertainty comes from."""
+    """tgi_advisor/facts/measured.yaml: the runs a plan is told to be like."""
     lines = [
         "# Written by scripts/accuracy.py --write from tests/data/warmups.yaml.",
-        "# share: cross-validated error as docs/accuracy.md has it.",
+        "# Runs whose release, GPU, arguments and budget are known.",
     ]
     for result in sorted(found, key=lambda result: str(result.run.row["id"])):
-        share = result.share(result.ours)
-        if share is None or not result.run.trusted:
+        if result.share(result.ours) is None or not result.run.trusted:
             continue
         setting = result.run.setting
         lines += [
@@ -540,7 +467,6 @@ def measured(found: list[Result]) -> str:
             f"  generation: {setting.facts.gpu.generation}",
             f"  sharded: {'true' if setting.num_shard > 1 else 'false'}",
             f"  served_by: {setting.family.served_by}",
-            f"  share: {share:.4f}",
         ]
     return "\n".join(lines) + "\n"
 
@@ -561,16 +487,8 @@ def main() -> int:
         "--write", action="store_true", help="write docs/accuracy.md, docs/accuracy.svg and facts/measured.yaml"
     )
     parser.add_argument("--rows", action="store_true", help="one line per run, worst first")
-    parser.add_argument("--fit", action="store_true", help="print the calibrated amounts fitted on all runs")
     asked = parser.parse_args()
     everything, skipped = runs()
-    if asked.fit:
-        for key, size in sorted(fitted([run for run in everything if run.trusted]).items()):
-            constant = calibration.constants()[key.row]
-            print(
-                f"{key.name:14} {constant.span:36} {constant.where} {constant.bytes / 1e6:.0f} -> {size / 1e6:.0f} MB"
-            )
-        return 0
     found = results(everything)
     if asked.rows:
         for result in sorted(found, key=lambda r: -abs(r.share(r.ours) or 0.0)):

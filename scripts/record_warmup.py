@@ -28,8 +28,8 @@ from tgi_advisor.units import GiB, MiB
 
 KEYS = (
     "id", "kind", "release", "release_basis", "model", "snapshot", "like", "gpu", "gpu_stated", "gpu_memory_mib",
-    "gpu_count", "num_shard", "dtype", "quantize", "kv_cache_dtype", "limits", "memory_fraction", "arguments", "env",
-    "observed", "known", "assumed", "unsure", "confidence", "exclude", "source",
+    "gpu_count", "driver", "link", "in_use", "num_shard", "dtype", "quantize", "kv_cache_dtype", "limits",
+    "memory_fraction", "arguments", "env", "observed", "known", "assumed", "unsure", "confidence", "exclude", "source",
 )  # fmt: skip
 KINDS = (
     "inferred-budget", "oom-load", "oom-warmup", "oom-total", "oom-later", "works", "published-config", "refused",

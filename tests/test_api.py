@@ -71,7 +71,7 @@ def test_limits_that_do_not_hold_what_was_asked_do_not_fit() -> None:
     assert (plan.prediction.outcome, plan.container) == ("out_of_memory", None)
     assert plan.prediction.reason
     assert plan.prediction.reason.startswith(
-        "no limits hold what the spec asks with 611.6 MiB per GPU left unplanned: 100 requests of 1,025 tokens are"
+        "no limits hold what the spec asks with 170.7 MiB per GPU left unplanned: 100 requests of 1,025 tokens are"
     )
     assert plan.prediction.headroom_bytes < 0
 

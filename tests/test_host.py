@@ -34,13 +34,15 @@ def printing(text: str) -> str:
     return f"/bin/cat <<'END'\n{text}\nEND"
 
 
-L4 = "0, NVIDIA L4, 23034, 4, [N/A], 8.9"
+L4 = "0, NVIDIA L4, 23034, 4, [N/A], 550.54.15, 8.9"
 
 
 def test_one_gpu(fake: Fake) -> None:
     fake("nvidia-smi", printing(L4))
     assert host.detect() == (
-        host.HostGpu(0, "NVIDIA L4", 23034 * MiB, 4 * MiB, (8, 9), "cuda", mig=False, source="nvidia-smi"),
+        host.HostGpu(
+            0, "NVIDIA L4", 23034 * MiB, 4 * MiB, (8, 9), "cuda", mig=False, source="nvidia-smi", driver="550.54.15"
+        ),
     )
     facts, count = host.this_machine()
     assert (facts.name, facts.memory_bytes, count) == ("nvidia-l4", 23034 * MiB, 1)
@@ -52,12 +54,13 @@ def test_what_nvidia_smi_is_asked(fake: Fake, tmp_path: Path) -> None:
     fake("nvidia-smi", f'echo "$@" > {tmp_path}/asked; echo "{L4}"')
     host.detect()
     assert (tmp_path / "asked").read_text() == (
-        "--query-gpu=index,name,memory.total,memory.used,mig.mode.current,compute_cap --format=csv,noheader,nounits\n"
+        "--query-gpu=index,name,memory.total,memory.used,mig.mode.current,driver_version,compute_cap "
+        "--format=csv,noheader,nounits\n"
     )
 
 
 def test_the_measured_total_wins_over_the_table(fake: Fake) -> None:
-    fake("nvidia-smi", printing("\n".join(f"{i}, NVIDIA A10G, 22731, 0, [N/A], 8.6" for i in range(4))))
+    fake("nvidia-smi", printing("\n".join(f"{i}, NVIDIA A10G, 22731, 0, [N/A], 535.54.03, 8.6" for i in range(4))))
     facts, count = host.this_machine()
     assert (facts.name, facts.memory_bytes, facts.cuda_total_bytes, count) == ("nvidia-a10g", 22731 * MiB, None, 4)
 
@@ -66,26 +69,81 @@ def test_a_driver_too_old_for_compute_cap(fake: Fake) -> None:
     fake(
         "nvidia-smi",
         'case "$1" in *compute_cap*) echo "Field \\"compute_cap\\" is not a valid field to query."; exit 2;; esac\n'
-        'echo "0, Tesla T4, 15109, 0, [N/A]"',
+        'echo "0, Tesla T4, 15109, 0, [N/A], 450.51.06"',
     )
     facts, _ = host.this_machine()
     assert (facts.name, facts.memory_bytes, facts.compute_capability) == ("nvidia-t4", 15109 * MiB, (7, 5))
 
 
 def test_a_gpu_that_is_not_in_the_table(fake: Fake) -> None:
-    fake("nvidia-smi", printing("0, NVIDIA L20, 46068, 0, Disabled, 8.9"))
+    fake("nvidia-smi", printing("0, NVIDIA L20, 46068, 0, Disabled, 535.54.03, 8.9"))
     facts, count = host.this_machine()
     assert (facts, count) == (
         gpu.GpuFacts(
             "NVIDIA L20", "cuda", 46068 * MiB, None, (8, 9), None, None, "nvidia-l20",
             "nvidia-smi on this machine; not in the table, so throughput and bandwidth are unknown",
+            driver="535.54.03",
         ), 1,
     )  # fmt: skip
 
 
+def matrix(cells: list[list[str]]) -> str:
+    heads = [f"GPU{i}" for i in range(len(cells))]
+    rows = ["\t".join([f" {name}", *row, "0-31", "0"]) for name, row in zip(heads, cells, strict=True)]
+    return "\n".join(["\t".join(["\x1b[4m", *heads, "CPU Affinity\x1b[0m"]), *rows, "", "Legend:", "  X    = Self"])
+
+
+def machine(fake: Fake, name: str, reach: list[list[str]], ways: list[list[str]]) -> str:
+    """The link that is found on a machine whose nvidia-smi prints these matrices."""
+    table = "\n".join(f"{i}, {name}, 40960, 0, Disabled, 550.54.15, 8.0" for i in range(len(reach)))
+    fake(
+        "nvidia-smi",
+        f'case "$*" in\n*-p2p*) {printing(matrix(reach))}\n;;\n*-m*) {printing(matrix(ways))}\n;;\n'
+        f"*) {printing(table)}\n;;\nesac",
+    )
+    return host.this_machine()[0].link
+
+
+PAIR_OK = [["X", "OK"], ["OK", "X"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "reach", "ways", "link"),
+    [
+        ("NVIDIA A100-SXM4-40GB", PAIR_OK, [["X", "NV12"], ["NV12", "X"]], "nvswitch"),
+        ("NVIDIA A100-PCIE-40GB", PAIR_OK, [["X", "NV12"], ["NV12", "X"]], "nvlink"),
+        ("NVIDIA A100-PCIE-40GB", PAIR_OK, [["X", "PIX"], ["PIX", "X"]], "pcie"),
+        ("NVIDIA A100-PCIE-40GB", [["X", "CNS"], ["CNS", "X"]], [["X", "SYS"], ["SYS", "X"]], "host"),
+        (
+            "NVIDIA A100-PCIE-40GB",
+            [["X", "OK", "OK"], ["OK", "X", "OK"], ["OK", "OK", "X"]],
+            [["X", "NV12", "SYS"], ["NV12", "X", "SYS"], ["SYS", "SYS", "X"]],
+            "pcie",
+        ),
+    ],
+)
+def test_how_the_gpus_reach_each_other(
+    fake: Fake, name: str, reach: list[list[str]], ways: list[list[str]], link: str
+) -> None:
+    assert machine(fake, name, reach, ways) == link
+
+
+@pytest.mark.parametrize("said", ["exit 1", "echo no matrix"])
+def test_a_tool_that_does_not_say_how_they_reach_each_other(fake: Fake, said: str) -> None:
+    table = "\n".join(f"{i}, NVIDIA A100-SXM4-40GB, 40960, 0, Disabled, 550.54.15, 8.0" for i in (0, 1))
+    fake("nvidia-smi", f'case "$1" in topo) {said};; *) {printing(table)}\n;;\nesac')
+    assert host.this_machine()[0].link == "nvswitch"
+
+
+def test_the_driver_decides_the_total(fake: Fake) -> None:
+    fake("nvidia-smi", printing("0, NVIDIA A10G, 23028, 0, [N/A], 525.85.12, 8.6"))
+    facts, _ = host.this_machine()
+    assert (facts.driver, facts.cuda_total_bytes, facts.total_from) == ("525.85.12", round(22.20 * (1 << 30)), "driver")
+
+
 def test_the_launcher_sees_the_printed_name(fake: Fake) -> None:
     name = "NVIDIA RTX PRO 6000 Blackwell Server Edition"
-    fake("nvidia-smi", printing(f"0, {name}, 97887, 0, Disabled, 12.0"))
+    fake("nvidia-smi", printing(f"0, {name}, 97887, 0, Disabled, 535.54.03, 12.0"))
     facts, _ = host.this_machine()
     assert (facts.name, facts.launcher_name) == ("nvidia-rtx-pro-6000", name.replace(" ", "-").lower())
 
@@ -94,27 +152,28 @@ def test_the_launcher_sees_the_printed_name(fake: Fake) -> None:
     ("printed", "message", "hint"),
     [
         (
-            "0, NVIDIA L20, 46068, 0, Disabled, [N/A]",
+            "0, NVIDIA L20, 46068, 0, Disabled, 535.54.03, [N/A]",
             "NVIDIA L20 is not in the table and nvidia-smi does not print its compute capability",
             "memory: 46068MiB, compute_capability: 8.9",
         ),
         (
-            "0, NVIDIA GB10, [N/A], [N/A], [N/A], 12.1",
+            "0, NVIDIA GB10, [N/A], [N/A], [N/A], 535.54.03, 12.1",
             "nvidia-smi does not print how much memory the NVIDIA GB10 of this machine has",
             "state it by hand: gpu: {name: NVIDIA GB10, memory: ",
         ),
         (
-            "0, NVIDIA A100-SXM4-40GB, 40960, 0, Enabled, 8.0",
+            "0, NVIDIA A100-SXM4-40GB, 40960, 0, Enabled, 535.54.03, 8.0",
             "the NVIDIA A100-SXM4-40GB of this machine is cut into MIG slices",
             "gpu: {name: NVIDIA A100-SXM4-40GB, memory: 9728MiB}",
         ),
         (
-            "0, NVIDIA L4, 23034, 0, [N/A], 8.9\n1, Tesla T4, 15360, 0, [N/A], 7.5",
+            "0, NVIDIA L4, 23034, 0, [N/A], 535.54.03, 8.9\n1, Tesla T4, 15360, 0, [N/A], 535.54.03, 7.5",
             "the GPUs of this machine differ",
             "name the GPU instead of `auto`",
         ),
         (
-            "0, NVIDIA H100 80GB HBM3, 81559, 0, Enabled, 9.0\n1, NVIDIA H100 80GB HBM3, 81559, 0, Disabled, 9.0",
+            "0, NVIDIA H100 80GB HBM3, 81559, 0, Enabled, 535.54.03, 9.0\n"
+            "1, NVIDIA H100 80GB HBM3, 81559, 0, Disabled, 535.54.03, 9.0",
             "GPU 0: NVIDIA H100 80GB HBM3, 81559 MiB, MIG on\nGPU 1: NVIDIA H100 80GB HBM3, 81559 MiB\n",
             "container.gpus",
         ),
@@ -139,7 +198,7 @@ def test_machines_that_need_a_word_from_the_user(fake: Fake, printed: str, messa
         ("echo broken >&2; exit 1", "failed with exit code 1: broken"),
         ("exit 3", "failed with exit code 3: no message"),
         ("echo No devices were found", "answers something else than a table of GPUs: 'No devices were found'"),
-        ("echo 'x, NVIDIA L4, 1, 1, 1, 1'", "answers something else than a table of GPUs"),
+        ("echo 'x, NVIDIA L4, 1, 1, 1, 1, 1'", "answers something else than a table of GPUs"),
         ("printf '\\377\\376\\000,,,,,\\n'", "answers something else than a table of GPUs"),
         ("exit 0", "lists no GPU"),
     ],
@@ -234,6 +293,7 @@ def nvml(**functions: object) -> types.ModuleType:
         "NVMLError": NVMLError,
         "nvmlInit": lambda: None,
         "nvmlShutdown": lambda: None,
+        "nvmlSystemGetDriverVersion": lambda: b"550.54.15",
         "nvmlDeviceGetCount": lambda: 2,
         "nvmlDeviceGetHandleByIndex": lambda index: index,
         "nvmlDeviceGetName": lambda handle: b"NVIDIA L4" if handle else "NVIDIA L4",

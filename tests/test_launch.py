@@ -752,7 +752,7 @@ def test_gpus_that_are_not_here_or_in_use(desk: Desk, monkeypatch: pytest.Monkey
     smi = tools / "nvidia-smi"
     smi.write_text(
         '#!/bin/sh\ncase "$1" in\n'
-        "*index,name*) echo '0, NVIDIA L4, 23034, 9000, Disabled, 8.9';;\n"
+        "*index,name*) echo '0, NVIDIA L4, 23034, 9000, Disabled, 550.54.15, 8.9';;\n"
         "*index,uuid*) echo '0, GPU-1';;\n"
         "*) echo 'GPU-1, 4242, 8990, /opt/conda/bin/python3.11'; echo 'GPU-2, 1, 5, other';;\nesac\n"
     )

@@ -174,14 +174,14 @@ def test_the_trade_between_context_and_chunks_is_said_and_chosen() -> None:
     pairs = [
         (one["limits"]["max_total_tokens"], one["limits"]["max_batch_prefill_tokens"]) for one in (chunks, context)
     ]
-    assert pairs == [(36661, 2048), (38869, 512)]
+    assert pairs == [(40090, 2048), (42298, 512)]
     for one, other, prefer in ((chunks, context, "context"), (context, chunks, "prefill")):
         trade = one["search"]["trade"]
         assert trade["asks"] == f"workload.prefer: {prefer}"
         assert trade["limits"] == {name: other["limits"][name] for name in trade["limits"]}
     page = " ".join(run("advise", *args).out.split())
     assert (
-        "Prefill: chunks of 2,048 tokens; workload.prefer: context gives max_total_tokens 38,869 in chunks of 512"
+        "Prefill: chunks of 2,048 tokens; workload.prefer: context gives max_total_tokens 42,298 in chunks of 512"
         in page
     )
     assert advised(*asked(LLAMA, "nvidia-l4"))["search"]["trade"] is None

@@ -39,6 +39,7 @@ BOUNDS = st.one_of(
     st.builds(Bound, st.none(), COUNTS),
 )
 NAMES = st.from_regex(r"[a-z][a-z0-9]{0,20}", fullmatch=True)
+DRIVERS = st.from_regex(r"[1-9][0-9]{2}(\.[0-9]{1,3}){0,2}", fullmatch=True)
 FLAGS = st.dictionaries(
     st.sampled_from(["max-batch-size", "max-best-of", "speculate", "rope-factor", "json-output", "cuda-graphs"]),
     st.one_of(st.booleans(), st.integers(-(2**40), 2**40), st.floats(-1e9, 1e9), WORDS, st.lists(WORDS).map(tuple)),
@@ -61,7 +62,7 @@ def kinds(meta: Any) -> st.SearchStrategy[Any]:
     """Any value of a field, by its kind."""
     low, high = meta.get("minimum", 0), meta.get("maximum", 1e6)
     return {
-        "text": NAMES if "pattern" in meta else WORDS,
+        "text": DRIVERS if meta.get("number") else NAMES if "pattern" in meta else WORDS,
         "choice": st.sampled_from(meta.get("choices", ("",))),
         "bool": st.booleans(),
         "number": st.floats(low, high),

@@ -26,7 +26,7 @@ from tgi_advisor import search, verdict
 from tgi_advisor.errors import Problem, SpecError
 from tgi_advisor.estimate import defaults, underload, warmup
 from tgi_advisor.estimate.warmup import Base
-from tgi_advisor.facts.gpu import GpuFacts
+from tgi_advisor.facts.gpu import GpuFacts, on_machine
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.plan import GpuShares, Packing, Share
 from tgi_advisor.search import Found
@@ -407,9 +407,7 @@ def _beside(servers: Sequence[_Server]) -> Iterator[str]:
 
 def _ways_out(group: Sequence[_Server]) -> Iterator[str]:
     """What would make a group fit, each tried and not guessed."""
-    free = [one._replace(spec=replace(one.spec, hardware=replace(one.spec.hardware, memory_fraction=1.0)))
-            for one in group]  # fmt: skip
-    if any(one.pinned for one in group) and _fits(laid := _share(free)[0]):
+    if any(one.pinned for one in group) and _fits(laid := _share([_freed(one) for one in group])[0]):
         fractions = " and ".join(f"{one.decided.spec.hardware.memory_fraction:g}" for one in laid)
         yield f"leave hardware.memory_fraction out: {fractions} would do"
     orders = permutations(group) if len(group) <= MOST_ORDERS else iter(())
@@ -422,6 +420,11 @@ def _ways_out(group: Sequence[_Server]) -> Iterator[str]:
         ([_on(one, gpu) for one in group], f"hardware.gpu: {gpu.name} holds them") for gpu in larger(group[0].facts.gpu)
     )
     yield "give each a GPU of its own: container.gpus names them"
+
+
+def _freed(server: _Server) -> _Server:
+    """The server without a memory fraction of its own."""
+    return _server(replace(server.spec, hardware=replace(server.spec.hardware, memory_fraction=1.0)), server.facts)
 
 
 def _first_way(ways: Iterable[tuple[Sequence[_Server], str]]) -> Iterator[str]:
@@ -439,9 +442,9 @@ def _first_way(ways: Iterable[tuple[Sequence[_Server], str]]) -> Iterator[str]:
 
 def _on(server: _Server, gpu: GpuFacts) -> _Server:
     """The server on another GPU."""
-    return _changed(
-        server, replace(server.spec, hardware=replace(server.spec.hardware, gpu=GpuSpec(name=gpu.name))), gpu
-    )
+    asked = server.spec.hardware
+    there = on_machine(gpu, asked.driver, asked.link)
+    return _changed(server, replace(server.spec, hardware=replace(asked, gpu=GpuSpec(name=gpu.name))), there)
 
 
 def _changed(server: _Server, spec: Spec, gpu: GpuFacts | None = None) -> _Server:

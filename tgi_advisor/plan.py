@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from tgi_advisor.estimate.parts import Part
+from tgi_advisor.estimate.uncertainty import Contribution
 from tgi_advisor.estimate.underload import UnderLoad
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.limits import Limits
@@ -34,9 +35,11 @@ class Uncertainty(NamedTuple):
     budget_high: int
     """max_batch_total_tokens at the upper end."""
     similar_runs: int
-    """Real runs like this one that the estimate was measured on."""
+    """Real runs like this one whose budget is known."""
     why: str
     """One sentence."""
+    contributions: tuple[Contribution, ...] = ()
+    """What the spread is made of, the largest first."""
 
 
 class Prediction(NamedTuple):

@@ -60,6 +60,8 @@ def document(plan: Plan) -> dict[str, Any]:
                 "count": facts.gpu_count,
                 "memory_bytes": facts.gpu.memory_bytes,
                 "system": facts.gpu.system,
+                "driver": facts.gpu.driver or None,
+                "link": facts.gpu.link if facts.gpu.system == "cuda" else None,
                 "source": facts.gpu.source,
             },
             "release": {
@@ -82,6 +84,7 @@ def document(plan: Plan) -> dict[str, Any]:
             "max_batch_total_tokens_high": seen.uncertainty.budget_high,
             "similar_runs": seen.uncertainty.similar_runs,
             "why": seen.uncertainty.why,
+            "contributions": [part._asdict() for part in seen.uncertainty.contributions],
         },
         "under_load": None if seen.under_load is None else {
             "verdict": seen.under_load.verdict,
@@ -411,10 +414,11 @@ def _facts(plan: Plan, style: Style, width: int) -> str:
     facts, seen = plan.facts, plan.prediction
     gpu_from = re.split(r"[:;(]", facts.gpu.source, maxsplit=1)[0].strip().replace("table gpus.yaml", "the GPU table")
     kind = "CPU" if facts.gpu.system == "cpu" else "GPU"
-    lines = [
-        *_wrapped("Model  ", facts.model.source, width),
-        *_wrapped(f"{kind}    ", f"{facts.gpu.name}, {gib(facts.gpu.memory_bytes)}, from {gpu_from}", width),
-    ]
+    machine = f"; driver {facts.gpu.driver}" if facts.gpu.driver else ""
+    if facts.gpu.system == "cuda" and seen.num_shard > 1:
+        machine += f"; link: {facts.gpu.link}"
+    told = f"{facts.gpu.name}, {gib(facts.gpu.memory_bytes)}, from {gpu_from}{machine}"
+    lines = [*_wrapped("Model  ", facts.model.source, width), *_wrapped(f"{kind}    ", told, width)]
     if plan.method == "tgi":
         attention = f"{seen.attention} attention"
         blocks = f", blocks of {seen.block_size}" if seen.block_size > 1 else ""

@@ -52,7 +52,10 @@ def plan_schema() -> Schema:
             ),
             gpu=_object(
                 name=_text("GPU name."), count=_whole("GPUs the container sees."), memory_bytes=_whole("Bytes of one."),
-                system=_text("cuda, rocm, xpu, cpu or gaudi."), source=_text("Where the facts came from."),
+                system=_text("cuda, rocm, xpu, cpu or gaudi."),
+                driver=_or_null(_text("NVIDIA driver of the machine; null where it is not known.")),
+                link=_or_null(_text("How the GPUs reach each other: nvswitch, nvlink, pcie, host. Null: not NVIDIA.")),
+                source=_text("Where the facts came from."),
             ),
             release=_object(
                 version=_text("TGI release."), variant=_or_null(_text("Image variant.")), source=_text("Origin."),
@@ -73,8 +76,15 @@ def plan_schema() -> Schema:
                 spread_bytes=_whole("Bytes of one GPU by which the KV cache may come out smaller or larger."),
                 max_batch_total_tokens_low=_whole("The inferred budget at the lower end."),
                 max_batch_total_tokens_high=_whole("The inferred budget at the upper end."),
-                similar_runs=_whole("Real runs like this one that the estimate was measured on."),
+                similar_runs=_whole("Real runs like this one whose budget is known."),
                 why=_text("Where the band comes from."),
+                contributions=_list(
+                    _object(
+                        name=_text("What may differ from machine to machine."),
+                        bytes=_whole("By how much, either way; the spread is the root of the sum of their squares."),
+                        why=_text("Where that comes from."),
+                    )
+                ),
             )
         ),
         under_load=_or_null(

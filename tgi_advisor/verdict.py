@@ -173,7 +173,7 @@ def _prediction(
         warnings.append(
             f"the KV cache holds {together} requests of {thousands(total or 0)} tokens, not the {wanted} asked for"
         )
-    band = uncertainty.spread(setting, here.total)
+    band = uncertainty.spread(setting)
     return Prediction(
         outcome=outcome,
         stage=stage,
@@ -206,4 +206,5 @@ def _band(here: Base, seen: Warmup, spread: Spread) -> Uncertainty | None:
     room = setting.wiggle if setting.facts.release.wiggle_of == "free" else 1.0
     blocks = int(spread.bytes * room) // per_block
     low, high = max(0, seen.blocks - blocks), seen.blocks + blocks
-    return Uncertainty(spread.bytes, low * setting.block_size, high * setting.block_size, spread.similar, spread.why)
+    ends = low * setting.block_size, high * setting.block_size
+    return Uncertainty(spread.bytes, *ends, spread.similar, spread.why, spread.contributions)

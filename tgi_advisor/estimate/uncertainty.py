@@ -1,16 +1,29 @@
-"""How far a prediction may be off, from runs whose real budget is known."""
+"""How far a prediction may be off: what one machine does not tell about another, cause by cause."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+from tgi_advisor.estimate import overhead, replay
 from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import outside
 from tgi_advisor.facts.measured import Measured, runs
-from tgi_advisor.units import MiB
+from tgi_advisor.units import gib
 
-LEAST = 256 * MiB
-UNKNOWN = 1.5
-"""How much wider the band is where no similar run is known."""
+LARGEST = 2
+"""Contributions that are named."""
+
+
+class Contribution(NamedTuple):
+    """One cause by which a prediction may be off."""
+
+    name: str
+    """What it is: `CUDA total`, `context`, `NCCL`, `NVLink SHARP`, `allocator`."""
+    bytes: int
+    """Bytes of one GPU, either way."""
+    why: str
+    """Where that comes from."""
 
 
 class Spread(NamedTuple):
@@ -21,7 +34,9 @@ class Spread(NamedTuple):
     similar: int
     """Known runs like this one."""
     why: str
-    """One sentence."""
+    """The band with its two largest contributions, and what is not known and would change it."""
+    contributions: tuple[Contribution, ...]
+    """What it is made of, the largest first: it is the root of the sum of their squares."""
 
 
 def similar(setting: Setting) -> tuple[Measured, ...]:
@@ -34,17 +49,70 @@ def similar(setting: Setting) -> tuple[Measured, ...]:
     )
 
 
-def spread(setting: Setting, total: int) -> Spread:
-    """The band for a launch on GPUs of `total` bytes: nine in ten of the known runs lie within it."""
-    known = sorted(abs(run.share) for run in runs())
-    share = known[min(len(known) - 1, int(len(known) * 0.9))]
-    alike = similar(setting)
-    if alike:
-        worst = max(abs(run.share) for run in alike)
-        runs_alike = f"{len(alike)} similar run{'s' if len(alike) > 1 else ''}"
-        why = f"measured on {runs_alike}, off by at most {100 * worst:.1f} %"
+def spread(setting: Setting) -> Spread:
+    """The band of a launch."""
+    parts = sorted(contributions(setting), key=lambda part: -part.bytes)
+    band = round(math.sqrt(sum(part.bytes**2 for part in parts)))
+    named = ", ".join(f"{part.name} {gib(part.bytes)}" for part in parts[:LARGEST])
+    why = "; ".join(filter(None, (f"± {gib(band)}: {named}", _unknown(setting))))
+    return Spread(band, len(similar(setting)), why, tuple(parts))
+
+
+def contributions(setting: Setting) -> tuple[Contribution, ...]:
+    """What is not known of the machine, and how much it may be."""
+    if setting.facts.gpu.system not in ("cuda", "rocm"):
+        return (Contribution("no reading", outside.unread(), f"no budget on {setting.facts.gpu.system} is public"),)
+    parts = (_total(setting), *_context(setting), *_nccl(setting), _allocator(setting))
+    return tuple(part for part in parts if part.bytes)
+
+
+def _total(setting: Setting) -> Contribution:
+    """What CUDA reports as the card's memory: by driver, where one is known."""
+    gpu, known = setting.facts.gpu, outside.totals()
+    if gpu.total_from == "spec":
+        size, why = 0, "stated in the spec"
+    elif gpu.total_from == "driver":
+        size, why = known.driver, f"read on cards with driver {gpu.driver_major}"
+    elif gpu.cuda_total_bytes is None:
+        size, why = round(known.share * gpu.memory_bytes), "nobody printed it for this card"
+    elif gpu.driver:
+        size, why = known.no_reading, f"no reading of this card with driver {gpu.driver_major}"
     else:
-        why = f"no similar run known; nine in ten of {len(known)} known runs are within {100 * share:.1f} %"
-        share *= UNKNOWN
-    where = "memory" if setting.facts.gpu.system == "cpu" else "the GPU"
-    return Spread(max(LEAST, round(share * total)), len(alike), f"{100 * share:.1f} % of {where} ({why})")
+        size, why = known.card, "it moves with the driver, which is not known"
+    return Contribution("CUDA total", size, why)
+
+
+def _context(setting: Setting) -> tuple[Contribution, ...]:
+    """The context: which kernels have run, or which libraries an old driver loads."""
+    found = overhead.context_of(setting)
+    if found is None:
+        return ()
+    why = "all kernels of this release's libraries" if found.old else "which kernels have run"
+    return (Contribution("context", found.amount.spread, why),)
+
+
+def _nccl(setting: Setting) -> tuple[Contribution, ...]:
+    """Communicators: channels, transport and rank; and whether NVLink SHARP is on, and with how many channels."""
+    found = overhead.communicators_of(setting)
+    if found is None:
+        return ()
+    name = "RCCL" if setting.facts.gpu.system == "rocm" else "NCCL"
+    sharp = Contribution("NVLink SHARP", found.sharp // 2, "it may be off, or have 24 channels instead of 16")
+    return Contribution(name, found.spread, "channels and transport differ by machine and rank"), sharp
+
+
+def _allocator(setting: Setting) -> Contribution:
+    """What PyTorch reserves: replayed as TGI allocates, or summed up."""
+    known = outside.allocated()
+    if replay.known(setting):
+        return Contribution("allocator", known.replayed, "TGI's own allocations are replayed")
+    return Contribution("allocator", known.summed, "the order of allocations is not replayed for this family")
+
+
+def _unknown(setting: Setting) -> str:
+    """What an unknown driver would change."""
+    found = overhead.context_of(setting)
+    if found is None or found.eager is None or setting.facts.gpu.driver:
+        return ""
+    more = gib(found.eager.amount.bytes)
+    return f"a driver older than {found.eager.drivers_below} would take {more} more (hardware.driver)"

@@ -11,12 +11,13 @@ from tgi_advisor.errors import FactsError, did_you_mean, listed
 from tgi_advisor.facts import tables
 
 System = Literal["cuda", "rocm", "xpu", "cpu", "gaudi"]
+TotalFrom = Literal["", "card", "driver", "spec"]
 
 REQUIRED = {
     "name", "vendor", "generation", "system", "memory_mib", "cuda_total", "compute_capability", "fp16_tflops",
     "bandwidth_gb_s", "aliases", "source",
 }  # fmt: skip
-ALLOWED = REQUIRED | {"smi_names", "groups", "note", "host", "mig", "mig_source"}
+ALLOWED = REQUIRED | {"smi_names", "groups", "note", "host", "link", "mig", "mig_source"}
 """Keys of a row of gpus.yaml; the head of that file says what each means."""
 _SLICE = re.compile(r"(?:mig)?([1-7])g(\d+)gb(?:me)?")
 """The end of a MIG slice's name, without punctuation: `1g.10gb`, `mig-1g.10gb`, `1g.10gb+me`."""
@@ -51,6 +52,17 @@ class GpuFacts(NamedTuple):
     """Profile of a MIG slice (`1g.10gb`); empty for a whole card."""
     arm64: bool = False
     """Whether it only exists beside an arm64 CPU."""
+    total_from: TotalFrom = ""
+    """What `cuda_total_bytes` is known by: the smallest reading of the card, one of its driver, or the spec."""
+    link: str = "pcie"
+    """How several of them reach each other: nvswitch, nvlink, pcie, or host for no peer access."""
+    driver: str = ""
+    """Version of the machine's NVIDIA driver; empty where it is not known."""
+
+    @property
+    def driver_major(self) -> int | None:
+        """First number of the driver's version; None where it is not known."""
+        return int(self.driver.partition(".")[0]) if self.driver else None
 
     @property
     def at_least(self) -> tuple[int, int]:
@@ -171,6 +183,7 @@ def stated(spec: Stated) -> GpuFacts:
     overrides: dict[str, Any] = {
         "memory_bytes": spec.memory,
         "cuda_total_bytes": spec.cuda_total,
+        "total_from": "spec" if spec.cuda_total is not None else None,
         "compute_capability": capability,
         "fp16_tflops": spec.fp16_tflops,
         "bandwidth": spec.bandwidth,
@@ -205,6 +218,26 @@ def measured(
         return None
     source = f"{source} on this machine; not in the table, so throughput and bandwidth are unknown"
     return GpuFacts(name, system, memory_bytes, None, capability, None, None, launcher, source)
+
+
+TOTALS_KEYS = {"gpu", "drivers", "total", "source"}
+
+
+def on_machine(gpu: GpuFacts, driver: str | None, link: str | None) -> GpuFacts:
+    """The GPU in a machine whose NVIDIA driver and link are known; None leaves what there is.
+
+    The driver decides what CUDA reports as the total, where a reading says so and the spec does not.
+    """
+    gpu = gpu._replace(driver=driver or gpu.driver, link=link or gpu.link)
+    if gpu.total_from == "spec":
+        return gpu
+    for row in tables.load("cuda_totals"):
+        tables.strict(row, TOTALS_KEYS, TOTALS_KEYS, f"cuda_totals.yaml, {row.get('gpu')}")
+        total, (first, last) = units.parse_size(row["total"]), row["drivers"]
+        known = row["gpu"] == gpu.name and 0.97 * gpu.memory_bytes <= total
+        if known and gpu.driver_major is not None and first <= gpu.driver_major <= last:
+            return gpu._replace(cuda_total_bytes=min(total, gpu.memory_bytes), total_from="driver")
+    return gpu
 
 
 def all_gpus() -> tuple[GpuRow, ...]:
@@ -252,6 +285,8 @@ def _facts(row: Mapping[str, Any], memory: int | None = None) -> GpuFacts:
         generation=row["generation"],
         mig=row.get("slice", ""),
         arm64=row.get("host") == "arm64",
+        total_from="card" if total else "",
+        link=row.get("link", "pcie"),
     )
 
 
@@ -305,6 +340,7 @@ def _slice(row: Mapping[str, Any], profile: str) -> Mapping[str, Any]:
         "cuda_total": None,
         "fp16_tflops": row["fp16_tflops"] * int(profile[0]) / 7,
         "bandwidth_gb_s": row["bandwidth_gb_s"] * round(8 * memory / row["memory_mib"]) // 8,
+        "link": "host",
         "aliases": [],
         "slice": profile,
         "source": [row["mig_source"], *row["source"]],

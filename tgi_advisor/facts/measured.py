@@ -1,8 +1,4 @@
-"""Runs whose real budget is known, with how far the estimate was off: `measured.yaml`.
-
-`scripts/accuracy.py --write` makes the table from the recorded runs; every error in it is
-cross-validated. The uncertainty of a prediction comes from here.
-"""
+"""Runs whose real budget is known: `measured.yaml`, made by `scripts/accuracy.py --write` from the recorded runs."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tgi_advisor.facts import tables
 
-KEYS = frozenset({"id", "release", "generation", "sharded", "served_by", "share"})
+KEYS = frozenset({"id", "release", "generation", "sharded", "served_by"})
 
 
 class Measured(NamedTuple):
@@ -27,8 +23,6 @@ class Measured(NamedTuple):
     """Whether it ran on several GPUs."""
     served_by: str
     """Kind of model class."""
-    share: float
-    """(said - observed) KV cache bytes as a share of one GPU's memory."""
 
 
 def runs() -> tuple[Measured, ...]:
@@ -39,4 +33,4 @@ def runs() -> tuple[Measured, ...]:
 def _read(row: Mapping[str, Any]) -> Measured:
     tables.strict(row, KEYS, KEYS, f"measured.yaml: {row.get('id')}")
     major, minor, patch = (int(number) for number in row["release"].split("."))
-    return Measured(row["id"], (major, minor, patch), row["generation"], row["sharded"], row["served_by"], row["share"])
+    return Measured(row["id"], (major, minor, patch), row["generation"], row["sharded"], row["served_by"])

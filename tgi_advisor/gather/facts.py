@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tgi_advisor.errors import SpecError
+from tgi_advisor.errors import Problem, SpecError
 from tgi_advisor.facts import gpu as gpus
+from tgi_advisor.facts import outside
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
@@ -27,9 +28,11 @@ def gather(
     """
     gpu, count = hardware(spec)
     release, variant, note = software(spec, gpu)
+    about_driver = "" if gpu.driver else outside.note(spec.hardware.gpu.name)
     model = load(spec.model.id, spec.model.revision, source=source, offline=offline, progress=progress)
     mirror, about_hub = ("", ()) if model.folder else _hub(spec, model, release)
-    return Facts(model, gpu, count, release, variant, tuple(filter(None, (note, model.assumed, *about_hub))), mirror)
+    notes = tuple(filter(None, (note, about_driver, model.assumed, *about_hub)))
+    return Facts(model, gpu, count, release, variant, notes, mirror)
 
 
 MIRRORS_SINCE = (3, 2, 1)
@@ -65,6 +68,17 @@ def _hub(spec: Spec, model: ModelFacts, release: TgiRelease) -> tuple[str, tuple
 
 
 def hardware(spec: Spec) -> tuple[GpuFacts, int]:
+    """The GPU in its machine, and how many the container sees; FactsError or SpecError when they are not known."""
+    found, count = _gpus(spec)
+    asked = spec.hardware
+    for field, value in (("driver", asked.driver), ("link", asked.link)):
+        if value is not None and found.system != "cuda":
+            problem = Problem(f"{found.name} is no NVIDIA GPU", f"leave {field} out", spec.place(f"hardware.{field}"))
+            raise SpecError(f"hardware.{field} is about NVIDIA GPUs", problems=[problem])
+    return gpus.on_machine(found, asked.driver, asked.link), count
+
+
+def _gpus(spec: Spec) -> tuple[GpuFacts, int]:
     """The GPU and how many the container sees: table name, instance type, this machine, or stated by hand.
 
     Devices that are named in container.gpus are as many GPUs.

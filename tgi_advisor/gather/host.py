@@ -7,14 +7,16 @@ In this order, until one answers: `nvidia-smi`, NVML through `pynvml` where it i
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tgi_advisor.errors import FactsError, Problem
-from tgi_advisor.facts.gpu import GpuFacts, System, measured
+from tgi_advisor.facts.gpu import GpuFacts, System, measured, on_machine
 from tgi_advisor.safe import printable
+from tgi_advisor.spec.records import DRIVER
 from tgi_advisor.units import GiB, MiB
 
 TIMEOUT_S = 30.0
@@ -43,6 +45,8 @@ class HostGpu:
     """Whether the GPU is cut into MIG slices."""
     source: str
     """The tool that was asked."""
+    driver: str = ""
+    """Version of the NVIDIA driver; empty where it is not said."""
 
 
 class _NoAnswerError(Exception):
@@ -88,7 +92,7 @@ def processes() -> dict[int, tuple[str, ...]]:
 
 
 def this_machine() -> tuple[GpuFacts, int]:
-    """What the GPUs of this machine are, with their measured memory, and how many there are.
+    """What the GPUs of this machine are, with their measured memory, driver and link, and how many there are.
 
     FactsError when there is none, when they differ, when MIG cuts one up, or when too little is printed.
     """
@@ -120,12 +124,44 @@ def this_machine() -> tuple[GpuFacts, int]:
             f"state it by hand: gpu: {{name: {first.name}, memory: {first.memory_bytes // MiB}MiB, "
             "compute_capability: 8.9}",
         )
-    return facts, len(gpus)
+    return on_machine(facts, first.driver, _link(facts, len(gpus)) if first.system == "cuda" else None), len(gpus)
+
+
+def _link(gpu: GpuFacts, count: int) -> str | None:
+    """How the `count` GPUs of this machine reach each other, by nvidia-smi; None where it does not say.
+
+    Peers that cannot read each other's memory talk through the host's. NVLink between all of them is an NVSwitch on
+    cards that are sold with one, else bridges.
+    """
+    if count < 2:
+        return None
+    try:
+        reach = _pairs(_output("nvidia-smi", "topo", "-p2p", "r"), count)
+        if set(reach) != {"OK"}:
+            return "host"
+        ways = _pairs(_output("nvidia-smi", "topo", "-m"), count)
+    except _NoAnswerError:
+        return None
+    if not all(way.startswith("NV") for way in ways):
+        return "pcie"
+    return "nvswitch" if gpu.link == "nvswitch" else "nvlink"
+
+
+def _pairs(text: str, count: int) -> list[str]:
+    """The cells of a matrix of `nvidia-smi topo`, those of a GPU with itself left out."""
+    found: list[str] = []
+    for line in text.splitlines():
+        name, *cells = line.split()[: count + 1] or [""]
+        if re.fullmatch(r"GPU\d+", name) and len(cells) == count and "X" in cells:
+            found += [cell for cell in cells if cell != "X"]
+    if len(found) != count * (count - 1):
+        raise _NoAnswerError("prints no matrix of the GPUs")
+    return found
 
 
 def _nvidia_smi() -> list[HostGpu]:
     """Ask nvidia-smi; drivers before 510 do not know `compute_cap`, so it is asked again without."""
-    fields = ["index", "name", "memory.total", "memory.used", "mig.mode.current", "compute_cap"]
+    fields = ["index", "name", "memory.total", "memory.used", "mig.mode.current", "driver_version", "compute_cap"]
     try:
         text = _query_nvidia(fields)
     except _NoAnswerError as error:
@@ -141,17 +177,18 @@ def _query_nvidia(fields: list[str]) -> str:
 
 def _nvidia_row(line: str) -> HostGpu:
     cells = [cell.strip() for cell in line.split(",")]
-    if len(cells) not in (5, 6) or not _is_number(cells[0]) or not cells[1]:
+    if len(cells) not in (6, 7) or not _is_number(cells[0]) or not cells[1]:
         raise _NoAnswerError(f"answers something else than a table of GPUs: {line.strip()[:80]!r}")
     return HostGpu(
         index=int(cells[0]),
         name=cells[1],
         memory_bytes=_bytes(cells[2], MiB),
         used_bytes=_bytes(cells[3], MiB),
-        compute_capability=_capability(cells[5]) if len(cells) == 6 else None,
+        compute_capability=_capability(cells[6]) if len(cells) == 7 else None,
         system="cuda",
         mig=cells[4] == "Enabled",
         source="nvidia-smi",
+        driver=_driver(cells[5]),
     )
 
 
@@ -168,14 +205,16 @@ def _nvml() -> list[HostGpu]:
     except nvml.NVMLError as error:
         raise _NoAnswerError(str(error)) from None
     try:
-        return [_nvml_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+        driver = nvml.nvmlSystemGetDriverVersion()
+        driver = _driver(driver.decode() if isinstance(driver, bytes) else driver)
+        return [_nvml_gpu(nvml, index, driver) for index in range(nvml.nvmlDeviceGetCount())]
     except nvml.NVMLError as error:
         raise _NoAnswerError(str(error)) from None
     finally:
         nvml.nvmlShutdown()
 
 
-def _nvml_gpu(nvml: Any, index: int) -> HostGpu:
+def _nvml_gpu(nvml: Any, index: int, driver: str) -> HostGpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     name = nvml.nvmlDeviceGetName(handle)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
@@ -192,6 +231,7 @@ def _nvml_gpu(nvml: Any, index: int) -> HostGpu:
         system="cuda",
         mig=mig,
         source="NVML",
+        driver=driver,
     )
 
 
@@ -295,6 +335,11 @@ def _bytes(text: str, unit: int) -> int | None:
 
 def _is_number(text: str) -> bool:
     return text.isdecimal() and len(text) <= 20
+
+
+def _driver(text: str) -> str:
+    """A driver's version; empty for `[N/A]` and the like."""
+    return text if re.fullmatch(DRIVER, text) else ""
 
 
 def _capability(text: str) -> tuple[int, int] | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from tgi_advisor.estimate import overhead
 from tgi_advisor.estimate.defaults import CHUNKING_ATTENTION, launcher_limits
 from tgi_advisor.refusals.adapters import NAMED_SINCE, parse
 from tgi_advisor.refusals.rules import Case
 from tgi_advisor.refusals.weights import quant_method
-from tgi_advisor.units import thousands
+from tgi_advisor.units import gib, thousands
 
 
 def found(case: Case) -> list[str]:
@@ -126,6 +127,16 @@ def _turing_flashinfer(case: Case) -> str | None:
     return f"TGI {case.release} has no flashinfer kernels for compute capability 7.5; set ATTENTION: paged in tgi.env."
 
 
+def _old_driver(case: Case) -> str | None:
+    found, driver = overhead.context_of(case.setting), case.setting.facts.gpu.driver
+    if found is None or found.eager is None or not found.old or not driver:
+        return None
+    return (
+        f"Driver {driver} loads every kernel at once, which takes {gib(found.eager.amount.bytes)} of each GPU: set "
+        f"CUDA_MODULE_LOADING: LAZY in tgi.env, or renew it to {found.eager.drivers_below} or newer."
+    )
+
+
 def _family_notes(case: Case) -> str | None:
     return case.family.notes or None
 
@@ -151,5 +162,5 @@ def _fraction_unread(case: Case) -> str | None:
 _CHECKS: tuple[Callable[[Case], str | None], ...] = (
     _no_budget, _without_flash, _no_chunking, _total_alone, _ignored_batch_total, _kv_dtype_lost, _config_dropped,
     _window_saves_nothing, _no_graphs, _adapter_without_weights, _turing_flashinfer, _in_use_twice, _fraction_unread,
-    _family_notes,
+    _old_driver, _family_notes,
 )  # fmt: skip

@@ -75,7 +75,8 @@ def _neighbours(spec: Spec, facts: Facts) -> Iterator[tuple[str, Spec, Facts]]:
             yield f"hardware.count: {count}", replace(spec, hardware=hardware), facts._replace(gpu_count=count)
     for gpu in replacements(facts.gpu):
         hardware = replace(spec.hardware, gpu=GpuSpec(name=gpu.name))
-        yield f"hardware.gpu: {gpu.name}", replace(spec, hardware=hardware), facts._replace(gpu=gpu)
+        there = gpus.on_machine(gpu, hardware.driver, hardware.link)
+        yield f"hardware.gpu: {gpu.name}", replace(spec, hardware=hardware), facts._replace(gpu=there)
 
 
 def larger(instead_of: GpuFacts) -> list[GpuFacts]:

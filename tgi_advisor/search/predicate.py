@@ -52,7 +52,7 @@ def margin(here: Base) -> tuple[int, str]:
     asked = here.setting.spec.hardware.headroom
     if asked is not None:
         return asked, "hardware.headroom of the spec"
-    band = uncertainty.spread(here.setting, here.total)
+    band = uncertainty.spread(here.setting)
     return band.bytes, band.why
 
 
@@ -114,7 +114,7 @@ class Searcher:
         self.here = here
         self.setting = here.setting
         self.margin, self.margin_why = margin(here)
-        self.spread = uncertainty.spread(here.setting, here.total).bytes
+        self.spread = uncertainty.spread(here.setting).bytes
         workload = here.setting.spec.workload
         self.wanted = workload.concurrency
         self.allow_risk = workload.allow_risk if allow_risk is None else allow_risk

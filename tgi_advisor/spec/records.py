@@ -40,6 +40,9 @@ EMPTY: Mapping[str, Any] = _Empty()
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 """What an environment variable may be called."""
 
+DRIVER = r"^[1-9][0-9]{2}(\.[0-9]{1,6}){0,3}$"
+"""What a version of the NVIDIA driver looks like."""
+
 QUANTIZE = (
     "awq", "bitsandbytes", "bitsandbytes-fp4", "bitsandbytes-nf4", "compressed-tensors", "eetq", "exl2", "fp8", "gptq",
     "marlin",
@@ -50,7 +53,8 @@ QUANTIZE = (
 def setting(doc: str, kind: str, default: Any = None, *, required: bool = False, **more: Any) -> Any:
     """A field of the spec: `doc` its sentence, `kind` how a value is written (see `fields.py` and `values.py`).
 
-    `more` may hold `choices`, `minimum` and `maximum`, a `pattern` with `pattern_says` in words, an
+    `more` may hold `choices`, `minimum` and `maximum`, a `pattern` with `pattern_says` in words (and `number`, where
+    what it matches may be a number to YAML), an
     `example` (required fields have one), and `flags`: launcher flags this field stands for, which
     are therefore refused under `tgi.flags` and, as variables, under `tgi.env`.
     """
@@ -122,6 +126,16 @@ class HardwareSpec:
     count: int | None = setting(
         "GPUs the container sees. Default: 1, or what the cloud instance or this machine has.", "count", None, minimum=1
     )
+    driver: str | None = setting(
+        "NVIDIA driver as nvidia-smi prints it, e.g. 535.129.03. Drivers before 535 load every kernel at once, which "
+        "takes a GiB and more. Default: not known, or this machine's.",
+        "text", None, pattern=DRIVER, pattern_says="a driver version, such as 535.129.03", number=True,
+    )  # fmt: skip
+    link: str | None = setting(
+        "How the GPUs reach each other: nvswitch, nvlink, pcie (with peer access) or host (without). "
+        "Default: as such cards usually do, or as they do here.",
+        "choice", None, choices=("nvswitch", "nvlink", "pcie", "host"),
+    )  # fmt: skip
     memory_fraction: float = setting(
         "--cuda-memory-fraction, of the whole GPU.",
         "number", 1.0, minimum=0.01, maximum=1.0, flags=("cuda-memory-fraction",),

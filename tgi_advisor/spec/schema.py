@@ -74,7 +74,7 @@ def _default(kind: str, default: Any) -> Any:
 def _text(meta: Mapping[str, Any]) -> Schema:
     """A number is taken as it is written: `release: 3.3`."""
     if "pattern" in meta:
-        return {"type": "string", "pattern": meta["pattern"]}
+        return {"type": ["string", "number"] if meta.get("number") else "string", "pattern": meta["pattern"]}
     return {"type": ["string", "number"], "minLength": 1}
 
 

@@ -111,6 +111,8 @@ hardware: # which machine
   gpu: {known} # `tgi-advisor gpus` lists names; g6.xlarge and auto work too
   count: {count} # GPUs the container sees
   # memory_fraction: 1.0 # --cuda-memory-fraction, of the whole GPU
+  # driver: 535.129.03 # the machine's NVIDIA driver, as nvidia-smi prints it; before 535 it takes a GiB and more
+  # link: nvlink # how the GPUs reach each other: nvswitch, nvlink, pcie, or host for no peer access
   # in_use: 500MiB # what other processes hold on each GPU
 
 tgi: # which TGI

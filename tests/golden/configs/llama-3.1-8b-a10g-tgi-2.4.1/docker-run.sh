@@ -8,6 +8,6 @@ docker run --rm \
     ghcr.io/huggingface/text-generation-inference:2.4.1 \
     --model-id meta-llama/Llama-3.1-8B-Instruct \
     --num-shard 1 \
-    --max-input-tokens 9048 \
-    --max-total-tokens 10072 \
-    --max-batch-prefill-tokens 9048
+    --max-input-tokens 11234 \
+    --max-total-tokens 12258 \
+    --max-batch-prefill-tokens 11234
