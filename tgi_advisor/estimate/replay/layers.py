@@ -13,6 +13,8 @@ layers/layernorm.py:45-190, layers/rotary.py:255-285, layers/moe/unquantized.py:
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from tgi_advisor.estimate.allocator import Block
 from tgi_advisor.estimate.forward import ELEMENT, WIDE_NORM
 from tgi_advisor.estimate.replay.kernels import Kernel
@@ -21,7 +23,7 @@ from tgi_advisor.facts.release import Version
 
 HOLDS_EMBEDDING = {
     "llama": (2, 0, 0), "mistral": (2, 0, 0), "granite": (2, 4, 0), "phi3": (2, 0, 0), "qwen2": (2, 4, 1),
-    "gemma": (2, 0, 3), "gemma2": (2, 1, 1),
+    "gemma": (2, 0, 3), "gemma2": (2, 1, 1), "mllama": (2, 3, 1),
 }  # fmt: skip
 """Classes whose forward is given the embedded tokens and so keeps them alive to its end, since which release."""
 
@@ -30,7 +32,18 @@ SINGLE_WEIGHTS = frozenset({"gemma", "gemma2", "gemma3_text"})
 """Families whose norms hold their weights in float32."""
 
 
-def forward(run: Pass, version: Version, embedded: Block | None = None) -> tuple[Block, ...]:
+class Crossing(NamedTuple):
+    """What Mllama's crossing layers work on."""
+
+    asked: Pass
+    """The tokens of the request that has an image: of the warm-up's, the first."""
+    seen: Pass
+    """The image's positions."""
+
+
+def forward(
+    run: Pass, version: Version, embedded: Block | None = None, crossing: Crossing | None = None
+) -> tuple[Block, ...]:
     """The pass through all layers and the last norm, as far as it reserves anything new.
 
     `embedded` are the tokens of a batch that embeds them before the pass, and keeps them. Returns what is alive when
@@ -41,11 +54,17 @@ def forward(run: Pass, version: Version, embedded: Block | None = None) -> tuple
     tables = _tables(run)
     residual: Block | None = None
     seen: set[tuple[object, ...]] = set()
-    first = shapes.dense_layers if shapes.expert else int(shapes.edge_kernel != shapes.kernel)
+    alike = (*shapes.crossed, 0, 0)[1] or int(shapes.edge_kernel != shapes.kernel)
+    first = shapes.dense_layers if shapes.expert else alike
     for number in range(g.layers):
         if shapes.kind == "gemma3_text" and number:  # looked up again for every layer
             tables, dropped = _tables(run), tables
             run.drop(*dropped)
+        if crossing is not None and number in shapes.crossed:
+            _cross(crossing)
+            run.drop(residual)
+            residual = None
+            continue
         after, carried, gone = _layer(run, hidden, residual, version, number)
         run.drop(*(one for one in (*gone, hidden, residual) if not _is_in(one, (after, carried, *held))))
         hidden, residual = after, carried
@@ -56,6 +75,32 @@ def forward(run: Pass, version: Version, embedded: Block | None = None) -> tuple
     final, summed = _norm(run, hidden, residual)
     run.drop(*(one for one in (hidden, residual, summed, *tables) if not _is_in(one, (final, *held))))
     return final, *held
+
+
+def _cross(crossing: Crossing) -> None:
+    """A crossing layer: the asking tokens are copied out, attend to the image, are fed forward and copied back."""
+    run, seen = crossing
+    g = run.shapes.g
+    chosen = run.new(g.hidden)
+    normed = run.single_norm(g.hidden)
+    made = run.product(g.query)
+    query = run.single_norm(g.query)
+    run.drop(made)
+    made, value = seen.product(g.kv), seen.product(g.kv)
+    key = seen.single_norm(g.kv)
+    run.drop(made)
+    attended = run.new(g.query)
+    out = run.product(g.hidden)
+    run.drop(attended, query, key, value, normed)
+    gated = run.new(g.hidden)
+    joined = run.new(g.hidden)
+    run.drop(gated, out, chosen)
+    normed = run.single_norm(g.hidden)
+    fed = _gated(run, g.intermediate)
+    run.drop(normed)
+    gated = run.new(g.hidden)
+    after = run.new(g.hidden)
+    run.drop(gated, fed, after, joined)
 
 
 def _tables(run: Pass) -> list[Block]:

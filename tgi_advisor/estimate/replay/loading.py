@@ -41,6 +41,8 @@ PROJECTIONS = (
     (("down_proj",), ("dense_4h_to_h",), ("mlp.c_proj",), ("fc2",), ("fc_out",)),
 )
 """A layer's projections in the order they are made, under the names families store them; a row is made as one."""
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""Projections of attention to an image, each by itself (Mllama)."""
 LATENT = ("q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj")
 """Projections of DeepSeek's attention, each by itself."""
 COLUMNS = frozenset(word for ways in PROJECTIONS[::2] for words in ways for word in words)
@@ -147,6 +149,9 @@ def _layers(setting: Setting, stored: Stored) -> list[list[Step]]:
         inner = {name: size for name, (size, _) in stored.layer.items()}
         outer = list(_layer(setting, edge, "plain"))
         return [outer, *[list(_layer(setting, inner))] * (times - 2), outer]
+    crossed = setting.facts.model.text().get("cross_attention_layers")
+    if crossed:
+        return _crossing_layers(setting, stored, crossed)
     sparse = max((count // experts for name, (_, count) in stored.layer.items() if "experts." in name), default=0)
     dense = {name: size for name, (size, count) in stored.layer.items() if count in (times, times - sparse)}
     routed = {
@@ -155,6 +160,16 @@ def _layers(setting: Setting, stored: Stored) -> list[list[Step]]:
         if sparse and (count == times or (count != times - sparse and count % sparse == 0))
     }
     return [list(_layer(setting, dense))] * (times - sparse) + [list(_layer(setting, routed))] * sparse
+
+
+def _crossing_layers(setting: Setting, stored: Stored, crossed: Sequence[int]) -> list[list[Step]]:
+    """The steps of Mllama's layers: those that attend to the image make queries, keys and values each by itself."""
+    own = {name: size for name, (size, _) in stored.layer.items() if not name.startswith("cross_attn")}
+    attending = {name: size for name, (size, _) in stored.layer.items() if not name.startswith("self_attn")}
+    one_by_one = [attending.pop(name) for word in ATTENTION for name in [_find(attending, word, "weight")] if name]
+    crossing = [*map(_kept, one_by_one), *_layer(setting, attending)]
+    usual = list(_layer(setting, own))
+    return [crossing if number in crossed else usual for number in range(families.layers(setting.facts.model))]
 
 
 def _layer(setting: Setting, sizes: Mapping[str, int], kernel: Kernel | None = None) -> Iterator[Step]:

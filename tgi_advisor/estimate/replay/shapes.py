@@ -49,6 +49,8 @@ class Shapes(NamedTuple):
     """Half the turned part of a head: the width of one cosine or sine table; 0 without."""
     position_sections: int
     """Positions of one token, of which each part of a head uses one (Qwen2-VL); 0 where a token has one position."""
+    crossed: tuple[int, ...]
+    """Numbers of the layers that attend to an image (Mllama)."""
     bias_in: bool
     """Whether the fused query, key and value projection has a bias."""
     bias_out: bool
@@ -146,6 +148,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         mlp=setting.family.mlp,
         rotary=0 if kind in ROTARY_FREE else _rotary(setting, text) // 2,
         position_sections=len((text.get("rope_scaling") or {}).get("mrope_section") or ()),
+        crossed=tuple(int(one) for one in text.get("cross_attention_layers") or ()),
         bias_in=_any(biases, "q_proj.", "qkv_proj.", "query_key_value.", "c_attn.", "Wqkv."),
         bias_out=_any(biases, "o_proj.", "attention.dense.", "attn.c_proj.", "attn.dense.", "attn.out_proj."),
         bias_feed_in=_any(biases, "gate_proj.", "up_proj.", "dense_h_to_4h.", "c_fc.", "fc1.", "fc_in."),

@@ -11,7 +11,7 @@ flash_gemma3_modeling.py:630-790, :870-880.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from tgi_advisor.estimate.allocator import Block
@@ -19,6 +19,7 @@ from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.replay import layers
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import families
 
 SINGLE = 4
 """Bytes of a float32."""
@@ -47,6 +48,10 @@ class Tower(NamedTuple):
     """Layers of the tower."""
     features: int
     """Positions the language model sees of it."""
+    projected: int = 0
+    """Width between the projector's two products, on the shard, or of what it is given; 0 where nothing needs it."""
+    more: int = 0
+    """Layers of a second tower behind it."""
 
 
 def tower(setting: Setting) -> Tower | None:
@@ -57,7 +62,31 @@ def tower(setting: Setting) -> Tower | None:
         side, patch = int(vision["image_size"]), int(vision["patch_size"])
         features = int(setting.facts.model.config.get("mm_tokens_per_image", 256))
         return _tower(setting, vision, 1, side, (side // patch) ** 2, features)
+    if kind == "llava_next":
+        return _llava_tower(setting, _vision(setting))
+    if kind == "mllama":
+        vision = _vision(setting)
+        pictures, side = int(vision["max_num_tiles"]), int(vision["image_size"])
+        patches = (side // int(vision["patch_size"])) ** 2 + 1
+        made = _tower(setting, vision, pictures, side, patches, pictures * patches)
+        return made._replace(projected=int(vision["vision_output_dim"]), more=int(vision["num_global_layers"]))
     return None
+
+
+def _llava_tower(setting: Setting, vision: Mapping[str, Any]) -> Tower:
+    """The warm-up's square on the smallest of the resolutions that show all of it, beside the whole at one tile.
+
+    https://github.com/huggingface/transformers/blob/v4.51.3/src/transformers/image_processing_utils.py#L264-L301
+    """
+    config, side = setting.facts.model.config, int(vision["image_size"])
+    high, wide = min(config["image_grid_pinpoints"], key=lambda size: size[0] * size[1])
+    each = (side // int(vision["patch_size"])) ** 2
+    across = min(high, wide) // int(vision["patch_size"])  # patches of the square's side in the tiles
+    layer = int(config.get("vision_feature_layer", -2))
+    layers = int(vision["num_hidden_layers"]) + layer + 1 if layer < 0 else layer + 1
+    made = _tower(setting, vision, 1 + high * wide // side**2, side, each + 1, each + across * (across + 1))
+    width = families.hidden(setting.facts.model) // setting.num_shard
+    return made._replace(layers=layers, projected=width)
 
 
 def _vision(setting: Setting) -> Mapping[str, Any]:
@@ -69,7 +98,7 @@ def _vision(setting: Setting) -> Mapping[str, Any]:
 
 def _tower(setting: Setting, vision: Mapping[str, Any], pictures: int, side: int, patches: int, features: int) -> Tower:
     tp, width = setting.num_shard, int(vision["hidden_size"])
-    heads = int(vision["num_attention_heads"])
+    heads = int(vision["attention_heads" if setting.family.model_type == "mllama" else "num_attention_heads"])
     return Tower(
         setting.family.model_type, pictures, side, patches, width, heads // tp, heads // tp * (width // heads),
         int(vision["intermediate_size"]) // tp, int(vision["num_hidden_layers"]), features,
@@ -81,7 +110,12 @@ def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[B
 
     Returns what is dropped when the logits are there; the embedded tokens stay in the batch.
     """
-    features = encode(run, tower(setting))
+    seen = tower(setting)
+    if seen is not None and seen.kind == "mllama":
+        _mllama(run, seen)
+        crossing = layers.Crossing(run.beside(longest), run.beside(seen.features))
+        return layers.forward(run, setting.facts.release.version, crossing=crossing)
+    features = encode(run, seen)
     embedded = run.new(run.shapes.g.hidden)
     run.drop(features)
     held = masks(run, requests, longest) if setting.family.model_type == "gemma3" else ()
@@ -94,6 +128,11 @@ def encode(run: Pass, seen: Tower | None) -> Block | None:
     if seen is None:
         run.take_cublas()
         return None
+    return _llava_next(run, seen) if seen.kind == "llava_next" else _gemma3(run, seen)
+
+
+def _gemma3(run: Pass, seen: Tower) -> Block:
+    """SigLIP on one size of pictures; its patches are averaged, normed and projected."""
     inside = run.beside(seen.pictures * seen.patches)
     memory = run.memory
     pixels = memory.new(seen.pictures * 3 * seen.side**2 * SINGLE)
@@ -115,15 +154,163 @@ def encode(run: Pass, seen: Tower | None) -> Block | None:
     return joined
 
 
+def _llava_next(run: Pass, seen: Tower) -> Block:
+    """CLIP on the tiles and the whole; the tiles are put together, cut to the image's shape, and a column added."""
+    inside = run.beside(seen.pictures * seen.patches)
+    memory, wide = run.memory, run.shapes.g.hidden
+    each = seen.patches - 1
+    pixels = memory.new(seen.pictures * 3 * seen.side**2 * SINGLE)
+    states = _clip(inside, seen)
+    seen_of = run.beside(seen.pictures * each)
+    copied = seen_of.new(seen.width)
+    first = seen_of.product(seen.projected)
+    run.drop(copied)
+    activated = seen_of.new(seen.projected)
+    run.drop(first)
+    projected = seen_of.product(wide, bias=True)
+    run.drop(activated)
+    tiles = memory.new((seen.pictures - 1) * each * wide * ELEMENT)
+    out = run.beside(seen.features)
+    bordered = memory.new((seen.features - each) * wide * ELEMENT)
+    run.drop(tiles)
+    joined = out.new(wide)
+    run.drop(bordered)
+    out.new(wide)  # stays in the batch's cache until the pass is over
+    run.drop(joined, projected, states)
+    run.drop(pixels)
+    run.has_cublas = inside.has_cublas
+    return out.new(wide)
+
+
+def _clip(run: Pass, seen: Tower) -> Block:
+    """CLIP's patches, the class before them, and its layers: the last hidden states."""
+    memory = run.memory
+    taken = memory.new(seen.pictures * 3 * seen.side**2 * ELEMENT)
+    patches = memory.new(seen.pictures * (seen.patches - 1) * seen.width * ELEMENT)
+    run.drop(taken)
+    joined = run.new(seen.width)
+    positions = memory.new(seen.patches * seen.width * ELEMENT)
+    summed = run.new(seen.width)
+    run.drop(positions, patches, joined)
+    first = run.new(seen.width)
+    run.drop(summed)
+    return _through(run, seen, first, _clip_layer)
+
+
+def _clip_layer(run: Pass, seen: Tower) -> Block:
+    normed = run.new(seen.width)
+    joined = run.product(3 * seen.query, bias=True)
+    scaled, keys, values = run.new(seen.query), run.new(seen.query), run.new(seen.query)
+    query = run.new(seen.query)
+    run.drop(scaled)
+    each = seen.pictures * seen.heads * seen.patches**2 * ELEMENT
+    made = run.memory.new(each)
+    weights = run.memory.new(each)
+    run.drop(made)
+    attended = run.new(seen.query)
+    flat = run.new(seen.query)
+    run.drop(attended)
+    out = run.product(seen.width, bias=True)
+    run.drop(flat, joined, keys, values, query, weights, normed)
+    summed = run.new(seen.width)
+    run.drop(out)
+    normed = run.new(seen.width)
+    wide = run.product(seen.intermediate, bias=True)
+    activated = _quick_gelu(run, seen.intermediate)
+    run.drop(wide)
+    fed = run.product(seen.width, bias=True)
+    run.drop(activated, normed)
+    after = run.new(seen.width)
+    run.drop(fed, summed)
+    return after
+
+
+def _quick_gelu(run: Pass, width: int) -> Block:
+    """CLIP's activation: times a number, its sigmoid, and the product."""
+    times = run.new(width)
+    sigmoid = run.new(width)
+    run.drop(times)
+    out = run.new(width)
+    run.drop(sigmoid)
+    return out
+
+
+def _mllama(run: Pass, seen: Tower) -> None:
+    """Mllama's tower, whose every layer's states are kept until both of its parts are done.
+
+    What the crossing layers attend to stays in the batch, as the pixels do.
+    """
+    memory, wide = run.memory, seen.width
+    padded = -(-seen.patches // 8) * 8
+    inside, whole = run.beside(seen.pictures * padded), run.beside(seen.features)
+    bare = run.beside(seen.pictures * (seen.patches - 1))
+    memory.new(seen.pictures * 3 * seen.side**2 * ELEMENT)
+    patches = bare.new(wide)
+    placed = bare.new(wide)
+    classed = whole.new(wide)
+    run.drop(placed)
+    positioned = whole.new(wide)
+    tile, gated = whole.new(wide), whole.new(wide)
+    summed = whole.new(wide)
+    run.drop(positioned, tile, gated, classed)
+    normed = whole.new(wide)
+    run.drop(summed)
+    hidden = inside.new(wide)
+    run.drop(normed)
+    square = (seen.pictures * padded) ** 2 * ELEMENT
+    outer = memory.new(square)
+    inside.take_cublas()
+    mask = memory.new(square)
+    run.drop(outer)
+    kept = [hidden, *(_mllama_layer(inside, seen) for _ in range(seen.layers))]
+    chosen = inside.new(seen.projected - wide)
+    normed = inside.new(wide)
+    kept.append(inside.new(wide))
+    run.drop(normed)
+    kept += [_mllama_layer(inside, seen) for _ in range(seen.more)]
+    joined = whole.new(seen.projected)
+    run.drop(*kept, chosen, mask, patches)
+    whole.new(run.shapes.g.hidden)
+    run.drop(joined)
+    run.has_cublas = True
+
+
+def _mllama_layer(run: Pass, seen: Tower) -> Block:
+    normed = run.new(seen.width)
+    joined = run.product(3 * seen.query)
+    attended = run.new(seen.query)
+    out = run.product(seen.width)
+    run.drop(joined, attended, normed)
+    gated = run.new(seen.width)
+    summed = run.new(seen.width)
+    run.drop(gated, out)
+    normed = run.new(seen.width)
+    wide = run.product(seen.intermediate, bias=True)
+    activated = run.new(seen.intermediate)
+    run.drop(wide)
+    fed = run.product(seen.width, bias=True)
+    run.drop(activated, normed)
+    gated = run.new(seen.width)
+    after = run.new(seen.width)
+    run.drop(gated, fed, summed)
+    return after
+
+
 def _siglip(run: Pass, seen: Tower) -> Block:
     """SigLIP's patches and layers: the last hidden states."""
     patches = run.new(seen.width)
     positions = run.new(seen.width)
-    first = hidden = run.new(seen.width)
+    first = run.new(seen.width)
     run.drop(positions, patches)
+    return _through(run, seen, first, _siglip_layer)
+
+
+def _through(run: Pass, seen: Tower, first: Block, layer: Callable[[Pass, Tower], Block]) -> Block:
+    """The tower's layers, as far as they reserve anything new; what they start from lives until they are done."""
+    hidden = first
     met: set[tuple[object, ...]] = set()
     for _ in range(seen.layers):
-        after = _siglip_layer(run, seen)
+        after = layer(run, seen)
         if hidden is not first:
             run.drop(hidden)
         hidden = after
