@@ -21,6 +21,15 @@ from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families
 
+RESAMPLER_LAYERS = 3
+RESAMPLER_QUERY = 16 * 96
+CROPS = 5
+"""Pictures Idefics2's processor makes of one: its quarters and itself (unless `do_image_splitting` is off)."""
+CROPS_SIDE = 378
+"""Pixels it scales the shortest side of a smaller picture to.
+
+https://huggingface.co/HuggingFaceM4/idefics2-8b/blob/main/preprocessor_config.json
+"""
 SINGLE = 4
 """Bytes of a float32."""
 
@@ -48,6 +57,8 @@ class Tower(NamedTuple):
     """Layers of the tower."""
     features: int
     """Positions the language model sees of it."""
+    halves: bool
+    """Whether it works in float16."""
     projected: int = 0
     """Width between the projector's two products, on the shard, or of what it is given; 0 where nothing needs it."""
     more: int = 0
@@ -64,6 +75,13 @@ def tower(setting: Setting) -> Tower | None:
         return _tower(setting, vision, 1, side, (side // patch) ** 2, features)
     if kind == "llava_next":
         return _llava_tower(setting, _vision(setting))
+    if kind == "idefics2":
+        vision = _vision(setting)
+        config = setting.facts.model.config
+        latents = int((config.get("perceiver_config") or {}).get("resampler_n_latents", 64))
+        side = CROPS_SIDE // int(vision["patch_size"])
+        made = _tower(setting, vision, CROPS, CROPS_SIDE, side**2, CROPS * latents)
+        return made._replace(projected=families.intermediate(setting.facts.model) // setting.num_shard)
     if kind == "mllama":
         vision = _vision(setting)
         pictures, side = int(vision["max_num_tiles"]), int(vision["image_size"])
@@ -102,6 +120,7 @@ def _tower(setting: Setting, vision: Mapping[str, Any], pictures: int, side: int
     return Tower(
         setting.family.model_type, pictures, side, patches, width, heads // tp, heads // tp * (width // heads),
         int(vision["intermediate_size"]) // tp, int(vision["num_hidden_layers"]), features,
+        setting.dtype == "float16",
     )  # fmt: skip
 
 
@@ -128,7 +147,8 @@ def encode(run: Pass, seen: Tower | None) -> Block | None:
     if seen is None:
         run.take_cublas()
         return None
-    return _llava_next(run, seen) if seen.kind == "llava_next" else _gemma3(run, seen)
+    by_kind = {"gemma3": _gemma3, "llava_next": _llava_next, "idefics2": _idefics2}
+    return by_kind[seen.kind](run, seen)
 
 
 def _gemma3(run: Pass, seen: Tower) -> Block:
@@ -296,6 +316,66 @@ def _mllama_layer(run: Pass, seen: Tower) -> Block:
     return after
 
 
+def _idefics2(run: Pass, seen: Tower) -> Block:
+    """SigLIP on the quarters and the whole, a gated projection, and a resampler that asks of all the patches."""
+    memory, wide = run.memory, run.shapes.g.hidden
+    inside = run.beside(seen.pictures * seen.patches)
+    pixels = seen.pictures * seen.side**2
+    given, mask = memory.new(3 * pixels * SINGLE), memory.new(8 * pixels)
+    taken = memory.new(3 * pixels * ELEMENT)
+    run.drop(memory.new(3 * pixels))
+    chosen = memory.new(3 * pixels * ELEMENT)
+    run.drop(taken)
+    chosen_mask = memory.new(8 * pixels)
+    last = _siglip(inside, seen)
+    states = _transposed_norm(inside, seen.width)
+    run.drop(last)
+    both = inside.product(2 * seen.projected)
+    activated, product = inside.new(seen.projected), inside.new(seen.projected)
+    run.drop(activated)
+    context = inside.product(wide)
+    run.drop(product, both)
+    latents = _resampled(inside, seen)
+    run.drop(states, context)
+    asking = run.beside(seen.features)
+    stacked = asking.new(wide)
+    run.drop(latents, chosen, chosen_mask)
+    run.has_cublas = True
+    joined = asking.new(wide)
+    run.drop(given, mask)
+    del stacked  # stays in the batch's cache until the pass is over
+    return joined
+
+
+def _resampled(inside: Pass, seen: Tower) -> Block:
+    """Idefics2's resampler: in each layer the context is normed in float32 and asked beside the latents."""
+    run, wide = inside.beside(seen.features), inside.shapes.g.hidden
+    both = inside.beside(seen.features + inside.tokens)
+    latents: Block | None = None
+    for _ in range(RESAMPLER_LAYERS):
+        normed = run.single_norm(wide)
+        context = inside.single_norm(wide)
+        joined = both.new(wide)
+        asked = run.product(RESAMPLER_QUERY)
+        keys = both.product(RESAMPLER_QUERY // 2)
+        repeated, values = both.new(RESAMPLER_QUERY), both.new(RESAMPLER_QUERY)
+        out = run.product(wide)
+        run.drop(joined, asked, keys, repeated, values, normed, context)
+        summed = run.new(wide)
+        run.drop(out, latents)
+        normed = run.single_norm(wide)
+        wider = run.product(8 * wide)
+        activated, product = run.new(4 * wide), run.new(4 * wide)
+        run.drop(activated)
+        fed = run.product(wide)
+        run.drop(wider, product, normed)
+        latents = run.new(wide)
+        run.drop(summed, fed)
+    final = run.single_norm(wide)
+    run.drop(latents)
+    return final
+
+
 def _siglip(run: Pass, seen: Tower) -> Block:
     """SigLIP's patches and layers: the last hidden states."""
     patches = run.new(seen.width)
@@ -325,6 +405,8 @@ def _through(run: Pass, seen: Tower, first: Block, layer: Callable[[Pass, Tower]
 
 def _siglip_layer(run: Pass, seen: Tower) -> Block:
     normed = _transposed_norm(run, seen.width)
+    if seen.kind == "idefics2":
+        return _fed_forward(run, seen, _joined_attention(run, seen), normed)
     query = run.product(seen.query, bias=True)
     keys, values = _turned(run, seen.query), _turned(run, seen.query)
     turned = run.new(seen.query)
@@ -334,7 +416,27 @@ def _siglip_layer(run: Pass, seen: Tower) -> Block:
     flat = run.new(seen.query)
     run.drop(attended)
     out = run.product(seen.width, bias=True)
-    run.drop(flat, turned, keys, values, normed)
+    run.drop(flat, turned, keys, values)
+    return _fed_forward(run, seen, out, normed, weights)
+
+
+def _joined_attention(run: Pass, seen: Tower) -> Block:
+    """Idefics2's: queries, keys and values in one, each copied head by head for its product."""
+    joined = run.product(3 * seen.query, bias=True)
+    weights = _scores(run, seen, run.new(seen.query), run.new(seen.query))
+    values = run.new(seen.query)
+    attended = run.new(seen.query)
+    run.drop(values)
+    flat = run.new(seen.query)
+    run.drop(attended)
+    out = run.product(seen.width, bias=True)
+    run.drop(flat, joined, weights)
+    return out
+
+
+def _fed_forward(run: Pass, seen: Tower, out: Block, normed: Block, kept: Block | None = None) -> Block:
+    """The rest of a layer of SigLIP, whose caller may keep the attention's weights."""
+    run.drop(normed)
     joined = run.new(seen.width)
     run.drop(out)
     normed = _transposed_norm(run, seen.width)
@@ -344,7 +446,7 @@ def _siglip_layer(run: Pass, seen: Tower) -> Block:
     fed = run.product(seen.width, bias=True)
     run.drop(activated, normed)
     after = run.new(seen.width)
-    run.drop(fed, joined, weights)
+    run.drop(fed, joined, kept)
     return after
 
 
@@ -363,13 +465,19 @@ def _turned(run: Pass, width: int) -> Block:
     return out
 
 
-def _scores(run: Pass, seen: Tower) -> Block:
-    """Every patch against every other: the products, the scaled ones, both in float32 for the softmax, and back."""
+def _scores(run: Pass, seen: Tower, *inputs: Block) -> Block:
+    """Every patch against every other: the products, the scaled ones, both in float32 for the softmax, and back.
+
+    `inputs` are copies that the product is made of. PyTorch's softmax reads float16 as it is.
+    https://github.com/pytorch/pytorch/blob/v2.7.0/aten/src/ATen/native/SoftMax.cpp#L447-L463
+    """
     each = seen.pictures * seen.heads * seen.patches**2
     made = run.memory.new(each * ELEMENT)
+    run.drop(*inputs)
     scaled = run.memory.new(each * ELEMENT)
     run.drop(made)
-    single, soft = run.memory.new(each * SINGLE), run.memory.new(each * SINGLE)
+    single = None if seen.halves else run.memory.new(each * SINGLE)
+    soft = run.memory.new(each * SINGLE)
     run.drop(single)
     out = run.memory.new(each * ELEMENT)
     run.drop(soft, scaled)
