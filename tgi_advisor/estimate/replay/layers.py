@@ -28,6 +28,10 @@ HOLDS_EMBEDDING = {
 """Classes whose forward is given the embedded tokens and so keeps them alive to its end, since which release."""
 
 
+LAYER_NORMS = frozenset({
+    "falcon", "RefinedWeb", "RefinedWebModel", "cohere", "gpt_neox", "gpt2", "gpt_bigcode", "phi", "gptj", "starcoder2",
+})  # fmt: skip
+"""Families whose norm is PyTorch's layer norm where it is too wide for the fused kernel: one tensor."""
 SINGLE_WEIGHTS = frozenset({"gemma", "gemma2", "gemma3_text"})
 """Families whose norms hold their weights in float32."""
 
@@ -147,11 +151,12 @@ def _layer(
         fed = _feed_forward(run, number)
         joined = run.new(wide)
         return run.new(wide), None, (first, attended, second, fed, joined)
-    if run.shapes.mlp.startswith("parallel"):  # one norm feeds both
+    if run.shapes.mlp.startswith("parallel"):  # one norm feeds both, or each has its own
         normed, summed = _norm(run, hidden, residual)
+        other = _norm(run, summed, None)[0] if run.shapes.norms == 2 else None
         attended = _attention(run)
         fed = _feed_forward(run, number)
-        return run.new(wide), summed, (normed, attended, fed)
+        return run.new(wide), summed, (normed, other, attended, fed)
     if kind == "gpt2":
         normed = run.new(wide)
         attended = _attention(run)
@@ -193,7 +198,7 @@ def _norm(run: Pass, hidden: Block, residual: Block | None) -> tuple[Block, Bloc
     if run.shapes.kind in SINGLE_WEIGHTS:
         return _weighted_norm(run, wide), hidden
     if wide > WIDE_NORM:
-        return run.single_norm(wide), hidden
+        return run.new(wide) if run.shapes.kind in LAYER_NORMS else run.single_norm(wide), hidden
     summed = hidden if residual is None else run.new(wide)
     return run.new(wide), summed
 
@@ -219,12 +224,15 @@ def _attention(run: Pass) -> Block:
     joined = run.project(g.hidden, g.query + 2 * g.kv, shapes.bias_in, shapes.attention_kernel)
     if shapes.kind == "gemma3_text":
         return _normed_attention(run, joined)
+    apart = run.new(g.query) if shapes.grouped else None
+    if shapes.grouped:
+        run.drop(run.new(g.kv), run.new(g.kv))  # keys and values, while they are cached
     cached = run.memory.new(2 * g.kv * run.windowed * ELEMENT) if run.windowed else None
     copied = run.new(g.query) if shapes.copies_query else None
     attended = run.new(g.query)
     run.drop(copied)
     out = run.project(g.query, g.hidden, shapes.bias_out, shapes.attention_kernel)
-    run.drop(joined, cached, attended)
+    run.drop(joined, apart, cached, attended)
     return out
 
 

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from tgi_advisor.estimate import weights
 from tgi_advisor.estimate.geometry import Geometry
-from tgi_advisor.estimate.replay import kernels, towers
+from tgi_advisor.estimate.replay import kernels, pictures, towers
 from tgi_advisor.estimate.replay.kernels import Kernel
+from tgi_advisor.estimate.replay.pictures import Tower
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families
 from tgi_advisor.units import KiB, MiB
@@ -21,6 +22,8 @@ READ = frozenset({
 """Families whose sequence of allocations is written down in this room."""
 
 
+FALCON = frozenset({"falcon", "RefinedWeb", "RefinedWebModel"})
+"""Families of FlashRWForCausalLM."""
 WINDOWED = frozenset({"mistral", "mixtral", "qwen2", "starcoder2"})
 """Families whose class copies what it caches where the configuration has a sliding window."""
 LANGUAGE = {
@@ -49,6 +52,10 @@ class Shapes(NamedTuple):
     """Half the turned part of a head: the width of one cosine or sine table; 0 without."""
     position_sections: int
     """Positions of one token, of which each part of a head uses one (Qwen2-VL); 0 where a token has one position."""
+    grouped: bool
+    """Whether queries lie between keys and values of their group and are copied out (Falcon's new decoder)."""
+    norms: int
+    """Norms of a layer whose attention and feed-forward block work side by side."""
     crossed: tuple[int, ...]
     """Numbers of the layers that attend to an image (Mllama)."""
     bias_in: bool
@@ -94,6 +101,8 @@ class Shapes(NamedTuple):
     """Feed-forward width of the experts every token goes through; 0 without."""
     dense_layers: int
     """Layers before the first mixture; all of them in a dense model."""
+    tower: Tower | None
+    """The vision tower with the warm-up's image; None where there is none, or nothing of it matters."""
 
 
 class Latent(NamedTuple):
@@ -127,6 +136,8 @@ def known(setting: Setting) -> bool:
         return kernel == "plain"
     if kernel != "plain" and (family.model_type in OWN_LOADERS or families.experts(setting.facts.model)):
         return False
+    if family.model_type == "gemma3" and setting.attention != "flashinfer":
+        return False
     if family.served_by == "vlm":
         return kernel == "plain" and family.model_type in LANGUAGE and version >= SEES_FIRST
     return kernel is not None and family.served_by == "flash" and family.model_type in READ
@@ -148,6 +159,8 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         mlp=setting.family.mlp,
         rotary=0 if kind in ROTARY_FREE else _rotary(setting, text) // 2,
         position_sections=len((text.get("rope_scaling") or {}).get("mrope_section") or ()),
+        grouped=kind in FALCON and bool(text.get("new_decoder_architecture")),
+        norms=2 if any(".ln_mlp." in name for name in names) else 1,
         crossed=tuple(int(one) for one in text.get("cross_attention_layers") or ()),
         bias_in=_any(biases, "q_proj.", "qkv_proj.", "query_key_value.", "c_attn.", "Wqkv."),
         bias_out=_any(biases, "o_proj.", "attention.dense.", "attn.c_proj.", "attn.dense.", "attn.out_proj."),
@@ -166,6 +179,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         expert=expert,
         shared=expert * int(text.get("n_shared_experts") or 0),
         dense_layers=int(text.get("first_k_dense_replace") or 0) if routed else g.layers,
+        tower=pictures.warmed_up(setting),
     )
 
 

@@ -11,117 +11,17 @@ flash_gemma3_modeling.py:630-790, :870-880.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
 from tgi_advisor.estimate.allocator import Block
 from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.replay import layers
 from tgi_advisor.estimate.replay.passes import Pass
+from tgi_advisor.estimate.replay.pictures import Resampler, Tower
 from tgi_advisor.estimate.setting import Setting
-from tgi_advisor.facts import families
 
-RESAMPLER_LAYERS = 3
-RESAMPLER_QUERY = 16 * 96
-CROPS = 5
-"""Pictures Idefics2's processor makes of one: its quarters and itself (unless `do_image_splitting` is off)."""
-CROPS_SIDE = 378
-"""Pixels it scales the shortest side of a smaller picture to.
-
-https://huggingface.co/HuggingFaceM4/idefics2-8b/blob/main/preprocessor_config.json
-"""
 SINGLE = 4
 """Bytes of a float32."""
-
-
-class Tower(NamedTuple):
-    """A vision tower on one shard, and what the warm-up's image becomes in it."""
-
-    kind: str
-    """The family."""
-    pictures: int
-    """Pictures the processor makes of the image: tiles, crops."""
-    side: int
-    """Pixels of a picture's side."""
-    patches: int
-    """Positions of one picture in the tower."""
-    width: int
-    """Width of the tower's residual stream."""
-    heads: int
-    """Heads of the shard."""
-    query: int
-    """Heads of the shard times head size."""
-    intermediate: int
-    """Feed-forward width of the shard."""
-    layers: int
-    """Layers of the tower."""
-    features: int
-    """Positions the language model sees of it."""
-    halves: bool
-    """Whether it works in float16."""
-    projected: int = 0
-    """Width between the projector's two products, on the shard, or of what it is given; 0 where nothing needs it."""
-    more: int = 0
-    """Layers of a second tower behind it."""
-
-
-def tower(setting: Setting) -> Tower | None:
-    """The tower of a launch; None where it works on so few patches that nothing it makes outlasts a small segment."""
-    kind = setting.family.model_type
-    if kind == "gemma3":
-        vision = _vision(setting)
-        side, patch = int(vision["image_size"]), int(vision["patch_size"])
-        features = int(setting.facts.model.config.get("mm_tokens_per_image", 256))
-        return _tower(setting, vision, 1, side, (side // patch) ** 2, features)
-    if kind == "llava_next":
-        return _llava_tower(setting, _vision(setting))
-    if kind == "idefics2":
-        vision = _vision(setting)
-        config = setting.facts.model.config
-        latents = int((config.get("perceiver_config") or {}).get("resampler_n_latents", 64))
-        side = CROPS_SIDE // int(vision["patch_size"])
-        made = _tower(setting, vision, CROPS, CROPS_SIDE, side**2, CROPS * latents)
-        return made._replace(projected=families.intermediate(setting.facts.model) // setting.num_shard)
-    if kind == "mllama":
-        vision = _vision(setting)
-        pictures, side = int(vision["max_num_tiles"]), int(vision["image_size"])
-        patches = (side // int(vision["patch_size"])) ** 2 + 1
-        made = _tower(setting, vision, pictures, side, patches, pictures * patches)
-        return made._replace(projected=int(vision["vision_output_dim"]), more=int(vision["num_global_layers"]))
-    return None
-
-
-def _llava_tower(setting: Setting, vision: Mapping[str, Any]) -> Tower:
-    """The warm-up's square on the smallest of the resolutions that show all of it, beside the whole at one tile.
-
-    https://github.com/huggingface/transformers/blob/v4.51.3/src/transformers/image_processing_utils.py#L264-L301
-    """
-    config, side = setting.facts.model.config, int(vision["image_size"])
-    high, wide = min(config["image_grid_pinpoints"], key=lambda size: size[0] * size[1])
-    each = (side // int(vision["patch_size"])) ** 2
-    across = min(high, wide) // int(vision["patch_size"])  # patches of the square's side in the tiles
-    layer = int(config.get("vision_feature_layer", -2))
-    layers = int(vision["num_hidden_layers"]) + layer + 1 if layer < 0 else layer + 1
-    made = _tower(setting, vision, 1 + high * wide // side**2, side, each + 1, each + across * (across + 1))
-    width = families.hidden(setting.facts.model) // setting.num_shard
-    return made._replace(layers=layers, projected=width)
-
-
-def _vision(setting: Setting) -> Mapping[str, Any]:
-    """The tower's configuration, with the defaults of its class."""
-    model = setting.facts.model
-    stated, left_out = model.config.get("vision_config"), model.defaults.get("vision_config")
-    return {**(left_out if isinstance(left_out, Mapping) else {}), **(stated if isinstance(stated, Mapping) else {})}
-
-
-def _tower(setting: Setting, vision: Mapping[str, Any], pictures: int, side: int, patches: int, features: int) -> Tower:
-    tp, width = setting.num_shard, int(vision["hidden_size"])
-    heads = int(vision["attention_heads" if setting.family.model_type == "mllama" else "num_attention_heads"])
-    return Tower(
-        setting.family.model_type, pictures, side, patches, width, heads // tp, heads // tp * (width // heads),
-        int(vision["intermediate_size"]) // tp, int(vision["num_hidden_layers"]), features,
-        setting.dtype == "float16",
-    )  # fmt: skip
 
 
 def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[Block, ...]:
@@ -129,7 +29,7 @@ def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[B
 
     Returns what is dropped when the logits are there; the embedded tokens stay in the batch.
     """
-    seen = tower(setting)
+    seen = run.shapes.tower
     if seen is not None and seen.kind == "mllama":
         _mllama(run, seen)
         crossing = layers.Crossing(run.beside(longest), run.beside(seen.features))
@@ -335,7 +235,8 @@ def _idefics2(run: Pass, seen: Tower) -> Block:
     run.drop(activated)
     context = inside.product(wide)
     run.drop(product, both)
-    latents = _resampled(inside, seen)
+    assert seen.resampler is not None
+    latents = _resampled(inside, seen, seen.resampler)
     run.drop(states, context)
     asking = run.beside(seen.features)
     stacked = asking.new(wide)
@@ -347,25 +248,25 @@ def _idefics2(run: Pass, seen: Tower) -> Block:
     return joined
 
 
-def _resampled(inside: Pass, seen: Tower) -> Block:
+def _resampled(inside: Pass, seen: Tower, size: Resampler) -> Block:
     """Idefics2's resampler: in each layer the context is normed in float32 and asked beside the latents."""
     run, wide = inside.beside(seen.features), inside.shapes.g.hidden
     both = inside.beside(seen.features + inside.tokens)
     latents: Block | None = None
-    for _ in range(RESAMPLER_LAYERS):
+    for _ in range(size.layers):
         normed = run.single_norm(wide)
         context = inside.single_norm(wide)
         joined = both.new(wide)
-        asked = run.product(RESAMPLER_QUERY)
-        keys = both.product(RESAMPLER_QUERY // 2)
-        repeated, values = both.new(RESAMPLER_QUERY), both.new(RESAMPLER_QUERY)
+        asked = run.product(size.query)
+        keys = both.product(2 * size.kv)
+        repeated, values = both.new(size.query), both.new(size.query)
         out = run.product(wide)
         run.drop(joined, asked, keys, repeated, values, normed, context)
         summed = run.new(wide)
         run.drop(out, latents)
         normed = run.single_norm(wide)
-        wider = run.product(8 * wide)
-        activated, product = run.new(4 * wide), run.new(4 * wide)
+        wider = run.product(2 * size.intermediate)
+        activated, product = run.new(size.intermediate), run.new(size.intermediate)
         run.drop(activated)
         fed = run.product(wide)
         run.drop(wider, product, normed)

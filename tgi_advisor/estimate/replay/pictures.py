@@ -1,0 +1,157 @@
+"""What a vision-language model's processor makes of an image, and the sizes of the tower that encodes it.
+
+The router sends one picture of 20 x 20 pixels with the warm-up, in every release that serves these families
+(backends/v3/src/client/grpc_client.rs@v3.3.7:130-142).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import families
+
+CROPS = 5
+"""Pictures Idefics2's processor makes of one: its quarters and itself (unless `do_image_splitting` is off)."""
+CROPS_SIDES = (378, 980)
+"""Pixels it scales the shortest side of a smaller picture up to, and the longest of a larger one down to.
+
+https://huggingface.co/HuggingFaceM4/idefics2-8b/blob/main/preprocessor_config.json
+"""
+
+
+class Resampler(NamedTuple):
+    """Idefics2's resampler on one shard."""
+
+    layers: int
+    """Layers of it."""
+    query: int
+    """Query heads times head size."""
+    kv: int
+    """KV heads times head size."""
+    intermediate: int
+    """Feed-forward width."""
+
+
+class Tower(NamedTuple):
+    """A vision tower on one shard, and what an image becomes in it."""
+
+    kind: str
+    """The family."""
+    pictures: int
+    """Pictures the processor makes of the image: tiles, crops."""
+    side: int
+    """Pixels of a picture's side."""
+    patches: int
+    """Positions of one picture in the tower."""
+    width: int
+    """Width of the tower's residual stream."""
+    heads: int
+    """Heads of the shard."""
+    query: int
+    """Heads of the shard times head size."""
+    intermediate: int
+    """Feed-forward width of the shard."""
+    layers: int
+    """Layers of the tower."""
+    features: int
+    """Positions the language model sees of it."""
+    halves: bool
+    """Whether it works in float16."""
+    projected: int = 0
+    """Width between the projector's two products, on the shard, or of what it is given; 0 where nothing needs it."""
+    more: int = 0
+    """Layers of a second tower behind it."""
+    resampler: Resampler | None = None
+    """What asks of the patches (Idefics2)."""
+
+
+def warmed_up(setting: Setting) -> Tower | None:
+    """The tower with the warm-up's image.
+
+    None without one, and for Qwen2-VL and Qwen2.5-VL, which make 16 patches of it: nothing that outlasts a small
+    segment.
+    """
+    return _of(setting, largest=False)
+
+
+def largest(setting: Setting) -> Tower | None:
+    """The tower with one image of the largest size the processor lets through; None as in `warmed_up`."""
+    return _of(setting, largest=True)
+
+
+def _of(setting: Setting, largest: bool) -> Tower | None:
+    config, vision = setting.facts.model.config, _vision(setting)
+    tp = setting.num_shard
+    match setting.family.model_type:
+        case "gemma3":
+            side = int(vision["image_size"])
+            patches = (side // int(vision["patch_size"])) ** 2
+            return _tower(setting, vision, 1, side, patches, int(config.get("mm_tokens_per_image", 256)))
+        case "llava_next":
+            return _llava_next(setting, vision, largest)
+        case "idefics2":
+            side = CROPS_SIDES[largest]
+            patches = (side // int(vision["patch_size"])) ** 2
+            asked = {**PERCEIVER, **(config.get("perceiver_config") or {})}
+            features = CROPS * int(asked["resampler_n_latents"])
+            size, hidden = int(asked["resampler_head_dim"]), families.hidden(setting.facts.model)
+            return _tower(setting, vision, CROPS, side, patches, features)._replace(
+                projected=families.intermediate(setting.facts.model) // tp,
+                resampler=Resampler(
+                    int(asked["resampler_depth"]), int(asked["resampler_n_heads"]) // tp * size,
+                    int(asked["num_key_value_heads"]) // tp * size, 4 * hidden // tp,
+                ),
+            )  # fmt: skip
+        case "mllama":
+            pictures, side = int(vision["max_num_tiles"]), int(vision["image_size"])
+            patches = (side // int(vision["patch_size"])) ** 2 + 1
+            made = _tower(setting, vision, pictures, side, patches, pictures * patches)
+            return made._replace(projected=int(vision["vision_output_dim"]), more=int(vision["num_global_layers"]))
+    return None
+
+
+PERCEIVER = {
+    "resampler_n_latents": 64, "resampler_depth": 3, "resampler_n_heads": 16, "resampler_head_dim": 96,
+    "num_key_value_heads": 4,
+}  # fmt: skip
+"""Defaults of Idefics2PerceiverConfig.
+
+https://github.com/huggingface/transformers/blob/v4.51.3/src/transformers/models/idefics2/configuration_idefics2.py#L140-L170
+"""
+
+
+def _llava_next(setting: Setting, vision: Mapping[str, Any], largest: bool) -> Tower:
+    """Tiles of one of the model's resolutions, and the whole at one tile.
+
+    The warm-up's square gets the smallest resolution that shows all of it; features that lie beside it are cut off.
+    https://github.com/huggingface/transformers/blob/v4.51.3/src/transformers/image_processing_utils.py#L264-L301
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/vlm_causal_lm.py#L226-L280
+    """
+    config, side, patch = setting.facts.model.config, int(vision["image_size"]), int(vision["patch_size"])
+    choose = max if largest else min
+    high, wide = choose(config["image_grid_pinpoints"], key=lambda size: size[0] * size[1])
+    each = (side // patch) ** 2
+    rows, columns = (high // patch, wide // patch) if largest else (min(high, wide) // patch,) * 2
+    layer = int(config.get("vision_feature_layer", -2))
+    layers = int(vision["num_hidden_layers"]) + layer + 1 if layer < 0 else layer + 1
+    made = _tower(setting, vision, 1 + high * wide // side**2, side, each + 1, each + rows * (columns + 1))
+    return made._replace(layers=layers, projected=families.hidden(setting.facts.model) // setting.num_shard)
+
+
+def _vision(setting: Setting) -> Mapping[str, Any]:
+    """The tower's configuration, with the defaults of its class."""
+    model = setting.facts.model
+    stated, left_out = model.config.get("vision_config"), model.defaults.get("vision_config")
+    return {**(left_out if isinstance(left_out, Mapping) else {}), **(stated if isinstance(stated, Mapping) else {})}
+
+
+def _tower(setting: Setting, vision: Mapping[str, Any], pictures: int, side: int, patches: int, features: int) -> Tower:
+    tp, width = setting.num_shard, int(vision["hidden_size"])
+    heads = int(vision["attention_heads" if setting.family.model_type == "mllama" else "num_attention_heads"])
+    return Tower(
+        setting.family.model_type, pictures, side, patches, width, heads // tp, heads // tp * (width // heads),
+        int(vision["intermediate_size"]) // tp, int(vision["num_hidden_layers"]), features,
+        setting.dtype == "float16",
+    )  # fmt: skip
