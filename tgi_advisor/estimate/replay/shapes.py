@@ -27,7 +27,7 @@ FALCON = frozenset({"falcon", "RefinedWeb", "RefinedWebModel"})
 WINDOWED = frozenset({"mistral", "mixtral", "qwen2", "starcoder2"})
 """Families whose class copies what it caches where the configuration has a sliding window."""
 LANGUAGE = {
-    "gemma3": "gemma3_text", "qwen2_vl": "qwen2", "qwen2_5_vl": "qwen2", "llava_next": "mistral", "idefics2": "mistral",
+    "gemma3": "gemma3_text", "qwen2_vl": "qwen2", "qwen2_5_vl": "qwen2",
     "mllama": "mllama",
 }  # fmt: skip
 """Vision-language families whose sequence is written down, and the family their language model's class is."""
