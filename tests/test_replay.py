@@ -184,6 +184,20 @@ def test_the_maintainers_script_makes_the_rows() -> None:
     assert ran.stderr.startswith("record_replay: line 1 is no replay: max_batch_prefill_tokens, ")
 
 
+# ---- a public log ----
+
+
+def test_loading_runs_out_of_memory_where_a_log_says_so() -> None:
+    """The A40s of `exo-llama3-70b-a40-x2` (warmups.yaml), of whose 44.34 GiB 160.81 MiB were free."""
+    launch = {"model": "meta-llama/Meta-Llama-3-70B-Instruct", "release": "2.0.4", "num_shard": 2, "attention": "paged"}
+    with pytest.raises(OutOfMemoryError) as refused:
+        replay.loaded(_setting(launch), most=int(43.36 * GiB + 396.27 * MiB + 160.81 * MiB))
+    wanted, _, alive, reserved = refused.value.args
+    assert wanted == 224 * MiB
+    assert round(alive / GiB, 2) == 43.36
+    assert round((reserved - alive) / MiB) == 396
+
+
 # ---- CUDA graphs ----
 
 

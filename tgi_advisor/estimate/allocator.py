@@ -27,7 +27,10 @@ MIDDLE = 10 * MiB
 
 
 class OutOfMemoryError(Exception):
-    """The driver has too little left for a request, even with everything given back that can be."""
+    """The driver has too little left for a request, even with everything given back that can be.
+
+    The arguments are bytes: wanted, missing for it, in use and reserved at that moment.
+    """
 
 
 class Block:
@@ -145,7 +148,7 @@ class Allocator:
             self.empty_cache()
             self.emptied = True
             if self.reserved + size > self.most:
-                raise OutOfMemoryError(wanted, self.reserved + size - self.most)
+                raise OutOfMemoryError(wanted, self.reserved + size - self.most, self.alive, self.reserved)
         self.reserved += size
         if self.reserved > self.peak:
             self.peak = self.reserved

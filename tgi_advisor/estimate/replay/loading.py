@@ -81,12 +81,15 @@ class Stored(NamedTuple):
     """The output matrix, with its bias; empty where it is the embedding's."""
 
 
-def loaded(setting: Setting) -> State:
-    """The allocator of the fullest shard when the model is there and the cache was emptied once."""
+def loaded(setting: Setting, most: int | None = None) -> State:
+    """The allocator of the fullest shard when the model is there and the cache was emptied once.
+
+    OutOfMemoryError where PyTorch would have to reserve more than `most` bytes on the way.
+    """
     rows = weights.held(setting)
     seen = [row for row in rows if setting.family.served_by == "vlm" and towers.OF_VISION.match(row.group.name)]
     stored = _stored([row for row in rows if row not in seen])
-    memory = Allocator()
+    memory = Allocator(most=most)
     tower = [_made(one) for one in towers.of(setting.family.model_type, seen)] if seen else []
     for step in _steps(setting, stored, tower):
         step(memory)
