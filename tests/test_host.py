@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from front import LLAMA, run
 
 from tgi_advisor.errors import FactsError
 from tgi_advisor.facts import gpu
@@ -133,6 +134,18 @@ def test_a_tool_that_does_not_say_how_they_reach_each_other(fake: Fake, said: st
     table = "\n".join(f"{i}, NVIDIA A100-SXM4-40GB, 40960, 0, Disabled, 550.54.15, 8.0" for i in (0, 1))
     fake("nvidia-smi", f'case "$1" in topo) {said};; *) {printing(table)}\n;;\nesac')
     assert host.this_machine()[0].link == "nvswitch"
+
+
+def test_init_writes_down_what_this_machine_says(fake: Fake) -> None:
+    table = "\n".join(f"{i}, NVIDIA A10G, 23028, 0, [N/A], 525.85.12, 8.6" for i in (0, 1))
+    reach = printing(matrix([["X", "OK"], ["OK", "X"]]))
+    fake("nvidia-smi", f'case "$1" in topo) {reach}\n;; *) {printing(table)}\n;;\nesac')
+    lines = run("init", *LLAMA).out.splitlines()
+    assert {"  gpu: nvidia-a10g", "  count: 2", "  driver: 525.85.12", "  link: pcie"} <= {
+        line.partition(" #")[0] for line in lines
+    }
+    lines = run("init", *LLAMA, "--gpu", "auto").out.splitlines()
+    assert "  # driver: 535.129.03" in {line.partition(" # the")[0] for line in lines}
 
 
 def test_the_driver_decides_the_total(fake: Fake) -> None:

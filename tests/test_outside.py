@@ -110,7 +110,12 @@ def test_nvlink_sharp_by_release(release: str, sharp: int) -> None:
     assert part(plan(gpu="h100-sxm", count=8, release=release), "NCCL buffers") == (ring + sharp) * MiB
 
 
-def test_nvlink_sharp_needs_a_switch_hopper_and_three_ranks() -> None:
+@pytest.mark.parametrize(("release", "sharp"), [("2.0.1", 1024), ("2.2.0", 0), ("3.1.0", 512), ("3.3.7", 0)])
+def test_four_ranks_have_it_only_where_it_is_made_at_the_start(release: str, sharp: int) -> None:
+    assert part(plan(gpu="h100-sxm", count=4, release=release), "NCCL buffers") == (540 + sharp) * MiB
+
+
+def test_nvlink_sharp_needs_a_switch_and_hopper() -> None:
     off = (plan("tgi.env.NCCL_NVLS_ENABLE='0'", gpu="h100-sxm", count=8), plan(gpu="a100-80gb-sxm", count=8))
     assert {part(document, "NCCL buffers") for document in off} == {540 * MiB}
     assert part(plan(gpu="h100-sxm", count=2), "NCCL buffers") == 300 * MiB

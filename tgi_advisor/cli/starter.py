@@ -23,13 +23,17 @@ def starter(model: str, gpu: str | None, count: int | None, release: str | None,
         hint = "Say which with --gpu NAME; `tgi-advisor gpus` lists the names."
         raise UsageError(f"no --gpu was given, and {error.message}", hint, error.problems) from None
     known, variant, _ = software(asked, found)
+    name = gpu or (found.name if _in_table(found.name) else "auto")
+    here = found.driver and name != "auto"  # what is read off this machine; `auto` reads it again
     return writer.starter(
         model,
-        gpu or (found.name if _in_table(found.name) else "auto"),
+        name,
         there,
         known.name,
         memory=found.memory_bytes if memory else None,
         image=releases.image_for(known, variant) if variant else None,
+        driver=found.driver if here else None,
+        link=found.link if here and there > 1 else None,
     )
 
 

@@ -114,10 +114,10 @@ def communicators_of(setting: Setting) -> Communicators | None:
 
 
 def _sharp(setting: Setting, channels: int) -> int:
-    """NVLink SHARP's buffers: on Hopper and later, with more than two ranks, unless NCCL_NVLS_ENABLE is 0."""
+    """NVLink SHARP's buffers: on Hopper and later, with more ranks than need none, unless NCCL_NVLS_ENABLE is 0."""
     gpu, ranks = setting.facts.gpu, setting.num_shard
     found = outside.sharp(setting.facts.release.version)
-    if found is None or gpu.at_least < (9, 0) or ranks < 3 or setting.env.get("NCCL_NVLS_ENABLE") == "0":
+    if found is None or gpu.at_least < (9, 0) or ranks < found.ranks or setting.env.get("NCCL_NVLS_ENABLE") == "0":
         return 0
     if found.channels is not None:
         channels = found.channels[1 if gpu.at_least >= (10, 0) else 0]

@@ -20,7 +20,7 @@ SECTIONS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "eager": (frozenset({"releases", "drivers_below", "bytes", "spread", "source"}), frozenset()),
     "links": (frozenset({"link", "says", "channels", "spread", "source"}), frozenset({"from"})),
     "connections": (frozenset({"kernels", "channel", "source"}), frozenset()),
-    "nccl": (frozenset({"releases", "version", "source"}), frozenset({"nvls", "channels"})),
+    "nccl": (frozenset({"releases", "version", "source"}), frozenset({"nvls", "channels", "ranks"})),
     "multicast": (frozenset({"bytes", "source"}), frozenset()),
     "rccl": (frozenset({"bytes", "spread", "source"}), frozenset()),
     "totals": (frozenset({"driver", "no_reading", "card", "share", "source"}), frozenset()),
@@ -69,6 +69,8 @@ class Sharp(NamedTuple):
     """Bytes of one channel for one rank."""
     channels: tuple[int, int] | None
     """Channels below and from compute capability 10.0 on; None: every channel of the link."""
+    ranks: int
+    """Fewest ranks that have it."""
 
 
 class Connections(NamedTuple):
@@ -145,7 +147,7 @@ def sharp(release: Version) -> Sharp | None:
     if row is None or "nvls" not in row:
         return None
     channels = None if row["channels"] == "link" else (row["channels"][0], row["channels"][1])
-    return Sharp(row["version"], parse_size(row["nvls"]), channels)
+    return Sharp(row["version"], parse_size(row["nvls"]), channels, row["ranks"])
 
 
 def multicast() -> int:

@@ -84,16 +84,20 @@ def starter(
     *,
     memory: int | None = None,
     image: str | None = None,
+    driver: str | None = None,
+    link: str | None = None,
     name: str = "tgi",
     schema: str = "spec.schema.json",
 ) -> str:
     """A commented spec to start from.
 
-    `memory` (bytes) states a GPU the table does not know; `schema` is where the editor finds the
-    JSON Schema that `tgi-advisor schema` prints.
+    `memory` (bytes) states a GPU the table does not know, `driver` and `link` the machine it is in; `schema` is where
+    the editor finds the JSON Schema that `tgi-advisor schema` prints.
     """
     known = _word(gpu) if memory is None else f"{{name: {_word(gpu)}, memory: {_size(memory)}}}"
     version = f"image: {_word(image)}" if image else f"release: {_word(release)}" if release else "# release: 3.3.7"
+    written = f"driver: {_word(driver)}" if driver else "# driver: 535.129.03"
+    linked = f"link: {link}" if link else "# link: nvlink"
     return f"""\
 # {model_id} on {count} x {gpu}. Try it: tgi-advisor advise FILE
 # yaml-language-server: $schema={schema}
@@ -111,8 +115,8 @@ hardware: # which machine
   gpu: {known} # `tgi-advisor gpus` lists names; g6.xlarge and auto work too
   count: {count} # GPUs the container sees
   # memory_fraction: 1.0 # --cuda-memory-fraction, of the whole GPU
-  # driver: 535.129.03 # the machine's NVIDIA driver, as nvidia-smi prints it; before 535 it takes a GiB and more
-  # link: nvlink # how the GPUs reach each other: nvswitch, nvlink, pcie, or host for no peer access
+  {written} # the machine's NVIDIA driver, as nvidia-smi prints it; before 535 it takes a GiB and more
+  {linked} # how the GPUs reach each other: nvswitch, nvlink, pcie, or host for no peer access
   # in_use: 500MiB # what other processes hold on each GPU
 
 tgi: # which TGI
