@@ -26,6 +26,8 @@ ON_THE_FLY: Mapping[str, Kernel] = {
     "eetq": "eetq", "bitsandbytes": "bnb_8bit", "bitsandbytes-nf4": "bnb_4bit", "bitsandbytes-fp4": "bnb_4bit",
 }  # fmt: skip
 """Kernels of what is quantized while it loads, fp8 aside."""
+Way = Literal["fused", "marlin", "one_by_one"]
+"""How the experts of a mixture run: in one kernel, in one over weights packed for Marlin, each over every token."""
 SPLIT = 8
 """Parts of the inner dimension AWQ's kernel sums apart.
 
@@ -110,6 +112,24 @@ def _compressed(setting: Setting) -> Kernel | None:
         wide = isinstance(inputs, Mapping) and inputs.get("num_bits") == 16
         return "fp8_marlin" if wide and setting.facts.gpu.at_least[0] == 9 else _fp8(setting)
     return "int8" if scheme.get("type") == "int" else None
+
+
+def experts(setting: Setting) -> Way | None:
+    """How a mixture's routed experts run; None where that is not read.
+
+    https://github.com/huggingface/text-generation-inference/blob/v2.3.1/server/text_generation_server/layers/moe/gptq_marlin.py#L24-L38
+    https://github.com/huggingface/text-generation-inference/blob/v2.4.0/server/text_generation_server/layers/moe/gptq_marlin.py#L25-L40
+    """
+    kernel, method, version = of(setting), setting.quantize, setting.facts.release.version
+    if kernel == "plain":
+        return "fused"
+    since = {"gptq": (2, 3, 1), "awq": (2, 4, 0)}.get(method or "")
+    if kernel == "marlin" and since is not None and version >= since:
+        return "marlin"
+    others = setting.family.model_type == "dbrx" or (setting.family.kv == "mla" and version < (2, 3, 0))
+    if kernel is None or others or not (since or method in ON_THE_FLY):
+        return None
+    return "one_by_one"
 
 
 def reduced_rows(tokens: int) -> int:

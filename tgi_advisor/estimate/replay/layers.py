@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 from tgi_advisor.estimate.allocator import Block
 from tgi_advisor.estimate.forward import ELEMENT, WIDE_NORM
-from tgi_advisor.estimate.replay.kernels import Kernel
+from tgi_advisor.estimate.replay import experts
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.facts.release import Version
 
 HOLDS_EMBEDDING = {
     "llama": (2, 0, 0), "mistral": (2, 0, 0), "granite": (2, 4, 0), "phi3": (2, 0, 0), "qwen2": (2, 4, 1),
-    "gemma": (2, 0, 3), "gemma2": (2, 1, 1), "mllama": (2, 3, 1),
+    "gemma": (2, 0, 3), "gemma2": (2, 1, 1), "mllama": (2, 3, 1), "phimoe": (2, 3, 1),
 }  # fmt: skip
 """Classes whose forward is given the embedded tokens and so keeps them alive to its end, since which release."""
 
@@ -55,11 +55,13 @@ def forward(
     """
     shapes, g = run.shapes, run.shapes.g
     hidden, held = _embedded(run, version) if embedded is None else (embedded, (embedded,))
+    if shapes.rotary and run.longest:
+        _cache_tables(run)
     tables = _tables(run)
     residual: Block | None = None
     seen: set[tuple[object, ...]] = set()
     alike = (*shapes.crossed, 0, 0)[1] or int(shapes.edge_kernel != shapes.kernel)
-    first = shapes.dense_layers if shapes.expert else alike
+    first = shapes.dense_layers if shapes.mixture else alike
     for number in range(g.layers):
         if shapes.kind == "gemma3_text" and number:  # looked up again for every layer
             tables, dropped = _tables(run), tables
@@ -100,11 +102,21 @@ def _cross(crossing: Crossing) -> None:
     joined = run.new(g.hidden)
     run.drop(gated, out, chosen)
     normed = run.single_norm(g.hidden)
-    fed = _gated(run, g.intermediate)
+    fed = run.gated(g.intermediate)
     run.drop(normed)
     gated = run.new(g.hidden)
     after = run.new(g.hidden)
     run.drop(gated, fed, after, joined)
+
+
+def _cache_tables(run: Pass) -> None:
+    """Cosines and sines of every position up to the longest prompt's, made by the first pass and kept."""
+    numbers, angles = run.memory.new(4 * run.longest), run.memory.new(4 * run.longest * run.shapes.rotary)
+    for _ in range(2):
+        single = run.memory.new(4 * run.longest * run.shapes.rotary)
+        run.memory.new(ELEMENT * run.longest * run.shapes.rotary)
+        run.drop(single)
+    run.drop(numbers, angles)
 
 
 def _tables(run: Pass) -> list[Block]:
@@ -148,14 +160,14 @@ def _layer(
         first, _ = _norm(run, hidden, None)
         attended = _attention(run)
         second, _ = _norm(run, hidden, None)
-        fed = _feed_forward(run, number)
+        fed = _feed_forward(run, number, second)
         joined = run.new(wide)
         return run.new(wide), None, (first, attended, second, fed, joined)
     if run.shapes.mlp.startswith("parallel"):  # one norm feeds both, or each has its own
         normed, summed = _norm(run, hidden, residual)
         other = _norm(run, summed, None)[0] if run.shapes.norms == 2 else None
         attended = _attention(run)
-        fed = _feed_forward(run, number)
+        fed = _feed_forward(run, number, normed)
         return run.new(wide), summed, (normed, other, attended, fed)
     if kind == "gpt2":
         normed = run.new(wide)
@@ -163,7 +175,7 @@ def _layer(
         joined = run.new(wide)
         run.drop(normed)
         again = run.new(wide)
-        fed = _feed_forward(run, number)
+        fed = _feed_forward(run, number, again)
         return run.new(wide), joined, (again, attended, fed)
     if kind in ("gemma2", "gemma3_text"):
         normed, _ = _norm(run, hidden, residual)
@@ -172,7 +184,7 @@ def _layer(
         joined = run.new(wide)
         run.drop(inner)
         before, _ = _norm(run, joined, None)
-        fed = _feed_forward(run, number)
+        fed = _feed_forward(run, number, before)
         out, _ = _norm(run, fed, None)
         return out, joined, (normed, attended, before, fed)
     if kind == "qwen2" and version >= (3, 1, 1):
@@ -180,15 +192,19 @@ def _layer(
         attended = _attention(run)
         joined = run.new(wide)
         again, _ = _norm(run, joined, None)
-        fed = _feed_forward(run, number)
+        fed = _feed_forward(run, number, again)
         return run.new(wide), None, (again, joined, normed, attended, fed)
     normed, summed = _norm(run, hidden, residual)
     attended = _attention(run)
     again, carried = _norm(run, attended, summed)
+    if kind == "dbrx":  # attention and its norms are a module of their own, whose locals are gone by now
+        held = (hidden, residual, again, carried)
+        run.drop(*(one for one in (normed, summed, attended) if not _is_in(one, held)))
+        return _feed_forward(run, number, again), carried, (again,)
     if run.shapes.latent and not _is_in(summed, (hidden, residual)):
         run.drop(summed)
         summed = hidden
-    fed = _feed_forward(run, number)
+    fed = _feed_forward(run, number, again)
     return fed, carried, (normed, summed, attended, again)
 
 
@@ -222,6 +238,10 @@ def _attention(run: Pass) -> Block:
     if shapes.latent is not None:
         return _latent_attention(run)
     joined = run.project(g.hidden, g.query + 2 * g.kv, shapes.bias_in, shapes.attention_kernel)
+    if shapes.clipped:
+        clipped = run.new(g.query + 2 * g.kv)
+        run.drop(joined)
+        joined = clipped
     if shapes.kind == "gemma3_text":
         return _normed_attention(run, joined)
     apart = run.new(g.query) if shapes.grouped else None
@@ -280,11 +300,11 @@ def _latent_attention(run: Pass) -> Block:
     return out
 
 
-def _feed_forward(run: Pass, number: int) -> Block:
-    """The feed-forward block of layer `number`."""
+def _feed_forward(run: Pass, number: int, normed: Block) -> Block:
+    """The feed-forward block of layer `number`, of the hidden states `normed`."""
     shapes, g = run.shapes, run.shapes.g
     if number >= shapes.dense_layers:
-        return _mixture(run)
+        return experts.feed(run, normed)
     kernel = shapes.edge_kernel if number in (0, g.layers - 1) else shapes.kernel
     if shapes.mlp in ("plain", "parallel_plain"):
         wide = run.project(g.hidden, g.intermediate, shapes.bias_feed_in, kernel)
@@ -293,29 +313,4 @@ def _feed_forward(run: Pass, number: int) -> Block:
         out = run.project(g.intermediate, g.hidden, shapes.bias_feed_out, kernel)
         run.drop(activated)
         return out
-    return _gated(run, g.intermediate, kernel)
-
-
-def _gated(run: Pass, width: int, kernel: Kernel | None = None) -> Block:
-    """Gate and up in one product, the gate's activation, their product, and down."""
-    shapes = run.shapes
-    both = run.project(shapes.g.hidden, 2 * width, shapes.bias_feed_in, kernel)
-    activated, product = run.new(width), run.new(width)
-    run.drop(activated)
-    out = run.project(width, shapes.g.hidden, shapes.bias_feed_out, kernel)
-    run.drop(product, both)
-    return out
-
-
-def _mixture(run: Pass) -> Block:
-    """The experts of every token at once: both inner results and the unreduced output, beside the shared experts."""
-    shapes, g = run.shapes, run.shapes.g
-    beside = _gated(run, shapes.shared) if shapes.shared else None
-    scores = run.product(g.experts)
-    run.drop(run.new(2 * g.experts))
-    chosen = g.experts_per_token
-    first, second = run.new(2 * chosen * shapes.expert), run.new(chosen * shapes.expert)
-    run.drop(first, second, run.new(chosen * g.hidden))
-    out = run.new(g.hidden)
-    run.drop(beside, scores)
-    return out
+    return run.gated(shapes.feed, kernel)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from tgi_advisor.estimate import geometry, weights
 from tgi_advisor.estimate.allocator import Allocator, State
-from tgi_advisor.estimate.replay import kernels, packed, towers
+from tgi_advisor.estimate.replay import kernels, packed, stacks, towers
 from tgi_advisor.estimate.replay.kernels import Kernel
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.weights import Held
@@ -35,7 +35,7 @@ EMBEDDING_LAST = {"qwen2": (2, 4, 1)}
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/flash_qwen2_modeling.py#L385-L410
 """
 PROJECTIONS = (
-    (("q_proj", "k_proj", "v_proj"), ("qkv_proj",), ("query_key_value",), ("c_attn",)),
+    (("q_proj", "k_proj", "v_proj"), ("qkv_proj",), ("query_key_value",), ("c_attn",), ("Wqkv",)),
     (("o_proj",), ("dense",), ("attn.c_proj",), ("attn.out_proj",)),
     (("gate_proj", "up_proj"), ("gate_up_proj",), ("dense_h_to_4h",), ("c_fc",), ("fc1",), ("fc_in",)),
     (("down_proj",), ("dense_4h_to_h",), ("mlp.c_proj",), ("fc2",), ("fc_out",)),
@@ -47,7 +47,7 @@ LATENT = ("q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "
 """Projections of DeepSeek's attention, each by itself."""
 COLUMNS = frozenset(word for ways in PROJECTIONS[::2] for words in ways for word in words)
 """Projections that shards split by their outputs."""
-CONVERTED = frozenset({"qkv_proj", "gate_up_proj"})
+CONVERTED = frozenset({"qkv_proj", "gate_up_proj", "Wqkv"})
 """Projections stored as one, whose slices are joined on the CPU and converted on the GPU.
 
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/weights.py#L328-L343
@@ -146,7 +146,6 @@ def _steps(setting: Setting, stored: Stored, tower: Sequence[Step]) -> Iterator[
 def _layers(setting: Setting, stored: Stored) -> list[list[Step]]:
     """The steps of every layer; mixtures after the dense layers of the same model."""
     times = families.layers(setting.facts.model)
-    experts = families.experts(setting.facts.model)
     if weights.edges_are_spared(setting):
         edge = {name: size for name, (size, count) in stored.layer.items() if count == times} | dict(stored.edges)
         inner = {name: size for name, (size, _) in stored.layer.items()}
@@ -155,7 +154,7 @@ def _layers(setting: Setting, stored: Stored) -> list[list[Step]]:
     crossed = setting.facts.model.text().get("cross_attention_layers")
     if crossed:
         return _crossing_layers(setting, stored, crossed)
-    sparse = max((count // experts for name, (_, count) in stored.layer.items() if "experts." in name), default=0)
+    sparse = _mixtures(setting, stored)
     dense = {name: size for name, (size, count) in stored.layer.items() if count in (times, times - sparse)}
     routed = {
         name: size
@@ -177,17 +176,33 @@ def _crossing_layers(setting: Setting, stored: Stored, crossed: Sequence[int]) -
 
 def _layer(setting: Setting, sizes: Mapping[str, int], kernel: Kernel | None = None) -> Iterator[Step]:
     """The steps of a layer that holds tensors of these names and bytes, for the launch's kernel or this one."""
-    rest = dict(sizes)
-    latent = setting.family.kv == "mla"
-    if latent:
+    rest, kernel = dict(sizes), kernel or kernels.of(setting) or "plain"
+    if setting.family.kv == "mla":
         for word in LATENT:
             yield from map(_kept, _take(rest, word, "weight"))
-    if families.experts(setting.facts.model) and any(".experts." in f".{name}" for name in rest):
-        yield from _mixture(setting, rest)
-    for place in range(2 if latent else 0, len(PROJECTIONS)):
-        spared = place < 2 and weights.attention_is_spared(setting)
-        yield from _projection(setting, rest, place, "plain" if spared else kernel or kernels.of(setting) or "plain")
+    else:
+        for place in (0, 1):
+            spared = weights.attention_is_spared(setting)
+            yield from _projection(setting, rest, place, "plain" if spared else kernel)
+    if any(_is_expert(name) for name in rest):
+        yield from _mixture(setting, rest, kernel)
+    else:
+        for place in (2, 3):
+            yield from _projection(setting, rest, place, kernel)
     yield from map(_kept, rest.values())
+
+
+def _mixtures(setting: Setting, stored: Stored) -> int:
+    """How many layers are mixtures of experts."""
+    number = families.experts(setting.facts.model)
+    counts = [count // number if ".experts.*." in f".{name}" else count for name, (_, count) in stored.layer.items()
+              if _is_expert(name)]  # fmt: skip
+    return max(counts, default=0)
+
+
+def _is_expert(name: str) -> bool:
+    """Whether a tensor of a layer belongs to its routed experts."""
+    return ".experts." in f".{name}"
 
 
 def _projection(setting: Setting, rest: dict[str, int], place: int, kernel: Kernel) -> Iterator[Step]:
@@ -230,17 +245,43 @@ def _is_converted(setting: Setting) -> bool:
     return stored != {{"float16": "F16", "bfloat16": "BF16"}.get(setting.dtype, "F32")}
 
 
-def _mixture(setting: Setting, rest: dict[str, int]) -> Iterator[Step]:
-    """The router, the stacked experts, and the experts every token goes through."""
-    number = families.experts(setting.facts.model)
-    yield from map(_kept, _take(rest, "mlp.gate", "weight"))
-    for words in (("gate_proj", "up_proj"), ("down_proj",)):
-        names = [name for name in rest if ".experts." in f".{name}" and any(f".{word}." in name for word in words)]
-        yield _stacked(sum(rest.pop(name) for name in names), number)
+def _mixture(setting: Setting, rest: dict[str, int], kernel: Kernel) -> Iterator[Step]:
+    """The router, the routed experts, and the experts every token goes through."""
+    number, dbrx = families.experts(setting.facts.model), setting.family.model_type == "dbrx"
+    merged = dbrx or setting.facts.release.version < (2, 3, 0)
+    router = [size for word in ("gate", "router.layer") for size in _take(rest, word, "weight")]
+    last = merged and setting.family.kv == "mla"  # DeepSeek's class before 2.3.0
+    if not last:
+        yield from map(_kept, router)
+    kinds = packed.kinds(setting, kernel)
+    read = [{kind: _take_expert(rest, words, kind) for kind in kinds} for words in EXPERT]
+    if kernels.experts(setting) != "fused":
+        yield from stacks.packed(setting, kernel, read, number)
+    else:
+        gate, up, down = (one["weight"] // (number if dbrx else 1) for one in read)
+        if merged:
+            yield stacks.merged(gate, up, down, number)
+        else:
+            yield stacks.stacked(gate + up, number)
+            yield stacks.stacked(down, number)
+    if last:
+        yield from map(_kept, router)
     for words in (("gate_proj", "up_proj"), ("down_proj",)):
         names = [name for name in rest if "shared_experts." in name and any(f".{word}." in name for word in words)]
         if names:
             yield _kept(sum(rest.pop(name) for name in names))
+
+
+EXPERT = (("gate_proj", "w1"), ("up_proj", "w3", "v1"), ("down_proj", "w2"))
+"""Names of an expert's three projections: two in, one out. DBRX stores all experts' as one, without a kind."""
+
+
+def _take_expert(rest: dict[str, int], words: Sequence[str], kind: str) -> int:
+    """Bytes of this tensor of a routed expert, which then is no longer among the rest; 0 where there is none."""
+    ends = tuple(f".{word}.{kind}" for word in words) + (
+        tuple(f".mlp.{word}" for word in words) if kind == "weight" else ()
+    )
+    return sum(rest.pop(name) for name in [name for name in rest if _is_expert(name) and name.endswith(ends)])
 
 
 def _as_transformers(setting: Setting, stored: Stored) -> Iterator[Step]:
@@ -314,21 +355,6 @@ def _copied(size: int, more: int = 0) -> Step:
     def step(memory: Allocator) -> None:
         read = memory.new(size)
         memory.new(size + more)
-        memory.release(read)
-
-    return step
-
-
-def _stacked(size: int, number: int) -> Step:
-    """Experts read one by one into one tensor; each is dropped when the next is there."""
-
-    def step(memory: Allocator) -> None:
-        read = memory.new(size)
-        memory.new(size * number)
-        for _ in range(min(number - 1, 2)):  # from the second on they take turns in the same two places
-            following = memory.new(size)
-            memory.release(read)
-            read = following
         memory.release(read)
 
     return step

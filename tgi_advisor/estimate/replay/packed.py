@@ -62,9 +62,7 @@ def step(setting: Setting, kernel: Kernel, read: Read, inputs: int, outputs: int
     """The step of a projection from `inputs` to `outputs` that this kernel multiplies."""
     elements = inputs * outputs
     if kernel == "marlin":
-        rows = 4 * inputs if setting.quantize == "gptq" else 0
-        ordered = bool(rows and weights.quantization_config(setting).get("desc_act"))
-        return lambda memory: _marlin(memory, read, rows, ordered, outputs)
+        return lambda memory: _marlin(setting, memory, read, inputs, outputs)
     if kernel.startswith("fp8"):
         return lambda memory: _fp8(memory, read, elements, outputs, repacked=kernel == "fp8_marlin")
     if kernel == "eetq":
@@ -85,8 +83,15 @@ def take(memory: Allocator, sizes: Sequence[int], moved: Moved) -> Block:
     return whole
 
 
-def _marlin(memory: Allocator, read: Read, rows: int, ordered: bool, outputs: int) -> None:
-    """Repacked for Marlin; `rows` are the bytes of GPTQ's order of rows, which is kept where it is one.
+def kept(setting: Setting, read: Read, inputs: int) -> list[int]:
+    """Bytes of what Marlin keeps: weights, zero points, scales, and GPTQ's order of rows, twice, where there is one."""
+    ordered = setting.quantize == "gptq" and weights.quantization_config(setting).get("desc_act")
+    weight, scales, zeros, *_ = (sum(sizes) for sizes in read.sizes.values())
+    return [size for size in (weight, zeros, scales) if size] + ([4 * inputs, 4 * inputs] if ordered else [])
+
+
+def repacked(setting: Setting, memory: Allocator, read: Read, inputs: int) -> list[Block]:
+    """Repacked for Marlin: what is `kept`.
 
     compressed-tensors stores what GPTQ does transposed: what was not joined is copied to turn it.
     """
@@ -97,17 +102,20 @@ def _marlin(memory: Allocator, read: Read, rows: int, ordered: bool, outputs: in
     points = sum(read.sizes[zeros])
     if points:
         dropped.append(read.take(memory, zeros))
-    if rows:
-        dropped += [memory.new(rows) for _ in read.sizes[weight]]
-    if ordered:
-        memory.new(rows)
-        memory.new(rows)
-    memory.new(sum(read.sizes[weight]))
+    if setting.quantize == "gptq":
+        dropped += [memory.new(4 * inputs) for _ in read.sizes[weight]]
+    sizes = kept(setting, read, inputs)
+    order = [memory.new(size) for size in sizes[3 if points else 2 :]]
+    blocks = [memory.new(sizes[0])]
     if points:
         _permuted(memory, 8 * points)
-        memory.new(points)
-    memory.new(sum(read.sizes[scales]))
+    blocks += [memory.new(size) for size in sizes[1 : 3 if points else 2]]
     memory.release(*dropped)
+    return blocks + order
+
+
+def _marlin(setting: Setting, memory: Allocator, read: Read, inputs: int, outputs: int) -> None:
+    repacked(setting, memory, read, inputs)
     memory.new(outputs)  # the workspace: 16 integers for 64 columns
 
 

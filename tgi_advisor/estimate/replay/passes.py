@@ -18,11 +18,12 @@ class Pass:
     `windowed`: how many of its tokens have their keys and values copied because they lie in a sliding window.
     """
 
-    def __init__(self, shapes: Shapes, memory: Allocator, tokens: int, windowed: int = 0) -> None:
+    def __init__(self, shapes: Shapes, memory: Allocator, tokens: int, windowed: int = 0, longest: int = 0) -> None:
         self.shapes = shapes
         self.memory = memory
         self.tokens = tokens
         self.windowed = windowed
+        self.longest = longest
         self.has_cublas = False
 
     def new(self, width: int) -> Block:
@@ -112,6 +113,16 @@ class Pass:
         self.drop(out)
         self.drop(scales, quantized, sums)
         return whole
+
+    def gated(self, width: int, kernel: Kernel | None = None) -> Block:
+        """Gate and up in one product, the gate's activation, their product, and down."""
+        hidden = self.shapes.g.hidden
+        both = self.project(hidden, 2 * width, self.shapes.bias_feed_in, kernel)
+        activated, product = self.new(width), self.new(width)
+        self.drop(activated)
+        out = self.project(width, hidden, self.shapes.bias_feed_out, kernel)
+        self.drop(product, both)
+        return out
 
     def take_cublas(self) -> None:
         """cuBLAS' workspace, at the first product of the process."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tgi_advisor.estimate import weights
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.replay import kernels, pictures, towers
-from tgi_advisor.estimate.replay.kernels import Kernel
+from tgi_advisor.estimate.replay.kernels import Kernel, Way
 from tgi_advisor.estimate.replay.pictures import Tower
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families
@@ -17,7 +17,8 @@ ROTARY_FREE = frozenset({"gpt2", "gpt_bigcode"})
 """Families that add positions to the embedding instead of turning queries and keys."""
 READ = frozenset({
     "llama", "mistral", "qwen2", "gemma", "gemma2", "gemma3_text", "phi3", "granite", "phi", "starcoder2", "falcon",
-    "RefinedWeb", "RefinedWebModel", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "cohere", "deepseek_v2", "deepseek_v3",
+    "RefinedWeb", "RefinedWebModel", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "cohere", "mixtral", "phimoe", "dbrx",
+    "deepseek_v2", "deepseek_v3",
 })  # fmt: skip
 """Families whose sequence of allocations is written down in this room."""
 
@@ -95,14 +96,16 @@ class Shapes(NamedTuple):
     """Bytes of cuBLASLt's workspace, taken during every product with a bias."""
     latent: Latent | None
     """DeepSeek's compressed attention; None elsewhere."""
-    expert: int
-    """Feed-forward width of one routed expert; 0 in a dense model."""
-    shared: int
-    """Feed-forward width of the experts every token goes through; 0 without."""
+    feed: int
+    """Feed-forward width of a layer that is no mixture."""
+    mixture: Mixture | None
+    """The mixture of experts; None in a dense model."""
     dense_layers: int
     """Layers before the first mixture; all of them in a dense model."""
     tower: Tower | None
     """The vision tower with the warm-up's image; None where there is none, or nothing of it matters."""
+    clipped: bool
+    """Whether queries, keys and values are clipped, into a copy (DBRX)."""
 
 
 class Latent(NamedTuple):
@@ -120,10 +123,41 @@ class Latent(NamedTuple):
     """Value size of one head."""
 
 
+class Mixture(NamedTuple):
+    """A mixture of experts, in elements per token."""
+
+    way: Way
+    """How the experts run."""
+    expert: int
+    """Feed-forward width of one routed expert."""
+    shared: int
+    """Feed-forward width of the experts every token goes through; 0 without."""
+    groups: int
+    """Groups the experts are routed by; 0 where all compete."""
+    groups_taken: int
+    """Groups a token's experts come from."""
+    biased: bool
+    """Whether a bias corrects the scores that choose (DeepSeek-V3)."""
+    renormalized: bool
+    """Whether the chosen experts' weights are made to sum to one."""
+    scaled: bool
+    """Whether the experts' sum is scaled into a tensor of its own (DeepSeek-V2 before 2.3.0)."""
+    at_once: int
+    """Tokens the fused kernel takes at once; 0: all.
+
+    https://github.com/danieldk/moe-kernels/blob/v0.8.2/moe_kernels/fused_moe.py#L17
+    """
+    vllm: bool
+    """Whether the kernels are vLLM's, before 2.3.0."""
+    newest_kernels: bool
+    """Whether they are those of 3.1.0 or later."""
+
+
 def known(setting: Setting) -> bool:
     """Whether this room knows the sequence: block KV cache on CUDA, a family in `READ` or transformers' own code.
 
-    Not among it: weights multiplied by a kernel that has not been read, and quantized mixtures.
+    Not among it: weights multiplied by a kernel that has not been read, and mixtures of experts before 2.2.0, quantized
+    in a way that has not been read or in transformers' classes.
     From 1.0.0 to 1.4.5 no line of the classes changed what they allocate, but for families that came in between.
     """
     family, version = setting.family, setting.facts.release.version
@@ -132,9 +166,12 @@ def known(setting: Setting) -> bool:
     if setting.speculate or setting.lora_adapters:
         return False
     kernel = kernels.of(setting)
+    routed = families.experts(setting.facts.model)
     if family.served_by == "transformers":
-        return kernel == "plain"
-    if kernel != "plain" and (family.model_type in OWN_LOADERS or families.experts(setting.facts.model)):
+        return kernel == "plain" and not routed
+    if kernel != "plain" and family.model_type in OWN_LOADERS:
+        return False
+    if routed and (version < (2, 2, 0) or kernels.experts(setting) is None):
         return False
     if family.model_type == "gemma3" and setting.attention != "flashinfer":
         return False
@@ -151,8 +188,6 @@ def of(setting: Setting, g: Geometry) -> Shapes:
     biases = [name for name in names if name.endswith(".bias")]
     kernel = kernels.of(setting) or "plain"
     routed = families.experts(model)
-    moe_width = text.get("moe_intermediate_size")
-    expert = (int(moe_width) if moe_width else families.intermediate(model)) // tp if routed else 0
     return Shapes(
         g=g,
         kind=LANGUAGE.get(kind, kind),
@@ -176,10 +211,28 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         cublas=32 * MiB if setting.facts.gpu.at_least >= (9, 0) else 8320 * KiB,
         cublaslt=MiB,
         latent=_latent(text) if setting.family.kv == "mla" else None,
-        expert=expert,
-        shared=expert * int(text.get("n_shared_experts") or 0),
+        feed=int(text["intermediate_size"]) // tp if routed and "intermediate_size" in text else g.intermediate,
+        mixture=_mixture(setting, text, g) if routed else None,
         dense_layers=int(text.get("first_k_dense_replace") or 0) if routed else g.layers,
         tower=pictures.warmed_up(setting),
+        clipped=bool((text.get("attn_config") or {}).get("clip_qkv")) if kind == "dbrx" else False,
+    )
+
+
+def _mixture(setting: Setting, text: Any, g: Geometry) -> Mixture:
+    version = setting.facts.release.version
+    return Mixture(
+        way=kernels.experts(setting) or "fused",
+        expert=g.intermediate,
+        shared=g.intermediate * int(text.get("n_shared_experts") or 0),
+        groups=int(text.get("n_group") or 0),
+        groups_taken=int(text.get("topk_group") or 0),
+        biased=text.get("topk_method") == "noaux_tc",
+        renormalized=bool(text.get("norm_topk_prob", True)),
+        scaled=setting.family.kv == "mla" and version < (2, 3, 0),
+        at_once=32768 if version >= (2, 3, 0) else 0,
+        vllm=version < (2, 3, 0),
+        newest_kernels=version >= (3, 1, 0),
     )
 
 

@@ -52,7 +52,7 @@ def warm_up(setting: Setting, g: Geometry, after_loading: State, batch: Batch) -
     for _ in range(2 * g.layers):  # keys and values of each layer are tensors of their own
         memory.new(tensor)
     widths = shapes.of(setting, g)
-    run = Pass(widths, memory, batch.tokens, _windowed(batch, widths.window))
+    run = Pass(widths, memory, batch.tokens, _windowed(batch, widths.window), min(batch.longest, batch.tokens))
     if setting.family.served_by == "transformers":
         alive = fallback.forward(run)
     elif setting.family.served_by == "vlm":
