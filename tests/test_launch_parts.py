@@ -22,7 +22,7 @@ import tgi_advisor
 from tgi_advisor.cli.live import Layers, clock
 from tgi_advisor.cli.main import cli
 from tgi_advisor.errors import EngineError, Exit, UsageError
-from tgi_advisor.launch import failures, history, learn, records, request, run, watch
+from tgi_advisor.launch import failures, history, learn, preflight, records, request, run, watch
 from tgi_advisor.launch.engine import Place, connect, places
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Plan
@@ -248,6 +248,20 @@ def test_other_processes_on_the_gpu_are_said(plan: Plan) -> None:
     seen = failures.diagnose(context_of(plan, log))
     assert seen.cause == "out_of_memory_at_load"
     assert seen.next_steps[-1].startswith("Other processes hold 10.00 GiB of this GPU")
+
+
+@pytest.mark.parametrize(("driver", "found"), [("525.85.12", True), ("535.54.03", False), ("", False)])
+def test_an_old_driver_the_plan_knows_nothing_of(plan: Plan, driver: str, found: bool) -> None:
+    container = plan.container
+    assert container is not None
+    here = preflight.Host((preflight.Gpu(0, "NVIDIA L4", None, None, (), driver),))
+    said = list(preflight.old_driver(plan, container, here))
+    assert [finding.message for finding in said] == [
+        "driver 525.85.12 loads every kernel at once, 1.50 GiB of each GPU that the plan does not count"
+    ] * found
+    assert all(finding.blocks and "hardware.driver=525.85.12" in (finding.hint or "") for finding in said)
+    lazily = container._replace(env={**container.env, "CUDA_MODULE_LOADING": "LAZY"})
+    assert not list(preflight.old_driver(plan, lazily, here))
 
 
 def test_killed_for_want_of_host_memory(plan: Plan) -> None:

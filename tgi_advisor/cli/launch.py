@@ -244,7 +244,10 @@ def _host(containers: Sequence[Container]) -> Host:
         return Host()
     users = host.processes() if any(gpu.used_bytes for gpu in found) else {}
     return Host(
-        tuple(Gpu(gpu.index, gpu.name, gpu.memory_bytes, gpu.used_bytes, users.get(gpu.index, ())) for gpu in found)
+        tuple(
+            Gpu(gpu.index, gpu.name, gpu.memory_bytes, gpu.used_bytes, users.get(gpu.index, ()), gpu.driver)
+            for gpu in found
+        )
     )
 
 

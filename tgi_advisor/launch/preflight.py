@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tgi_advisor.errors import EngineError, Problem
+from tgi_advisor.facts import outside
 from tgi_advisor.launch import request
 from tgi_advisor.launch.engine import Engine, said
 from tgi_advisor.launch.signals import uninterrupted
@@ -43,6 +44,8 @@ class Gpu:
     """Memory in use."""
     users: tuple[str, ...] = ()
     """The processes on it, as people read them."""
+    driver: str = ""
+    """Version of the NVIDIA driver; empty where it is not said."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def check(
     if same is None:
         findings += [*_gpu_runtime(container, engine, present=image), *_port(container, engine, replaced)]
         findings += _gpu_memory(plan, container, host, engine, replaced)
+        findings += old_driver(plan, container, host) if engine.place.local else ()
         if engine.place.local:
             findings += [*_devices(container), *_disk(plan, container)]
     return Checked(tuple(findings), not image, replaced, same["Id"] if same else None)
@@ -281,6 +285,22 @@ def _gpu_memory(
                 f"{human(counted)}{users}",
                 f"Stop what uses it, or plan with it: --set hardware.in_use={gpu.used_bytes // MiB}MiB.",
             )
+
+
+def old_driver(plan: Plan, container: Container, host: Host) -> Iterator[Finding]:
+    """Whether this machine's driver takes what a plan that knew of none does not count."""
+    gpu = plan.facts.gpu
+    added = outside.eager(gpu, plan.facts.release.version)
+    if container.gpus is None or not host.gpus or gpu.driver or added is None or "CUDA_MODULE_LOADING" in container.env:
+        return
+    here = gpu._replace(driver=host.gpus[0].driver)
+    if here.driver_major is not None and here.driver_major < added.drivers_below:
+        more = added.amount.bytes
+        yield Finding(
+            f"driver {here.driver} loads every kernel at once, {human(more)} of each GPU that the plan does not count",
+            f"Plan with it: --set hardware.driver={here.driver}; or save it: --set tgi.env.CUDA_MODULE_LOADING=LAZY.",
+            blocks=plan.prediction.headroom_bytes < more,
+        )
 
 
 def _devices(container: Container) -> Iterator[Finding]:
