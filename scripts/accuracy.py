@@ -268,6 +268,18 @@ def method_rows(found: list[Result]) -> list[list[str]]:
     return rows
 
 
+def within_band(found: list[Result]) -> str:
+    """How many budgets lie within the band the plan states, in a sentence."""
+    budgets = [result for result in found if result.share(result.ours) is not None]
+    inside = sum(
+        result.run.observed is not None
+        and result.seen.uncertainty is not None
+        and result.seen.uncertainty.budget_low <= result.run.observed <= result.seen.uncertainty.budget_high
+        for result in budgets
+    )
+    return f"{inside} of these {len(budgets)} budgets lie within the band that the plan states."
+
+
 def confusion_rows(found: list[Result]) -> list[list[str]]:
     """What happened against what was said."""
     rows = []
@@ -341,6 +353,7 @@ def page(found: list[Result], skipped: list[tuple[str, str]]) -> str:
                 "## Inferred budgets: `max_batch_total_tokens` said against observed",
                 "Runs of high or medium confidence with known release, GPU and arguments.",
                 table(ERRORS, method_rows(trusted)),
+                within_band(trusted),
                 "Runs of any confidence, those included whose release, GPU or arguments were partly assumed:",
                 table(ERRORS, method_rows(found)),
                 "![predicted against observed](accuracy.svg)",
