@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from itertools import pairwise
@@ -12,8 +13,9 @@ from front import L4, LLAMA, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tgi_advisor
 from tgi_advisor.facts import gpu as gpus
-from tgi_advisor.facts import outside
+from tgi_advisor.facts import outside, tables
 from tgi_advisor.facts import release as releases
 from tgi_advisor.units import GiB, MiB
 
@@ -221,3 +223,44 @@ def test_every_release_is_in_the_tables(release: str) -> None:
     card = gpus.find("h100-sxm")
     assert outside.eager(card, version) is not None
     assert (outside.sharp(version) is None) is (version < (1, 2, 0))
+
+
+# ---- the tables ----
+
+
+@pytest.mark.parametrize(
+    ("section", "row", "key"),
+    [
+        ("contexts", 4, "spread"), ("links", -1, "spread"), ("totals", None, "card"), ("allocator", None, "replayed"),
+        ("multicast", None, "bytes"),
+    ],
+)  # fmt: skip
+def test_the_band_grows_with_every_spread(
+    section: str, row: int | None, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = plan(gpu="h100-sxm", count=8, release="2.2.0")["uncertainty"]["spread_bytes"]
+    changed = copy.deepcopy(dict(outside.sections()))
+    (changed[section] if row is None else changed[section][row])[key] = "3GiB"
+    monkeypatch.setattr(outside, "sections", lambda: changed)
+    assert plan(gpu="h100-sxm", count=8, release="2.2.0")["uncertainty"]["spread_bytes"] > before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"contexts": [{"system": "cuda", "bytes": "1GiB", "spread": "1GiB"}]}, "contexts: missing key 'source'"),
+        ({"multicast": {"bytes": "1GiB", "source": "x", "size": 1}}, "multicast: unknown key 'size'"),
+        ({"more": []}, "unknown key 'more'"),
+    ],
+)
+def test_the_table_is_read_strictly(change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = dict(outside.sections()) | change
+    monkeypatch.setattr(tables, "load", lambda _: rows)
+    with pytest.raises(ValueError, match=message):
+        outside.sections.__wrapped__()
+
+
+def test_a_program_may_state_them_too() -> None:
+    hardware = {"gpu": "a10g", "count": 2, "driver": 525.85, "link": "host"}
+    asked = tgi_advisor.predict({"model": {"id": LLAMA[1]}, "hardware": hardware})
+    assert (asked.facts.gpu.driver, asked.facts.gpu.link) == ("525.85", "host")
