@@ -127,7 +127,8 @@ def _side(text: str, inputs: int, outputs: int) -> int:
     return size * int(text[2:]) if text[1:2] == "*" else size // int(text[2:] or 1)
 
 
-def _setting(row: dict[str, Any]) -> Setting:
+def setting_of(row: dict[str, Any]) -> Setting:
+    """The launch of a row."""
     model = snapshot.find(row["model"])
     assert model is not None
     if "packed" in row:
@@ -147,7 +148,7 @@ def _setting(row: dict[str, Any]) -> Setting:
 @cache
 def _compared(index: int) -> Compared:
     row = ROWS[index]
-    setting = _setting(row)
+    setting = setting_of(row)
     assert replay.known(setting)
     loaded = replay.loaded(setting)
     over = loaded.reserved - row["loaded_reserved"]
@@ -191,7 +192,7 @@ def test_loading_runs_out_of_memory_where_a_log_says_so() -> None:
     """The A40s of `exo-llama3-70b-a40-x2` (warmups.yaml), of whose 44.34 GiB 160.81 MiB were free."""
     launch = {"model": "meta-llama/Meta-Llama-3-70B-Instruct", "release": "2.0.4", "num_shard": 2, "attention": "paged"}
     with pytest.raises(OutOfMemoryError) as refused:
-        replay.loaded(_setting(launch), most=int(43.36 * GiB + 396.27 * MiB + 160.81 * MiB))
+        replay.loaded(setting_of(launch), most=int(43.36 * GiB + 396.27 * MiB + 160.81 * MiB))
     wanted, _, alive, reserved = refused.value.args
     assert wanted == 224 * MiB
     assert round(alive / GiB, 2) == 43.36
@@ -205,7 +206,7 @@ def test_loading_runs_out_of_memory_where_a_log_says_so() -> None:
 def _graphs(index: int) -> int:
     """Bytes we say too much for the graphs of a row, without what the driver keeps."""
     row = GRAPHS[index]
-    setting = _setting(row)
+    setting = setting_of(row)
     g = geometry.of(setting)
     captured = graphs.capture(setting, g, replay.loaded(setting))
     assert captured is not None
@@ -226,7 +227,7 @@ def test_most_graphs_come_out_to_the_segment() -> None:
 
 
 def test_an_old_driver_keeps_more_for_the_same_graphs() -> None:
-    setting = _setting(GRAPHS[0])
+    setting = setting_of(GRAPHS[0])
     captured = graphs.capture(setting, geometry.of(setting))
     assert captured is not None
     assert 300 * len(setting.graph_sizes) < captured.kernels < 600 * len(setting.graph_sizes)

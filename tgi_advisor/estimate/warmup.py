@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-from tgi_advisor.estimate import defaults, exllama, forward, geometry, overhead, prefill, replay, weights
+from tgi_advisor.estimate import adapters, defaults, exllama, forward, geometry, overhead, prefill, replay, weights
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.parts import Part
 from tgi_advisor.estimate.replay import graphs
@@ -100,6 +100,9 @@ def base(setting: Setting) -> Base:
     reserve = overhead.driver_reserve(setting)
     outside = [part for part in (overhead.context(setting), overhead.communicators(setting)) if part and part.bytes]
     inside = [*held.parts]
+    extra = adapters.part(setting)
+    if extra:
+        inside.append(extra)
     workspace = overhead.flashinfer(setting)
     if workspace:
         inside.append(workspace)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
+from tgi_advisor.facts.adapters import Lora
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
@@ -26,3 +29,5 @@ class Facts(NamedTuple):
     """What had to be assumed, e.g. which release a floating image tag is."""
     mirror: str = ""
     """Address of the Hub's mirror the container has to ask (HF_ENDPOINT); empty for the public Hub."""
+    adapters: Mapping[str, Lora] = MappingProxyType({})
+    """The LoRA adapters that could be read, by their entry of --lora-adapters."""

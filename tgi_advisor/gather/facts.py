@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tgi_advisor.errors import Problem, SpecError
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import outside
 from tgi_advisor.facts import release as releases
+from tgi_advisor.facts.adapters import Lora
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
@@ -30,14 +31,25 @@ def gather(
     release, variant, note = software(spec, gpu)
     about_driver = "" if gpu.driver else outside.note(spec.hardware.gpu.name)
     model = load(spec.model.id, spec.model.revision, source=source, offline=offline, progress=progress)
+    loras, about_adapters = _adapters(spec, source, offline)
     mirror, about_hub = ("", ()) if model.folder else _hub(spec, model, release)
-    notes = tuple(filter(None, (note, about_driver, model.assumed, *about_hub)))
-    return Facts(model, gpu, count, release, variant, notes, mirror)
+    notes = tuple(filter(None, (note, about_driver, model.assumed, *about_hub, *about_adapters)))
+    return Facts(model, gpu, count, release, variant, notes, mirror, loras)
 
 
 MIRRORS_SINCE = (3, 2, 1)
 """First release whose launcher and router read HF_ENDPOINT (launcher/src/main.rs@v3.2.1:100, hf-hub 0.4.2's from_env);
 huggingface_hub, which downloads the weights, reads it in every release."""
+
+
+def _adapters(spec: Spec, source: Source, offline: bool) -> tuple[Mapping[str, Lora], tuple[str, ...]]:
+    """The LoRA adapters of a spec, and what had to be assumed of them."""
+    if "lora-adapters" not in spec.tgi.flags and "LORA_ADAPTERS" not in spec.tgi.env:
+        return {}, ()
+    from tgi_advisor.gather import adapters
+    from tgi_advisor.gather.hub import settings
+
+    return adapters.gather(spec, network=source in ("auto", "hub") and not (offline or settings.offline()))
 
 
 def _hub(spec: Spec, model: ModelFacts, release: TgiRelease) -> tuple[str, tuple[str, ...]]:

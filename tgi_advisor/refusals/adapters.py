@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import NamedTuple
 
+from tgi_advisor.facts.adapters import parse
 from tgi_advisor.facts.release import is_own
 from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
 
@@ -20,32 +20,6 @@ NAMED_SINCE: Version = (2, 3, 0)
 
 _WORKDIR = "/usr/src"
 """Where TGI's images start the launcher."""
-
-
-class Adapter(NamedTuple):
-    """One entry of --lora-adapters."""
-
-    text: str
-    """The entry as written, without blanks around it."""
-    id: str
-    """Its Hub id, or the name requests ask for it by."""
-    folder: str | None
-    """Its folder in the container; None where none is given."""
-    revision: str | None
-    """Its revision on the Hub; None where none is given."""
-
-    @property
-    def bare_folder(self) -> bool:
-        """Whether a folder stands where the Hub id belongs."""
-        return self.folder is None and self.id.startswith(("/", "./", "../", "~"))
-
-
-def parse(entry: str) -> Adapter:
-    """An entry as the shards read it (utils/adapter.py@v3.3.7:45-63)."""
-    text = entry.strip()
-    rest, _, revision = text.partition("@")
-    name, named, folder = rest.partition("=")
-    return Adapter(text, name, folder if named else None, revision or None)
 
 
 def named(folder: str) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from tgi_advisor.estimate import geometry, weights
+from tgi_advisor.estimate import adapters, geometry, weights
 from tgi_advisor.estimate.allocator import Allocator, State
 from tgi_advisor.estimate.replay import kernels, packed, stacks, towers
 from tgi_advisor.estimate.replay.kernels import Kernel
@@ -96,6 +96,7 @@ def loaded(setting: Setting, most: int | None = None) -> State:
     if setting.attention == "flashinfer":
         for size in WORKSPACE:
             memory.new(size)
+    adapters.load(setting, memory)
     memory.empty_cache()
     return memory.state()
 

@@ -163,7 +163,7 @@ def known(setting: Setting) -> bool:
     family, version = setting.family, setting.facts.release.version
     if setting.facts.gpu.system != "cuda" or not family.paged:
         return False
-    if setting.speculate or setting.lora_adapters:
+    if setting.speculate:
         return False
     kernel = kernels.of(setting)
     routed = families.experts(setting.facts.model)

@@ -25,9 +25,10 @@ def read(model_id: str, revision: str) -> ModelFacts | None:
     A download without its weight files will do when its index proves the family's layout. FactsError when
     there are files but they cannot be used.
     """
-    found = _snapshot(model_id, revision)
-    if found is None:
+    config = file(model_id, revision, "config.json")
+    if config is None:
         return None
+    found = config.parent
     source = f"Hugging Face cache: {found}"
     facts = _without_weights(model_id, found)
     if facts is None:
@@ -35,8 +36,14 @@ def read(model_id: str, revision: str) -> ModelFacts | None:
     return replace(facts, id=model_id, commit=found.name, source=source)
 
 
+def file(repo: str, revision: str, name: str) -> Path | None:
+    """A file of a repository that was downloaded before; None where it is not there."""
+    found = _snapshot(repo, revision)
+    return found / name if found and (found / name).is_file() else None
+
+
 def _snapshot(model_id: str, revision: str) -> Path | None:
-    """The folder of a revision's files, if it holds a config.json."""
+    """The folder of a revision's files."""
     repo = hub_cache() / f"models--{model_id.replace('/', '--')}"
     commit = revision
     if not COMMIT.fullmatch(revision):
@@ -44,8 +51,7 @@ def _snapshot(model_id: str, revision: str) -> Path | None:
             commit = read_regular(repo / "refs" / revision, 100).decode("ascii").strip()
         except (OSError, ValueError):
             return None
-    found = repo / "snapshots" / commit
-    return found if COMMIT.fullmatch(commit) and (found / "config.json").is_file() else None
+    return repo / "snapshots" / commit if COMMIT.fullmatch(commit) else None
 
 
 def _without_weights(model_id: str, found: Path) -> ModelFacts | None:

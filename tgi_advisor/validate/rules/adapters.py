@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tgi_advisor.refusals.adapters import NAMED_SINCE, Adapter, named, parse
+from tgi_advisor.facts.adapters import Entry, parse
+from tgi_advisor.refusals.adapters import NAMED_SINCE, named
 from tgi_advisor.validate import catalogue
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, of_refusal, refused, rule
 from tgi_advisor.validate.rules.storage import path_in_container, reaches
 
 
-def _adapters(case: Case) -> Iterator[Adapter]:
+def _adapters(case: Case) -> Iterator[Entry]:
     """The entries of --lora-adapters, where they are known."""
     word = case.at("lora-adapters")
     if word is not None and word.known:
@@ -59,7 +60,7 @@ def adapter_not_found(case: Case) -> Hits:
             yield Hit(word, message, f"pass --lora-adapters {adapter.folder}")
 
 
-def _hub_like(adapter: Adapter) -> bool:
+def _hub_like(adapter: Entry) -> bool:
     """Whether what stands for the folder looks like a Hub id."""
     return adapter.folder is not None and catalogue.is_hub_id(adapter.folder)
 
@@ -80,7 +81,7 @@ def adapters_not_mounted(case: Case) -> Hits:
                       f"mount a folder at {path}")  # fmt: skip
 
 
-def _named_step(case: Case, adapter: Adapter) -> str:
+def _named_step(case: Case, adapter: Entry) -> str:
     step = f"write {named(adapter.id)}"
     if case.version is not None and case.version < NAMED_SINCE:
         step += " and use release 2.3.0 or newer"
