@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgi_advisor.estimate import defaults, geometry, replay
+from tgi_advisor.estimate import defaults, geometry, replay, weights
 from tgi_advisor.estimate.allocator import Allocator, Block, OutOfMemoryError
 from tgi_advisor.estimate.replay import graphs, towers
 from tgi_advisor.estimate.setting import Setting
@@ -197,6 +197,22 @@ def test_loading_runs_out_of_memory_where_a_log_says_so() -> None:
     assert wanted == 224 * MiB
     assert round(alive / GiB, 2) == 43.36
     assert round((reserved - alive) / MiB) == 396
+
+
+QUANTIZED = [{"packed": way, "quantize": "marlin" if way == "marlin" else None} for way in PACKED]
+QUANTIZED += [{"quantize": way} for way in ("fp8", "eetq", "bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4")]
+
+
+@pytest.mark.parametrize("capability", ["8.0", "9.0"])
+@pytest.mark.parametrize("row", QUANTIZED, ids=lambda row: row.get("packed") or row["quantize"])
+def test_what_stays_of_quantized_weights_is_what_they_are_said_to_be(row: dict[str, Any], capability: str) -> None:
+    """Small tensors aside (Marlin's workspaces), and what is too little to be split off a block."""
+    launch = {"release": "3.3.7", "model": "meta-llama/Llama-3.2-1B-Instruct", "num_shard": 1, "attention": "paged"}
+    setting = _setting({**launch, **row, "compute_capability": capability})
+    assert replay.known(setting)
+    loaded, said = replay.loaded(setting), weights.shard(setting).total
+    assert 0 <= loaded.alive - said <= 0.01 * said
+    assert loaded.alive <= loaded.reserved
 
 
 # ---- CUDA graphs ----

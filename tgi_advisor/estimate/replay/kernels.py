@@ -3,7 +3,10 @@
 Compiled kernels allocate on PyTorch's allocator as Python does. Read at their sources: Marlin in TGI's own tree
 (v2.2.0, server/marlin/marlin_kernels/gptq_marlin.cu:2099-2100) and as marlin-kernels
 (https://github.com/danieldk/marlin-kernels/blob/v0.3.6/csrc/quantization/gptq_marlin/gptq_marlin.cu#L1912-L1931
-and #L2307-L2319), AWQ's own (https://github.com/mit-han-lab/llm-awq, awq/kernels/csrc/quantization/gemm_cuda_gen.cu).
+and #L2307-L2319; the package of 3.1.1 on is called as that version is), AWQ's own
+(https://github.com/mit-han-lab/llm-awq, awq/kernels/csrc/quantization/gemm_cuda_gen.cu), EETQ's
+(https://github.com/huggingface/kernels-community, quantization-eetq/cutlass_kernels/fpA_intB_gemm_wrapper.cu),
+bitsandbytes' Python (https://github.com/bitsandbytes-foundation/bitsandbytes/tree/0.45.2/bitsandbytes).
 """
 
 from __future__ import annotations

@@ -67,8 +67,10 @@ def step(setting: Setting, kernel: Kernel, read: Read, inputs: int, outputs: int
         return lambda memory: _fp8(memory, read, elements, outputs, repacked=kernel == "fp8_marlin")
     if kernel == "eetq":
         return lambda memory: _eetq(memory, read, elements, outputs, setting.dtype != "float16")
-    if kernel.startswith("bnb"):
-        return lambda memory: _bitsandbytes(memory, read, elements, outputs, eight=kernel == "bnb_8bit")
+    if kernel == "bnb_8bit":
+        return lambda memory: _int8(memory, read, elements, outputs, setting.dtype != "float16")
+    if kernel == "bnb_4bit":
+        return lambda memory: _four_bit(memory, read, elements)
     workspace = outputs if kernel == "stored_marlin" else 0
     return lambda memory: _kept(memory, read, workspace)
 
@@ -184,16 +186,23 @@ def _eetq(memory: Allocator, read: Read, elements: int, outputs: int, converted:
     memory.release(weight)
 
 
-def _bitsandbytes(memory: Allocator, read: Read, elements: int, outputs: int, eight: bool) -> None:
-    """bitsandbytes: one byte and a scale for each row; or half a byte, and for each 64 a scale quantized once more."""
+def _int8(memory: Allocator, read: Read, elements: int, outputs: int, converted: bool) -> None:
+    """bitsandbytes' int8: one byte and a scale for each row, from float16."""
     weight = read.take(memory, "weight")
-    if eight:
-        memory.new(4 * outputs)
-        memory.new(elements)
-    else:
-        scales = memory.new(elements // 64 * 4)
-        memory.new(elements // 2)
-        memory.new(elements // 64 // 256 * 4)
-        memory.new(elements // 64)
-        memory.release(scales)
+    half = memory.new(2 * elements) if converted else None
+    memory.new(4 * outputs)
+    memory.new(elements)
+    if half is not None:
+        memory.release(half)
+    memory.release(weight)
+
+
+def _four_bit(memory: Allocator, read: Read, elements: int) -> None:
+    """bitsandbytes' 4 bit: half a byte, and a scale for each 64 that is quantized itself."""
+    weight = read.take(memory, "weight")
+    scales = memory.new(elements // 64 * 4)
+    memory.new(elements // 2)
+    memory.new(elements // 64 // 256 * 4)
+    memory.new(elements // 64)
+    memory.release(scales)
     memory.release(weight)

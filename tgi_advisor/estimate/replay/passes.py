@@ -103,12 +103,18 @@ class Pass:
         https://github.com/bitsandbytes-foundation/bitsandbytes/blob/0.45.2/bitsandbytes/autograd/_functions.py#L262-L340
         """
         part = inputs * self.tokens
+        half = self.new(inputs) if self.shapes.bfloat16 else None
         scales, quantized = self.memory.new(4 * self.tokens), self.memory.new(part)
         absolute = self.memory.new(2 * part)
         found = self.memory.new(part)
         self.drop(absolute)
         self.drop(found)
+        self.drop(half)
         sums, out = self.new(2 * width), self.new(width)
+        if self.shapes.bfloat16:
+            converted = self.new(width)
+            self.drop(out)
+            out = converted
         whole = self.new(width)
         self.drop(out)
         self.drop(scales, quantized, sums)

@@ -85,6 +85,8 @@ class Shapes(NamedTuple):
     """The same of attention."""
     edge_kernel: Kernel
     """The same of the feed-forward block in the first and the last layer."""
+    bfloat16: bool
+    """Whether activations are bfloat16, not float16."""
     reduces: bool
     """Whether Marlin is asked to reduce in float32: since 2.3.0.
 
@@ -207,6 +209,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         kernel=kernel,
         attention_kernel="plain" if weights.attention_is_spared(setting) else kernel,
         edge_kernel="plain" if weights.edges_are_spared(setting) else kernel,
+        bfloat16=setting.dtype == "bfloat16",
         reduces=setting.facts.release.version >= (2, 3, 0),
         cublas=32 * MiB if setting.facts.gpu.at_least >= (9, 0) else 8320 * KiB,
         cublaslt=MiB,
