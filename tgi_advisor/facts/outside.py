@@ -115,12 +115,14 @@ def sections() -> Mapping[str, Any]:
     return found
 
 
+@cache
 def context(gpu: GpuFacts) -> Amount | None:
     """The context of a GPU whose driver loads kernels when they are first used; None on systems that have none."""
     rows = [row for row in sections()["contexts"] if row["system"] == gpu.system and _fits(row, gpu)]
     return _amount(rows[-1]) if rows else None
 
 
+@cache
 def eager(gpu: GpuFacts, release: Version) -> Eager | None:
     """What an old driver adds on this GPU; None where no driver as old runs it."""
     rows = sections()["eager"]
@@ -129,18 +131,21 @@ def eager(gpu: GpuFacts, release: Version) -> Eager | None:
     return next((Eager(_amount(row), row["drivers_below"]) for row in rows if _in(row, release)), None)
 
 
+@cache
 def link(gpu: GpuFacts, word: str) -> Link:
     """What is known of a link on this card."""
     row = [row for row in sections()["links"] if row["link"] == word and _fits(row, gpu)][-1]
     return Link(row["says"], (row["channels"][0], row["channels"][1]), parse_size(row["spread"]))
 
 
+@cache
 def connections() -> Connections:
     """What a communicator takes."""
     row = sections()["connections"]
     return Connections(parse_size(row["kernels"]), parse_size(row["channel"]))
 
 
+@cache
 def sharp(release: Version) -> Sharp | None:
     """What NVLink SHARP takes in a release; None where its NCCL has none."""
     row = next((row for row in sections()["nccl"] if _in(row, release)), None)
@@ -150,28 +155,33 @@ def sharp(release: Version) -> Sharp | None:
     return Sharp(row["version"], parse_size(row["nvls"]), channels, row["ranks"])
 
 
+@cache
 def multicast() -> int:
     """Bytes NVLink SHARP's buffers are rounded up to."""
     return parse_size(sections()["multicast"]["bytes"])
 
 
+@cache
 def rccl() -> Amount:
     """Communicators on ROCm."""
     return _amount(sections()["rccl"])
 
 
+@cache
 def totals() -> Totals:
     """How far CUDA's total may be off."""
     row = sections()["totals"]
     return Totals(parse_size(row["driver"]), parse_size(row["no_reading"]), parse_size(row["card"]), row["share"])
 
 
+@cache
 def allocated() -> Allocated:
     """How far the sum of what PyTorch reserves may be off."""
     row = sections()["allocator"]
     return Allocated(parse_size(row["replayed"]), parse_size(row["summed"]))
 
 
+@cache
 def unread() -> int:
     """How far an estimate may be off on a system nobody published a budget of."""
     return parse_size(sections()["unread"]["spread"])
