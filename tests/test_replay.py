@@ -208,7 +208,7 @@ QUANTIZED += [{"quantize": way} for way in ("fp8", "eetq", "bitsandbytes", "bits
 def test_what_stays_of_quantized_weights_is_what_they_are_said_to_be(row: dict[str, Any], capability: str) -> None:
     """Small tensors aside (Marlin's workspaces), and what is too little to be split off a block."""
     launch = {"release": "3.3.7", "model": "meta-llama/Llama-3.2-1B-Instruct", "num_shard": 1, "attention": "paged"}
-    setting = _setting({**launch, **row, "compute_capability": capability})
+    setting = setting_of({**launch, **row, "compute_capability": capability})
     assert replay.known(setting)
     loaded, said = replay.loaded(setting), weights.shard(setting).total
     assert 0 <= loaded.alive - said <= 0.01 * said
