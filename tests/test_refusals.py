@@ -263,6 +263,10 @@ EXAMPLES: dict[str, Example] = {
         "AttributeError: '_FP8QuantizerConfig' object has no attribute 'weight_block_size'",
         {"facts": model(quantization_config={"quant_method": "fbgemm_fp8"})},
     ),
+    "gemma-prefix": Example(
+        "RuntimeError: weight language_model.model.embed_tokens.weight does not exist",
+        {"facts": model(model_type="gemma")}, at="2.0.4",
+    ),
     "packed-config-mismatch": Example(
         "ValueError: Quantize is set to `gptq` but received a `_FP8QuantizerConfig` config.",
         {"facts": model(quantization_config={"quant_method": "fbgemm_fp8"}), "quantize": "gptq"},

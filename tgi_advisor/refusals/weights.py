@@ -168,6 +168,15 @@ def fbgemm_fp8(case: Case) -> Found:
     return text, ("use TGI 3.0.2, or an fp8 or compressed-tensors checkpoint of the model",)
 
 
+@rule(WEIGHTS, "load", "S/models/flash_gemma.py@v2.0.4:60", since=(2, 0, 3), until=(2, 0, 4))
+def gemma_prefix(case: Case) -> Found:
+    """2.0.3 and 2.0.4 look for Gemma's weights under the names PaliGemma stores its language model's by."""
+    if case.family.model_type != "gemma" or not _own_loader(case.setting):
+        return None
+    text = "RuntimeError: weight language_model.model.embed_tokens.weight does not exist"
+    return text, ("use TGI 2.0.2, 2.1.0 or newer",)
+
+
 @rule(WEIGHTS, "load", "S/utils/quantization.py@v3.3.7:141", since=(2, 2, 0))
 def packed_config_mismatch(case: Case) -> Found:
     """--quantize names a packed format, but the checkpoint is fbgemm_fp8."""

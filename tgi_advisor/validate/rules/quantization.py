@@ -137,9 +137,10 @@ def gpu_too_old(case: Case) -> Value | None:
     return case.at("quantize", "model-id")
 
 
-@refused("TGI155", "checkpoint this release cannot load", "fbgemm-fp8", reads=_READS)
-def fbgemm(case: Case) -> Value | None:
-    """From 3.1.0 on TGI trips over the configuration of fbgemm_fp8 checkpoints.
+@refused("TGI155", "checkpoint this release cannot load", "fbgemm-fp8", "gemma-prefix", reads=_READS)
+def unloadable(case: Case) -> Value | None:
+    """From 3.1.0 on TGI trips over the configuration of fbgemm_fp8 checkpoints; 2.0.3 and 2.0.4 look for Gemma's
+    weights under PaliGemma's names.
 
     Failing::
 
