@@ -45,6 +45,10 @@ class Crossing(NamedTuple):
     """The image's positions."""
 
 
+FLASH_ONE_BLOCK = 256
+"""Keys flash-attention 1 takes at once; with more, it sums its result in float32."""
+
+
 def forward(
     run: Pass, version: Version, embedded: Block | None = None, crossing: Crossing | None = None
 ) -> tuple[Block, ...]:
@@ -244,6 +248,8 @@ def _attention(run: Pass) -> Block:
         joined = clipped
     if shapes.kind == "gemma3_text":
         return _normed_attention(run, joined)
+    if shapes.kind == "cohere" and shapes.head_norms:
+        return _cohere_attention(run, joined)
     apart = run.new(g.query) if shapes.grouped else None
     if shapes.grouped:
         run.drop(run.new(g.kv), run.new(g.kv))  # keys and values, while they are cached
@@ -251,9 +257,25 @@ def _attention(run: Pass) -> Block:
     copied = run.new(g.query) if shapes.copies_query else None
     attended = run.new(g.query)
     run.drop(copied)
+    if shapes.flash_one and run.longest:
+        _flash_one(run)
     out = run.project(g.query, g.hidden, shapes.bias_out, shapes.attention_kernel)
     run.drop(joined, apart, cached, attended)
     return out
+
+
+def _flash_one(run: Pass) -> None:
+    """flash-attention 1: keys and values repeated for every query head, and a result in float32.
+
+    https://github.com/huggingface/text-generation-inference/blob/v2.0.4/server/text_generation_server/utils/flash_attn.py#L228-L273
+    https://github.com/Dao-AILab/flash-attention/blob/v1.0.9/csrc/flash_attn/fmha_api.cpp (mha_fwd)
+    """
+    g = run.shapes.g
+    is_shared = g.kv in (g.query, g.query // g.heads)  # heads that are alike, or one that is read again and again
+    repeated = [] if is_shared else [run.new(g.query), run.new(g.query)]
+    if run.longest > FLASH_ONE_BLOCK:
+        run.drop(run.new(2 * g.query))
+    run.drop(*repeated)
 
 
 def _normed_attention(run: Pass, joined: Block) -> Block:
@@ -266,6 +288,28 @@ def _normed_attention(run: Pass, joined: Block) -> Block:
     attended = run.new(g.query)
     out = run.project(g.query, g.hidden, run.shapes.bias_out)
     run.drop(normed, normed_key, joined, key, attended)
+    return out
+
+
+def _cohere_attention(run: Pass, joined: Block) -> Block:
+    """Command R+: queries and keys are copied, normed head by head by the fused kernel, and weighted.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/flash_cohere_modeling.py#L110-L148
+    """
+    g = run.shapes.g
+    copies = [run.new(g.query), run.new(g.kv)]
+    weighted = []
+    for width, copied in zip((g.query, g.kv), copies, strict=True):
+        normed = run.new(width)
+        heads = width * g.heads // g.query
+        mean, deviation = run.new(2 * heads), run.new(2 * heads)
+        weighted.append(run.new(width))
+        run.drop(normed, mean, deviation, copied)
+    attended = run.new(g.query)
+    if run.shapes.flash_one and run.longest:
+        _flash_one(run)
+    out = run.project(g.query, g.hidden, run.shapes.bias_out, run.shapes.attention_kernel)
+    run.drop(joined, *weighted, attended)
     return out
 
 

@@ -53,6 +53,11 @@ class Shapes(NamedTuple):
     """Half the turned part of a head: the width of one cosine or sine table; 0 without."""
     position_sections: int
     """Positions of one token, of which each part of a head uses one (Qwen2-VL); 0 where a token has one position."""
+    flash_one: bool
+    """Whether prefills go through flash-attention 1: on compute capability 7.5.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/attention/cuda.py#L196-L223
+    """
     grouped: bool
     """Whether queries lie between keys and values of their group and are copied out (Falcon's new decoder)."""
     norms: int
@@ -196,6 +201,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         mlp=setting.family.mlp,
         rotary=0 if kind in ROTARY_FREE else _rotary(setting, text) // 2,
         position_sections=len((text.get("rope_scaling") or {}).get("mrope_section") or ()),
+        flash_one=setting.facts.gpu.at_least < (8, 0),
         grouped=kind in FALCON and bool(text.get("new_decoder_architecture")),
         norms=2 if any(".ln_mlp." in name for name in names) else 1,
         crossed=tuple(int(one) for one in text.get("cross_attention_layers") or ()),
