@@ -11,6 +11,7 @@ from tgi_advisor import refusals
 from tgi_advisor.estimate import defaults
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.gpu import GpuFacts
+from tgi_advisor.facts.model import TensorGroup
 from tgi_advisor.limits import Limits
 from tgi_advisor.refusals import Refusal, Rule
 
@@ -24,6 +25,12 @@ FALCON_40B = {
 }  # fmt: skip
 SSM = {"model_type": "ssm", "d_model": 2560, "n_layer": 64, "vocab_size": 50277}
 T5 = {"model_type": "t5", "d_model": 2048, "d_ff": 5120, "num_heads": 32, "num_layers": 24, "vocab_size": 32128}
+DBRX = {
+    "model_type": "dbrx", "d_model": 6144, "n_heads": 48, "n_layers": 40, "vocab_size": 100352, "max_seq_len": 32768,
+    "attn_config": {"kv_n_heads": 8, "clip_qkv": 8, "model_type": ""},
+    "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4, "model_type": ""},
+}  # fmt: skip
+WQKV = (TensorGroup("transformer.blocks.*.norm_attn_norm.attn.Wqkv.weight", "BF16", (8192, 6144), 40),)
 STABLELM = {**LLAMA, "model_type": "stablelm"}
 
 
@@ -307,6 +314,20 @@ EXAMPLES: dict[str, Example] = {
         "ValueError: FP8 quantized models is only supported on GPUs with compute capability >= 8.9 (e.g 4090/H100), "
         "actual = `8.0`",
         {"facts": model(model_type="qwen3", quantization_config={"quant_method": "fp8"}), "gpu": "nvidia-a100-80gb"},
+    ),
+    "experts-without-cache": Example(
+        "TypeError: tgi_flash_attention_forward() missing 8 required positional arguments: 'kv_cache', "
+        "'kv_head_mapping', 'slots', 'cu_seqlen_prefill', 'seqlen', 'block_tables', 'max_s', and 'kv_scales'",
+        {"facts": model(model_type="qwen3_moe", num_experts=8, num_experts_per_tok=2)},
+    ),
+    "fp8-blocks": Example(
+        "TypeError: 'NoneType' object is not callable",
+        {"facts": model(quantization_config={"quant_method": "fp8", "weight_block_size": [128, 128]}),
+         "gpu": "nvidia-h100-sxm"},
+    ),
+    "dbrx-part-for-whole": Example(
+        "AssertionError: Cannot split 8192 in proportional blocks: [16, 1, 1]",
+        {"facts": model(DBRX, tensors=WQKV)},
     ),
     "fp8-on-rocm": Example(
         "RuntimeError: torch._scaled_mm is only supported on CUDA devices with compute capability >= 9.0 or 8.9, or "

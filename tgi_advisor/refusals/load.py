@@ -156,6 +156,25 @@ def phi_msft(case: Case) -> Found:
     return None
 
 
+@rule(LOAD, "load", "S/models/custom_modeling/flash_dbrx_modeling.py@v3.3.7:112", since=(3, 0, 2))
+def dbrx_part_for_whole(case: Case) -> Found:
+    """transformers (4.48 and later) takes a part of config.json whose model_type is that of TGI's class for the whole
+    configuration. The class has none, and DBRX's attn_config an empty one: the rest keeps the class's defaults.
+
+    transformers/configuration_utils.py@v4.48.0:554.
+    """
+    setting = case.setting
+    if case.family.model_type != "dbrx" or not setting.flash or setting.facts.variant == "gaudi":
+        return None
+    config = setting.facts.model.config
+    parts = [part for part in config.values() if isinstance(part, Mapping) and part.get("model_type") == ""]
+    rows = next((group.shape[0] for group in setting.facts.model.tensors if group.name.endswith(".Wqkv.weight")), 0)
+    if not parts or rows % 18 == 0:
+        return None
+    text = f"AssertionError: Cannot split {rows} in proportional blocks: [16, 1, 1]"
+    return text, ("take model_type out of attn_config and ffn_config in config.json, or use TGI 3.0.1",)
+
+
 @rule(LOAD, "load", "S/models/__init__.py@v3.3.7:1288")
 def alibi_sharded(case: Case) -> Found:
     """Falcon models with alibi run on one GPU only."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tgi_advisor.estimate.weights import on_own_layers, quantization_config
 from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
 
 WARMUP: list[Rule] = []
@@ -49,6 +50,34 @@ def _fp8_kv_support(version: Version) -> tuple[tuple[tuple[str, str], ...], str]
         return (cuda, *paged), "flashinfer on CUDA and paged attention on CUDA and ROCm. "
     text = "flashinfer on CUDA and paged attention on CUDA, ROCm and INTEL IPEX and flashdecoding in Intel IPEX "
     return (cuda, *paged, ("paged", "ipex"), ("flashdecoding-ipex", "ipex")), text
+
+
+@rule(WARMUP, "warmup", "S/models/transformers_flash_causal_lm.py@v3.3.7:20", since=(3, 2, 3))
+def experts_without_cache(case: Case) -> Found:
+    """transformers' class of Qwen3's mixtures hands its attention nothing of what TGI gives the model: no KV cache.
+
+    transformers/models/qwen3_moe/modeling_qwen3_moe.py@v4.51.0:372.
+    """
+    if case.family.model_type != "qwen3_moe" or case.family.served_by != "transformers" or case.system != "cuda":
+        return None
+    text = (
+        "TypeError: tgi_flash_attention_forward() missing 8 required positional arguments: 'kv_cache', "
+        "'kv_head_mapping', 'slots', 'cu_seqlen_prefill', 'seqlen', 'block_tables', 'max_s', and 'kv_scales'"
+    )
+    return text, ("use a dense model of the family, such as Qwen/Qwen3-32B",)
+
+
+@rule(WARMUP, "warmup", "S/layers/fp8.py@v3.3.7:514", since=(3, 1, 1))
+def fp8_blocks(case: Case) -> Found:
+    """fp8 weights with a scale for each block need moe-kernels' product, and the CUDA image has moe-kernels no more:
+    TGI takes what it could not import for None, and calls it.
+    """
+    setting = case.setting
+    gpu, stored = setting.facts.gpu, quantization_config(setting)
+    blocks = setting.quantize == "fp8" and stored.get("quant_method") == "fp8" and stored.get("weight_block_size")
+    if not blocks or not on_own_layers(setting) or gpu.system != "cuda" or gpu.at_least < (9, 0):
+        return None
+    return "TypeError: 'NoneType' object is not callable", ("use TGI 3.1.0",)
 
 
 @rule(

@@ -122,13 +122,13 @@ def not_text_generation(case: Case) -> Hits:
 
 _UNSUPPORTED = (
     "unsupported-model-type", "ssm-deprecated", "llama4-import", "phi-msft", "backend-compatible-missing",
-    "remote-code-needed",
+    "remote-code-needed", "dbrx-part-for-whole", "experts-without-cache",
 )  # fmt: skip
 
 
 @rule("TGI134", "error", "model the release cannot serve", *_UNSUPPORTED)
 def model_unsupported(case: Case) -> Hits:
-    """This release has no class for the model's architecture, or has one that does not load.
+    """This release has no class for the model's architecture, or has one that does not load or run.
 
     Failing::
 
