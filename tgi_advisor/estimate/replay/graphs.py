@@ -116,15 +116,14 @@ def needed(
 @cache
 def _pool(shapes: Shapes, sizes: tuple[int, ...], transformers: bool, version: Version) -> tuple[int, int]:
     """(bytes of the pool, kernels captured into it) for sizes in the order they are captured in."""
-    memory, kernels, has_cublas = Allocator(), 0, False
+    memory, kernels, workspaces = Allocator(), 0, list[Block]()
     across = IN_PLACE + (REDUCTIONS if shapes.g.vocabulary_shard != shapes.g.vocabulary else 0)
     for size in sizes:
         run = _Step(shapes, memory, size)
-        run.has_cublas = has_cublas
+        run.workspaces = workspaces
         alive = fallback.forward(run) if transformers else layers.forward(run, version)
         sampling.logits(run, size)
         run.drop(*alive)
-        has_cublas = run.has_cublas
         kernels += round(shapes.g.layers * (run.made / max(1, run.layers) + across))
     return memory.reserved, kernels
 

@@ -124,9 +124,14 @@ def _cache_tables(run: Pass) -> None:
 
 
 def _tables(run: Pass) -> list[Block]:
-    """Cosines and sines of the tokens' positions; of three positions a token, of which one is chosen (Qwen2-VL)."""
+    """Cosines and sines of the tokens' positions.
+
+    Qwen2-VL's tokens have three; which of them a part of a head uses is chosen here, or (until 3.1.0) in every layer.
+    """
     width = run.shapes.rotary
-    if not run.shapes.position_sections:
+    if run.shapes.chooses_late:
+        width *= run.shapes.position_sections
+    if run.shapes.chooses_late or not run.shapes.position_sections:
         return [run.new(width), run.new(width)] if width else []
     tables = []
     for _ in range(2):
@@ -250,6 +255,7 @@ def _attention(run: Pass) -> Block:
         return _normed_attention(run, joined)
     if shapes.kind == "cohere" and shapes.head_norms:
         return _cohere_attention(run, joined)
+    chosen = [run.new(shapes.rotary), run.new(shapes.rotary)] if shapes.chooses_late else []
     apart = run.new(g.query) if shapes.grouped else None
     if shapes.grouped:
         run.drop(run.new(g.kv), run.new(g.kv))  # keys and values, while they are cached
@@ -260,7 +266,7 @@ def _attention(run: Pass) -> Block:
     if shapes.flash_one and run.longest:
         _flash_one(run)
     out = run.project(g.query, g.hidden, shapes.bias_out, shapes.attention_kernel)
-    run.drop(joined, apart, cached, attended)
+    run.drop(joined, *chosen, apart, cached, attended)
     return out
 
 

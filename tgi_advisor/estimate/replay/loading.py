@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tgi_advisor.estimate import adapters, geometry, weights
-from tgi_advisor.estimate.allocator import Allocator, State
+from tgi_advisor.estimate.allocator import Allocator, Block, State
 from tgi_advisor.estimate.replay import kernels, packed, stacks, towers
 from tgi_advisor.estimate.replay.kernels import Kernel
 from tgi_advisor.estimate.setting import Setting
@@ -90,7 +90,7 @@ def loaded(setting: Setting, most: int | None = None) -> State:
     seen = [row for row in rows if setting.family.served_by == "vlm" and towers.OF_VISION.match(row.group.name)]
     stored = _stored([row for row in rows if row not in seen])
     memory = Allocator(most=most)
-    tower = [_made(one) for one in towers.of(setting.family.model_type, seen)] if seen else []
+    tower = [_made(one) for one in towers.of(setting.family.model_type, seen, _is_converted(setting))] if seen else []
     for step in _steps(setting, stored, tower):
         step(memory)
     if setting.attention == "flashinfer":
@@ -289,16 +289,26 @@ def _as_transformers(setting: Setting, stored: Stored) -> Iterator[Step]:
     """transformers takes the whole model's bytes once and gives them back, then reads and copies tensor by tensor.
 
     Files are read one after the other, attention before the feed-forward block of each layer; the output matrix
-    stands first in the file the model ends in.
+    stands first in the file the model ends in. One that is stored although it is the embedding's is read like the
+    others and dropped when all are there.
     """
+    model = setting.facts.model
+    tied = [] if stored.head else [group.bytes for group in model.tensors if weights.role(group.name) == "head"]
     times = families.layers(setting.facts.model)
     names = sorted(stored.layer, key=lambda name: (name.startswith("mlp"), name))
     order = [size for size, _ in stored.embeddings]
     order += [stored.layer[name][0] for name in names] * times
     order += stored.others
-    yield lambda memory: memory.release(memory.new(sum(order) + sum(stored.head)))
-    place = _start_of_last_file(order, sum(stored.head))
-    yield from map(_copied, [*order[:place], *stored.head, *order[place:]])
+    head = [*stored.head, *tied]
+    yield lambda memory: memory.release(memory.new(sum(order) + sum(head)))
+    place = _start_of_last_file(order, sum(head))
+    yield from map(_copied, order[:place])
+    yield from map(_copied, stored.head)
+    dropped: list[Block] = []
+    if tied:
+        yield lambda memory: dropped.append(_copy(memory, tied[0]))
+    yield from map(_copied, order[place:])
+    yield lambda memory: memory.release(*dropped)
 
 
 def _start_of_last_file(sizes: Sequence[int], last: int) -> int:
@@ -313,7 +323,10 @@ def _start_of_last_file(sizes: Sequence[int], last: int) -> int:
 
 def _made(one: towers.Made) -> Step:
     """The step of a tensor of the vision tower."""
-    return _kept(one.size) if one.copied is None else _copied(one.size, one.copied)
+    size = sum(one.pieces)
+    if one.copied is None:
+        return _kept(size)
+    return _copied(size, one.copied) if len(one.pieces) == 1 else _joined(one.pieces)
 
 
 def _find(rest: Mapping[str, int], word: str, kind: str) -> str | None:
@@ -354,8 +367,13 @@ def _copied(size: int, more: int = 0) -> Step:
     """A tensor that is read, copied with `more` bytes, and dropped."""
 
     def step(memory: Allocator) -> None:
-        read = memory.new(size)
-        memory.new(size + more)
-        memory.release(read)
+        _copy(memory, size, more)
 
     return step
+
+
+def _copy(memory: Allocator, size: int, more: int = 0) -> Block:
+    read = memory.new(size)
+    copy = memory.new(size + more)
+    memory.release(read)
+    return copy

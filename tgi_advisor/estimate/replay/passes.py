@@ -24,7 +24,7 @@ class Pass:
         self.tokens = tokens
         self.windowed = windowed
         self.longest = longest
-        self.has_cublas = False
+        self.workspaces: list[Block] = []
 
     def new(self, width: int) -> Block:
         """A tensor of `width` elements per token."""
@@ -37,7 +37,7 @@ class Pass:
     def beside(self, tokens: int) -> Pass:
         """A pass over other tokens, of unpacked weights, on the same allocator."""
         other = Pass(self.shapes._replace(kernel="plain"), self.memory, tokens)
-        other.has_cublas = self.has_cublas
+        other.workspaces = self.workspaces
         return other
 
     def drop(self, *tensors: Block | None) -> None:
@@ -132,9 +132,8 @@ class Pass:
 
     def take_cublas(self) -> None:
         """cuBLAS' workspace, at the first product of the process."""
-        if not self.has_cublas:
-            self.has_cublas = True
-            self.memory.new(self.shapes.cublas)
+        if not self.workspaces:
+            self.workspaces.append(self.memory.new(self.shapes.cublas))
 
     def single_norm(self, width: int) -> Block:
         """A norm in float32: a copy, its square, the scaled copy, back to 16 bit, times the weight."""

@@ -28,12 +28,15 @@ FALCON = frozenset({"falcon", "RefinedWeb", "RefinedWebModel"})
 WINDOWED = frozenset({"mistral", "mixtral", "qwen2", "starcoder2"})
 """Families whose class copies what it caches where the configuration has a sliding window."""
 LANGUAGE = {
-    "gemma3": "gemma3_text", "qwen2_vl": "qwen2", "qwen2_5_vl": "qwen2",
+    "gemma3": "gemma3_text", "qwen2_vl": "qwen2", "qwen2_5_vl": "qwen2", "llava_next": "mistral", "idefics2": "mistral",
     "mllama": "mllama",
 }  # fmt: skip
-"""Vision-language families whose sequence is written down, and the family their language model's class is."""
-SEES_FIRST = (3, 3, 0)
-"""Release from which a vision-language class encodes its images before it embeds the tokens."""
+"""Vision-language families, and the family their language model's class is."""
+LOOKED_AT = {
+    "gemma3": (3, 3, 0), "qwen2_vl": (2, 4, 1), "qwen2_5_vl": (3, 1, 1), "mllama": (2, 4, 0), "llava_next": (3, 3, 0),
+    "idefics2": (3, 3, 0),
+}  # fmt: skip
+"""Of them those whose sequence is written down, since which release."""
 
 
 OWN_LOADERS = frozenset({"gpt2", "gpt_bigcode", "gpt_neox"})
@@ -57,6 +60,11 @@ class Shapes(NamedTuple):
     """Whether prefills go through flash-attention 1: on compute capability 7.5.
 
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/attention/cuda.py#L196-L223
+    """
+    chooses_late: bool
+    """Whether every layer chooses among them anew.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.0.1/server/text_generation_server/models/custom_modeling/flash_qwen2_modeling.py#L130-L139
     """
     grouped: bool
     """Whether queries lie between keys and values of their group and are copied out (Falcon's new decoder)."""
@@ -183,7 +191,8 @@ def known(setting: Setting) -> bool:
     if family.model_type == "gemma3" and setting.attention != "flashinfer":
         return False
     if family.served_by == "vlm":
-        return kernel == "plain" and family.model_type in LANGUAGE and version >= SEES_FIRST
+        since = LOOKED_AT.get(family.model_type)
+        return kernel == "plain" and since is not None and version >= since
     return kernel is not None and family.served_by == "flash" and family.model_type in READ
 
 
@@ -195,13 +204,15 @@ def of(setting: Setting, g: Geometry) -> Shapes:
     biases = [name for name in names if name.endswith(".bias")]
     kernel = kernels.of(setting) or "plain"
     routed = families.experts(model)
+    sections = len((text.get("rope_scaling") or {}).get("mrope_section") or ())
     return Shapes(
         g=g,
         kind=LANGUAGE.get(kind, kind),
         mlp=setting.family.mlp,
         rotary=0 if kind in ROTARY_FREE else _rotary(setting, text) // 2,
-        position_sections=len((text.get("rope_scaling") or {}).get("mrope_section") or ()),
         flash_one=setting.facts.gpu.at_least < (8, 0),
+        position_sections=sections,
+        chooses_late=bool(sections) and setting.facts.release.version < (3, 1, 1),
         grouped=kind in FALCON and bool(text.get("new_decoder_architecture")),
         norms=2 if any(".ln_mlp." in name for name in names) else 1,
         crossed=tuple(int(one) for one in text.get("cross_attention_layers") or ()),

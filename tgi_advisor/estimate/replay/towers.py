@@ -56,17 +56,29 @@ INSIDE = frozenset({"qwen2_vl", "qwen2_5_vl"})
 """Families whose class makes the tower between the embedding and the layers of the language model."""
 
 
+CONVERTED = frozenset({"qkv"})
+"""Projections stored as one, which are converted when they are on the GPU.
+
+https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/weights.py#L328-L343
+"""
+JOINED_ON_GPU = frozenset({"idefics2"})
+"""Families whose tower is loaded past the quantization: what columns are made of is moved first and then joined.
+
+https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/weights.py#L129-L131
+"""
+
+
 class Made(NamedTuple):
-    """One tensor that is read."""
+    """One tensor that is made."""
 
-    size: int
-    """Bytes of it."""
+    pieces: tuple[int, ...]
+    """Bytes of what is read for it."""
     copied: int | None
-    """Bytes more that its copy takes before it is dropped; None where it stays as it was read."""
+    """Bytes more that the copy or join takes before what was read is dropped; None where it stays as it was read."""
 
 
-def of(kind: str, rows: Sequence[Held]) -> Iterator[Made]:
-    """What a family's class reads for its tower and projector."""
+def of(kind: str, rows: Sequence[Held], converted: bool) -> Iterator[Made]:
+    """What a family's class reads for its tower and projector; `converted`: into another 16-bit type."""
     rest = list(rows)
     for part in ORDERS[kind]:
         here = [row for row in rest if part in row.group.name]
@@ -74,25 +86,27 @@ def of(kind: str, rows: Sequence[Held]) -> Iterator[Made]:
         if part.endswith(".*."):
             words = RESAMPLER if "perceiver" in part else WORDS[kind]
             for _ in range(max((row.times for row in here), default=0)):
-                yield from _module(here, words)
+                yield from _module(kind, here, words, converted)
         else:
-            yield from _module(here, WORDS[kind])
-    yield from (Made(row.each, None) for row in rest)
+            yield from _module(kind, here, WORDS[kind], converted)
+    yield from (Made((row.each,), None) for row in rest)
 
 
-def _module(rows: Sequence[Held], words: Sequence[Sequence[str]]) -> Iterator[Made]:
+def _module(kind: str, rows: Sequence[Held], words: Sequence[Sequence[str]], converted: bool) -> Iterator[Made]:
     """The matrices of a module in order, then whatever else it holds."""
     rest = list(rows)
     for together in words:
         found = [row for row in rest if any(f"{word}.weight" in row.group.name for word in together)]
         if found:
             rest = [row for row in rest if row not in found]
-            size = sum(row.each for row in found)
-            yield Made(size, None)
+            pieces = tuple(row.each for row in found)
+            on_gpu = kind in JOINED_ON_GPU and found[0].kind == "column"
+            moved_first = converted and together[0] in CONVERTED
+            yield Made(pieces, 0) if on_gpu or moved_first else Made((sum(pieces),), None)
     for row in rest:
         if row.kind == "embedding":
-            yield Made(row.each, row.group.shape[-1] * 2)
+            yield Made((row.each,), row.group.shape[-1] * 2)
         elif row.group.name.endswith("positional_embedding.embedding"):  # times what its gate leaves of it
-            yield Made(row.each, 0)
+            yield Made((row.each,), 0)
         else:
-            yield Made(row.each, None)
+            yield Made((row.each,), None)

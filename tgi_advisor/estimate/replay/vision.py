@@ -20,6 +20,13 @@ from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.estimate.replay.pictures import Resampler, Tower
 from tgi_advisor.estimate.setting import Setting
 
+SEES_FIRST = (3, 3, 0)
+"""Release from which a vision-language class encodes its images before it embeds the tokens."""
+NORMS_ONCE = (3, 1, 1)
+"""Release from which Qwen2-VL's class leaves the last norm to its language model, which always made it.
+
+https://github.com/huggingface/text-generation-inference/blob/v3.1.0/server/text_generation_server/models/custom_modeling/qwen2_vl.py#L548
+"""
 SINGLE = 4
 """Bytes of a float32."""
 
@@ -27,18 +34,29 @@ SINGLE = 4
 def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[Block, ...]:
     """The image, the embedded tokens, masks, and the pass of the language model.
 
-    Returns what is dropped when the logits are there; the embedded tokens stay in the batch.
+    From 3.3.0 on the image comes before the tokens, which are embedded ahead of the pass and stay in the batch; until
+    then it comes behind them. Returns what is dropped when the logits are there.
     """
     seen = run.shapes.tower
     if seen is not None and seen.kind == "mllama":
         _mllama(run, seen)
         crossing = layers.Crossing(run.beside(longest), run.beside(seen.features))
         return layers.forward(run, setting.facts.release.version, crossing=crossing)
+    version = setting.facts.release.version
+    if version < SEES_FIRST:
+        embedded = run.new(run.shapes.g.hidden)
+        run.take_cublas()
+        final, *_ = layers.forward(run, version, embedded)
+        if version < NORMS_ONCE:
+            again = run.new(run.shapes.g.hidden)
+            run.drop(final)
+            final = again
+        return final, embedded
     features = encode(run, seen)
     embedded = run.new(run.shapes.g.hidden)
     run.drop(features)
     held = masks(run, requests, longest) if setting.family.model_type == "gemma3" else ()
-    final, *_ = layers.forward(run, setting.facts.release.version, embedded)
+    final, *_ = layers.forward(run, version, embedded)
     return final, *held
 
 
@@ -69,7 +87,6 @@ def _gemma3(run: Pass, seen: Tower) -> Block:
     gathered = pooled.new(run.shapes.g.hidden)
     joined = pooled.new(run.shapes.g.hidden)
     run.drop(gathered)
-    run.has_cublas = inside.has_cublas
     del placed  # stays in the batch's cache until the pass is over
     return joined
 
@@ -82,9 +99,7 @@ def _llava_next(run: Pass, seen: Tower) -> Block:
     pixels = memory.new(seen.pictures * 3 * seen.side**2 * SINGLE)
     states = _clip(inside, seen)
     seen_of = run.beside(seen.pictures * each)
-    copied = seen_of.new(seen.width)
-    first = seen_of.product(seen.projected)
-    run.drop(copied)
+    first = seen_of.product(seen.projected, bias=True)
     activated = seen_of.new(seen.projected)
     run.drop(first)
     projected = seen_of.product(wide, bias=True)
@@ -98,7 +113,6 @@ def _llava_next(run: Pass, seen: Tower) -> Block:
     out.new(wide)  # stays in the batch's cache until the pass is over
     run.drop(joined, projected, states)
     run.drop(pixels)
-    run.has_cublas = inside.has_cublas
     return out.new(wide)
 
 
@@ -192,7 +206,6 @@ def _mllama(run: Pass, seen: Tower) -> None:
     run.drop(*kept, chosen, mask, patches)
     whole.new(run.shapes.g.hidden)
     run.drop(joined)
-    run.has_cublas = True
 
 
 def _mllama_layer(run: Pass, seen: Tower) -> Block:
@@ -223,7 +236,8 @@ def _idefics2(run: Pass, seen: Tower) -> Block:
     pixels = seen.pictures * seen.side**2
     given, mask = memory.new(3 * pixels * SINGLE), memory.new(8 * pixels)
     taken = memory.new(3 * pixels * ELEMENT)
-    run.drop(memory.new(3 * pixels))
+    empty = memory.new(3 * pixels)
+    run.drop(memory.new(8 * 3 * pixels), empty)  # where they are zero, and as integers to be counted
     chosen = memory.new(3 * pixels * ELEMENT)
     run.drop(taken)
     chosen_mask = memory.new(8 * pixels)
@@ -241,7 +255,6 @@ def _idefics2(run: Pass, seen: Tower) -> Block:
     asking = run.beside(seen.features)
     stacked = asking.new(wide)
     run.drop(latents, chosen, chosen_mask)
-    run.has_cublas = True
     joined = asking.new(wide)
     run.drop(given, mask)
     del stacked  # stays in the batch's cache until the pass is over
