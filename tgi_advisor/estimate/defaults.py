@@ -394,7 +394,8 @@ def _dtype(asked: str, quantize: str | None, family: Family, facts: Facts) -> st
         return "bfloat16"  # the fbgemm kernels give bfloat16
     if system == "cpu":
         return "float32" if family.served_by == "padded" and family.automodel else "bfloat16"
-    return family.dtype
+    since = family.dtype_since
+    return family.dtype if since is None or facts.release.version >= since else "float16"
 
 
 def _kv_dtype(asked: str, dtype: str, quantize: str | None, family: Family, facts: Facts, attention: str) -> str:

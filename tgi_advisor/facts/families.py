@@ -53,6 +53,8 @@ class Family(NamedTuple):
     """First release whose Gaudi back end has a flash class for it."""
     adapters_from: tuple[int, int, int] | None = None
     """First release whose own class takes LoRA adapters; None where none does."""
+    dtype_since: tuple[int, int, int] | None = None
+    """First release whose default `dtype` is; float16 before; None where it always was."""
     automodel: bool = False
     """In `find`'s view: the release has no class of its own for it and goes through AutoModel."""
     supported: bool = True
@@ -67,8 +69,8 @@ class Family(NamedTuple):
 
 
 _KEYS = {
-    "served_by", "first", "mlp", "dtype", "kv", "shards", "chunks", "kv_cache_dtype", "kv_heads_must_divide",
-    "gaudi", "adapters", "notes", "source",
+    "served_by", "first", "mlp", "dtype", "dtype_since", "kv", "shards", "chunks", "kv_cache_dtype",
+    "kv_heads_must_divide", "gaudi", "adapters", "notes", "source",
 }  # fmt: skip
 
 
@@ -246,6 +248,7 @@ def _read(name: str, row: Mapping[str, Any]) -> Family:
         shards=row.get("shards", True),
         chunks=row.get("chunks", served in ("flash", "vlm")),
         dtype=row.get("dtype", "float16"),
+        dtype_since=_version(row.get("dtype_since")),
         kv=row.get("kv", "heads"),
         mlp=row["mlp"],
         kv_heads_must_divide=row.get("kv_heads_must_divide", False),
