@@ -87,13 +87,14 @@ def _fp8(setting: Setting) -> Kernel | None:
     version, capability = setting.facts.release.version, setting.facts.gpu.at_least
     if version < (2, 2, 0) or "weight_block_size" in weights.quantization_config(setting):
         return None
-    if capability[0] == 8 and "USE_CUTLASS_W8A8" not in setting.env:
+    cutlass = version >= (2, 4, 0) and setting.env.get("USE_CUTLASS_W8A8") == "1"
+    if capability[0] == 8 and not cutlass:
         return "fp8_marlin"
-    if capability[0] == 9:
-        if version >= (2, 4, 0):
-            return "fp8_cutlass"
-        return "fp8_fbgemm" if setting.dtype == "bfloat16" else None
-    return None
+    if not (8, 9) <= capability < (10, 0):
+        return None
+    if version >= (2, 4, 0):
+        return "fp8_cutlass"
+    return "fp8_fbgemm" if setting.dtype == "bfloat16" else None
 
 
 def _compressed(setting: Setting) -> Kernel | None:
