@@ -138,6 +138,9 @@ def _fused(run: Pass, mixture: Mixture, normed: Block) -> Block:
         following = _aligned(run, min(rows, tokens - start), mixture)
         run.drop(*aligned)
         aligned = following
+        if mixture.in_fp8:
+            run.drop(run.memory.new(rows * g.hidden))
+            run.drop(run.memory.new(rows * g.experts_per_token * mixture.expert))
     run.drop(*inner, *aligned)
     return normed
 

@@ -18,13 +18,15 @@ from tgi_advisor.estimate import exllama, weights
 from tgi_advisor.estimate.setting import Setting
 
 Kernel = Literal[
-    "plain", "marlin", "awq", "exllama", "gptq", "stored_marlin", "fp8_marlin", "fp8_fbgemm", "fp8_cutlass", "eetq",
+    "plain", "marlin", "awq", "exllama", "gptq", "stored_marlin", "fp8_marlin", "fp8_fbgemm", "fp8_cutlass",
+    "fp8_blocks", "eetq",
     "int8", "bnb_8bit", "bnb_4bit",
 ]  # fmt: skip
 """How a projection is multiplied: 16 bit by cuBLAS; GPTQ or AWQ repacked for Marlin; AWQ's own kernel, which sums
 parts of the inner dimension; GPTQ by exllama (v2), which dequantizes a layer and takes cuBLAS, or by Triton; what was
-stored for Marlin; fp8 weights on 16-bit inputs (Marlin) or on inputs in fp8 (FBGEMM up to 2.3.1, CUTLASS since);
-int8 weights on 16-bit inputs (EETQ) or int8 ones (CUTLASS, bitsandbytes); 4-bit weights dequantized for cuBLAS."""
+stored for Marlin; fp8 weights on 16-bit inputs (Marlin) or on inputs in fp8 (FBGEMM up to 2.3.1, CUTLASS since,
+Triton with a scale for each block); int8 weights on 16-bit inputs (EETQ) or int8 ones (CUTLASS, bitsandbytes); 4-bit
+weights dequantized for cuBLAS."""
 ON_THE_FLY: Mapping[str, Kernel] = {
     "eetq": "eetq", "bitsandbytes": "bnb_8bit", "bitsandbytes-nf4": "bnb_4bit", "bitsandbytes-fp4": "bnb_4bit",
 }  # fmt: skip
@@ -79,14 +81,16 @@ def _packed(setting: Setting, method: str) -> Kernel | None:
 
 
 def _fp8(setting: Setting) -> Kernel | None:
-    """The kernel of fp8 weights with one scale for each row.
+    """The kernel of fp8 weights with one scale for each row, or for each block.
 
     https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/layers/fp8.py#L15-L42
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/fp8.py#L33-L72
     """
     version, capability = setting.facts.release.version, setting.facts.gpu.at_least
-    if version < (2, 2, 0) or "weight_block_size" in weights.quantization_config(setting):
+    if version < (2, 2, 0):
         return None
+    if weights.quantization_config(setting).get("weight_block_size"):
+        return "fp8_blocks" if version >= (3, 1, 0) and capability >= (9, 0) else None
     cutlass = version >= (2, 4, 0) and setting.env.get("USE_CUTLASS_W8A8") == "1"
     if capability[0] == 8 and not cutlass:
         return "fp8_marlin"
@@ -125,7 +129,7 @@ def experts(setting: Setting) -> Way | None:
     https://github.com/huggingface/text-generation-inference/blob/v2.4.0/server/text_generation_server/layers/moe/gptq_marlin.py#L25-L40
     """
     kernel, method, version = of(setting), setting.quantize, setting.facts.release.version
-    if kernel == "plain":
+    if kernel in ("plain", "fp8_blocks"):
         return "fused"
     since = {"gptq": (2, 3, 1), "awq": (2, 4, 0)}.get(method or "")
     if kernel == "marlin" and since is not None and version >= since:

@@ -321,21 +321,21 @@ def _cohere_attention(run: Pass, joined: Block) -> Block:
 
 def _latent_attention(run: Pass) -> Block:
     """DeepSeek: the latent is expanded; queries, keys and values are padded to one head size, each a copy."""
-    latent, heads = run.shapes.latent, run.shapes.g.heads
+    latent, heads, hidden = run.shapes.latent, run.shapes.g.heads, run.shapes.g.hidden
     assert latent is not None
     size = heads * (latent.nope + latent.rope)
     if latent.query_rank:
-        compressed_query = run.product(latent.query_rank)
+        compressed_query = run.project(hidden, latent.query_rank)
         normed = run.new(latent.query_rank)
-        query = run.product(size)
+        query = run.project(latent.query_rank, size)
         run.drop(compressed_query, normed)
     else:
-        query = run.product(size)
-    compressed = run.product(latent.rank + latent.rope)
+        query = run.project(hidden, size)
+    compressed = run.project(hidden, latent.rank + latent.rope)
     part = run.new(latent.rank)
     normed = run.new(latent.rank)
     run.drop(part)
-    expanded = run.product(heads * (latent.nope + latent.value))
+    expanded = run.project(latent.rank, heads * (latent.nope + latent.value))
     run.drop(normed)
     turned, turned_key = run.new(heads * latent.rope), run.new(latent.rope)
     keys = run.new(size)
@@ -343,7 +343,7 @@ def _latent_attention(run: Pass) -> Block:
     run.drop(keys)
     padded_value, attended = run.new(size), run.new(size)
     flat = run.new(heads * latent.value)
-    out = run.product(run.shapes.g.hidden)
+    out = run.project(heads * latent.value, hidden)
     run.drop(
         flat, padded_query, query, turned, compressed, turned_key, expanded, padded_value, padded_key, attended
     )  # fmt: skip

@@ -263,14 +263,13 @@ def _mixture(setting: Setting, rest: dict[str, int], kernel: Kernel) -> Iterator
         if merged:
             yield stacks.merged(gate, up, down, number)
         else:
-            yield stacks.stacked(gate + up, number)
-            yield stacks.stacked(down, number)
+            scales = [one.get("weight_scale_inv", 0) for one in read]
+            yield stacks.stacked(gate + up, number, scales[0] + scales[1])
+            yield stacks.stacked(down, number, scales[2])
     if last:
         yield from map(_kept, router)
-    for words in (("gate_proj", "up_proj"), ("down_proj",)):
-        names = [name for name in rest if "shared_experts." in name and any(f".{word}." in name for word in words)]
-        if names:
-            yield _kept(sum(rest.pop(name) for name in names))
+    for place in (2, 3):  # the experts every token goes through
+        yield from _projection(setting, rest, place, kernel)
 
 
 EXPERT = (("gate_proj", "w1"), ("up_proj", "w3", "v1"), ("down_proj", "w2"))

@@ -47,6 +47,7 @@ KINDS: Mapping[Kernel, tuple[str, ...]] = {
     "fp8_fbgemm": ("weight", "weight_scale"),
     "fp8_cutlass": ("weight", "weight_scale"),
     "int8": ("weight", "weight_scale"),
+    "fp8_blocks": ("weight", "weight_scale_inv"),
 }
 """The stored tensors of a projection, in the order they are read; elsewhere the weight alone."""
 
@@ -63,6 +64,8 @@ def step(setting: Setting, kernel: Kernel, read: Read, inputs: int, outputs: int
     elements = inputs * outputs
     if kernel == "marlin":
         return lambda memory: _marlin(setting, memory, read, inputs, outputs)
+    if kernel == "fp8_blocks":
+        return lambda memory: _fp8_blocks(memory, read)
     if kernel.startswith("fp8"):
         return lambda memory: _fp8(memory, read, elements, outputs, repacked=kernel == "fp8_marlin")
     if kernel == "eetq":
@@ -119,6 +122,15 @@ def repacked(setting: Setting, memory: Allocator, read: Read, inputs: int) -> li
 def _marlin(setting: Setting, memory: Allocator, read: Read, inputs: int, outputs: int) -> None:
     repacked(setting, memory, read, inputs)
     memory.new(outputs)  # the workspace: 16 integers for 64 columns
+
+
+def _fp8_blocks(memory: Allocator, read: Read) -> None:
+    """fp8 weights as they are stored; their scales are read in 16 bit and widened."""
+    memory.new(sum(read.sizes["weight"]))
+    single = sum(read.sizes["weight_scale_inv"])
+    half = memory.new(single // 2)
+    memory.new(single)
+    memory.release(half)
 
 
 def _permuted(memory: Allocator, size: int) -> None:

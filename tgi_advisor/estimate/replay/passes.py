@@ -91,6 +91,8 @@ class Pass:
                 return (kernels.SPLIT * width * tokens * ELEMENT,), ()
             case "fp8_cutlass" | "fp8_fbgemm" | "int8":
                 return (inputs * tokens, 4 * tokens), ()
+            case "fp8_blocks":
+                return (inputs * tokens, inputs * tokens // 128 * 4), ()
             case "bnb_4bit":
                 return (elements // 64 * 4, elements * ELEMENT), ()
         return (), ()

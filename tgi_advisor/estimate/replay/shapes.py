@@ -166,6 +166,8 @@ class Mixture(NamedTuple):
     """Whether the kernels are vLLM's, before 2.3.0."""
     newest_kernels: bool
     """Whether they are those of 3.1.0 or later."""
+    in_fp8: bool
+    """Whether the fused kernel takes inputs in fp8."""
 
 
 def known(setting: Setting) -> bool:
@@ -185,6 +187,8 @@ def known(setting: Setting) -> bool:
     if family.served_by == "transformers":
         return kernel == "plain" and not routed
     if kernel != "plain" and family.model_type in OWN_LOADERS:
+        return False
+    if family.kv == "mla" and kernel not in ("plain", "fp8_blocks"):
         return False
     if routed and (version < (2, 2, 0) or kernels.experts(setting) is None):
         return False
@@ -253,6 +257,7 @@ def _mixture(setting: Setting, text: Any, g: Geometry) -> Mixture:
         at_once=32768 if version >= (2, 3, 0) else 0,
         vllm=version < (2, 3, 0),
         newest_kernels=version >= (3, 1, 0),
+        in_fp8=kernels.of(setting) == "fp8_blocks",
     )
 
 

@@ -21,17 +21,23 @@ SETTLED = 3
 """Experts after which the rest take turns in the same places."""
 
 
-def stacked(size: int, number: int) -> Step:
-    """Experts read one by one into one tensor; each is dropped when the next is there."""
+def stacked(size: int, number: int, scales: int = 0) -> Step:
+    """Experts read one by one into one tensor; each is dropped when the next is there.
+
+    Scales of fp8 weights are read in 16 bit and stacked in float32.
+    """
+    sizes = (size, scales // 2) if scales else (size,)
 
     def step(memory: Allocator) -> None:
-        read = memory.new(size)
+        read = [memory.new(one) for one in sizes]
         memory.new(size * number)
+        if scales:
+            memory.new(scales * number)
         for _ in range(min(number, SETTLED) - 1):
-            following = memory.new(size)
-            memory.release(read)
+            following = [memory.new(one) for one in sizes]
+            memory.release(*read)
             read = following
-        memory.release(read)
+        memory.release(*read)
 
     return step
 
