@@ -218,10 +218,16 @@ def _layer(
 
 
 def _norm(run: Pass, hidden: Block, residual: Block | None) -> tuple[Block, Block]:
-    """(normed, residual): the fused kernel makes both anew; float32 norms add in place and keep what they add to."""
+    """(normed, residual): the fused kernel makes both anew; float32 norms add in place and keep what they add to.
+
+    ROCm's RMS norm of a sum works in place altogether, its layer norm as PyTorch's: the residual is the sum.
+    """
     wide = run.shapes.g.hidden
     if run.shapes.kind in SINGLE_WEIGHTS:
         return _weighted_norm(run, wide), hidden
+    if run.shapes.on_rocm:
+        in_place = run.shapes.adds_in_place and run.shapes.kind not in LAYER_NORMS
+        return (hidden, residual) if residual is not None and in_place else (run.new(wide), hidden)
     if wide > WIDE_NORM:
         return run.new(wide) if run.shapes.kind in LAYER_NORMS else run.single_norm(wide), hidden
     summed = hidden if residual is None else run.new(wide)

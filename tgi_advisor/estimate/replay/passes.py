@@ -52,9 +52,13 @@ class Pass:
         https://github.com/pytorch/pytorch/blob/v2.7.0/aten/src/ATen/cuda/CUDABlas.cpp#L160-L200
         """
         out = self.new(width)
-        space = self.memory.new(self.shapes.cublaslt) if bias else None
+        space = self.memory.new(self.shapes.cublaslt) if bias and self.shapes.cublaslt else None
         self.take_cublas()
         self.drop(space)
+        if bias and self.shapes.copies_bias:
+            added = self.new(width)
+            self.drop(out)
+            return added
         return out
 
     def project(self, inputs: int, width: int, bias: bool = False, kernel: Kernel | None = None) -> Block:
@@ -134,7 +138,7 @@ class Pass:
 
     def take_cublas(self) -> None:
         """cuBLAS' workspace, at the first product of the process."""
-        if not self.workspaces:
+        if self.shapes.cublas and not self.workspaces:
             self.workspaces.append(self.memory.new(self.shapes.cublas))
 
     def single_norm(self, width: int) -> Block:

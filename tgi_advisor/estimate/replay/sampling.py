@@ -19,14 +19,22 @@ SORT_SCRATCH = 885_000
 
 
 def logits(run: Pass, rows: int) -> Block:
-    """Logits of `rows` positions; the slices of several shards are gathered into a whole that later lines transpose."""
+    """Logits of `rows` positions; the slices of several shards are gathered into a whole that later lines transpose.
+
+    On ROCm every shard's slice is a tensor of its own first, and they are joined into a whole that lies as it is used.
+    """
     g = run.shapes.g
     out = run.memory.new(rows * g.vocabulary_shard * ELEMENT)
     run.take_cublas()
     if g.vocabulary_shard == g.vocabulary:
         return out
+    slices = []
+    if run.shapes.on_rocm:
+        slices = [
+            run.memory.new(rows * g.vocabulary_shard * ELEMENT) for _ in range(g.vocabulary // g.vocabulary_shard)
+        ]
     whole = run.memory.new(rows * g.vocabulary * ELEMENT)
-    run.drop(out)
+    run.drop(*slices, out)
     return whole
 
 

@@ -100,13 +100,25 @@ class Shapes(NamedTuple):
     """The same of the feed-forward block in the first and the last layer."""
     bfloat16: bool
     """Whether activations are bfloat16, not float16."""
+    on_rocm: bool
+    """Whether ROCm's linear layer multiplies: the slices of the logits are gathered into a list that is then joined.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/tensor_parallel.py#L82-L121
+    """
+    adds_in_place: bool
+    """Whether a fused norm adds the residual in place: the RMS norm of ROCm since 3.0.2."""
+    copies_bias: bool
+    """Whether a bias is added into another tensor: on ROCm in float16, 2.3.0 on.
+
+    https://github.com/huggingface/text-generation-inference/blob/v2.3.0/server/text_generation_server/layers/linear.py#L60-L95
+    """
     reduces: bool
     """Whether Marlin is asked to reduce in float32: since 2.3.0.
 
     https://github.com/huggingface/text-generation-inference/blob/v2.3.0/server/text_generation_server/layers/marlin/gptq.py#L410-L425
     """
     cublas: int
-    """Bytes of cuBLAS' workspace, taken at the first plain product and kept."""
+    """Bytes of cuBLAS' workspace, taken at the first plain product and kept; 0 on ROCm, where it is outside."""
     cublaslt: int
     """Bytes of cuBLASLt's workspace, taken during every product with a bias."""
     latent: Latent | None
@@ -173,17 +185,22 @@ class Mixture(NamedTuple):
 def known(setting: Setting) -> bool:
     """Whether this room knows the sequence: block KV cache on CUDA, a family in `READ` or transformers' own code.
 
+    On ROCm it is read, not recorded: 16-bit dense models of TGI's own classes since 2.0.4, the first release whose
+    linear layer is its own there.
     Not among it: weights multiplied by a kernel that has not been read, and mixtures of experts before 2.2.0, quantized
     in a way that has not been read or in transformers' classes.
     From 1.0.0 to 1.4.5 no line of the classes changed what they allocate, but for families that came in between.
     """
     family, version = setting.family, setting.facts.release.version
-    if setting.facts.gpu.system != "cuda" or not family.paged:
+    if setting.facts.gpu.system not in ("cuda", "rocm") or not family.paged:
         return False
     if setting.speculate:
         return False
     kernel = kernels.of(setting)
     routed = families.experts(setting.facts.model)
+    if setting.facts.gpu.system == "rocm":
+        own = family.served_by == "flash" and family.model_type in READ and family.kv != "mla"
+        return own and kernel == "plain" and not routed and setting.attention == "paged" and version >= (2, 0, 4)
     if family.served_by == "transformers":
         return kernel == "plain" and not routed
     if kernel != "plain" and family.model_type in OWN_LOADERS:
@@ -209,6 +226,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
     kernel = kernels.of(setting) or "plain"
     routed = families.experts(model)
     sections = len((text.get("rope_scaling") or {}).get("mrope_section") or ())
+    on_rocm = setting.facts.gpu.system == "rocm"
     return Shapes(
         g=g,
         kind=LANGUAGE.get(kind, kind),
@@ -231,9 +249,12 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         attention_kernel="plain" if weights.attention_is_spared(setting) else kernel,
         edge_kernel="plain" if weights.edges_are_spared(setting) else kernel,
         bfloat16=setting.dtype == "bfloat16",
+        on_rocm=on_rocm,
+        adds_in_place=on_rocm and setting.facts.release.version >= (3, 0, 2),
+        copies_bias=on_rocm and setting.facts.release.version >= (2, 3, 0) and setting.dtype == "float16",
         reduces=setting.facts.release.version >= (2, 3, 0),
-        cublas=32 * MiB if setting.facts.gpu.at_least >= (9, 0) else 8320 * KiB,
-        cublaslt=MiB,
+        cublas=0 if on_rocm else 32 * MiB if setting.facts.gpu.at_least >= (9, 0) else 8320 * KiB,
+        cublaslt=0 if on_rocm else MiB,
         latent=_latent(text) if setting.family.kv == "mla" else None,
         feed=int(text["intermediate_size"]) // tp if routed and "intermediate_size" in text else g.intermediate,
         mixture=_mixture(setting, text, g) if routed else None,

@@ -67,7 +67,7 @@ def warm_up(setting: Setting, g: Geometry, after_loading: State, batch: Batch) -
     sampling.sample(memory, batch.requests, g.vocabulary)
     memory.new(batch.requests * g.vocabulary * ELEMENT)
     if every:
-        gathered = g.vocabulary_shard != g.vocabulary
+        gathered = g.vocabulary_shard != g.vocabulary and not widths.on_rocm
         copies = int(gathered) + int(gathered or setting.facts.release.prefill_logits == "two_copies")
         for _ in range(copies):
             memory.new(batch.tokens * g.vocabulary * ELEMENT)
