@@ -232,7 +232,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         kind=LANGUAGE.get(kind, kind),
         mlp=setting.family.mlp,
         rotary=0 if kind in ROTARY_FREE else _rotary(setting, text) // 2,
-        flash_one=setting.facts.gpu.at_least < (8, 0),
+        flash_one=not on_rocm and setting.facts.gpu.at_least < (8, 0),
         position_sections=sections,
         chooses_late=bool(sections) and setting.facts.release.version < (3, 1, 1),
         grouped=kind in FALCON and bool(text.get("new_decoder_architecture")),
