@@ -250,6 +250,22 @@ def test_an_old_driver_keeps_more_for_the_same_graphs() -> None:
     assert 3 * captured.driver < captured.old_driver < GiB
 
 
+@given(
+    st.sampled_from(["Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct", "HuggingFaceM4/idefics2-8b"]),
+    st.integers(1, 20_000), st.integers(0, 20_000),
+)  # fmt: skip
+def test_an_image_needs_no_less_with_more_tokens_and_no_more_on_two_shards(model: str, tokens: int, more: int) -> None:
+    launches = [
+        setting_of({"release": "3.3.7", "model": model, "num_shard": shards, "attention": "flashdecoding"})
+        for shards in (1, 2)
+    ]
+    seen = [
+        replay.image_bytes(launch, geometry.of(launch), longest)
+        for launch, longest in ((launches[0], tokens), (launches[0], tokens + more), (launches[1], tokens + more))
+    ]
+    assert 0 < seen[0] <= seen[1] >= seen[2] > 0
+
+
 # ---- the allocator ----
 
 

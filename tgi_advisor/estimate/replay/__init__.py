@@ -7,6 +7,7 @@ it; `warmup` puts them in TGI's order. Nothing here is fitted: every size is tha
 
 from tgi_advisor.estimate.replay.loading import loaded
 from tgi_advisor.estimate.replay.shapes import known
+from tgi_advisor.estimate.replay.vision import image_bytes
 from tgi_advisor.estimate.replay.warmup import Batch, Replayed, warm_up
 
-__all__ = ["Batch", "Replayed", "known", "loaded", "warm_up"]
+__all__ = ["Batch", "Replayed", "image_bytes", "known", "loaded", "warm_up"]

@@ -20,6 +20,12 @@ CROPS_SIDES = (378, 980)
 https://huggingface.co/HuggingFaceM4/idefics2-8b/blob/main/preprocessor_config.json
 """
 
+MOST_PIXELS = 12_845_056
+"""Pixels Qwen2-VL's and Qwen2.5-VL's processor lets through (`max_pixels`).
+
+https://huggingface.co/Qwen/Qwen2-VL-7B-Instruct/blob/main/preprocessor_config.json
+"""
+
 
 class Resampler(NamedTuple):
     """Idefics2's resampler on one shard."""
@@ -76,8 +82,13 @@ def warmed_up(setting: Setting) -> Tower | None:
     return _of(setting, largest=False)
 
 
-def largest(setting: Setting) -> Tower | None:
-    """The tower with one image of the largest size the processor lets through; None as in `warmed_up`."""
+def largest(setting: Setting, longest: int) -> Tower | None:
+    """The tower with one image of the largest size that the processor lets through and `longest` tokens hold.
+
+    None where there is no tower we know.
+    """
+    if setting.family.model_type in ("qwen2_vl", "qwen2_5_vl"):
+        return _qwen2_vl(setting, _vision(setting), longest)
     return _of(setting, largest=True)
 
 
@@ -120,6 +131,20 @@ PERCEIVER = {
 
 https://github.com/huggingface/transformers/blob/v4.51.3/src/transformers/models/idefics2/configuration_idefics2.py#L140-L170
 """
+
+
+def _qwen2_vl(setting: Setting, vision: Mapping[str, Any], longest: int) -> Tower:
+    """Qwen2-VL's and Qwen2.5-VL's tower on as many patches as the processor allows; four of them are one token."""
+    newer = setting.family.model_type == "qwen2_5_vl"
+    width = int(vision["hidden_size" if newer else "embed_dim"])
+    wide = int(vision["intermediate_size"]) if newer else int(width * float(vision.get("mlp_ratio", 4)))
+    heads, tp, patch = int(vision["num_heads"]), setting.num_shard, int(vision["patch_size"])
+    merged = int(vision.get("spatial_merge_size", 2)) ** 2
+    patches = min(MOST_PIXELS // patch**2, merged * longest) // merged * merged
+    return Tower(
+        setting.family.model_type, 1, patch, patches, width, heads // tp, heads // tp * (width // heads), wide // tp,
+        int(vision["depth"]), patches // merged, setting.dtype == "float16", projected=merged * width // tp,
+    )  # fmt: skip
 
 
 def _llava_next(setting: Setting, vision: Mapping[str, Any], largest: bool) -> Tower:

@@ -33,8 +33,8 @@ LANGUAGE = {
 }  # fmt: skip
 """Vision-language families, and the family their language model's class is."""
 LOOKED_AT = {
-    "gemma3": (3, 3, 0), "qwen2_vl": (2, 4, 1), "qwen2_5_vl": (3, 1, 1), "mllama": (2, 4, 0), "llava_next": (3, 3, 0),
-    "idefics2": (3, 3, 0),
+    "gemma3": (3, 3, 0), "qwen2_vl": (2, 4, 1), "qwen2_5_vl": (3, 1, 1), "mllama": (2, 4, 0), "llava_next": (2, 2, 0),
+    "idefics2": (2, 2, 0),
 }  # fmt: skip
 """Of them those whose sequence is written down, since which release."""
 

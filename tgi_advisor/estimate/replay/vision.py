@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tgi_advisor.estimate.allocator import Block
+from tgi_advisor.estimate.allocator import Allocator, Block
 from tgi_advisor.estimate.forward import ELEMENT
-from tgi_advisor.estimate.replay import layers
+from tgi_advisor.estimate.geometry import Geometry
+from tgi_advisor.estimate.replay import layers, pictures, shapes
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.estimate.replay.pictures import Resampler, Tower
 from tgi_advisor.estimate.setting import Setting
@@ -44,7 +45,12 @@ def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[B
         return layers.forward(run, setting.facts.release.version, crossing=crossing)
     version = setting.facts.release.version
     if version < SEES_FIRST:
+        given = _given(run, seen) if seen is not None else ()
         embedded = run.new(run.shapes.g.hidden)
+        if seen is not None:  # what the image goes through lives as long as the pass
+            made = (_tiles if seen.kind == "llava_next" else _resampled_crops)(run, seen)
+            final, *_ = layers.forward(run, version, embedded)
+            return final, embedded, *given, *made
         run.take_cublas()
         final, *_ = layers.forward(run, version, embedded)
         if version < NORMS_ONCE:
@@ -60,12 +66,34 @@ def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[B
     return final, *held
 
 
+def image_bytes(setting: Setting, g: Geometry, longest: int) -> int:
+    """Bytes in use at the widest moment of encoding one image of the largest size the processor lets through.
+
+    Without the weights; `longest` prompt tokens must hold it (max_input_tokens). Under load they come on top of what
+    the server holds, one image at a time (vlm_causal_lm.py@v3.3.7:900-930), as far as the warm-up's own image did not
+    take as much: Gemma 3 and Mllama encode every image at one size, which the warm-up has seen. 0 without a tower.
+    """
+    seen = pictures.largest(setting, longest)
+    if seen is None:
+        return 0
+    memory = Allocator()
+    run = Pass(shapes.of(setting, g), memory, longest)
+    if seen.kind == "mllama":
+        _mllama(run, seen)
+    else:
+        encode(run, seen)
+    return memory.most_alive
+
+
 def encode(run: Pass, seen: Tower | None) -> Block | None:
     """Encode the warm-up's image: its features, which live until they are put among the embedded tokens."""
     if seen is None:
         run.take_cublas()
         return None
-    by_kind = {"gemma3": _gemma3, "llava_next": _llava_next, "idefics2": _idefics2}
+    by_kind = {
+        "gemma3": _gemma3, "llava_next": _llava_next, "idefics2": _idefics2, "qwen2_vl": _qwen2_vl,
+        "qwen2_5_vl": _qwen2_vl,
+    }  # fmt: skip
     return by_kind[seen.kind](run, seen)
 
 
@@ -91,12 +119,29 @@ def _gemma3(run: Pass, seen: Tower) -> Block:
     return joined
 
 
+def _given(run: Pass, seen: Tower) -> tuple[Block, ...]:
+    """The pictures in float32, and Idefics2's mask of their pixels."""
+    pixels = seen.pictures * seen.side**2
+    given = run.memory.new(3 * pixels * SINGLE)
+    return (given, run.memory.new(8 * pixels)) if seen.kind == "idefics2" else (given,)
+
+
 def _llava_next(run: Pass, seen: Tower) -> Block:
-    """CLIP on the tiles and the whole; the tiles are put together, cut to the image's shape, and a column added."""
+    """LLaVA-NeXT's features, of which the batch keeps one copy until the pass is over."""
+    given = _given(run, seen)
+    _, *dropped = _tiles(run, seen)
+    run.drop(*dropped, *given)
+    return run.beside(seen.features).new(run.shapes.g.hidden)
+
+
+def _tiles(run: Pass, seen: Tower) -> tuple[Block, ...]:
+    """CLIP on the tiles and the whole; the tiles are put together, cut to the image's shape, and a column added.
+
+    Returns the features of the batch's images, then what they are made of.
+    """
     inside = run.beside(seen.pictures * seen.patches)
     memory, wide = run.memory, run.shapes.g.hidden
     each = seen.patches - 1
-    pixels = memory.new(seen.pictures * 3 * seen.side**2 * SINGLE)
     states = _clip(inside, seen)
     seen_of = run.beside(seen.pictures * each)
     first = seen_of.product(seen.projected, bias=True)
@@ -110,10 +155,7 @@ def _llava_next(run: Pass, seen: Tower) -> Block:
     run.drop(tiles)
     joined = out.new(wide)
     run.drop(bordered)
-    out.new(wide)  # stays in the batch's cache until the pass is over
-    run.drop(joined, projected, states)
-    run.drop(pixels)
-    return out.new(wide)
+    return out.new(wide), states, joined, projected
 
 
 def _clip(run: Pass, seen: Tower) -> Block:
@@ -230,11 +272,23 @@ def _mllama_layer(run: Pass, seen: Tower) -> Block:
 
 
 def _idefics2(run: Pass, seen: Tower) -> Block:
-    """SigLIP on the quarters and the whole, a gated projection, and a resampler that asks of all the patches."""
+    """Idefics2's features, of which the batch keeps one copy until the pass is over."""
+    given = _given(run, seen)
+    _, *dropped = _resampled_crops(run, seen)
+    run.drop(*dropped)
+    joined = run.beside(seen.features).new(run.shapes.g.hidden)
+    run.drop(*given)
+    return joined
+
+
+def _resampled_crops(run: Pass, seen: Tower) -> tuple[Block, ...]:
+    """SigLIP on the quarters and the whole, a gated projection, and a resampler that asks of all the patches.
+
+    Returns the features of the batch's images, then what they are made of.
+    """
     memory, wide = run.memory, run.shapes.g.hidden
     inside = run.beside(seen.pictures * seen.patches)
     pixels = seen.pictures * seen.side**2
-    given, mask = memory.new(3 * pixels * SINGLE), memory.new(8 * pixels)
     taken = memory.new(3 * pixels * ELEMENT)
     empty = memory.new(3 * pixels)
     run.drop(memory.new(8 * 3 * pixels), empty)  # where they are zero, and as integers to be counted
@@ -252,13 +306,7 @@ def _idefics2(run: Pass, seen: Tower) -> Block:
     assert seen.resampler is not None
     latents = _resampled(inside, seen, seen.resampler)
     run.drop(states, context)
-    asking = run.beside(seen.features)
-    stacked = asking.new(wide)
-    run.drop(latents, chosen, chosen_mask)
-    joined = asking.new(wide)
-    run.drop(given, mask)
-    del stacked  # stays in the batch's cache until the pass is over
-    return joined
+    return run.beside(seen.features).new(wide), latents, chosen, chosen_mask
 
 
 def _resampled(inside: Pass, seen: Tower, size: Resampler) -> Block:
@@ -288,6 +336,66 @@ def _resampled(inside: Pass, seen: Tower, size: Resampler) -> Block:
     final = run.single_norm(wide)
     run.drop(latents)
     return final
+
+
+def _qwen2_vl(run: Pass, seen: Tower) -> Block:
+    """Qwen2-VL's and Qwen2.5-VL's tower on one image of any size, and the merger of neighbouring patches."""
+    inside, merged = run.beside(seen.patches), run.beside(seen.features)
+    given = inside.new(2 * 6 * seen.side**2)
+    taken = inside.new(6 * seen.side**2)
+    last = _through(inside, seen, inside.new(seen.width), _qwen2_vl_layer)
+    normed = inside.new(seen.width)
+    run.drop(last)
+    wide = merged.product(seen.projected, bias=True)
+    run.drop(normed)
+    activated = merged.new(seen.projected)
+    run.drop(wide)
+    out = merged.product(run.shapes.g.hidden, bias=True)
+    run.drop(activated, taken)
+    placed, gathered = merged.new(run.shapes.g.hidden), merged.new(run.shapes.g.hidden)
+    joined = merged.new(run.shapes.g.hidden)
+    run.drop(out, gathered, given)
+    del placed  # stays in the batch's cache until the pass is over
+    return joined
+
+
+def _qwen2_vl_layer(run: Pass, seen: Tower) -> Block:
+    normed = run.new(seen.width)
+    joined = run.product(3 * seen.query, bias=True)
+    parts = [_rotated(run, seen.query), _rotated(run, seen.query), run.new(seen.query), run.new(seen.query)]
+    out = run.product(seen.width, bias=True)
+    run.drop(*parts, joined)
+    summed = run.new(seen.width)
+    again = run.new(seen.width)
+    if seen.kind == "qwen2_vl":
+        wide = run.product(seen.intermediate, bias=True)
+        activated = _quick_gelu(run, seen.intermediate)
+        run.drop(wide)
+    else:
+        gate, up = run.product(seen.intermediate, bias=True), run.product(seen.intermediate, bias=True)
+        single = run.new(seen.intermediate)
+        activated = run.new(seen.intermediate)
+        run.drop(single, gate, up)
+    fed = run.product(seen.width, bias=True)
+    run.drop(activated)
+    after = run.new(seen.width)
+    run.drop(fed, again, summed, out, normed)
+    return after
+
+
+def _rotated(run: Pass, width: int) -> Block:
+    """Queries or keys turned in float32: the cosine's part, the halves swapped, the sine's part, their sum, back."""
+    single, cosine = run.new(2 * width), run.new(2 * width)
+    half = run.new(width)
+    swapped = run.new(2 * width)
+    run.drop(half)
+    sine = run.new(2 * width)
+    run.drop(swapped)
+    summed = run.new(2 * width)
+    run.drop(cosine, sine)
+    out = run.new(width)
+    run.drop(summed, single)
+    return out
 
 
 def _siglip(run: Pass, seen: Tower) -> Block:
