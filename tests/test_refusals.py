@@ -325,6 +325,11 @@ EXAMPLES: dict[str, Example] = {
         {"facts": model(quantization_config={"quant_method": "fp8", "weight_block_size": [128, 128]}),
          "gpu": "nvidia-h100-sxm"},
     ),
+    "fp8-experts": Example(
+        "AttributeError: 'NoneType' object has no attribute 'shape'",
+        {"facts": model(model_type="mixtral", num_local_experts=8, num_experts_per_tok=2), "quantize": "fp8"},
+        at="3.3.7",
+    ),
     "dbrx-part-for-whole": Example(
         "AssertionError: Cannot split 8192 in proportional blocks: [16, 1, 1]",
         {"facts": model(DBRX, tensors=WQKV)},

@@ -187,6 +187,28 @@ def packed_config_mismatch(case: Case) -> Found:
     return text, ("leave out model.quantize",)
 
 
+@rule(WEIGHTS, "load", "S/layers/moe/fp8.py@v3.3.7:119", since=(2, 3, 0))
+def fp8_experts(case: Case) -> Found:
+    """--quantize fp8 does not quantize a mixture's experts: their loader wants 16-bit weights until 3.0.2, and from
+    3.1.0 on the scales a checkpoint in fp8 has.
+
+    S/layers/moe/unquantized.py@v2.3.0:83.
+    """
+    setting = case.setting
+    if setting.quantize != "fp8" or setting.family.model_type not in _ON_EXPERT_LAYERS or case.system != "cuda":
+        return None
+    if case.version < (3, 1, 0):
+        return "AssertionError: assert isinstance(weight, UnquantizedWeight)", ("use an awq or gptq checkpoint",)
+    if quant_method(setting) == "fp8":
+        return None
+    text = "AttributeError: 'NoneType' object has no attribute 'shape'"
+    return text, ("leave out model.quantize, or use an fp8, awq or gptq checkpoint",)
+
+
+_ON_EXPERT_LAYERS = ("mixtral", "phimoe", "deepseek_v2", "deepseek_v3")
+"""Model types whose classes run their experts on layers/moe."""
+
+
 @rule(WEIGHTS, "load", "S/layers/gptq/__init__.py@v3.3.7:271")
 def not_quantized(case: Case) -> Found:
     """--quantize gptq, awq, exl2 and marlin want a checkpoint that is stored so; they do not quantize one."""
