@@ -26,11 +26,17 @@ FIXED_ROWS = 4096 * 16
 """Rows exllama v2's scratch was made for until 2.0.4, whatever the limits."""
 
 
+def is_first(setting: Setting) -> bool:
+    """Whether it is exllama v1: until 1.1.1, and on several shards until 1.3.4."""
+    version = setting.facts.release.version
+    return version < (1, 2, 0) or (version < (1, 4, 0) and setting.num_shard > 1)
+
+
 def scratch(setting: Setting, g: Geometry, prefill_tokens: int) -> int:
     """Bytes of exllama's scratch for the largest layer: its weights dequantized and, in v2, a float32 output.
 
-    GPTQ joins q, k and v, and gate and up; EXL2 keeps them apart, and may quantize the output matrix as well. v1, which
-    only dequantizes, until 1.1.1 and on several shards until 1.3.4.
+    GPTQ joins q, k and v, and gate and up; EXL2 keeps them apart, and may quantize the output matrix as well. v1 only
+    dequantizes.
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/gptq/exllamav2.py#L233-L240
     https://github.com/huggingface/text-generation-inference/blob/v2.0.4/server/text_generation_server/layers/gptq/exllamav2.py#L150-L205
     https://github.com/huggingface/text-generation-inference/blob/v1.1.0/server/text_generation_server/utils/gptq/exllama.py#L40-L68
@@ -41,8 +47,16 @@ def scratch(setting: Setting, g: Geometry, prefill_tokens: int) -> int:
         layers = (g.hidden, g.query), (g.query, g.hidden), (g.hidden, g.intermediate), (g.intermediate, g.hidden)
         if any(group.name.endswith("lm_head.q_weight") for group in setting.facts.model.tensors):
             layers += ((g.hidden, g.vocabulary),)
-    version = setting.facts.release.version
-    if version < (1, 2, 0) or (version < (1, 4, 0) and setting.num_shard > 1):
+    if is_first(setting):
         return max(inputs * outputs * 2 for inputs, outputs in layers)
-    rows = prefill_tokens if version >= (2, 1, 0) else FIXED_ROWS
+    rows = prefill_tokens if setting.facts.release.version >= (2, 1, 0) else FIXED_ROWS
     return max(inputs * outputs * 2 + outputs * rows * 4 + 256 for inputs, outputs in layers)
+
+
+def buffers(setting: Setting, g: Geometry, prefill_tokens: int) -> list[int]:
+    """Bytes of what is made before the warm-up: the scratch and, in v2, each layer's order of rows and its inverse.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/gptq/exllamav2.py#L88-L98
+    """
+    orders = () if is_first(setting) else geometry.projections(g, setting.family.mlp) * g.layers
+    return [scratch(setting, g, prefill_tokens), *(2 * inputs for inputs, _ in orders for _ in range(2))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tgi_advisor.estimate import exllama, geometry
+from tgi_advisor.estimate import exllama
 from tgi_advisor.estimate.allocator import Allocator, State
 from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.geometry import Geometry
@@ -44,10 +44,8 @@ def warm_up(setting: Setting, g: Geometry, after_loading: State, batch: Batch) -
     """Replay the warm-up on the allocator that loading left behind."""
     memory = Allocator(after_loading)
     if exllama.applies(setting):
-        memory.new(exllama.scratch(setting, g, batch.tokens))
-        for inputs, _ in geometry.projections(g, setting.family.mlp) * g.layers:
-            memory.new(2 * inputs)  # the order of its rows, and its inverse
-            memory.new(2 * inputs)
+        for size in exllama.buffers(setting, g, batch.tokens):
+            memory.new(size)
     tensor = batch.blocks * setting.block_size * g.kv_bytes_per_token // (2 * g.layers)
     for _ in range(2 * g.layers):  # keys and values of each layer are tensors of their own
         memory.new(tensor)
