@@ -215,6 +215,12 @@ def test_what_stays_of_quantized_weights_is_what_they_are_said_to_be(row: dict[s
     assert loaded.alive <= loaded.reserved
 
 
+def test_speculation_takes_nothing_beside_its_slots() -> None:
+    setting = setting_of(GRAPHS[0])
+    assert replay.known(setting)
+    assert replay.known(setting._replace(speculate=3))
+
+
 # ---- CUDA graphs ----
 
 

@@ -14,6 +14,7 @@ from tgi_advisor.errors import FactsError
 from tgi_advisor.facts import tables
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
+from tgi_advisor.units import human
 
 if TYPE_CHECKING:
     from tgi_advisor.facts import automodel
@@ -212,6 +213,25 @@ def _text_row_divides(row: Family, model: ModelFacts) -> bool:
     return text is not None and text.kv_heads_must_divide
 
 
+def _heads_take(config: Mapping[str, Any]) -> str:
+    """What speculation heads take of one GPU, in words: those of an MLP speculator from its configuration.
+
+    Its tables, its projections and its output matrices are 16 bit; shards split the tables alone. Medusa's heads are
+    one square matrix each (and in the first version an output matrix), of sizes its configuration does not state.
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/mlp.py#L145-L195
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/medusa.py#L50-L160
+    """
+    sizes = [config.get(name) for name in ("n_predict", "vocab_size", "inner_dim", "emb_dim")]
+    stated = [size for size in sizes if isinstance(size, int) and 0 < size < 1 << 24]
+    if len(stated) < len(sizes):
+        return "each takes 2 x hidden_size x hidden_size bytes, and 2 x hidden_size x vocab_size where it has an output"
+    heads, vocabulary, inner, embedded = stated
+    tied = bool(config.get("tie_weights"))
+    copies, later = (1, min(heads - 1, 1)) if tied else (heads, heads - 1)
+    elements = copies * 2 * vocabulary * inner + (embedded + later * inner) * inner
+    return f"they take {human(2 * elements)}, on several shards somewhat less"
+
+
 def _served_type(model: ModelFacts, version: Version) -> str:
     """The model_type get_model ends up with."""
     config, name = model.config, model.model_type
@@ -219,7 +239,8 @@ def _served_type(model: ModelFacts, version: Version) -> str:
         base = config.get("base_model_name_or_path", "its base model")
         raise FactsError(
             f"{model.id} holds speculation heads; TGI serves {base} with them.",
-            f"Plan for {base} and set the flag `speculate`; leave room for the heads with hardware.headroom.",
+            f"Plan for {base} and set the flag `speculate`; leave room for the heads with hardware.headroom: "
+            f"{_heads_take(config)}.",
         )
     if name is None:
         if "ssm_cfg" in config:

@@ -189,12 +189,11 @@ def known(setting: Setting) -> bool:
     linear layer is its own there.
     Not among it: weights multiplied by a kernel that has not been read, and mixtures of experts before 2.2.0, quantized
     in a way that has not been read or in transformers' classes.
+    Speculation looks for the last tokens in the prompt and takes nothing that counts beside its slots in the blocks.
     From 1.0.0 to 1.4.5 no line of the classes changed what they allocate, but for families that came in between.
     """
     family, version = setting.family, setting.facts.release.version
     if setting.facts.gpu.system not in ("cuda", "rocm") or not family.paged:
-        return False
-    if setting.speculate:
         return False
     kernel = kernels.of(setting)
     routed = families.experts(setting.facts.model)
