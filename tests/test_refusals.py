@@ -247,9 +247,12 @@ EXAMPLES: dict[str, Example] = {
     "kv-heads-lost": Example(
         "ZeroDivisionError: integer division or modulo by zero", {**kv8("qwen2"), "count": 16, "shards": 16}, at="3.3.7"
     ),
+    "falcon-norms": Example(
+        "ValueError: Number of layer norms can either be 1 or 2.", {"facts": model(FALCON_40B)}, at="3.3.7"
+    ),
     "falcon-groups": Example(
         "NotImplementedError: Tensor Parallelism is not implemented for world_size > n groups",
-        {"facts": model(FALCON_40B), "count": 16, "shards": 16}, at="3.3.7",
+        {"facts": model(FALCON_40B, num_ln_in_parallel_attn=2), "count": 16, "shards": 16}, at="3.3.7",
     ),
     "size-not-divisible": Example(
         "AssertionError: The chosen size 14337 is not compatible with sharding on 2 shards",

@@ -76,6 +76,29 @@ def _checks_shape(kind: str, version: Version) -> bool:
     return kind in _CHECKED or version <= until.get(kind, (0, 0, 0))
 
 
+@rule(WEIGHTS, "load", "S/models/custom_modeling/flash_rw_modeling.py@v3.3.7:490-518", since=(2, 0, 3))
+def falcon_norms(case: Case) -> Found:
+    """Since Falcon 2, TGI reads the number of norms of a layer off config.json, where Falcon 40B does not state it.
+
+    https://github.com/huggingface/text-generation-inference/issues/2349
+    """
+    model, family = case.setting.facts.model, case.family
+    large = family.model_type in FALCON and model.text().get("new_decoder_architecture")
+    if not large or not _own_loader(case.setting) or model.config.get("num_ln_in_parallel_attn") in (1, 2):
+        return None
+    if case.version >= (2, 3, 0) and families.layers(model) == LAYERS_OF_180B:
+        return None
+    text = "ValueError: Number of layer norms can either be 1 or 2."
+    if case.version < (2, 3, 0):
+        text = "AttributeError: 'RWConfig' object has no attribute 'num_ln_in_parallel_attn'"
+    return text, ("use TGI 2.0.2, or a copy whose config.json says num_ln_in_parallel_attn: 2",)
+
+
+LAYERS_OF_180B = 80
+"""Layers by which TGI recognizes Falcon 180B, whose norms it knows from 2.3.0 on."""
+FALCON = frozenset({"falcon", "RefinedWeb", "RefinedWebModel"})
+
+
 @rule(WEIGHTS, "load", "S/models/custom_modeling/flash_rw_modeling.py@v3.3.7:272")
 def falcon_groups(case: Case) -> Found:
     """The large Falcon models split by groups of heads."""

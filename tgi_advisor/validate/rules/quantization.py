@@ -139,11 +139,20 @@ def gpu_too_old(case: Case) -> Value | None:
     return case.at("quantize", "model-id")
 
 
-@refused("TGI155", "checkpoint this release cannot load", "fbgemm-fp8", "fp8-blocks", "gemma-prefix", reads=_READS)
+@refused(
+    "TGI155",
+    "checkpoint this release cannot load",
+    "fbgemm-fp8",
+    "fp8-blocks",
+    "gemma-prefix",
+    "falcon-norms",
+    reads=_READS,
+)
 def unloadable(case: Case) -> Value | None:
     """From 3.1.0 on TGI trips over the configuration of fbgemm_fp8 checkpoints; from 3.1.1 on its CUDA images lack the
     product of fp8 weights with a scale for each block, which Hopper and Blackwell would run (DeepSeek-V3's); 2.0.3 and
-    2.0.4 look for Gemma's weights under PaliGemma's names.
+    2.0.4 look for Gemma's weights under PaliGemma's names; from 2.0.3 on TGI wants to be told how many norms a layer of
+    Falcon's large models has.
 
     Failing::
 
