@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from front import run
 from hub import Hub, Repo
 from hypothesis import given
 from hypothesis import strategies as st
 from test_replay import setting_of
 
-from tgi_advisor.estimate import adapters
+from tgi_advisor.estimate import adapters, geometry, replay
 from tgi_advisor.facts.adapters import ASSUMED, PROJECTIONS, Lora, read
+from tgi_advisor.units import MiB
 
+ROWS: list[dict[str, Any]] = yaml.safe_load(
+    (Path(__file__).parent / "data" / "replays_adapters.yaml").read_text("utf-8")
+)
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 
 
@@ -93,6 +98,21 @@ def test_what_a_configuration_says(config: dict[str, Any], lora: tuple[int, tupl
 
 
 # ---- what it takes ----
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['release']}-rank-{row['rank']}-x{row['num_shard']}")
+def test_a_row_comes_out(row: dict[str, Any]) -> None:
+    lora = Lora(row["rank"], tuple(row["projections"]), "")
+    named = {f"a{number}=/a": lora for number in range(row["adapters"])}
+    setting = setting_of(row)
+    setting = setting._replace(lora_adapters=tuple(named), facts=setting.facts._replace(adapters=named))
+    loaded = replay.loaded(setting)
+    tokens, longest = row["max_batch_prefill_tokens"], row["max_input_tokens"]
+    batch = replay.Batch(-(-tokens // longest), tokens, longest, row["warmup_blocks"])
+    seen = replay.warm_up(setting, geometry.of(setting), loaded, batch)
+    assert loaded.alive == pytest.approx(row["loaded_allocated"], abs=MiB / 4)
+    assert abs(loaded.reserved - row["loaded_reserved"]) <= 2 * MiB
+    assert abs(seen.peak - row["peak_reserved"]) <= 2 * MiB
 
 
 @given(

@@ -1,10 +1,10 @@
 """CUDA graphs: what capturing them reserves, and what the driver keeps for them.
 
 They are captured after the KV cache is allocated, so nothing of it enters TGI's sum; it has to fit in what the sum
-leaves over. The largest batch comes first. Each pass that is captured allocates in a pool of its own, which the
-later, smaller ones share: what one pass has dropped, the next one uses, but its logits stay, and so does the
-workspace cuBLAS takes for the stream that captures. Outside the pool stay the inputs (block tables above all) and
-a buffer of flashinfer's for each size.
+leaves over. The largest batch comes first, since 2.1.0. Each pass that is captured allocates in a pool of its own,
+which the others share: what one pass has dropped, the next one uses, but its logits stay, and so does the workspace
+cuBLAS takes for the stream that captures. Outside the pool stay the inputs (block tables above all) and a buffer of
+flashinfer's for each size.
 
 Read at v3.3.7, server/text_generation_server/models/flash_causal_lm.py:1358-1505 and :1649-1677, at v2.2.0,
 :1026-1080, and at PyTorch v2.7.0, torch/cuda/graphs.py:150-190 and aten/src/ATen/cuda/CUDAGeneratorImpl.cpp (the
@@ -30,6 +30,8 @@ from tgi_advisor.units import MiB
 
 WRAPPER = 8 * MiB
 """flashinfer's integer workspace, one for each size (layers/attention/flashinfer.py@v3.3.7:158-195)."""
+LARGEST_FIRST = (2, 1, 0)
+"""Since when the largest batch is captured first (server/text_generation_server/models/globals.py@v2.1.0:20-23)."""
 GENERATOR = 2 * MiB
 """The segment of the random generator's tensors."""
 IN_PLACE = 2
@@ -81,10 +83,12 @@ def capture(setting: Setting, g: Geometry, after_loading: State | None = None) -
 
     flashinfer's buffers fill gaps that loading left: without `after_loading` they may come out 60 MiB too large.
     """
-    sizes = tuple(sorted(setting.graph_sizes, reverse=True))
+    sizes, release = setting.graph_sizes, setting.facts.release.version
     if not sizes:
         return None
-    transformers, release = setting.family.served_by == "transformers", setting.facts.release.version
+    if release >= LARGEST_FIRST:
+        sizes = tuple(sorted(sizes, reverse=True))
+    transformers = setting.family.served_by == "transformers"
     pool, kernels = _pool(shapes.of(setting, g), sizes, transformers, release)
     each, old = (calibration.find(name, setting.facts.gpu, release) for name in ("graph_kernel", "graph_kernel_old"))
     return Captured(
