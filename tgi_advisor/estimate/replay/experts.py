@@ -19,8 +19,9 @@ from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.estimate.replay.shapes import Mixture
 
-ROWS = 64
-"""Rows one block of the fused kernel works on: each expert's are padded to it."""
+ROWS, FEW_ROWS = 64, 16
+"""Rows one block of the fused kernel works on, and where there are no more tokens than experts: each expert's are
+padded to it."""
 
 
 def feed(run: Pass, normed: Block) -> Block:
@@ -122,8 +123,9 @@ def _grouped(run: Pass, mixture: Mixture) -> list[Block]:
 def _aligned(run: Pass, rows: int, mixture: Mixture) -> list[Block]:
     """The tokens in the order of their experts, padded to whole blocks, and each block's expert."""
     g = run.shapes.g
-    padded = rows * g.experts_per_token + g.experts * (ROWS - 1)
-    blocks = rows * g.experts_per_token + g.experts if mixture.vllm else -(-padded // ROWS)
+    block = FEW_ROWS if rows <= max(g.experts, 32 if mixture.way == "marlin" else 0) else ROWS
+    padded = rows * g.experts_per_token + g.experts * (block - 1)
+    blocks = rows * g.experts_per_token + g.experts if mixture.vllm else -(-padded // block)
     return [run.memory.new(4 * padded), run.memory.new(4 * blocks), run.memory.new(4)]
 
 

@@ -89,7 +89,7 @@ def _repacked(setting: Setting, read: packing.Read, inputs: int, number: int) ->
 
     def step(memory: Allocator) -> None:
         expert: list[Block] = []
-        for count in range(min(number, SETTLED + 1)):
+        for count in range(min(number, SETTLED)):
             following = packing.repacked(setting, memory, read, inputs)
             if count == 0:
                 for size in packing.kept(setting, read, inputs):
