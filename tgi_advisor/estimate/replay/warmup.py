@@ -17,6 +17,17 @@ from tgi_advisor.estimate.replay import fallback, layers, sampling, shapes, visi
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.estimate.setting import Setting
 
+OF_A_TOKEN = (8, 4, 8, 8, 8)
+"""Bytes the batch itself holds for a token: its id, position, place among the slots, adapter, and slot.
+
+https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/flash_causal_lm.py#L961-L1162
+"""
+RAGGED = 4
+"""Bytes for a token in the block table as flashinfer takes it.
+
+https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/metadata_kernels.py#L63-L66
+"""
+
 
 class Batch(NamedTuple):
     """The batch TGI warms up with."""
@@ -49,6 +60,8 @@ def warm_up(setting: Setting, g: Geometry, after_loading: State, batch: Batch) -
     tensor = batch.blocks * setting.block_size * g.kv_bytes_per_token // (2 * g.layers)
     for _ in range(2 * g.layers):  # keys and values of each layer are tensors of their own
         memory.new(tensor)
+    for width in (*OF_A_TOKEN, RAGGED) if setting.attention == "flashinfer" else OF_A_TOKEN:
+        memory.new(width * batch.tokens)
     widths = shapes.of(setting, g)
     run = Pass(widths, memory, batch.tokens, _windowed(batch, widths.window), min(batch.longest, batch.tokens))
     if setting.family.served_by == "transformers":
