@@ -108,7 +108,16 @@ def held_bits(group: TensorGroup, dtype: str) -> int:
     """
     if group.dtype not in ("F64", "F32", "F16", "BF16"):
         return DTYPE_BITS[group.dtype]
-    return 32 if dtype == "float32" or IN_FLOAT32.search(group.name) else 16
+    single = IN_FLOAT32.search(group.name) and not _scales_groups(group)
+    return 32 if dtype == "float32" or single else 16
+
+
+def _scales_groups(group: TensorGroup) -> bool:
+    """Whether these are compressed-tensors' scales of packed integers: several for each row.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/compressed_tensors/wna16_int.py#L115-L118
+    """
+    return group.name.endswith(".weight_scale") and len(group.shape) == 2 and group.shape[1] > 1
 
 
 def _quantized_bits(method: str) -> float:

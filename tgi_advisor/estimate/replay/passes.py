@@ -122,6 +122,7 @@ class Pass:
             self.drop(out)
             out = converted
         whole = self.new(width)
+        self.take_cublas()
         self.drop(out)
         self.drop(scales, quantized, sums)
         return whole
