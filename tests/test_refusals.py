@@ -358,6 +358,18 @@ EXAMPLES: dict[str, Example] = {
     "total-without-input": Example(
         "AssertionError: assert max_input_tokens is not None", given=Limits(None, 8192)
     ),
+    "image-truncated": Example(
+        "AssertionError: 1176 > 1024 Image is truncated, try increasing --max-batch-prefill-tokens",
+        {
+            "facts": model({
+                "model_type": "llava_next", "text_config": LLAMA, "image_grid_pinpoints": [[336, 672], [672, 672]],
+                "vision_config": {
+                    "image_size": 336, "patch_size": 14, "hidden_size": 1024, "num_attention_heads": 16,
+                    "intermediate_size": 4096, "num_hidden_layers": 24,
+                },
+            })
+        }, Limits(1024, 2048, 4096), at="3.3.7",
+    ),
     "new-tokens-wrap": Example(
         "Shard process was signaled to shutdown with signal 9 (max_new_tokens wrapped to 4294965248)",
         given=Limits(None, 2048, 4096),

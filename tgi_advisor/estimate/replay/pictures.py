@@ -73,6 +73,15 @@ class Tower(NamedTuple):
     """What asks of the patches (Idefics2)."""
 
 
+def stated(setting: Setting) -> bool:
+    """Whether config.json and its class's defaults say every size of the tower."""
+    try:
+        largest(setting, 1), warmed_up(setting)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return False
+    return True
+
+
 def warmed_up(setting: Setting) -> Tower | None:
     """The tower with the warm-up's image.
 

@@ -212,7 +212,7 @@ def known(setting: Setting) -> bool:
         return False
     if family.served_by == "vlm":
         since = LOOKED_AT.get(family.model_type)
-        return kernel == "plain" and since is not None and version >= since
+        return kernel == "plain" and since is not None and version >= since and pictures.stated(setting)
     return kernel is not None and family.served_by == "flash" and family.model_type in READ
 
 

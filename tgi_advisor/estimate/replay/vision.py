@@ -71,9 +71,10 @@ def image_bytes(setting: Setting, g: Geometry, longest: int) -> int:
 
     Without the weights; `longest` prompt tokens must hold it (max_input_tokens). Under load they come on top of what
     the server holds, one image at a time (vlm_causal_lm.py@v3.3.7:900-930), as far as the warm-up's own image did not
-    take as much: Gemma 3 and Mllama encode every image at one size, which the warm-up has seen. 0 without a tower.
+    take as much: Gemma 3 and Mllama encode every image at one size, which the warm-up has seen. 0 without a tower, or
+    where config.json leaves its sizes open.
     """
-    seen = pictures.largest(setting, longest)
+    seen = pictures.largest(setting, longest) if pictures.stated(setting) else None
     if seen is None:
         return 0
     memory = Allocator()

@@ -217,3 +217,19 @@ def exceeds_context(case: Case) -> Hits:
     if isinstance(context, int) and total > context:
         message = f"max_total_tokens {thousands(total)} is above the model's context of {thousands(context)} tokens"
         yield Hit(word, message, f"set max_total_tokens to at most {context}")
+
+
+@refused("TGI120", "too few tokens for an image", "image-truncated", reads=(*_INPUT, "max-batch-prefill-tokens"))
+def image_truncated(case: Case) -> Value | None:
+    """From 3.3.0 on the warm-up's first request ends with an image, and is cut to max_input_tokens: all positions of
+    the image must be left.
+
+    Failing::
+
+        tgi:3.3.7 --model-id llava-hf/llava-v1.6-mistral-7b-hf --max-input-tokens 1024 --max-total-tokens 2048 --max-batch-prefill-tokens 1024
+
+    Fixed::
+
+        tgi:3.3.7 --model-id llava-hf/llava-v1.6-mistral-7b-hf --max-input-tokens 1536 --max-total-tokens 2048 --max-batch-prefill-tokens 1536
+    """  # noqa: E501
+    return case.at(*_INPUT, "max-batch-prefill-tokens")
