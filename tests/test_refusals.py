@@ -133,6 +133,10 @@ EXAMPLES: dict[str, Example] = {
         {"quantize": "gptq", "facts": model(quantization_config={"quant_method": "gptq"}, tensors=PACKED),
          "flags": {"lora-adapters": "org/a"}}, at="3.3.7",
     ),
+    "adapter-on-rocm": Example(
+        "AttributeError: 'NoneType' object has no attribute 'pad_rank'",
+        {"gpu": "amd-mi300x", "variant": "rocm", "flags": {"lora-adapters": "org/a"}}, at="3.3.7",
+    ),
     "mixtral-without-mlp": Example(
         "AttributeError: 'MixtralLayer' object has no attribute 'mlp'", {"facts": model(model_type="mixtral")},
         at="2.1.0",

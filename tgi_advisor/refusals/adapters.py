@@ -152,3 +152,12 @@ def adapter_on_packed(case: Case) -> Found:
         return None
     step = "use the unquantized checkpoint, with eetq or bitsandbytes where it must be smaller"
     return f"AttributeError: '{kind}' object has no attribute 'weight'", (step,)
+
+
+@rule(ADAPTERS, "load", "S/adapters/lora.py@v3.3.7:25", since=(3, 3, 1))
+def adapter_on_rocm(case: Case) -> Found:
+    """The kernels that pad an adapter's rank are loaded on CUDA alone, and asked for on ROCm all the same."""
+    if not any(case.setting.lora_adapters) or case.system != "rocm":
+        return None
+    step = "use TGI 3.3.0, or merge the adapter into the weights"
+    return "AttributeError: 'NoneType' object has no attribute 'pad_rank'", (step,)

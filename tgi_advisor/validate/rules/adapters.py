@@ -89,8 +89,8 @@ def _named_step(case: Case, adapter: Entry) -> str:
 
 
 @refused(
-    "TGI138", "adapter on a model that takes none", "adapter-class", "adapter-on-packed", "mixtral-without-mlp",
-    reads=("lora-adapters", "quantize"),
+    "TGI138", "adapter on a model that takes none", "adapter-class", "adapter-on-packed", "adapter-on-rocm",
+    "mixtral-without-mlp", reads=("lora-adapters", "quantize"),
 )  # fmt: skip
 def adapter_refused(case: Case) -> Value | None:
     """Few of TGI's classes have layers for adapters, and none of them on packed weights.
@@ -98,7 +98,8 @@ def adapter_refused(case: Case) -> Value | None:
     Llama, Phi-3, Mistral and Baichuan have them from 2.1.0 on, Gemma 2 from 2.3.1, Granite from 2.4.0,
     StarCoder2 and Phi-MoE from 3.0.2, Qwen2 and Gemma 3 (text) from 3.2.0; vision models, Mixtral, Qwen3 and the
     others never. The base may be in 16 bit, or quantized with eetq or bitsandbytes. Mixtral does not load
-    with 2.1.0 at all, which looks for adapters' layers even where there are none.
+    with 2.1.0 at all, which looks for adapters' layers even where there are none. From 3.3.1 on no adapter loads on
+    ROCm.
 
     Failing::
 
