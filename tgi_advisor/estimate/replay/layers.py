@@ -272,7 +272,7 @@ def _attention(run: Pass) -> Block:
     if shapes.flash_one and run.longest:
         _flash_one(run)
     out = run.project(g.query, g.hidden, shapes.bias_out, shapes.attention_kernel)
-    run.drop(joined, *chosen, apart, cached, attended)
+    run.drop(joined, *chosen, apart, cached, run.used(attended))
     return out
 
 
@@ -367,6 +367,6 @@ def _feed_forward(run: Pass, number: int, normed: Block) -> Block:
         activated = run.new(g.intermediate)
         run.drop(wide)
         out = run.project(g.intermediate, g.hidden, shapes.bias_feed_out, kernel)
-        run.drop(activated)
+        run.drop(run.used(activated))
         return out
     return run.gated(shapes.feed, kernel)

@@ -25,6 +25,7 @@ class Pass:
         self.windowed = windowed
         self.longest = longest
         self.workspaces: list[Block] = []
+        self._lingering: Block | None = None
 
     def new(self, width: int) -> Block:
         """A tensor of `width` elements per token."""
@@ -75,6 +76,9 @@ class Pass:
             out = self.product(width, bias)
         else:
             out = self.new(width)
+        if kernel == "gptq":
+            self.drop(self._lingering)
+            self._lingering = None
         if kernel in ADDS_BIAS and bias:
             copied = self.new(width)
             self.drop(out)
@@ -83,6 +87,17 @@ class Pass:
         if kernel == "exllama":
             self.take_cublas()
         return out
+
+    def used(self, given: Block) -> Block | None:
+        """What can be dropped of a projection's input that nobody else holds.
+
+        Triton's GPTQ is a function of autograd, whose context keeps the input until the next projection has its result.
+        https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/gptq/triton.py#L244-L249
+        """
+        if self.shapes.kernel != "gptq":
+            return given
+        self._lingering = given
+        return None
 
     def _scratch(self, kernel: Kernel, inputs: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Bytes a kernel allocates before and after its result, and drops."""
@@ -134,7 +149,7 @@ class Pass:
         activated, product = self.new(width), self.new(width)
         self.drop(activated)
         out = self.project(width, hidden, self.shapes.bias_feed_out, kernel)
-        self.drop(product, both)
+        self.drop(self.used(product), both)
         return out
 
     def take_cublas(self) -> None:
