@@ -95,6 +95,11 @@ PACKED: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
     "marlin": ({"quant_method": "marlin", "bits": 4}, [("B", "I32", "k/16,n*2"), ("s", "F16", "k/128,n")]),
     "gptq-asymmetric": _gptq(4),
     "gptq-asymmetric-8bit": _gptq(8),
+    "exl2": (
+        {"quant_method": "exl2"},
+        [("q_weight", "I32", "k/8,n"), ("q_scale", "I32", "k/128,n/8"), ("q_invperm", "I32", "k"),
+         ("q_scale_max", "F16", "k/128"), ("q_groups", "I16", "k/64")],
+    ),
     "awq": (
         {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True},
         [("qweight", "I32", "k,n/8"), ("qzeros", "I32", "k/128,n/8"), ("scales", "F16", "k/128,n")],

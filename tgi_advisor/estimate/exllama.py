@@ -35,18 +35,12 @@ def is_first(setting: Setting) -> bool:
 def scratch(setting: Setting, g: Geometry, prefill_tokens: int) -> int:
     """Bytes of exllama's scratch for the largest layer: its weights dequantized and, in v2, a float32 output.
 
-    GPTQ joins q, k and v, and gate and up; EXL2 keeps them apart, and may quantize the output matrix as well. v1 only
-    dequantizes.
+    v1 only dequantizes.
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/gptq/exllamav2.py#L233-L240
     https://github.com/huggingface/text-generation-inference/blob/v2.0.4/server/text_generation_server/layers/gptq/exllamav2.py#L150-L205
     https://github.com/huggingface/text-generation-inference/blob/v1.1.0/server/text_generation_server/utils/gptq/exllama.py#L40-L68
-    https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/layers/tensor_parallel.py#L54-L65
     """
-    layers: tuple[tuple[int, int], ...] = geometry.projections(g, setting.family.mlp)
-    if setting.quantize == "exl2":
-        layers = (g.hidden, g.query), (g.query, g.hidden), (g.hidden, g.intermediate), (g.intermediate, g.hidden)
-        if any(group.name.endswith("lm_head.q_weight") for group in setting.facts.model.tensors):
-            layers += ((g.hidden, g.vocabulary),)
+    layers = _projections(setting, g) + _head(setting, g)
     if is_first(setting):
         return max(inputs * outputs * 2 for inputs, outputs in layers)
     rows = prefill_tokens if setting.facts.release.version >= (2, 1, 0) else FIXED_ROWS
@@ -54,9 +48,32 @@ def scratch(setting: Setting, g: Geometry, prefill_tokens: int) -> int:
 
 
 def buffers(setting: Setting, g: Geometry, prefill_tokens: int) -> list[int]:
-    """Bytes of what is made before the warm-up: the scratch and, in v2, each layer's order of rows and its inverse.
+    """Bytes of what is made before the warm-up: the scratch and, in v2, 16-bit numbers for the rows of each layer.
 
-    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/gptq/exllamav2.py#L88-L98
+    GPTQ's are the order of its rows and the inverse; EXL2 has the inverse, and gets a map of two numbers for each row.
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/gptq/exllamav2.py#L45-L98
     """
-    orders = () if is_first(setting) else geometry.projections(g, setting.family.mlp) * g.layers
-    return [scratch(setting, g, prefill_tokens), *(2 * inputs for inputs, _ in orders for _ in range(2))]
+    first = scratch(setting, g, prefill_tokens)
+    if is_first(setting):
+        return [first]
+    each = (4, 2) if setting.quantize == "exl2" else (2, 2)
+    every = _projections(setting, g) * g.layers + _head(setting, g)
+    return [first, *(number * inputs for inputs, _ in every for number in each)]
+
+
+def _projections(setting: Setting, g: Geometry) -> tuple[tuple[int, int], ...]:
+    """(inputs, outputs) of the projections of a layer as exllama sees them: EXL2 joins none."""
+    into, out, feed, back = geometry.projections(g, setting.family.mlp)
+    if setting.quantize != "exl2":
+        return into, out, feed, back
+    inner = (g.hidden, g.intermediate)
+    return (g.hidden, g.query), (g.hidden, g.kv), (g.hidden, g.kv), out, *(inner,) * (feed[1] // g.intermediate), back
+
+
+def _head(setting: Setting, g: Geometry) -> tuple[tuple[int, int], ...]:
+    """The same of the output matrix, which EXL2 may quantize.
+
+    https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/layers/tensor_parallel.py#L54-L65
+    """
+    stored = any(group.name.endswith("lm_head.q_weight") for group in setting.facts.model.tensors)
+    return ((g.hidden, g.vocabulary),) if setting.quantize == "exl2" and stored else ()

@@ -18,12 +18,13 @@ from tgi_advisor.estimate import exllama, weights
 from tgi_advisor.estimate.setting import Setting
 
 Kernel = Literal[
-    "plain", "marlin", "awq", "exllama", "gptq", "stored_marlin", "fp8_marlin", "fp8_fbgemm", "fp8_cutlass",
+    "plain", "marlin", "awq", "exllama", "gptq", "exl2", "stored_marlin", "fp8_marlin", "fp8_fbgemm", "fp8_cutlass",
     "fp8_blocks", "eetq",
     "int8", "bnb_8bit", "bnb_4bit",
 ]  # fmt: skip
 """How a projection is multiplied: 16 bit by cuBLAS; GPTQ or AWQ repacked for Marlin; AWQ's own kernel, which sums
-parts of the inner dimension; GPTQ by exllama (v2), which dequantizes a layer and takes cuBLAS, or by Triton; what was
+parts of the inner dimension; GPTQ by exllama (v2), which dequantizes a layer and takes cuBLAS, or by Triton; EXL2 by
+exllama, what others join one by one; what was
 stored for Marlin; fp8 weights on 16-bit inputs (Marlin) or on inputs in fp8 (FBGEMM up to 2.3.1, CUTLASS since,
 Triton with a scale for each block); int8 weights on 16-bit inputs (EETQ) or int8 ones (CUTLASS, bitsandbytes); 4-bit
 weights dequantized for cuBLAS."""
@@ -54,6 +55,8 @@ def of(setting: Setting) -> Kernel | None:
         return _packed(setting, method)
     if method == "marlin":
         return "stored_marlin"
+    if method == "exl2":
+        return "exl2" if setting.facts.release.version >= (2, 1, 0) else None
     if method == "fp8":
         return _fp8(setting)
     if method == "compressed-tensors":

@@ -252,7 +252,8 @@ def _attention(run: Pass) -> Block:
     shapes, g = run.shapes, run.shapes.g
     if shapes.latent is not None:
         return _latent_attention(run)
-    joined = run.project(g.hidden, g.query + 2 * g.kv, shapes.bias_in, shapes.attention_kernel)
+    parts = (g.query, g.kv, g.kv)
+    joined = run.project(g.hidden, sum(parts), shapes.bias_in, shapes.attention_kernel, parts)
     if shapes.clipped:
         clipped = run.new(g.query + 2 * g.kv)
         run.drop(joined)

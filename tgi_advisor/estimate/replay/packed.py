@@ -42,6 +42,7 @@ KINDS: Mapping[Kernel, tuple[str, ...]] = {
     "awq": ("qweight", "scales", "qzeros"),
     "exllama": ("qweight", "scales", "qzeros", "g_idx"),
     "gptq": ("qweight", "scales", "qzeros", "g_idx"),
+    "exl2": ("q_weight", "q_scale", "q_invperm", "q_scale_max", "q_groups"),
     "stored_marlin": ("B", "s"),
     "fp8_marlin": ("weight", "weight_scale"),
     "fp8_fbgemm": ("weight", "weight_scale"),
@@ -64,6 +65,8 @@ def step(setting: Setting, kernel: Kernel, read: Read, inputs: int, outputs: int
     elements = inputs * outputs
     if kernel == "marlin":
         return lambda memory: _marlin(setting, memory, read, inputs, outputs)
+    if kernel == "exl2":
+        return lambda memory: _exl2(memory, read)
     if kernel == "fp8_blocks":
         return lambda memory: _fp8_blocks(memory, read)
     if kernel.startswith("fp8"):
@@ -90,7 +93,8 @@ def take(memory: Allocator, sizes: Sequence[int], moved: Moved) -> Block:
 
 def kept(setting: Setting, read: Read, inputs: int) -> list[int]:
     """Bytes of what Marlin keeps: weights, zero points, scales, and GPTQ's order of rows, twice, where there is one."""
-    ordered = setting.quantize == "gptq" and weights.quantization_config(setting).get("desc_act")
+    stored = weights.quantization_config(setting)
+    ordered = setting.quantize == "gptq" and stored.get("desc_act") and stored.get("group_size") != -1
     weight, scales, zeros, *_ = (sum(sizes) for sizes in read.sizes.values())
     return [size for size in (weight, zeros, scales) if size] + ([4 * inputs, 4 * inputs] if ordered else [])
 
@@ -122,6 +126,19 @@ def repacked(setting: Setting, memory: Allocator, read: Read, inputs: int) -> li
 def _marlin(setting: Setting, memory: Allocator, read: Read, inputs: int, outputs: int) -> None:
     repacked(setting, memory, read, inputs)
     memory.new(outputs)  # the workspace: 16 integers for 64 columns
+
+
+def _exl2(memory: Allocator, read: Read) -> None:
+    """EXL2, of which nothing is joined: five tensors for each piece, one of them halved.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/exl2.py#L20-L60
+    """
+    for piece in zip(*read.sizes.values(), strict=True):
+        for kind, size in zip(read.sizes, piece, strict=True):
+            block = memory.new(size)
+            if kind == "q_invperm":
+                memory.new(size // 2)
+                memory.release(block)
 
 
 def _fp8_blocks(memory: Allocator, read: Read) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tgi_advisor.estimate.allocator import Allocator, Block
 from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.replay import kernels
@@ -62,9 +64,16 @@ class Pass:
             return added
         return out
 
-    def project(self, inputs: int, width: int, bias: bool = False, kernel: Kernel | None = None) -> Block:
-        """The result of one of the layer's projections from `inputs` to `width`: by the launch's kernel or this one."""
+    def project(
+        self, inputs: int, width: int, bias: bool = False, kernel: Kernel | None = None, parts: Sequence[int] = ()
+    ) -> Block:
+        """The result of one of the layer's projections from `inputs` to `width`: by the launch's kernel or this one.
+
+        `parts` are the widths of what is joined in it.
+        """
         kernel = kernel or self.shapes.kernel
+        if kernel == "exl2":
+            return self._apart(width, parts)
         if kernel == "plain":
             return self.product(width, bias)
         if kernel == "bnb_8bit":
@@ -87,6 +96,19 @@ class Pass:
         if kernel == "exllama":
             self.take_cublas()
         return out
+
+    def _apart(self, width: int, parts: Sequence[int]) -> Block:
+        """The results of parts that EXL2 multiplies one by one, and their join.
+
+        https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/tensor_parallel.py#L13-L28
+        """
+        made = [self.new(part) for part in parts or (width,)]
+        self.take_cublas()
+        if len(made) == 1:
+            return made[0]
+        whole = self.new(width)
+        self.drop(*made)
+        return whole
 
     def used(self, given: Block) -> Block | None:
         """What can be dropped of a projection's input that nobody else holds.
@@ -145,7 +167,7 @@ class Pass:
     def gated(self, width: int, kernel: Kernel | None = None) -> Block:
         """Gate and up in one product, the gate's activation, their product, and down."""
         hidden = self.shapes.g.hidden
-        both = self.project(hidden, 2 * width, self.shapes.bias_feed_in, kernel)
+        both = self.project(hidden, 2 * width, self.shapes.bias_feed_in, kernel, (width, width))
         activated, product = self.new(width), self.new(width)
         self.drop(activated)
         out = self.project(width, hidden, self.shapes.bias_feed_out, kernel)
