@@ -40,7 +40,7 @@ def _layer(run: Pass, hidden: Block) -> Block:
     turned_query, turned_key = _turned(run, g.query), _turned(run, g.kv)
     run.drop(query, key)
     attended = run.new(g.query)
-    out = run.product(g.hidden, shapes.bias_out)
+    out = _summed(run, run.product(g.hidden, shapes.bias_out))
     run.drop(attended, turned_query, turned_key, value, normed)
     joined = run.new(g.hidden)
     run.drop(out, hidden)
@@ -51,11 +51,24 @@ def _layer(run: Pass, hidden: Block) -> Block:
     up = run.product(g.intermediate)
     product = run.new(g.intermediate)
     run.drop(activated, up)
-    fed = run.product(g.hidden)
+    fed = _summed(run, run.product(g.hidden))
     run.drop(product, normed)
     after = run.new(g.hidden)
     run.drop(fed, joined)
     return after
+
+
+def _summed(run: Pass, out: Block) -> Block:
+    """A row-parallel product summed over the shards, which PyTorch's DTensor does in a copy.
+
+    https://github.com/huggingface/transformers/blob/v4.51.3/src/transformers/integrations/tensor_parallel.py#L401-L410
+    https://github.com/pytorch/pytorch/blob/v2.7.0/torch/csrc/distributed/c10d/Functional.cpp#L84-L92
+    """
+    if not run.shapes.sharded:
+        return out
+    copied = run.new(run.shapes.g.hidden)
+    run.drop(out)
+    return copied
 
 
 def _head(run: Pass, width: int) -> Block:

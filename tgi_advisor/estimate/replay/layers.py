@@ -22,8 +22,8 @@ from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.facts.release import Version
 
 HOLDS_EMBEDDING = {
-    "llama": (2, 0, 0), "mistral": (2, 0, 0), "granite": (2, 4, 0), "phi3": (2, 0, 0), "qwen2": (2, 4, 1),
-    "gemma": (2, 0, 3), "gemma2": (2, 1, 1), "mllama": (2, 3, 1), "phimoe": (2, 3, 1),
+    "llama": (2, 0, 0), "baichuan": (2, 0, 0), "mistral": (2, 0, 0), "granite": (2, 4, 0), "phi3": (2, 0, 0),
+    "qwen2": (2, 4, 1), "gemma": (2, 0, 3), "gemma2": (2, 1, 1), "mllama": (2, 3, 1), "phimoe": (2, 3, 1),
 }  # fmt: skip
 """Classes whose forward is given the embedded tokens and so keeps them alive to its end, since which release."""
 

@@ -35,7 +35,7 @@ EMBEDDING_LAST = {"qwen2": (2, 4, 1)}
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/flash_qwen2_modeling.py#L385-L410
 """
 PROJECTIONS = (
-    (("q_proj", "k_proj", "v_proj"), ("qkv_proj",), ("query_key_value",), ("c_attn",), ("Wqkv",)),
+    (("q_proj", "k_proj", "v_proj"), ("qkv_proj",), ("query_key_value",), ("c_attn",), ("Wqkv",), ("W_pack",)),
     (("o_proj",), ("dense",), ("attn.c_proj",), ("attn.out_proj",)),
     (("gate_proj", "up_proj"), ("gate_up_proj",), ("dense_h_to_4h",), ("c_fc",), ("fc1",), ("fc_in",)),
     (("down_proj",), ("dense_4h_to_h",), ("mlp.c_proj",), ("fc2",), ("fc_out",)),
@@ -47,7 +47,7 @@ LATENT = ("q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "
 """Projections of DeepSeek's attention, each by itself."""
 COLUMNS = frozenset(word for ways in PROJECTIONS[::2] for words in ways for word in words)
 """Projections that shards split by their outputs."""
-CONVERTED = frozenset({"qkv_proj", "gate_up_proj", "Wqkv"})
+CONVERTED = frozenset({"qkv_proj", "gate_up_proj", "Wqkv", "W_pack"})
 """Projections stored as one, whose slices are joined on the CPU and converted on the GPU.
 
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/weights.py#L328-L343
@@ -289,7 +289,8 @@ def _as_transformers(setting: Setting, stored: Stored) -> Iterator[Step]:
 
     Files are read one after the other, attention before the feed-forward block of each layer; the output matrix
     stands first in the file the model ends in. One that is stored although it is the embedding's is read like the
-    others and dropped when all are there.
+    others and dropped when all are there. Tensors are copied where they are converted into another 16-bit type, which
+    is what the launch does unless it is given the checkpoint's (modeling_utils.py:767-789).
     """
     model = setting.facts.model
     tied = [] if stored.head else [group.bytes for group in model.tensors if weights.role(group.name) == "head"]
@@ -301,12 +302,14 @@ def _as_transformers(setting: Setting, stored: Stored) -> Iterator[Step]:
     head = [*stored.head, *tied]
     yield lambda memory: memory.release(memory.new(sum(order) + sum(head)))
     place = _start_of_last_file(order, sum(head))
-    yield from map(_copied, order[:place])
-    yield from map(_copied, stored.head)
+    converted = _is_converted(setting)
+    read: Callable[[int], Step] = _copied if converted else _kept
+    yield from map(read, order[:place])
+    yield from map(read, stored.head)
     dropped: list[Block] = []
     if tied:
-        yield lambda memory: dropped.append(_copy(memory, tied[0]))
-    yield from map(_copied, order[place:])
+        yield lambda memory: dropped.append(_copy(memory, tied[0]) if converted else memory.new(tied[0]))
+    yield from map(read, order[place:])
     yield lambda memory: memory.release(*dropped)
 
 

@@ -16,9 +16,9 @@ from tgi_advisor.units import KiB, MiB
 ROTARY_FREE = frozenset({"gpt2", "gpt_bigcode"})
 """Families that add positions to the embedding instead of turning queries and keys."""
 READ = frozenset({
-    "llama", "mistral", "qwen2", "gemma", "gemma2", "gemma3_text", "phi3", "granite", "phi", "starcoder2", "falcon",
-    "RefinedWeb", "RefinedWebModel", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "cohere", "mixtral", "phimoe", "dbrx",
-    "deepseek_v2", "deepseek_v3",
+    "llama", "baichuan", "mistral", "qwen2", "gemma", "gemma2", "gemma3_text", "phi3", "granite", "phi", "starcoder2",
+    "falcon", "RefinedWeb", "RefinedWebModel", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "cohere", "mixtral", "phimoe",
+    "dbrx", "deepseek_v2", "deepseek_v3",
 })  # fmt: skip
 """Families whose sequence of allocations is written down in this room."""
 
@@ -61,6 +61,8 @@ class Shapes(NamedTuple):
 
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/attention/cuda.py#L196-L223
     """
+    sharded: bool
+    """Whether the layers are split over several shards."""
     chooses_late: bool
     """Whether every layer chooses among them anew.
 
@@ -233,6 +235,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         rotary=0 if kind in ROTARY_FREE else _rotary(setting, text) // 2,
         flash_one=not on_rocm and setting.facts.gpu.at_least < (8, 0),
         position_sections=sections,
+        sharded=tp > 1,
         chooses_late=bool(sections) and setting.facts.release.version < (3, 1, 1),
         grouped=kind in FALCON and bool(text.get("new_decoder_architecture")),
         norms=2 if any(".ln_mlp." in name for name in names) else 1,
