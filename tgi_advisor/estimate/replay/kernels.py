@@ -40,6 +40,8 @@ SPLIT = 8
 https://github.com/huggingface/text-generation-inference/blob/v1.1.0/server/text_generation_server/utils/awq/quantize/qmodule.py#L40-L47
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/awq/quantize/cuda.py#L44-L46
 """
+LEAVES_HEAD = (2, 2, 0)
+"""Since when bitsandbytes leaves the output matrix in 16 bit; what it makes of one is not written down."""
 INT8_BY_ROWS = (3, 0, 2)
 """Since when bitsandbytes multiplies int8 weights as they lie (its 0.45.0); before, the first pass reorders them."""
 REDUCED_ROWS = 1024
@@ -61,8 +63,8 @@ def of(setting: Setting) -> Kernel | None:
         return _fp8(setting)
     if method == "compressed-tensors":
         return _compressed(setting)
-    version = setting.facts.release.version
-    if method not in ON_THE_FLY or version < (2, 2, 0) or (method == "bitsandbytes" and version < INT8_BY_ROWS):
+    since = {"eetq": (1, 1, 0), "bitsandbytes": INT8_BY_ROWS}.get(method, LEAVES_HEAD)
+    if method not in ON_THE_FLY or setting.facts.release.version < since:
         return None
     return ON_THE_FLY[method]
 
