@@ -25,7 +25,7 @@ READ = frozenset({
 
 FALCON = frozenset({"falcon", "RefinedWeb", "RefinedWebModel"})
 """Families of FlashRWForCausalLM."""
-WINDOWED = frozenset({"mistral", "mixtral", "qwen2", "starcoder2"})
+WINDOWED = frozenset({"mistral", "mixtral", "qwen2", "qwen2_vl", "starcoder2"})
 """Families whose class copies what it caches where the configuration has a sliding window."""
 LANGUAGE = {
     "gemma3": "gemma3_text", "qwen2_vl": "qwen2", "qwen2_5_vl": "qwen2", "llava_next": "mistral", "idefics2": "mistral",
