@@ -165,6 +165,13 @@ def _layer(
 ) -> tuple[Block, Block | None, tuple[Block | None, ...]]:
     """(hidden states, residual, what the layer's locals still hold when it returns)."""
     kind, wide = run.shapes.kind, run.shapes.g.hidden
+    if run.shapes.sequential:  # every result takes the name of the one before
+        normed, summed = _norm(run, hidden, residual)
+        attended = _attention(run)
+        run.drop(normed)
+        again, carried = _norm(run, attended, summed)
+        run.drop(*(one for one in (attended, summed) if not _is_in(one, (hidden, residual, carried))))
+        return _feed_forward(run, number, again), carried, (again,)
     if kind == "gpt_neox":
         first, _ = _norm(run, hidden, None)
         attended = _attention(run)

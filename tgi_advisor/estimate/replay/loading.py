@@ -52,6 +52,8 @@ CONVERTED = frozenset({"qkv_proj", "gate_up_proj", "Wqkv", "W_pack"})
 
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/weights.py#L328-L343
 """
+CONVERTED_BY_DBRX = (2, 1, 0)
+"""Since when DBRX's class loads its projection like the others; before, it converted it on the CPU."""
 MOVED_WHOLE = frozenset({("gpt2", "c_attn"), ("gpt2", "c_fc"), ("gpt_bigcode", "c_attn"), ("phi", "fc1")})
 """Of the columns, those that never were pieces on the GPU: their classes have loaders of their own."""
 JOINED_BEFORE_THE_MOVE = (2, 2, 0)
@@ -232,9 +234,11 @@ def _plain(setting: Setting, words: Sequence[str], sizes: Sequence[int]) -> Step
     """The step of a projection in 16 bit that is stored in pieces of these names and bytes."""
     kind = setting.family.model_type
     permuted = kind == "gpt_neox" and words[0] == "query_key_value"
+    version = setting.facts.release.version
     if words[0] in CONVERTED:
-        return _copied(sum(sizes)) if _is_converted(setting) else _kept(sum(sizes))
-    moved_first = setting.facts.release.version < JOINED_BEFORE_THE_MOVE and words[0] in COLUMNS
+        on_cpu = words[0] == "Wqkv" and version < CONVERTED_BY_DBRX
+        return _copied(sum(sizes)) if _is_converted(setting) and not on_cpu else _kept(sum(sizes))
+    moved_first = version < JOINED_BEFORE_THE_MOVE and words[0] in COLUMNS
     if moved_first and (kind, words[0]) not in MOVED_WHOLE:
         return _joined(sizes, again=permuted)
     return _copied(sum(sizes)) if permuted else _kept(sum(sizes))

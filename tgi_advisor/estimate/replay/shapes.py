@@ -72,6 +72,11 @@ class Shapes(NamedTuple):
     """Whether queries lie between keys and values of their group and are copied out (Falcon's new decoder)."""
     norms: int
     """Norms of a layer whose attention and feed-forward block work side by side."""
+    sequential: bool
+    """Whether a class that lets attention and the feed-forward block work side by side is told not to.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/flash_neox_modeling.py#L292-L314
+    """
     crossed: tuple[int, ...]
     """Numbers of the layers that attend to an image (Mllama)."""
     bias_in: bool
@@ -189,7 +194,7 @@ def known(setting: Setting) -> bool:
 
     On ROCm it is read, not recorded: 16-bit dense models of TGI's own classes since 2.0.4, the first release whose
     linear layer is its own there.
-    Not among it: weights multiplied by a kernel that has not been read, and mixtures of experts before 2.2.0, quantized
+    Not among it: weights multiplied by a kernel that has not been read, and mixtures of experts before 2.0.0, quantized
     in a way that has not been read or in transformers' classes.
     Speculation looks for the last tokens in the prompt and takes nothing that counts beside its slots in the blocks.
     From 1.0.0 to 1.4.5 no line of the classes changed what they allocate, but for families that came in between.
@@ -208,7 +213,7 @@ def known(setting: Setting) -> bool:
         return False
     if family.kv == "mla" and kernel not in ("plain", "fp8_blocks"):
         return False
-    if routed and (version < (2, 2, 0) or kernels.experts(setting) is None):
+    if routed and (version < (2, 0, 0) or kernels.experts(setting) is None):
         return False
     if family.model_type == "gemma3" and setting.attention != "flashinfer":
         return False
@@ -237,6 +242,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         position_sections=sections,
         sharded=tp > 1,
         chooses_late=bool(sections) and setting.facts.release.version < (3, 1, 1),
+        sequential=_is_sequential(kind, text),
         grouped=kind in FALCON and bool(text.get("new_decoder_architecture")),
         norms=2 if any(".ln_mlp." in name for name in names) else 1,
         crossed=tuple(int(one) for one in text.get("cross_attention_layers") or ()),
@@ -299,6 +305,12 @@ def _rotary(setting: Setting, text: Any) -> int:
         return int(text["rotary_dim"])
     share = text.get("partial_rotary_factor") or text.get("rotary_pct") or 1
     return int(families.head_size(setting.facts.model, setting.family) * float(share))
+
+
+def _is_sequential(kind: str, text: Any) -> bool:
+    if kind == "gpt_neox":
+        return text.get("use_parallel_residual") is False
+    return kind in FALCON and not text.get("new_decoder_architecture") and text.get("parallel_attn") is False
 
 
 def _window(setting: Setting) -> int | None:
