@@ -36,8 +36,10 @@ def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[B
     """The image, the embedded tokens, masks, and the pass of the language model.
 
     From 3.3.0 on the image comes before the tokens, which are embedded ahead of the pass and stay in the batch; until
-    then it comes behind them. Returns what is dropped when the logits are there.
+    then it comes behind them. Returns what is dropped when the logits are there. `longest` are the tokens of each
+    request but the last; 0: all alike.
     """
+    longest = longest or -(-run.tokens // requests)
     seen = run.shapes.tower
     if seen is not None and seen.kind == "mllama":
         _mllama(run, seen)
