@@ -112,7 +112,7 @@ def test_a_row_comes_out(row: dict[str, Any]) -> None:
     seen = replay.warm_up(setting, geometry.of(setting), loaded, batch)
     assert loaded.alive == pytest.approx(row["loaded_allocated"], abs=MiB / 4)
     assert abs(loaded.reserved - row["loaded_reserved"]) <= 2 * MiB
-    assert abs(seen.peak - row["peak_reserved"]) <= 2 * MiB
+    assert abs(seen.peak - row["peak_reserved"]) <= 4 * MiB
 
 
 @given(
