@@ -199,7 +199,7 @@ SHARED = [
     ("0.9", ZERO, "0.9", ZERO, "behind 0.9, 0.9 leaves nothing"),
     ("", ZERO, "0.5", ZERO, "behind 1, 0.5 leaves nothing"),
     ("0.5", FIRST, "0.5", FIRST, "behind 0.5, 0.5 leaves nothing"),
-    ("0.5", ALL, "0.4", FIRST, "behind 0.5, 0.4 leaves nothing"),
+    ("0.5", ALL, "0.45", FIRST, "behind 0.5, 0.45 leaves nothing"),
     ("", ALL, "", ZERO, "already takes all memory of these GPUs"),
     ("0.95", ZERO, "1.0", ZERO, "beside that"),
     ("0.5", ZERO, "1.0", ZERO, ""),

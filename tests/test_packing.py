@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tgi_advisor import api, search
 from tgi_advisor.api import Together, advise_together
 from tgi_advisor.errors import Exit, SpecError
-from tgi_advisor.estimate import warmup
+from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.plan import Plan
 from tgi_advisor.report_schema import plan_schema
@@ -60,9 +60,10 @@ def again(plan: Plan) -> Plan:
 
 
 def held(plan: Plan) -> int:
-    """What a server holds once it has started, added up from the parts of its plan."""
-    passing = {"driver reserve", "other processes", "prefill activations", "logits and sampling", "reserve"}
-    return sum(part.bytes for part in plan.prediction.parts if part.name not in passing)
+    """What a server holds once it has started: what loading left, the KV cache and the CUDA graphs of its plan."""
+    loaded = warmup.base(defaults.resolve(plan.spec, plan.facts)).parts
+    kept = [part.bytes for part in loaded if part.name not in ("driver reserve", "other processes")]
+    return sum(kept) + sum(part.bytes for part in plan.prediction.parts if part.name in ("KV cache", "CUDA graphs"))
 
 
 # -- scenarios
@@ -273,7 +274,7 @@ def test_an_older_launch_moved_beside_others_is_the_launch_planned_there() -> No
     here = search.advise(spec(LLAMA), known(LLAMA, "nvidia-l40s", "3.3.7")).base
     there = search.advise(spec(LLAMA, hardware__in_use="9GiB"), known(LLAMA, "nvidia-l40s", "3.3.7")).base
     moved = warmup.beside(here, 9 * GiB)
-    assert moved._replace(setting=there.setting) == there
+    assert moved._replace(setting=there.setting, prefills=there.prefills) == there
 
 
 # -- the command

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from launch import settle
 
-from tgi_advisor.estimate import exllama, kv_cache, overhead, warmup, weights
+from tgi_advisor.estimate import exllama, geometry, kv_cache, overhead, prefill, warmup, weights
+from tgi_advisor.estimate.peak import Batch, Peak
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import tables
 from tgi_advisor.facts.gpu import GpuFacts, System
@@ -88,14 +89,35 @@ def test_warmup_batch(row: dict[str, Any]) -> None:
     assert {"requests": requests, "tokens": tokens, "blocks": blocks} == row["expect"]
 
 
+class PerToken:
+    """A prefill that takes so many bytes for every token."""
+
+    rough = None
+
+    def __init__(self, each: int, here: warmup.Base) -> None:
+        self.each = each
+        self.block = here.geometry.kv_bytes_per_token * here.setting.block_size
+
+    def in_gaps(self, blocks: int) -> int:
+        return 0 * blocks
+
+    def at(self, batch: Batch) -> Peak:
+        cache, layers = batch.blocks * self.block, batch.tokens * self.each
+        return Peak(cache, cache + layers, cache + layers, layers, layers, layers)
+
+    def squeezed(self, batch: Batch, room: int) -> Peak:
+        assert room
+        return self.at(batch)
+
+
 @pytest.mark.parametrize("row", scenarios("budget"))
 def test_budget(row: dict[str, Any]) -> None:
     measured = row["measured"]
     total, loaded = parse_size(measured["total"]), parse_size(measured["loaded"])
     here = warmup.base(launched(row))._replace(
-        loaded=loaded, torch=loaded, total=total, cuda_total=total,
-        activation_per_token=measured["activation"], logits_per_token=0, sampling_per_request=0,
+        loaded=loaded, torch=loaded, total=total, cuda_total=total, gaps=0,
     )  # fmt: skip
+    here = here._replace(prefills=PerToken(measured["activation"], here))
     seen = warmup.run(here, limits_of(row))
     assert seen.stage is None
     assert {"blocks": seen.blocks, "budget": seen.budget} == row["expect"]
@@ -103,7 +125,8 @@ def test_budget(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("row", scenarios("logits"))
 def test_logits(row: dict[str, Any]) -> None:
-    assert {"per_token": warmup.base(launched(row)).logits_per_token} == row["expect"]
+    setting = launched(row)
+    assert {"per_token": prefill.per_token(setting, geometry.of(setting)).logits} == row["expect"]
 
 
 @pytest.mark.parametrize("row", scenarios("overhead"))

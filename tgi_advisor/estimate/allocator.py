@@ -34,18 +34,13 @@ class OutOfMemoryError(Exception):
 
 
 class Block:
-    """A piece of a segment, alive or free."""
+    """A piece of a segment that is in use."""
 
-    __slots__ = ("address", "after", "before", "free", "pinned", "size", "small")
+    __slots__ = ("address", "size")
 
-    def __init__(self, address: int, size: int, small: bool, pinned: bool = False) -> None:
+    def __init__(self, address: int, size: int) -> None:
         self.address = address
         self.size = size
-        self.small = small
-        self.free = False
-        self.pinned = pinned
-        self.before: Block | None = None
-        self.after: Block | None = None
 
 
 class State(NamedTuple):
@@ -62,107 +57,141 @@ class State(NamedTuple):
 
 
 class Allocator:
-    """Segments and blocks of one GPU; `reserved` is what the driver counts as used."""
+    """Segments and blocks of one GPU; `reserved` is what the driver counts as used, `in_small` what of it is in
+    segments for small requests that were made here.
+
+    Segments never touch each other, so that free blocks with adjoining addresses are of one segment.
+    """
 
     def __init__(self, state: State | None = None, most: int | None = None) -> None:
         """An empty allocator, or one in a known state; `most` is the most it may ever reserve."""
-        self.reserved = self.peak = 0
+        self.reserved = self.peak = self.in_small = 0
         self.alive = self.most_alive = 0
         self.most = most
         self.emptied = False
-        self._free: dict[bool, list[tuple[int, int, Block]]] = {True: [], False: []}
+        self._small: list[tuple[int, int]] = []
+        self._large: list[tuple[int, int]] = []
+        self._by_start: dict[int, int] = {}
+        self._by_end: dict[int, int] = {}
+        self._segments: dict[int, int] = {}
         self._address = 0
         if state is not None:
             self.reserved = self.peak = state.reserved
             self.alive = self.most_alive = state.alive
-            for sizes, small in ((state.small, True), (state.large, False)):
-                for size in sizes:
-                    self._keep(Block(self._next(size), size, small, pinned=True))
+            for size in state.small:
+                self._keep(self._small, self._place(size), size)
+            for size in state.large:
+                self._keep(self._large, self._place(size), size)
 
     def state(self) -> State:
         """The free blocks as they lie: for later allocators that free nothing of what is alive now."""
         small, large = (
-            tuple(entry[0] for entry in sorted(self._free[kind], key=lambda e: -e[1])) for kind in (True, False)
+            tuple(size for size, _ in sorted(pool, key=lambda entry: -entry[1])) for pool in (self._small, self._large)
         )
         return State(self.reserved, self.alive, small, large)
 
     def places(self) -> tuple[tuple[int, int], ...]:
         """(size, address) of every free block for large requests: what decides where the next ones go."""
-        return tuple(entry[:2] for entry in self._free[False])
+        return tuple(self._large)
+
+    @property
+    def room(self) -> int:
+        """Bytes of the largest free block for large requests."""
+        return self._large[-1][0] if self._large else 0
 
     def new(self, size: int) -> Block:
         """A block for a tensor of `size` bytes: the smallest free one that holds it, else a new segment."""
         wanted = -(-size // ROUNDING) * ROUNDING or ROUNDING
-        small = wanted <= SMALL
-        pool = self._free[small]
+        pool = self._small if wanted <= SMALL else self._large
         place = bisect_left(pool, (wanted,))
-        block = pool.pop(place)[2] if place < len(pool) else self._segment(wanted, small)
-        rest = block.size - wanted
-        if rest >= ROUNDING if small else rest > SMALL:
-            piece = Block(block.address + wanted, rest, small)
-            piece.before, piece.after = block, block.after
-            piece.pinned = block.pinned
-            if block.after is not None:
-                block.after.before = piece
-            block.after, block.size = piece, wanted
-            piece.free = True
-            insort(pool, (rest, piece.address, piece))
-        block.free = False
-        self.alive += block.size
+        if place < len(pool):
+            held, address = pool.pop(place)
+            del self._by_start[address], self._by_end[address + held]
+        else:
+            held = self._segment(wanted)
+            address = self._address
+        rest = held - wanted
+        if rest > SMALL or (rest and wanted <= SMALL):
+            self._keep(pool, address + wanted, rest)
+            held = wanted
+        self.alive += held
         if self.alive > self.most_alive:
             self.most_alive = self.alive
-        return block
+        return Block(address, held)
+
+    def fill(self, size: int, count: int) -> None:
+        """`count` blocks of one size that stay: what as many calls of `new` leave behind, without their blocks."""
+        wanted = -(-size // ROUNDING) * ROUNDING or ROUNDING
+        pool = self._small if wanted <= SMALL else self._large
+        spare = SMALL if wanted > SMALL else 0
+        while count:
+            place = bisect_left(pool, (wanted,))
+            if place < len(pool):
+                held, address = pool.pop(place)
+                del self._by_start[address], self._by_end[address + held]
+            else:
+                held = self._segment(wanted)
+                address = self._address
+            times = min(count, held // wanted)
+            rest = held - times * wanted
+            if rest > spare:
+                self._keep(pool, address + times * wanted, rest)
+                held -= rest
+            count -= times
+            self.alive += held
+        self.most_alive = max(self.most_alive, self.alive)
 
     def release(self, *blocks: Block) -> None:
         """Free blocks, each merged with its free neighbours."""
+        starts, ends = self._by_start, self._by_end
         for block in blocks:
-            self.alive -= block.size
-            before, after = block.before, block.after
-            if after is not None and after.free:
-                self._drop(after)
-                block.size += after.size
-                block.after = after.after
-                if after.after is not None:
-                    after.after.before = block
-            if before is not None and before.free:
-                self._drop(before)
-                before.size += block.size
-                before.after = block.after
-                if block.after is not None:
-                    block.after.before = before
-                block.free = True
-                block = before
-            self._keep(block)
+            address, size = block.address, block.size
+            self.alive -= size
+            pool = self._small if size <= SMALL else self._large
+            after = starts.pop(address + size, None)
+            if after is not None:
+                del pool[bisect_left(pool, (after, address + size))]
+                size += after
+            before = ends.pop(address, None)
+            if before is not None:
+                address -= before
+                del pool[bisect_left(pool, (before, address))]
+                size += before
+            insort(pool, (size, address))
+            starts[address] = ends[address + size] = size
 
     def empty_cache(self) -> None:
         """Give segments that are free as a whole back to the driver."""
-        for pool in self._free.values():
-            whole = [one for one in pool if one[2].before is None and one[2].after is None and not one[2].pinned]
-            for entry in whole:
-                pool.remove(entry)
-                self.reserved -= entry[0]
+        for pool in (self._small, self._large):
+            for size, address in [one for one in pool if self._segments.get(one[1]) == one[0]]:
+                pool.remove((size, address))
+                del self._by_start[address], self._by_end[address + size], self._segments[address]
+                self.reserved -= size
+                if pool is self._small:
+                    self.in_small -= size
 
-    def _segment(self, wanted: int, small: bool) -> Block:
-        size = 2 * MiB if small else 20 * MiB if wanted < MIDDLE else -(-wanted // (2 * MiB)) * 2 * MiB
+    def _segment(self, wanted: int) -> int:
+        """Bytes of a new segment, whose address is `_address`."""
+        size = 2 * MiB if wanted <= SMALL else 20 * MiB if wanted < MIDDLE else -(-wanted // (2 * MiB)) * 2 * MiB
         if self.most is not None and self.reserved + size > self.most:
             self.empty_cache()
             self.emptied = True
             if self.reserved + size > self.most:
                 raise OutOfMemoryError(wanted, self.reserved + size - self.most, self.alive, self.reserved)
         self.reserved += size
+        if wanted <= SMALL:
+            self.in_small += size
         if self.reserved > self.peak:
             self.peak = self.reserved
-        return Block(self._next(size), size, small)
+        self._segments[self._place(size)] = size
+        return size
 
-    def _next(self, size: int) -> int:
-        """The address of a new segment."""
-        self._address -= size
+    def _place(self, size: int) -> int:
+        """The address of a new segment: below all others, and touching none."""
+        self._address -= size + ROUNDING
         return self._address
 
-    def _keep(self, block: Block) -> None:
-        block.free = True
-        insort(self._free[block.small], (block.size, block.address, block))
-
-    def _drop(self, block: Block) -> None:
-        pool = self._free[block.small]
-        del pool[bisect_left(pool, (block.size, block.address))]
+    def _keep(self, pool: list[tuple[int, int]], address: int, size: int) -> None:
+        """Enter a free block."""
+        insort(pool, (size, address))
+        self._by_start[address] = self._by_end[address + size] = size

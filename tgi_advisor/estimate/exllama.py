@@ -47,18 +47,17 @@ def scratch(setting: Setting, g: Geometry, prefill_tokens: int) -> int:
     return max(inputs * outputs * 2 + outputs * rows * 4 + 256 for inputs, outputs in layers)
 
 
-def buffers(setting: Setting, g: Geometry, prefill_tokens: int) -> list[int]:
-    """Bytes of what is made before the warm-up: the scratch and, in v2, 16-bit numbers for the rows of each layer.
+def orders(setting: Setting, g: Geometry) -> list[int]:
+    """Bytes of what v2 makes before the warm-up beside its scratch: 16-bit numbers for the rows of each layer.
 
     GPTQ's are the order of its rows and the inverse; EXL2 has the inverse, and gets a map of two numbers for each row.
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/gptq/exllamav2.py#L45-L98
     """
-    first = scratch(setting, g, prefill_tokens)
     if is_first(setting):
-        return [first]
+        return []
     each = (4, 2) if setting.quantize == "exl2" else (2, 2)
     every = _projections(setting, g) * g.layers + _head(setting, g)
-    return [first, *(number * inputs for inputs, _ in every for number in each)]
+    return [number * inputs for inputs, _ in every for number in each]
 
 
 def _projections(setting: Setting, g: Geometry) -> tuple[tuple[int, int], ...]:

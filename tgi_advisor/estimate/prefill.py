@@ -11,9 +11,10 @@ padded classes, and for what does not grow with the prefill's tokens alone.
 
 from __future__ import annotations
 
-from tgi_advisor.estimate import forward
+from tgi_advisor.estimate import exllama, forward
 from tgi_advisor.estimate.forward import Reserved
 from tgi_advisor.estimate.geometry import Geometry
+from tgi_advisor.estimate.peak import Batch, Peak
 from tgi_advisor.estimate.setting import Setting
 
 SAMPLING_COPIES = 6
@@ -55,6 +56,47 @@ def feed_forward_width(setting: Setting, g: Geometry) -> int:
 def attention_width(g: Geometry) -> int:
     """Elements per token alive in a padded class's attention: q, k, v, its output, the normed input, the residual."""
     return 2 * g.query + 2 * g.kv + 2 * g.hidden
+
+
+class Scaled:
+    """Prefills of launches that are not replayed at their own sizes: so many bytes for every token."""
+
+    def __init__(self, setting: Setting, g: Geometry) -> None:
+        self._each = per_token(setting, g)
+        self._sampling = sampling_bytes_per_request(setting, g)
+        self._block = g.kv_bytes_per_token * setting.block_size
+        self._setting, self._geometry = setting, g
+        self._unpacks = setting.quantize in ("gptq", "exl2") and exllama.applies(setting)
+
+    @property
+    def rough(self) -> None:
+        """Nothing is less work."""
+
+    def in_gaps(self, blocks: int) -> int:
+        """None: where gaps lie is not known."""
+        return 0 * blocks
+
+    def at(self, batch: Batch) -> Peak:
+        """What the warm-up with a batch adds."""
+        cache = batch.blocks * self._block
+        layers = batch.tokens * self._each.layers + self._fixed(batch)
+        whole = layers + batch.tokens * self._each.logits + batch.requests * self._sampling
+        return Peak(cache, cache + layers, cache + whole, layers, whole, layers)
+
+    def squeezed(self, batch: Batch, room: int) -> Peak:
+        """The same with PyTorch's cache given back: the layers' blocks are free again when the logits are made."""
+        full = self.at(batch)
+        if full.whole <= room:
+            return full
+        alive = self._fixed(batch) + max(
+            batch.tokens * self._each.alive, batch.tokens * self._each.left + batch.requests * self._sampling
+        )
+        return full._replace(whole=full.cache + alive, alive_layers=min(full.alive_layers, alive), alive=alive)
+
+    def _fixed(self, batch: Batch) -> int:
+        """Bytes that do not grow with the tokens alone: masks, and exllama's scratch."""
+        scratch = exllama.scratch(self._setting, self._geometry, batch.tokens) if self._unpacks else 0
+        return scratch + square_bytes(self._setting, self._geometry, batch.longest, batch.requests)
 
 
 def per_token(setting: Setting, g: Geometry) -> Reserved:

@@ -63,7 +63,8 @@ def spare(here: Base, seen: Warmup) -> int | None:
     if seen.budget is None or seen.stage is not None:
         return None
     # What the memory fraction leaves PyTorch is one bound, the card the other.
-    return warmup.cap(here) - here.loaded - seen.cache - growth(here, seen) - graphs(here, seen)
+    full = seen.cache - here.prefills.in_gaps(seen.blocks)
+    return warmup.cap(here) - here.loaded - full - growth(here, seen) - graphs(here, seen)
 
 
 def grade(spare_bytes: int, spread: int) -> Safety:
@@ -73,9 +74,8 @@ def grade(spare_bytes: int, spread: int) -> Safety:
 
 def growth(here: Base, seen: Warmup) -> int:
     """Bytes a started server may take on top of what it holds when idle: a full prefill, and sampling for all."""
-    widest = seen.tokens * here.activation_per_token
     sampling = prefill.sampling_bytes_per_request(here.setting, here.geometry)
-    return round(widest * (1 + FRAGMENTATION) + _together(here, seen) * sampling)
+    return round(seen.again * (1 + FRAGMENTATION) + _together(here, seen) * sampling)
 
 
 def graphs(here: Base, seen: Warmup) -> int:
@@ -98,4 +98,4 @@ def held(here: Base, seen: Warmup, in_use: int) -> int:
     """Bytes of one GPU a server holds once it has started, beside the `in_use` bytes it found taken."""
     before = here.total - here.cuda_total + in_use
     cache = seen.blocks * here.geometry.kv_bytes_per_token * here.setting.block_size
-    return here.loaded - before + cache + graphs(here, seen)
+    return here.loaded - before + cache - here.prefills.in_gaps(seen.blocks) + graphs(here, seen)

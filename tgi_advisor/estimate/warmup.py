@@ -13,9 +13,10 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-from tgi_advisor.estimate import adapters, defaults, exllama, forward, geometry, overhead, prefill, replay, weights
+from tgi_advisor.estimate import adapters, defaults, forward, geometry, overhead, prefill, replay, weights
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.parts import Part
+from tgi_advisor.estimate.peak import Batch, Prefills
 from tgi_advisor.estimate.replay import graphs
 from tgi_advisor.estimate.replay.graphs import Captured
 from tgi_advisor.estimate.setting import Setting
@@ -29,6 +30,8 @@ GAUDI_SHARE = 0.8
 """HPU_MEMORY_FRACTION unless it is set (backends/gaudi/server/text_generation_server/utils/dist.py@v3.3.7:10)."""
 GAUDI_GRAPHS = 0.1
 """Default of TGI_GRAPH_RESERVED_MEM."""
+GAPS = "half-used segments"
+"""What PyTorch has reserved and nobody uses."""
 
 
 class Base(NamedTuple):
@@ -48,16 +51,10 @@ class Base(NamedTuple):
     """GPU memory as nvidia-smi prints it (a shard's share of the host's RAM on a CPU)."""
     cuda_total: int
     """GPU memory as the driver reports it to TGI."""
-    activation_per_token: int
-    """Bytes per prefill token at the widest moment."""
-    logits_per_token: int
-    """Bytes per prefill token of full-vocabulary logits."""
-    alive_per_token: int
-    """Bytes per prefill token at the widest moment that are alive, not only reserved."""
-    left_per_token: int
-    """Bytes per prefill token that are alive when the logits are done."""
-    sampling_per_request: int
-    """Bytes per warm-up request for sampling."""
+    prefills: Prefills
+    """What a prefill adds, by the batch."""
+    gaps: int
+    """The share of `loaded` in segments that loading left half used."""
     captured: Captured | None
     """What CUDA graphs take, where their capture is replayed."""
 
@@ -75,10 +72,14 @@ class Warmup(NamedTuple):
     """Prompt tokens of the warm-up batch."""
     warm_blocks: int
     """KV blocks of the warm-up batch."""
+    again: int
+    """Bytes the layers of the same prefill reserve beside a full KV cache."""
     activations: int
-    """Bytes the prefill needs at its widest moment, masks and exllama scratch included."""
+    """Bytes in use at the widest moment of the layers, masks and exllama scratch included."""
     logits: int
-    """Bytes of logits and sampling."""
+    """Bytes of logits and sampling on top of these."""
+    gaps: int
+    """Bytes of segments that are reserved and not in use at the peak."""
     used: int
     """Bytes used at the peak, the driver reserve included, the margin not."""
     slack: int
@@ -106,26 +107,30 @@ def base(setting: Setting) -> Base:
     workspace = overhead.flashinfer(setting)
     if workspace:
         inside.append(workspace)
-    unused = forward.loading_slack(setting, g)
-    if unused:
-        inside.append(Part("half-used segments", unused, "modelled", "PyTorch's segments that loading leaves pinned"))
+    counted = sum(part.bytes for part in inside)
+    prefills: Prefills
+    captured = None
+    if replay.known(setting):
+        prefills = peaks = replay.Peaks(setting, g)
+        beyond = workspace.bytes - sum(replay.WORKSPACE) if workspace else 0
+        gaps = peaks.loaded.reserved + beyond - counted
+        captured = graphs.capture(setting, g, peaks.loaded)
+    else:
+        prefills, gaps = prefill.Scaled(setting, g), forward.loading_slack(setting, g)
+    inside.append(Part(GAPS, gaps, "modelled", "PyTorch's segments that loading leaves pinned"))
     parts = tuple(part for part in (reserve, *outside, *inside) if part.bytes)
     total = gpu.memory_bytes // share
-    widest = prefill.per_token(setting, g)
     alone = Base(
         setting=setting,
         geometry=g,
         parts=parts,
         loaded=sum(part.bytes for part in parts),
-        torch=sum(part.bytes for part in inside),
+        torch=counted + gaps,
         total=total,
         cuda_total=total - reserve.bytes,
-        activation_per_token=widest.layers,
-        logits_per_token=widest.logits,
-        alive_per_token=widest.alive,
-        left_per_token=widest.left,
-        sampling_per_request=prefill.sampling_bytes_per_request(setting, g),
-        captured=graphs.capture(setting, g) if replay.known(setting) else None,
+        prefills=prefills,
+        gaps=gaps,
+        captured=captured,
     )
     return beside(alone, setting.spec.hardware.in_use)
 
@@ -253,34 +258,34 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
     """Replay the warm-up for the limits given; `margin` bytes are treated as used by something else.
 
     Where the GPU fills up, PyTorch gives its cached blocks back and tries once more; with `retry` that is
-    replayed too: the layers' blocks are free again by the time the logits are made. Without it the result
-    is monotone in every limit, which a search needs. Refusals are `tgi_advisor.refusals`' business.
+    replayed too. Without it the result is monotone in every limit, which a search needs. Refusals are
+    `tgi_advisor.refusals`' business.
     """
     setting, g = here.setting, here.geometry
     limits = defaults.launcher_limits(setting, given)
     most = cap(here)
     if here.loaded + margin > most:
-        return Warmup("load", limits, 0, 0, 0, 0, 0, here.loaded, most - here.loaded - margin, 0, 0, None)
+        missing = most - here.loaded - margin
+        return Warmup("load", limits, 0, 0, 0, 0, 0, 0, here.gaps, here.loaded, missing, 0, 0, None)
     requests, tokens, warm_blocks = warmup_batch(setting, limits)
-    longest = min(limits.max_input_tokens or tokens, tokens)
-    activations = tokens * here.activation_per_token + prefill.square_bytes(setting, g, longest, requests)
-    if setting.quantize in ("gptq", "exl2") and exllama.applies(setting):
-        activations += exllama.scratch(setting, g, limits.max_batch_prefill_tokens or 0)
-    logits = tokens * here.logits_per_token + requests * here.sampling_per_request
     per_block = g.kv_bytes_per_token * setting.block_size
     if not setting.family.paged:  # prompts alone, and Mamba makes no prefill at all
         warm_blocks = 0 if setting.family.served_by == "mamba" else -(-tokens // setting.block_size)
-    used = here.loaded + activations + logits + warm_blocks * per_block
+    batch = Batch(requests, tokens, min(limits.max_input_tokens or tokens, tokens), warm_blocks)
+    peak = here.prefills.at(batch)
+    used = here.loaded + peak.whole
     if retry and used + margin > most:
-        fixed = activations - tokens * here.activation_per_token
-        sampling = requests * here.sampling_per_request
-        emptied = max(tokens * here.alive_per_token + fixed, tokens * here.left_per_token + sampling)
-        logits = min(logits, emptied)
-        activations = emptied - logits
-        used = here.loaded + emptied + warm_blocks * per_block
+        peak = here.prefills.squeezed(batch, most - here.loaded - margin)
+        used = here.loaded + peak.whole
     slack = most - used - margin
     stage: Literal["warmup"] | None = "warmup" if slack < 0 else None
-    replayed = Warmup(stage, limits, requests, tokens, warm_blocks, activations, logits, used, slack, 0, 0, None)
+    free = peak.whole + here.gaps - warm_blocks * per_block  # what is neither loaded nor the warm-up's KV cache
+    logits = min(peak.alive - peak.alive_layers, free)
+    activations = min(peak.alive_layers, free - logits)
+    replayed = Warmup(
+        stage, limits, requests, tokens, warm_blocks, peak.again, activations, logits,
+        free - activations - logits, used, slack, 0, 0, None,
+    )  # fmt: skip
     if stage is not None or not setting.family.paged:
         return replayed
     if not per_block:  # more shards than KV heads: TGI stops before it allocates any
@@ -313,15 +318,18 @@ def parts(here: Base, seen: Warmup) -> tuple[Part, ...]:
     if seen.stage == "load":
         return here.parts
     setting, g = here.setting, here.geometry
-    rows = list(here.parts)
+    rows = [part for part in here.parts if part.name != GAPS]
+    if seen.gaps:
+        rows.append(
+            Part(GAPS, seen.gaps, "modelled", "PyTorch's segments that loading and the prefill leave partly free")
+        )
     rows.append(
         Part(
             "prefill activations", seen.activations, "modelled",
-            f"{thousands(seen.limits.max_batch_prefill_tokens or 0)} tokens at the widest moment, "
-            f"{human(here.activation_per_token)} each",
+            f"{thousands(seen.limits.max_batch_prefill_tokens or 0)} tokens at the widest moment",
         )
     )  # fmt: skip
-    full = "for every prefill token" if here.logits_per_token else "for each request's last token"
+    full = "for every prefill token" if setting.prefill_logprobs else "for each request's last token"
     rows.append(Part("logits and sampling", seen.logits, "modelled", f"{thousands(g.vocabulary)} logits {full}"))
     per_block = g.kv_bytes_per_token * setting.block_size
     warm = seen.warm_blocks * per_block

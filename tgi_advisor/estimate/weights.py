@@ -280,6 +280,15 @@ def held(setting: Setting) -> list[Held]:
     return rows
 
 
+def tied_head(setting: Setting) -> int:
+    """Bytes of the lm_head of a shard that is a second copy of the embedding; 0 where there is no embedding."""
+    model, method = setting.facts.model, _on_the_fly(setting)
+    tables = [group.elements for group in model.tensors if role(group.name) == "embedding"]
+    shards = setting.num_shard if _head_is_split(families.vocab(model), setting.num_shard) else 1
+    bits = _quantized_bits(method) if method and _quantizes_head(method, setting) else 16
+    return round(max(tables, default=0) / shards * bits / 8)
+
+
 def shard(setting: Setting) -> Loaded:
     """Weights of one shard (of rank 0, which also holds the row-parallel biases)."""
     model, tp = setting.facts.model, setting.num_shard
@@ -305,11 +314,7 @@ def shard(setting: Setting) -> Loaded:
         why += f"; {human(unknown)} of tensors with names we do not know are counted whole on every shard"
     parts = [Part("weights", total, "exact", why)]
     if not head and embedding and own:
-        elements = embedding / (tp if _head_is_split(families.vocab(model), tp) else 1)
-        bits = _quantized_bits(on_the_fly) if on_the_fly and _quantizes_head(on_the_fly, setting) else 16
-        parts.append(
-            Part("tied lm_head", round(elements * bits / 8), "exact", "tied embeddings are loaded a second time")
-        )
+        parts.append(Part("tied lm_head", tied_head(setting), "exact", "tied embeddings are loaded a second time"))
     return Loaded(tuple(parts), sum(part.bytes for part in parts))
 
 

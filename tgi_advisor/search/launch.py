@@ -156,7 +156,7 @@ def _with_chunks(searcher: Searcher, total: int) -> tuple[int, int]:
     usual = min(USUAL_CHUNK, searcher.input_for(total), _wanted(searcher, total) or USUAL_CHUNK)
     usual = min(max(usual, least), least if bound.fixed is not None else bound.high or usual)
     shortest = max(searcher.span.low, total - total // GIVEN_FOR_CHUNKS)
-    prefill = last_that_holds(least, usual, lambda prefill: searcher.holds(shortest, prefill))
+    prefill = searcher.last(least, usual, lambda one, prefill: one.holds(shortest, prefill))
     return (searcher.largest_total(shortest, prefill) or total, prefill) if prefill > least else (total, least)
 
 
@@ -174,8 +174,8 @@ def _largest_prefill(searcher: Searcher, total: int, least: int) -> int:
     wanted = _wanted(searcher, total) or least
     most = max(least, wanted if bound.high is None else min(wanted, bound.high))
     calm = searcher.calm(total, least)
-    return last_that_holds(
-        least, most, lambda prefill: searcher.holds(total, prefill) and searcher.calm(total, prefill) >= calm
+    return searcher.last(
+        least, most, lambda one, prefill: one.holds(total, prefill) and one.calm(total, prefill) >= calm
     )
 
 

@@ -123,7 +123,27 @@ class Searcher:
         self.new_tokens = new_tokens(here.setting)
         self.span = totals(here.setting)
         self.efficient = efficient_prefill(here.setting)
+        self._rough: Searcher | None = None
         self.in_blocks = here.setting.family.paged and here.setting.facts.release.version < (2, 0, 0)
+
+    def last(self, low: int, high: int, holds: Callable[[Searcher, int], bool]) -> int:
+        """The last value in [low, high] that holds, for a predicate that holds at `low` and is monotone.
+
+        Where an estimate is work, the value that holds by a rough one is where the search begins.
+        """
+        rough, near = self._roughly(), None
+        if rough is not None:
+            near = last_that_holds(low, high, lambda value: holds(rough, value)) if holds(rough, low) else low
+        return last_that_holds(low, high, lambda value: holds(self, value), near)
+
+    def _roughly(self) -> Searcher | None:
+        rough = self.here.prefills.rough
+        if rough is None:
+            return None
+        if self._rough is None:
+            self._rough = Searcher(self.here._replace(prefills=rough), allow_risk=self.allow_risk)
+        self._rough.allow_risk, self._rough.span = self.allow_risk, self.span
+        return self._rough
 
     def input_for(self, total: int) -> int:
         """max_input_tokens that goes with a total.
@@ -235,11 +255,11 @@ class Searcher:
         Where all of some stretches that fit is at risk, ever shorter prompts are not worth having.
         """
 
-        def fits(total: int) -> bool:
-            return self.fits(total, prefill)
+        def fits(searcher: Searcher, total: int) -> bool:
+            return searcher.fits(total, prefill)
 
         fitting = (
-            (start, last_that_holds(start, end, fits)) for start, end in self.regions(low, prefill) if fits(start)
+            (start, self.last(start, end, fits)) for start, end in self.regions(low, prefill) if fits(self, start)
         )
         found = (self._last_calm(start, end, prefill) for start, end in islice(fitting, MOST_RISKY))
         return next((total for total in found if total is not None), None)
@@ -247,16 +267,16 @@ class Searcher:
     def _last_calm(self, low: int, high: int, prefill: int | None) -> int | None:
         """The last total of a stretch that fits which is not at risk either; None where all of it is."""
 
-        def calm(total: int) -> bool:
-            budget = self.smallest_prefill(total) if prefill is None else prefill
-            return self._too_risky(total, budget) is None
+        def calm(searcher: Searcher, total: int) -> bool:
+            budget = searcher.smallest_prefill(total) if prefill is None else prefill
+            return searcher._too_risky(total, budget) is None
 
-        if calm(high):
+        if calm(self, high):
             return high
-        turn = last_that_holds(low, high, lambda total: self._has_room(total, prefill))
-        if calm(turn):
-            return last_that_holds(turn, high, calm)
-        return last_that_holds(low, turn, calm) if calm(low) else None
+        turn = self.last(low, high, lambda searcher, total: searcher._has_room(total, prefill))
+        if calm(self, turn):
+            return self.last(turn, high, calm)
+        return self.last(low, turn, calm) if calm(self, low) else None
 
     def _has_room(self, total: int, prefill: int | None) -> bool:
         """Whether TGI finds more room for its KV cache than the warm-up's own blocks."""
@@ -266,10 +286,26 @@ class Searcher:
         return seen.blocks > seen.warm_blocks
 
 
-def last_that_holds(low: int, high: int, holds: Callable[[int], bool]) -> int:
-    """The last value in [low, high] that holds, for a predicate that holds at `low` and is monotone."""
-    if holds(high):
-        return high
+def last_that_holds(low: int, high: int, holds: Callable[[int], bool], near: int | None = None) -> int:
+    """The last value in [low, high] that holds, for a predicate that holds at `low` and is monotone.
+
+    With `near` it looks there first, and then ever further away.
+    """
+    if near is None:
+        if holds(high):
+            return high
+    elif holds(near):
+        low, step = near, 1
+        while low < high and holds(min(low + step, high)):
+            low, step = min(low + step, high), 2 * step
+        high = min(low + step, high)
+        if low == high:
+            return high
+    else:
+        high, step = near, 1
+        while near - step > low and not holds(near - step):
+            high, step = near - step, 2 * step
+        low = max(low, near - step)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)

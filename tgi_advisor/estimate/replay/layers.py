@@ -76,14 +76,14 @@ def forward(
             residual = None
             continue
         after, carried, gone = _layer(run, hidden, residual, version, number)
-        run.drop(*(one for one in (*gone, hidden, residual) if not _is_in(one, (after, carried, *held))))
+        run.drop(*{*gone, hidden, residual} - {after, carried, *held})
         hidden, residual = after, carried
         state = (run.places(), hidden.address, residual.address if residual is not None else None)
         if number >= first and state in seen:  # from here on the layers go round in a circle
             break
         seen.add(state)
     final, summed = _norm(run, hidden, residual)
-    run.drop(*(one for one in (hidden, residual, summed, *tables) if not _is_in(one, (final, *held))))
+    run.drop(*{hidden, residual, summed, *tables} - {final, *held})
     return final, *held
 
 
@@ -139,10 +139,6 @@ def _tables(run: Pass) -> list[Block]:
         tables.append(run.new(width))
         run.drop(every)
     return tables
-
-
-def _is_in(one: Block | None, several: tuple[Block | None, ...]) -> bool:
-    return any(one is other for other in several)
 
 
 def _embedded(run: Pass, version: Version) -> tuple[Block, tuple[Block, ...]]:
@@ -215,9 +211,9 @@ def _layer(
     again, carried = _norm(run, attended, summed)
     if kind == "dbrx":  # attention and its norms are a module of their own, whose locals are gone by now
         held = (hidden, residual, again, carried)
-        run.drop(*(one for one in (normed, summed, attended) if not _is_in(one, held)))
+        run.drop(*{normed, summed, attended} - set(held))
         return _feed_forward(run, number, again), carried, (again,)
-    if run.shapes.latent and not _is_in(summed, (hidden, residual)):
+    if run.shapes.latent and summed not in (hidden, residual):
         run.drop(summed)
         summed = hidden
     fed = _feed_forward(run, number, again)

@@ -63,7 +63,7 @@ https://github.com/huggingface/text-generation-inference/blob/v2.1.1/server/text
 https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/utils/weights.py#L100-L103
 """
 WORKSPACE = (128 * MiB, 8 * MiB, 8 * MiB, 8 * MiB)
-"""flashinfer's workspace and its three wrappers' buffers."""
+"""flashinfer's workspace and the integer buffers of its three wrappers; what newer ones hold beside is not replayed."""
 FILE = 4 * 10**9
 """Bytes after which today's checkpoints start another file."""
 
@@ -139,7 +139,7 @@ def _steps(setting: Setting, stored: Stored, tower: Sequence[Step]) -> Iterator[
     for layer in _layers(setting, stored):
         yield from layer
     yield from map(_kept, stored.others)
-    yield from map(_kept, stored.head or (stored.embeddings[0][0],))
+    yield from map(_kept, stored.head or (weights.tied_head(setting),))
     if last:
         yield from embeddings
     if kind in towers.LAST:

@@ -45,8 +45,7 @@ class Pass:
 
     def drop(self, *tensors: Block | None) -> None:
         """Tensors that go out of scope, each once however often it is named."""
-        gone = {id(tensor): tensor for tensor in tensors if tensor is not None}
-        self.memory.release(*gone.values())
+        self.memory.release(*dict.fromkeys(tensor for tensor in tensors if tensor is not None))
 
     def product(self, width: int, bias: bool = False) -> Block:
         """The result of a 16-bit product to `width`, with the workspaces cuBLAS takes for it.

@@ -38,6 +38,11 @@ def logits(run: Pass, rows: int) -> Block:
     return whole
 
 
+def all_of_it(requests: int, vocabulary: int) -> int:
+    """No fewer bytes than `sample` asks for altogether: a free block of so many holds every large tensor of it."""
+    return 116 * requests * vocabulary + 56 * vocabulary + 2 * SORT_SCRATCH
+
+
 def sample(memory: Allocator, requests: int, vocabulary: int) -> None:
     """Sampling for `requests` rows of `vocabulary` logits; nothing of it stays."""
     rows = requests * vocabulary

@@ -209,6 +209,8 @@ def known(setting: Setting) -> bool:
         return own and kernel == "plain" and not routed and setting.attention == "paged" and version >= (2, 0, 4)
     if family.served_by == "transformers":
         return kernel == "plain" and not routed
+    if setting.quantize is None and weights.quantization_config(setting):
+        return False  # a checkpoint this release cannot read
     if kernel != "plain" and family.model_type in OWN_LOADERS:
         return False
     if family.kv == "mla" and kernel not in ("plain", "fp8_blocks"):

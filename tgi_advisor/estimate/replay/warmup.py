@@ -13,8 +13,10 @@ from tgi_advisor.estimate import exllama
 from tgi_advisor.estimate.allocator import Allocator, State
 from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.geometry import Geometry
+from tgi_advisor.estimate.peak import Batch
 from tgi_advisor.estimate.replay import fallback, layers, sampling, shapes, vision
 from tgi_advisor.estimate.replay.passes import Pass
+from tgi_advisor.estimate.replay.shapes import Shapes
 from tgi_advisor.estimate.setting import Setting
 
 OF_A_TOKEN = (8, 4, 8, 8, 8)
@@ -29,19 +31,6 @@ https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text
 """
 
 
-class Batch(NamedTuple):
-    """The batch TGI warms up with."""
-
-    requests: int
-    """Requests in it."""
-    tokens: int
-    """Their prompt tokens together."""
-    longest: int
-    """Prompt tokens of each request but the last, which gets what is left."""
-    blocks: int
-    """KV blocks they take."""
-
-
 class Replayed(NamedTuple):
     """What PyTorch has reserved, in bytes."""
 
@@ -51,38 +40,94 @@ class Replayed(NamedTuple):
     """At the end of the warm-up's prefill: what TGI then sees as used, beside what lies outside PyTorch."""
 
 
+class Prefill(NamedTuple):
+    """What one prefill adds to what the allocator held before it, in bytes."""
+
+    layers: int
+    """Reserved when the last layer is done."""
+    whole: int
+    """Reserved when the next tokens are drawn; less than before where PyTorch had to give its cache back."""
+    alive_layers: int
+    """In use at the widest moment of the layers."""
+    alive: int
+    """In use at the widest moment of all."""
+    small: int
+    """What of `whole` is in segments for small requests."""
+
+
 def warm_up(setting: Setting, g: Geometry, after_loading: State, batch: Batch) -> Replayed:
     """Replay the warm-up on the allocator that loading left behind."""
+    ready = prepared(setting, g, after_loading)
+    held = with_cache(ready, cache_tensor(setting, g, batch.blocks), 2 * g.layers)
+    added = prefill(setting, shapes.of(setting, g), held, batch)
+    return Replayed(after_loading.reserved, held.reserved + added.whole)
+
+
+def prepared(setting: Setting, g: Geometry, after_loading: State) -> State:
+    """The allocator when the warm-up begins: where exllama multiplies, it has its orders of rows by then."""
+    if not exllama.applies(setting):
+        return after_loading
     memory = Allocator(after_loading)
+    for size in exllama.orders(setting, g):
+        memory.new(size)
+    return memory.state()
+
+
+def cache_tensor(setting: Setting, g: Geometry, blocks: int) -> int:
+    """Bytes of one tensor of a KV cache of so many blocks: the keys or the values of one layer."""
+    return blocks * setting.block_size * g.kv_bytes_per_token // (2 * g.layers)
+
+
+def with_cache(state: State, size: int, tensors: int, most: int | None = None) -> State:
+    """The allocator once a KV cache of so many tensors of `size` bytes is there.
+
+    OutOfMemoryError where `most` bytes do not hold it.
+    """
+    memory = Allocator(state, most)
+    memory.fill(size, tensors)
+    return memory.state()
+
+
+def prefill(
+    setting: Setting, widths: Shapes, held: State, batch: Batch, most: int | None = None, *, sampled: bool = True
+) -> Prefill:
+    """One prefill of a batch on an allocator that holds its KV cache.
+
+    Without `sampled`, tensors of the sampling that find room in what the layers left are not replayed.
+    OutOfMemoryError where `most` reserved bytes are too few even when PyTorch has given its cache back.
+    """
+    g, requests, tokens = widths.g, batch.requests, batch.tokens
+    memory = Allocator(held, most)
     if exllama.applies(setting):
-        for size in exllama.buffers(setting, g, batch.tokens):
-            memory.new(size)
-    tensor = batch.blocks * setting.block_size * g.kv_bytes_per_token // (2 * g.layers)
-    for _ in range(2 * g.layers):  # keys and values of each layer are tensors of their own
-        memory.new(tensor)
+        memory.new(exllama.scratch(setting, g, tokens))
     for width in (*OF_A_TOKEN, RAGGED) if setting.attention == "flashinfer" else OF_A_TOKEN:
-        memory.new(width * batch.tokens)
-    widths = shapes.of(setting, g)
-    run = Pass(widths, memory, batch.tokens, _windowed(batch, widths.window), min(batch.longest, batch.tokens))
+        memory.new(width * tokens)
+    run = Pass(widths, memory, tokens, _windowed(batch, widths.window), min(batch.longest, tokens))
     if setting.family.served_by == "transformers":
         alive = fallback.forward(run)
     elif setting.family.served_by == "vlm":
         alive = vision.forward(run, setting, batch.requests, batch.longest)
     else:
         alive = layers.forward(run, setting.facts.release.version)
+    reserved, most_alive = memory.reserved, memory.most_alive
     every = setting.prefill_logprobs
-    sampling.logits(run, batch.tokens if every else batch.requests)
+    sampling.logits(run, tokens if every else requests)
     run.drop(*alive)
     if every:
-        memory.new(batch.requests * g.vocabulary * ELEMENT)
-    sampling.sample(memory, batch.requests, g.vocabulary)
-    memory.new(batch.requests * g.vocabulary * ELEMENT)
+        memory.new(requests * g.vocabulary * ELEMENT)
+    if sampled or memory.room < sampling.all_of_it(requests, g.vocabulary):
+        sampling.sample(memory, requests, g.vocabulary)
+    memory.new(requests * g.vocabulary * ELEMENT)
     if every:
         gathered = g.vocabulary_shard != g.vocabulary and not widths.on_rocm
         copies = int(gathered) + int(gathered or setting.facts.release.prefill_logits == "two_copies")
         for _ in range(copies):
-            memory.new(batch.tokens * g.vocabulary * ELEMENT)
-    return Replayed(after_loading.reserved, memory.reserved)
+            memory.new(tokens * g.vocabulary * ELEMENT)
+    before = held.reserved, held.alive
+    return Prefill(
+        reserved - before[0], memory.reserved - before[0], most_alive - before[1], memory.most_alive - before[1],
+        memory.in_small,
+    )  # fmt: skip
 
 
 def _windowed(batch: Batch, window: int | None) -> int:

@@ -1,0 +1,200 @@
+"""The warm-ups of one launch, replayed where a search asks: never less memory for more tokens.
+
+What PyTorch's allocator ends up with is no monotone function of the tokens: a tensor that just no longer fits a gap
+takes a segment of its own, and a somewhat longer prefill may find better luck (up to 0.28 GiB have been seen). A
+search, and anybody who reasons about limits, needs one that is. So a prefill is replayed at certain lengths only,
+eight to the doubling, the powers of two among them; each counts for no less than the few before it, and between two
+of them the straight line holds. The KV cache of the warm-up is replayed to the byte as long as its tensors are not
+made larger than the segments they take.
+"""
+
+from __future__ import annotations
+
+from tgi_advisor.estimate.allocator import MIDDLE, ROUNDING, SMALL, OutOfMemoryError, State
+from tgi_advisor.estimate.geometry import Geometry
+from tgi_advisor.estimate.peak import Batch, Peak
+from tgi_advisor.estimate.replay import shapes
+from tgi_advisor.estimate.replay.loading import loaded
+from tgi_advisor.estimate.replay.warmup import Prefill, cache_tensor, prefill, prepared, with_cache
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.units import MiB
+
+STEPS = 8
+"""Lengths replayed for every doubling of the tokens."""
+FEW = 2 * STEPS
+"""Lengths from one that a sketch replays to the next."""
+BEFORE = 2
+"""Shorter lengths a length may not need less than."""
+SMALL_TENSORS = 8 * MiB
+"""Bytes a prefill is said to need for small tensors at least: fewer tokens make more tensors small."""
+GAP = 64 * MiB
+"""Bytes of a free block that decide whether a prefill finds much less room once the gaps are filled."""
+SHORTEST, FIRST = 64, 32
+"""Tokens of the shortest prefill that is replayed; shorter ones count as much."""
+
+
+class Peaks:
+    """Warm-ups of one launch, each replayed once."""
+
+    def __init__(self, setting: Setting, g: Geometry) -> None:
+        self.setting = setting
+        self.g = g
+        self.loaded = loaded(setting)
+        self._ready = prepared(setting, g, self.loaded)
+        self._shapes = shapes.of(setting, g)
+        self._held: dict[int, tuple[int, int]] = {}
+        self._states = [State(0, 0, self._ready.small, ())]  # the first one's gaps are filled
+        self._gappy = max(self._ready.large, default=0) >= GAP
+        self._replayed: dict[tuple[int, int, int, int], Prefill] = {}
+        self._highest: dict[tuple[int, int, int, int], Prefill] = {}
+        self._by_length = self._shapes.window is not None or setting.family.served_by == "vlm"
+
+    def in_gaps(self, blocks: int) -> int:
+        """Bytes of a full KV cache of so many blocks that find room in gaps that loading left.
+
+        Of each gap less than one tensor is left over; as if it were a whole one, so that it never is more for more.
+        """
+        size = cache_tensor(self.setting, self.g, blocks)
+        return min(2 * self.g.layers * size, sum(max(0, gap - size) for gap in self._ready.large))
+
+    def at(self, batch: Batch) -> Peak:
+        """What the warm-up with a batch adds, in bytes."""
+        cache, held = self._with_cache(_stepped(cache_tensor(self.setting, self.g, batch.blocks)))
+        return self._peak(cache, self._between(batch, held), self._between(batch, 0) if self._gappy else None)
+
+    def _between(self, batch: Batch, held: int) -> Prefill:
+        index, part, whole = _between(max(batch.tokens, SHORTEST))
+        longest = 0 if batch.requests == 1 else batch.longest
+        added = self._high(index, batch.requests, longest, held)
+        if not part:
+            return added
+        more = self._high(index + 1, batch.requests, longest, held)
+        return Prefill(*(low + (high - low) * part // whole for low, high in zip(added, more, strict=True)))
+
+    def _peak(self, cache: int, added: Prefill, filled: Prefill | None) -> Peak:
+        again = (filled or added).layers
+        return Peak(cache, cache + added.layers, cache + added.whole, added.alive_layers, added.alive, again)
+
+    @property
+    def rough(self) -> Rough:
+        """About the same, from few replays."""
+        return Rough(self)
+
+    def squeezed(self, batch: Batch, room: int) -> Peak:
+        """The same as `at` where PyTorch may add no more than `room` bytes and gives its cache back before it fails.
+
+        Where it fails all the same, `whole` is the least room with which it would not, to 2 MiB.
+        """
+        seen = self._squeezed(batch, room)
+        if seen is not None:
+            return seen
+        short, enough = room, self.at(batch)
+        while enough.whole - short > 2 * MiB:
+            middle = (enough.whole + short) // 2
+            less = self._squeezed(batch, middle)
+            short, enough = (middle, enough) if less is None else (short, less._replace(whole=middle))
+        return enough
+
+    def roughly(self, batch: Batch) -> Peak:
+        """About what `at` says, from lengths four times as long as the one before."""
+        size = cache_tensor(self.setting, self.g, batch.blocks)
+        cache, _ = self._with_cache(_stepped(size))
+        _, held = self._with_cache(_stepped(1 << size.bit_length()))
+        return self._peak(cache, self._line(batch, held), self._line(batch, 0) if self._gappy else None)
+
+    def _line(self, batch: Batch, held: int) -> Prefill:
+        index, _, _ = _between(max(batch.tokens, SHORTEST))
+        first, last = index - index % FEW, index - index % FEW + FEW
+        start, end = _length(first), _length(last)
+        ends = [self._at(one, 1, 0, held) for one in (first, last)]
+        part = max(0, batch.tokens - start)
+        return Prefill(*(low + (high - low) * part // (end - start) for low, high in zip(*ends, strict=True)))
+
+    def _squeezed(self, batch: Batch, room: int) -> Peak | None:
+        most = self.loaded.reserved + room
+        size = cache_tensor(self.setting, self.g, batch.blocks)
+        try:
+            held = with_cache(self._ready, size, 2 * self.g.layers, most)
+            added = prefill(self.setting, self._shapes, held, batch, most)
+        except OutOfMemoryError:
+            return None
+        return self._peak(held.reserved - self.loaded.reserved, added, None)
+
+    def _with_cache(self, size: int) -> tuple[int, int]:
+        """(bytes reserved for a KV cache of tensors of a size, number of the allocator it leaves in `_states`)."""
+        if size not in self._held:
+            held = with_cache(self._ready, size, 2 * self.g.layers)
+            if size <= SMALL:  # larger ones may find room in gaps that are closed to small tensors
+                held = min(held, with_cache(self._ready, SMALL + ROUNDING, 2 * self.g.layers))
+            state = held._replace(reserved=0, alive=0)
+            if state not in self._states:
+                self._states.append(state)
+            self._held[size] = held.reserved - self.loaded.reserved, self._states.index(state)
+        return self._held[size]
+
+    def _high(self, index: int, requests: int, longest: int, held: int) -> Prefill:
+        """A length that is replayed, and no less reserved than at the few before it."""
+        key = (index, requests, longest, held)
+        if key not in self._highest:
+            seen = self._at(index, requests, longest, held)
+            below = [self._at(lower, requests, longest, held) for lower in range(max(FIRST, index - BEFORE), index)]
+            self._highest[key] = seen._replace(
+                layers=max(one.layers for one in (seen, *below)), whole=max(one.whole for one in (seen, *below))
+            )
+        return self._highest[key]
+
+    def _at(self, index: int, requests: int, longest: int, held: int) -> Prefill:
+        """One length replayed; `longest` is 0 where requests are alike."""
+        key = (index, requests, longest if self._by_length else 0, held)
+        if key not in self._replayed:
+            tokens = _length(index)
+            even = -(-tokens // requests)
+            if key[2]:  # several requests: the last may be short, but not empty
+                even = max(1, min(longest, (tokens - 1) // (requests - 1)))
+            batch = Batch(requests, tokens, even, 0)
+            seen = prefill(self.setting, self._shapes, self._states[held], batch, sampled=False)
+            more = max(0, SMALL_TENSORS - seen.small)
+            self._replayed[key] = seen._replace(layers=seen.layers + more, whole=seen.whole + more)
+        return self._replayed[key]
+
+
+class Rough:
+    """The warm-ups of a launch from few replays: what is between these is taken to be on a line."""
+
+    rough = None
+
+    def __init__(self, peaks: Peaks) -> None:
+        self._peaks = peaks
+
+    def in_gaps(self, blocks: int) -> int:
+        """What the launch itself says."""
+        return self._peaks.in_gaps(blocks)
+
+    def at(self, batch: Batch) -> Peak:
+        """About what the warm-up with a batch adds, in bytes."""
+        return self._peaks.roughly(batch)
+
+    def squeezed(self, batch: Batch, room: int) -> Peak:
+        """The same: no search asks."""
+        return self._peaks.squeezed(batch, room)
+
+
+def _stepped(size: int) -> int:
+    """The size a tensor of the cache is replayed at: a little larger, but not so that it takes more of a segment."""
+    step = SMALL // 8 if size <= SMALL else SMALL // 2
+    larger = -(-size // step) * step
+    return larger if larger <= SMALL or size >= MIDDLE else min(larger, 20 * MiB // (20 * MiB // size))
+
+
+def _length(index: int) -> int:
+    """The length of this number: 1, 2, ... 16, 18, 20, ... 32, 36, ..."""
+    doublings, step = divmod(index - STEPS, STEPS)
+    return index if index < STEPS else (STEPS + step) << doublings
+
+
+def _between(tokens: int) -> tuple[int, int, int]:
+    """(number of the last length up to `tokens`, how far beyond it they are, how far the next length is)."""
+    doublings = max(0, tokens.bit_length() - STEPS.bit_length())
+    index = doublings * STEPS + (tokens >> doublings)
+    start = _length(index)
+    return index, tokens - start, _length(index + 1) - start
