@@ -8,6 +8,6 @@ docker run --rm \
     ghcr.io/huggingface/text-generation-inference:3.3.7 \
     --model-id hugging-quants/Meta-Llama-3.1-70B-Instruct-AWQ-INT4 \
     --num-shard 4 \
-    --max-input-tokens 118910 \
-    --max-total-tokens 119934 \
-    --max-batch-prefill-tokens 2048
+    --max-input-tokens 117761 \
+    --max-total-tokens 118785 \
+    --max-batch-prefill-tokens 2131

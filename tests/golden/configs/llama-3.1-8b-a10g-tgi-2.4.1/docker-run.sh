@@ -8,6 +8,6 @@ docker run --rm \
     ghcr.io/huggingface/text-generation-inference:2.4.1 \
     --model-id meta-llama/Llama-3.1-8B-Instruct \
     --num-shard 1 \
-    --max-input-tokens 11234 \
-    --max-total-tokens 12258 \
-    --max-batch-prefill-tokens 11234
+    --max-input-tokens 10990 \
+    --max-total-tokens 12014 \
+    --max-batch-prefill-tokens 10990

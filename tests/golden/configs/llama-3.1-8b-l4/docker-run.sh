@@ -8,6 +8,6 @@ docker run --rm \
     ghcr.io/huggingface/text-generation-inference:3.3.7 \
     --model-id meta-llama/Llama-3.1-8B-Instruct \
     --num-shard 1 \
-    --max-input-tokens 27228 \
-    --max-total-tokens 28252 \
-    --max-batch-prefill-tokens 2048
+    --max-input-tokens 27649 \
+    --max-total-tokens 28673 \
+    --max-batch-prefill-tokens 2490

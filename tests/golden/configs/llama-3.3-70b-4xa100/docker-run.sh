@@ -9,6 +9,6 @@ docker run --rm \
     --model-id meta-llama/Llama-3.3-70B-Instruct \
     --num-shard 4 \
     --dtype bfloat16 \
-    --max-input-tokens 56910 \
-    --max-total-tokens 58958 \
-    --max-batch-prefill-tokens 2049
+    --max-input-tokens 56865 \
+    --max-total-tokens 58913 \
+    --max-batch-prefill-tokens 2050

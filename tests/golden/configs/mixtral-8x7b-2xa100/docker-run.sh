@@ -9,6 +9,6 @@ docker run --rm \
     --model-id mistralai/Mixtral-8x7B-Instruct-v0.1 \
     --num-shard 2 \
     --dtype bfloat16 \
-    --max-input-tokens 25448 \
-    --max-total-tokens 26472 \
-    --max-batch-prefill-tokens 2049
+    --max-input-tokens 25406 \
+    --max-total-tokens 26430 \
+    --max-batch-prefill-tokens 2052
