@@ -61,9 +61,11 @@ def again(plan: Plan) -> Plan:
 
 def held(plan: Plan) -> int:
     """What a server holds once it has started: what loading left, the KV cache and the CUDA graphs of its plan."""
-    loaded = warmup.base(defaults.resolve(plan.spec, plan.facts)).parts
-    kept = [part.bytes for part in loaded if part.name not in ("driver reserve", "other processes")]
-    return sum(kept) + sum(part.bytes for part in plan.prediction.parts if part.name in ("KV cache", "CUDA graphs"))
+    here = warmup.base(defaults.resolve(plan.spec, plan.facts))
+    kept = [part.bytes for part in here.parts if part.name not in ("driver reserve", "other processes")]
+    more = {part.name: part.bytes for part in plan.prediction.parts}
+    blocks = more["KV cache"] // plan.prediction.kv_bytes_per_token // plan.prediction.block_size
+    return sum(kept) + more["KV cache"] - here.prefills.in_gaps(blocks) + more.get("CUDA graphs", 0)
 
 
 # -- scenarios

@@ -95,9 +95,9 @@ def test_a_family_without_a_reserved_cache_is_not_judged() -> None:
 @pytest.mark.parametrize(
     ("args", "tokens"),
     [
-        (asked("Qwen/Qwen2.5-14B-Instruct-AWQ", "nvidia-t4", "3.0.1"), 16_000),
-        (asked("google/gemma-2b", "nvidia-t4", "3.0.1"), 8_192),
-        (asked("Qwen/Qwen2.5-32B-Instruct-AWQ", "nvidia-l4", "3.0.1"), 3_484),
+        (asked("Qwen/Qwen2.5-14B-Instruct-AWQ", "nvidia-t4", "3.0.1"), 5_000),
+        (asked("google/gemma-2b", "nvidia-t4", "3.0.1"), 7_000),
+        (asked("Qwen/Qwen2.5-32B-Instruct-AWQ", "nvidia-l4", "3.0.1"), 2_800),
     ],
     ids=str,
 )
@@ -174,14 +174,14 @@ def test_the_trade_between_context_and_chunks_is_said_and_chosen() -> None:
     pairs = [
         (one["limits"]["max_total_tokens"], one["limits"]["max_batch_prefill_tokens"]) for one in (chunks, context)
     ]
-    assert pairs == [(40090, 2048), (42298, 512)]
+    assert pairs == [(40961, 2209), (43009, 1097)]
     for one, other, prefer in ((chunks, context, "context"), (context, chunks, "prefill")):
         trade = one["search"]["trade"]
         assert trade["asks"] == f"workload.prefer: {prefer}"
         assert trade["limits"] == {name: other["limits"][name] for name in trade["limits"]}
     page = " ".join(run("advise", *args).out.split())
     assert (
-        "Prefill: chunks of 2,048 tokens; workload.prefer: context gives max_total_tokens 42,298 in chunks of 512"
+        "Prefill: chunks of 2,209 tokens; workload.prefer: context gives max_total_tokens 43,009 in chunks of 1,097"
         in page
     )
     assert advised(*asked(LLAMA, "nvidia-l4"))["search"]["trade"] is None

@@ -79,7 +79,7 @@ def budget_too_small(case: Case) -> Hits:
 
     Failing, --gpu nvidia-l4::
 
-        HF_TOKEN=$HF_TOKEN tgi:3.3.7 --model-id meta-llama/Llama-3.1-8B-Instruct --num-shard 1 --max-input-tokens 20000 --max-total-tokens 30000 --max-batch-prefill-tokens 2048
+        HF_TOKEN=$HF_TOKEN tgi:3.3.7 --model-id meta-llama/Llama-3.1-8B-Instruct --num-shard 1 --max-input-tokens 20000 --max-total-tokens 40000 --max-batch-prefill-tokens 2048
 
     Fixed, --gpu nvidia-l4::
 
