@@ -587,6 +587,11 @@ VARIANTS = {
 }  # fmt: skip
 
 
+def without_assumptions(notes: str) -> str:
+    """What is said, but for adapters whose rank is assumed."""
+    return "".join(line for line in notes.splitlines(True) if not line.startswith("Note: adapter "))
+
+
 @pytest.mark.parametrize("form", FILES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_import_after_emit_is_the_identity(variant: str, form: str, here: Path) -> None:
@@ -594,14 +599,14 @@ def test_import_after_emit_is_the_identity(variant: str, form: str, here: Path) 
     if "1.4.5" in sets[1]:
         sets += ["--set", "model.id=HuggingFaceH4/zephyr-7b-beta"]
     ran = run("emit", L4, *sets, "--format", form, "--offline")
-    assert (ran.code, ran.err) == (Exit.STARTS, "")
+    assert (ran.code, without_assumptions(ran.err)) == (Exit.STARTS, "")
     (here / FILES[form]).write_text(ran.out)
     strict = () if "SM_NUM_GPUS" in str(sets) else ("--strict",)  # which warns of what only SageMaker reads
     checked = run("validate", FILES[form], *strict, "--gpu", "nvidia-l4")
     assert checked.code == Exit.STARTS, checked.out
     (here / "spec.yaml").write_text(run("import", FILES[form], "--gpu", "nvidia-l4").out)
     again = run("emit", "spec.yaml", "--as-given", "--format", form, "--offline")
-    assert (again.err, again.out) == ("", ran.out)
+    assert (without_assumptions(again.err), again.out) == ("", ran.out)
 
 
 def test_import_says_what_it_leaves_out(there: Path, golden: Golden) -> None:

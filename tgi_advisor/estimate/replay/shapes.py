@@ -43,6 +43,10 @@ OWN_LOADERS = frozenset({"gpt2", "gpt_bigcode", "gpt_neox"})
 """Families whose classes load a quantized attention in ways of their own."""
 
 
+LATENT_KEYS = ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
+"""Keys of config.json that DeepSeek's class needs."""
+
+
 class Shapes(NamedTuple):
     """Widths in elements per token, on one shard."""
 
@@ -209,6 +213,8 @@ def known(setting: Setting) -> bool:
         return own and kernel == "plain" and not routed and setting.attention == "paged" and version >= (2, 0, 4)
     if family.served_by == "transformers":
         return kernel == "plain" and not routed
+    if family.kv == "mla" and any(name not in setting.facts.model.text() for name in LATENT_KEYS):
+        return False
     if setting.quantize is None and weights.quantization_config(setting):
         return False  # a checkpoint this release cannot read
     if kernel != "plain" and family.model_type in OWN_LOADERS:
@@ -331,5 +337,4 @@ def _window(setting: Setting) -> int | None:
 
 
 def _latent(text: Any) -> Latent:
-    names = ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
-    return Latent(int(text.get("q_lora_rank") or 0), *(int(text[name]) for name in names))
+    return Latent(int(text.get("q_lora_rank") or 0), *(int(text[name]) for name in LATENT_KEYS))
