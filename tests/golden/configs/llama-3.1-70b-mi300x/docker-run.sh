@@ -14,6 +14,6 @@ docker run --rm \
     --model-id meta-llama/Llama-3.1-70B-Instruct \
     --num-shard 1 \
     --dtype bfloat16 \
-    --max-input-tokens 24743 \
-    --max-total-tokens 25767 \
-    --max-batch-prefill-tokens 24743
+    --max-input-tokens 25234 \
+    --max-total-tokens 26258 \
+    --max-batch-prefill-tokens 25234
