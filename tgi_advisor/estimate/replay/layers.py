@@ -166,7 +166,7 @@ def _layer(
         attended = _attention(run)
         run.drop(normed)
         again, carried = _norm(run, attended, summed)
-        run.drop(*(one for one in (attended, summed) if not _is_in(one, (hidden, residual, carried))))
+        run.drop(*{attended, summed} - {hidden, residual, carried})
         return _feed_forward(run, number, again), carried, (again,)
     if kind == "gpt_neox":
         first, _ = _norm(run, hidden, None)
