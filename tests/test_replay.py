@@ -266,15 +266,20 @@ def test_an_old_driver_keeps_more_for_the_same_graphs() -> None:
     st.integers(1, 20_000), st.integers(0, 20_000),
 )  # fmt: skip
 def test_an_image_needs_no_less_with_more_tokens_and_no_more_on_two_shards(model: str, tokens: int, more: int) -> None:
-    launches = [
-        setting_of({"release": "3.3.7", "model": model, "num_shard": shards, "attention": "flashdecoding"})
-        for shards in (1, 2)
-    ]
-    seen = [
-        replay.image_bytes(launch, geometry.of(launch), longest)
-        for launch, longest in ((launches[0], tokens), (launches[0], tokens + more), (launches[1], tokens + more))
-    ]
-    assert 0 < seen[0] <= seen[1] >= seen[2] > 0
+    longer = tokens + more
+    alone, again, split = (_image(model, *rest) for rest in ((1, tokens), (1, longer), (2, longer)))
+    assert 0 < alone <= again >= split > 0
+
+
+@cache
+def _image(model: str, shards: int, longest: int) -> int:
+    launch = _launch(model, shards)
+    return replay.image_bytes(launch, geometry.of(launch), longest)
+
+
+@cache
+def _launch(model: str, shards: int) -> Setting:
+    return setting_of({"release": "3.3.7", "model": model, "num_shard": shards, "attention": "flashdecoding"})
 
 
 # ---- the allocator ----

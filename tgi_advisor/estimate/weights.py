@@ -217,9 +217,9 @@ def _times(group: TensorGroup, setting: Setting) -> int:
     if setting.family.model_type == "llava_next" and on_own_layers(setting) and group.name.startswith("vision_tower."):
         if ".post_layernorm." in group.name:
             return 0
-        layer = int(setting.facts.model.config.get("vision_feature_layer", -2))
-        if ".layers.*." in group.name:
-            return group.count + layer + 1 if layer < 0 else layer + 1
+        layer = setting.facts.model.config.get("vision_feature_layer", -2)
+        if ".layers.*." in group.name and isinstance(layer, int):
+            return min(group.count, max(0, group.count + layer + 1 if layer < 0 else layer + 1))
     return group.count * (2 if TWICE.search(group.name) else 1)
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from tgi_advisor.estimate import adapters, geometry, weights
 from tgi_advisor.estimate.allocator import Allocator, Block, State
-from tgi_advisor.estimate.replay import kernels, packed, stacks, towers
+from tgi_advisor.estimate.replay import kernels, packed, pictures, stacks, towers
 from tgi_advisor.estimate.replay.kernels import Kernel
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.weights import Held
@@ -154,7 +154,7 @@ def _layers(setting: Setting, stored: Stored) -> list[list[Step]]:
         inner = {name: size for name, (size, _) in stored.layer.items()}
         outer = list(_layer(setting, edge, "plain"))
         return [outer, *[list(_layer(setting, inner))] * (times - 2), outer]
-    crossed = setting.facts.model.text().get("cross_attention_layers")
+    crossed = pictures.crossed(setting)
     if crossed:
         return _crossing_layers(setting, stored, crossed)
     sparse = _mixtures(setting, stored)

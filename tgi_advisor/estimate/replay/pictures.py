@@ -73,11 +73,26 @@ class Tower(NamedTuple):
     """What asks of the patches (Idefics2)."""
 
 
+def crossed(setting: Setting) -> tuple[int, ...]:
+    """Numbers of the layers that attend to an image: Mllama's."""
+    given = setting.facts.model.text().get("cross_attention_layers")
+    if setting.family.model_type != "mllama" or not isinstance(given, list):
+        return ()
+    return tuple(number for number in given if isinstance(number, int))
+
+
+def position_sections(setting: Setting) -> int:
+    """Positions of one token, of which each part of a head uses one: Qwen2-VL's and Qwen2.5-VL's; 0 elsewhere."""
+    scaling = setting.facts.model.text().get("rope_scaling")
+    sections = scaling.get("mrope_section") if isinstance(scaling, Mapping) else None
+    return len(sections) if isinstance(sections, list) else 0
+
+
 def stated(setting: Setting) -> bool:
     """Whether config.json and its class's defaults say every size of the tower."""
     try:
         largest(setting, 1), warmed_up(setting)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
         return False
     return True
 

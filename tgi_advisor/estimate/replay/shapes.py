@@ -239,7 +239,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
     biases = [name for name in names if name.endswith(".bias")]
     kernel = kernels.of(setting) or "plain"
     routed = families.experts(model)
-    sections = len((text.get("rope_scaling") or {}).get("mrope_section") or ())
+    sections = pictures.position_sections(setting)
     on_rocm = setting.facts.gpu.system == "rocm"
     return Shapes(
         g=g,
@@ -253,7 +253,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         sequential=_is_sequential(kind, text),
         grouped=kind in FALCON and bool(text.get("new_decoder_architecture")),
         norms=2 if any(".ln_mlp." in name for name in names) else 1,
-        crossed=tuple(int(one) for one in text.get("cross_attention_layers") or ()),
+        crossed=pictures.crossed(setting),
         bias_in=_any(biases, "q_proj.", "qkv_proj.", "query_key_value.", "c_attn.", "Wqkv."),
         bias_out=_any(biases, "o_proj.", "attention.dense.", "attn.c_proj.", "attn.dense.", "attn.out_proj."),
         bias_feed_in=_any(biases, "gate_proj.", "up_proj.", "dense_h_to_4h.", "c_fc.", "fc1.", "fc_in."),
