@@ -223,6 +223,18 @@ def _times(group: TensorGroup, setting: Setting) -> int:
     return group.count * (2 if TWICE.search(group.name) else 1)
 
 
+def _is_whole_in_row(group: TensorGroup, setting: Setting) -> bool:
+    """Whether every shard holds the whole tensor although its projection is split by rows.
+
+    A bias; and scales and zero points of GPTQ weights whose rows are out of order, or all of one group.
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/marlin/gptq.py#L205-L220
+    https://github.com/huggingface/text-generation-inference/blob/v1.4.5/server/text_generation_server/utils/weights.py#L330-L335
+    """
+    stored, kind = quantization_config(setting), group.name.rpartition(".")[2]
+    grouped = kind in ("scales", "qzeros") and setting.quantize == "gptq"
+    return kind == "bias" or (grouped and bool(stored.get("desc_act") or stored.get("group_size") == -1))
+
+
 class Held(NamedTuple):
     """One group of tensors as the shard holds it."""
 
@@ -266,7 +278,7 @@ def held(setting: Setting) -> list[Held]:
                 elements *= -(-group.shape[0] // tp) / group.shape[0]
             elif kind == "head":
                 elements /= tp if _head_is_split(group.shape[0], tp) else 1
-            elif kind == "column" or (kind == "row" and not group.name.endswith(".bias")):
+            elif kind == "column" or (kind == "row" and not _is_whole_in_row(group, setting)):
                 kept = _mqa_replicated(group, setting)
                 width = group.shape[0] or 1
                 elements *= ((width - kept) / tp + kept) / width
