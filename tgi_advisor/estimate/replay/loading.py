@@ -187,7 +187,7 @@ def _layer(setting: Setting, sizes: Mapping[str, int], kernel: Kernel | None = N
         for place in (0, 1):
             spared = weights.attention_is_spared(setting)
             yield from _projection(setting, rest, place, "plain" if spared else kernel)
-    if any(_is_expert(name) for name in rest):
+    if families.experts(setting.facts.model) and any(_is_expert(name) for name in rest):
         yield from _mixture(setting, rest, kernel)
     else:
         for place in (2, 3):
@@ -198,6 +198,8 @@ def _layer(setting: Setting, sizes: Mapping[str, int], kernel: Kernel | None = N
 def _mixtures(setting: Setting, stored: Stored) -> int:
     """How many layers are mixtures of experts."""
     number = families.experts(setting.facts.model)
+    if not number:
+        return 0
     counts = [count // number if ".experts.*." in f".{name}" else count for name, (_, count) in stored.layer.items()
               if _is_expert(name)]  # fmt: skip
     return max(counts, default=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tgi_advisor.estimate import weights
@@ -272,11 +273,11 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         cublas=0 if on_rocm else 32 * MiB if setting.facts.gpu.at_least >= (9, 0) else 8320 * KiB,
         cublaslt=0 if on_rocm else MiB,
         latent=_latent(text) if setting.family.kv == "mla" else None,
-        feed=int(text["intermediate_size"]) // tp if routed and "intermediate_size" in text else g.intermediate,
+        feed=(_count(text, "intermediate_size") // tp if routed else 0) or g.intermediate,
         mixture=_mixture(setting, text, g) if routed else None,
-        dense_layers=int(text.get("first_k_dense_replace") or 0) if routed else g.layers,
+        dense_layers=_count(text, "first_k_dense_replace") if routed else g.layers,
         tower=pictures.warmed_up(setting),
-        clipped=bool((text.get("attn_config") or {}).get("clip_qkv")) if kind == "dbrx" else False,
+        clipped=kind == "dbrx" and isinstance(part := text.get("attn_config"), Mapping) and bool(part.get("clip_qkv")),
     )
 
 
@@ -285,9 +286,9 @@ def _mixture(setting: Setting, text: Any, g: Geometry) -> Mixture:
     return Mixture(
         way=kernels.experts(setting) or "fused",
         expert=g.intermediate,
-        shared=g.intermediate * int(text.get("n_shared_experts") or 0),
-        groups=int(text.get("n_group") or 0),
-        groups_taken=int(text.get("topk_group") or 0),
+        shared=g.intermediate * _count(text, "n_shared_experts"),
+        groups=_count(text, "n_group"),
+        groups_taken=_count(text, "topk_group"),
         biased=text.get("topk_method") == "noaux_tc",
         renormalized=bool(text.get("norm_topk_prob", True)),
         scaled=setting.family.kv == "mla" and version < (2, 3, 0),
@@ -296,6 +297,12 @@ def _mixture(setting: Setting, text: Any, g: Geometry) -> Mixture:
         newest_kernels=version >= (3, 1, 0),
         in_fp8=kernels.of(setting) == "fp8_blocks",
     )
+
+
+def _count(text: Mapping[str, Any], name: str) -> int:
+    """A number of the configuration; 0 where it states none."""
+    value = text.get(name)
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _any(names: list[str], *parts: str) -> bool:
