@@ -132,6 +132,20 @@ STOPS = {
                      "--set", "limits.max_batch_prefill_tokens=8782"),
 }  # fmt: skip
 
+OUTSIDE = ("driver reserve", "context and libraries")
+
+
+@pytest.mark.parametrize(("stop", "said", "left_out"), [
+    ("load", "reserved_after_load_bytes", "reserved_at_peak_bytes"), ("warmup", "reserved_at_peak_bytes", None),
+])  # fmt: skip
+def test_where_memory_runs_out_the_parts_add_up_to_what_pytorch_reserves(
+    stop: str, said: str, left_out: str | None
+) -> None:
+    memory = read(run(*STOPS[stop], "--json").out)["memory"]
+    inside = sum(part["bytes"] for part in memory["parts"] if part["name"] not in OUTSIDE)
+    assert memory["pytorch"][said] == inside
+    assert left_out is None or memory["pytorch"][left_out] is None
+
 
 @pytest.mark.parametrize("name", STOPS)
 def test_a_verdict_that_is_no(name: str, golden: Golden) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from tgi_advisor.estimate.parts import Part
+from tgi_advisor.estimate.parts import Part, Reserved
 from tgi_advisor.estimate.uncertainty import Contribution
 from tgi_advisor.estimate.underload import UnderLoad
 from tgi_advisor.facts.known import Facts
@@ -87,6 +87,8 @@ class Prediction(NamedTuple):
     """Everything TGI refuses, in its order: also what it would only meet once the first was mended."""
     runs_out: Literal["load", "warmup"] | None = None
     """Where memory runs out, whatever is refused before that; None where it does not."""
+    reserved: Reserved | None = None
+    """What PyTorch has reserved of that GPU; None where its CUDA allocator has no part in it."""
 
     @property
     def missing_bytes(self) -> int:

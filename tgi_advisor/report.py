@@ -37,6 +37,10 @@ def document(plan: Plan) -> dict[str, Any]:
             "parts": [{"name": p.name, "bytes": p.bytes, "basis": p.basis, "why": p.why} for p in seen.parts],
             "kv_bytes_per_token": seen.kv_bytes_per_token,
             "headroom_bytes": seen.headroom_bytes,
+            "pytorch": None if seen.reserved is None else {
+                "reserved_after_load_bytes": seen.reserved.after_load_bytes,
+                "reserved_at_peak_bytes": seen.reserved.at_peak_bytes,
+            },
         },
         "release": facts.release.name,
         "attention": seen.attention,

@@ -35,6 +35,14 @@ def plan_schema() -> Schema:
             ),
             kv_bytes_per_token=_whole("KV cache bytes of one token on that GPU."),
             headroom_bytes={"type": "integer", "description": "Bytes to spare; negative: missing."},
+            pytorch=_or_null(
+                _object(
+                    reserved_after_load_bytes=_whole("What PyTorch's allocator has reserved when the model is there."),
+                    reserved_at_peak_bytes=_or_null(
+                        _whole("The same when TGI reads what is free; null when loading does not get that far.")
+                    ),
+                )
+            ),
         ),
         release=_text("TGI release."),
         attention=_text("Attention back end."),

@@ -194,6 +194,7 @@ def _prediction(
         uncertainty=_band(here, seen, band) if outcome == "starts" else None,
         under_load=underload.judge(here, seen, band.bytes) if outcome == "starts" else None,
         warnings=tuple(warnings),
+        reserved=warmup.reserved(here, seen),
     )
 
 

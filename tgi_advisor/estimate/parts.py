@@ -20,6 +20,15 @@ class Part(NamedTuple):
     """One sentence: where the number comes from."""
 
 
+class Reserved(NamedTuple):
+    """What PyTorch's allocator has reserved on one GPU, in use or not: what `torch.cuda.memory_reserved` says."""
+
+    after_load_bytes: int
+    """When the model is there, before the warm-up."""
+    at_peak_bytes: int | None
+    """When TGI reads what is free; None when loading does not get that far."""
+
+
 def total(parts: tuple[Part, ...]) -> int:
     """Sum of the parts in bytes."""
     return sum(part.bytes for part in parts)

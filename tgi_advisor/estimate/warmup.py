@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from tgi_advisor.estimate import adapters, defaults, forward, geometry, overhead, prefill, replay, weights
 from tgi_advisor.estimate.geometry import Geometry
-from tgi_advisor.estimate.parts import Part
+from tgi_advisor.estimate.parts import Part, Reserved
 from tgi_advisor.estimate.peak import Batch, Prefills
 from tgi_advisor.estimate.replay import graphs
 from tgi_advisor.estimate.replay.graphs import Captured
@@ -307,6 +307,13 @@ def cap(here: Base) -> int:
         return here.total
     outside = here.loaded - here.torch
     return min(here.total, outside + int(here.setting.memory_fraction * here.cuda_total))
+
+
+def reserved(here: Base, seen: Warmup) -> Reserved | None:
+    """What PyTorch's CUDA allocator (ROCm's is the same) has reserved after loading and at the peak."""
+    if here.setting.facts.gpu.system not in ("cuda", "rocm"):
+        return None
+    return Reserved(here.torch, None if seen.stage == "load" else here.torch + seen.used - here.loaded)
 
 
 def parts(here: Base, seen: Warmup) -> tuple[Part, ...]:
