@@ -13,7 +13,7 @@ from front import run
 from hub import Hub, Repo
 from hypothesis import given
 from hypothesis import strategies as st
-from test_replay import setting_of
+from replays import setting_of
 
 from tgi_advisor.estimate import adapters, geometry, replay
 from tgi_advisor.facts.adapters import ASSUMED, PROJECTIONS, Lora, read
