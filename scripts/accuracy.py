@@ -21,6 +21,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+import inside
+
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, launcher, uncertainty, warmup
 from tgi_advisor.estimate.setting import Setting
@@ -374,6 +378,7 @@ def page(found: list[Result], skipped: list[tuple[str, str]]) -> str:
                 "### Under load",
                 "The second verdict on runs that started, of every confidence.",
                 table(["", *VERDICTS, "not judged"], load_rows(found)),
+                *inside_pytorch(),
                 "## Amounts outside PyTorch's allocator",
                 "None is fitted: each follows from NCCL's source or is a reading of memory, not a budget of the runs "
                 "here. One reading is of a run in this list: the context that driver 525 made eager on an A10G, from "
@@ -390,6 +395,38 @@ def page(found: list[Result], skipped: list[tuple[str, str]]) -> str:
         )
         + "\n"
     )
+
+
+def inside_pytorch() -> list[str]:
+    """The section on what PyTorch has reserved."""
+    rows = inside.everything()
+    short = sum(not row.warmed_up for row in rows)
+    return [
+        "## Inside PyTorch's allocator",
+        f"{len(rows)} [recordings](../tests/data/replays.yaml) of what TGI's own server code reserves on PyTorch's own "
+        f"allocator while it loads and warms up ({short} of loading only), against what the estimate says (`predict "
+        "--json` has it as `memory.pytorch`). Errors are in GiB of one GPU, in the median and at worst, either way; "
+        "*by the sum* is the sum of parts that was used before, a prefill of so many bytes for every token included, "
+        "and still is where a family is not replayed. *To the byte* replays the warm-up at a row's own length. "
+        "KV cache and KV blocks are what follows for the budget on a GPU of the row's capability.",
+        "Two things are apart from the recordings on purpose. The estimate needs never less memory for more tokens, "
+        "which an allocator does not promise: it replays eight lengths to the doubling, takes each for no less than "
+        "the two before it, draws a line between two, and counts at least 8 MiB for small tensors. And the "
+        "recordings' stand-in for flashinfer allocates 8 MiB for each wrapper, while the pinned 0.2.0.post2 also "
+        "holds a 64 MiB index buffer (flashinfer/prefill.py of that release, lines 1085-1096): the estimate adds what "
+        "is missing of the release's `flashinfer_bytes` beside the replay, and it is left out here on both sides.",
+        "### By release",
+        table(list(inside.HEADINGS), [*inside.group_rows(rows, inside.release), inside.all_rows(rows)]),
+        "### By family",
+        table(list(inside.HEADINGS), inside.group_rows(rows, inside.family)),
+        "### Where the sum was off most",
+        "Reserved by PyTorch, in GiB; the launches by which the replay was asked for.",
+        table(list(inside.KNOWN_HEADINGS), inside.known_rows(rows)),
+        "### Where the estimate is off by more than 0.03 GiB",
+        "Said minus TGI's, in GiB. Qwen3-8B was recorded from files that end at other tensors than those assumed; "
+        "this class reads file by file.",
+        table(list(inside.FAR_HEADINGS), inside.far_rows(rows)),
+    ]
 
 
 def amount_rows() -> list[list[str]]:

@@ -42,7 +42,7 @@ DIED = ("oom-load", "oom-warmup", "oom-total")
 
 
 def accuracy() -> str:
-    """Two sentences from the tables of docs/accuracy.md."""
+    """Three sentences from the tables of docs/accuracy.md."""
     page = (ROOT / "docs" / "accuracy.md").read_text("utf-8")
     rows: dict[str, list[str]] = {}
     for line in page.splitlines():
@@ -52,6 +52,7 @@ def accuracy() -> str:
     count, usual, most, usual_share, most_share = rows["tgi-advisor"]
     others = {name: float(rows[name][3].rstrip(" %")) for name in ("notebook", "launcher's guess", "weights + KV")}
     best = min(others.values())
+    peak = rows["all"][3].split(", ")
     said = {kind: [int(cell) for cell in rows[kind][:4]] for kind in rows if kind in STARTED + DIED}
 
     def counted(kinds: Sequence[str], *columns: int) -> int:
@@ -63,7 +64,8 @@ def accuracy() -> str:
         f"the best other way to guess is off by {best} % of it in the median). Of {counted(STARTED, 0, 2, 3)} runs "
         f"that started, {counted(STARTED, 0)} are said to start; of {counted(DIED, 0, 2, 3)} that ran out of memory "
         f"while they came up, {counted(DIED, 3)} are said to, "
-        f"and {counted(DIED, 1) or 'none'} to start with its margin."
+        f"and {counted(DIED, 1) or 'none'} to start with its margin. What PyTorch has reserved at the "
+        f"warm-up's peak is {peak[0]} GiB off recordings of TGI's own server in the median, {peak[1]} GiB at worst."
     )
     return "\n".join(textwrap.wrap(text, 118, break_on_hyphens=False)) + "\n"
 
