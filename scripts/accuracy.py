@@ -424,7 +424,7 @@ def inside_pytorch() -> list[str]:
         table(list(inside.KNOWN_HEADINGS), inside.known_rows(rows)),
         "### Where the estimate is off by more than 0.03 GiB",
         "Said minus TGI's, in GiB. Qwen3 runs in transformers' class, which reads file by file; the 8B was recorded "
-        "from files of even size (replayed with those, nothing is off), and the estimate takes files to end after 4 GB. "
+        "from files of even size (with those, nothing is off), and the estimate takes files to end after 4 GB. "
         "Falcon-7B's KV cache of 1 MiB tensors and less lies in segments of its own, where slightly larger tensors "
         "find gaps: it counts for no more than they do, so that more need no less.",
         table(list(inside.FAR_HEADINGS), inside.far_rows(rows)),
