@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from tgi_advisor.estimate.capture import Capture
 from tgi_advisor.estimate.parts import Part, Reserved
 from tgi_advisor.estimate.uncertainty import Contribution
 from tgi_advisor.estimate.underload import UnderLoad
@@ -81,6 +82,8 @@ class Prediction(NamedTuple):
     """How far the budget may be off; None where no budget is inferred or the method has no idea."""
     under_load: UnderLoad | None = None
     """Whether it survives its traffic; None unless it starts with an inferred budget."""
+    capture: Capture | None = None
+    """Whether its CUDA graphs fit; None unless it starts with an inferred budget and captures some."""
     warnings: tuple[str, ...] = ()
     """Things that work but surprise."""
     refusals: tuple[Refusal, ...] = ()
@@ -97,8 +100,9 @@ class Prediction(NamedTuple):
 
     @property
     def at_risk(self) -> bool:
-        """Whether it starts, but its traffic may be too much for it."""
-        return self.under_load is not None and self.under_load.verdict == "at risk"
+        """Whether it starts, but its traffic may be too much for it, or its CUDA graphs may end the start."""
+        risky = self.under_load is not None and self.under_load.verdict == "at risk"
+        return risky or (self.capture is not None and self.capture.then == "ends")
 
 
 class Other(NamedTuple):

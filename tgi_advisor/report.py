@@ -95,6 +95,7 @@ def document(plan: Plan) -> dict[str, Any]:
             "spare_bytes": seen.under_load.spare_bytes,
             "why": seen.under_load.why,
         },
+        "capture": None if seen.capture is None else seen.capture._asdict(),
         "warnings": list(seen.warnings),
         "container": plan.container.as_dict() if plan.container else None,
         "extra": dict(plan.extra),
@@ -266,6 +267,8 @@ def _verdict(plan: Plan, style: Style) -> str:
     if seen.outcome == "starts":
         idle = facts.gpu_count - seen.num_shard
         used = f", on {seen.num_shard} of the {facts.gpu_count} GPUs" if idle > 0 else ""
+        if seen.capture is not None and seen.capture.outcome == "may_not_fit":
+            return style.warn(f"It starts{used}, but its CUDA graphs may not fit.")
         if seen.at_risk:
             return style.warn(f"It starts{used}, but is at risk under load.")
         return style.good(f"It {'fits' if plan.search else 'starts'}{used}.")
@@ -368,11 +371,12 @@ def _bounds(plan: Plan, width: int) -> str:
         lines = _wrapped("Headroom: ", spare, width)
         if seen.uncertainty is not None:
             lines += _wrapped("Estimate: ", f"good to {seen.uncertainty.why}", width)
-        return "\n".join([*lines, *_under_load(plan, width)])
+        return "\n".join([*lines, *_under_load(plan, width), *_capture(seen, width)])
     margin = f"{human(search.headroom_bytes)}{each} left unplanned: " if search.headroom_bytes else ""
     bound_by = _wrapped("Bound by: ", search.bound_by, width) if search.bound_by else []
     kept = _wrapped("Headroom: ", f"{margin}{search.headroom_why}", width)
-    return "\n".join([*bound_by, *_others(seen, search, width), *kept, *_under_load(plan, width)])
+    others = _others(seen, search, width)
+    return "\n".join([*bound_by, *others, *kept, *_under_load(plan, width), *_capture(seen, width)])
 
 
 def _others(seen: Prediction, search: Search, width: int) -> list[str]:
@@ -399,6 +403,13 @@ def _under_load(plan: Plan, width: int) -> list[str]:
     if load is not None:
         said = f"{load.verdict}: {load.why}"
     return _wrapped("Under load: ", said, width) if load is not None or plan.method == "tgi" else []
+
+
+def _capture(seen: Prediction, width: int) -> list[str]:
+    """What happens where CUDA graphs may not fit, and what to do about it; nothing where they do."""
+    if seen.capture is None or seen.capture.next_step is None:
+        return []
+    return _wrapped("CUDA graphs: ", f"{seen.capture.why}. Use {seen.capture.next_step}", width)
 
 
 def _wrapped(label: str, text: str, width: int) -> list[str]:

@@ -102,6 +102,16 @@ def plan_schema() -> Schema:
                 why=_text("The worst moment against what there is."),
             )
         ),
+        capture=_or_null(
+            _object(
+                outcome=_one_of("fits", "may_not_fit", about="Whether the CUDA graphs fit beside a full KV cache."),
+                then=_or_null(_one_of("goes_on", "ends", about="The worst that TGI does then; null where they fit.")),
+                needed_bytes=_whole("What they take on one GPU."),
+                left_bytes={"type": "integer", "description": "What is left for them; negative: nothing."},
+                why=_text("One against the other, and what happens then."),
+                next_step=_or_null(_text("What to do about it; null where they fit.")),
+            )
+        ),
         warnings=_list(_text("Things that work but surprise.")),
         container=_or_null(_container()),
         extra={"type": "object", "description": "Figures of another method, under its own names."},

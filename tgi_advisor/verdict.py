@@ -7,7 +7,7 @@ router checks what the shards report.
 from __future__ import annotations
 
 from tgi_advisor import refusals
-from tgi_advisor.estimate import defaults, uncertainty, underload, warmup
+from tgi_advisor.estimate import capture, defaults, uncertainty, underload, warmup
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.uncertainty import Spread
 from tgi_advisor.estimate.warmup import Base, Warmup
@@ -193,6 +193,7 @@ def _prediction(
         kv_cache_dtype=setting.kv_dtype,
         uncertainty=_band(here, seen, band) if outcome == "starts" else None,
         under_load=underload.judge(here, seen, band.bytes) if outcome == "starts" else None,
+        capture=capture.judge(here, seen, band.bytes) if outcome == "starts" else None,
         warnings=tuple(warnings),
         reserved=warmup.reserved(here, seen),
     )

@@ -158,9 +158,8 @@ def graphs(
         return None
     why = f"batch sizes {', '.join(map(str, sizes))}, captured inside the reserve"
     if captured:
-        major = setting.facts.gpu.driver_major
-        old = major is not None and major < LEAN_GRAPHS
-        size = replayed.needed(setting, g, captured, total_tokens, request_blocks, old_driver=old)
+        size = replayed.needed(setting, g, captured, total_tokens, request_blocks)
+        size += graphs_in_driver(setting, captured)
         return Part("CUDA graphs", size, "calibrated", why)
     release = setting.facts.release
     width = request_blocks if release.graph_buffers == "per_size_request" else total_tokens
@@ -171,3 +170,9 @@ def graphs(
     row = calibration.find("cuda_graphs", setting.facts.gpu, release.version)
     pool = row.bytes * g.layers // GRAPH_LAYERS if row else 0
     return Part("CUDA graphs", tables + logits + wrappers + pool, "calibrated", why)
+
+
+def graphs_in_driver(setting: Setting, captured: Captured) -> int:
+    """Bytes the driver keeps for the kernels of all graphs, outside PyTorch."""
+    major = setting.facts.gpu.driver_major
+    return captured.old_driver if major is not None and major < LEAN_GRAPHS else captured.driver

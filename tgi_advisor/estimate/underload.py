@@ -63,8 +63,16 @@ def spare(here: Base, seen: Warmup) -> int | None:
     if seen.budget is None or seen.stage is not None:
         return None
     # What the memory fraction leaves PyTorch is one bound, the card the other.
-    full = seen.cache - here.prefills.in_gaps(seen.blocks)
-    return warmup.cap(here) - here.loaded - full - growth(here, seen) - graphs(here, seen)
+    return warmup.cap(here) - idle(here, seen) - growth(here, seen) - graphs(here, seen)
+
+
+def idle(here: Base, seen: Warmup) -> int:
+    """Bytes taken once the KV cache is made, before CUDA graphs are: PyTorch has given its cached blocks back by then.
+
+    https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/models/flash_causal_lm.py#L968-L969
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/flash_causal_lm.py#L1582-L1593
+    """
+    return here.loaded + seen.cache - here.prefills.in_gaps(seen.blocks)
 
 
 def grade(spare_bytes: int, spread: int) -> Safety:

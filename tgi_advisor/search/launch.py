@@ -82,7 +82,7 @@ def _why_no_longer(searcher: Searcher, limits: Limits) -> str | None:
     total, prefill = limits.max_total_tokens or 0, limits.max_batch_prefill_tokens or 0
     if total >= searcher.span.high:
         return None
-    return searcher.why_not(total + 1, searcher.smallest_prefill(total + 1)) or searcher.why_not(total + 1, prefill)
+    return searcher.told(total + 1, searcher.smallest_prefill(total + 1)) or searcher.told(total + 1, prefill)
 
 
 def _nothing(searcher: Searcher) -> Found:

@@ -2,7 +2,7 @@
 
 TGI of this release passes its warm-up with these limits and a stated margin, its KV cache then holds
 `workload.concurrency` requests of `max_total_tokens`, and, unless `workload.allow_risk` asks for more, the server
-is not at risk under load (`estimate/underload.py`).
+is not at risk under load (`estimate/underload.py`), nor may its CUDA graphs end the start (`estimate/capture.py`).
 
 The first two are monotone in `max_total_tokens` as long as the warm-up batch keeps its number of requests. What is
 spare under load is not: a longer prefill leaves more unreserved where TGI makes logits of all its tokens, and less
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from tgi_advisor.estimate import uncertainty, underload, warmup
+from tgi_advisor.estimate import capture, uncertainty, underload, warmup
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.facts import families
@@ -30,6 +30,8 @@ UNBOUNDED_CONTEXT = 1 << 20
 """Ceiling where nothing in config.json bounds the length (alibi, relative positions): memory alone does."""
 TOO_RISKY = "what its traffic may need: longer requests would start, but be at risk under load"
 """What stops limits that fit."""
+GRAPHS_FIRST = "what CUDA graphs need: longer requests would start, but their capture may end the start"
+"""What stops limits that fit and are not at risk under load."""
 MOST_RISKY = 8
 """Stretches that fit and are at risk after which no shorter prompts are tried."""
 USUAL_CHUNK = 2048
@@ -223,10 +225,24 @@ class Searcher:
         return TOO_RISKY
 
     def calm(self, total: int, prefill: int) -> int:
-        """How well the server would stand its traffic: 2 safe (or not judged), 1 tight, 0 at risk."""
+        """How well the server would stand its traffic: 2 safe (or not judged), 1 tight, 0 at risk.
+
+        It is at risk as well where its CUDA graphs may end the start.
+        """
         self.evaluations += 1
+        seen = warmup.run(self.here, self.limits_of(total, prefill))
+        spare = underload.spare(self.here, seen)
+        if spare is None or spare >= self.spread:  # then CUDA graphs have at least as much
+            return 2
+        return 0 if spare < 0 or capture.may_end(self.here, seen, self.spread) else 1
+
+    def told(self, total: int, prefill: int) -> str | None:
+        """What stops these limits, in words that tell graphs from traffic; None when they hold."""
+        reason = self.why_not(total, prefill)
+        if reason != TOO_RISKY:
+            return reason
         spare = underload.spare(self.here, warmup.run(self.here, self.limits_of(total, prefill)))
-        return 2 if spare is None else underload.GRADES.index(underload.grade(spare, self.spread))
+        return GRAPHS_FIRST if spare is not None and spare >= 0 else reason
 
     def accepts(self, total: int) -> bool:
         """Whether the limits hold and TGI does not refuse them for another reason than memory."""

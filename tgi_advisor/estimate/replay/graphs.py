@@ -100,21 +100,12 @@ def capture(setting: Setting, g: Geometry, after_loading: State | None = None) -
     )
 
 
-def needed(
-    setting: Setting,
-    g: Geometry,
-    captured: Captured,
-    total_tokens: int,
-    request_blocks: int,
-    *,
-    old_driver: bool = False,
-) -> int:
-    """Bytes all graphs take together with their block tables; `request_blocks` are those of one warm-up request."""
+def needed(setting: Setting, g: Geometry, captured: Captured, total_tokens: int, request_blocks: int) -> int:
+    """Bytes PyTorch allocates for all graphs, block tables included; `request_blocks` are one warm-up request's."""
     sizes = setting.graph_sizes
     tables = _segments(_tables(setting, sizes, total_tokens, request_blocks))
     split = _split(g, sizes, total_tokens) if setting.attention == "paged" else 0
-    driver = captured.old_driver if old_driver else captured.driver
-    return captured.wrappers + captured.pool + driver + tables + split
+    return captured.wrappers + captured.pool + tables + split
 
 
 @cache

@@ -100,6 +100,28 @@ def budget_too_small(case: Case) -> Hits:
     yield Hit(word or _where(case), message, _limits(case), "error" if sure else "warning")
 
 
+@rule("TGI204", "warning", "CUDA graphs that may not fit")
+def graphs_may_not_fit(case: Case) -> Hits:
+    """What the KV cache leaves may not hold the CUDA graphs, which TGI captures last.
+
+    Where PyTorch's allocator refuses them on one GPU, TGI logs it and goes on, and requests may fail later. What the
+    driver refuses ends the start from 2.0.0 on, and so does a shard that goes on without the others.
+
+    Failing, --gpu nvidia-l4::
+
+        tgi:2.4.0 --model-id Qwen/Qwen2.5-32B-Instruct-GPTQ-Int4 --max-input-tokens 100 --max-total-tokens 200 --max-batch-prefill-tokens 100 --cuda-graphs 128,64,32,16,8,4,2,1
+
+    Fixed, --gpu nvidia-l4::
+
+        tgi:2.4.0 --model-id Qwen/Qwen2.5-32B-Instruct-GPTQ-Int4 --max-input-tokens 100 --max-total-tokens 200 --max-batch-prefill-tokens 100 --cuda-graphs 0
+    """  # noqa: E501
+    found = case.prediction.capture if case.prediction else None
+    if found is None or found.next_step is None:
+        return
+    message = f"the CUDA graphs may not fit: {found.why}"
+    yield Hit(case.at("cuda-graphs", "enable-cuda-graphs") or _where(case), message, f"use {found.next_step}")
+
+
 def _limits(case: Case) -> str:
     """The limits that would fit, as arguments."""
     if case.fits is None:
