@@ -59,6 +59,8 @@ def judge(here: Base, seen: Warmup, spread: int) -> Capture | None:
     step = "--cuda-graphs with fewer sizes, or 0 for none"
     if warmup.cap(here) + _driver(here) >= here.total:  # the card is what is full, not PyTorch's fraction of it
         step += "; or a smaller --cuda-memory-fraction"
+    if here.captured and _driver(here) > here.captured.driver:
+        step += f"; or driver {overhead.LEAN_GRAPHS} or newer, which keeps less for each graph"
     return Capture("may_not_fit", then, needed, left, why, step)
 
 
