@@ -91,6 +91,10 @@ def token_limits(draw: st.DrawFn) -> Limits:
     return Limits(longest, longest + draw(st.integers(2, 4000)), draw(st.integers(longest, 3 * longest)))
 
 
+LUCK = 8 * MiB
+"""What a somewhat larger KV cache of a few hundred tokens may leave better gaps by."""
+
+
 def raised(limits: Limits, field: str, by: int) -> Limits:
     return replace(limits, **{field: (getattr(limits, field) or 0) + by})
 
@@ -102,8 +106,9 @@ def raised(limits: Limits, field: str, by: int) -> Limits:
 @given(launches(), token_limits(), st.integers(1, 5000))
 def test_more_prefill_or_total_never_uses_less(here: Base, limits: Limits, by: int) -> None:
     used = warmup.run(here, limits).used
-    assert warmup.run(here, raised(limits, "max_batch_prefill_tokens", by)).used >= used
-    assert warmup.run(here, raised(limits, "max_total_tokens", by)).used >= used
+    luck = GiB if here.setting.family.served_by == "vlm" else LUCK  # one tensor of the warm-up's image
+    assert warmup.run(here, raised(limits, "max_batch_prefill_tokens", by)).used >= used - luck
+    assert warmup.run(here, raised(limits, "max_total_tokens", by)).used >= used - luck
 
 
 @quickly

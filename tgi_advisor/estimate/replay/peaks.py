@@ -59,12 +59,22 @@ class Peaks:
 
     def at(self, batch: Batch) -> Peak:
         """What the warm-up with a batch adds, in bytes."""
-        cache, held = self._with_cache(_stepped(cache_tensor(self.setting, self.g, batch.blocks)))
-        return self._peak(cache, self._between(batch, held), self._between(batch, 0) if self._gappy else None)
+        size = cache_tensor(self.setting, self.g, batch.blocks)
+        filled = self._between(batch, 0) if self._gappy else None
+        seen = self._with(batch, _stepped(size), filled)
+        if size > SMALL or not self._gappy:
+            return seen
+        larger = self._with(batch, SMALL + ROUNDING, filled)  # which find room in gaps that are closed to small tensors
+        return min(seen, larger, key=lambda one: one.whole)
+
+    def _with(self, batch: Batch, size: int, filled: Prefill | None) -> Peak:
+        """What it adds with a KV cache of tensors of a size."""
+        cache, held = self._with_cache(size)
+        return self._peak(cache, self._between(batch, held), filled)
 
     def _between(self, batch: Batch, held: int) -> Prefill:
         index, part, whole = _between(max(batch.tokens, SHORTEST))
-        longest = 0 if batch.requests == 1 else batch.longest
+        longest = 0 if batch.requests < 2 else batch.longest
         added = self._high(index, batch.requests, longest, held)
         if not part:
             return added
@@ -124,8 +134,6 @@ class Peaks:
         """(bytes reserved for a KV cache of tensors of a size, number of the allocator it leaves in `_states`)."""
         if size not in self._held:
             held = with_cache(self._ready, size, 2 * self.g.layers)
-            if size <= SMALL:  # larger ones may find room in gaps that are closed to small tensors
-                held = min(held, with_cache(self._ready, SMALL + ROUNDING, 2 * self.g.layers))
             state = held._replace(reserved=0, alive=0)
             if state not in self._states:
                 self._states.append(state)
@@ -148,7 +156,7 @@ class Peaks:
         key = (index, requests, longest if self._by_length else 0, held)
         if key not in self._replayed:
             tokens = _length(index)
-            even = -(-tokens // requests)
+            even = -(-tokens // max(1, requests))
             if key[2]:  # several requests: the last may be short, but not empty
                 even = max(1, min(longest, (tokens - 1) // (requests - 1)))
             batch = Batch(requests, tokens, even, 0)
