@@ -78,7 +78,7 @@ def forward(
         after, carried, gone = _layer(run, hidden, residual, version, number)
         run.drop(*{*gone, hidden, residual} - {after, carried, *held})
         hidden, residual = after, carried
-        state = (run.places(), hidden.address, residual.address if residual is not None else None)
+        state = run.turn(hidden, residual)
         if number >= first and state in seen:  # from here on the layers go round in a circle
             break
         seen.add(state)

@@ -18,6 +18,8 @@ class Pass:
     """One forward pass; what it makes is named by its width in elements per token.
 
     `windowed`: how many of its tokens have their keys and values copied because they lie in a sliding window.
+    `brisk`: whether layers are taken to go round in a circle once free blocks have the sizes they had before, wherever
+    they lie (at most one small segment off, in all recordings).
     """
 
     def __init__(self, shapes: Shapes, memory: Allocator, tokens: int, windowed: int = 0, longest: int = 0) -> None:
@@ -28,14 +30,21 @@ class Pass:
         self.longest = longest
         self.workspaces: list[Block] = []
         self._lingering: Block | None = None
+        self.brisk = False
 
     def new(self, width: int) -> Block:
         """A tensor of `width` elements per token."""
         return self.memory.new(width * self.tokens * ELEMENT)
 
     def places(self) -> tuple[object, ...]:
-        """What decides where the next layer's tensors go."""
+        """The free blocks that decide where the next layer's tensors go."""
         return self.memory.places()
+
+    def turn(self, *carried: Block | None) -> tuple[object, ...]:
+        """What decides where the next layer's tensors go: the free blocks, and where those lie that it starts from."""
+        if self.brisk:
+            return self.memory.sizes()
+        return self.places(), *(one.address for one in carried if one is not None)
 
     def beside(self, tokens: int) -> Pass:
         """A pass over other tokens, of unpacked weights, on the same allocator."""
@@ -45,7 +54,8 @@ class Pass:
 
     def drop(self, *tensors: Block | None) -> None:
         """Tensors that go out of scope, each once however often it is named."""
-        self.memory.release(*dict.fromkeys(tensor for tensor in tensors if tensor is not None))
+        gone = {tensor for tensor in tensors if tensor is not None} if len(tensors) > 1 else tensors
+        self.memory.release(*(tensor for tensor in gone if tensor is not None))
 
     def product(self, width: int, bias: bool = False) -> Block:
         """The result of a 16-bit product to `width`, with the workspaces cuBLAS takes for it.

@@ -60,7 +60,7 @@ class Peaks:
     def at(self, batch: Batch) -> Peak:
         """What the warm-up with a batch adds, in bytes."""
         size = cache_tensor(self.setting, self.g, batch.blocks)
-        filled = self._between(batch, 0) if self._gappy else None
+        filled = self._line(batch, 0) if self._gappy else None
         seen = self._with(batch, _stepped(size), filled)
         if size > SMALL or not self._gappy:
             return seen
@@ -160,7 +160,7 @@ class Peaks:
             if key[2]:  # several requests: the last may be short, but not empty
                 even = max(1, min(longest, (tokens - 1) // (requests - 1)))
             batch = Batch(requests, tokens, even, 0)
-            seen = prefill(self.setting, self._shapes, self._states[held], batch, sampled=False)
+            seen = prefill(self.setting, self._shapes, self._states[held], batch, brisk=True)
             more = max(0, SMALL_TENSORS - seen.small)
             self._replayed[key] = seen._replace(layers=seen.layers + more, whole=seen.whole + more)
         return self._replayed[key]

@@ -89,11 +89,11 @@ def with_cache(state: State, size: int, tensors: int, most: int | None = None) -
 
 
 def prefill(
-    setting: Setting, widths: Shapes, held: State, batch: Batch, most: int | None = None, *, sampled: bool = True
+    setting: Setting, widths: Shapes, held: State, batch: Batch, most: int | None = None, *, brisk: bool = False
 ) -> Prefill:
     """One prefill of a batch on an allocator that holds its KV cache.
 
-    Without `sampled`, tensors of the sampling that find room in what the layers left are not replayed.
+    With `brisk`, layers end their turns sooner, and sampling that finds room in what they left is not replayed.
     OutOfMemoryError where `most` reserved bytes are too few even when PyTorch has given its cache back.
     """
     g, requests, tokens = widths.g, batch.requests, batch.tokens
@@ -103,6 +103,7 @@ def prefill(
     for width in (*OF_A_TOKEN, RAGGED) if setting.attention == "flashinfer" else OF_A_TOKEN:
         memory.new(width * tokens)
     run = Pass(widths, memory, tokens, _windowed(batch, widths.window), min(batch.longest, tokens))
+    run.brisk = brisk
     if setting.family.served_by == "transformers":
         alive = fallback.forward(run)
     elif setting.family.served_by == "vlm":
@@ -115,7 +116,7 @@ def prefill(
     run.drop(*alive)
     if every:
         memory.new(requests * g.vocabulary * ELEMENT)
-    if sampled or memory.room < sampling.all_of_it(requests, g.vocabulary):
+    if not brisk or memory.room < sampling.all_of_it(requests, g.vocabulary):
         sampling.sample(memory, requests, g.vocabulary)
     memory.new(requests * g.vocabulary * ELEMENT)
     if every:
