@@ -17,7 +17,7 @@ from replays import PACKED, ROWS, compared, setting_of
 
 from tgi_advisor.estimate import geometry, replay, weights
 from tgi_advisor.estimate.allocator import Allocator, Block, OutOfMemoryError
-from tgi_advisor.estimate.replay import graphs
+from tgi_advisor.estimate.replay import graphs, vision
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.units import GiB, MiB
 
@@ -155,7 +155,7 @@ def test_an_image_needs_no_less_with_more_tokens_and_no_more_on_two_shards(model
 @cache
 def _image(model: str, shards: int, longest: int) -> int:
     launch = _launch(model, shards)
-    return replay.image_bytes(launch, geometry.of(launch), longest)
+    return vision.image_bytes(launch, geometry.of(launch), longest)
 
 
 @cache

@@ -94,9 +94,9 @@ class Allocator:
         """(size, address) of every free block for large requests: what decides where the next ones go."""
         return tuple(self._large)
 
-    def sizes(self) -> tuple[int, ...]:
-        """The sizes of the free blocks for large requests."""
-        return tuple([size for size, _ in self._large])
+    def sizes(self, *, small: bool = False) -> tuple[int, ...]:
+        """The sizes of the free blocks for large requests, or for small ones."""
+        return tuple([size for size, _ in (self._small if small else self._large)])
 
     @property
     def room(self) -> int:

@@ -7,9 +7,8 @@ it; `warmup` puts them in TGI's order. Nothing here is fitted: every size is tha
 
 from tgi_advisor.estimate.peak import Batch
 from tgi_advisor.estimate.replay.loading import WORKSPACE, loaded
-from tgi_advisor.estimate.replay.peaks import Peaks
+from tgi_advisor.estimate.replay.peaks import Peaks, peaks
 from tgi_advisor.estimate.replay.shapes import known
-from tgi_advisor.estimate.replay.vision import image_bytes
 from tgi_advisor.estimate.replay.warmup import Replayed, warm_up
 
-__all__ = ["WORKSPACE", "Batch", "Peaks", "Replayed", "image_bytes", "known", "loaded", "warm_up"]
+__all__ = ["WORKSPACE", "Batch", "Peaks", "Replayed", "known", "loaded", "peaks", "warm_up"]

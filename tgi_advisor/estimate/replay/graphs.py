@@ -72,10 +72,9 @@ class _Step(Pass):
         self.made += 1
         return super().new(width)
 
-    def places(self) -> tuple[tuple[int, ...], ...]:
+    def turn(self, *_: Block | None) -> tuple[object, ...]:
         self.layers += 1
-        state = self.memory.state()
-        return state.small, state.large
+        return self.memory.sizes(small=True), self.memory.sizes()
 
 
 def capture(setting: Setting, g: Geometry, after_loading: State | None = None) -> Captured | None:

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from tgi_advisor.estimate.allocator import Block
 from tgi_advisor.estimate.forward import ELEMENT, WIDE_NORM
-from tgi_advisor.estimate.replay import experts
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.facts.release import Version
 
@@ -364,6 +363,8 @@ def _feed_forward(run: Pass, number: int, normed: Block) -> Block:
     """The feed-forward block of layer `number`, of the hidden states `normed`."""
     shapes, g = run.shapes, run.shapes.g
     if number >= shapes.dense_layers:
+        from tgi_advisor.estimate.replay import experts  # most models have none
+
         return experts.feed(run, normed)
     kernel = shapes.edge_kernel if number in (0, g.layers - 1) else shapes.kernel
     if shapes.mlp in ("plain", "parallel_plain"):

@@ -10,6 +10,8 @@ made larger than the segments they take.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from tgi_advisor.estimate.allocator import MIDDLE, ROUNDING, SMALL, OutOfMemoryError, State
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.peak import Batch, Peak
@@ -164,6 +166,38 @@ class Peaks:
             more = max(0, SMALL_TENSORS - seen.small)
             self._replayed[key] = seen._replace(layers=seen.layers + more, whole=seen.whole + more)
         return self._replayed[key]
+
+
+class _Launch:
+    """What decides how a launch is replayed: limits, fractions and the GPU's size do not."""
+
+    __slots__ = ("geometry", "key", "setting")
+
+    def __init__(self, setting: Setting, g: Geometry) -> None:
+        self.setting, self.geometry = setting, g
+        facts = setting.facts
+        self.key = (
+            id(facts.model), tuple(facts.adapters.items()), facts.gpu.system, facts.gpu.at_least, facts.release.version,
+            facts.variant, setting.family, setting.num_shard, setting.dtype, setting.quantize, setting.kv_dtype,
+            setting.attention, setting.block_size, setting.prefill_logprobs, setting.speculate, setting.lora_adapters,
+            setting.flash, tuple(setting.env.items()), g,
+        )  # fmt: skip
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Launch) and self.key == other.key
+
+
+@lru_cache(maxsize=16)
+def _peaks(launch: _Launch) -> Peaks:
+    return Peaks(launch.setting, launch.geometry)
+
+
+def peaks(setting: Setting, g: Geometry) -> Peaks:
+    """The warm-ups of a launch, shared with those that differ in limits, fractions or the GPU's size alone."""
+    return _peaks(_Launch(setting, g))
 
 
 class Rough:

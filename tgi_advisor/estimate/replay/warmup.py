@@ -14,7 +14,7 @@ from tgi_advisor.estimate.allocator import Allocator, State
 from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.peak import Batch
-from tgi_advisor.estimate.replay import fallback, layers, sampling, shapes, vision
+from tgi_advisor.estimate.replay import fallback, layers, sampling, shapes
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.estimate.replay.shapes import Shapes
 from tgi_advisor.estimate.setting import Setting
@@ -107,6 +107,8 @@ def prefill(
     if setting.family.served_by == "transformers":
         alive = fallback.forward(run)
     elif setting.family.served_by == "vlm":
+        from tgi_advisor.estimate.replay import vision  # most launches look at nothing
+
         alive = vision.forward(run, setting, batch.requests, batch.longest)
     else:
         alive = layers.forward(run, setting.facts.release.version)
