@@ -111,7 +111,7 @@ def base(setting: Setting) -> Base:
     prefills: Prefills
     captured = None
     if replay.known(setting):
-        prefills = peaks = replay.peaks(setting, g)
+        prefills = peaks = replay.peaks_of(setting, g)
         beyond = workspace.bytes - sum(replay.WORKSPACE) if workspace else 0
         gaps = peaks.loaded.reserved + beyond - counted
         captured = graphs.capture(setting, g, peaks.loaded)

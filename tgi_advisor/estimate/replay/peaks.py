@@ -195,7 +195,7 @@ def _peaks(launch: _Launch) -> Peaks:
     return Peaks(launch.setting, launch.geometry)
 
 
-def peaks(setting: Setting, g: Geometry) -> Peaks:
+def peaks_of(setting: Setting, g: Geometry) -> Peaks:
     """The warm-ups of a launch, shared with those that differ in limits, fractions or the GPU's size alone."""
     return _peaks(_Launch(setting, g))
 
