@@ -50,7 +50,7 @@ def test_what_is_at_risk_is_said_and_given_only_when_it_is_asked_for(args: tuple
     assert "\nIt fits.\n" in page
     said = f"{riskier['limits']['max_total_tokens']:,} would start, at risk under load: --allow-risk"
     assert said in " ".join(page.split())
-    longer = f"limits.max_total_tokens={calm['limits']['max_total_tokens'] + 64}"
+    longer = f"limits.max_total_tokens={calm['limits']['max_total_tokens'] + 256}"
     assert advised(*args, "--set", longer)["under_load"]["verdict"] == "at risk"
     for way in (("--allow-risk",), ("--set", "workload.allow_risk=true")):
         risky = advised(*args, *way)
