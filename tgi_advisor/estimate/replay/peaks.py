@@ -29,6 +29,8 @@ BEFORE = 2
 """Shorter lengths a length may not need less than."""
 SMALL_TENSORS = 8 * MiB
 """Bytes a prefill is said to need for small tensors at least: fewer tokens make more tensors small."""
+REST = 2 * MiB
+"""Bytes of free blocks that no tensor of a prefill of any length worth having fits."""
 GAP = 64 * MiB
 """Bytes of a free block that decide whether a prefill finds much less room once the gaps are filled."""
 SHORTEST, FIRST = 64, 32
@@ -71,7 +73,8 @@ class Peaks:
 
     def _with(self, batch: Batch, size: int, filled: Prefill | None) -> Peak:
         """What it adds with a KV cache of tensors of a size."""
-        cache, held = self._with_cache(size)
+        cache, _ = self._with_cache(size)
+        _, held = self._with_cache(_coarse(size))
         return self._peak(cache, self._between(batch, held), filled)
 
     def _between(self, batch: Batch, held: int) -> Prefill:
@@ -136,7 +139,7 @@ class Peaks:
         """(bytes reserved for a KV cache of tensors of a size, number of the allocator it leaves in `_states`)."""
         if size not in self._held:
             held = with_cache(self._ready, size, 2 * self.g.layers)
-            state = held._replace(reserved=0, alive=0)
+            state = State(0, 0, held.small, tuple([one for one in held.large if one > REST]))
             if state not in self._states:
                 self._states.append(state)
             self._held[size] = held.reserved - self.loaded.reserved, self._states.index(state)
@@ -226,6 +229,14 @@ def _stepped(size: int) -> int:
     step = SMALL // 8 if size <= SMALL else SMALL // 2
     larger = -(-size // step) * step
     return larger if larger <= SMALL or size >= MIDDLE else min(larger, 20 * MiB // (20 * MiB // size))
+
+
+def _coarse(size: int) -> int:
+    """The size a tensor of the cache has for what it leaves of gaps: no more than a sixteenth larger."""
+    if size <= 16 * MiB:
+        return size
+    step = 1 << size.bit_length() - 5
+    return -(-size // step) * step
 
 
 def _length(index: int) -> int:
