@@ -18,7 +18,7 @@ DECODING = 128
 """Requests that decode together when --max-concurrent-requests is not given (its default)."""
 
 FRAGMENTATION = 1.0
-"""Blocks cached in unusable sizes, as a share of the prefill's widest moment: 1.57 GiB beside 1.6 GB in issue 1374."""
+"""Blocks cached in unusable sizes, as a share of the text's widest moment: 1.57 GiB beside 1.6 GB in issue 1374."""
 
 Safety = Literal["safe", "tight", "at risk"]
 GRADES: tuple[Safety, ...] = ("at risk", "tight", "safe")
@@ -83,7 +83,7 @@ def grade(spare_bytes: int, spread: int) -> Safety:
 def growth(here: Base, seen: Warmup) -> int:
     """Bytes a started server may take on top of what it holds when idle: a full prefill, and sampling for all."""
     sampling = prefill.sampling_bytes_per_request(here.setting, here.geometry)
-    return round(seen.again * (1 + FRAGMENTATION) + _together(here, seen) * sampling)
+    return round(seen.again + FRAGMENTATION * seen.tokens * here.text_per_token + _together(here, seen) * sampling)
 
 
 def graphs(here: Base, seen: Warmup) -> int:

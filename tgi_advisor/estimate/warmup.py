@@ -57,6 +57,8 @@ class Base(NamedTuple):
     """The share of `loaded` in segments that loading left half used."""
     captured: Captured | None
     """What CUDA graphs take, where their capture is replayed."""
+    text_per_token: int
+    """Bytes per prefill token of the layers' widest moment, without what images and masks of whole prompts take."""
 
 
 class Warmup(NamedTuple):
@@ -131,6 +133,7 @@ def base(setting: Setting) -> Base:
         prefills=prefills,
         gaps=gaps,
         captured=captured,
+        text_per_token=prefill.per_token(setting, g).layers,
     )
     return beside(alone, setting.spec.hardware.in_use)
 
