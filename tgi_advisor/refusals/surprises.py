@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from tgi_advisor.estimate import overhead
 from tgi_advisor.estimate.defaults import CHUNKING_ATTENTION, launcher_limits
-from tgi_advisor.refusals.adapters import NAMED_SINCE, parse
+from tgi_advisor.facts.adapters import parse
+from tgi_advisor.refusals.adapters import NAMED_SINCE
 from tgi_advisor.refusals.rules import Case
 from tgi_advisor.refusals.weights import quant_method
 from tgi_advisor.units import gib, thousands
