@@ -107,13 +107,7 @@ class Allocator:
         """A block for a tensor of `size` bytes: the smallest free one that holds it, else a new segment."""
         wanted = -(-size // ROUNDING) * ROUNDING or ROUNDING
         pool = self._small if wanted <= SMALL else self._large
-        place = bisect_left(pool, (wanted,))
-        if place < len(pool):
-            held, address = pool.pop(place)
-            del self._by_start[address], self._by_end[address + held]
-        else:
-            held = self._segment(wanted)
-            address = self._address
+        held, address = self._taken(pool, wanted)
         rest = held - wanted
         if rest > SMALL or (rest and wanted <= SMALL):
             self._keep(pool, address + wanted, rest)
@@ -129,13 +123,7 @@ class Allocator:
         pool = self._small if wanted <= SMALL else self._large
         spare = SMALL if wanted > SMALL else 0
         while count:
-            place = bisect_left(pool, (wanted,))
-            if place < len(pool):
-                held, address = pool.pop(place)
-                del self._by_start[address], self._by_end[address + held]
-            else:
-                held = self._segment(wanted)
-                address = self._address
+            held, address = self._taken(pool, wanted)
             times = min(count, held // wanted)
             rest = held - times * wanted
             if rest > spare:
@@ -173,6 +161,15 @@ class Allocator:
                 self.reserved -= size
                 if pool is self._small:
                     self.in_small -= size
+
+    def _taken(self, pool: list[tuple[int, int]], wanted: int) -> tuple[int, int]:
+        """(size, address) of the smallest free block of a pool that holds so many bytes, else of a new segment."""
+        place = bisect_left(pool, (wanted,))
+        if place == len(pool):
+            return self._segment(wanted), self._address
+        held, address = pool.pop(place)
+        del self._by_start[address], self._by_end[address + held]
+        return held, address
 
     def _segment(self, wanted: int) -> int:
         """Bytes of a new segment, whose address is `_address`."""

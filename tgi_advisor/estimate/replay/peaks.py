@@ -84,7 +84,7 @@ class Peaks:
         if not part:
             return added
         more = self._high(index + 1, batch.requests, longest, held)
-        return Prefill(*(low + (high - low) * part // whole for low, high in zip(added, more, strict=True)))
+        return _on_the_line(added, more, part, whole)
 
     def _peak(self, cache: int, added: Prefill, filled: Prefill | None) -> Peak:
         again = (filled or added).layers
@@ -121,9 +121,8 @@ class Peaks:
         index, _, _ = _between(max(batch.tokens, SHORTEST))
         first, last = index - index % FEW, index - index % FEW + FEW
         start, end = _length(first), _length(last)
-        ends = [self._at(one, 1, 0, held) for one in (first, last)]
-        part = max(0, batch.tokens - start)
-        return Prefill(*(low + (high - low) * part // (end - start) for low, high in zip(*ends, strict=True)))
+        low, high = (self._at(one, 1, 0, held) for one in (first, last))
+        return _on_the_line(low, high, max(0, batch.tokens - start), end - start)
 
     def _squeezed(self, batch: Batch, room: int) -> Peak | None:
         most = self.loaded.reserved + room
@@ -222,6 +221,11 @@ class Rough:
     def squeezed(self, batch: Batch, room: int) -> Peak:
         """The same: no search asks."""
         return self._peaks.squeezed(batch, room)
+
+
+def _on_the_line(low: Prefill, high: Prefill, part: int, whole: int) -> Prefill:
+    """The prefill that is `part` of `whole` tokens beyond the lower of two."""
+    return Prefill(*(first + (last - first) * part // whole for first, last in zip(low, high, strict=True)))
 
 
 def _stepped(size: int) -> int:
