@@ -1,7 +1,7 @@
 """What a container image says about the TGI inside: release, system, entry point, and how sure that is.
 
-TGI's own names are read by `facts/release.py`; the names clouds and forks give it are in `clouds.yaml`,
-and images built from a commit are placed by `commits.yaml`.
+TGI's own names are read by `facts/release.py`; the names clouds give it are in `clouds.yaml`, forks and
+other servers in `servers.yaml`, and images built from a commit are placed by `commits.yaml`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts import tables
 from tgi_advisor.facts.release import TgiRelease
-from tgi_advisor.validate.read.launcher import OTHER_SERVERS
+from tgi_advisor.validate.read.launcher import other_server
 
 OWN = "ghcr.io/huggingface/text-generation-inference"
 SYSTEMS = {"": "cuda", "rocm": "rocm", "intel-xpu": "xpu", "intel-cpu": "cpu", "gaudi": "gaudi"}
@@ -51,8 +51,19 @@ class Image(NamedTuple):
     """Why no such tag can be there, with the nearest that are; empty where one may be."""
     other: str = ""
     """Another server altogether, where the image is known to be one's; empty for TGI's."""
+    fork: bool = False
+    """Whether `other` is a fork of TGI, which takes many of its arguments and others of its own."""
+    how: Literal["named", "stated", "guessed"] = "named"
+    """How it was recognised: by TGI's own name or a cloud's; by what somebody states of it; or by a guess, because
+    its name or its arguments look like TGI's. Of a guess neither the flags it has, nor its entry point, its port and
+    its folders are known."""
     floating: str = ""
     """Why the reference can mean another program tomorrow (`no tag`, `latest`); empty when it cannot."""
+
+    @property
+    def guessed(self) -> bool:
+        """Whether it may be a fork, or hold another program altogether."""
+        return self.how == "guessed"
 
 
 NO_IMAGE = Image(None, "the file names no image", None, None)
@@ -67,15 +78,17 @@ def identify(reference: str) -> Image:
     for cloud, row in tables.load("clouds").items():
         if re.search(row["repository"], reference):
             return _of_cloud(cloud, row, reference)._replace(floating=floating if tag else "")
-    other = next((what for part, what in OTHER_SERVERS.items() if part in name), "")
-    if other:
-        return Image(None, f"the image is that of {other}", None, None, judged=False, other=other)
+    other = other_server(name)
+    if other is not None:
+        note = f"the image is that of {other.what}, which is not judged"
+        return Image(None, note, None, None, judged=False, other=other.what, fork=other.fork)
     ending = _other_router(tag)
     if ending:
         note = f"the {ending} image has its own server, which is not judged"
         return Image(None, note, None, ending, judged=False, floating=floating)
     if not releases.is_own(name):
-        return Image(None, f"image {name} is not TGI's own, so its tag says no release", None, None, floating=floating)
+        note = f"image {name} is not TGI's own, so its tag says no release"
+        return Image(None, note, None, None, how="guessed", floating=floating)
     try:
         said = releases.from_image(f"{name}:{tag}" if tag else name)
     except AdvisorError as error:

@@ -30,7 +30,7 @@ from tgi_advisor.validate.found import Document, Server
 from tgi_advisor.validate.hardware import Stated, card_of
 from tgi_advisor.validate.paths import on_host
 from tgi_advisor.validate.rules import RULES, Case, of_defect
-from tgi_advisor.validate.rules.rule import Machine, said
+from tgi_advisor.validate.rules.rule import FAILED, Machine, Rule, said
 from tgi_advisor.validate.together import with_neighbours
 from tgi_advisor.verdict import predict, too_small
 
@@ -64,9 +64,21 @@ def findings(document: Document, servers: Sequence[Case]) -> tuple[Finding, ...]
     found = [of_defect(one) for one in (*document.defects, *comments.defects(document))]
     for case in servers:
         for rule in RULES.values():
-            if case.view.image.judged or rule.code[:4] in ("TGI4", "TGI5"):
+            if _is_asked(rule, case):
                 found += rule.findings(case)
     return tuple(sorted(dict.fromkeys(found), key=lambda one: one.order))
+
+
+_OF_ANY = ("TGI401", "TGI504", "TGI506", "TGI532", FAILED)
+"""Rules that hold whatever an image's program is."""
+
+
+def _is_asked(rule: Rule, case: Case) -> bool:
+    """Whether a rule has to do with the program that runs."""
+    image = case.view.image
+    if image.other:
+        return rule.code in _OF_ANY
+    return image.judged or rule.code[:4] in ("TGI4", "TGI5")
 
 
 def _case(document: Document, server: Server, facts_for: FactsFor, stated: Stated) -> Case:

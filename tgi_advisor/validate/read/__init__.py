@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 from tgi_advisor.bounds import MAX_CHARACTERS
 from tgi_advisor.validate.found import Document
-from tgi_advisor.validate.read.launcher import IMAGE_WORDS, LAUNCHER, OTHER_SERVERS
+from tgi_advisor.validate.read.launcher import IMAGE_WORDS, LAUNCHER, MISTAKEN
 
-_SIGNS = (*IMAGE_WORDS, *OTHER_SERVERS, LAUNCHER, "HF_MODEL_ID", "SM_NUM_GPUS", "get_huggingface_llm_image_uri")
+_SIGNS = (*IMAGE_WORDS, *MISTAKEN, LAUNCHER, "HF_MODEL_ID", "SM_NUM_GPUS", "get_huggingface_llm_image_uri")
 """One of these stands in every file that starts a TGI server, but for environment files and our own specs."""
 
 

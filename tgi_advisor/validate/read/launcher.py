@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
 
+from tgi_advisor.facts import tables
 from tgi_advisor.validate.found import Defect, Value
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.words import Variable, lex
@@ -12,11 +15,8 @@ from tgi_advisor.validate.read.words import Variable, lex
 IMAGE_WORDS = ("text-generation-inference", "tgi-inference", "hf-tgi-serve", "tgi-gaudi", "neuronx-tgi")
 """What the name of a TGI image holds: Hugging Face's own and its mirrors, the cloud containers, Vertex AI's, the forks
 for Gaudi and Neuron."""
-OTHER_SERVERS = {
-    "text-embeddings-inference": "text-embeddings-inference, which serves embeddings and rerankers",
-    "vllm-openai": "vLLM", "lmsysorg/sglang": "SGLang",
-}  # fmt: skip
-"""Images of other servers that are given TGI's arguments by mistake, and what they are."""
+MISTAKEN = ("text-embeddings-inference", "vllm-openai", "lmsysorg/sglang")
+"""Part of the images of other servers that are given TGI's arguments by mistake."""
 LAUNCHER = "text-generation-launcher"
 """The program of every image."""
 
@@ -43,6 +43,28 @@ def is_launcher(text: str) -> bool:
     return text.rpartition("/")[2] in _LAUNCHERS
 
 
+class OtherServer(NamedTuple):
+    """A server whose image is not TGI's."""
+
+    what: str
+    """What it is, for a sentence."""
+    fork: bool
+    """Whether it is a fork of TGI, which takes many of its arguments."""
+
+
+@cache
+def other_server(image: str) -> OtherServer | None:
+    """The server an image is known to be of, by its name; None where it is not one of `servers.yaml`."""
+    name = image.partition("@")[0].lower()
+    head, colon, tag = name.rpartition(":")
+    name = head if colon and "/" not in tag else name
+    for key, row in tables.load("servers").items():
+        tables.strict(row, {"image", "what", "fork", "source"}, {"image", "what", "source"}, f"servers.yaml, {key}")
+        if re.search(row["image"], name):
+            return OtherServer(row["what"], "fork" in row)
+    return None
+
+
 _OUR_FLAGS = re.compile(
     r"--(?:num-shard|max-(?:total-tokens|input-(?:tokens|length)|batch-(?:prefill|total)-tokens))(?:=|$)"
 )
@@ -56,7 +78,8 @@ def is_ours(image: Value | None, words: Sequence[str]) -> bool:
         return False
     if is_image(image.text):
         return True
-    mistaken = not image.known or any(name in image.text for name in OTHER_SERVERS)
+    other = other_server(image.text)
+    mistaken = not image.known if other is None else not other.fork
     return mistaken and any(_OUR_FLAGS.match(word) for word in words)
 
 

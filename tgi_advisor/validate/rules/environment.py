@@ -119,7 +119,7 @@ def misspelt_variable(case: Case) -> Hits:
         NUM_SHARD=1 tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
     """
     known = known_variables(case.release)
-    for name, value in _stated(case).items():
+    for name, value in {} if case.view.image.guessed else _stated(case).items():
         if name in known or name in OF_OTHERS or name in SAGEMAKER or len(name) < 6 or variable_releases(name):
             continue
         near = [one for one in sorted(known) if len(one) >= 6 and one_edit(name.upper(), one)]

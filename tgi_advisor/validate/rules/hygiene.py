@@ -127,7 +127,8 @@ def assumed_release(case: Case) -> Hits:
             ghcr.io/huggingface/text-generation-inference:1.4.0 --model-id HuggingFaceH4/zephyr-7b-beta
     """
     image = case.view.image
-    if not image.note or image.other or image.never or case.server.image is None:
+    mistaken = bool(image.other) and not image.fork  # TGI506 says it
+    if not image.note or mistaken or image.never or case.server.image is None:
         return
     open_release = image.release is None and image.judged
     step = "--release says which it is; until then memory is not judged" if open_release else ""
@@ -175,7 +176,7 @@ def other_server(case: Case) -> Hits:
             ghcr.io/huggingface/text-generation-inference:3.3.7 \\
             --model-id Qwen/Qwen2.5-7B-Instruct --max-total-tokens 4096
     """
-    if case.view.image.other and case.server.image is not None:
+    if case.view.image.other and not case.view.image.fork and case.server.image is not None:
         message = f"the image is that of {case.view.image.other}, but the arguments are TGI's"
         yield Hit(case.server.image, message, f"take {OWN}, or the arguments of that server")
 
