@@ -80,7 +80,8 @@ def validate_files(
     except ValueError as error:
         raise UsageError(str(error)) from None
     asked = Asked(source, offline)
-    checks = (check(path, chosen, asked) for path in files.find(os.fspath(path) for path in paths))
+    told: set[tuple[str, str, int, int]] = set()
+    checks = (_once(check(path, chosen, asked), told) for path in files.find(os.fspath(path) for path in paths))
     return [one for one in checks if one.servers or one.findings or one.unread]
 
 
@@ -105,17 +106,21 @@ def checked(
 
 
 def _once(made: Report, told: set[tuple[str, str, int, int]]) -> Report:
-    """The report without what another one said already: an environment file is read alone and with its Compose file."""
+    """The report without what another one said already: what is said once a run, and what stands in an environment
+    file, which is read alone and with its Compose file.
+    """
     elsewhere = any(one.place.file != made.file for one in made.findings)
-    if not elsewhere and all(server.form != "env" for server in made.servers):
-        return made
-    kept = []
+    twice = elsewhere or any(server.form == "env" for server in made.servers)
+    kept, repeated = [], 0
     for one in made.findings:
-        key = (one.code, os.path.normpath(one.place.file), one.place.line, one.place.column)
-        if key not in told:
-            told.add(key)
+        said = (one.code, one.message, 0, 0)
+        here = (one.code, os.path.normpath(one.place.file), one.place.line, one.place.column)
+        if one.once and said in told:
+            repeated += 1
+        elif not twice or here not in told:
             kept.append(one)
-    return replace(made, findings=tuple(kept))
+        told |= {said, here} if twice else {said}
+    return replace(made, findings=tuple(kept), repeated=repeated)
 
 
 def check(path: str, settings: Settings, asked: Asked) -> Report:

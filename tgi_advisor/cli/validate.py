@@ -53,6 +53,7 @@ _memory = click.option("--memory", metavar="SIZE", help="Memory of one GPU, or o
     "--exclude", metavar="PATTERN", multiple=True, help="Leave files out when a folder is searched. Repeatable."
 )
 @click.option("--explain", is_flag=True, help="Show the merged arguments that were judged, and where each comes from.")
+@click.option("--summary", is_flag=True, help="Show only how much each rule found, and how much stands in each file.")
 @click.option("--fix", is_flag=True, help="Mend what can be mended without changing its meaning, and show the change.")
 @click.option("--diff", is_flag=True, help="With --fix: only show the change.")
 @click.option(
@@ -82,6 +83,8 @@ def validate(paths: tuple[str, ...], name: str, **asked: Any) -> int:
         raise UsageError("--diff shows what --fix would change", "Add --fix.")
     if asked["online"] and asked["offline"]:
         raise UsageError("--online and --offline exclude each other", "Leave one of them out.")
+    if asked["summary"]:
+        _with_summary(name, asked)
     over, stated = _settings(asked)
     wanted = lint.Asked(
         source="auto" if asked["online"] else asked["source"], offline=asked["offline"], fix=asked["fix"],
@@ -89,7 +92,7 @@ def validate(paths: tuple[str, ...], name: str, **asked: Any) -> int:
     )  # fmt: skip
     reports = lint.checked(paths or (".",), over, stated, wanted, asked["config"])
     tally = Tally()
-    for piece in write(_aloud(reports), name, tally, Style(colour(), asked["explain"])):
+    for piece in write(_aloud(reports), name, tally, Style(colour(), asked["explain"], asked["summary"])):
         if piece:
             say(piece, nl=False)
     if tally.defects:
@@ -130,6 +133,17 @@ def import_(file: str, **asked: Any) -> None:
     from tgi_advisor import lint
 
     say(lint.import_server(file, **asked), nl=False)
+
+
+def _with_summary(name: str, asked: dict[str, Any]) -> None:
+    """UsageError where --summary stands beside what shows single findings."""
+    if name not in ("text", "json"):
+        raise UsageError(
+            f"--format {name} is made of single findings, and --summary leaves them out",
+            "--summary goes with --format text and json.",
+        )
+    if other := next((option for option in ("explain", "diff") if asked[option]), None):
+        raise UsageError(f"--{other} shows every server, and --summary only sums", "Leave one of them out.")
 
 
 def _settings(asked: dict[str, Any]) -> tuple[Settings, frozenset[str]]:

@@ -46,6 +46,8 @@ class Finding:
     """Name of the server it is about; empty for the file itself and for a server without a name."""
     fix: Fix | None = None
     """A change that cannot alter the meaning; None when a person has to decide."""
+    once: bool = False
+    """Whether it is enough to say it once a run: it holds alike for every server it is said of."""
 
     @property
     def url(self) -> str:

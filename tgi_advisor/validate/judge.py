@@ -30,7 +30,7 @@ from tgi_advisor.validate.found import Document, Server
 from tgi_advisor.validate.hardware import Stated, card_of
 from tgi_advisor.validate.paths import on_host
 from tgi_advisor.validate.rules import RULES, Case, of_defect
-from tgi_advisor.validate.rules.rule import FAILED, Machine, Rule, said
+from tgi_advisor.validate.rules.rule import FAILED, MEMORY_FLAGS, NO_GPU, Machine, Rule, said
 from tgi_advisor.validate.together import with_neighbours
 from tgi_advisor.verdict import predict, too_small
 
@@ -344,16 +344,11 @@ CHECKED = (0, 9, 2)
 """First release whose launcher checks its arguments as 1.0.0 does (launcher/src/main.rs@v0.9.2:1013-1036)."""
 _COUNTED = ("sharded-needs-two",)
 """Refusals that need the number of GPUs."""
-_MEMORY_FLAGS = (
-    "max-input-tokens", "max-input-length", "max-total-tokens", "max-batch-prefill-tokens", "max-batch-size",
-    "quantize", "dtype", "kv-cache-dtype", "cuda-memory-fraction", "speculate", "num-shard", "lora-adapters",
-    "trust-remote-code", "enable-prefill-logprobs",
-)  # fmt: skip
 _MEMORY_VARIABLES = (
     "ATTENTION", "PREFIX_CACHING", "USE_PREFIX_CACHING", "PREFILL_CHUNKING", "TGI_WIGGLE_ROOM", "FLASH_DECODING",
     "USE_FLASH_ATTENTION", "REQUEST_LOGPROBS", "XPU_MEMORY_FRACTION",
 )  # fmt: skip
-"""What the memory depends on."""
+"""Variables the memory depends on."""
 
 
 def _with_memory(case: Case) -> Case:
@@ -379,7 +374,7 @@ def _unjudged(case: Case) -> Iterator[str]:
         where = "it is a folder of the container" if is_path(view.model) else "--online asks the Hub"
         yield f"nothing is known of {view.model} ({where})"
     if case.gpu is None:
-        yield case.gpu_unknown or "the file names no GPU (--gpu does)"
+        yield case.gpu_unknown or NO_GPU
     if case.shards is None and case.release is not None and case.sure("num-shard", "sharded"):
         yield "how many GPUs TGI will use is not known (--count says it)"
     yield from (f"{name} is not in the file" for name in _MEMORY_VARIABLES if name in view.env and not case.sure(name))
@@ -394,7 +389,7 @@ def _predictable(case: Case) -> bool:
     nothing = 0 in (*case.limits.given().values(), case.view.number("max-batch-size"))
     if nothing or not 0 < (case.shards or 0) <= MOST_SHARDS:
         return False
-    sure = case.sure(*_MEMORY_FLAGS, *_MEMORY_VARIABLES)
+    sure = case.sure(*MEMORY_FLAGS, *_MEMORY_VARIABLES)
     return sure and not case.view.slips and not any(one.wrong for one in case.view.flags.values())
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from tgi_advisor.errors import Place
 from tgi_advisor.limits import Limits
@@ -87,6 +89,8 @@ class Report:
     """The lines the findings stand on, by file and number."""
     ignored: int = 0
     """Findings that a comment in the file ignores."""
+    repeated: int = 0
+    """Remarks that the run has said of another server, and that are left out here."""
     fixed: int = 0
     """Findings that were mended, or would be."""
     diff: str = ""
@@ -104,13 +108,33 @@ class Report:
 _WORDS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "remark"}
 
 
+class OfRule(NamedTuple):
+    """What one rule found in all files."""
+
+    findings: int
+    """Findings of one severity."""
+    files: int
+    """Files they stand in."""
+
+
+class OfFile(NamedTuple):
+    """What was found in one file."""
+
+    servers: int
+    """TGI servers in it."""
+    severities: Mapping[Severity, int]
+    """Findings by severity."""
+
+
 class Tally:
     """Sums over all files."""
 
     def __init__(self) -> None:
         self.files = self.servers = self.with_findings = self.ignored = self.fixed = self.fixable = 0
-        self.unread = self.defects = self.failed = 0
+        self.unread = self.defects = self.failed = self.repeated = 0
         self.severities: dict[Severity, int] = dict.fromkeys(RANK, 0)
+        self.by_rule: dict[tuple[str, Severity], OfRule] = {}
+        self.by_file: dict[str, OfFile] = {}
 
     def add(self, report: Report) -> None:
         """Count a file in."""
@@ -118,6 +142,7 @@ class Tally:
         self.servers += len(report.servers)
         self.with_findings += bool(report.findings)
         self.ignored += report.ignored
+        self.repeated += report.repeated
         self.fixed += report.fixed
         self.unread += bool(report.unread)
         self.defects += bool(report.defect)
@@ -125,6 +150,23 @@ class Tally:
         for one in report.findings:
             self.severities[one.severity] += 1
             self.fixable += one.fix is not None
+        if report.servers or report.findings:
+            counted = Counter(one.severity for one in report.findings)
+            self.by_file[report.file] = OfFile(len(report.servers), {name: counted[name] for name in RANK})
+        for rule, number in Counter((one.code, one.severity) for one in report.findings).items():
+            before = self.by_rule.get(rule, OfRule(0, 0))
+            self.by_rule[rule] = OfRule(before.findings + number, before.files + 1)
+
+    @property
+    def rules(self) -> list[tuple[str, Severity, OfRule]]:
+        """Every rule that found something: the worst severity first, then those that found most."""
+        rows = [(code, severity, found) for (code, severity), found in self.by_rule.items()]
+        return sorted(rows, key=lambda row: (RANK[row[1]], -row[2].findings, row[0]))
+
+    @property
+    def worst(self) -> list[tuple[str, OfFile]]:
+        """Every file with a server or a finding: most errors first, then most warnings, then by name."""
+        return sorted(self.by_file.items(), key=lambda row: ([-row[1].severities[name] for name in RANK], row[0]))
 
     @property
     def sentence(self) -> str:
@@ -141,6 +183,8 @@ class Tally:
         text = f"{found} in {_count(self.servers, 'TGI server')} of {read}."
         if self.ignored:
             text += f" {_count(self.ignored, 'finding')} ignored by comments."
+        if self.repeated:
+            text += f" {_count(self.repeated, 'repeated remark')} left out."
         if self.fixed:
             text += f" {self.fixed} mended."
         elif self.fixable:

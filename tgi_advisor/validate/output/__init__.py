@@ -19,6 +19,8 @@ class Style(NamedTuple):
     """Whether the terminal shows colours."""
     explain: bool = False
     """Whether the arguments that were judged are listed."""
+    summary: bool = False
+    """Whether only the sums are wanted: by rule and by file."""
 
 
 Format = Callable[[Iterable[Report], Tally, Style], Iterator[str]]

@@ -16,24 +16,42 @@ VERSION = 1
 """Counts up when a field changes its meaning or goes away."""
 
 
-def write(reports: Iterable[Report], tally: Tally, style: Style) -> Iterator[str]:  # noqa: ARG001
+def write(reports: Iterable[Report], tally: Tally, style: Style) -> Iterator[str]:
     """The whole document, at the end."""
     findings: list[dict[str, Any]] = []
     servers: list[dict[str, Any]] = []
     unread: list[dict[str, str]] = []
     for report in reports:
-        findings += each(report, _finding)
-        servers += map(_server, report.servers)
         if report.unread or report.defect:
             unread.append({"file": report.file, "why": report.unread or report.defect})
+        if style.summary:
+            continue
+        findings += each(report, _finding)
+        servers += map(_server, report.servers)
     summary = {
         "files": tally.files, "servers": tally.servers, **{f"{name}s": n for name, n in tally.severities.items()},
-        "ignored": tally.ignored, "fixable": tally.fixable, "fixed": tally.fixed,
+        "ignored": tally.ignored, "repeated": tally.repeated, "fixable": tally.fixable, "fixed": tally.fixed,
     }  # fmt: skip
+    all_of_it = {"findings": findings, "servers": servers}
     document = {
-        "schema_version": VERSION, "summary": summary, "findings": findings, "servers": servers, "unread": unread,
+        "schema_version": VERSION, "summary": summary, **(_sums(tally) if style.summary else all_of_it),
+        "unread": unread,
     }  # fmt: skip
     yield json.dumps(document, indent=2) + "\n"
+
+
+def _sums(tally: Tally) -> dict[str, Any]:
+    """What was found by rule and by file, in the order of the text."""
+    return {
+        "by_rule": [
+            {"code": code, "severity": severity, "title": RULES[code].title, **found._asdict()}
+            for code, severity, found in tally.rules
+        ],
+        "by_file": [
+            {"file": file, "servers": found.servers, **{f"{name}s": n for name, n in found.severities.items()}}
+            for file, found in tally.worst
+        ],
+    }
 
 
 def _finding(one: Finding) -> dict[str, Any]:

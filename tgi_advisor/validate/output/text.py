@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from tgi_advisor.safe import unobeyed
-from tgi_advisor.validate.finding import Finding, Severity
+from tgi_advisor.validate.finding import RANK, Finding, Severity
 from tgi_advisor.validate.output import Style, each
 from tgi_advisor.validate.report import Report, Seen, Tally
+from tgi_advisor.validate.rules import RULES
 
 TAB = "\t"
 WIDEST = 100
@@ -20,12 +21,47 @@ _COLOURS: dict[Severity, str] = {"error": "31;1", "warning": "33;1", "info": "36
 def write(reports: Iterable[Report], tally: Tally, style: Style) -> Iterator[str]:
     """Every finding with its line, the changes of `--fix`, and the sums at the end."""
     for report in reports:
+        if style.summary:
+            continue
         if style.explain:
             for server in report.servers:
                 yield _explained(server)
         yield from each(report, partial(_finding, report, style))
         yield _plain(report.diff, f"{TAB}\n")
+    if style.summary:
+        yield from _sums(tally, style)
     yield f"{tally.sentence}\n"
+
+
+def _sums(tally: Tally, style: Style) -> Iterator[str]:
+    """What was found by rule and by file, as two tables; nothing where nothing was found."""
+    rules = [
+        (str(found.findings), str(found.files), severity, code, RULES[code].title)
+        for code, severity, found in tally.rules
+    ]
+    if rules:
+        yield _table(("findings", "files", "severity", "rule", ""), rules, style)
+    files = [
+        (*(str(found.severities[name]) for name in RANK), str(found.servers), _plain(file))
+        for file, found in tally.worst
+        if any(found.severities.values())
+    ]
+    if rules:
+        yield _table(("errors", "warnings", "remarks", "servers", "file"), files, style)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], style: Style) -> str:
+    """Rows under their heads: numbers to the right, words to the left, the last column as long as it is."""
+    widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head) - 1)]
+    lines = []
+    for row in (head, *rows):
+        cells = [
+            f"{cell:>{wide}}" if rows[0][at].isdigit() else f"{cell:<{wide}}"
+            for at, (cell, wide) in enumerate(zip(row, widths, strict=False))
+        ]
+        line = "  ".join((*cells, row[-1])).rstrip()
+        lines.append(_paint(line, "1", style) if row is head else line)
+    return "\n".join(lines) + "\n\n"
 
 
 def _finding(report: Report, style: Style, finding: Finding) -> str:

@@ -317,7 +317,7 @@ def value_missing(case: Case) -> Hits:
             yield Hit(slip.word, f"--{slip.flag} needs a value, and none follows", step)
 
 
-@rule("TGI107", "warning", "old name of a flag")
+@rule("TGI107", "info", "old name of a flag")
 def deprecated_flag(case: Case) -> Hits:
     """`max_input_length` is the old name of `max_input_tokens` since 2.0.0, as a flag and as a variable.
 

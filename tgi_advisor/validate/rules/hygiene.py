@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from tgi_advisor.errors import Place
 from tgi_advisor.facts import release as releases
 from tgi_advisor.validate.finding import Fix
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.images import OWN, split
-from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
+from tgi_advisor.validate.rules.rule import MEMORY_FLAGS, NO_GPU, Case, Hit, Hits, rule
 
 
 @rule("TGI501", "warning", "image that changes by itself")
@@ -35,9 +36,17 @@ def unpinned_image(case: Case) -> Hits:
     suffix = case.view.image.floating.removeprefix("latest") if case.view.image.floating != "no tag" else ""
     yield Hit(
         _tag_place(case, image),
-        f"the image {said}, so the next pull may be another release",
-        f"pin it: {newest}{suffix}",
+        f"the image {said}, so the next pull may be another release{_judged_as(case)}",
+        f"pin it: {newest}{suffix}" if case.view.image.official else "pin it: a tag that stays, or a digest",
     )
+
+
+def _judged_as(case: Case) -> str:
+    """What TGI504 would say of such an image, in the same sentence."""
+    image = case.view.image
+    if not image.note or image.other or not image.judged:
+        return ""
+    return f"; judged as TGI {image.release}" if image.release else "; which TGI it holds --release says"
 
 
 def _tag_place(case: Case, image: Value) -> Value | Place:
@@ -83,31 +92,39 @@ def registry(case: Case) -> Hits:
 def unknown_value(case: Case) -> Hits:
     """The file leaves a value to something outside it, and what depends on it is not judged.
 
-    Failing::
+    That a value comes from a variable is no news to whoever wrote it: it is said where it keeps memory (TGI2xx)
+    from being judged on a GPU that is named, of the model, the limits and the other flags memory depends on, and
+    of words that may be any arguments. Environment of other files, and settings that were not read, are
+    always said, once a run.
+
+    Failing, --gpu nvidia-l4::
 
         docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
             ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id $MODEL
 
-    Fixed::
+    Fixed, --gpu nvidia-l4::
 
         docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
             ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
     """
-    names: dict[str, None] = {}
-    nameless = 0
-    for given in case.view.flags.values():
-        if not given.value.known and not given.flag.secret:
-            names.update(dict.fromkeys(given.value.missing))
-            nameless += not given.value.missing
-    for word in case.view.open_words:
-        names.update(dict.fromkeys(word.missing))
-    said = [f"${name}" for name in names]
-    if nameless:
-        said.append(f"{nameless} value{'s' if nameless > 1 else ''} computed elsewhere")
-    said += [source.text for source in case.server.env_sources]
-    said += case.server.unknown
-    if said:
-        yield Hit(case.home, f"not in this file, so what depends on it is not judged: {', '.join(dict.fromkeys(said))}")
+    unread = [source.text for source in case.server.env_sources]
+    unread += case.server.unknown
+    if unread:
+        message = f"not in this file, so what depends on it is not judged: {', '.join(dict.fromkeys(unread))}"
+        yield Hit(case.home, message, once=True)
+    values = list(_missing(case)) if case.gpu is not None else []
+    if values:
+        yield Hit(case.home, f"not in this file, so memory is not judged: {', '.join(dict.fromkeys(values))}")
+
+
+def _missing(case: Case) -> Iterator[str]:
+    """What the memory depends on and the file does not say."""
+    words = [case.view.flags[name].value for name in ("model-id", *MEMORY_FLAGS) if name in case.view.flags]
+    for word in (*words, *case.view.open_words):
+        if not word.known:
+            yield from (f"${name}" for name in word.missing)
+            if not word.missing:
+                yield "a value that is computed elsewhere"
 
 
 @rule("TGI504", "info", "release that is assumed")
@@ -128,11 +145,12 @@ def assumed_release(case: Case) -> Hits:
     """
     image = case.view.image
     mistaken = bool(image.other) and not image.fork  # TGI506 says it
-    if not image.note or mistaken or image.never or case.server.image is None:
-        return
+    if not image.note or mistaken or image.never or (image.floating and image.judged):
+        return  # of a tag that floats TGI501 says it
     open_release = image.release is None and image.judged
     step = "--release says which it is; until then memory is not judged" if open_release else ""
-    yield Hit(case.server.image, image.note, step)
+    if case.server.image is not None or case.server.form != "env":
+        yield Hit(case.server.image or case.home, image.note, step, once=True)
 
 
 @rule("TGI505", "info", "memory that was not judged, or on an assumption")
@@ -142,7 +160,7 @@ def not_judged(case: Case) -> Hits:
 
     `--gpu nvidia-l4 --count 2` names the hardware where the file does not, and an instance type such as
     `--gpu g5.12xlarge` both; `--online` asks the Hub about models that are not shipped. With a GPU and no
-    count one is taken.
+    count one is taken. What holds for many servers alike, such as that no GPU is named, is said once a run.
 
     Failing::
 
@@ -152,12 +170,15 @@ def not_judged(case: Case) -> Hits:
 
         tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1
     """
-    if not case.view.image.judged:
-        return
-    if case.unjudged and (case.release is not None or (case.server.image is None and case.server.form != "env")):
-        yield Hit(case.home, f"whether it fits was not judged: {'; '.join(case.unjudged)}")
+    if not case.view.image.judged or case.release is None:
+        return  # TGI504 says that the release is not known
+    if NO_GPU in case.unjudged:  # whatever else is not known: this comes first
+        yield Hit(case.home, f"whether it fits was not judged: {NO_GPU}", once=True)
+    elif case.unjudged:
+        yield Hit(case.home, f"whether it fits was not judged: {'; '.join(case.unjudged)}", once=True)
     if case.assumed:
-        yield Hit(case.home, "; ".join(case.assumed))
+        counts = case.prediction is not None and case.prediction.outcome != "starts"
+        yield Hit(case.home, "; ".join(case.assumed), once=not counts)
 
 
 @rule("TGI506", "error", "image of another server")

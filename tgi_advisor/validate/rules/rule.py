@@ -27,6 +27,14 @@ from tgi_advisor.validate.found import Defect, Document, Server, Value
 
 OPEN = "..."
 """What stands in TGI's words where a figure depends on what is not known."""
+MEMORY_FLAGS = (
+    "max-input-tokens", "max-input-length", "max-total-tokens", "max-batch-prefill-tokens", "max-batch-size",
+    "quantize", "dtype", "kv-cache-dtype", "cuda-memory-fraction", "speculate", "num-shard", "lora-adapters",
+    "trust-remote-code", "enable-prefill-logprobs",
+)  # fmt: skip
+"""Flags the memory depends on."""
+NO_GPU = "the file names no GPU (--gpu does)"
+"""Why memory is not judged, where nobody names the GPU."""
 NO_LIMITS = Limits()
 """No limit is given."""
 
@@ -138,6 +146,8 @@ class Hit(NamedTuple):
     """When it is not the rule's own."""
     fix: Fix | None = None
     """A change that cannot alter the meaning."""
+    once: bool = False
+    """Whether saying it once a run is enough."""
 
 
 Hits = Iterator[Hit]
@@ -260,7 +270,7 @@ def finding(rule: Rule, hit: Hit, server: str = "") -> Finding:
     place, length = (hit.at.place, hit.at.length) if isinstance(hit.at, Value) else (hit.at, 0)
     fix = hit.fix if hit.fix is not None and masked(hit.fix.old) == hit.fix.old else None
     severity, message, step = hit.severity or rule.severity, masked(hit.message), masked(hit.step)
-    return Finding(rule.code, severity, place, length, message, step, masked(server), fix)
+    return Finding(rule.code, severity, place, length, message, step, masked(server), fix, hit.once)
 
 
 def of_defect(found: Defect) -> Finding:

@@ -1,0 +1,171 @@
+"""What a maintainer of a folder of servers is told: every remark once, and sums where they are asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from front import run
+from golden import Golden
+
+import tgi_advisor
+from tgi_advisor.errors import Exit
+
+OWN = "ghcr.io/huggingface/text-generation-inference"
+RUN = "docker run {gpus} --shm-size 1g -p 8080:80 -v data:/data {image} --model-id {model} {args}\n"
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder to stand in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def line(image: str = f"{OWN}:3.3.7", model: str = "Qwen/Qwen2.5-7B-Instruct", args: str = "", gpus: str = "") -> str:
+    return RUN.format(gpus=gpus or "--gpus 1", image=image, model=model, args=args)
+
+
+def found(*options: str) -> list[tuple[str, str, str]]:
+    """File, code and severity of what is said of this folder."""
+    ran = run("validate", ".", "-f", "json", *options)
+    return [(one["file"], one["code"], one["severity"]) for one in json.loads(ran.out)["findings"]]
+
+
+def folder(here: Path, *texts: str) -> None:
+    for number, text in enumerate(texts):
+        (here / f"{number}.sh").write_text(text)
+
+
+# -- once a run
+
+
+ONCE = {
+    "no GPU": ([line(), line() + line(), line(model="org/private"), line(model="$MODEL")], (), ["TGI505"]),
+    "a model nobody knows": ([line(model="org/private")] * 3, ("-g", "l4"), ["TGI505"]),
+    "two of them": ([line(model="org/1"), line(model="org/2"), line(model="org/1")], ("-g", "l4"), ["TGI505"] * 2),
+    "one GPU is taken": ([line(gpus="--gpus all")] * 3, ("-g", "l4"), ["TGI505"]),
+    "an image without a release": ([line(image="example.org/text-generation-inference:1")] * 3, (), ["TGI504"]),
+    "a launcher without an image": (["text-generation-launcher --model-id gpt2\n"] * 3, (), ["TGI504"]),
+    "a variable, where no GPU is named": ([line(args="--max-total-tokens $TOTAL --port $PORT")] * 3, (), ["TGI505"]),
+    "variables that memory does not depend on": ([line(args="--port $PORT --json-output")] * 2, ("-g", "l4"), []),
+    "a variable that keeps memory from being judged": ([line(model="$MODEL")], ("-g", "l4"), ["TGI503"]),
+    "arguments that may be anything": ([line(args="$MORE")], ("-g", "l4"), ["TGI503"]),
+    "the old name of a flag": ([line(args="--max-input-length 900 --max-total-tokens 999")], ("-g", "l4"), ["TGI107"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("texts", "options", "codes"), ONCE.values(), ids=ONCE)
+def test_a_remark_is_made_once_a_run(texts: list[str], options: tuple[str, ...], codes: list[str], here: Path) -> None:
+    folder(here, *texts)
+    assert [(code, severity) for _, code, severity in found(*options)] == [(code, "info") for code in codes]
+    gpu = options[options.index("-g") + 1] if "-g" in options else None
+    reports = tgi_advisor.validate_files(["."], gpu=gpu)
+    assert [one.code for report in reports for one in report.findings] == codes
+
+
+def test_what_was_left_out_is_counted_and_every_server_says_it(here: Path) -> None:
+    folder(here, line(), line(), line(gpus="--gpus all"))
+    assert run("validate", ".").out.endswith("\n1 remark in 3 TGI servers of 3 files. 2 repeated remarks left out.\n")
+    said = json.loads(run("validate", ".", "-f", "json").out)
+    assert said["summary"]["repeated"] == 2
+    assert all("the file names no GPU (--gpu does)" in server["unjudged"] for server in said["servers"])
+
+
+def test_a_file_that_is_excused_does_not_speak_for_the_others(here: Path) -> None:
+    folder(here, f"# tgi-advisor: ignore[TGI505] a machine we know\n{line()}", line())
+    (here / ".tgi-advisor.toml").write_text('per-file-ignores = {"2.sh" = ["TGI505"]}\n')
+    assert found() == [("1.sh", "TGI505", "info")]
+
+
+def test_what_an_error_rests_on_is_said_beside_it(here: Path) -> None:
+    big = line(model="Qwen/Qwen2.5-32B-Instruct", gpus="--gpus all")
+    folder(here, big, line(gpus="--gpus all"), big)
+    codes = [(file, code) for file, code, _ in found("-g", "l4")]
+    assert codes == [("0.sh", "TGI505"), ("0.sh", "TGI201"), ("2.sh", "TGI505"), ("2.sh", "TGI201")]
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "message", "step"),
+    [
+        (OWN, (), "has no tag, so the next pull may be another release; judged as TGI 3.3.7", "pin it: 3.3.7"),
+        (f"{OWN}:latest-rocm", (), "; judged as TGI 3.3.7", "pin it: 3.3.7-rocm"),
+        (f"{OWN}:latest", ("-r", "2.4.1"), "the next pull may be another release", "pin it: 3.3.7"),
+        ("example.org/text-generation-inference", (), "which TGI it holds --release says", "pin it: a tag that stays"),
+    ],
+)
+def test_a_tag_that_floats_is_remarked_on_once(
+    image: str, options: tuple[str, ...], message: str, step: str, here: Path
+) -> None:
+    folder(here, line(image))
+    said = json.loads(run("validate", ".", "-f", "json", "--select", "TGI50", "--ignore", "TGI505", *options).out)
+    (one,) = said["findings"]
+    assert one["code"] == "TGI501"
+    assert one["message"].endswith(message)
+    assert one["next_step"].startswith(step)
+
+
+# -- sums
+
+
+MIXED = (
+    line(args="--num-shard one"), line(image=f"{OWN}:latest", args="--num-shard two"), line(image=OWN), line(),
+    "echo nothing\n",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["text", "json"])
+def test_the_sums_of_a_folder(name: str, here: Path, golden: Golden) -> None:
+    folder(here, *MIXED)
+    ran = run("validate", ".", "--summary", "--format", name)
+    assert (ran.code, ran.err) == (Exit.FINDINGS, "")
+    golden(f"validate/summary.{'txt' if name == 'text' else name}", ran.out)
+
+
+def test_sums_are_those_of_the_findings(here: Path) -> None:
+    folder(here, *MIXED)
+    sums: dict[str, Any] = json.loads(run("validate", ".", "--summary", "-f", "json").out)
+    whole: dict[str, Any] = json.loads(run("validate", ".", "-f", "json").out)
+    assert sums["summary"] == whole["summary"]
+    assert sum(row["findings"] for row in sums["by_rule"]) == len(whole["findings"])
+    for row in sums["by_rule"]:
+        those = [one for one in whole["findings"] if (one["code"], one["severity"]) == (row["code"], row["severity"])]
+        assert (row["findings"], row["files"]) == (len(those), len({one["file"] for one in those}))
+    for row in sums["by_file"]:
+        those = [one["severity"] for one in whole["findings"] if one["file"] == row["file"]]
+        assert [row["errors"], row["warnings"], row["infos"]] == [those.count(s) for s in ("error", "warning", "info")]
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ((), Exit.FINDINGS),
+        (("--ignore", "TGI103"), Exit.STARTS),
+        (("--ignore", "TGI103", "--strict"), Exit.FINDINGS),
+        (("--format", "sarif"), Exit.USAGE),
+        (("--format", "github"), Exit.USAGE),
+        (("--explain",), Exit.USAGE),
+        (("--fix", "--diff"), Exit.USAGE),
+    ],
+)
+def test_sums_end_as_the_findings_do(options: tuple[str, ...], code: Exit, here: Path) -> None:
+    folder(here, *MIXED)
+    ran = run("validate", ".", "--summary", *options)
+    assert ran.code == code
+    if code != Exit.USAGE:
+        assert run("validate", ".", *options).code == code
+        assert ran.out.splitlines()[-1] == run("validate", ".", *options).out.splitlines()[-1]
+    else:
+        assert "--summary" in ran.err
+
+
+def test_sums_of_what_was_mended(here: Path) -> None:
+    folder(here, line(args="--trust-remote-cod --revision main"))
+    assert run("validate", ".", "--summary", "--fix").out.endswith(" 1 mended.\n")
+    assert "--trust-remote-code " in (here / "0.sh").read_text()
+
+
+def test_sums_of_nothing(here: Path) -> None:
+    assert run("validate", ".", "--summary").out == "No TGI server found in 0 files.\n"
