@@ -124,6 +124,44 @@ def test_servers_that_share_a_gpu_take_no_risk_unless_they_may(tmp_path: Path) -
     assert "They start together, but are at risk under load." in run("advise", str(file), "--allow-risk").out
 
 
+# -- images
+
+GEMMA3, LLAVA = ("-m", "google/gemma-3-4b-it", "-g", "nvidia-t4"), ("-m", "llava-hf/llava-v1.6-mistral-7b-hf", "-g")
+
+
+@pytest.mark.parametrize(
+    ("args", "image", "missing"),
+    [
+        ((*GEMMA3, "--set", "hardware.in_use=1.8GiB"), 258, "Not enough memory to handle 258 prefill tokens"),
+        ((*LLAVA, "nvidia-t4"), 1176, "Not enough memory to handle 1176 prefill tokens"),
+    ],
+)
+def test_where_nothing_fits_the_image_is_whole_and_memory_is_missing(
+    args: tuple[str, ...], image: int, missing: str
+) -> None:
+    page = run("advise", *args)
+    assert page.code == 5
+    assert missing in page.out
+    assert f"max_input_tokens {image:>21,}\n" in page.out
+    assert "hardware.gpu: nvidia-a10 gives" in page.out
+    assert "truncated" not in page.out
+    pinned = run("advise", *args, "--set", "limits.max_input_tokens=100")
+    assert pinned.code == 6
+    assert f"raise max_input_tokens and max_batch_prefill_tokens to at least {image}" in pinned.out
+
+
+@pytest.mark.parametrize(
+    ("args", "image"),
+    [(GEMMA3, 258), *(((*LLAVA, "nvidia-l4", "--set", f"hardware.in_use={gone}GiB"), 1176) for gone in (4, 4.5, 5.5))],
+)
+def test_beside_little_memory_a_warm_up_of_two_images_holds_a_request(args: tuple[str, ...], image: int) -> None:
+    found = advised(*args)
+    limits = found["limits"]
+    assert limits["max_batch_prefill_tokens"] >= limits["max_input_tokens"] >= image or found["prefill_chunking"]
+    assert limits["max_batch_prefill_tokens"] >= image
+    assert found["concurrency"] == 1
+
+
 # -- one number of what fits
 
 TOO_LARGE = (

@@ -136,21 +136,15 @@ def image_truncated(case: Case) -> Found:
     """The first request of the warm-up ends with an image, and it is cut to max_input_tokens: all positions of the
     image have to fit in them.
     """
-    asked, between = case.limits, BETWEEN.get(case.family.model_type)
+    asked, needed = case.limits, pictures.needed(case.setting)
     longest = asked.max_input_tokens or asked.max_batch_prefill_tokens
-    if between is None or longest is None or case.family.served_by != "vlm" or case.setting.facts.gpu.system == "gaudi":
+    if longest is None:
         return None
     longest = min(longest, asked.max_batch_prefill_tokens or longest)
-    seen = pictures.warmed_up(case.setting) if pictures.stated(case.setting) else None
-    if seen is None or seen.features + between <= longest:
+    if needed <= longest:
         return None
-    needed = seen.features + between
     text = f"AssertionError: {needed} > {longest} Image is truncated, try increasing --max-batch-prefill-tokens"
     return text, (f"raise max_input_tokens and max_batch_prefill_tokens to at least {needed}",)
-
-
-BETWEEN = {"gemma3": 2, "llava_next": 0, "idefics2": pictures.CROPS + 1}
-"""Tokens that stand around the warm-up's image, by family."""
 
 
 @rule(

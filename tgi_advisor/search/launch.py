@@ -14,10 +14,13 @@ between two such steps; the search then walks the steps, longest prompts first.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 from tgi_advisor.estimate import defaults, warmup
+from tgi_advisor.estimate.replay import pictures
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.limits import Limits
@@ -49,14 +52,18 @@ class Found(NamedTuple):
 def search(here: Base) -> Found:
     """The largest limits of one launch that fit, those that are not at risk under load before all others.
 
-    Where every limit is at risk it is the largest that fit, and the verdict says so.
+    Where every limit is at risk it is the largest that fit, and the verdict says so. Where TGI's reserve leaves no
+    block beyond the warm-up's own, only one for two prompts as long as an image holds a whole request.
     """
     searcher = Searcher(here)
     total = _in_smaller_chunks(searcher, searcher.largest_total(searcher.span.low))
-    if total is None and not searcher.allow_risk:
-        searcher.allow_risk = True
-        total = searcher.largest_total(searcher.span.low)
+    for risk, images in _further_ways(searcher):
+        if total is None:
+            searcher.allow_risk = risk
+            searcher.hold(images)
+            total = searcher.largest_total(searcher.span.low)
     if total is None:
+        searcher.hold(1)
         return _nothing(searcher)
     span, (total, refusal) = searcher.span, _accepted(searcher, total)
     if refusal is not None:
@@ -66,6 +73,13 @@ def search(here: Base) -> Found:
     limits = _longer(searcher, total, prefill)
     bound_by = refusal or _why_no_longer(searcher, limits) or span.high_by
     return Found(limits, _search(searcher, bound_by), predict(here, limits))
+
+
+def _further_ways(searcher: Searcher) -> Iterator[tuple[bool, int]]:
+    """(whether a risk is taken, images a prefill holds) of what is tried where nothing calm holds with one image."""
+    images = range(1, 3 if pictures.needed(searcher.setting) else 2)
+    ways = ((risk, count) for risk in dict.fromkeys((searcher.allow_risk, True)) for count in images)
+    return islice(ways, 1, None)
 
 
 def _longer(searcher: Searcher, total: int, prefill: int) -> Limits:
@@ -104,7 +118,7 @@ def _in_smaller_chunks(searcher: Searcher, total: int | None) -> int | None:
     The largest such chunks become the efficient ones of this search.
     """
     bound, efficient = searcher.limits.max_batch_prefill_tokens, searcher.efficient
-    smallest = max(SMALLEST_CHUNK, bound.low or 0)
+    smallest = max(SMALLEST_CHUNK, searcher.least)
     if searcher.allow_risk or not searcher.setting.chunking or bound.fixed is not None or smallest >= efficient:
         return total
     if total is not None and not _at_the_edge_of_risk(searcher, total):

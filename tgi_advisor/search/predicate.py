@@ -17,6 +17,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from tgi_advisor.estimate import capture, uncertainty, underload, warmup
+from tgi_advisor.estimate.replay import pictures
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.facts import families
@@ -76,10 +77,12 @@ def _most_total(setting: Setting) -> tuple[int, str]:
 def totals(setting: Setting) -> Range:
     """Bounds of max_total_tokens: the spec's, else the model's context; `low` leaves room for a prompt.
 
-    `low` is above `high` where the output alone fills everything.
+    A prompt is at least the warm-up's image, where that has to be whole. `low` is above `high` where no prompt has
+    room beside the output.
     """
     bound, longest = setting.spec.limits.max_total_tokens, setting.spec.limits.max_input_tokens
-    shortest = new_tokens(setting) + 1 if longest.low is None else longest.low + 1
+    image = pictures.needed(setting)
+    shortest = new_tokens(setting) + max(1, image) if longest.low is None else max(longest.low, image) + 1
     high, high_by = _most_total(setting)
     return Range(max(bound.low or 0, shortest), high, high_by)
 
@@ -124,7 +127,7 @@ class Searcher:
         self.limits = here.setting.spec.limits
         self.new_tokens = new_tokens(here.setting)
         self.span = totals(here.setting)
-        self.efficient = efficient_prefill(here.setting)
+        self.hold(1)
         self._rough: Searcher | None = None
         self.in_blocks = here.setting.family.paged and here.setting.facts.release.version < (2, 0, 0)
 
@@ -145,6 +148,7 @@ class Searcher:
         if self._rough is None:
             self._rough = Searcher(self.here._replace(prefills=rough), allow_risk=self.allow_risk)
         self._rough.allow_risk, self._rough.span = self.allow_risk, self.span
+        self._rough.least, self._rough.efficient = self.least, self.efficient
         return self._rough
 
     def input_for(self, total: int) -> int:
@@ -167,7 +171,13 @@ class Searcher:
         least = -(-longest // self.setting.block_size) * self.setting.block_size if self.in_blocks else longest
         if self.setting.chunking:
             least = min(longest, self.efficient, *(() if bound.high is None else (bound.high,)))
-        return max(least, bound.low or 0)
+        return max(least, self.least)
+
+    def hold(self, images: int) -> None:
+        """From here on prefills hold so many of the warm-up's images, as far as the spec lets them."""
+        wanted = images * pictures.needed(self.setting)
+        self.least = self.limits.max_batch_prefill_tokens.clamp(wanted)
+        self.efficient = max(self.least, efficient_prefill(self.setting))
 
     def limits_of(self, total: int, prefill: int) -> Limits:
         """The three limits that go with a total and a prefill budget."""
@@ -252,7 +262,7 @@ class Searcher:
     def regions(self, low: int, prefill: int | None = None) -> Iterator[tuple[int, int]]:
         """Stretches of max_total_tokens from `low` on with one number of warm-up requests, longest prompts first."""
         bound = self.limits.max_batch_prefill_tokens
-        pinned = max(bound.fixed or 0, bound.low or 0) if prefill is None else prefill
+        pinned = max(bound.fixed or 0, self.least) if prefill is None else prefill
         high = self.span.high
         requests = 1
         while high >= low:

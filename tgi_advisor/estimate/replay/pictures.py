@@ -106,6 +106,26 @@ def warmed_up(setting: Setting) -> Tower | None:
     return _of(setting, largest=False)
 
 
+WHOLE_SINCE = (3, 3, 0)
+"""Release from which no image of the warm-up may be cut.
+
+https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/vlm_causal_lm.py#L485
+"""
+BETWEEN = {"gemma3": 2, "llava_next": 0, "idefics2": CROPS + 1}
+"""Tokens that stand around the warm-up's image, by family."""
+
+
+def needed(setting: Setting) -> int:
+    """Tokens a prompt and a prefill need for all of the warm-up's image; 0 where none is, or where it may be cut."""
+    between = BETWEEN.get(setting.family.model_type)
+    if between is None or setting.family.served_by != "vlm" or setting.facts.gpu.system == "gaudi":
+        return 0
+    if setting.facts.release.version < WHOLE_SINCE or not stated(setting):
+        return 0
+    seen = warmed_up(setting)
+    return seen.features + between if seen is not None else 0
+
+
 def largest(setting: Setting, longest: int) -> Tower | None:
     """The tower with one image of the largest size that the processor lets through and `longest` tokens hold.
 
