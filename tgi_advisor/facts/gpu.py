@@ -12,6 +12,7 @@ from tgi_advisor.facts import tables
 
 System = Literal["cuda", "rocm", "xpu", "cpu", "gaudi"]
 TotalFrom = Literal["", "card", "driver", "spec"]
+LinkFrom = Literal["card", "instance", "machine"]
 
 REQUIRED = {
     "name", "vendor", "generation", "system", "memory_mib", "cuda_total", "compute_capability", "fp16_tflops",
@@ -56,6 +57,8 @@ class GpuFacts(NamedTuple):
     """What `cuda_total_bytes` is known by: the smallest reading of the card, one of its driver, or the spec."""
     link: str = "pcie"
     """How several of them reach each other: nvswitch, nvlink, pcie, or host for no peer access."""
+    link_from: LinkFrom = "card"
+    """What `link` is known by: only what is usual for the card, the cloud instance type, or the machine itself."""
     driver: str = ""
     """Version of the machine's NVIDIA driver; empty where it is not known."""
 
@@ -144,10 +147,11 @@ def is_cpu(name: str) -> bool:
 def instance(name: str) -> tuple[GpuFacts, int] | None:
     """GPU and number of GPUs of a cloud instance type (`g6.xlarge`, `ml.g5.2xlarge`); None when it is none we know."""
     wanted = _instance_key(name)
-    for cloud, gpu, source, kind, count in _instances():
+    for cloud, gpu, source, kind, count, link in _instances():
         if _instance_key(kind) == wanted:
             facts = find(gpu)
-            return facts._replace(source=f"{cloud} {kind} ({source}); {facts.source}"), count
+            facts = facts._replace(source=f"{cloud} {kind} ({source}); {facts.source}")
+            return facts._replace(link=link, link_from="instance") if link else facts, count
     return None
 
 
@@ -228,7 +232,9 @@ def on_machine(gpu: GpuFacts, driver: str | None, link: str | None) -> GpuFacts:
 
     The driver decides what CUDA reports as the total, where a reading says so and the spec does not.
     """
-    gpu = gpu._replace(driver=driver or gpu.driver, link=link or gpu.link)
+    gpu = gpu._replace(driver=driver or gpu.driver)
+    if link is not None:
+        gpu = gpu._replace(link=link, link_from="machine")
     if gpu.total_from == "spec":
         return gpu
     for row in tables.load("cuda_totals"):
@@ -243,7 +249,7 @@ def on_machine(gpu: GpuFacts, driver: str | None, link: str | None) -> GpuFacts:
 def all_gpus() -> tuple[GpuRow, ...]:
     """Every row of the table, in its order, with all its names and the instances that carry it."""
     carried: dict[str, list[tuple[str, int]]] = {}
-    for _, gpu, _, kind, count in _instances():
+    for _, gpu, _, kind, count, _ in _instances():
         carried.setdefault(gpu, []).append((kind, count))
     return tuple(
         GpuRow(
@@ -382,11 +388,17 @@ def _instance_key(name: str) -> str:
     return name.strip().lower().removeprefix("ml.").removeprefix("standard_")
 
 
-def _instances() -> Iterator[tuple[str, str, str, str, int]]:
-    """Cloud, table name of the GPU, source, instance type, GPUs; for every type in instances.yaml."""
+INSTANCE_KEYS = {"cloud", "gpu", "source", "types"}
+LINK_KEYS = {"link", "link_source"}
+
+
+def _instances() -> Iterator[tuple[str, str, str, str, int, str | None]]:
+    """Cloud, GPU's name in the table, source, instance type, GPUs, known link; for every type in instances.yaml."""
     for group in tables.load("instances"):
+        required = INSTANCE_KEYS | LINK_KEYS if LINK_KEYS & group.keys() else INSTANCE_KEYS
+        tables.strict(group, required, required, f"instances.yaml, {group.get('gpu')}")
         for kind, count in group["types"].items():
-            yield group["cloud"], group["gpu"], group["source"], kind, count
+            yield group["cloud"], group["gpu"], group["source"], kind, count, group.get("link")
 
 
 def _names() -> list[str]:
@@ -394,7 +406,7 @@ def _names() -> list[str]:
     rows = tables.load("gpus")
     names = [row["name"] for row in rows]
     names += [name for row in rows for name in (*row["aliases"], *row.get("smi_names", ()))]
-    return names + [kind for *_, kind, _ in _instances()]
+    return names + [kind for _, _, _, kind, *_ in _instances()]
 
 
 def _near(name: str) -> str | None:

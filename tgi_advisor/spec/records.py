@@ -128,12 +128,12 @@ class HardwareSpec:
     )
     driver: str | None = setting(
         "NVIDIA driver as nvidia-smi prints it, e.g. 535.129.03. Drivers before 535 load every kernel at once, which "
-        "takes a GiB and more. Default: not known, or this machine's.",
+        "takes a GiB and more. Default: this machine's; not known of a cloud instance, whose image brings it.",
         "text", None, pattern=DRIVER, pattern_says="a driver version, such as 535.129.03", number=True,
     )  # fmt: skip
     link: str | None = setting(
         "How the GPUs reach each other: nvswitch, nvlink, pcie (with peer access) or host (without). "
-        "Default: as such cards usually do, or as they do here.",
+        "Default: as on this machine or the cloud instance type, else as such cards usually do.",
         "choice", None, choices=("nvswitch", "nvlink", "pcie", "host"),
     )  # fmt: skip
     memory_fraction: float = setting(
