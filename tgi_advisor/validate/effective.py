@@ -247,7 +247,7 @@ def _from_environment(env: Mapping[str, Value], known: Mapping[str, Flag]) -> It
         if flag is None:
             continue
         outside = next((one for one, inside in SAGEMAKER.items() if inside == name and env.get(one) is value), name)
-        key = Value(outside, value.key or value.place, value.origin)
+        key = Value(outside, value.key or value.place, value.origin, length=len(outside) if value.key else 0)
         by = "image" if value.origin == "image" else "environment"
         yield _given(flag, value, key, by)
 

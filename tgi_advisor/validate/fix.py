@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tgi_advisor.errors import Place
+from tgi_advisor.validate import parses
 from tgi_advisor.validate.finding import Finding, Fix
 from tgi_advisor.validate.found import Document, Server
 from tgi_advisor.validate.read.source import File
@@ -97,6 +98,8 @@ def objection(
     """Why these edits must not be made, seen from what is found after them; empty when nothing speaks against them."""
     if [one.form for one in mended.servers] != [one.form for one in document.servers]:
         return "the file would not be read as before"
+    if changed := parses.objection(document, mended):
+        return changed
     there, stay = Counter(map(_key, before)), Counter(map(_key, after))
     if any(stay[_key(one)] >= there[_key(one)] for edit in made for one in edit.findings):
         return "the finding would stay"
@@ -180,10 +183,10 @@ def _name(one: Finding) -> tuple[str, str] | None:
 
 def _places(server: Server) -> Iterator[Place]:
     if server.image is not None:
-        yield server.image.place
-    yield from (word.place for word in server.args)
+        yield server.image.spot
+    yield from (word.spot for word in server.args)
     for value in server.env.values():
-        yield value.place
+        yield value.spot
         if value.key is not None:
             yield value.key
 

@@ -48,6 +48,12 @@ class Value:
     """Of an environment entry where its name stands; None for other words."""
 
     @property
+    def spot(self) -> Place:
+        """Where its text begins: behind the quote, where it stands in a pair of them."""
+        quoted = self.length == len(self.text) + 2
+        return Place(self.place.file, self.place.line, self.place.column + 1) if quoted else self.place
+
+    @property
     def number(self) -> int | None:
         """The whole number it is, if it is known and one."""
         return whole_number(self.text) if self.known else None

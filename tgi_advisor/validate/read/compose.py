@@ -194,9 +194,9 @@ class _Reader:
             for name, (key, item) in node.merged.items():
                 if isinstance(item, Scalar) and not item.null:
                     value = self.expanded(item.value("environment"))
-                    environment.add(name, replace(value, key=key.place))
+                    environment.add(name, replace(value, key=key.spot))
                 elif isinstance(item, Scalar):
-                    self._passed(environment, name, replace(key.value("environment"), key=key.place))
+                    self._passed(environment, name, replace(key.value("environment"), key=key.spot))
         elif isinstance(node, List):
             for item in node.items:
                 if not isinstance(item, Scalar):

@@ -175,7 +175,7 @@ def _server(source: Source, run: Run, variables: Mapping[str, Variable], world: 
         if name == "env":
             late.append((name, value))
         elif name == "env-from":
-            environment.refer(value.text, replace(value, origin="the caller's environment", key=value.place))
+            environment.refer(value.text, replace(value, origin="the caller's environment", key=value.spot))
         elif name == "env-file":
             _env_file(environment, value, world)
         elif name == "publish":
@@ -256,14 +256,14 @@ def _variable(environment: Environment, value: Value, variables: Mapping[str, Va
     name, equals, _ = value.text.partition("=")
     if equals:
         held = tail(value, len(name) + 1)
-        environment.add(name, replace(held, origin="environment", key=value.place))
+        environment.add(name, replace(held, origin="environment", key=value.spot))
         return
     known = variables.get(name) or (Variable(world.env[name]) if name in world.env else None)
     if known is not None and known.known:
-        environment.add(name, replace(value, text=known.text, origin="environment", key=value.place))
+        environment.add(name, replace(value, text=known.text, origin="environment", key=value.spot))
     else:
         origin = "the caller's environment"
-        environment.refer(name, replace(value, known=False, missing=(name,), origin=origin, key=value.place))
+        environment.refer(name, replace(value, known=False, missing=(name,), origin=origin, key=value.spot))
 
 
 def _env_file(environment: Environment, value: Value, world: World) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import Defect, Document, Server, Value
+from tgi_advisor.validate.read.commands import SHELL_ALONE
+from tgi_advisor.validate.read.python import Program, read_python
 from tgi_advisor.validate.read.script import scan
 from tgi_advisor.validate.read.source import File, Source
 from tgi_advisor.validate.read.words import SHELL, Variable, mode_of
@@ -192,15 +196,31 @@ def _env(source: Source, _world: World) -> Result:
 
 
 def _python(source: Source, world: World) -> Result:
-    from tgi_advisor.validate.read.python import read_python
+    """A program, and commands beside its strings (in TypeScript's templates, in a page's block of another language)."""
+    return _program(source, world, read_python(source, world))
 
-    servers = read_python(source, world)
-    found = scan(source, world) if "docker" in source.text or not servers else None
-    if found:
-        shell = ("shell-placeholder", "shell-syntax")  # to a program its strings are only text
-        defects = [defect for defect in found.defects if defect.kind not in shell]
-        return Result("python", [*servers, *_elsewhere(found.servers, servers)], defects)
-    return Result("python", servers, [])
+
+def _program(source: Source, world: World, program: Program) -> Result:
+    """What a program holds, with commands that stand outside of its strings."""
+    found = scan(source, world, dict(program.variables))
+    inside = _inside(source, program.strings)
+    defects = [one for one in found.defects if one.kind not in SHELL_ALONE and not inside(one.place)]
+    servers = [server for server in found.servers if not inside(server.place)]
+    every = [*program.servers, *_elsewhere(servers, program.servers)]
+    return Result("python", every, [*program.defects, *defects])
+
+
+def _inside(source: Source, strings: Sequence[tuple[int, int]]) -> Callable[[Place], bool]:
+    """Whether a place is in one of these strings."""
+    starts = [start for start, _ in sorted(strings)]
+    ends = [end for _, end in sorted(strings)]
+
+    def inside(place: Place) -> bool:
+        offset = source.file.offset_of(place)
+        at = bisect_right(starts, offset) - 1
+        return at >= 0 and offset <= ends[at]
+
+    return inside
 
 
 def _systemd(source: Source, world: World) -> Result:
@@ -280,23 +300,65 @@ def _dedented(block: Source, indent: int) -> Source:
     return Source(block.file, "".join(parts), offsets)
 
 
+_MAGIC = re.compile(r"^[ \t]*(?:!|%\w)(?:[^\n]*\\\n)*[^\n]*\n?", re.MULTILINE)
+_ENV_MAGIC = re.compile(r"[ \t]*%(?:set_)?env[ \t]+([A-Za-z_]\w*)(?:[ \t]*=[ \t]*|[ \t]+)(?=\S)")
+_CELL_MAGIC = re.compile(r"\s*%%(?!time|capture|prun|debug)")
+
+
 def _notebook(source: Source, world: World) -> Result:
-    """The code cells of a Jupyter notebook."""
+    """The code cells of a Jupyter notebook: Python, and commands behind `!` or in cells of a shell."""
     from tgi_advisor.validate.read.nodes import List, Map, Scalar, compose
 
     documents, _ = compose(source)
     text: list[str] = []
     offsets: list[int] = []
+    cells: list[tuple[int, int]] = []
     root = documents[0] if documents else None
     for cell in root.list("cells") if isinstance(root, Map) else []:
         kind = cell.scalar("cell_type") if isinstance(cell, Map) else None
         if not isinstance(cell, Map) or kind is None or kind.text != "code":
             continue
         lines = cell.get("source")
+        start = len(offsets)
         for line in lines.items if isinstance(lines, List) else [lines]:
             if isinstance(line, Scalar):
                 text.append(line.text)
                 offsets += line.source.offsets
+        cells.append((start, len(offsets)))
         text.append("\n\n")
         offsets += [offsets[-1] if offsets else 0] * 2
-    return _text(Source(source.file, "".join(text), offsets), world)
+    code = Source(source.file, "".join(text), offsets)
+    parts, environ = _python_of(code.text, cells)
+    return _program(_interpolated(code), world, read_python(code, world, parts or [(0, 0)], environ))
+
+
+def _python_of(text: str, cells: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[tuple[str, int, int]]]:
+    """The pieces of a notebook's code that are Python, and the variables its `%env` lines set."""
+    parts: list[tuple[int, int]] = []
+    environ: list[tuple[str, int, int]] = []
+    for start, end in cells:
+        if _CELL_MAGIC.match(text, start, end):
+            continue
+        at = start
+        for magic in _MAGIC.finditer(text, start, end):
+            parts.append((at, magic.start()))
+            at = magic.end()
+            if named := _ENV_MAGIC.match(magic[0]):
+                value = magic[0][named.end() :].rstrip()
+                environ.append((named[1], magic.start() + named.end(), magic.start() + named.end() + len(value)))
+        parts.append((at, end))
+    return parts, environ
+
+
+def _interpolated(code: Source) -> Source:
+    """The code with names of Python in its commands (`!docker run {image}`) as a shell has them (`${image}`)."""
+    parts: list[str] = []
+    offsets: list[int] = []
+    at = 0
+    for magic in _MAGIC.finditer(code.text):
+        for hole in re.finditer(r"(?<![${])\{([A-Za-z_]\w*)\}(?!\})", magic[0]):
+            start, end = magic.start() + hole.start(), magic.start() + hole.end()
+            parts += [code.text[at:start], f"${hole[0]}"]
+            offsets += [*code.offsets[at:start], code.offset(start), *code.offsets[start:end]]
+            at = end
+    return Source(code.file, "".join([*parts, code.text[at:]]), [*offsets, *code.offsets[at:]])

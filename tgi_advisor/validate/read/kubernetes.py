@@ -164,7 +164,7 @@ class _Cluster:
         if isinstance(entries, Map) and entries.get("name") is None:  # not valid in a pod, common in charts
             for name, (key, node) in entries.merged.items():
                 if isinstance(node, Scalar) and not node.null:
-                    environment.add(name, replace(node.value("environment"), key=key.place))
+                    environment.add(name, replace(node.value("environment"), key=key.spot))
         return environment
 
     def _from(self, environment: Environment, node: Map) -> None:
@@ -189,9 +189,9 @@ class _Cluster:
         if not isinstance(value, Scalar):
             return
         if kind == "Secret" and field == "data":  # base64
-            environment.refer(variable, replace(value.value("Secret " + name), text="", known=False, key=at.place))
+            environment.refer(variable, replace(value.value("Secret " + name), text="", known=False, key=at.spot))
         else:
-            environment.add(variable, replace(value.value(f"{kind} {name}"), key=at.place))
+            environment.add(variable, replace(value.value(f"{kind} {name}"), key=at.spot))
 
     def _entry(self, environment: Environment, node: Map) -> None:
         """One entry of `env`."""
@@ -215,7 +215,7 @@ class _Cluster:
         text = interpolate_kubernetes(made.text, environment.variables() if "$(" in made.text else {}, found)
         known = made.known and found.known
         environment.add(
-            name.text, replace(made, text=text, known=known, missing=(*made.missing, *found.missing), key=name.place)
+            name.text, replace(made, text=text, known=known, missing=(*made.missing, *found.missing), key=name.spot)
         )
 
     def _value_from(self, environment: Environment, name: Scalar, source: Map) -> None:
@@ -229,15 +229,15 @@ class _Cluster:
             for part in ("stringData", "data"):
                 held = item.map(part).get(field) if item else None
                 if isinstance(held, Scalar) and not (kind == "Secret" and part == "data"):
-                    environment.add(name.text, replace(held.value(f"{kind} {target}"), key=name.place))
+                    environment.add(name.text, replace(held.value(f"{kind} {target}"), key=name.spot))
                     return
             value = reference.scalar("name") or name
             origin = f"{kind} {target}"
             environment.refer(
-                name.text, replace(value.value(origin), known=False, missing=(f"{target}/{field}",), key=name.place)
+                name.text, replace(value.value(origin), known=False, missing=(f"{target}/{field}",), key=name.spot)
             )
             return
-        environment.refer(name.text, replace(name.value("a field of the pod"), known=False, key=name.place))
+        environment.refer(name.text, replace(name.value("a field of the pod"), known=False, key=name.spot))
 
     # -- words
 

@@ -29,11 +29,12 @@ _ONLY_ACTIONS = re.compile(
 class Scalar:
     """A single value or key."""
 
-    __slots__ = ("_source", "end", "known", "missing", "raw", "start", "style", "text")
+    __slots__ = ("_source", "defaulted", "end", "known", "missing", "raw", "start", "style", "text")
 
     def __init__(
         self, text: str, raw: Source, start: int, end: int, style: str = "",
         known: bool = True, missing: tuple[str, ...] = (), source: Source | None = None,
+        defaulted: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.text = text
         self.raw = raw
@@ -42,12 +43,26 @@ class Scalar:
         self.style = style
         self.known = known
         self.missing = missing
+        self.defaulted = defaulted
         self._source = source
+
+    def copied(self, **changed: Any) -> Scalar:
+        """Another like it but for these fields; a changed text stands where it does, as a whole."""
+        if "text" in changed and "source" not in changed:
+            offsets = [self.raw.offset(self.start)] * len(changed["text"])
+            changed["source"] = Source(self.raw.file, changed["text"], offsets)
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "_source"}
+        return Scalar(**{**fields, "source": self._source, **changed})
 
     @property
     def place(self) -> Place:
         """Where it begins."""
         return self.raw.place(self.start)
+
+    @property
+    def spot(self) -> Place:
+        """Where its text begins: behind the quote, where it has one."""
+        return self.source.place(0) if self.style and self.text else self.place
 
     @property
     def null(self) -> bool:
@@ -72,7 +87,7 @@ class Scalar:
         place, length = self.place, self.raw.length(self.start, self.end)
         if self.style in ("|", ">"):  # where the text begins, not the `|`
             place, length = self.source.place(0), self.source.length(0, len(text))
-        return Value(text, place, origin, self.known, self.missing, length)
+        return Value(text, place, origin, self.known, self.missing, length, self.defaulted)
 
 
 class Map:

@@ -217,21 +217,21 @@ def _entries(environment: Environment, node: Node) -> None:
     if isinstance(node, Map):
         for name, (key, item) in node.merged.items():
             if isinstance(item, Scalar) and (not item.null or item.style):
-                environment.add(name, replace(item.value("environment"), key=key.place))
+                environment.add(name, replace(item.value("environment"), key=key.spot))
             elif isinstance(item, Scalar):
-                value = replace(key.value("the caller's environment"), known=False, missing=(name,), key=key.place)
+                value = replace(key.value("the caller's environment"), known=False, missing=(name,), key=key.spot)
                 environment.refer(name, value)
             elif isinstance(item, Map) and (inner := item.scalar("value")):
-                environment.add(name, replace(inner.value("environment"), key=key.place))
+                environment.add(name, replace(inner.value("environment"), key=key.spot))
             elif isinstance(item, Map):
-                environment.refer(name, replace(key.value("Secret"), known=False, missing=(name,), key=key.place))
+                environment.refer(name, replace(key.value("Secret"), known=False, missing=(name,), key=key.spot))
         return
     for item in node.items if isinstance(node, List) else []:
         if isinstance(item, Map):
             named = item.scalar("name") or item.scalar("key") or item.scalar("Name")
             stated = item.scalar("value") or item.scalar("Value")
             if named and stated:
-                environment.add(named.text, replace(stated.value("environment"), key=named.place))
+                environment.add(named.text, replace(stated.value("environment"), key=named.spot))
             elif named:
                 environment.refer(named.text, replace(named.value("Secret"), known=False, missing=(named.text,)))
         elif isinstance(item, Scalar):
@@ -398,3 +398,8 @@ def container_of(node: Map, image: Value | None, world: World) -> Server:
     """The container a mapping of another notation describes (`python.py`)."""
     empty = Value("", node.place, "image", known=False)
     return _server(image or empty, node, (), node, "platform", {}, [], world)
+
+
+def environment_of(node: Map) -> Environment:
+    """The environment of a container described in another notation."""
+    return _environment(node, (), None)

@@ -1,41 +1,40 @@
-"""Environments written as dictionaries in Python (SageMaker, Vertex AI, RunPod notebooks), and Terraform maps.
+"""Programs that start TGI: environments written as dictionaries, commands as lists or strings, calls of cloud SDKs.
 
-The text is read token by token and never run: strings, numbers, names assigned in the same text,
-f-strings of those, and wrappers such as `json.dumps(...)` have a value; any other expression is unknown.
+The text (Python, notebooks, Terraform, TypeScript) is read token by token and never run: strings, numbers, names
+assigned in the same text, f-strings and lists of those, defaults (`a or "b"`, `os.getenv("A", "b")`, of parameters)
+and wrappers such as `json.dumps(...)` have a value; any other expression is unknown. So is what a branch may or may
+not set.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
-from tgi_advisor.validate.found import Gpus, Hint, Server, Value
+from tgi_advisor.validate.found import Defect, Gpus, Hint, Server, Value
+from tgi_advisor.validate.read import sdk
+from tgi_advisor.validate.read.commands import scan_text, server_of
 from tgi_advisor.validate.read.launcher import is_image
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar
 from tgi_advisor.validate.read.platform import container_of
+from tgi_advisor.validate.read.sdk import Call
 from tgi_advisor.validate.read.source import Source
-from tgi_advisor.validate.read.words import MAX_VALUE
+from tgi_advisor.validate.read.tokens import Group, Item, Token, is_word, split, tokens, unescaped
+from tgi_advisor.validate.read.words import MAX_VALUE, Variable
 from tgi_advisor.validate.read.world import World
 
-MAX_CHARACTERS = 300_000
-"""Characters of a text that are read."""
-MAX_TOKENS = 100_000
-"""Tokens of a text that are read."""
 MAX_TEXT = 100_000
 """Longest string that is put together from others."""
-MAX_DEPTH = 40
-"""Brackets within brackets that are followed."""
+MAX_ITEMS = 5_000
+"""Longest list that is put together from others."""
+MAX_BLOCKS = 50
+"""Branches and functions within each other that are followed."""
 
-_TOKEN = re.compile(
-    r"(?P<skip>[ \t\r]+|\\\n|\#[^\n]*)"
-    r"|(?P<string>[fFrRbBuU]{0,2}(?:\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'))"
-    r"|(?P<name>[A-Za-z_][\w.]*)|(?P<number>\d[\w.]*)|(?P<newline>\n)|(?P<operator>==|!=|<=|>=|\+=|.)",
-    re.DOTALL,
-)
-_WRAPPERS = frozenset(("json.dumps", "str", "int", "dumps", "repr", "float", "dict", "jsonencode", "tostring"))
-_SDK = ("get_huggingface_llm_image_uri",)
+_PLAIN_WRAPPERS = frozenset(("str", "int", "float", "tostring", "String"))
+_JSON = frozenset(("json.dumps", "dumps", "jsonencode", "JSON.stringify"))
+_ENVIRON = frozenset(("os.getenv", "getenv", "os.environ.get", "environ.get", "os.environ.setdefault"))
 _TELLS = frozenset(
     (
         "SM_NUM_GPUS", "NUM_SHARD", "MAX_TOTAL_TOKENS", "MAX_INPUT_LENGTH", "MAX_INPUT_TOKENS",
@@ -43,64 +42,58 @@ _TELLS = frozenset(
     )
 )  # fmt: skip
 """Environment that only a TGI container has."""
+_OTHERS = ("OPTION_", "SERVING_", "SM_VLLM_", "VLLM_", "SM_SGLANG_")
+"""How variables of other servers begin: DJL-LMI's, vLLM's, SGLang's."""
 _INSTANCE = ("instance_type", "InstanceType", "instanceType", "machine_type")
+Holder = Callable[[str], Node | None]
+"""The value of what stands in a hole of a text."""
+_OPENED = ("if", "for", "while", "except", "else", "elif", "case")
+"""What begins a branch that may not be taken."""
 
 
-class Token(NamedTuple):
-    """A word of the text."""
+class Program(NamedTuple):
+    """What a program holds."""
 
-    kind: str
-    """`string`, `name`, `number`, `newline` or `operator`."""
-    text: str
-    """As written."""
-    start: int
-    """Where it begins."""
-    end: int
-    """Where it ends."""
-
-
-class Group(NamedTuple):
-    """Brackets and what is in them."""
-
-    opened: str
-    """The opening bracket."""
-    items: list[Item]
-    """Tokens and groups."""
-    start: int
-    """Where it begins."""
-    end: int
-    """Where it ends."""
+    servers: list[Server]
+    """TGI servers it starts, those in its strings too."""
+    defects: list[Defect]
+    """What is wrong with commands in its strings."""
+    strings: list[tuple[int, int]]
+    """Where its strings stand in the text."""
+    variables: dict[str, Variable]
+    """Names with a value, as a shell in a notebook sees them."""
 
 
-Item = Union[Token, Group]  # noqa: UP007 - a forward reference has no `|` on 3.10
+class _Block(NamedTuple):
+    """A branch or a function that is open."""
+
+    indent: int
+    """Column its first word stands in."""
+    function: bool
+    """Whether it is a function (or class), whose names end with it."""
+    sure: bool
+    """Whether it is always run."""
+    before: dict[str, Node | None]
+    """Names that were assigned in it, as they were before."""
 
 
-def read_python(source: Source, world: World) -> list[Server]:
-    """Every TGI server whose environment or container is a dictionary or the arguments of a call."""
-    return _Reader(source, world).servers()
+def read_python(
+    source: Source, world: World, parts: Sequence[tuple[int, int]] = (), environ: Sequence[tuple[str, int, int]] = ()
+) -> Program:
+    """Every TGI server a program starts; `parts` are the pieces of the text that are program, all of it by default.
 
-
-def _items(source: Source) -> list[Item]:
-    """The text as nested groups."""
-    stack: list[Group] = [Group("", [], 0, 0)]
-    for count, match in enumerate(_TOKEN.finditer(source.text, 0, MAX_CHARACTERS)):
-        kind = match.lastgroup or "operator"
-        if kind == "skip":
-            continue
-        token = Token(kind, match[0], match.start(), match.end())
-        if token.text in "([{" and kind == "operator" and len(stack) < MAX_DEPTH:
-            stack.append(Group(token.text, [], token.start, token.start))
-        elif token.text in ")]}" and kind == "operator" and len(stack) > 1:
-            group = stack.pop()
-            stack[-1].items.append(group._replace(end=token.end))
-        else:
-            stack[-1].items.append(token)
-        if count > MAX_TOKENS:
-            break
-    while len(stack) > 1:
-        group = stack.pop()
-        stack[-1].items.append(group._replace(end=len(source.text)))
-    return stack[0].items
+    `environ` are variables its notebook sets: name, and where the value stands.
+    """
+    reader = _Reader(source, world)
+    for name, start, end in environ:
+        reader.environ[name] = reader.literal(start, end)
+    read = [tokens(source, start, end) for start, end in parts or ((0, len(source.text)),)]
+    for items in read:
+        reader.note_calls(items)
+    for items in read:
+        reader.statements(items)
+    servers, defects = reader.servers()
+    return Program(servers, defects, reader.strings, reader.known())
 
 
 class _Reader:
@@ -110,54 +103,93 @@ class _Reader:
         self.source = source
         self.world = world
         self.variables: dict[str, Node] = {}
-        self.maps: list[tuple[Map, str]] = []  # with the name of the call, for arguments
+        self.environ: dict[str, Scalar] = {}
+        self.maps: list[Call] = []
+        self.lists: dict[int, List] = {}
+        self.texts: dict[int, Scalar] = {}
+        self.strings: list[tuple[int, int]] = []
         self.instances: list[tuple[int, Value]] = []
         self.images: list[tuple[int, Value]] = []
+        self.gpus: list[tuple[int, Value]] = []
+        self.blocks: list[_Block] = []
+        self.given: dict[str, set[str]] = {}
+        self.of_class = ""
 
-    def servers(self) -> list[Server]:
-        """The servers, in the order of the text."""
-        self._statements(_items(self.source))
+    def servers(self) -> tuple[list[Server], list[Defect]]:
+        """The servers, in the order of the text, and what is wrong with commands among them."""
         made: list[Server] = []
+        defects: list[Defect] = []
+        for command in self.lists.values():
+            server, wrong = server_of(command, self.world)
+            made += [self._at_home(server)] if server else []
+            defects += wrong
+        for text in self.texts.values():
+            found = scan_text(text, self.world)
+            made += map(self._at_home, found.servers)
+            defects += found.defects
         used: set[int] = set()
-        for node, _call in reversed(self.maps):  # calls come after the dictionaries they are given
-            server = self._container(node, used)
+        made += sdk.servers_of(self.maps, used)
+        for call in reversed(self.maps):  # calls come after the dictionaries they are given
+            server = self._container(call.node, call.name, used)
             made += [server] if server else []
-        for node, _call in self.maps:
-            if id(node) not in used and self._is_environment(node):
-                used.add(id(node))
-                made.append(self._from_environment(node))
-        return made
+        for call in self.maps:
+            if id(call.node) not in used and self._is_environment(call.node):
+                used.add(id(call.node))
+                made.append(self._from_environment(call.node))
+        return made, defects
+
+    def known(self) -> dict[str, Variable]:
+        """Names with a text."""
+        held = {name: node for name, node in self.variables.items() if isinstance(node, Scalar)}
+        return {name: Variable(one.text, one.known, one.missing, one.defaulted) for name, one in held.items()}
+
+    def _at_home(self, server: Server) -> Server:
+        """A bare launcher in the image and on the GPU its program names (Modal)."""
+        if server.form != "launcher":
+            return server
+        images = {image.text: image for _, image in self.images}
+        gpu = _nearest(self.gpus, self.source.file.offset_of(server.place))
+        hints = tuple(sdk.gpu_hint(gpu)) if gpu else ()
+        count = hints[0].count if hints else None
+        gpus = Gpus("count", "platform", gpu, count) if count else server.gpus
+        image = next(iter(images.values())) if len(images) == 1 else None
+        return replace(server, image=image, hints=hints, gpus=gpus)
 
     def _is_environment(self, node: Map) -> bool:
         """Whether a dictionary is the environment of a TGI container."""
         names = node.merged.keys()
+        if any(name.startswith(_OTHERS) for name in names):
+            return False
         if "HF_MODEL_ID" in names:
             return bool(_TELLS & names) or bool(self.images)
         return "MODEL_ID" in names and len(_TELLS & names) > 1
 
-    def _container(self, node: Map, used: set[int]) -> Server | None:
+    def _container(self, node: Map, call: str, used: set[int]) -> Server | None:
         """A mapping that names an image, and perhaps an environment."""
-        image = next(
-            (item for name, (_, item) in node.merged.items() if "image" in name.lower() and isinstance(item, Scalar)),
-            None,
-        )
-        if image is None or id(node) in used:
-            return None
+        scalars = [
+            item for name, (_, item) in node.merged.items()
+            if ("image" in name.lower() or name in ("url", "uri")) and isinstance(item, Scalar) and not item.null
+        ]  # fmt: skip
+        image = next((item for item in scalars if is_image(item.text)), scalars[0] if scalars else None)
         env = node.get(
             "env", "Environment", "environment", "environment_variables", "serving_container_environment_variables"
         )
+        if image is None or id(node) in used:
+            if isinstance(env, Map) and image is None and node.get("transformers_version") is not None:
+                used.add(id(env))  # Hugging Face's inference toolkit
+            return None
         if isinstance(env, Map):
             if id(env) in used:
                 return None
             if not is_image(image.text):
-                if image.known and ("." in image.text or ":" in image.text):
+                if _says_which(image):
                     used.add(id(env))  # an image of something else
                 return None
             used.add(id(env))
-        elif not is_image(image.text) or len(node.merged) < 2:
+        elif not is_image(image.text) or len(node.merged) < 2 or call.endswith(sdk.IMAGE_CALLS):
             return None
         used.add(id(node))
-        server = container_of(node, image.value("image"), self.world)
+        server = container_of(sdk.as_container(node), image.value("image"), self.world)
         return self._finished(server, env if isinstance(env, Map) else node)
 
     def _from_environment(self, node: Map) -> Server:
@@ -175,24 +207,132 @@ class _Reader:
             gpus = Gpus("all", "platform", instance) if instance else Gpus("unknown", "platform")
             hints = (Hint("instance", instance),) if instance else ()
             return replace(server, form="sagemaker", place=place, gpus=gpus, hints=hints)
+        if not server.hints and (gpu := _nearest(self.gpus, node.start)):
+            server = replace(server, hints=tuple(sdk.gpu_hint(gpu)))
         return replace(server, place=place)
 
     # -- statements
 
-    def _statements(self, items: Sequence[Item]) -> None:
+    def note_calls(self, items: Sequence[Item]) -> None:
+        """What every call in the text gives: names and positions of arguments, `*` where that cannot be said."""
+        for at, item in enumerate(items):
+            if not isinstance(item, Group):
+                continue
+            self.note_calls(item.items)
+            name = items[at - 1] if at else None
+            if item.opened != "(" or not isinstance(name, Token) or name.kind != "name":
+                continue
+            if at > 1 and is_word(items[at - 2], "def", "class"):
+                continue
+            given = self.given.setdefault(name.text.rpartition(".")[2], set())
+            for number, part in enumerate(split(item.items, (",",))):
+                first = part[0]
+                if is_word(first, "*", "**"):
+                    given.add("*")
+                elif isinstance(first, Token) and len(part) > 1 and is_word(part[1], "="):
+                    given.add(first.text)
+                else:
+                    given.add(str(number))
+
+    def statements(self, items: Sequence[Item]) -> None:
         """Assignments and expressions, line by line."""
         line: list[Item] = []
         for item in [*items, Token("newline", "\n", 0, 0)]:
-            if isinstance(item, Token) and item.kind == "newline":
+            if isinstance(item, Token) and (item.kind == "newline" or item.text == ";"):
                 if line:
                     self._statement(line)
                 line = []
             else:
                 line.append(item)
+        while self.blocks:
+            self._close(self.blocks.pop())
 
     def _statement(self, line: list[Item]) -> None:
-        """`NAME = expression`, `NAME["KEY"] = expression`, or an expression."""
-        equals = next((at for at, item in enumerate(line[:8]) if isinstance(item, Token) and item.text == "="), None)
+        """One line: what it opens, sets or calls."""
+        first = line[0]
+        indent = first.start - self.source.text.rfind("\n", 0, first.start) - 1
+        while self.blocks and indent <= self.blocks[-1].indent:
+            self._close(self.blocks.pop())
+        if is_word(first, "async", "@") and len(line) > 1:
+            line, first = line[1:], line[1]
+        if is_word(first, "def", "class", "with", "try", "finally", *_OPENED) and is_word(line[-1], ":"):
+            self._open(indent, line)
+        elif is_word(first, "return", "await", "yield", "raise", "assert", "export", "const", "let", "var", "del"):
+            self._assign(line[1:]) if is_word(first, "export", "const", "let", "var") else self._expression(line[1:])
+        else:
+            self._assign(line)
+
+    def _open(self, indent: int, line: list[Item]) -> None:
+        """A branch, a loop, a function or a class."""
+        first, head = line[0], line[1:-1]
+        function = is_word(first, "def", "class")
+        sure = not is_word(first, *_OPENED) or any(is_word(item, "__name__") for item in head)
+        if len(self.blocks) < MAX_BLOCKS:
+            self.blocks.append(_Block(indent, function, sure, {}))
+        if is_word(first, "def"):
+            parameters = next((item for item in head if isinstance(item, Group)), None)
+            name = head[0].text if head and isinstance(head[0], Token) else ""
+            self._parameters(name, parameters.items if parameters else [])
+            return
+        if is_word(first, "for"):
+            inside = next((at for at, item in enumerate(head) if is_word(item, "in")), len(head))
+            for item in head[:inside]:
+                if isinstance(item, Token) and item.kind == "name":
+                    self._set(item.text, None)
+            head = head[inside + 1 :]
+        elif is_word(first, "class"):
+            self.of_class = head[0].text if head and isinstance(head[0], Token) else ""
+            return
+        self._expression(head)
+
+    def _parameters(self, function: str, items: Sequence[Item]) -> None:
+        """Parameters: their defaults, where no call in the text gives something else."""
+        given = self.given.get(self.of_class if function == "__init__" else function, set())
+        number = 0
+        for part in split(items, (",",)):
+            name = next((item for item in part if isinstance(item, Token) and item.kind == "name"), None)
+            if name is None:
+                continue
+            at = next((at for at, item in enumerate(part) if is_word(item, "=")), None)
+            value = self._expression(part[at + 1 :]) if at is not None else None
+            if isinstance(value, Scalar):
+                value = value.copied(defaulted=(name.text,))
+                if not value.null:
+                    self._note(name.text, value)
+            self._set(name.text, None if given & {name.text, str(number), "*"} else value)
+            number += name.text not in ("self", "cls")
+
+    def _close(self, block: _Block) -> None:
+        """The end of a branch: what it may have set is unknown after it; of a function the names are gone."""
+        for name, before in block.before.items():
+            if block.function:
+                self._put(name, before)
+            elif before is not None and not block.sure:
+                now = self.variables.get(name)
+                same = isinstance(before, Scalar) and isinstance(now, Scalar) and before.text == now.text
+                if now is not before and not same:
+                    self._put(name, now.copied(known=False, missing=(name,)) if isinstance(now, Scalar) else None)
+
+    def _set(self, name: str, value: Node | None) -> None:
+        """Gives a name a value, or makes it unknown."""
+        for block in self.blocks:
+            block.before.setdefault(name, self.variables.get(name))
+        self._put(name, value)
+
+    def _put(self, name: str, value: Node | None) -> None:
+        if value is None:
+            self.variables.pop(name, None)
+        else:
+            self.variables[name] = value
+
+    @property
+    def _sure(self) -> bool:
+        """Whether the statement at hand is always run when its function is."""
+        return all(block.sure for block in self.blocks)
+
+    def _assign(self, line: list[Item]) -> None:
+        """`NAME = expression`, `NAME["KEY"] = expression`, `NAME += expression`, or an expression."""
+        equals = next((at for at, item in enumerate(line[:8]) if is_word(item, "=", "+=", "|=")), None)
         if equals is None:
             self._expression(line)
             return
@@ -202,20 +342,51 @@ class _Reader:
             return
         key = line[1] if equals == 2 else None
         if isinstance(key, Group) and key.opened == "[":
-            held, name = self.variables.get(target.text), self._expression(key.items)
+            name = self._expression(key.items)
+            if target.text in ("os.environ", "environ") and isinstance(name, Scalar) and isinstance(value, Scalar):
+                self.environ[name.text] = value if self._sure else value.copied(known=False, missing=(name.text,))
+            held = self.variables.get(target.text)
             if isinstance(held, Map) and isinstance(name, Scalar) and value is not None:
-                held.entries.append((name, value))
-                held.__dict__.pop("merged", None)
-        elif value is not None and (equals == 1 or (isinstance(line[1], Token) and line[1].text == ":")):
+                self._add(held, [(name, value)])
+        elif is_word(line[equals], "+=", "|="):
+            self._extend(target.text, value)
+        elif value is not None and (equals == 1 or is_word(line[1], ":")):
             self._note(target.text, value)
-            self.variables[target.text] = value
+            self._set(target.text, value)
+
+    def _add(self, held: Map, entries: Sequence[tuple[Scalar, Node]]) -> None:
+        """Entries a dictionary is given later; unknown where that depends."""
+        for name, value in entries:
+            open_ = isinstance(value, Scalar) and not self._sure
+            held.entries.append((name, value.copied(known=False, missing=()) if open_ else value))  # type: ignore[union-attr]
+        held.__dict__.pop("merged", None)
+
+    def _extend(self, name: str, more: Node | None) -> None:
+        """`NAME += more`, `NAME.extend(more)`, `NAME.update(more)`."""
+        held = self.variables.get(name)
+        if isinstance(held, Map) and isinstance(more, Map):
+            self._add(held, more.entries)
+        elif isinstance(held, List):
+            items: list[Node] = more.items if isinstance(more, List) else [more] if more is not None else []
+            self.lists.pop(id(more), None)
+            if not self._sure or not isinstance(more, List):
+                items = [item.copied(known=False, missing=()) for item in items if isinstance(item, Scalar)]
+            if len(held.items) + len(items) <= MAX_ITEMS:
+                held.items += items
+        elif isinstance(held, Scalar) and isinstance(more, Scalar):
+            joined = self._joined([held, more], more.start, more.end)
+            self._set(name, joined if self._sure else joined.copied(known=False, missing=(name,)))
+        elif held is not None:
+            self._set(name, None)
 
     def _note(self, name: str, value: Node) -> None:
-        """Remembers instance types and images by where they stand."""
+        """Remembers instance types, GPUs and images by where they stand."""
         if not isinstance(value, Scalar):
             return
         if name in _INSTANCE and value.known:
             self.instances.append((value.start, value.value("file")))
+        elif name in sdk.GPU_NAMES and value.known and not value.null and not value.text.isdigit():
+            self.gpus.append((self.source.offset(value.start), value.value("file")))
         elif is_image(value.text):
             self.images.append((value.start, value.value("image")))
 
@@ -226,58 +397,221 @@ class _Reader:
         items = [item for item in items if not (isinstance(item, Token) and item.kind == "newline")]
         if not items:
             return None
-        first, last = items[0], items[-1]
-        if len(items) == 1:
-            return self._single(first)
-        if isinstance(first, Token) and first.kind == "name" and isinstance(items[1], Group) and items[1].opened == "(":
-            found = self._call(first, items[1])
-            for item in items[2:]:
-                if isinstance(item, Group):
-                    self._arguments(item, "")
-            if len(items) == 2:
-                return found
-            return self._unknown(first.start, last.end)
-        parts: list[Scalar] = []
-        joined = True
-        for item in items:
-            if isinstance(item, Token) and item.text == "+":
-                continue
-            node = self._single(item)
-            if isinstance(node, Scalar) and isinstance(item, Token) and item.kind in ("string", "name"):
-                parts.append(node)
+        start, end = items[0].start, items[-1].end
+        if is_word(items[0], "-") and len(items) == 2 and isinstance(items[1], Token) and items[1].kind == "number":
+            return self.literal(start, end)
+        words = {item.text for item in items if isinstance(item, Token) and item.kind in ("name", "operator")}
+        if "if" in words and "else" in words and not is_word(items[0], "if"):
+            return self._choice(items)
+        for sign in ("or", "||", "??"):
+            if sign in words:
+                return self._first_of([self._expression(part) for part in split(items, (sign,))], start, end)
+        if words & {"and", "not", "in", "is", "==", "!=", "<", ">", "<=", ">=", "lambda", "for", "?"}:
+            signs = ("and", "not", "in", "is", "==", "!=", "<", ">", "<=", ">=", "for", "if", "?", ":", "lambda")
+            for part in split(items, signs):
+                self._expression(part)
+            return self._unknown(start, end)
+        if "|" in words or "+" in words:
+            return self._sum([self._expression(part) for part in split(items, ("+", "|"))], start, end)
+        if words & {"%", "-", "*", "/", "//", "**", ">>", "&"}:
+            nodes = [self._expression(part) for part in split(items, ("%", "-", "*", "/", "**", "&"))]
+            template = nodes[0] if "%" in words and nodes else None
+            if isinstance(template, Scalar) and template.style:
+                return template.copied(known=False, missing=())
+            return self._unknown(start, end)
+        return self._chain(items)
+
+    def _choice(self, items: Sequence[Item]) -> Node | None:
+        """`a if b else c`: known where both are the same."""
+        at = next(at for at, item in enumerate(items) if is_word(item, "if"))
+        otherwise = next((n for n, item in enumerate(items) if n > at and is_word(item, "else")), len(items))
+        self._expression(items[at + 1 : otherwise])
+        one, other = self._expression(items[:at]), self._expression(items[otherwise + 1 :])
+        start, end = items[0].start, items[-1].end
+        if not isinstance(one, Scalar) or not isinstance(other, Scalar):
+            return self._unknown(start, end)
+        if one.text == other.text:
+            return one
+        images = [node for node in (one, other) if is_image(node.text)]
+        if images:  # it is TGI's, or may be; which release depends
+            name = re.split(r"[:@]", images[0].text.rpartition("/")[2])[0]
+            head = images[0].text.rpartition("/")[0]
+            text = f"{head}/{name}:{{tag}}" if head else f"{name}:{{tag}}"
+            return images[0].copied(text=text, known=False, missing=("tag",))
+        return self._unknown(start, end)
+
+    def _first_of(self, nodes: Sequence[Node | None], start: int, end: int) -> Node | None:
+        """`a or b`: the first that is known to be something; the last where the others may be nothing."""
+        missing: tuple[str, ...] = ()
+        for node in nodes:
+            if not isinstance(node, Scalar):
+                if node is not None:
+                    return node
+            elif node.known and (node.style or not node.null) and node.text:
+                return node.copied(defaulted=missing) if missing else node
             else:
-                joined = False
-        joined = joined and sum(len(part.text) for part in parts) <= MAX_TEXT
-        if joined and parts and any(isinstance(item, Token) and item.kind == "string" for item in items):
-            text = "".join(part.text for part in parts)
-            offsets = [part.source.offset(at) for part in parts for at in range(len(part.text))]
-            missing = tuple(name for part in parts for name in part.missing)
-            known = all(part.known for part in parts)
-            made = Source(self.source.file, text, offsets)
-            return Scalar(text, self.source, first.start, last.end, '"', known, missing, made)
-        return self._unknown(first.start, last.end)
+                missing += node.missing or (node.text,)
+        return self._unknown(start, end)
+
+    def _sum(self, nodes: Sequence[Node | None], start: int, end: int) -> Node | None:
+        """Strings, lists or dictionaries put together."""
+        if nodes and all(isinstance(node, Map) for node in nodes):
+            made = Map([entry for node in nodes if isinstance(node, Map) for entry in node.entries], self.source, start)
+            self.maps.append(Call(made))
+            return made
+        if any(isinstance(node, List) for node in nodes):
+            items: list[Node] = []
+            for node in nodes:
+                self.lists.pop(id(node), None)
+                items += node.items if isinstance(node, List) else [node] if isinstance(node, Scalar) else []
+            return self._listed(items, start)
+        scalars = [node for node in nodes if isinstance(node, Scalar)]
+        if len(scalars) == len(nodes) and any(node.style for node in scalars):
+            return self._joined(scalars, start, end)
+        return self._unknown(start, end)
+
+    def _joined(self, parts: Sequence[Scalar], start: int, end: int) -> Scalar:
+        """Strings put together; what is not known stands in braces, as in an f-string."""
+        if sum(len(part.text) for part in parts) > MAX_TEXT:
+            return self._unknown(start, end)
+        text, offsets = "", list[int]()
+        for part in parts:
+            self.texts.pop(id(part), None)
+            bare = not part.known and "{" not in part.text
+            words = f"{{{part.text}}}" if bare else part.text
+            text += words
+            offsets += (
+                [part.source.offset(0)] * len(words) if bare else [part.source.offset(at) for at in range(len(words))]
+            )
+        missing = tuple(name for part in parts for name in (part.missing or (() if part.known else (part.text,))))
+        defaulted = tuple(name for part in parts for name in part.defaulted)
+        made = Source(self.source.file, text, offsets)
+        known = all(part.known for part in parts)
+        return self._told(Scalar(text, self.source, start, end, '"', known, missing, made, defaulted))
+
+    def _listed(self, items: list[Node], start: int) -> List:
+        """A list, remembered in case it is a command."""
+        made = List(items[:MAX_ITEMS], self.source, start)
+        self.lists[id(made)] = made
+        return made
+
+    def _told(self, text: Scalar) -> Scalar:
+        """A string, remembered in case it holds a command."""
+        self.texts[id(text)] = text
+        return text
 
     def _unknown(self, start: int, end: int) -> Scalar:
         """An expression whose value is not known, as written."""
         text = self.source.text[start:end]
         name = (text,) if re.fullmatch(r"[A-Za-z_][\w.]*", text) else ()
-        return Scalar(text, self.source, start, end, '"', False, name, self.source.part(start, end))
+        return Scalar(text, self.source, start, end, "", False, name, self.source.part(start, end))
+
+    def literal(self, start: int, end: int, style: str = "") -> Scalar:
+        """A value as it is written."""
+        text = self.source.text[start:end]
+        return Scalar(text, self.source, start, end, style, True, (), self.source.part(start, end))
+
+    def _chain(self, items: Sequence[Item]) -> Node | None:
+        """A name or value with what is called on it, or strings beside each other."""
+        first, end = items[0], items[-1].end
+        strings = [item for item in items if isinstance(item, Token) and item.kind == "string"]
+        if len(strings) == len(items) > 1:
+            return self._joined([self._string(item) for item in strings], first.start, end)
+        at = 1
+        called = items[1] if len(items) > 1 else None
+        if isinstance(first, Token) and first.kind == "name" and isinstance(called, Group) and called.opened == "(":
+            node = self._call(first, called)
+            at = 2
+        else:
+            node = self._single(first)
+        while at < len(items):
+            item = items[at]
+            method = items[at + 1] if is_word(item, ".") and at + 1 < len(items) else None
+            if isinstance(item, Group) and item.opened == "[":
+                node = self._indexed(node, item)
+            elif isinstance(method, Token) and at + 2 < len(items) and isinstance(items[at + 2], Group):
+                node = self._method(node, method.text, items[at + 2], first.start)  # type: ignore[arg-type]
+                at += 2
+            else:
+                if isinstance(item, Group):
+                    self._arguments(item, "") if item.opened == "(" else self._group(item)
+                node = None
+            at += 1
+        return node if node is not None else self._unknown(first.start, end)
+
+    def _indexed(self, node: Node | None, group: Group) -> Node | None:
+        """`node[key]`."""
+        key = self._expression(group.items)
+        if not isinstance(key, Scalar) or not key.known:
+            return None
+        if isinstance(node, Map):
+            return node.get(key.text)
+        if isinstance(node, List) and key.text.isdigit() and len(key.text) < 6:
+            return node.items[int(key.text)] if int(key.text) < len(node.items) else None
+        if isinstance(node, Scalar) and node.text in ("os.environ", "environ", "process.env"):
+            return self._environ(key.text, None, group)
+        return None
+
+    def _environ(self, name: str, default: Node | None, group: Group) -> Scalar:
+        """A variable of the environment: as the program sets it, else the default."""
+        held = self.environ.get(name)
+        if held is not None:
+            return held
+        if isinstance(default, Scalar) and default.known and not default.null:
+            return default.copied(defaulted=(name,))
+        return Scalar(name, self.source, group.start, group.end, '"', False, (name,), None)
+
+    def _method(self, node: Node | None, name: str, group: Group, start: int) -> Node | None:
+        """`node.name(...)`: what is known of strings, lists and dictionaries."""
+        positional, named = self._arguments(group, name)
+        if name in ("copy", "strip", "model_dump", "dict") and not positional:
+            if isinstance(node, Map):
+                return Map(list(node.entries), self.source, start)
+            return node
+        if isinstance(node, Scalar) and name in ("lower", "upper") and node.known:
+            return node.copied(text=node.text.lower() if name == "lower" else node.text.upper())
+        if isinstance(node, Scalar) and name == "format" and node.style:
+            return self._formatted(node, positional, named)
+        if isinstance(node, Map) and name == "get" and positional and isinstance(positional[0], Scalar):
+            return node.get(positional[0].text) or (positional[1] if len(positional) > 1 else None)
+        return None
+
+    def _formatted(self, template: Scalar, positional: Sequence[Node], named: Map) -> Scalar:
+        """`"...{}...".format(a)`."""
+        count = iter(range(len(positional)))
+
+        def held(hole: str) -> Node | None:
+            if hole.isdigit():
+                return positional[int(hole)] if len(hole) < 4 and int(hole) < len(positional) else None
+            at = None if hole else next(count, None)
+            return named.get(hole) if hole else positional[at] if at is not None else None
+
+        self.texts.pop(id(template), None)
+        text, places = template.text, [template.source.offset(at) for at in range(len(template.text))]
+        return self._filled(template, text, places, held)
 
     def _single(self, item: Item) -> Node | None:
         """One token or group."""
         if isinstance(item, Group):
             return self._group(item)
         if item.kind == "string":
-            return self._string(item)
-        if item.kind == "number" or item.text in ("True", "False", "true", "false"):
-            return Scalar(
-                item.text, self.source, item.start, item.end, "", True, (), self.source.part(item.start, item.end)
-            )
+            return self._told(self._string(item))
+        if item.kind == "number" or item.text in ("True", "False", "true", "false", "None", "null", "undefined"):
+            made = self.literal(item.start, item.end)
+            return made.copied(text="null") if item.text in ("None", "undefined") else made
         if item.kind == "name":
-            held = self.variables.get(item.text) or self.variables.get(item.text.rpartition(".")[2])
+            owner, _, last = item.text.rpartition(".")
+            held = self.variables.get(item.text)
+            if held is None and (owner in ("self", "cls", "this") or owner[:1].isupper()):
+                held = self.variables.get(last)
+            if held is None and owner == "process.env":
+                return self.environ.get(last) or self._unknown(item.start, item.end)
             if isinstance(held, Scalar):
-                made = Source(self.source.file, held.text, [self.source.offset(item.start)] * len(held.text))
-                return Scalar(held.text, self.source, item.start, item.end, '"', held.known, held.missing, made)
+                made_of = Source(self.source.file, held.text, [self.source.offset(item.start)] * len(held.text))
+                return Scalar(
+                    held.text, self.source, item.start, item.end, held.style, held.known, held.missing, made_of,
+                    held.defaulted,
+                )  # fmt: skip
             return held if held is not None else self._unknown(item.start, item.end)
         return None
 
@@ -285,98 +619,175 @@ class _Reader:
         """A string; of an f-string the names in it."""
         match = re.match(r"([fFrRbBuU]*)(\"\"\"|'''|\"|')", item.text)
         assert match
+        self.strings.append((self.source.offset(item.start), self.source.offset(item.end - 1)))
         start, end = item.start + match.end(), item.end - len(match[2])
         raw, prefix = self.source.text[start:end], match[1].lower()
-        text, offsets = _unescaped(raw, "r" in prefix)
+        text, offsets = unescaped(raw, "r" in prefix)
         places = [self.source.offset(start + at) for at in offsets]
-        known, missing = True, []
-        if "f" in prefix and "{" in text and len(text) <= MAX_TEXT:
-            parts: list[str] = []
-            made: list[int] = []
-            at = 0
-            for hole in re.finditer(r"\{([^{}]*)\}", text):
-                parts.append(text[at : hole.start()])
-                made += places[at : hole.start()]
-                held = self.variables.get(hole[1].strip())
-                if isinstance(held, Scalar) and held.known and len(held.text) <= MAX_VALUE:
-                    value = held.text
-                else:
-                    value = hole[0]
-                if value == hole[0]:
-                    known = False
-                    missing.append(hole[1].strip())
-                parts.append(value)
-                made += [places[hole.start()]] * len(value)
-                at = hole.end()
-            text, places = "".join([*parts, text[at:]]), [*made, *places[at:]]
-        made_of = Source(self.source.file, text, places)
-        return Scalar(text, self.source, item.start, item.end, '"', known, tuple(missing), made_of)
+        if start == end:
+            start, end = item.start, item.end
+        made = Scalar(text, self.source, start, end, '"', True, (), Source(self.source.file, text, places))
+        if "f" not in prefix or "{" not in text or len(text) > MAX_TEXT:
+            return made
+
+        def held(hole: str) -> Node | None:
+            if match := re.fullmatch(r"\s*os\.(?:getenv|environ\.get|environ)[(\[]\s*[\"'](\w+)[\"']\s*[)\]]\s*", hole):
+                return self.environ.get(match[1])
+            return self.variables.get(hole.strip())
+
+        return self._filled(made, text, places, held)
+
+    def _filled(self, made: Scalar, text: str, places: list[int], held: Holder) -> Scalar:
+        """A text with its holes (`{name}`) filled; those of no known value stay, and it is unknown then."""
+        parts: list[str] = []
+        offsets: list[int] = []
+        missing: list[str] = []
+        defaulted: list[str] = []
+        at = 0
+        for hole in re.finditer(r"\{([^{}]*)\}", text):
+            parts.append(text[at : hole.start()])
+            offsets += places[at : hole.start()]
+            node, value = held(hole[1]), hole[0]
+            if isinstance(node, Scalar) and node.known and len(node.text) <= MAX_VALUE:
+                value = node.text
+                defaulted += node.defaulted
+            else:
+                missing.append(hole[1].strip())
+            parts.append(value)
+            offsets += [places[hole.start()]] * len(value)
+            at = hole.end()
+        text, offsets = "".join([*parts, text[at:]]), [*offsets, *places[at:]]
+        return self._told(
+            made.copied(
+                text=text, known=not missing, missing=tuple(missing), defaulted=tuple(defaulted),
+                source=Source(self.source.file, text, offsets),
+            )
+        )  # fmt: skip
 
     def _call(self, name: Token, group: Group) -> Node | None:
-        """A call: wrappers have the value of what they wrap, the SDK's lookup names an image."""
-        short = name.text.rpartition(".")[2]
-        arguments = self._arguments(group, name.text)
-        if short in _SDK:
-            version = arguments.value("version")
-            text = (
-                f"huggingface-pytorch-tgi-inference:tgi{version.text}"
-                if version
-                else "huggingface-pytorch-tgi-inference"
-            )
-            at = arguments.scalar("version")
-            start, end = (at.start, at.end) if at else (name.start, name.end)
-            known = version is not None and version.known
-            made = Source(self.source.file, text, [self.source.offset(start)] * len(text))
-            node = Scalar(text, self.source, start, end, '"', known, () if known else ("version",), made)
-            self.images.append((start, replace(node.value("SageMaker SDK"))))
-            return node
-        if name.text in _WRAPPERS or short == "dumps":
-            inner = [item for item in group.items if not (isinstance(item, Token) and item.kind == "newline")]
-            if name.text == "dict":
-                return arguments
-            cut = next(
-                (at for at, item in enumerate(inner) if isinstance(item, Token) and item.text == ","), len(inner)
-            )
-            return self._expression(inner[:cut])
-        if short in ("getenv", "get") and ("environ" in name.text or "getenv" in name.text):
-            return self._unknown(name.start, group.end)
-        return self._unknown(name.start, group.end)
+        """A call: wrappers have the value of what they wrap, an SDK's lookup names an image."""
+        owner, _, short = name.text.rpartition(".")
+        positional, named = self._arguments(group, name.text)
+        first = positional[0] if positional else None
+        if short in sdk.LOOKUPS or name.text.endswith("image_uris.retrieve"):
+            return self._looked_up(name, positional, named)
+        if name.text == "dict":
+            entries = [entry for node in positional if isinstance(node, Map) for entry in node.entries]
+            made = Map([*entries, *named.entries], self.source, group.start)
+            self.maps.append(Call(made))
+            return made
+        if name.text in ("list", "tuple"):
+            return first
+        if name.text in _ENVIRON and isinstance(first, Scalar):
+            default = positional[1] if len(positional) > 1 else named.get("default")
+            return self._environ(first.text, default, group)
+        if (name.text in _JSON or short == "dumps") and isinstance(first, Scalar):
+            return self._as_json(first, name.start, group.end)
+        if name.text in _PLAIN_WRAPPERS and isinstance(first, Scalar):
+            style = "" if name.text in ("int", "float") else '"'
+            return first.copied(style=style) if first.known else first
+        held = self.variables.get(owner)
+        if isinstance(held, List) and short in ("append", "extend", "insert") and positional:
+            more = List([positional[-1]], self.source, group.start) if short != "extend" else first
+            self._extend(owner, more)
+            return None
+        if isinstance(held, Map) and short in ("update", "setdefault"):
+            entries = [*(first.entries if isinstance(first, Map) else []), *named.entries]
+            if short == "setdefault" and isinstance(first, Scalar) and len(positional) > 1:
+                entries = [] if held.get(first.text) is not None else [(first, positional[1])]
+            self._add(held, entries)
+            return None
+        if held is not None and owner:
+            known = self._method_of(held, short, positional, named, name.start)
+            return known if known is not None else self._unknown(name.start, group.end)
+        if isinstance(first, Scalar) and is_image(first.text):
+            self._note("image", first)
+        made_of = sdk.built(short, named)
+        return made_of if made_of is not None else self._unknown(name.start, group.end)
 
-    def _arguments(self, group: Group, call: str) -> Map:
-        """The named arguments of a call as a mapping; what is nested in the others is read as well."""
+    def _looked_up(self, name: Token, positional: Sequence[Node], named: Map) -> Scalar:
+        """`get_huggingface_llm_image_uri("huggingface", version="2.0.2")`: the image of that version."""
+        at = named.scalar("version")
+        if at is None and len(positional) > 3 and isinstance(positional[3], Scalar):
+            at = positional[3]
+        backend = positional[0] if positional else named.get("backend", "framework")
+        text = sdk.looked_up(backend.text if isinstance(backend, Scalar) and backend.known else "", at)
+        start, end = (at.start, at.end) if at else (name.start, name.end)
+        known = at is not None and at.known
+        made = Source(self.source.file, text, [self.source.offset(start)] * len(text))
+        node = Scalar(text, self.source, start, end, '"', known, () if known else ("version",), made)
+        if is_image(text):
+            self.images.append((start, node.value("SageMaker SDK")))
+        return node
+
+    def _as_json(self, node: Scalar, start: int, end: int) -> Scalar:
+        """What `json.dumps` makes of a value: `true` of True, quotes around a string."""
+        if not node.known:
+            return node
+        if node.style:
+            return Scalar(f'"{node.text}"', self.source, start, end, '"', True, (), None, node.defaulted)
+        text = {"True": "true", "False": "false"}.get(node.text, node.text)
+        return node.copied(text=text, style='"')
+
+    def _method_of(self, held: Node, name: str, positional: Sequence[Node], named: Map, start: int) -> Node | None:
+        """A method of a variable."""
+        if isinstance(held, Scalar) and held.style and name == "format":
+            return self._formatted(held, positional, named)
+        if isinstance(held, Scalar) and name in ("strip", "lower", "upper") and held.known:
+            return held.copied(text=getattr(held.text, name)())
+        if isinstance(held, Map) and name == "copy":
+            return Map(list(held.entries), self.source, start)
+        if isinstance(held, List) and name == "copy":
+            return List(list(held.items), self.source, start)
+        if isinstance(held, Map) and name == "get" and positional and isinstance(positional[0], Scalar):
+            return held.get(positional[0].text)
+        return None
+
+    def _arguments(self, group: Group, call: str) -> tuple[list[Node], Map]:
+        """The arguments of a call: those without a name, and the others as a mapping."""
         entries: list[tuple[Scalar, Node]] = []
-        for part in _split(group.items, (",",)):
-            if len(part) > 2 and isinstance(part[0], Token) and isinstance(part[1], Token) and part[1].text == "=":
+        positional: list[Node] = []
+        open_ = False
+        for part in split(group.items, (",",)):
+            if len(part) > 2 and isinstance(part[0], Token) and is_word(part[1], "="):
                 value = self._expression(part[2:])
                 if value is not None:
                     key = part[0]
                     name = Scalar(key.text, self.source, key.start, key.end)
                     self._note(key.text, value)
                     entries.append((name, value))
-            else:
-                self._expression(part)
+            elif is_word(part[0], "**", "*"):
+                held = self._expression(part[1:])
+                entries += held.entries if isinstance(held, Map) else []
+                positional += held.items if isinstance(held, List) else []
+                open_ = open_ or not isinstance(held, (List, Map))
+            elif (value := self._expression(part)) is not None:
+                positional.append(value)
         made = Map(entries, self.source, group.start)
-        if entries:
-            self.maps.append((made, call or "()"))
-        return made
+        if entries or call.endswith("containers.run"):
+            self.maps.append(Call(made, call or "()", positional, open_))
+        return positional, made
 
     def _group(self, group: Group) -> Node | None:
         """A dictionary, a list, or an expression in brackets."""
-        if group.opened == "(":
+        if group.opened == "(" and not any(is_word(item, ",") for item in group.items):
             return self._expression(group.items)
-        if group.opened == "[":
-            values = [node for part in _split(group.items, (",",)) if (node := self._expression(part)) is not None]
-            return List(values, self.source, group.start)
-        colons = any(isinstance(item, Token) and item.text == ":" for item in group.items)
+        if group.opened in "([":
+            return self._listed(self._members(group), group.start)
+        colons = any(is_word(item, ":") for item in group.items)
         signs = (":",) if colons else ("=",)
         entries: list[tuple[Scalar, Node]] = []
-        for part in _split(group.items, (",",), newlines=not colons):
-            at = next((at for at, item in enumerate(part) if isinstance(item, Token) and item.text in signs), None)
+        for part in split(group.items, (",",), newlines=not colons):
+            at = next((at for at, item in enumerate(part) if is_word(item, *signs)), None)
+            if is_word(part[0], "**") or (at is None and len(part) > 3 and all(is_word(one, ".") for one in part[:3])):
+                held = self._expression(part[1:] if is_word(part[0], "**") else part[3:])
+                entries += held.entries if isinstance(held, Map) else []
+                continue
             if at is None or at == 0:
                 self._expression(part)
                 continue
             key = part[0]
-            if not isinstance(key, Token) or key.kind not in ("string", "name"):
+            if not isinstance(key, Token) or key.kind not in ("string", "name", "number"):
                 continue
             name = self._string(key) if key.kind == "string" else Scalar(key.text, self.source, key.start, key.end)
             value = self._expression(part[at + 1 :])
@@ -385,50 +796,30 @@ class _Reader:
                 entries.append((name, value))
         made = Map(entries, self.source, group.start)
         if entries:
-            self.maps.append((made, ""))
+            self.maps.append(Call(made))
+        return made
+
+    def _members(self, group: Group) -> list[Node]:
+        """What stands in a list."""
+        if any(is_word(item, "for") for item in group.items):
+            self._expression(group.items)
+            return [self._unknown(group.start, group.end)]
+        made: list[Node] = []
+        for part in split(group.items, (",",)):
+            if is_word(part[0], "*"):
+                held = self._expression(part[1:])
+                self.lists.pop(id(held), None)
+                made += held.items if isinstance(held, List) else [self._unknown(part[0].start, part[-1].end)]
+            elif (node := self._expression(part)) is not None:
+                made.append(node)
         return made
 
 
-def _split(items: Sequence[Item], separators: tuple[str, ...], newlines: bool = False) -> Iterator[list[Item]]:
-    """Items between separators."""
-    part: list[Item] = []
-    for item in items:
-        if isinstance(item, Token) and item.kind == "newline":
-            if newlines and part:
-                yield part
-                part = []
-            continue
-        if isinstance(item, Token) and item.kind == "operator" and item.text in separators:
-            if part:
-                yield part
-            part = []
-        else:
-            part.append(item)
-    if part:
-        yield part
-
-
-_ESCAPES: Mapping[str, str] = {"n": "\n", "t": "\t", "\\": "\\", "'": "'", '"': '"', "\n": ""}
-
-
-def _unescaped(raw: str, verbatim: bool) -> tuple[str, Sequence[int]]:
-    """The text of a string, and where each of its characters stands."""
-    if verbatim or "\\" not in raw:
-        return raw, range(len(raw))
-    parts: list[str] = []
-    offsets: list[int] = []
-    at = 0
-    while at < len(raw):
-        if raw[at] == "\\" and at + 1 < len(raw):
-            text = _ESCAPES.get(raw[at + 1], raw[at : at + 2])
-            parts.append(text)
-            offsets += [at] * len(text)
-            at += 2
-        else:
-            parts.append(raw[at])
-            offsets.append(at)
-            at += 1
-    return "".join(parts), offsets
+def _says_which(image: Scalar) -> bool:
+    """Whether the name of an image is there, whatever its registry and its tag are."""
+    name = re.split(r"[:@]", image.text.rpartition("/")[2])[0]
+    whole = image.known and ("." in image.text or ":" in image.text)
+    return whole or ("/" in image.text and bool(re.fullmatch(r"[\w.-]+", name)))
 
 
 def _nearest(found: Sequence[tuple[int, Value]], at: int) -> Value | None:

@@ -81,7 +81,7 @@ def _instead(name: str, case: Case, known: list[str]) -> str:
 def _respelt(word: Value, dashes: str, name: str, known: list[str]) -> Fix | None:
     """The same flag with two dashes, or with two dashes the one that is one edit away, where there is only one."""
     close = [name] if name in known else [one for one in known if one_edit(name, one)] if dashes == "--" else []
-    return Fix(word.place, f"{dashes}{name}", f"--{close[0]}") if len(close) == 1 else None
+    return Fix(word.spot, f"{dashes}{name}", f"--{close[0]}") if len(close) == 1 else None
 
 
 def one_edit(a: str, b: str) -> bool:
@@ -176,7 +176,7 @@ def unexpected_argument(case: Case) -> Hits:
             if shown[0] in "\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}" and name in known:
                 dashes = shown[: shown.index(name)]
                 step = f"write --{name} with two hyphens"
-                yield Hit(slip.word, message, step, fix=Fix(slip.word.place, f"{dashes}{name}", f"--{name}"))
+                yield Hit(slip.word, message, step, fix=Fix(slip.word.spot, f"{dashes}{name}", f"--{name}"))
             else:
                 yield Hit(slip.word, message, "remove it, or put the flag it belongs to before it")
 
@@ -239,9 +239,9 @@ def _plain_boolean(given: Given) -> Fix | None:
     """`True` and `False` spelt as the launcher wants them; other words need a person."""
     text = given.value.text
     if given.flag.type in ("switch", "bool") and text in ("True", "TRUE", "False", "FALSE"):
-        return Fix(given.value.place, text, text.lower())
+        return Fix(given.value.spot, text, text.lower())
     if given.flag.type == "choice" and text != text.lower() and text.lower() in given.flag.values:
-        return Fix(given.value.place, text, text.lower())
+        return Fix(given.value.spot, text, text.lower())
     return None
 
 
@@ -337,7 +337,7 @@ def deprecated_flag(case: Case) -> Hits:
         return
     old = "MAX_INPUT_LENGTH" if given.by == "environment" else "--max-input-length"
     new = old.replace("LENGTH", "TOKENS").replace("length", "tokens")
-    fix = Fix(given.name.place, old, new)
+    fix = Fix(given.name.spot, old, new)
     yield Hit(given.name, f"{old} is the old name of {new} since 2.0.0", f"write {new}", fix=fix)
 
 

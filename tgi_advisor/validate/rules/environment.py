@@ -206,7 +206,7 @@ def literal_quotes(case: Case) -> Hits:
         if value.known and len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
             inner = text[1:-1]
             step = f"write {name}={inner}" if inner else f"leave {name} out"
-            fix = Fix(value.place, text, inner) if re.fullmatch(r"[\w./-]+", inner) else None
+            fix = Fix(value.spot, text, inner) if re.fullmatch(r"[\w./-]+", inner) else None
             yield Hit(value, f"the quotes are part of {name}'s value", step, fix=fix)
 
 

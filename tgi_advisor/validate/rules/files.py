@@ -376,7 +376,7 @@ def untyped_value(case: Case) -> Hits:
         if whole and _NODE_START.search(line[:at]):
             kind = "boolean" if value.text.isalpha() else "number"
             step = f'write "{value.text}", with its quotes'
-            fix = Fix(value.place, value.text, f'"{value.text}"')
+            fix = Fix(value.spot, value.text, f'"{value.text}"')
             yield Hit(value, f"{value.text} is a {kind} to YAML, and Kubernetes takes texts here only", step, fix=fix)
 
 

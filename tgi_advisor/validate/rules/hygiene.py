@@ -84,7 +84,7 @@ def registry(case: Case) -> Hits:
         return
     name = split(image.text)[0]
     if name in ("huggingface/text-generation-inference", "text-generation-inference"):
-        fix = Fix(image.place, image.text, f"{OWN}{image.text.removeprefix(name)}") if name.startswith("hug") else None
+        fix = Fix(image.spot, image.text, f"{OWN}{image.text.removeprefix(name)}") if name.startswith("hug") else None
         yield Hit(image, f"{name} is not on Docker Hub", f"write {OWN}", fix=fix)
 
 

@@ -1,0 +1,106 @@
+"""Commands in programs: a list of words for `subprocess`, or a string that holds one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tgi_advisor.validate.found import UNSAID, Defect, Server
+from tgi_advisor.validate.read.docker import read_run
+from tgi_advisor.validate.read.launcher import LAUNCHER, is_launcher
+from tgi_advisor.validate.read.nodes import List, Node, Scalar
+from tgi_advisor.validate.read.script import Scan, scan
+from tgi_advisor.validate.read.source import Source
+from tgi_advisor.validate.read.words import Word
+from tgi_advisor.validate.read.world import World
+
+_ENGINES = frozenset(("docker", "podman", "nerdctl"))
+_AHEAD = 6
+"""Words before the program: `sudo`, `nohup`, `docker --context x`."""
+
+
+def server_of(command: List, world: World) -> tuple[Server | None, list[Defect]]:
+    """The server a list of words starts, where it is a command that does."""
+    texts = [node.text if isinstance(node, Scalar) else "" for node in command.items[: _AHEAD + 2]]
+    program = next((at for at, text in enumerate(texts) if is_launcher(text)), None)
+    if program is not None and len(command.items) > program + 1:
+        source, words = _words(command.items[program:])
+        values = [word.as_value(source) for word in words]
+        if not any(value.text.startswith("-") for value in values[1:]):
+            return None, []
+        place = values[0].place
+        return Server("launcher", "", place, entry=values[0], args=tuple(values[1:]), gpus=UNSAID), []
+    engine = next((at for at, text in enumerate(texts) if text.rpartition("/")[2] in _ENGINES), None)
+    run = next((at for at, text in enumerate(texts) if text in ("run", "create")), None)
+    if engine is None or run is None or run < engine:
+        return None, []
+    source, words = _words(command.items[run + 1 :])
+    return read_run(source, words, {}, world)
+
+
+def _words(items: Sequence[Node]) -> tuple[Source, list[Word]]:
+    """Members of a list as the words of one command, in a text of their own."""
+    text: list[str] = []
+    offsets: list[int] = []
+    words: list[Word] = []
+    at = 0
+    for item in items:
+        if not isinstance(item, Scalar):
+            continue
+        inner = item.source if item.known or item.style else _reference(item)
+        value = replace(item.value(), text=inner.text)
+        words.append(Word(inner.text, at, at + len(inner.text), item.known, item.missing, item.defaulted, value))
+        text += [inner.text, " "]
+        offsets += [*inner.offsets, item.raw.offset(item.end)]
+        at += len(inner.text) + 1
+    file = next(item.raw.file for item in items if isinstance(item, Scalar))
+    return Source(file, "".join(text), offsets), words
+
+
+SHELL_ALONE = ("shell-placeholder", "shell-syntax")
+"""Kinds of defects that are none in a program's strings: to it they are only text."""
+
+
+def _reference(item: Scalar) -> Source:
+    """An expression of no known value as a shell would have it."""
+    text = f"${{{_name(item.text)}}}"
+    return Source(item.raw.file, text, [item.raw.offset(item.start)] * len(text))
+
+
+def _name(expression: str) -> str:
+    """A name for an expression."""
+    name = re.sub(r"\W+", "_", expression.split("(")[0].strip()).strip("_")
+    return name if re.match("[A-Za-z_]", name) else f"_{name}"
+
+
+_HOLE = re.compile(r"\{([^{}]*)\}")
+
+
+def scan_text(text: Scalar, world: World) -> Scan:
+    """The servers that commands in a string start; to the program its quotes and blanks are only text."""
+    if LAUNCHER not in text.text and not re.search(r"\b(?:run|create)\b", text.text):
+        return Scan([], [])
+    if is_launcher(text.text.strip()):
+        return Scan([], [])
+    found = scan(as_shell(text), world)
+    return Scan(found.servers, [defect for defect in found.defects if defect.kind not in SHELL_ALONE])
+
+
+def as_shell(text: Scalar) -> Source:
+    """A string with what is not known in it (`{name}`) as a shell would have it (`${name}`)."""
+    source = text.source
+    if text.known:
+        return source
+    parts: list[str] = []
+    offsets: list[int] = []
+    at = 0
+    for hole in _HOLE.finditer(source.text):
+        if hole[1].strip() not in text.missing:
+            continue
+        written = f"${{{_name(hole[1])}}}"
+        parts += [source.text[at : hole.start()], written]
+        offsets += [*source.offsets[at : hole.start()], *[source.offset(hole.start())] * (len(written) - 1)]
+        offsets.append(source.offset(hole.end() - 1))
+        at = hole.end()
+    return Source(source.file, "".join([*parts, source.text[at:]]), [*offsets, *source.offsets[at:]])
