@@ -227,6 +227,8 @@ def results(everything: list[Run]) -> list[Result]:
         guess, seen = ours(run)
         if guess.outcome == "refused" and seen.reason and "NotEnoughMemory" in seen.reason:
             guess = guess._replace(outcome="out_of_memory")  # the router's refusal is about memory
+        if seen.capture is not None and seen.capture.then == "ends":
+            guess = Guess("out_of_memory", None)  # CUDA graphs are captured before it is ready
         baselines = {name: method(run, seen.limits) for name, method in BASELINES.items()}
         spread = uncertainty.spread(run.setting).bytes
         found.append(Result(run, guess, baselines, seen, spread))

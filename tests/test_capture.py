@@ -99,3 +99,9 @@ def test_advise_stops_where_graphs_may_end_the_start() -> None:
     assert risky["limits"]["max_total_tokens"] > total
     longer = run("advise", *BOUND, "--set", f"limits.max_total_tokens={total + 1}", "--json")
     assert json.loads(longer.out)["capture"]["then"] == "ends"
+
+
+def test_a_riskier_start_says_that_graphs_are_what_it_risks() -> None:
+    page = " ".join(run("advise", *BOUND).out.split())
+    assert "would start, but the capture of CUDA graphs may end the start: --allow-risk" in page
+    assert "would start, at risk under load" not in page

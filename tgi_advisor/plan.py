@@ -101,8 +101,15 @@ class Prediction(NamedTuple):
     @property
     def at_risk(self) -> bool:
         """Whether it starts, but its traffic may be too much for it, or its CUDA graphs may end the start."""
-        risky = self.under_load is not None and self.under_load.verdict == "at risk"
-        return risky or (self.capture is not None and self.capture.then == "ends")
+        return bool(self.risk)
+
+    @property
+    def risk(self) -> str:
+        """What is at risk of a start with these limits, in words; empty where nothing is."""
+        if self.under_load is not None and self.under_load.verdict == "at risk":
+            return "at risk under load"
+        ends = self.capture is not None and self.capture.then == "ends"
+        return "but the capture of CUDA graphs may end the start" if ends else ""
 
 
 class Other(NamedTuple):
@@ -112,6 +119,8 @@ class Other(NamedTuple):
     """The field of the spec that asks for them, as `workload.prefer: context`."""
     limits: Limits
     """What it finds then."""
+    risk: str
+    """What these limits risk: `at risk under load`, or that graphs may end the start; empty where nothing."""
 
 
 class Search(NamedTuple):

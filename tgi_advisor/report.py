@@ -391,7 +391,7 @@ def _others(seen: Prediction, search: Search, width: int) -> list[str]:
         lines += _wrapped("Prefill:  ", chunks, width)
     if search.riskier is not None:
         total = thousands(search.riskier.limits.max_total_tokens or 0)
-        risky = f"max_total_tokens {total} would start, at risk under load: --allow-risk, or {search.riskier.asks}"
+        risky = f"max_total_tokens {total} would start, {search.riskier.risk}: --allow-risk, or {search.riskier.asks}"
         lines += _wrapped("Riskier:  ", risky, width)
     return lines
 

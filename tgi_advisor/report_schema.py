@@ -75,7 +75,7 @@ def plan_schema() -> Schema:
                 bound_by=_or_null(_text("What stopped max_total_tokens from growing.")),
                 headroom_bytes=_whole("Safety margin kept per GPU."),
                 headroom_why=_text("Why that much."),
-                riskier=_or_null(_other("Longer requests that would start, but be at risk under load.")),
+                riskier=_or_null(_other("Longer requests that would start, but be at risk.")),
                 trade=_or_null(_other("What the other workload.prefer finds; null where it finds the same.")),
             )
         ),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Other, Prediction
-from tgi_advisor.search.predicate import TOO_RISKY, USUAL_CHUNK, efficient_prefill
+from tgi_advisor.search.predicate import GRAPHS_FIRST, TOO_RISKY, USUAL_CHUNK, efficient_prefill
 from tgi_advisor.search.shards import Advice, best, shard_counts
 from tgi_advisor.spec.records import Spec
 from tgi_advisor.units import thousands
@@ -31,7 +31,7 @@ def advise(spec: Spec, facts: Facts) -> Advice:
 def _with_others(spec: Spec, facts: Facts, advice: Advice) -> Advice:
     """The advice with what a riskier search, the other preference and a smaller memory fraction would find."""
     found, riskier = advice.found, None
-    if found.search.bound_by == TOO_RISKY or len(shard_counts(spec, facts)) > 1:
+    if found.search.bound_by in (TOO_RISKY, GRAPHS_FIRST) or len(shard_counts(spec, facts)) > 1:
         riskier = _asking(
             replace(spec, workload=replace(spec.workload, allow_risk=True)), facts, "workload.allow_risk: true"
         )
@@ -58,7 +58,7 @@ def _asking(spec: Spec, facts: Facts, asks: str) -> Other | None:
     other = best(spec, facts).found
     if other.limits is None or other.prediction.outcome != "starts":
         return None
-    return Other(asks, other.limits)
+    return Other(asks, other.limits, other.prediction.risk)
 
 
 def _total(limits: Limits | None) -> int:
