@@ -251,6 +251,15 @@ EXAMPLES: dict[str, Example] = {
     "kv-heads-lost": Example(
         "ZeroDivisionError: integer division or modulo by zero", {**kv8("qwen2"), "count": 16, "shards": 16}, at="3.3.7"
     ),
+    "bigcode-heads": Example(
+        "AssertionError: torch.Size([6144, 2048]) != [2304, 2048]",
+        {
+            "facts": model({
+                "model_type": "gpt_bigcode", "n_embd": 2048, "n_head": 16, "n_layer": 24, "n_inner": 8192,
+                "n_positions": 2048, "vocab_size": 49280, "multi_query": False,
+            })
+        },
+    ),
     "falcon-norms": Example(
         "ValueError: Number of layer norms can either be 1 or 2.", {"facts": model(FALCON_40B)}, at="3.3.7"
     ),

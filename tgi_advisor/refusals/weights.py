@@ -99,6 +99,20 @@ LAYERS_OF_180B = 80
 FALCON = frozenset({"falcon", "RefinedWeb", "RefinedWebModel"})
 
 
+@rule(WEIGHTS, "load", "S/models/custom_modeling/flash_santacoder_modeling.py@v3.3.7:189")
+def bigcode_heads(case: Case) -> Found:
+    """GPTBigCode's class reads one key/value head for all queries, and checks it; several (multi_query: false) fail."""
+    setting, model = case.setting, case.setting.facts.model
+    several = case.family.model_type == "gpt_bigcode" and model.text().get("multi_query") is False
+    if not several or setting.quantize == "gptq" or not _own_loader(setting):
+        return None
+    heads, hidden, shards = families.heads(model), families.hidden(model), setting.num_shard
+    size = hidden // heads
+    rows, expected = (3 * hidden - 2 * size) // shards + 2 * size, (heads // shards + 2) * size
+    text = f"AssertionError: torch.Size([{rows}, {hidden}]) != [{expected}, {hidden}]"
+    return text, ("use a checkpoint with multi_query, as StarCoder's: TGI serves no other of this class",)
+
+
 @rule(WEIGHTS, "load", "S/models/custom_modeling/flash_rw_modeling.py@v3.3.7:272")
 def falcon_groups(case: Case) -> Found:
     """The large Falcon models split by groups of heads."""

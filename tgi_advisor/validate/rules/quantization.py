@@ -146,13 +146,14 @@ def gpu_too_old(case: Case) -> Value | None:
     "fp8-blocks",
     "gemma-prefix",
     "falcon-norms",
+    "bigcode-heads",
     reads=_READS,
 )
 def unloadable(case: Case) -> Value | None:
     """From 3.1.0 on TGI trips over the configuration of fbgemm_fp8 checkpoints; from 3.1.1 on its CUDA images lack the
     product of fp8 weights with a scale for each block, which Hopper and Blackwell would run (DeepSeek-V3's); 2.0.3 and
     2.0.4 look for Gemma's weights under PaliGemma's names; from 2.0.3 on TGI wants to be told how many norms a layer of
-    Falcon's large models has.
+    Falcon's large models has; GPTBigCode with a key/value head for each query (multi_query: false) never loads.
 
     Failing::
 
