@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tgi_advisor.gather import snapshot
+from tgi_advisor.validate.images import identify
 from tgi_advisor.validate.judge import judge
 from tgi_advisor.validate.read import read
 
+GOOGLE = "us-docker.pkg.dev/deeplearning-platform-release/gcr.io/huggingface-text-generation-inference-"
+AWS = "763104351884.dkr.ecr.eu-west-1.amazonaws.com/huggingface-pytorch-tgi-inference:"
 ARGUMENTS = "--model-id gpt2 --max-total-tokens 2048 --num-shard 1"
 
 
@@ -67,3 +70,79 @@ def test_of_an_image_that_may_be_a_fork_neither_flags_nor_folders_are_judged(ima
     compose = f"services:\n  llm:\n    image: {image}\n    command: [text-generation-launcher, --model-name, m]\n"
     assert not {"TGI101", "TGI102", "TGI320"} & codes(compose, "compose.yaml")
     assert "TGI103" in codes(run_line(image, "--model-id gpt2 --max-total-tokens many"), "run.sh")
+
+
+@pytest.mark.parametrize(
+    ("image", "release", "port", "cache"),
+    [
+        (f"{GOOGLE}cu121.1-4.ubuntu2204.py310", "1.4.4", 80, "/data"),
+        (f"{GOOGLE}cu121.2-0.ubuntu2204.py310", "2.0.3", None, None),  # 2.0.1 and 2.0.3 differ
+        (f"{GOOGLE}cu121.2-2.ubuntu2204.py310", "2.2.0", 8080, "/tmp"),
+        (f"{GOOGLE}cu124.2-3.ubuntu2204.py311", "2.3.1", 8080, "/tmp"),
+        (f"{GOOGLE}gpu.3.0.1", "3.0.1", 8080, "/tmp"),
+        (f"{AWS}2.0.1-tgi0.9.3-gpu-py39-cu118-ubuntu20.04", "1.0.0", 8080, "/tmp"),
+        (f"{AWS}2.4.0-tgi2.3.1-gpu-py311-cu124-ubuntu22.04", "2.3.1", 8080, "/tmp"),
+        (f"{AWS}2.7.0-tgi3.3.6-gpu-py311-cu124-ubuntu22.04-v2.1", "3.3.6", 8080, "/data"),
+        ("ghcr.io/huggingface/tgi-gaudi:1.2.1", "1.2.0", 80, "/data"),
+        ("ghcr.io/huggingface/tgi-gaudi:2.0.1", "2.0.1", 80, "/data"),
+        ("opea/tgi-gaudi:2.0.5", "2.0.4", 80, "/data"),
+        ("ghcr.io/huggingface/tgi-gaudi:2.3.1", "2.3.1", 80, "/data"),
+        ("ghcr.io/huggingface/tgi-gaudi:2.9.0", None, 80, None),
+    ],
+)  # fmt: skip
+def test_what_a_clouds_image_holds(image: str, release: str | None, port: int | None, cache: str | None) -> None:
+    found = identify(image)
+    assert (str(found.release) if found.release else None, found.port) == (release, port)
+    assert next((found.env[name] for name in ("HF_HOME", "HUGGINGFACE_HUB_CACHE") if name in found.env), None) == cache
+
+
+@pytest.mark.parametrize("tag", ["1.13.1-optimum0.0.17-neuronx-py310-ubuntu22.04", "2.1.2-optimum0.0.24-neuronx-py310"])
+def test_amazons_image_for_neuron_is_no_image_for_gpus(tag: str) -> None:
+    assert identify(AWS + tag).judged is False
+
+
+POD = f"""\
+apiVersion: v1
+kind: Pod
+metadata: {{name: gemma, labels: {{app: gemma}}}}
+spec:
+  containers:
+    - name: server
+      image: {GOOGLE}cu124.2-3.ubuntu2204.py311
+      resources: {{limits: {{nvidia.com/gpu: 1}}}}
+      env: [{{name: MODEL_ID, value: gpt2}}, {{name: NUM_SHARD, value: "1"}}%s]
+      volumeMounts: [{{mountPath: /tmp, name: cache}}]
+  volumes: [{{name: cache, emptyDir: {{}}}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: gemma}}
+spec: {{selector: {{app: gemma}}, ports: [{{port: 80, targetPort: %d}}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("env", "port", "wrong"),
+    [("", 8080, False), ("", 80, True), (", {name: PORT, value: '9000'}", 9000, False),
+     (", {name: AIP_HTTP_PORT, value: '8000'}", 8000, False), (", {name: AIP_HTTP_PORT, value: '8000'}", 8080, True),
+     (", {name: AIP_HTTP_PORT, value: none}", 8080, False)],
+)  # fmt: skip
+def test_port_and_cache_of_googles_image_are_its_own(env: str, port: int, wrong: bool) -> None:
+    found = codes(POD % (env, port), "pod.yaml")
+    assert "TGI321" in found
+    assert "TGI320" not in found
+    assert ("TGI308" in found) is wrong
+
+
+def test_googles_entry_point_fetches_a_model_by_itself() -> None:
+    line = run_line(f"-v tmp:/tmp {GOOGLE}cu124.2-4.ubuntu2204.py311", "--num-shard 1")
+    assert "TGI130" in codes(line, "run.sh")
+    assert "TGI130" not in codes(line.replace("--gpus", "-e AIP_STORAGE_URI=gs://models/gemma --gpus"), "run.sh")
+
+
+def test_of_tgi_gaudi_launcher_and_router_are_judged_and_nothing_else() -> None:
+    start = "docker run -p 8080:80 --runtime=habana -e ENABLE_HPU_GRAPH=true -e MAX_LENGTH=9 -v data:/data "
+    line = f"{start} ghcr.io/huggingface/tgi-gaudi:2.0.5 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 8"
+    assert told(line, "run.sh") == [("info", "TGI505")]  # 28 heads on 8 cards
+    assert ("error", "TGI110") in told(f"{line} --max-input-tokens 9 --max-total-tokens 9", "run.sh")
+    assert ("error", "TGI101") in told(f"{line} --kv-cache-dtype auto", "run.sh")

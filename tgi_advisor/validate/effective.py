@@ -117,6 +117,15 @@ class Effective:
     @property
     def port(self) -> int | None:
         """The port the server listens on; None when it cannot be known."""
+        first = self.env.get(self.image.port_env)
+        if first is not None and not first.known:
+            return None
+        if first is not None and first.number is not None and first.number < 1 << 16:
+            return first.number
+        return self._port_of_launcher  # what is no port is passed over
+
+    @property
+    def _port_of_launcher(self) -> int | None:
         given = self.flags.get("port")
         if self.image.entry == "sagemaker" and self.server.entry is None:
             return self.image.port  # its entry point passes --port 8080

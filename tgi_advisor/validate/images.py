@@ -7,13 +7,14 @@ other servers in `servers.yaml`, and images built from a commit are placed by `c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from tgi_advisor.errors import AdvisorError
+from tgi_advisor.facts import clouds, tables
 from tgi_advisor.facts import release as releases
-from tgi_advisor.facts import tables
+from tgi_advisor.facts.clouds import Cloud
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.validate.read.launcher import other_server
 
@@ -43,6 +44,12 @@ class Image(NamedTuple):
     """What the server listens on when nothing says otherwise; None when that is not known."""
     env: Mapping[str, str] = {}
     """Environment the image sets."""
+    port_env: str = ""
+    """Variable that says the port before --port and PORT; empty where there is none."""
+    model_env: str = ""
+    """Variable that names a model for the entry point to fetch; empty where there is none."""
+    server: str = ""
+    """What stands behind TGI's launcher and router in place of its own model server; empty for that itself."""
     official: bool = False
     """Whether it is TGI's own image or a mirror of it, with nothing added."""
     older: tuple[int, int, int] | None = None
@@ -75,9 +82,9 @@ def identify(reference: str) -> Image:
     """The image of a reference; a reference that says nothing yields one whose `note` tells why."""
     name, tag, digest = split(reference)
     floating = "" if digest else _floating(tag)
-    for cloud, row in tables.load("clouds").items():
-        if re.search(row["repository"], reference):
-            return _of_cloud(cloud, row, reference)._replace(floating=floating if tag else "")
+    cloud = clouds.find(reference)
+    if cloud is not None:
+        return _of_cloud(cloud, reference)._replace(floating=floating if tag else "")
     other = other_server(name)
     if other is not None:
         note = f"the image is that of {other.what}, which is not judged"
@@ -102,8 +109,10 @@ def identify(reference: str) -> Image:
 
 def newest_of(image: Image) -> Image:
     """A cloud's image without a version: its newest, as its own tools take it."""
-    release = releases.find(list(tables.load("clouds")[image.cloud]["minors"].values())[-1])
-    return image._replace(release=release, note=f"no version is given; taken as TGI {release}, {image.cloud}'s newest")
+    cloud = next(one for one in clouds.all_clouds() if one.name == image.cloud)
+    release = releases.find(cloud.newest)
+    note = f"no version is given; taken as TGI {release}, {image.cloud}'s newest"
+    return _released(image, cloud, (release,))._replace(note=note)
 
 
 def split(reference: str) -> tuple[str, str, str]:
@@ -189,32 +198,41 @@ def _other_router(tag: str) -> str:
     return next((end for end in tables.load("images")["other_router"] if tag.endswith(f"-{end}")), "")
 
 
-_KEYS = {"ended", "repository", "release", "minors", "port", "cache", "system", "entry", "router", "source"}
-
-
-def _of_cloud(cloud: str, row: Mapping[str, Any], reference: str) -> Image:
-    tables.strict(row, _KEYS, {"repository", "system", "source"}, f"clouds.yaml, {cloud}")
-    judged = row.get("router") != "other"
-    variant = next((v for v, system in SYSTEMS.items() if system == row["system"]), None)
-    env = {"PORT": str(row["port"])} if "port" in row else {}
-    if "cache" in row:
-        env["HF_HOME" if row["system"] == "cuda" else "HUGGINGFACE_HUB_CACHE"] = row["cache"]
-    ended = f"; {row['ended']}" if "ended" in row else ""
+def _of_cloud(cloud: Cloud, reference: str) -> Image:
+    variant = next((v for v, system in SYSTEMS.items() if system == cloud.system), None)
+    ended = f"; {cloud.ended}" if cloud.ended else ""
+    server = f"{cloud.server} ({cloud.ended})" if cloud.ended else cloud.server
     unknown = Image(
-        None, f"the release in {cloud}'s image cannot be known{ended}", variant, row["system"], judged, cloud,
-        row.get("entry", ""), row.get("port"), env,
+        None, f"the release in {cloud.name}'s image cannot be known{ended}", variant, cloud.system,
+        cloud.router != "other", cloud.name, cloud.entry, port_env=cloud.port_env, model_env=cloud.model_env,
+        server=server,
     )  # fmt: skip
-    found = re.search(row["release"], reference) if "release" in row else None
-    if found is None:
+    unknown = _with_env(unknown, cloud, list(cloud.env.values()))
+    versions = cloud.versions(reference)
+    if not versions:
         return unknown
-    text = found[1].replace("-", ".")
-    short = text.count(".") == 1
+    newest = versions[-1]
     try:
-        release = releases.find(row.get("minors", {}).get(text, text) if short else text)
+        release = releases.find(newest)
     except AdvisorError as error:
-        other = _by_number(text)
-        if other is None:
-            return unknown._replace(note=error.message)
-        return unknown._replace(release=other.release, note=other.note, older=other.older, never=other.never)
-    note = f"{cloud}'s image names TGI {text} without a patch release; taken as {release}" if short else ""
-    return unknown._replace(release=release, note=note)
+        other = _by_number(newest)
+        if other is None or other.release is None:
+            return unknown._replace(note=other.note if other else error.message, never=other.never if other else "")
+        return _released(unknown, cloud, (other.release,))._replace(note=other.note, older=other.older)
+    image = _released(unknown, cloud, tuple(releases.find(one) for one in versions))
+    if len(versions) > 1 or newest.count(".") == 1:
+        note = f"{cloud.name}'s image names TGI {release.version[0]}.{release.version[1]} without a patch release"
+        return image._replace(note=f"{note}; taken as {release}")
+    return image._replace(note="")
+
+
+def _released(image: Image, cloud: Cloud, versions: Sequence[TgiRelease]) -> Image:
+    """The image of a cloud with its release and the environment it sets: of several only what holds for each."""
+    known = image._replace(release=versions[-1])
+    return _with_env(known, cloud, [releases.in_force(cloud.env, one) or {} for one in versions])
+
+
+def _with_env(image: Image, cloud: Cloud, envs: Sequence[Mapping[str, str]]) -> Image:
+    env = {name: text for name, text in envs[-1].items() if all(one.get(name) == text for one in envs)} if envs else {}
+    port = int(env["PORT"]) if cloud.port is None and "PORT" in env else cloud.port
+    return image._replace(env=env, port=port)

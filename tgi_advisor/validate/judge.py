@@ -332,7 +332,8 @@ def _refused(case: Case, setting: Setting) -> Iterator[Refusal]:
     checked = (case.view.image.older or CHECKED) >= CHECKED
     if checked:
         yield from (one for one in launcher if case.shards is not None or one.code not in _COUNTED)
-    yield from shard_refusals(setting, asked)
+    if not case.view.image.server:
+        yield from shard_refusals(setting, asked)
     if not checked:
         return
     most = None if setting.family.paged else asked.max_batch_total_tokens
@@ -368,6 +369,9 @@ def _unjudged(case: Case) -> Iterator[str]:
     view = case.view
     if view.model and no_such_size(view.model):
         return  # TGI132: there is nothing to judge
+    if view.image.server:
+        yield f"the memory of {view.image.server} is not modelled"
+        return
     if case.release is None:
         yield "the TGI release is not known (--release says it)"
     if case.facts is None and view.model:

@@ -45,7 +45,7 @@ def unknown_variable(case: Case) -> Hits:
         NUM_SHARD=1 tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
     """
     known = known_variables(case.release)
-    for name, value in _stated(case).items():
+    for name, value in {} if case.view.image.server else _stated(case).items():
         if name in known:
             continue
         at = Value(name, value.key or value.place, length=len(name) if value.key else 0)

@@ -36,6 +36,8 @@ def model_missing(case: Case) -> Hits:
     view = case.view
     if "model-id" in view.flags or not view.complete or view.slips or case.server.form in ("platform", "helm", "env"):
         return
+    if view.image.model_env in view.env:
+        return  # its entry point fetches one
     if any(word.text in ("--help", "-h", "--version", "-V", "--env") for word in case.server.args):
         return  # nothing is served
     yield Hit(

@@ -25,7 +25,7 @@ def cache(case: Case) -> str | None:
         value = env.get(name)
         if value is not None:
             return posixpath.join(value.text, inner).rstrip("/") if value.known else None
-    return None if case.view.image.guessed else "/data"
+    return None if case.view.image.guessed or case.view.image.cloud else "/data"
 
 
 _FILES = (".json", ".txt", ".yaml", ".yml", ".pem", ".crt", ".key", ".sh", ".py", ".jinja")

@@ -1,0 +1,79 @@
+"""Images of TGI that clouds and forks of its model server make: what `clouds.yaml` says of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from tgi_advisor.facts import tables
+
+
+class Cloud(NamedTuple):
+    """One row of `clouds.yaml`, which explains the fields."""
+
+    name: str
+    """`sagemaker`, `google`, ..."""
+    repository: str
+    """What the image's name has to contain."""
+    system: str
+    """What it runs on: `cuda`, `gaudi`, `neuron`, `tpu`."""
+    source: str
+    """Where the row was read."""
+    sources: Mapping[str, str] = {}
+    """Files of it, by the release on."""
+    release: str = ""
+    """Pattern of the version in the reference; empty where it does not say one."""
+    minors: Mapping[str, list[str]] = {}
+    """Versions behind one of two numbers."""
+    releases: Mapping[str, str] = {}
+    """The TGI release of a version; empty where they are the same."""
+    env: Mapping[str, Mapping[str, str]] = {}
+    """Environment the image sets, by the release on."""
+    port: int | None = None
+    """Port its entry point passes; None where it passes none."""
+    port_env: str = ""
+    """Variable that comes before --port and PORT."""
+    model_env: str = ""
+    """Variable that names a model for the entry point to fetch."""
+    entry: str = ""
+    """What its entry point adds: `sagemaker`, or nothing."""
+    router: str = ""
+    """`other` for a back end with its own server."""
+    server: str = ""
+    """What stands in place of TGI's model server; empty for that itself."""
+    ended: str = ""
+    """What became of an image that is no longer made."""
+
+    def versions(self, reference: str) -> tuple[str, ...]:
+        """The TGI releases a reference may mean, the likeliest last; a version that is not known as it is written."""
+        found = re.search(self.release, reference) if self.release else None
+        if found is None:
+            return ()
+        text = found[1].replace("-", ".")
+        if self.releases:
+            return (self.releases[text],) if text in self.releases else ()
+        return tuple(self.minors.get(text, (text,)))
+
+    @property
+    def newest(self) -> str:
+        """The newest release it has, as its own tools take it where none is named."""
+        return list(self.minors.values())[-1][-1]
+
+
+@cache
+def all_clouds() -> tuple[Cloud, ...]:
+    """Every row, in the order they are asked in."""
+    return tuple(_cloud(name, row) for name, row in tables.load("clouds").items())
+
+
+@cache
+def find(reference: str) -> Cloud | None:
+    """The cloud an image reference is of; None for every other image."""
+    return next((one for one in all_clouds() if re.search(one.repository, reference)), None)
+
+
+def _cloud(name: str, row: Mapping[str, Any]) -> Cloud:
+    tables.strict(row, set(Cloud._fields) - {"name"}, {"repository", "system", "source"}, f"clouds.yaml, {name}")
+    return Cloud(name, **row)
