@@ -146,3 +146,53 @@ def test_of_tgi_gaudi_launcher_and_router_are_judged_and_nothing_else() -> None:
     assert told(line, "run.sh") == [("info", "TGI505")]  # 28 heads on 8 cards
     assert ("error", "TGI110") in told(f"{line} --max-input-tokens 9 --max-total-tokens 9", "run.sh")
     assert ("error", "TGI101") in told(f"{line} --kv-cache-dtype auto", "run.sh")
+
+
+WRONG = "--model-id gpt2 --max-input-tokens 9 --max-total-tokens 9 --no-such 1"
+SAID = "# tgi-advisor: tgi 3.3.7"
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        (f"services:\n  llm:\n    image: acme.example/ml/llm:7 {SAID}\n    command: {WRONG}\n", "compose.yaml"),
+        (f"services:\n  llm:\n    {SAID}\n    image: 'acme.example/ml/llm:7'\n    command: {WRONG}\n", "compose.yaml"),
+        (f"{SAID} built by us\ndocker run --gpus all \\\n  -p 80:80 acme/llm \\\n  {WRONG}\n", "run.sh"),
+        (f"IMAGE=acme/llm:7 {SAID}\ndocker run --gpus all $IMAGE {WRONG}\n", "run.sh"),
+        (f"docker run --gpus all quay.io/acme/text-generation-inference:x {WRONG} {SAID}\n", "run.sh"),
+        (
+            f"apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  containers:\n    - name: a\n"
+            f"      image: acme/llm@sha256:{'1' * 64} {SAID}\n      args: [{', '.join(WRONG.split())}]\n",
+            "pod.yaml",
+        ),
+    ],
+)  # fmt: skip
+def test_a_comment_says_which_tgi_an_image_holds(text: str, file: str) -> None:
+    found = told(text, file)
+    assert {("error", "TGI110"), ("error", "TGI101")} <= set(found)
+    assert "TGI504" not in {code for _, code in found}
+    assert not {("error", "TGI110"), ("error", "TGI101")} <= set(told(text.replace("tgi-advisor", "somebody"), file))
+
+
+def test_a_comment_names_the_variant_too_and_only_its_own_image() -> None:
+    first, other = (f"docker run -p 8080:8080 acme/{name} --model-id gpt2\n" for name in ("llm", "web"))
+    read_ = read(f"# tgi-advisor: tgi 3.3.5-gaudi\n{first}{other}", "run.sh")
+    assert [server.image.text for server in read_.servers if server.image] == ["acme/llm"]
+    assert dict(read_.stated)["acme/llm"] == "3.3.5-gaudi"
+    assert ("error", "TGI164") in told(f"# tgi-advisor: tgi 3.3.5-gaudi\n{first}", "run.sh")
+
+
+def test_a_release_that_never_was_is_said_of_a_comment_too() -> None:
+    assert ("warning", "TGI507") in told(
+        f"docker run --gpus all acme/llm {ARGUMENTS} # tgi-advisor: tgi 2.0.5\n", "r.sh"
+    )
+
+
+@pytest.mark.parametrize("image", ["acme.example/ml/llm:prod", "acme.example/ml/llm:2.3.1"])
+def test_a_spec_says_which_tgi_its_image_holds(image: str) -> None:
+    spec = f"model: {{id: gpt2}}\nhardware: {{gpu: nvidia-l4}}\ntgi: {{image: {image!r}, release: 2.3.1}}\n"
+    assert told(spec, "spec.yaml") == []
+    later = spec.replace("release: 2.3.1", "release: 2.3.1, flags: {kv-cache-dtype: fp8_e5m2}")
+    assert told(later, "spec.yaml") != []
+    if not image.endswith("prod"):
+        assert told(spec.replace(", release: 2.3.1", ""), "spec.yaml") == []

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from tgi_advisor.errors import Place
 from tgi_advisor.validate.finding import Finding
 from tgi_advisor.validate.found import Defect, Document
+from tgi_advisor.validate.read.stated import statement
 from tgi_advisor.validate.rules.rule import RULES
 
 _MARK = re.compile(
     r"(?P<open>#|//|<!--)[ \t]*tgi-advisor:[ \t]*ignore(?![\w-])(?:\[(?P<codes>[^\]\n]*)\])?(?P<why>[^\n]*)"
 )
-_COMMENT = re.compile(r"\s*(?:#|//|<!--|$)")
 
 
 class Ignore(NamedTuple):
@@ -62,7 +62,7 @@ def ignores(document: Document) -> Iterator[Ignore]:
         why = found["why"].strip().removesuffix("-->" if found["open"] == "<!--" else "").strip(" \t:-")
         codes = tuple(filter(None, re.split(r"[\s,]+", found["codes"] or "")))
         alone = not line[: found.start()].strip()
-        first, last = _statement(lines, number) if alone else (number, number)
+        first, last = statement(lines, number) if alone else (number, number)
         place = Place(document.file, number, found.start() + 1)
         yield Ignore(place, len(line.rstrip()) - found.start(), codes, why, first, last)
 
@@ -88,14 +88,3 @@ def split(findings: Sequence[Finding], document: Document) -> tuple[list[Finding
     marks = list(ignores(document))
     kept = [one for one in findings if not any(mark.covers(one) for mark in marks)]
     return kept, len(findings) - len(kept)
-
-
-def _statement(lines: Sequence[str], comment: int) -> tuple[int, int]:
-    """First and last line of what follows a comment on this line (1-based): a line and its continuations."""
-    at = comment
-    while at < len(lines) and _COMMENT.match(lines[at]):
-        at += 1
-    end = at
-    while end + 1 < len(lines) and lines[end].rstrip().endswith(("\\", "`", "^")):
-        end += 1
-    return at + 1, end + 1

@@ -18,7 +18,7 @@ from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.flags import Flag
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.validate.found import Server, Value
-from tgi_advisor.validate.images import NO_IMAGE, Image, identify, newest_of
+from tgi_advisor.validate.images import NO_IMAGE, OWN, Image, identify, newest_of
 
 ENTRY_SINCE = (2, 0, 0)
 """From here on /tgi-entrypoint.sh hands its arguments on unquoted, so words with blanks are split."""
@@ -141,16 +141,19 @@ class Effective:
         return self.text("model-id")
 
 
-def effective(server: Server, stated: TgiRelease | None = None) -> Effective:
+def effective(server: Server, stated: TgiRelease | None = None, tag: str = "") -> Effective:
     """The arguments and the environment of a server merged as the launcher merges them.
 
-    `stated` is the release to go by where the file does not name one.
+    `stated` is the release to go by where the file does not name one; `tag` the one that TGI's own image would
+    have, where the file says so of another.
     """
     image = identify(server.image.text) if server.image is not None and server.image.known else NO_IMAGE
     if server.image is not None and not server.image.known:
         image = _partly_known(server.image)
     if server.form == "sagemaker" and not image.entry:
         image = image._replace(entry="sagemaker", port=8080)
+    if tag:
+        image = identify(f"{OWN}:{tag}")._replace(official=False, how="stated")
     image = _released(image, server, stated)
     env = _environment(server, image)
     known = known_flags(image.release)
@@ -174,6 +177,8 @@ def _released(image: Image, server: Server, stated: TgiRelease | None) -> Image:
         except AdvisorError as error:
             return image._replace(note=error.message)
         return image._replace(release=release, note="")
+    if server.form == "spec" and image.release is None:
+        return _as_spec_says(image, server)
     noted = next((note.removeprefix("image ") for note in server.notes if note.startswith("image ")), None)
     if stated is None and noted is not None:  # an environment file of ours says which image it is for
         return image._replace(release=identify(noted).release, note=identify(noted).note)
@@ -181,6 +186,20 @@ def _released(image: Image, server: Server, stated: TgiRelease | None) -> Image:
         return image
     env = releases.image_env(stated, image.variant) if image.variant is not None and not image.cloud else image.env
     return image._replace(release=stated, note="", env=env)
+
+
+def _as_spec_says(image: Image, server: Server) -> Image:
+    """An image of another name in a spec of ours: TGI's, of the release beside it or the one its tag says."""
+    said = next((note.removeprefix("release ") for note in server.notes if note.startswith("release ")), None)
+    assert server.image is not None, "asked only of an image that is named"
+    try:
+        tag = releases.from_image(server.image.text, releases.find(said) if said else None)
+    except AdvisorError:
+        return image
+    if not tag.certain:
+        return image
+    own = identify(releases.image_for(tag.release, tag.variant))
+    return own._replace(official=False, how="stated")
 
 
 def known_flags(release: TgiRelease | None) -> Mapping[str, Flag]:

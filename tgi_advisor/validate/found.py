@@ -284,3 +284,5 @@ class Document:
     """Every TGI server in it, in the order of the file."""
     defects: tuple[Defect, ...] = ()
     """Defects of the file, in order; only given for a file that has to do with TGI."""
+    stated: Mapping[str, str] = field(default_factory=dict)
+    """Images that comments say are TGI's, with the tag its own image would have."""

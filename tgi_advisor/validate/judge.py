@@ -83,7 +83,8 @@ def _is_asked(rule: Rule, case: Case) -> bool:
 
 def _case(document: Document, server: Server, facts_for: FactsFor, stated: Stated) -> Case:
     """All that is known about one server."""
-    view = effective(server, stated.release)
+    said = document.stated.get(server.image.text, "") if server.image is not None else ""
+    view = effective(server, stated.release, said)
     case = Case(document, server, view)
     if not view.image.judged:
         return case

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from tgi_advisor.bounds import MAX_CHARACTERS
 from tgi_advisor.validate.found import Document
-from tgi_advisor.validate.read.launcher import IMAGE_WORDS, LAUNCHER, MISTAKEN
+from tgi_advisor.validate.read.launcher import IMAGE_WORDS, LAUNCHER, MISTAKEN, STATED
+from tgi_advisor.validate.read.stated import SIGN, stated_images
 
-_SIGNS = (*IMAGE_WORDS, *MISTAKEN, LAUNCHER, "HF_MODEL_ID", "SM_NUM_GPUS", "get_huggingface_llm_image_uri")
+_SIGNS = (*IMAGE_WORDS, *MISTAKEN, LAUNCHER, SIGN, "HF_MODEL_ID", "SM_NUM_GPUS", "get_huggingface_llm_image_uri")
 """One of these stands in every file that starts a TGI server, but for environment files and our own specs."""
 
 
@@ -29,7 +31,13 @@ def read(
     from tgi_advisor.validate.read.world import World
 
     world = World(env or {}, lookup) if lookup else World(env or {})
-    return dispatch(text[:MAX_CHARACTERS], file, world)
+    stated = stated_images(text[:MAX_CHARACTERS])
+    before = STATED.set(stated)
+    try:
+        document = dispatch(text[:MAX_CHARACTERS], file, world)
+    finally:
+        STATED.reset(before)
+    return replace(document, stated=stated) if stated else document
 
 
 def _may_be_ours(text: str, file: str) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from functools import cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tgi_advisor.facts import tables
@@ -17,6 +19,8 @@ IMAGE_WORDS = ("text-generation-inference", "tgi-inference", "hf-tgi-serve", "tg
 for Gaudi and Neuron."""
 MISTAKEN = ("text-embeddings-inference", "vllm-openai", "lmsysorg/sglang")
 """Part of the images of other servers that are given TGI's arguments by mistake."""
+STATED: ContextVar[Mapping[str, str]] = ContextVar("STATED", default=MappingProxyType({}))
+"""Images that comments of the file being read say are TGI's."""
 LAUNCHER = "text-generation-launcher"
 """The program of every image."""
 
@@ -32,7 +36,9 @@ _LAUNCHERS = frozenset({LAUNCHER, "tgi-entrypoint.sh", "text_generation_launcher
 
 
 def is_image(text: str) -> bool:
-    """Whether the text names a TGI image, on any registry."""
+    """Whether the text names a TGI image, on any registry, or one that a comment says is TGI's."""
+    if text.strip() in STATED.get():
+        return True
     if not any(word in text for word in IMAGE_WORDS) or len(text) > MAX_IMAGE:
         return False
     return bool(_IMAGE.fullmatch(_ACTION.sub("x", text.strip())))
