@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tgi_advisor.validate.found import UNSAID, Defect, Server
+from tgi_advisor.validate.found import UNSAID, Defect, Server, Value
 from tgi_advisor.validate.read.docker import read_run
-from tgi_advisor.validate.read.launcher import LAUNCHER, is_launcher
+from tgi_advisor.validate.read.launcher import LAUNCHER, is_fork, is_launcher
 from tgi_advisor.validate.read.nodes import List, Node, Scalar
 from tgi_advisor.validate.read.script import Scan, scan
 from tgi_advisor.validate.read.source import Source
@@ -27,7 +27,8 @@ def server_of(command: List, world: World) -> tuple[Server | None, list[Defect]]
     if program is not None and len(command.items) > program + 1:
         source, words = _words(command.items[program:])
         values = [word.as_value(source) for word in words]
-        if not any(value.text.startswith("-") for value in values[1:]):
+        flags = [value.text for value in values[1:] if value.text.startswith("-")]
+        if not flags or is_fork(flags):
             return None, []
         place = values[0].place
         return Server("launcher", "", place, entry=values[0], args=tuple(values[1:]), gpus=UNSAID), []
@@ -84,7 +85,23 @@ def scan_text(text: Scalar, world: World) -> Scan:
     if is_launcher(text.text.strip()):
         return Scan([], [])
     found = scan(as_shell(text), world)
-    return Scan(found.servers, [defect for defect in found.defects if defect.kind not in SHELL_ALONE])
+    servers = [one for one in found.servers if one.form != "launcher" or not is_fork([word.text for word in one.args])]
+    servers = [
+        replace(
+            one,
+            image=opened(one.image, text) if one.image else None,
+            args=tuple(opened(word, text) for word in one.args),
+            env={name: opened(value, text) for name, value in one.env.items()},
+        )
+        for one in servers
+    ]
+    return Scan(servers, [defect for defect in found.defects if defect.kind not in SHELL_ALONE])
+
+
+def opened(value: Value, text: Scalar) -> Value:
+    """A word of a string, unknown where it holds a name of the program's that single quotes kept."""
+    names = [name for one in text.missing if f"${{{(name := _name(one))}}}" in value.text]
+    return replace(value, known=False, missing=tuple(names)) if value.known and names else value
 
 
 def as_shell(text: Scalar) -> Source:

@@ -71,6 +71,23 @@ def other_server(image: str) -> OtherServer | None:
     return None
 
 
+_FORKED = frozenset(
+    (
+        "--model-name",
+        "--deployment-framework",
+        "--dtype-str",
+        "--max-sequence-length",
+        "--max-new-tokens",
+        "--grpc-port",
+    )
+)  # fmt: skip
+
+
+def is_fork(words: Sequence[str]) -> bool:
+    """Whether a launcher's words are those of IBM's fork (IBM/text-generation-inference, launcher/src/main.rs)."""
+    return any(word.partition("=")[0] in _FORKED for word in words)
+
+
 _OUR_FLAGS = re.compile(
     r"--(?:num-shard|max-(?:total-tokens|input-(?:tokens|length)|batch-(?:prefill|total)-tokens))(?:=|$)"
 )

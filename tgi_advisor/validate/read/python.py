@@ -9,10 +9,12 @@ not set.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import Defect, Gpus, Hint, Server, Value
 from tgi_advisor.validate.read import sdk
 from tgi_advisor.validate.read.commands import scan_text, server_of
@@ -45,6 +47,9 @@ _TELLS = frozenset(
 _OTHERS = ("OPTION_", "SERVING_", "SM_VLLM_", "VLLM_", "SM_SGLANG_")
 """How variables of other servers begin: DJL-LMI's, vLLM's, SGLang's."""
 _INSTANCE = ("instance_type", "InstanceType", "instanceType", "machine_type")
+_ANOTHER = re.compile(r"lorax|djl-|\blmi\b|vllm|sglang", re.IGNORECASE)
+_OURS = re.compile(r"text.generation.inference|\btgi\b|huggingface.llm", re.IGNORECASE)
+_SELF = ("self", "cls", "this")
 Holder = Callable[[str], Node | None]
 """The value of what stands in a hole of a text."""
 _OPENED = ("if", "for", "while", "except", "else", "elif", "case")
@@ -71,6 +76,8 @@ class _Block(NamedTuple):
     """Column its first word stands in."""
     function: bool
     """Whether it is a function (or class), whose names end with it."""
+    of_class: bool
+    """Whether it is a class, whose names are attributes."""
     sure: bool
     """Whether it is always run."""
     before: dict[str, Node | None]
@@ -111,14 +118,20 @@ class _Reader:
         self.instances: list[tuple[int, Value]] = []
         self.images: list[tuple[int, Value]] = []
         self.gpus: list[tuple[int, Value]] = []
+        self.counts: dict[Place, int | None] = {}
         self.blocks: list[_Block] = []
         self.given: dict[str, set[str]] = {}
         self.of_class = ""
+        self.attributes: dict[str, Node] = {}
+        self.changing = _set_twice(source.text)
+        self.of_another = bool(_ANOTHER.search(source.text)) and not _OURS.search(source.text)
+        self.shared = "NumberOfAcceleratorDevicesRequired" in source.text  # several models on one instance
 
     def servers(self) -> tuple[list[Server], list[Defect]]:
         """The servers, in the order of the text, and what is wrong with commands among them."""
         made: list[Server] = []
         defects: list[Defect] = []
+        self.counts = dict(sdk.gpu_counts(self.maps))
         for command in self.lists.values():
             server, wrong = server_of(command, self.world)
             made += [self._at_home(server)] if server else []
@@ -149,7 +162,7 @@ class _Reader:
             return server
         images = {image.text: image for _, image in self.images}
         gpu = _nearest(self.gpus, self.source.file.offset_of(server.place))
-        hints = tuple(sdk.gpu_hint(gpu)) if gpu else ()
+        hints = (sdk.gpu_hint(gpu, self.counts.get(gpu.place, 1)),) if gpu else ()
         count = hints[0].count if hints else None
         gpus = Gpus("count", "platform", gpu, count) if count else server.gpus
         image = next(iter(images.values())) if len(images) == 1 else None
@@ -158,7 +171,7 @@ class _Reader:
     def _is_environment(self, node: Map) -> bool:
         """Whether a dictionary is the environment of a TGI container."""
         names = node.merged.keys()
-        if any(name.startswith(_OTHERS) for name in names):
+        if any(name.startswith(_OTHERS) for name in names) or (not self.images and self.of_another):
             return False
         if "HF_MODEL_ID" in names:
             return bool(_TELLS & names) or bool(self.images)
@@ -186,7 +199,9 @@ class _Reader:
                     used.add(id(env))  # an image of something else
                 return None
             used.add(id(env))
-        elif not is_image(image.text) or len(node.merged) < 2 or call.endswith(sdk.IMAGE_CALLS):
+            if node.get("model_data") is not None and not {"HF_MODEL_ID", "MODEL_ID"} & env.merged.keys():
+                return None  # the model comes with the container, whatever serves it
+        elif not is_image(image.text) or len(node.merged) < 2 or call.endswith((*sdk.IMAGE_CALLS, "Model")):
             return None
         used.add(id(node))
         server = container_of(sdk.as_container(node), image.value("image"), self.world)
@@ -202,13 +217,13 @@ class _Reader:
     def _finished(self, server: Server, node: Map) -> Server:
         """With its place, and the instance it runs on."""
         place = node.entries[0][0].place if node.entries else node.place
-        instance = _nearest(self.instances, node.start)
+        instance = _nearest(self.instances, node.start) if not self.shared else None
         if "HF_MODEL_ID" in server.env or (instance is not None and instance.text.startswith("ml.")):
             gpus = Gpus("all", "platform", instance) if instance else Gpus("unknown", "platform")
             hints = (Hint("instance", instance),) if instance else ()
             return replace(server, form="sagemaker", place=place, gpus=gpus, hints=hints)
         if not server.hints and (gpu := _nearest(self.gpus, node.start)):
-            server = replace(server, hints=tuple(sdk.gpu_hint(gpu)))
+            server = replace(server, hints=(sdk.gpu_hint(gpu, self.counts.get(gpu.place)),))
         return replace(server, place=place)
 
     # -- statements
@@ -268,7 +283,7 @@ class _Reader:
         function = is_word(first, "def", "class")
         sure = not is_word(first, *_OPENED) or any(is_word(item, "__name__") for item in head)
         if len(self.blocks) < MAX_BLOCKS:
-            self.blocks.append(_Block(indent, function, sure, {}))
+            self.blocks.append(_Block(indent, function, is_word(first, "class"), sure, {}))
         if is_word(first, "def"):
             parameters = next((item for item in head if isinstance(item, Group)), None)
             name = head[0].text if head and isinstance(head[0], Token) else ""
@@ -340,6 +355,11 @@ class _Reader:
         target = line[0]
         if not isinstance(target, Token) or target.kind != "name":
             return
+        if any(is_word(item, ",", "-", "*", "/", "%", "**") for item in line[:equals]):  # a, b = ...; a -= ...
+            for item in line[:equals]:
+                if isinstance(item, Token) and item.kind == "name":
+                    self._set(item.text, None)
+            return
         key = line[1] if equals == 2 else None
         if isinstance(key, Group) and key.opened == "[":
             name = self._expression(key.items)
@@ -351,8 +371,12 @@ class _Reader:
         elif is_word(line[equals], "+=", "|="):
             self._extend(target.text, value)
         elif value is not None and (equals == 1 or is_word(line[1], ":")):
-            self._note(target.text, value)
-            self._set(target.text, value)
+            self._note(target.text.rpartition(".")[2], value)
+            owner, _, last = target.text.rpartition(".")
+            if owner in _SELF or (self.blocks and self.blocks[-1].of_class):
+                self.attributes[last] = value
+            if owner not in _SELF:
+                self._set(target.text, value)
 
     def _add(self, held: Map, entries: Sequence[tuple[Scalar, Node]]) -> None:
         """Entries a dictionary is given later; unknown where that depends."""
@@ -369,8 +393,8 @@ class _Reader:
         elif isinstance(held, List):
             items: list[Node] = more.items if isinstance(more, List) else [more] if more is not None else []
             self.lists.pop(id(more), None)
-            if not self._sure or not isinstance(more, List):
-                items = [item.copied(known=False, missing=()) for item in items if isinstance(item, Scalar)]
+            if items and (not self._sure or not isinstance(more, List)):  # perhaps these words, perhaps others
+                items = self._perhaps(items)
             if len(held.items) + len(items) <= MAX_ITEMS:
                 held.items += items
         elif isinstance(held, Scalar) and isinstance(more, Scalar):
@@ -379,13 +403,20 @@ class _Reader:
         elif held is not None:
             self._set(name, None)
 
+    def _perhaps(self, items: Sequence[Node]) -> list[Node]:
+        """Words that a branch adds: the flags are there or not, and their values are not known."""
+        scalars = [item for item in items if isinstance(item, Scalar)]
+        if len(scalars) < len(items) or scalars[-1].text.startswith("-"):  # its value may follow, or it is a switch
+            return [self._unknown(items[0].start, items[0].start)]
+        return [one if one.text.startswith("-") else one.copied(known=False, missing=()) for one in scalars]
+
     def _note(self, name: str, value: Node) -> None:
         """Remembers instance types, GPUs and images by where they stand."""
         if not isinstance(value, Scalar):
             return
-        if name in _INSTANCE and value.known:
+        if name in _INSTANCE and value.known and not value.text.startswith(("nvidia-", "amd-")):
             self.instances.append((value.start, value.value("file")))
-        elif name in sdk.GPU_NAMES and value.known and not value.null and not value.text.isdigit():
+        elif name in sdk.GPU_NAMES and value.known and re.fullmatch(r"[A-Za-z][\w-]*\d.*", value.text):
             self.gpus.append((self.source.offset(value.start), value.value("file")))
         elif is_image(value.text):
             self.images.append((value.start, value.value("image")))
@@ -572,9 +603,20 @@ class _Reader:
             return node.copied(text=node.text.lower() if name == "lower" else node.text.upper())
         if isinstance(node, Scalar) and name == "format" and node.style:
             return self._formatted(node, positional, named)
+        if isinstance(node, Scalar) and name == "join" and positional and isinstance(positional[0], List):
+            return self._put_together(node, positional[0])
         if isinstance(node, Map) and name == "get" and positional and isinstance(positional[0], Scalar):
             return node.get(positional[0].text) or (positional[1] if len(positional) > 1 else None)
         return None
+
+    def _put_together(self, between: Scalar, words: List) -> Node | None:
+        """`" ".join(words)`."""
+        self.lists.pop(id(words), None)
+        scalars = [item for item in words.items if isinstance(item, Scalar)]
+        if not scalars or len(scalars) < len(words.items):
+            return None
+        parts = [part for item in scalars for part in (item, between.copied(text=between.text))][:-1]
+        return self._joined(parts, words.start, scalars[-1].end)
 
     def _formatted(self, template: Scalar, positional: Sequence[Node], named: Map) -> Scalar:
         """`"...{}...".format(a)`."""
@@ -602,8 +644,8 @@ class _Reader:
         if item.kind == "name":
             owner, _, last = item.text.rpartition(".")
             held = self.variables.get(item.text)
-            if held is None and (owner in ("self", "cls", "this") or owner[:1].isupper()):
-                held = self.variables.get(last)
+            if held is None and (owner in _SELF or owner[:1].isupper()) and last not in self.changing:
+                held = self.attributes.get(last)
             if held is None and owner == "process.env":
                 return self.environ.get(last) or self._unknown(item.start, item.end)
             if isinstance(held, Scalar):
@@ -685,6 +727,8 @@ class _Reader:
             return self._as_json(first, name.start, group.end)
         if name.text in _PLAIN_WRAPPERS and isinstance(first, Scalar):
             style = "" if name.text in ("int", "float") else '"'
+            if first.null:
+                return self._unknown(name.start, group.end)
             return first.copied(style=style) if first.known else first
         held = self.variables.get(owner)
         if isinstance(held, List) and short in ("append", "extend", "insert") and positional:
@@ -711,7 +755,7 @@ class _Reader:
         if at is None and len(positional) > 3 and isinstance(positional[3], Scalar):
             at = positional[3]
         backend = positional[0] if positional else named.get("backend", "framework")
-        text = sdk.looked_up(backend.text if isinstance(backend, Scalar) and backend.known else "", at)
+        text = sdk.looked_up(backend, at)
         start, end = (at.start, at.end) if at else (name.start, name.end)
         known = at is not None and at.known
         made = Source(self.source.file, text, [self.source.offset(start)] * len(text))
@@ -813,6 +857,14 @@ class _Reader:
             elif (node := self._expression(part)) is not None:
                 made.append(node)
         return made
+
+
+def _set_twice(text: str) -> frozenset[str]:
+    """Attributes that a program sets at more than one place."""
+    plain = re.findall(r"\b(?:self|cls|this)\.(\w+)[ \t]*(?:[-+*/|]?=(?!=)|:[^=\n]+=)", text)
+    several = re.findall(r"^[ \t]*((?:[\w.]+[ \t]*,[ \t]*)+[\w.]+)[ \t]*=", text, re.MULTILINE)
+    every = [*plain, *(name for names in several for name in re.findall(r"(?:self|cls|this)\.(\w+)", names) * 2)]
+    return frozenset(name for name, count in Counter(every).items() if count > 1)
 
 
 def _says_which(image: Scalar) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from tgi_advisor.validate.found import NO_GPUS, UNSAID, Gpus, Hint, Mount, Port, Server, Value
-from tgi_advisor.validate.read.commands import as_shell
+from tgi_advisor.errors import Place
+from tgi_advisor.validate.found import NO_GPUS, UNSAID, Gpus, Hint, Mount, Port, Server, Value, whole_number
+from tgi_advisor.validate.read.commands import as_shell, opened
 from tgi_advisor.validate.read.docker import mount_of, published, runtime_gpus
 from tgi_advisor.validate.read.environment import Environment
 from tgi_advisor.validate.read.kubernetes import is_kubernetes, read_kubernetes
@@ -19,13 +20,15 @@ from tgi_advisor.validate.read.words import PLAIN, SHELL, lex
 
 LOOKUPS = ("get_huggingface_llm_image_uri", "get_huggingface_llm_image")
 """Functions that return the image of a server by its kind and version (sagemaker.huggingface)."""
-_BACKENDS = {"": "huggingface-pytorch-tgi-inference", "huggingface": "huggingface-pytorch-tgi-inference",
+_BACKENDS = {"huggingface": "huggingface-pytorch-tgi-inference",
              "huggingface-llm": "huggingface-pytorch-tgi-inference", "lmi": "djl-inference"}  # fmt: skip
 """Image of each kind: https://github.com/aws/sagemaker-python-sdk/blob/v2.232.0/src/sagemaker/huggingface/llm_utils.py."""
 IMAGE_CALLS = ("pull", "retrieve", "from_registry", "build", "push", "tag")
 """Calls that handle an image without starting it."""
-GPU_NAMES = ("gpu", "accelerator_type", "gpu_type_id", "gpu_type", "gpu_name")
-"""Arguments that name a GPU."""
+GPU_NAMES = ("gpu", "accelerator_type", "gpu_type_id", "gpu_type", "gpu_name", "instance_type")
+"""Arguments that name a GPU (an `instance_type` of Inference Endpoints: `nvidia-a10g`)."""
+GPU_COUNTS = ("accelerator_count", "gpu_count", "instance_size")
+"""Arguments that say how many (an `instance_size` of Inference Endpoints: `x4`)."""
 
 
 class Call(NamedTuple):
@@ -41,18 +44,30 @@ class Call(NamedTuple):
     """Whether it is given more that is not known (`**more`)."""
 
 
-def looked_up(backend: str, version: Scalar | None) -> str:
+def looked_up(backend: Node | None, version: Scalar | None) -> str:
     """The image that a lookup by kind and version yields, without its registry."""
-    name = _BACKENDS.get(backend, backend)
-    if name != _BACKENDS[""]:
+    if backend is None or not isinstance(backend, Scalar):
+        name = _BACKENDS["huggingface"]
+    else:
+        name = _BACKENDS.get(backend.text, backend.text) if backend.known else f"{{{backend.text}}}"
+    if name != _BACKENDS["huggingface"]:
         return f"{name}:{version.text if version else 'latest'}"
     return f"{name}:tgi{version.text}" if version else name
 
 
-def gpu_hint(value: Value) -> Iterator[Hint]:
-    """`A10G`, `A100:2`, `NVIDIA_L4`: a GPU, and how many."""
-    name, _, count = value.text.partition(":")
-    yield Hint("gpu", replace(value, text=name.replace("_", "-")), int(count) if count.isdecimal() else 1)
+def gpu_hint(value: Value, count: int | None) -> Hint:
+    """`A10G`, `A100:2`, `NVIDIA_L4`: a GPU, and how many where nothing else says it."""
+    name, colon, stated = value.text.partition(":")
+    return Hint("gpu", replace(value, text=name.replace("_", "-")), whole_number(stated) if colon else count)
+
+
+def gpu_counts(calls: Sequence[Call]) -> Iterator[tuple[Place, int | None]]:
+    """By the place where a GPU is named, how many the same call asks for; None where it names a variable."""
+    for call in calls:
+        counts = [found for name in GPU_COUNTS if (found := call.node.value(name)) is not None]
+        for name in GPU_NAMES:
+            if counts and (gpu := call.node.scalar(name)) is not None:
+                yield gpu.place, whole_number(counts[0].text.removeprefix("x"))
 
 
 _VERTEX = {"serving_container_args": "args", "serving_container_command": "command", "serving_container_ports": "ports"}
@@ -183,7 +198,8 @@ def _command(node: Map, positional: Sequence[Node]) -> tuple[Value | None, tuple
             words += [item.value() for item in part.items if isinstance(item, Scalar)]
         elif isinstance(part, Scalar) and part.style:
             source = as_shell(part)
-            words += [word.as_value(source) for word in lex(source, 0, {}, PLAIN if part.known else SHELL).words]
+            found = lex(source, 0, {}, PLAIN if part.known else SHELL).words
+            words += [opened(word.as_value(source), part) for word in found]
         elif isinstance(part, Scalar) and not part.null:
             words.append(part.value())
     if words and (entry is not None or is_launcher(words[0].text)):
