@@ -203,8 +203,11 @@ def _may_be_renamed(text: str, start: int, fix: Fix) -> bool:
     old = re.escape(fix.old)
     if re.search(rf"[$%](?:env:)?[({{]?{old}\b|\b(?:environ|getenv|env)\b[\[(.]+[\"']?{old}\b", text):
         return False
+    items = [found.start("name") for found in re.finditer(rf"\[\\?[\"'](?P<name>{old})\\?[\"']\]", text)]
+    if any(at != start for at in items):
+        return False
     after = text[start + len(fix.old) :]
-    if re.match(r"[\"']?[ \t]*[=:]", after):
+    if re.match(r"\\?[\"']?\]?[ \t]*[=:]", after):
         return True
     before = text[text.rfind("\n", 0, start) + 1 : start]
     return bool(re.search(r"name[\"']?\s*[:=]\s*[\"']?$", before))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -49,9 +49,17 @@ class Value:
 
     @property
     def spot(self) -> Place:
-        """Where its text begins: behind the quote, where it stands in a pair of them."""
-        quoted = self.length == len(self.text) + 2
-        return Place(self.place.file, self.place.line, self.place.column + 1) if quoted else self.place
+        """Where its text begins: behind the quote, where it stands in a pair of them.
+
+        Within a string of JSON a quote is two characters, `\\"`; of the closing one the first is counted.
+        """
+        quote = {2: 1, 3: 2}.get(self.length - len(self.text), 0)
+        return Place(self.place.file, self.place.line, self.place.column + quote) if quote else self.place
+
+    @property
+    def bare(self) -> Value:
+        """It without the quotes around it."""
+        return self if self.spot == self.place else replace(self, place=self.spot, length=len(self.text))
 
     @property
     def number(self) -> int | None:

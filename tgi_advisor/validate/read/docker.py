@@ -255,7 +255,7 @@ def _variable(environment: Environment, value: Value, variables: Mapping[str, Va
     """`-e NAME=value`, or `-e NAME` from the caller's shell."""
     name, equals, _ = value.text.partition("=")
     if equals:
-        held = tail(value, len(name) + 1)
+        held = tail(value.bare, len(name) + 1)
         environment.add(name, replace(held, origin="environment", key=value.spot))
         return
     known = variables.get(name) or (Variable(world.env[name]) if name in world.env else None)

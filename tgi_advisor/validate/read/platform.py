@@ -238,8 +238,8 @@ def _entries(environment: Environment, node: Node) -> None:
             whole = item.value("environment")
             name, equals, _ = whole.text.partition("=")
             if equals:
-                held = tail(whole, len(name) + 1)
-                environment.add(name.strip(), replace(held, text=held.text.rstrip(), key=whole.place))
+                held = tail(whole.bare, len(name) + 1)
+                environment.add(name.strip(), replace(held, text=held.text.rstrip(), key=whole.spot))
             elif re.fullmatch(r"[A-Za-z_]\w*", name):
                 origin = "the caller's environment"
                 environment.refer(name, replace(whole, known=False, missing=(name,), origin=origin, key=whole.place))

@@ -871,7 +871,7 @@ def _says_which(image: Scalar) -> bool:
     """Whether the name of an image is there, whatever its registry and its tag are."""
     name = re.split(r"[:@]", image.text.rpartition("/")[2])[0]
     whole = image.known and ("." in image.text or ":" in image.text)
-    return whole or ("/" in image.text and bool(re.fullmatch(r"[\w.-]+", name)))
+    return whole or (bool(re.search("[/:]", image.text)) and bool(re.fullmatch(r"[\w.-]+", name)))
 
 
 def _nearest(found: Sequence[tuple[int, Value]], at: int) -> Value | None:
