@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from front import run
 
 from tgi_advisor.gather import snapshot
 from tgi_advisor.validate.images import identify
@@ -196,3 +199,34 @@ def test_a_spec_says_which_tgi_its_image_holds(image: str) -> None:
     assert told(later, "spec.yaml") != []
     if not image.endswith("prod"):
         assert told(spec.replace(", release: 2.3.1", ""), "spec.yaml") == []
+
+
+def test_an_option_or_a_setting_says_which_tgi_an_image_holds(tmp_path: Path) -> None:
+    file = tmp_path / "run.sh"
+    file.write_text(f"docker run --gpus all registry:5000/acme/llm:7 {WRONG}\n")
+    assert "No TGI server" in run("validate", str(file)).out
+    stated = run("validate", str(file), "--image", "registry:5000/acme/llm=3.3.7")
+    assert "TGI110" in stated.out
+    assert "TGI101" in stated.out
+    assert "No TGI server" in run("validate", str(file), "--image", "registry:5000/acme/llm:8=3.3.7").out
+    (tmp_path / ".tgi-advisor.toml").write_text('images = {"registry:5000/acme/llm:7" = "3.3.7"}\n')
+    assert run("validate", str(file)).out == stated.out
+    spec = run("import", str(file), "--image", "registry:5000/acme/llm=3.3.7").out
+    assert "  release: 3.3.7\n  image: registry:5000/acme/llm:7\n" in spec
+
+
+@pytest.mark.parametrize("word", ["acme/llm", "acme/llm=", "=3.3.7", "acme/llm=newest"])
+def test_what_says_no_release_of_an_image_is_refused(word: str) -> None:
+    for command in ("validate", "import"):
+        result = run(command, "nothing.yaml", "--image", word)
+        assert result.code == 2
+        assert "expected a release such as 3.3.7" in result.err
+
+
+def test_a_setting_that_says_no_release_is_shown_with_its_place(tmp_path: Path) -> None:
+    settings = tmp_path / ".tgi-advisor.toml"
+    settings.write_text('images = {"acme/llm" = "newest"}\n')
+    (tmp_path / "run.sh").write_text(run_line("acme/llm"))
+    result = run("validate", str(tmp_path))
+    assert result.code == 2
+    assert f"{settings}:1:1" in result.err

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -131,7 +131,9 @@ def check(path: str, settings: Settings, asked: Asked) -> Report:
     except UsageError as error:
         return Report(name, unread=error.message)
     beside = Beside(asked.stdin_name if path == "-" and asked.stdin_name != files.STDIN else path)
-    document = read(text.text, name, lookup=beside) if text is not None else Document(name, "", "none")
+    document = (
+        read(text.text, name, lookup=beside, images=settings.images) if text is not None else Document(name, "", "none")
+    )
     if text is None or not (document.servers or document.defects):
         return Report(name)
     whole = text.whole and len(text.text) <= MAX_CHARACTERS
@@ -168,17 +170,19 @@ def import_server(
     count: int | None = None,
     memory: str | None = None,
     release: str | None = None,
+    images: Mapping[str, str] | None = None,
 ) -> str:
     """A server of a deployment file as a deployment spec (YAML); `server` names it where there are several.
 
-    UsageError when there is none, or which one is meant is not said.
+    `images` are images under other names that hold TGI, each with the tag its own would have. UsageError when there
+    is no server, or which one is meant is not said.
     """
     from tgi_advisor.validate.importer import imported
     from tgi_advisor.validate.judge import cases
 
     text = files.load(path)
     name = files.STDIN if path == "-" else path
-    document = read(text.text if text else "", name, lookup=Beside(path))
+    document = read(text.text if text else "", name, lookup=Beside(path), images=images)
     if not document.servers:
         problem = document.defects[0].message if document.defects else "it names neither a TGI image nor the launcher"
         raise UsageError(f"there is no TGI server in {files.shown(name)}", f"Perhaps {problem}.")
@@ -292,7 +296,7 @@ def _mended(first: _Mended, settings: Settings, asked: Asked, beside: Beside) ->
     """
 
     def again(text: str) -> tuple[Document, list[Finding]]:
-        document = read(text, first.document.file, lookup=beside)
+        document = read(text, first.document.file, lookup=beside, images=settings.images)
         return document, _judged(document, settings, asked)[1]
 
     now = first
@@ -302,7 +306,7 @@ def _mended(first: _Mended, settings: Settings, asked: Asked, beside: Beside) ->
         now = now._replace(findings=[fix.unmended(one, made.refused) for one in now.findings])
         if not made.findings or not asked.fix:
             break
-        document = read(made.text, first.document.file, lookup=beside)
+        document = read(made.text, first.document.file, lookup=beside, images=settings.images)
         now = _Mended(document, *_judged(document, settings, asked), now.mended + made.findings)
     return now
 

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 FORMATS = ("text", "json", "sarif", "github")
 _release = click.option("--release", "-r", metavar="X.Y.Z", help="TGI release, where a file does not name one.")
 
+_images = click.option(
+    "--image",
+    "images",
+    metavar="NAME=X.Y.Z",
+    multiple=True,
+    help="State that images of a name of your own hold TGI, and which release. Repeatable.",
+)
 _memory = click.option("--memory", metavar="SIZE", help="Memory of one GPU, or of a CPU's container, e.g. 64GiB.")
 
 
@@ -46,6 +53,7 @@ _memory = click.option("--memory", metavar="SIZE", help="Memory of one GPU, or o
     "--set 'hardware.gpu={name: my-card, memory: 24564MiB, compute_capability: 8.9}'. Repeatable.",
 )
 @_release
+@_images
 @click.option("--select", metavar="CODES", multiple=True, help="Report only these codes, e.g. TGI1,TGI201. Repeatable.")
 @click.option("--ignore", metavar="CODES", multiple=True, help="Do not report these codes. Repeatable.")
 @click.option("--strict", is_flag=True, default=None, help="Let warnings fail too.")
@@ -125,14 +133,25 @@ def rule(code: str | None) -> None:
 @options.count
 @_memory
 @_release
-def import_(file: str, **asked: Any) -> None:
+@_images
+def import_(file: str, images: tuple[str, ...], **asked: Any) -> None:
     """Turn a server of a deployment file into a spec.
 
     `advise` can then improve it, and `emit` write it anew. What a spec cannot say stands in comments.
     """
     from tgi_advisor import lint
 
-    say(lint.import_server(file, **asked), nl=False)
+    say(lint.import_server(file, images=_stated_images(images), **asked), nl=False)
+
+
+def _stated_images(words: tuple[str, ...]) -> dict[str, str]:
+    """The images of --image and the tags they stand for; UsageError where one is none."""
+    from tgi_advisor.validate.config import images
+
+    try:
+        return images({name: tag for name, _, tag in (word.partition("=") for word in words)})
+    except ValueError as error:
+        raise UsageError(f"--image: {error}", "Write --image registry.example/llm=3.3.7.") from None
 
 
 def _with_summary(name: str, asked: dict[str, Any]) -> None:
@@ -160,6 +179,8 @@ def _settings(asked: dict[str, Any]) -> tuple[Settings, frozenset[str]]:
     memory = [f"gpu.memory={asked['memory']}"] if asked["memory"] else []
     if hardware := (*(one.removeprefix("hardware.") for one in asked["sets"]), *memory):
         stated["hardware"] = hardware
+    if asked["images"]:
+        stated["images"] = _stated_images(asked["images"])
     try:
         stated |= {name: codes(stated[name]) for name in ("select", "ignore") if name in stated}
     except ValueError as error:

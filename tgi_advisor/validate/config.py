@@ -39,6 +39,8 @@ class Settings:
     """GPUs of that machine the container sees."""
     release: str | None = None
     """TGI release to go by where a file does not name one."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Images under other names that hold TGI, and the tag that its own image would have."""
     file: str = ""
     """Where they were read; empty when nowhere."""
 
@@ -162,6 +164,18 @@ def _block(value: dict[str, object]) -> tuple[str, ...]:
     return tuple(f"gpu.{key}={one}" for key, one in rest.items())
 
 
+def images(value: object) -> dict[str, str]:
+    """Images and the tags of TGI's own they stand for; ValueError where one is none."""
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise ValueError('expected a table such as {"registry.example/llm" = "3.3.7"}')
+    for name, tag in value.items():
+        if not name or re.fullmatch(r"\d+\.\d+[\w.-]*", tag) is None:
+            raise ValueError(
+                f"{name[:80]!r} is said to be TGI {tag[:40]!r}: expected a release such as 3.3.7 or 3.3.7-rocm"
+            )
+    return dict(value)
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError("expected true or false")
@@ -177,4 +191,5 @@ def _number(value: object) -> int:
 _KINDS: dict[str, Callable[[object], Any]] = {
     "select": _codes, "ignore": _codes, "strict": _flag, "exclude": _texts, "per-file-ignores": _by_file,
     "gpu": _text, "hardware": _texts, "count": _number, "release": _text,
+    "images": images,
 }  # fmt: skip

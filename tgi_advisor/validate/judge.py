@@ -29,6 +29,7 @@ from tgi_advisor.validate.finding import Finding
 from tgi_advisor.validate.found import Document, Server
 from tgi_advisor.validate.hardware import Stated, card_of
 from tgi_advisor.validate.paths import on_host
+from tgi_advisor.validate.read.stated import tag_of
 from tgi_advisor.validate.rules import RULES, Case, of_defect
 from tgi_advisor.validate.rules.rule import FAILED, MEMORY_FLAGS, NO_GPU, Machine, Rule, said
 from tgi_advisor.validate.together import with_neighbours
@@ -83,7 +84,7 @@ def _is_asked(rule: Rule, case: Case) -> bool:
 
 def _case(document: Document, server: Server, facts_for: FactsFor, stated: Stated) -> Case:
     """All that is known about one server."""
-    said = document.stated.get(server.image.text, "") if server.image is not None else ""
+    said = tag_of(document.stated, server.image.text) if server.image is not None else ""
     view = effective(server, stated.release, said)
     case = Case(document, server, view)
     if not view.image.judged:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tgi_advisor.bounds import MAX_CHARACTERS
 from tgi_advisor.validate.found import Document
 from tgi_advisor.validate.read.launcher import IMAGE_WORDS, LAUNCHER, MISTAKEN, STATED
-from tgi_advisor.validate.read.stated import SIGN, stated_images
+from tgi_advisor.validate.read.stated import SIGN, name_of, stated_images
 
 _SIGNS = (*IMAGE_WORDS, *MISTAKEN, LAUNCHER, SIGN, "HF_MODEL_ID", "SM_NUM_GPUS", "get_huggingface_llm_image_uri")
 """One of these stands in every file that starts a TGI server, but for environment files and our own specs."""
@@ -19,19 +19,21 @@ def read(
     file: str,
     env: Mapping[str, str] | None = None,
     lookup: Callable[[str], str | None] | None = None,
+    images: Mapping[str, str] | None = None,
 ) -> Document:
     """Every TGI server in a text.
 
     `env` holds variables whose values are known; `lookup` gives the text of a file that is named in
-    this one (`env_file`, `.env`), by the name it has there. Never raises, whatever the text is.
+    this one (`env_file`, `.env`), by the name it has there. `images` are images under other names that hold TGI,
+    each with the tag that its own would have. Never raises, whatever the text is.
     """
-    if not any(sign in text for sign in _SIGNS) and not _may_be_ours(text, file):
+    if not any(sign in text for sign in (*_SIGNS, *map(name_of, images or {}))) and not _may_be_ours(text, file):
         return Document(file, text, "none")
     from tgi_advisor.validate.read.forms import dispatch
     from tgi_advisor.validate.read.world import World
 
     world = World(env or {}, lookup) if lookup else World(env or {})
-    stated = stated_images(text[:MAX_CHARACTERS])
+    stated = {**(images or {}), **stated_images(text[:MAX_CHARACTERS])}
     before = STATED.set(stated)
     try:
         document = dispatch(text[:MAX_CHARACTERS], file, world)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tgi_advisor.facts import tables
 from tgi_advisor.validate.found import Defect, Value
 from tgi_advisor.validate.read.source import Source
+from tgi_advisor.validate.read.stated import name_of, tag_of
 from tgi_advisor.validate.read.words import Variable, lex
 
 IMAGE_WORDS = ("text-generation-inference", "tgi-inference", "hf-tgi-serve", "tgi-gaudi", "neuronx-tgi")
@@ -37,7 +38,7 @@ _LAUNCHERS = frozenset({LAUNCHER, "tgi-entrypoint.sh", "text_generation_launcher
 
 def is_image(text: str) -> bool:
     """Whether the text names a TGI image, on any registry, or one that a comment says is TGI's."""
-    if text.strip() in STATED.get():
+    if tag_of(STATED.get(), text.strip()):
         return True
     if not any(word in text for word in IMAGE_WORDS) or len(text) > MAX_IMAGE:
         return False
@@ -61,9 +62,7 @@ class OtherServer(NamedTuple):
 @cache
 def other_server(image: str) -> OtherServer | None:
     """The server an image is known to be of, by its name; None where it is not one of `servers.yaml`."""
-    name = image.partition("@")[0].lower()
-    head, colon, tag = name.rpartition(":")
-    name = head if colon and "/" not in tag else name
+    name = name_of(image).lower()
     for key, row in tables.load("servers").items():
         tables.strict(row, {"image", "what", "fork", "source"}, {"image", "what", "source"}, f"servers.yaml, {key}")
         if re.search(row["image"], name):

@@ -30,6 +30,18 @@ def stated_images(text: str) -> Mapping[str, str]:
     return found
 
 
+def tag_of(stated: Mapping[str, str], image: str) -> str:
+    """What is stated of an image: of the whole reference, else of its name; empty where nothing is."""
+    return stated.get(image) or stated.get(name_of(image), "")
+
+
+def name_of(image: str) -> str:
+    """An image reference without its tag and digest."""
+    name = image.partition("@")[0]
+    head, colon, tag = name.rpartition(":")
+    return head if colon and "/" not in tag else name
+
+
 def statement(lines: Sequence[str], comment: int) -> tuple[int, int]:
     """First and last line of what follows a comment on this line (1-based): a line and its continuations."""
     at = comment
