@@ -303,3 +303,11 @@ def test_a_name_that_stands_twice_in_a_program_is_mended_in_both_places_or_none(
     (server,) = read(Path("a.py").read_text(), "a.py").servers
     assert not {"MAX_INPUT_LENGTH", "MAX_INPUT_TOKENS"} <= effective(server).env.keys()
     ast.parse(Path("a.py").read_text())
+
+
+def test_a_name_before_a_variable_is_mended_where_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = f"ONE=1\ndocker run -e NUM_SHARDS=$ONE {IMAGE}:3.3.7 --model-id org/m\n"
+    Path("run.sh").write_text(text)
+    run("validate", "--fix", "run.sh")
+    assert Path("run.sh").read_text() == text.replace("NUM_SHARDS", "NUM_SHARD")

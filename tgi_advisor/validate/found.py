@@ -47,19 +47,20 @@ class Value:
     key: Place | None = None
     """Of an environment entry where its name stands; None for other words."""
 
+    quote: int = 0
+    """Characters of the quote it stands in, before its text; two for a quote within a string of JSON."""
+
     @property
     def spot(self) -> Place:
-        """Where its text begins: behind the quote, where it stands in a pair of them.
-
-        Within a string of JSON a quote is two characters, `\\"`; of the closing one the first is counted.
-        """
-        quote = {2: 1, 3: 2}.get(self.length - len(self.text), 0)
-        return Place(self.place.file, self.place.line, self.place.column + quote) if quote else self.place
+        """Where its text begins, behind the quote."""
+        return Place(self.place.file, self.place.line, self.place.column + self.quote) if self.quote else self.place
 
     @property
     def bare(self) -> Value:
         """It without the quotes around it."""
-        return self if self.spot == self.place else replace(self, place=self.spot, length=len(self.text))
+        if not self.quote:
+            return self
+        return replace(self, place=self.spot, length=max(self.length - self.quote - 1, 0), quote=0)
 
     @property
     def number(self) -> int | None:

@@ -214,6 +214,7 @@ class _Reader:
                     text=whole.text[skip:],
                     place=place,
                     length=length or max(whole.length - skip - 2 * quotes, 0),
+                    quote=0,
                 )
                 environment.add(name.strip(), replace(self.expanded(value), key=item.source.place(0)))
 

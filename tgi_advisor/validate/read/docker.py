@@ -153,7 +153,7 @@ def tail(value: Value, skip: int, source: Source | None = None, word: Word | Non
     if value.length >= skip and (source is None or word is None or _as_written(source, word, value.text[:skip])):
         moved = Place(moved.file, moved.line, moved.column + skip)
         length = value.length - skip
-    return replace(value, text=value.text[skip:], place=moved, length=length)
+    return replace(value, text=value.text[skip:], place=moved, length=length, quote=0)
 
 
 def _as_written(source: Source, word: Word, start: str) -> bool:

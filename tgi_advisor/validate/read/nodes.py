@@ -87,7 +87,8 @@ class Scalar:
         place, length = self.place, self.raw.length(self.start, self.end)
         if self.style in ("|", ">"):  # where the text begins, not the `|`
             place, length = self.source.place(0), self.source.length(0, len(text))
-        return Value(text, place, origin, self.known, self.missing, length, self.defaulted)
+        quote = self.raw.quote(self.start, text) if self.style in ("'", '"') else 0
+        return Value(text, place, origin, self.known, self.missing, length, self.defaulted, None, quote)
 
 
 class Map:

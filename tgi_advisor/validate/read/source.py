@@ -76,6 +76,11 @@ class Source:
         first, last = self.offset(start), self.offset(end - 1) + 1
         return last - first if first < last and "\n" not in self.file.text[first:last] else 0
 
+    def quote(self, start: int, text: str) -> int:
+        """Characters in the file of the quote that stands there before a text; 0 where none does."""
+        quoted = text[:1] and self.text[start : start + 2] in (f'"{text[0]}', f"'{text[0]}")
+        return self.offset(start + 1) - self.offset(start) if quoted else 0
+
     def value(self, start: int = 0, end: int | None = None, origin: str = "command", text: str | None = None) -> Value:
         """A slice as a Value; `text` where it means something else than it says."""
         end = len(self.text) if end is None else end

@@ -39,7 +39,8 @@ class Word(NamedTuple):
         if self.value is not None:
             return self.value
         place, length = source.place(self.start), source.length(self.start, self.end)
-        return Value(self.text, place, origin, self.known, self.missing, length, self.defaulted)
+        quote = source.quote(self.start, self.text)
+        return Value(self.text, place, origin, self.known, self.missing, length, self.defaulted, None, quote)
 
 
 class Variable(NamedTuple):
