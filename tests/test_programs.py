@@ -311,3 +311,17 @@ def test_a_name_before_a_variable_is_mended_where_it_stands(tmp_path: Path, monk
     Path("run.sh").write_text(text)
     run("validate", "--fix", "run.sh")
     assert Path("run.sh").read_text() == text.replace("NUM_SHARDS", "NUM_SHARD")
+
+
+TYPES = {"ml.t2.2xlarge": False, "ml.m5.xlarge": False, "ml.g5.xlarge": True, "ml.trn9.new": True}
+
+
+@pytest.mark.parametrize(("instance", "has"), TYPES.items())
+def test_an_instance_without_a_gpu_is_seen(instance: str, has: bool) -> None:
+    text = (
+        'env = {"HF_MODEL_ID": "org/m", "SM_NUM_GPUS": "1"}\n'
+        'model = HuggingFaceModel(image_uri=get_huggingface_llm_image_uri("huggingface", version="1.4.2"), env=env)\n'
+        f'model.deploy(instance_type="{instance}")\n'
+    )
+    found = judge(read(text, "deploy.py"), lambda model, _: snapshot.find(model))
+    assert [one.place.line for one in found if one.code == "TGI301"] == ([] if has else [3])

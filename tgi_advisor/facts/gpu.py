@@ -138,6 +138,14 @@ def is_arm64(instance: str) -> bool:
     return _ARM64.match(_instance_key(instance)) is not None
 
 
+def without_gpu(instance: str) -> bool:
+    """Whether an instance type is of a family that has no GPU (cpu_instances.yaml)."""
+    key = _instance_key(instance)
+    return any(
+        key.partition(row["mark"])[0] in row["families"] for row in tables.load("cpu_instances") if row["mark"] in key
+    )
+
+
 def is_cpu(name: str) -> bool:
     """Whether a name means a CPU, of which the table knows no memory."""
     rows = _matches(name)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from tgi_advisor.errors import AdvisorError
-from tgi_advisor.facts.gpu import is_arm64
+from tgi_advisor.facts.gpu import is_arm64, without_gpu
 from tgi_advisor.render.kubernetes import shm_bytes
 from tgi_advisor.units import GiB, MiB, human
 from tgi_advisor.validate.found import Port, Probe, Value
@@ -28,7 +28,7 @@ def gpu_not_requested(case: Case) -> Hits:
     2.0 and later have been reported to stop instead (huggingface/text-generation-inference#1770).
 
     `docker run` wants `--gpus`, Compose a device reservation or `runtime: nvidia`, Kubernetes
-    `resources.limits` with `nvidia.com/gpu`.
+    `resources.limits` with `nvidia.com/gpu`, a cloud an instance type that has one.
 
     Failing::
 
@@ -40,7 +40,14 @@ def gpu_not_requested(case: Case) -> Hits:
         docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
             ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
     """
-    if case.server.form not in CONTAINERS or case.view.image.system not in ("cuda", "rocm", "xpu", "gaudi"):
+    if case.view.image.system not in ("cuda", "rocm", "xpu", "gaudi"):
+        return
+    named = next((hint.value for hint in case.server.hints if hint.kind == "instance" and hint.value.known), None)
+    if named is not None and without_gpu(named.text):
+        step = "use an instance type with a GPU, such as ml.g5.2xlarge or g2-standard-12"
+        yield Hit(named, f"the image is made for GPUs, and {named.text} has none", step)
+        return
+    if case.server.form not in CONTAINERS:
         return
     if case.server.gpus.asked == "none" and case.server.privileged is None:
         how = {"docker-run": "add --gpus all", "compose": "reserve a GPU under deploy.resources.reservations.devices"}
