@@ -230,3 +230,24 @@ def test_a_setting_that_says_no_release_is_shown_with_its_place(tmp_path: Path) 
     result = run("validate", str(tmp_path))
     assert result.code == 2
     assert f"{settings}:1:1" in result.err
+
+
+@pytest.mark.parametrize(("env", "inside"), [("", 8080), (", env: {AIP_HTTP_PORT: '8000'}", 8000)])
+def test_a_spec_with_googles_image_is_emitted_with_its_port_and_cache(tmp_path: Path, env: str, inside: int) -> None:
+    spec = tmp_path / "spec.yaml"
+    image = f"{GOOGLE}cu124.2-3.ubuntu2204.py311"
+    spec.write_text(
+        f"model: {{id: Qwen/Qwen2.5-7B-Instruct}}\nhardware: {{gpu: nvidia-l4}}\ntgi: {{image: {image}{env}}}\n"
+    )
+    emitted = run("emit", str(spec), "--format", "compose")
+    assert emitted.code == 0
+    assert f":{inside}" in emitted.out
+    assert '"/tmp"' in emitted.out
+    assert "newest that is known" not in emitted.err
+    file = tmp_path / "compose.yaml"
+    file.write_text(emitted.out)
+    found = codes(emitted.out, "compose.yaml")
+    assert not {"TGI308", "TGI320", "TGI322"} & found
+    again = run("import", str(file)).out
+    assert f"  image: {image}\n" in again
+    assert "listen on" not in again

@@ -3,6 +3,7 @@
 Everything here is pure. What a renderer writes and what a launch starts both come from the record
 made here, so the traps of TGI's images are handled here once:
 
+- A cloud's image has a port and a weight cache of its own (`facts/clouds.yaml`); what follows is true of TGI's.
 - The images set PORT=80 and HOSTNAME is the container's id, so neither `--port` nor `--hostname` is
   passed and a host port is mapped to 80. Host networking, which TGI's pages show for AMD and Intel,
   is not used: the server would take port 80 of the host, and two servers on one machine would clash
@@ -25,9 +26,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tgi_advisor.errors import SpecError
+from tgi_advisor.facts import clouds
 from tgi_advisor.facts.flags import Flag, Value, find, parse_value, render
 from tgi_advisor.facts.known import Facts
-from tgi_advisor.facts.release import image_for
+from tgi_advisor.facts.release import image_for, in_force
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Container, Mount, Prediction
 from tgi_advisor.safe import looks_secret
@@ -112,15 +114,16 @@ def build(spec: Spec, facts: Facts, limits: Limits, num_shard: int, prediction: 
     launch = _launch(_flags(spec, facts, limits, num_shard, prediction, weights), spec, facts)
     shared = platform.sharded_env if num_shard > 1 else {}
     gpus = _gpus(spec, num_shard)
+    port, cache = _of_image(spec, facts)
     made = Container(
         name=spec.container.name,
         image=spec.tgi.image or image_for(facts.release, facts.variant or platform.variant),
         args=launch.args,
         env={**platform.env, **shared, **_mirror(facts), **spec.tgi.env, **launch.env},
         secret_env={} if weights else {facts.release.token_env: spec.container.token_env},
-        mounts=_mounts(spec, weights),
+        mounts=_mounts(spec, weights, cache),
         port=spec.container.port,
-        container_port=PORT,
+        container_port=port,
         gpus=gpus if facts.gpu.system == "cuda" else None,
         gpu_count=num_shard if platform.gpu_resource else 0,
         shm_size=spec.container.shm_size,
@@ -214,16 +217,27 @@ def _mirror(facts: Facts) -> dict[str, str]:
     return {"HF_ENDPOINT": facts.mirror} if facts.mirror else {}
 
 
-def _mounts(spec: Spec, weights: _LocalWeights | None) -> tuple[Mount, ...]:
+def _of_image(spec: Spec, facts: Facts) -> tuple[int, str]:
+    """Port the server listens on and folder of the weights: those of a cloud's image are its own."""
+    cloud = clouds.find(spec.tgi.image) if spec.tgi.image else None
+    if cloud is None:
+        return PORT, CACHE
+    env = in_force(cloud.env, facts.release) or {}
+    first = spec.tgi.env.get(cloud.port_env, "")
+    port = int(first) if re.fullmatch(r"\d{1,4}", first, re.ASCII) else int(env.get("PORT", PORT))
+    return port, env.get("HF_HOME") or env.get("HUGGINGFACE_HUB_CACHE") or CACHE
+
+
+def _mounts(spec: Spec, weights: _LocalWeights | None, cache: str) -> tuple[Mount, ...]:
     """The weight cache, the folder of a local model, and what the spec adds; SpecError where two lie on one path."""
     further = tuple(Mount(one.source, one.target, one.read_only) for one in spec.container.mounts)
-    taken = {CACHE} | ({weights.mount.target} if weights else set())
+    taken = {cache} | ({weights.mount.target} if weights else set())
     if twice := next((mount.target for mount in further if mount.target in taken), None):
         raise _wrong(
             spec, "container.mounts", f"{twice} of the container is mounted already.",
             "The weights lie there: name another path.",
         )  # fmt: skip
-    return (Mount(spec.container.cache, CACHE), *([weights.mount] if weights else ()), *further)
+    return (Mount(spec.container.cache, cache), *([weights.mount] if weights else ()), *further)
 
 
 def _flags(
@@ -356,7 +370,7 @@ def _texts(made: Container, spec: Spec) -> Iterator[tuple[str, str]]:
     yield from (("container.token_env", name) for name in made.secret_env.values())
     further = {one.target for one in spec.container.mounts}
     for mount in made.mounts:
-        field = "container.cache" if mount.target == CACHE else "model.id"
+        field = "container.cache" if mount is made.mounts[0] else "model.id"
         yield ("container.mounts" if mount.target in further else field), mount.source
 
 

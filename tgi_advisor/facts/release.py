@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from tgi_advisor.errors import FactsError, SpecError, listed
-from tgi_advisor.facts import tables
+from tgi_advisor.facts import clouds, tables
 
 REPOSITORY = "https://github.com/huggingface/text-generation-inference"
 Version = tuple[int, int, int]
@@ -158,7 +158,7 @@ def from_image(image: str, stated: TgiRelease | None = None) -> ImageTag:
     tag tells no release that is known, or a variant that release did not have.
     """
     tag, digest = _tag(image)
-    said, suffix, note = _said(tag, image, stated)
+    said, suffix, note = _said_by_cloud(image) or _said(tag, image, stated)
     if said and stated and said is not stated and not note:
         raise SpecError(
             f"image {image!r} is TGI {said}, but the spec says release {stated}", "leave out tgi.release or correct it"
@@ -297,6 +297,17 @@ def _said(tag: str, image: str, stated: TgiRelease | None) -> tuple[TgiRelease |
     if stated is None:
         raise FactsError(f"the tag of image {image!r} tells no TGI release", "state it: tgi.release beside tgi.image")
     return None, next((ending for ending in _endings(stated) if tag.endswith(ending)), ""), ""
+
+
+def _said_by_cloud(image: str) -> tuple[TgiRelease, str, str] | None:
+    """What the reference of a cloud's image says, where it runs TGI's own arguments; None for every other."""
+    cloud = clouds.find(image)
+    versions = cloud.versions(image) if cloud is not None and cloud.system == "cuda" and not cloud.entry else ()
+    if not versions:
+        return None
+    release = find(versions[-1])
+    several = f"image {image!r} is one of TGI {', '.join(versions)}; taken as the last" if len(versions) > 1 else ""
+    return release, "", several
 
 
 def _built_at(commit: str, image: str, stated: TgiRelease | None) -> TgiRelease | None:

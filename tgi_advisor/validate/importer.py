@@ -179,8 +179,8 @@ def _flags(new: Importing, case: Case) -> None:
             if given.typed is False:
                 new.put("tgi.num_shard", "1", said)
         elif name == "port":
-            if given.typed != PORT:
-                new.leave(f"{said} {given.shown}: emitted containers listen on {PORT}")
+            if given.typed != (listens := case.view.image.port or PORT):
+                new.leave(f"{said} {given.shown}: emitted containers listen on {listens}")
         elif name not in ("sharded", "huggingface-hub-cache") and name not in homes:
             if isinstance(given.typed, tuple) and given.flag.delimiter is None:
                 new.put_list(f"tgi.flags.{name}", [str(one) for one in given.typed], said)
