@@ -251,3 +251,15 @@ def test_a_spec_with_googles_image_is_emitted_with_its_port_and_cache(tmp_path: 
     again = run("import", str(file)).out
     assert f"  image: {image}\n" in again
     assert "listen on" not in again
+
+
+@pytest.mark.parametrize("image", ["${TGIS_IMAGE}", "$REGISTRY/text-generation-inference:$TAG", "${IMAGE}:2.3.1"])
+def test_an_image_that_is_not_in_the_file_may_be_a_forks(image: str) -> None:
+    container = (
+        f"{{name: a, image: '{image}', command: [text-generation-launcher], args: [--model-name=/m, --grpc-port=8]}}"
+    )
+    pod = f"apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  containers:\n    - {container}\n"
+    assert not {"TGI101", "TGI320"} & codes(pod, "pod.yaml")
+    own = pod.replace(image, "ghcr.io/huggingface/text-generation-inference:${TAG}")
+    assert "TGI101" in codes(own, "pod.yaml")
+    assert told(pod.replace(image, "quay.io/modh/text-generation-inference:$TAG"), "pod.yaml") == [("info", "TGI504")]

@@ -232,13 +232,15 @@ def variable_releases(name: str) -> tuple[str, str | None] | None:
 def _partly_known(reference: Value) -> Image:
     """An image whose reference holds a variable: its tag may still be there (a region in the name, for example)."""
     image = identify(reference.text)
+    if image.other:
+        return image
     if image.release is not None and "$" not in reference.text.rpartition(":")[2]:
         return image
     if image.cloud == "sagemaker" and reference.missing == ("version",):
         return newest_of(image)
     names = ", ".join(reference.missing)
     note = f"the image tag depends on {names}" if names else "the image tag is not in the file"
-    cloud = image if image.cloud or image.variant is not None else NO_IMAGE
+    cloud = image if image.cloud or image.variant is not None else NO_IMAGE._replace(how=image.how)
     return cloud._replace(release=None, note=note, floating="")
 
 
