@@ -18,7 +18,7 @@ REQUIRED = {
     "name", "vendor", "generation", "system", "memory_mib", "cuda_total", "compute_capability", "fp16_tflops",
     "bandwidth_gb_s", "aliases", "source",
 }  # fmt: skip
-ALLOWED = REQUIRED | {"smi_names", "groups", "note", "host", "link", "mig", "mig_source"}
+ALLOWED = REQUIRED | {"smi_names", "groups", "accelerators", "note", "host", "link", "mig", "mig_source"}
 """Keys of a row of gpus.yaml; the head of that file says what each means."""
 _SLICE = re.compile(r"(?:mig)?([1-7])g(\d+)gb(?:me)?")
 """The end of a MIG slice's name, without punctuation: `1g.10gb`, `mig-1g.10gb`, `1g.10gb+me`."""
@@ -323,6 +323,10 @@ def _plain(name: str) -> str:
 def _matches(name: str) -> list[Mapping[str, Any]]:
     """The one row that has this name to itself, else all rows that share it."""
     wanted = _plain(name)
+    label = name.lower().replace("_", "-")
+    for row in tables.load("gpus"):
+        if label in row.get("accelerators", ()):
+            return [row]
     if found := re.fullmatch(rf"(.*?){_SLICE.pattern}", wanted):
         return _slices(found[1], f"{found[2]}g.{found[3]}gb")
     shared = []
@@ -340,6 +344,10 @@ def _slices(card: str, profile: str) -> list[Mapping[str, Any]]:
     return [_slice(row, profile) for row in rows if profile in row.get("mig", {})]
 
 
+_OF_THE_CARD = ("mig", "mig_source", "groups", "accelerators", "note")
+"""Fields of a row that its slices do not have."""
+
+
 def _slice(row: Mapping[str, Any], profile: str) -> Mapping[str, Any]:
     """The row of a MIG slice: its memory as nvidia-smi prints it, its share of the card's speed.
 
@@ -348,7 +356,11 @@ def _slice(row: Mapping[str, Any], profile: str) -> Mapping[str, Any]:
     """
     memory = row["mig"][profile]
     return {
-        **{key: value for key, value in row.items() if key not in ("mig", "mig_source", "groups", "note")},
+        **{
+            key: value
+            for key, value in row.items()
+            if key not in ("mig", "mig_source", "groups", "accelerators", "note")
+        },
         "name": f"{row['name']}-mig-{profile}",
         "memory_mib": memory,
         "cuda_total": None,

@@ -178,7 +178,8 @@ class Server:
 
     form: str
     """`compose`, `kubernetes`, `docker-run`, `launcher` (a bare launcher command), `env`, `sagemaker`, `systemd`,
-    `sky`, `dstack`, `helm`, `platform` (another platform's container), `spec`."""
+    `sky`, `dstack`, `helm`, `platform` (another platform's container), `dockerfile` (the image that is
+    built), `spec`."""
     name: str
     """Name of the service, container or resource; empty when it has none."""
     place: Place
@@ -288,7 +289,8 @@ class Document:
     text: str = field(repr=False)
     """All of it, for excerpts."""
     form: str
-    """What it is: `compose`, `kubernetes`, `yaml`, `script`, `text`, `env`, `python`, `systemd`, `spec` or `none`."""
+    """What it is: `compose`, `kubernetes`, `yaml`, `script`, `text`, `env`, `python`, `systemd`, `dockerfile`,
+    `spec` or `none`."""
     servers: tuple[Server, ...] = ()
     """Every TGI server in it, in the order of the file."""
     defects: tuple[Defect, ...] = ()

@@ -79,7 +79,7 @@ _TEMPLATED = re.compile(r"\$[{(]([A-Za-z_][\w.:-]*)[^{}()]*[)}]")
 
 def _templated(server: Server) -> Server:
     """The server with `${NAME}` unknown where no shell reads it: envsubst or Terraform fills it in before."""
-    if server.form in ("compose", "docker-run", "launcher", "systemd", "spec"):
+    if server.form in ("compose", "docker-run", "launcher", "systemd", "spec", "dockerfile"):
         return server
     if server.form == "env" and server.notes:  # written by `emit` for `docker run --env-file`, which fills in nothing
         return server
@@ -126,8 +126,8 @@ def _reader(file: str, text: str) -> Callable[[Source, World], Result]:
         return _python
     if suffix in ("service", "container", "conf"):
         return _systemd if re.search(r"^\[(?:Service|Unit|Container)\]", text, re.MULTILINE) else _script
-    if name.startswith("dockerfile") or suffix == "dockerfile":
-        return _script
+    if name.startswith(("dockerfile", "containerfile")) or suffix in ("dockerfile", "containerfile"):
+        return _dockerfile
     if ".env" in name or suffix == "env" or name.startswith("env."):
         return _env
     if suffix in ("sh", "bash", "zsh", "bat", "cmd", "ps1", "mk", "fish") or name in ("makefile", "justfile"):
@@ -193,6 +193,12 @@ def _env(source: Source, _world: World) -> Result:
     from tgi_advisor.validate.read.environment import read_env
 
     return Result("env", read_env(source), [])
+
+
+def _dockerfile(source: Source, _world: World) -> Result:
+    from tgi_advisor.validate.read.dockerfile import read_dockerfile
+
+    return Result("dockerfile", read_dockerfile(source), [])
 
 
 def _python(source: Source, world: World) -> Result:
@@ -274,6 +280,8 @@ def _block(block: Source, language: str, world: World, variables: dict[str, Vari
         return _python(block, world)
     if language in ("ini", "systemd"):
         return _systemd(block, world)
+    if language in ("dockerfile", "containerfile") and re.match(r"\s*(?:#[^\n]*\s+|ARG\s[^\n]*\s+)*FROM\s", block.text):
+        return _dockerfile(block, world)
     if language in ("env", "dotenv", "properties"):
         return _env(block, world)
     if language in _SHELL_LANGUAGES or "docker" in language:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from tgi_advisor.errors import Place
-from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Hint, Mount, Port, Probe, Server, Value
+from tgi_advisor.validate.found import NO_GPUS, UNSAID, Defect, Gpus, Hint, Mount, Port, Probe, Server, Value
 from tgi_advisor.validate.read.environment import Environment
 from tgi_advisor.validate.read.launcher import is_ours, launch_of
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar, walk
@@ -73,6 +73,7 @@ class _Cluster:
     def __init__(self, objects: Sequence[Map]) -> None:
         self.by_kind: dict[tuple[str, str], Map] = {}
         self.services: list[Map] = []
+        self.inference: dict[str, list[Map]] = {}
         self.defects: list[Defect] = []
         for item in objects:
             kind, name = _text(item.get("kind")), _text(item.at("metadata", "name"))
@@ -80,6 +81,9 @@ class _Cluster:
                 self.by_kind[kind, name] = item
             elif kind == "Service":
                 self.services.append(item)
+            elif kind == "InferenceService":
+                used = _text(item.at("spec", "predictor", "model", "runtime"))
+                self.inference.setdefault(used, []).append(item)
 
     def servers(self, item: Map) -> list[Server]:
         """The TGI servers in the pods of one object."""
@@ -101,7 +105,11 @@ class _Cluster:
         if not ours and not _names_launcher(command_node) and not _names_launcher(args_node):
             return None
         environment = self.environment(container)
+        predictor = self._predictor(item)
+        if predictor is not None:
+            self.environment(predictor.map("model"), environment)
         command, args = self.words(command_node, environment), self.words(args_node, environment)
+        args += self.words(predictor.at("model", "args"), environment) if predictor is not None else []
         entry = None
         if command:
             words = [*command, *args]
@@ -129,7 +137,7 @@ class _Cluster:
             **environment.fields(),
             ports=(*_ports(container), *self._service_ports(labels, item)),
             mounts=tuple(mounts),
-            gpus=gpus_of(container.map("resources"), pod),
+            gpus=self._gpus(item, container, pod, predictor),
             platform=_arch(pod),
             shm_size=next((mount.size for mount in mounts if mount.target.text == "/dev/shm"), None),  # noqa: S108
             memory_limit=container.value("resources", "limits", "memory"),
@@ -145,15 +153,37 @@ class _Cluster:
             restart=restart,
             replicas=item.value("spec", "replicas"),
             beside=len(pod.list("containers")) - 1,
-            hints=tuple(_hints(pod)),
+            hints=(*_hints(pod), *(_hints(predictor) if predictor is not None else ())),
             notes=(f"{_text(item.get('kind'))} {workload.text if workload else ''}".strip(),),
         )  # fmt: skip
 
+    # -- KServe
+
+    def _predictor(self, item: Map) -> Map | None:
+        """The predictor of the one InferenceService that uses a serving runtime: it adds arguments, environment
+        and resources.
+
+        Arguments are appended, the rest is merged (kserve, pkg/controller/v1beta1/inferenceservice/utils/utils.go:
+        MergeRuntimeContainers).
+        """
+        users = self.inference.get(_text(item.at("metadata", "name")), []) if _is_runtime(item) else []
+        return users[0].map("spec", "predictor") if len(users) == 1 else None
+
+    def _gpus(self, item: Map, container: Map, pod: Map, predictor: Map | None) -> Gpus:
+        """GPUs of a container; those of a serving runtime may come with the InferenceService that uses it."""
+        found = gpus_of(container.map("resources"), pod)
+        if not _is_runtime(item):
+            return found
+        if predictor is not None:
+            added = gpus_of(predictor.map("model", "resources"), pod)
+            return added if added != NO_GPUS else found
+        return found if found != NO_GPUS else UNSAID
+
     # -- environment
 
-    def environment(self, container: Map) -> Environment:
-        """`envFrom`, then `env`."""
-        environment = Environment()
+    def environment(self, container: Map, environment: Environment | None = None) -> Environment:
+        """`envFrom`, then `env`, over those that are given."""
+        environment = environment or Environment()
         for node in container.list("envFrom"):
             if isinstance(node, Map):
                 self._from(environment, node)
@@ -273,6 +303,11 @@ class _Cluster:
                 if isinstance(port, Map):
                     target = port.value("targetPort") or port.value("port")
                     yield Port("service", target, port.value("port"), _text(port.get("name")) or None)
+
+
+def _is_runtime(item: Map) -> bool:
+    """Whether an object is a KServe runtime, which starts nothing before an InferenceService uses it."""
+    return _text(item.get("kind")) in ("ServingRuntime", "ClusterServingRuntime")
 
 
 def word_sources(words: Sequence[Value], *nodes: Node | None) -> dict[int, Source]:

@@ -55,6 +55,8 @@ _GPU_NAMES = (
     "acceleratorType", "accelerator_type", "gpu_type_id", "gpuTypeId", "gpu_type", "gpuType", "gpuTypes", "gpu_name",
 )  # fmt: skip
 _GPU_COUNTS = ("gpu_count", "gpuCount", "acceleratorCount", "accelerator_count", "gpus", "num_gpus", "numGpus", "gpu")
+_TAGS = ("version", "imageTag", "image_tag", "imageVersion", "image_version", "dockerTag")
+"""Keys that hold the tag of the image beside them (llmaz's BackendRuntime: `version`)."""
 _PORTS = ("port", "ports", "containerPort", "containerPorts", "container_port", "targetPort")
 _SHM = ("shmSize", "shm_size", "shm", "sharedMemory")
 _ASIDE = frozenset(("initContainers", "ephemeralContainers"))
@@ -69,7 +71,9 @@ def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server]
     scripts: list[Scalar] = []
     for key, node, above in walk(root):
         if isinstance(node, Map):
-            if key not in _ASIDE and (image := _split_image(node)):
+            if "image" in key.lower() and (url := node.scalar("url")) and is_image(url.text):
+                images.append((url.value("image"), node, above))  # Inference Endpoints: custom_image.url
+            elif key not in _ASIDE and (image := _split_image(node)):
                 images.append((image, above[-1] if above and key.lower().endswith("image") else node, above))
         elif isinstance(node, Scalar) and node.text:
             if above and _IMAGE_KEY.search(key) and is_image(node.text) and not _is_split(above[-1]):
@@ -94,7 +98,9 @@ def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server]
                 )
             )  # fmt: skip
     for image, node, above in images[:MAX_SERVERS]:
-        servers.append(_server(image, node, above, root, form, variables if len(images) == 1 else {}, defects, world))
+        of_chart = form == "platform" and _is_of_chart(node)
+        kind = "helm" if of_chart else form
+        servers.append(_server(image, node, above, root, kind, variables if len(images) == 1 else {}, defects, world))
     return servers, defects
 
 
@@ -109,6 +115,12 @@ def _form(root: Map) -> str:
     return "platform"
 
 
+def _is_of_chart(node: Map) -> bool:
+    """Whether the image of a container is written as Helm's values have it, however deep."""
+    held = [node, *(inner for _, inner in node.merged.values() if isinstance(inner, Map))]
+    return any(one.get("repository") is not None and "tag" in one.merged for one in held)
+
+
 def _is_split(node: Map) -> bool:
     return _split_image(node) is not None
 
@@ -118,7 +130,10 @@ def _split_image(node: Map) -> Value | None:
     repository = node.scalar("repository") or node.scalar("name") or node.scalar("image")
     tag, digest = node.scalar("tag"), node.scalar("digest")
     if repository is None or ("tag" not in node.merged and digest is None):
-        return None
+        repository = node.scalar("image") or node.scalar("imageName") or node.scalar("image_name")
+        tag = next((held for name in _TAGS if (held := node.scalar(name)) is not None and held.text), None)
+        if repository is None or tag is None or re.search(r":[^/]*$|@", repository.text):
+            return None
     value = repository.value("image")
     registry = node.scalar("registry")
     text = f"{registry.text}/{value.text}" if registry and not value.text.startswith(registry.text) else value.text
@@ -139,6 +154,8 @@ def _server(
     image = replace(image, text=re.sub(r"^docker:", "", image.text.strip()))
     around = (node, *reversed(above))
     environment = _environment(node, above, root)
+    unread = tuple(_left_to_the_chart(node, image, environment)) if form == "helm" else ()
+    environment.sources += unread
     known = {**variables, **environment.variables()}
     entry, args = _launch(node, root, known, defects, world)
     name = next((s for m in around if (s := m.scalar("name") or m.scalar("id") or m.scalar("metadata", "name"))), None)
@@ -160,6 +177,38 @@ def _server(
         hints=hints,
         replicas=next((v for m in around if (v := m.value("replicas"))), None),
     )  # fmt: skip
+
+
+_CHART_ARGS = re.compile(r"(?:\w*_)?args|\w*Args|\w*Arguments|\w*Flags|\w*Opts")
+_CHART_SETTING = re.compile(
+    r"(?:[A-Z]+_)*(?:MODEL_ID|MODEL|NUM_SHARD|SHARDED|QUANTIZE|DTYPE|MAX_\w+|CUDA_GRAPHS|\w*PORT)"
+    r"|model(?:_?[iI]d|_?[nN]ame|Name)?|modelID|num_?[sS]hards?|quantize|dtype|max_?[A-Z_a-z]*(?:[tT]okens|[lL]ength)"
+)
+"""Keys of a chart's own that its templates make settings of, in a way that only they say."""
+
+
+def _left_to_the_chart(node: Map, image: Value, environment: Environment) -> Iterator[Value]:
+    """Settings beside the image by names of the chart's own: what becomes of them, its templates say."""
+    names = []
+    for name, (_, item) in node.merged.items():
+        if name in _ARGS or name in _COMMANDS or name in _ENVS or name in environment.set:
+            continue
+        if _CHART_SETTING.fullmatch(name) or (_CHART_ARGS.fullmatch(name) and not _flags_of(item)):
+            filled = not isinstance(item, Scalar) or (item.text and not item.null)
+            names += [name] if filled and not (isinstance(item, (List, Map)) and not _size(item)) else []
+    if names:
+        what = f"what the chart's templates make of {', '.join(names[:8])}"
+        yield replace(image, text=what, known=False, origin="chart")
+
+
+def _size(node: List | Map) -> int:
+    return len(node.items) if isinstance(node, List) else len(node.merged)
+
+
+def _flags_of(node: Node | None) -> list[Scalar]:
+    """The words of a list that can only be arguments of the launcher: it begins with a flag of it."""
+    items = [item for item in node.items if isinstance(item, Scalar)] if isinstance(node, List) else []
+    return items if items and re.match(r"--?[a-z]", items[0].text) else []
 
 
 def _value(node: Map, names: tuple[str, ...]) -> Value | None:
@@ -194,6 +243,11 @@ def _launch(
                         words = [replace(word, known=word.known and "{" not in word.text) for word in words]
                 else:
                     words.append(item.value())
+        if words:
+            break
+        for name, (_, item) in place.merged.items():  # by a chart's own name: `extraCmdArgs`
+            if _CHART_ARGS.fullmatch(name) and name not in _ARGS:
+                words += [one.value() for one in _flags_of(item)]
         if words:
             break
     at = next((at for at, word in enumerate(words) if is_launcher(word.text)), None)

@@ -143,6 +143,9 @@ def overridden_variable(case: Case) -> Hits:
     """
     for hidden in case.view.hidden:
         winner = case.view.flags[hidden.flag.name]
+        name, text = hidden.name.text, winner.value.text
+        if name in winner.value.missing or text in (f"${name}", f"${{{name}}}"):
+            continue  # the argument is the same by intent: TGI176 (of a Dockerfile TGI131) says more
         if hidden.by == "environment" and winner.value.text != hidden.value.text and not hidden.flag.secret:
             message = f"{hidden.name.text} has no effect: --{hidden.flag.name} {winner.shown} on the command line wins"
             yield Hit(hidden.name, message, "leave one of them out")
@@ -264,7 +267,8 @@ def host_interpolation(case: Case) -> Hits:
     seen = set()
     for word in case.server.args:
         for name in word.missing:
-            if name in case.server.env and case.server.env[name].known and word.place.line not in seen:
+            held = case.server.env.get(name)
+            if held is not None and name not in held.missing and word.place.line not in seen:
                 seen.add(word.place.line)
                 message = f"${name} is taken from the host, not from the container's environment"
                 yield Hit(word, message, "leave the argument out: the launcher reads the variable itself")

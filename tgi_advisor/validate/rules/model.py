@@ -34,7 +34,8 @@ def model_missing(case: Case) -> Hits:
         LOG_LEVEL=info tgi:3.3.7 --num-shard 1 --model-id Qwen/Qwen2.5-7B-Instruct
     """
     view = case.view
-    if "model-id" in view.flags or not view.complete or view.slips or case.server.form in ("platform", "helm", "env"):
+    elsewhere = case.server.form in ("platform", "helm", "env", "dockerfile")
+    if "model-id" in view.flags or not view.complete or view.slips or elsewhere:
         return
     if view.image.model_env in view.env:
         return  # its entry point fetches one
@@ -73,6 +74,10 @@ def invalid_model_id(case: Case) -> Hits:
         return
     if not model.strip():
         yield Hit(word, "the model id is empty", "name a Hub id (owner/name) or a path of the container")
+        return
+    if case.server.form == "dockerfile" and "$" in model:
+        message = f"a list in a Dockerfile is not read by a shell: the launcher gets {model[:80]!r} as the model's name"
+        yield Hit(word, message, "leave the argument out and set MODEL_ID, which the launcher reads itself")
         return
     bare = model.removeprefix("https://").removeprefix("http://").removeprefix("huggingface.co/").strip("/ '\"")
     step = f"did you mean {bare}?" if catalogue.is_hub_id(bare) else "write owner/name, or a path that begins with /"
