@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import pytest
+from front import run
 from test_rules_cases import IMAGE, said
 
 from tgi_advisor.facts import gpu
@@ -146,3 +151,60 @@ def test_what_a_chart_makes_of_its_own_names_is_said_not_to_be_read() -> None:
 )
 def test_google_clouds_names_of_gpus(label: str, name: str) -> None:
     assert gpu.find(label).name == name
+
+
+LLM = f"""\
+services:
+  llm:
+    image: {IMAGE}:3.3.7
+    runtime: nvidia
+    volumes: [./data:/data]
+    environment: {{MODEL_ID: gpt2, MAX_INPUT_TOKENS: "300", MAX_TOTAL_TOKENS: "512"}}
+"""
+OVERRIDE = "services:\n  llm:\n    environment: [MAX_INPUT_TOKENS=512]\n    ports: ['8080:80']\n"
+
+
+def places(folder: Path, *names: str) -> list[tuple[str, int, str]]:
+    """File, line and code of every error and warning in these files of a folder."""
+    ran = run("validate", "--format", "json", *(str(folder / name) for name in names))
+    found = json.loads(ran.out)
+    told = [one for one in found["findings"] if one["severity"] != "info"]
+    return [(os.path.relpath(one["file"], folder), one["line"], one["code"]) for one in told]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "llm.yaml").write_text(LLM)
+    (tmp_path / "compose.yaml").write_text(
+        "services:\n  llm:\n    extends: {file: base/llm.yaml, service: llm}\n    volumes: [./cache:/data]\n"
+    )
+    (tmp_path / "compose.override.yaml").write_text(OVERRIDE)
+    (tmp_path / "other.yaml").write_text("include: [{path: [base/llm.yaml, gone.yaml]}, other.yaml]\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("names", [["compose.yaml"], ["compose.override.yaml"], ["."]])
+def test_compose_files_are_merged_as_compose_does(project: Path, names: list[str]) -> None:
+    assert places(project, *names) == [("compose.override.yaml", 3, "TGI110")]
+
+
+def test_a_server_of_several_files_counts_once(project: Path) -> None:
+    assert "2 TGI servers" in run("validate", str(project)).out  # the merged one, and the one it extends
+    assert "1 TGI server " in run("validate", str(project / "other.yaml")).out
+
+
+def test_services_that_extend_each_other_or_what_is_not_there(tmp_path: Path) -> None:
+    image = f"image: '{IMAGE}:3.3.7'"
+    (tmp_path / "compose.yaml").write_text(
+        f"services:\n  a: {{extends: b, {image}}}\n"
+        f"  b: {{extends: {{file: ../{tmp_path.name}/compose.yaml, service: a}}}}\n"
+        f"  c: {{extends: {{file: ../../../x.yaml, service: a}}, {image}}}\n"
+    )
+    assert not [one for one in places(tmp_path, "compose.yaml") if one[1] == 4 and one[2] in ("TGI130", "TGI301")]
+
+
+def test_folders_are_searched_for_dockerfiles_of_any_name(tmp_path: Path) -> None:
+    for name in ("Containerfile", "Dockerfile.gpu", "tgi.Dockerfile"):
+        (tmp_path / name).write_text(SAME)
+    assert {one[0] for one in places(tmp_path, ".")} == {"Containerfile", "Dockerfile.gpu", "tgi.Dockerfile"}

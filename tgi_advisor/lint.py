@@ -109,7 +109,8 @@ def _once(made: Report, told: set[tuple[str, str, int, int]]) -> Report:
     """The report without what another one said already: what is said once a run, and what stands in an environment
     file, which is read alone and with its Compose file.
     """
-    elsewhere = any(one.place.file != made.file for one in made.findings)
+    places = [one.place for one in made.findings] + [one.place for one in made.servers]
+    elsewhere = any(place.file != made.file for place in places)
     twice = elsewhere or any(server.form == "env" for server in made.servers)
     kept, repeated = [], 0
     for one in made.findings:
@@ -120,7 +121,13 @@ def _once(made: Report, told: set[tuple[str, str, int, int]]) -> Report:
         elif not twice or here not in told:
             kept.append(one)
         told |= {said, here} if twice else {said}
-    return replace(made, findings=tuple(kept), repeated=repeated)
+    servers = []
+    for server in made.servers:  # a Compose file's may be told of its override or of what includes it
+        place = ("server", os.path.normpath(server.place.file), server.place.line, server.place.column)
+        if server.form != "compose" or place not in told:
+            servers.append(server)
+        told.add(place)
+    return replace(made, findings=tuple(kept), servers=tuple(servers), repeated=repeated)
 
 
 def check(path: str, settings: Settings, asked: Asked) -> Report:
@@ -324,7 +331,11 @@ def _with_real_places(made: Report, beside: Beside) -> Report:
         made,
         findings=tuple(replace(one, place=moved(one.place)) for one in made.findings),
         servers=tuple(
-            replace(one, arguments=tuple(replace(given, place=moved(given.place)) for given in one.arguments))
+            replace(
+                one,
+                place=moved(one.place),
+                arguments=tuple(replace(given, place=moved(given.place)) for given in one.arguments),
+            )
             for one in made.servers
         ),
         lines={(names.get(file, file), number): line for (file, number), line in made.lines.items()},

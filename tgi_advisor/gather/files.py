@@ -20,11 +20,11 @@ SUFFIXES = frozenset(
     (
         "yaml", "yml", "json", "jsonc", "tpl", "tmpl", "j2", "sh", "bash", "zsh", "fish", "bat", "cmd", "ps1", "mk",
         "md", "mdx", "markdown", "rst", "adoc", "qmd", "txt", "env", "service", "container", "conf", "py", "ipynb",
-        "tf", "hcl", "ts", "js",
+        "tf", "hcl", "ts", "js", "dockerfile", "containerfile",
     )
 )  # fmt: skip
 """Endings of the files a folder is searched for."""
-NAMES = frozenset({"makefile", "justfile", "dockerfile"})
+NAMES = frozenset({"makefile", "justfile", "dockerfile", "containerfile"})
 """Names without an ending that are read too, in any case."""
 LEFT_OUT = frozenset(
     {

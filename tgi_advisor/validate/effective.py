@@ -92,7 +92,7 @@ class Effective:
     @property
     def complete(self) -> bool:
         """Whether nothing outside the file can add arguments or environment."""
-        return not self.open_words and not self.server.env_sources
+        return not self.open_words and not self.server.env_sources and not self.server.unknown
 
     def get(self, name: str) -> Given | None:
         """A flag in force, unless the image alone sets it."""

@@ -27,7 +27,8 @@ def read(
     this one (`env_file`, `.env`), by the name it has there. `images` are images under other names that hold TGI,
     each with the tag that its own would have. Never raises, whatever the text is.
     """
-    if not any(sign in text for sign in (*_SIGNS, *map(name_of, images or {}))) and not _may_be_ours(text, file):
+    signs = (*_SIGNS, *map(name_of, images or {}))
+    if not (any(sign in text for sign in signs) or _may_be_ours(text, file) or _has_parts(text, file)):
         return Document(file, text, "none")
     from tgi_advisor.validate.read.forms import dispatch
     from tgi_advisor.validate.read.world import World
@@ -40,6 +41,13 @@ def read(
     finally:
         STATED.reset(before)
     return replace(document, stated=stated) if stated else document
+
+
+def _has_parts(text: str, file: str) -> bool:
+    """Whether it may be a Compose file whose servers are stated in files beside it."""
+    if not file.endswith((".yaml", ".yml")):
+        return False
+    return (".override.y" in file and "services:" in text) or "include:" in text or "extends:" in text
 
 
 def _may_be_ours(text: str, file: str) -> bool:

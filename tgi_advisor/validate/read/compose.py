@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Mount, Port, Probe, Server, Value
+from tgi_advisor.validate.found import NO_GPUS, UNSAID, Defect, Gpus, Mount, Port, Probe, Server, Value
 from tgi_advisor.validate.read.docker import (
     asked,
     device_gpus,
@@ -19,6 +19,17 @@ from tgi_advisor.validate.read.docker import (
 )
 from tgi_advisor.validate.read.environment import Environment, env_file, variables_of
 from tgi_advisor.validate.read.launcher import is_launcher, is_ours, launch_of
+from tgi_advisor.validate.read.layers import (
+    Beside,
+    Layer,
+    beside_of,
+    included,
+    includes,
+    layers_of,
+    merged,
+    unread,
+    within,
+)
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.words import COMPOSE, Found, Variable, interpolate, lex
@@ -32,19 +43,29 @@ def is_compose(root: Node) -> bool:
     """Whether a document is a Compose file: `services`, or (version 1) services at its root."""
     if not isinstance(root, Map):
         return False
+    if root.get("apiVersion") is not None:
+        return False
     services = root.get("services")
-    if isinstance(services, Map) and root.get("apiVersion") is None:
+    if isinstance(services, Map):
         return any(isinstance(node, Map) for _, node in services.merged.values())
-    return False
+    return services is None and bool(included(root))
 
 
 def read_compose(root: Map, world: World) -> tuple[list[Server], list[Defect]]:
-    """Every TGI service."""
+    """Every TGI service, merged with the files Compose reads beside this one, and those of the files it includes."""
     reader = _Reader(root, world)
     services = root.map("services")
+    beside = beside_of(root, world)
     for name, (key, node) in list(services.merged.items())[:MAX_SERVICES]:
         if isinstance(node, Map):
-            reader.service(name, key, node, services)
+            reader.service(name, key, layers_of(name, node, services, beside, world), beside)
+    for below, folder in includes(root, world):
+        inner = _Reader(below, within(world, folder))
+        held = below.map("services")
+        for name, (key, node) in list(held.merged.items())[:MAX_SERVICES]:
+            if isinstance(node, Map):
+                inner.service(name, key, layers_of(name, node, held, None, inner.world), None)
+        reader.servers += inner.servers  # its defects are told where it is read itself
     return reader.servers, reader.defects
 
 
@@ -94,15 +115,12 @@ class _Reader:
 
     # -- services
 
-    def service(self, name: str, key: Scalar, service: Map, services: Map) -> None:
+    def service(self, name: str, key: Scalar, layers: Sequence[Layer], beside: Beside | None) -> None:
         """One service, when it is a TGI server."""
-        layers = _extended(service, services)
-
-        def get(*names: str) -> Node | None:
-            for layer in layers:
-                if (node := layer.get(*names)) is not None:
-                    return node
-            return None
+        service = merged(layers)
+        get = service.get
+        below = beside.services.merged.get(name) if beside is not None and not beside.over else None
+        place = below[0].place if below is not None else key.place
 
         image = self.value(get("image"), "image")
         entrypoint, command = self.words(get("entrypoint")), self.words(get("command"))
@@ -131,13 +149,13 @@ class _Reader:
         privileged = get("privileged")
         self.servers.append(
             Server(
-                "compose", name, key.place,
+                "compose", name, place,
                 image=image, entry=entry, args=tuple(args),
                 **environment.fields(),
                 ports=tuple(self._ports(get("ports"), get("expose"))),
                 mounts=tuple(self._mounts(get("volumes"), get("tmpfs"))),
                 gpus=self._gpus(get("gpus"), deploy) or device_gpus(devices) or runtime_gpus(runtime, environment)
-                or NO_GPUS,
+                or (UNSAID if unread(layers) else NO_GPUS),
                 shm_size=self.value(get("shm_size")),
                 memory_limit=self.value(get("mem_limit")) or self.value(deploy.at("resources", "limits", "memory")),
                 memory_request=self.value(get("mem_reservation"))
@@ -157,7 +175,7 @@ class _Reader:
                 restart=self.value(get("restart")) or self.value(deploy.at("restart_policy", "condition")),
                 replicas=scale,
                 notes=(f"container_name {container_name.text}",) if container_name else (),
-                unknown=_unknown(layers),
+                unknown=unread(layers),
             )
         )  # fmt: skip
 
@@ -165,23 +183,30 @@ class _Reader:
         items = node.items if isinstance(node, List) else [node]
         return [value for item in items if (value := self.value(item)) is not None]
 
-    def _environment(self, layers: Sequence[Map]) -> Environment:
+    def _environment(self, layers: Sequence[Layer]) -> Environment:
         """`env_file` and `environment`, the nearest layer last."""
         environment = Environment()
         for layer in reversed(layers):
-            for node in layer.all("env_file"):
+            for node in layer.service.all("env_file"):
                 for item in node.items if isinstance(node, List) else [node]:
-                    self._env_file(environment, item.get("path") if isinstance(item, Map) else item)
+                    self._env_file(environment, item.get("path") if isinstance(item, Map) else item, layer.world)
         for layer in reversed(layers):
-            for node in layer.all("environment"):
-                self._entries(environment, node)
+            before = list(environment.overridden)
+            own = Environment()
+            for node in layer.service.all("environment"):
+                self._entries(own, node)
+            for name, value in own.set.items():
+                environment.add(name, value)
+            for name, value in own.secret.items():
+                environment.refer(name, value)
+            environment.overridden = before + own.overridden  # a layer over another is meant to replace it
         return environment
 
-    def _env_file(self, environment: Environment, node: Node | None) -> None:
+    def _env_file(self, environment: Environment, node: Node | None, world: World) -> None:
         name = self.value(node, "env_file")
         if name is None:
             return
-        text = self.world.lookup(name.text) if name.known else None
+        text = world.lookup(name.text) if name.known else None
         if text is None:
             environment.sources.append(name)
             return
@@ -359,26 +384,6 @@ def _sources(words: Sequence[Value], *nodes: Node | None) -> dict[int, Source]:
             elif (inside := scalar.text.find(word.text)) >= 0 and "text-generation-launcher" in word.text:
                 found.setdefault(at, scalar.source.part(inside, inside + len(word.text)))
     return found
-
-
-def _extended(service: Map, services: Map) -> list[Map]:
-    """The service, and the services of this file it extends."""
-    layers = [service]
-    while len(layers) < 10:
-        extends = layers[-1].get("extends")
-        name = extends.scalar("service") if isinstance(extends, Map) and extends.get("file") is None else extends
-        base = services.get(name.text) if isinstance(name, Scalar) else None
-        if not isinstance(base, Map) or base in layers:
-            break
-        layers.append(base)
-    return layers
-
-
-def _unknown(layers: Sequence[Map]) -> tuple[str, ...]:
-    """What the service takes from files that are not read."""
-    extends = layers[-1].get("extends")
-    name = extends.scalar("file") if isinstance(extends, Map) else None
-    return (f"the service extends one of {name.text}, which is not read",) if name else ()
 
 
 _FOLDED = re.compile(r"\\[ \t]*\r?\n")

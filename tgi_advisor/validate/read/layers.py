@@ -1,0 +1,180 @@
+"""The files a Compose file is merged from: its override, what it extends, what it includes.
+
+The rules are Compose's own (https://docs.docker.com/reference/compose-file/merge/): mappings are merged, a command or
+an entry point is replaced, other sequences are appended, volumes and devices by their place in the container. Every
+value keeps the place it was written at.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar, compose
+from tgi_advisor.validate.read.source import File
+from tgi_advisor.validate.read.world import World
+
+MAX_LAYERS = 10
+"""Services within services, and files within files, that are followed."""
+_BASES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+"""The files Compose looks for, in its order (https://docs.docker.com/compose/intro/compose-application-model/)."""
+_REPLACED = frozenset(("command", "entrypoint", "test"))
+
+
+class Layer(NamedTuple):
+    """A service as one file states it."""
+
+    service: Map
+    """Its settings there."""
+    world: World
+    """Looks up files by the names that file calls them."""
+    missing: str = ""
+    """The file with the service it extends, when it is not there."""
+
+
+class Beside(NamedTuple):
+    """The file Compose reads together with the one that is read."""
+
+    services: Map
+    """Its services."""
+    over: bool
+    """Whether it is the override, and the file that is read the base."""
+
+
+def beside_of(root: Map, world: World) -> Beside | None:
+    """The base of an override file, or the override of a base; None when there is none."""
+    name = posixpath.basename(root.raw.file.name.replace("\\", "/"))
+    over = name in _BASES
+    if over:
+        stem = name.rpartition(".")[0]
+        names: Sequence[str] = (f"{stem}.override.yaml", f"{stem}.override.yml")
+    elif re.fullmatch(r"(?:docker-)?compose\.override\.ya?ml", name):
+        stem = name.partition(".")[0]
+        names = [base for base in _BASES if base.partition(".")[0] == stem]
+    else:
+        return None
+    found = next((held for one in names if (held := _file(one, world)) is not None), None)
+    return Beside(found.map("services"), over) if found is not None else None
+
+
+def layers_of(name: str, service: Map, services: Map, beside: Beside | None, world: World) -> list[Layer]:
+    """A service and everything below it, the nearest first."""
+    own = _extended(service, services, world)
+    other = beside.services.get(name) if beside is not None else None
+    if beside is None or not isinstance(other, Map):
+        return own
+    more = _extended(other, beside.services, world)
+    return [*more, *own] if beside.over else [*own, *more]
+
+
+def _extended(service: Map, services: Map, world: World) -> list[Layer]:
+    """The service, and the services it extends."""
+    layers = [Layer(service, world)]
+    while len(layers) < MAX_LAYERS:
+        extends = layers[-1].service.get("extends")
+        file = extends.scalar("file") if isinstance(extends, Map) else None
+        name = extends.scalar("service") if isinstance(extends, Map) else extends
+        if file is not None:
+            there = _file(file.text, world) if file.known else None
+            if there is None:
+                layers[-1] = layers[-1]._replace(missing=file.text)
+                break
+            services, world = there.map("services"), within(world, posixpath.dirname(file.text))
+        base = services.get(name.text) if isinstance(name, Scalar) else None
+        if not isinstance(base, Map) or any(base is one.service for one in layers):
+            break
+        layers.append(Layer(base, world))
+    return layers
+
+
+def unread(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """What a service takes from files that are not there."""
+    return tuple(f"the service extends one of {one.missing}, which is not read" for one in layers if one.missing)
+
+
+def included(root: Map) -> list[str]:
+    """The files a Compose file includes, as it names them."""
+    paths = [path for item in root.list("include") for path in (item.list("path") if isinstance(item, Map) else [item])]
+    return [
+        path.text for path in paths if isinstance(path, Scalar) and path.known and path.text.endswith((".yaml", ".yml"))
+    ]
+
+
+def includes(root: Map, world: World) -> Iterator[tuple[Map, str]]:
+    """The files that are included, those they include too, with their folders; each once."""
+    seen: set[str] = set()
+    todo = [(name, "") for name in included(root)]
+    while todo and len(seen) < MAX_LAYERS:
+        name, folder = todo.pop(0)
+        path = posixpath.normpath(posixpath.join(folder, name))
+        if path in seen or "$" in path:
+            continue
+        seen.add(path)
+        found = _file(path, world)
+        if found is not None:
+            below = posixpath.dirname(path)
+            yield found, below
+            todo += [(one, below) for one in included(found)]
+
+
+def within(world: World, folder: str) -> World:
+    """The world as a file in a folder below (or above) names it."""
+    if not folder:
+        return world
+    lookup = world.lookup
+    return World(world.env, lambda name: lookup(name if name.startswith(("/", "~")) else posixpath.join(folder, name)))
+
+
+def _file(name: str, world: World) -> Map | None:
+    """A Compose file that is there; one that leads out of the project's folder by more than a step is not read."""
+    if posixpath.normpath(name).startswith("../../"):
+        return None
+    text = world.lookup(name)
+    if text is None:
+        return None
+    documents, _ = compose(File(name, text).whole())
+    return documents[0] if documents and isinstance(documents[0], Map) else None
+
+
+def merged(layers: Sequence[Layer]) -> Map:
+    """A service of all its layers."""
+    made = layers[0].service
+    for layer in layers[1:]:
+        made = _over(made, layer.service)
+    return made
+
+
+def _over(near: Map, far: Map) -> Map:
+    """A mapping over another."""
+    entries = []
+    for name in dict.fromkeys((*near.merged, *far.merged)):
+        own, other = near.merged.get(name), far.merged.get(name)
+        if own is None or (isinstance(own[1], Scalar) and own[1].null and other is not None):
+            entries += [other] if other is not None else []
+        elif other is None:
+            entries.append(own)
+        else:
+            entries.append((own[0], _joined(name, own[1], other[1])))
+    return Map(entries, near.raw, near.start)
+
+
+def _joined(name: str, own: Node, other: Node) -> Node:
+    """Two values of one key."""
+    if isinstance(own, Map) and isinstance(other, Map):
+        return _over(own, other)
+    if isinstance(own, List) and isinstance(other, List) and name not in _REPLACED:
+        targets = {_target(item) for item in own.items}
+        return List([item for item in other.items if _target(item) not in targets] + own.items, own.raw, own.start)
+    return own
+
+
+def _target(item: Node) -> str:
+    """What an entry of a sequence is told apart by: its path in the container, or all of it."""
+    if isinstance(item, Map):
+        held = item.scalar("target")
+        return held.text if held is not None else f" {id(item)}"
+    text = item.text if isinstance(item, Scalar) else ""
+    volume = re.fullmatch(r"[^:]+:(/[^:]+)(?::\w+(?:,\w+)*)?", text)
+    return volume[1] if volume else text
