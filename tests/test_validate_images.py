@@ -149,6 +149,7 @@ def test_of_tgi_gaudi_launcher_and_router_are_judged_and_nothing_else() -> None:
     assert told(line, "run.sh") == [("info", "TGI505")]  # 28 heads on 8 cards
     assert ("error", "TGI110") in told(f"{line} --max-input-tokens 9 --max-total-tokens 9", "run.sh")
     assert ("error", "TGI101") in told(f"{line} --kv-cache-dtype auto", "run.sh")
+    assert "TGI405" not in codes(line.replace("-e MAX", "-e HF_TOKEN -e MAX"), "run.sh")
 
 
 WRONG = "--model-id gpt2 --max-input-tokens 9 --max-total-tokens 9 --no-such 1"
