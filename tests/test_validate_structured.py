@@ -85,6 +85,51 @@ spec:
   version: 2.3.1
   args: [--model-id, gpt2]
 """
+TERRAFORM = f"""\
+variable "model" {{ default = "gpt2" }}
+variable "empty" {{ default = "" }}
+locals {{
+  image = "{IMAGE}:3.3.7"
+}}
+resource "kubernetes_deployment" "llm" {{
+  spec {{
+    container {{
+      image = local.image
+      args  = ["--model-id", "$(MODEL)", "--revision", var.empty]
+      env {{
+        name  = "MODEL"
+        value = var.model
+      }}
+      env {{
+        name  = "NUM_SHARD"
+        value = "2"
+      }}
+      resources {{
+        limits = {{
+          "nvidia.com/gpu" = "1"
+        }}
+      }}
+      volume_mount {{
+        name       = "data"
+        mount_path = "/data"
+      }}
+    }}
+  }}
+}}
+"""
+NOMAD = f"""\
+job "llm" {{
+  task "tgi" {{
+    config {{
+      image = "{IMAGE}:3.3.7"
+      args  = ["--model-id", "gpt2", "--max-input-tokens", "512", "--max-total-tokens", "512"]
+    }}
+    env {{
+      LOG_LEVEL = "info"
+    }}
+  }}
+}}
+"""
 
 
 @pytest.mark.parametrize(
@@ -100,6 +145,9 @@ spec:
         (RUNTIME, "runtime.yaml", []),
         (RUNTIME + SERVICE, "runtime.yaml", [(17, "TGI143")]),
         (ENDPOINT, "endpoint.yaml", [(3, "TGI110")]),
+        (TERRAFORM, "main.tf", [(17, "TGI143")]),
+        (TERRAFORM.replace('"1"', '"2"'), "main.tf", []),
+        (NOMAD, "job.hcl", [(5, "TGI110")]),
     ],
 )
 def test_errors(text: str, file: str, errors: list[tuple[int, str]]) -> None:
@@ -208,3 +256,11 @@ def test_folders_are_searched_for_dockerfiles_of_any_name(tmp_path: Path) -> Non
     for name in ("Containerfile", "Dockerfile.gpu", "tgi.Dockerfile"):
         (tmp_path / name).write_text(SAME)
     assert {one[0] for one in places(tmp_path, ".")} == {"Containerfile", "Dockerfile.gpu", "tgi.Dockerfile"}
+
+
+def test_terraforms_blocks_are_the_containers() -> None:
+    [server] = read(TERRAFORM, "main.tf").servers
+    assert [word.text for word in server.args[:2]] == ["--model-id", "gpt2"]
+    assert {name: value.text for name, value in server.env.items()} == {"MODEL": "gpt2", "NUM_SHARD": "2"}
+    assert not server.args[3].known
+    assert [mount.target.text for mount in server.mounts] == ["/data"]

@@ -24,7 +24,7 @@ from tgi_advisor.validate.read.platform import container_of
 from tgi_advisor.validate.read.sdk import Call
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.tokens import Group, Item, Token, is_word, split, tokens, unescaped
-from tgi_advisor.validate.read.words import MAX_VALUE, Variable
+from tgi_advisor.validate.read.words import MAX_VALUE, Found, Variable, interpolate_kubernetes
 from tgi_advisor.validate.read.world import World
 
 MAX_TEXT = 100_000
@@ -97,6 +97,8 @@ def read_python(
     read = [tokens(source, start, end) for start, end in parts or ((0, len(source.text)),)]
     for items in read:
         reader.note_calls(items)
+        if reader.hcl:
+            reader.note_defaults(items)
     for items in read:
         reader.statements(items)
     servers, defects = reader.servers()
@@ -120,6 +122,7 @@ class _Reader:
         self.gpus: list[tuple[int, Value]] = []
         self.counts: dict[Place, int | None] = {}
         self.blocks: list[_Block] = []
+        self.hcl = source.file.name.endswith((".tf", ".hcl"))
         self.given: dict[str, set[str]] = {}
         self.of_class = ""
         self.attributes: dict[str, Node] = {}
@@ -205,6 +208,7 @@ class _Reader:
             return None
         used.add(id(node))
         server = container_of(sdk.as_container(node), image.value("image"), self.world)
+        server = _with_its_environment(server) if self.hcl else server
         return self._finished(server, env if isinstance(env, Map) else node)
 
     def _from_environment(self, node: Map) -> Server:
@@ -248,6 +252,26 @@ class _Reader:
                     given.add(first.text)
                 else:
                     given.add(str(number))
+
+    def note_defaults(self, items: Sequence[Item]) -> None:
+        """Terraform's variables with a literal for a default, and its locals that are literals."""
+        for at, item in enumerate(items):
+            group = next((one for one in items[at + 1 : at + 3] if isinstance(one, Group)), None)
+            if group is None or not is_word(item, "variable", "locals"):
+                continue
+            named = items[at + 1]
+            for part in split(group.items, (",",), newlines=True):
+                if len(part) != 3 or not is_word(part[1], "=") or not isinstance(part[0], Token):
+                    continue
+                held = part[2]
+                if not isinstance(held, Token) or held.kind not in ("string", "number"):
+                    continue
+                value = self._single(held)
+                name = f"local.{part[0].text}" if is_word(item, "locals") else ""
+                if part[0].text == "default" and isinstance(named, Token) and named.kind == "string":
+                    name = f"var.{self._string(named).text}"
+                if name and isinstance(value, Scalar) and value.text:  # an empty default is there to be replaced
+                    self.variables[name] = value
 
     def statements(self, items: Sequence[Item]) -> None:
         """Assignments and expressions, line by line."""
@@ -827,6 +851,9 @@ class _Reader:
                 held = self._expression(part[1:] if is_word(part[0], "**") else part[3:])
                 entries += held.entries if isinstance(held, Map) else []
                 continue
+            if at is None and self.hcl and (block := self._block(part)) is not None:
+                entries.append(block)
+                continue
             if at is None or at == 0:
                 self._expression(part)
                 continue
@@ -838,10 +865,20 @@ class _Reader:
             if value is not None:
                 self._note(name.text, value)
                 entries.append((name, value))
-        made = Map(entries, self.source, group.start)
+        made = Map(_gathered(entries) if self.hcl else entries, self.source, group.start)
         if entries:
             self.maps.append(Call(made))
         return made
+
+    def _block(self, part: list[Item]) -> tuple[Scalar, Node] | None:
+        """A block of Terraform, `env { name = ... }`."""
+        key, group = part[0], part[-1]
+        if len(part) < 2 or not isinstance(key, Token) or key.kind != "name" or not isinstance(group, Group):
+            return None
+        if group.opened != "{" or not all(isinstance(one, Token) and one.kind == "string" for one in part[1:-1]):
+            return None
+        held = self._group(group)
+        return (Scalar(key.text, self.source, key.start, key.end), held) if held is not None else None
 
     def _members(self, group: Group) -> list[Node]:
         """What stands in a list."""
@@ -857,6 +894,39 @@ class _Reader:
             elif (node := self._expression(part)) is not None:
                 made.append(node)
         return made
+
+
+_BLOCKS = {"volume_mount": "volumeMounts", "volume_mounts": "volumeMounts"}
+"""Blocks of Terraform whose name in a manifest is another."""
+
+
+def _gathered(entries: list[tuple[Scalar, Node]]) -> list[tuple[Scalar, Node]]:
+    """Blocks of one name as a list of them."""
+    named: dict[str, list[tuple[Scalar, Node]]] = {}
+    for key, node in entries:
+        named.setdefault(key.text, []).append((key, node))
+    made: list[tuple[Scalar, Node]] = []
+    for name, held in named.items():
+        key, node = held[-1]
+        if all(isinstance(one, Map) for _, one in held) and (len(held) > 1 or name in ("env", *_BLOCKS)):
+            first = held[0][1]
+            of_blocks = name != "env" or all(isinstance(one, Map) and one.get("name") is not None for _, one in held)
+            if of_blocks and isinstance(first, Map):
+                node = List([one for _, one in held], first.raw, first.start)
+        made.append((Scalar(_BLOCKS[name], key.raw, key.start, key.end) if name in _BLOCKS else key, node))
+    return made
+
+
+def _with_its_environment(server: Server) -> Server:
+    """The server with `$(NAME)` in its arguments replaced, as Kubernetes does."""
+    variables = {name: Variable(v.text, v.known, v.missing) for name, v in server.env.items()}
+
+    def filled(word: Value) -> Value:
+        found = Found()
+        text = interpolate_kubernetes(word.text, variables, found) if "$(" in word.text else word.text
+        return replace(word, text=text, known=word.known and found.known, missing=(*word.missing, *found.missing))
+
+    return replace(server, args=tuple(map(filled, server.args)))
 
 
 def _set_twice(text: str) -> frozenset[str]:
