@@ -138,6 +138,8 @@ job "llm" {{
         (SAME, "Dockerfile", [(4, "TGI110")]),
         (SAME, "Containerfile.gpu", [(4, "TGI110")]),
         (f'FROM {IMAGE}:2.4.0\nCMD ["--model-id", "$MODEL"]\n', "tgi.Dockerfile", [(2, "TGI131")]),
+        (f'FROM {IMAGE}:2.4.0\nCMD ["--bad"]\nENTRYPOINT ["tgi-entrypoint.sh"]\n', "Dockerfile", [(2, "TGI101")]),
+        (f'FROM {IMAGE}:2.4.0 AS a\nCMD ["--bad"]\nFROM a\nENTRYPOINT ["tgi-entrypoint.sh"]\n', "Dockerfile", []),
         (STAGES % 'ENTRYPOINT ["/start.sh"]', "Dockerfile", []),
         (STAGES % "ENTRYPOINT text-generation-launcher --model-id $MODEL_ID --port 80", "Dockerfile", []),
         (STAGES % "ENTRYPOINT []\nCMD text-generation-launcher --bad", "Dockerfile", [(10, "TGI101")]),

@@ -47,6 +47,7 @@ class _Stage:
     variables: dict[str, Variable] = field(default_factory=dict)
     entry: Source | None = None
     command: Source | None = None
+    own_command: bool = False
 
 
 def read_dockerfile(source: Source) -> list[Server]:
@@ -67,9 +68,10 @@ def read_dockerfile(source: Source) -> list[Server]:
                 stage.env.append((variable, value))
                 stage.variables[variable] = Variable(value.text, value.known, value.missing)
         elif name == "ENTRYPOINT":
-            stage.entry, stage.command = rest, None  # Docker forgets the command of the image below
+            stage.entry = rest  # Docker forgets the command of the image below, and not that of this stage
+            stage.command = stage.command if stage.own_command else None
         elif name == "CMD":
-            stage.command = rest
+            stage.command, stage.own_command = rest, True
     server = _server(stage) if stage is not None else None
     return [server] if server is not None else []
 
@@ -112,7 +114,7 @@ def _begun(rest: Source, match: re.Match[str], stages: dict[str, _Stage], before
     written = match["image"]
     below = stages.get(written.lower())
     if below is not None:
-        return replace(below, env=list(below.env), variables=dict(_of_env(below)))
+        return replace(below, env=list(below.env), variables=dict(_of_env(below)), own_command=False)
     start, end = match.span("image")
     found = Found()
     text = interpolate(written, before, found)
