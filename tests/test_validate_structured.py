@@ -130,6 +130,18 @@ job "llm" {{
   }}
 }}
 """
+PATCH = f"""\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: tgi}}
+spec:
+  template:
+    spec:
+      containers:
+        - name: tgi
+          image: {IMAGE}:3.3.7
+          env: [{{name: LOG_LEVEL, value: info}}]
+"""
 
 
 @pytest.mark.parametrize(
@@ -147,6 +159,7 @@ job "llm" {{
         (RUNTIME, "runtime.yaml", []),
         (RUNTIME + SERVICE, "runtime.yaml", [(17, "TGI143")]),
         (ENDPOINT, "endpoint.yaml", [(3, "TGI110")]),
+        (PATCH, "patch.yaml", []),
         (TERRAFORM, "main.tf", [(17, "TGI143")]),
         (TERRAFORM.replace('"1"', '"2"'), "main.tf", []),
         (NOMAD, "job.hcl", [(5, "TGI110")]),
@@ -162,6 +175,7 @@ def test_errors(text: str, file: str, errors: list[tuple[int, str]]) -> None:
         (SAME, "Dockerfile", []),
         (f"FROM {IMAGE}:2.4.0\nENV HF_HOME=/models\n", "Dockerfile", []),
         (RUNTIME, "runtime.yaml", []),
+        (PATCH, "patch.yaml", []),
         (VALUES, "values.yaml", []),
         (HOST, "compose.yaml", [(7, "TGI176")]),
         (HOST.replace("$CHOSEN", "$MODEL_ID"), "compose.yaml", []),

@@ -154,6 +154,7 @@ class _Cluster:
             replicas=item.value("spec", "replicas"),
             beside=len(pod.list("containers")) - 1,
             hints=(*_hints(pod), *(_hints(predictor) if predictor is not None else ())),
+            unknown=("the workload this patch is laid over",) if _is_patch(item) else (),
             notes=(f"{_text(item.get('kind'))} {workload.text if workload else ''}".strip(),),
         )  # fmt: skip
 
@@ -173,7 +174,7 @@ class _Cluster:
         """GPUs of a container; those of a serving runtime may come with the InferenceService that uses it."""
         found = gpus_of(container.map("resources"), pod)
         if not _is_runtime(item):
-            return found
+            return UNSAID if found == NO_GPUS and _is_patch(item) else found
         if predictor is not None:
             added = gpus_of(predictor.map("model", "resources"), pod)
             return added if added != NO_GPUS else found
@@ -511,6 +512,13 @@ def label_hint(label: str, node: Scalar) -> Iterator[Hint]:
         yield Hint("gpu", node.value("file"))
 
 
+def _is_patch(item: Map) -> bool:
+    """Whether a workload is laid over another one (Kustomize): it has neither a selector nor labels for its pods."""
+    spec = item.map("spec")
+    whole = spec.get("selector") is not None or spec.at("template", "metadata", "labels") is not None
+    return _text(item.get("kind")) in _SELECTED and not whole
+
+
 def _selector(item: Map) -> Iterator[Defect]:
     """A workload without a selector, or with one its own pods do not match; the API server refuses both."""
     kind = _text(item.get("kind"))
@@ -519,6 +527,8 @@ def _selector(item: Map) -> Iterator[Defect]:
     spec = item.map("spec")
     selector = spec.get("selector")
     key = item.key("spec")
+    if _is_patch(item):
+        return
     if selector is None:
         yield Defect(
             "k8s-missing-selector", f"a {kind} must have `spec.selector`", key.place if key else item.place,

@@ -118,7 +118,7 @@ def missing_shm(case: Case) -> Hits:
             --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 2
     """
     server = case.server
-    if not case.shards or case.shards < 2 or server.form not in CONTAINERS:
+    if not case.shards or case.shards < 2 or server.form not in CONTAINERS or server.unknown:
         return
     if case.view.image.system not in ("cuda", "rocm", None):
         return

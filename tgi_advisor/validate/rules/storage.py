@@ -142,7 +142,7 @@ def no_volume(case: Case) -> Hits:
         docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
             ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
     """
-    if not _judged(case):
+    if not _judged(case) or case.server.unknown:
         return
     folder = cache(case)
     mounts = [mount for mount in case.server.mounts if not _other(mount) and not _used(case, mount)]
