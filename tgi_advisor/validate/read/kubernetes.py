@@ -516,7 +516,7 @@ def _is_patch(item: Map) -> bool:
     """Whether a workload is laid over another one (Kustomize): it has neither a selector nor labels for its pods."""
     spec = item.map("spec")
     whole = spec.get("selector") is not None or spec.at("template", "metadata", "labels") is not None
-    return _text(item.get("kind")) in _SELECTED and not whole
+    return _text(item.get("kind")) in _SELECTED and not whole and "{{" not in item.raw.text
 
 
 def _selector(item: Map) -> Iterator[Defect]:
