@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from tgi_advisor.facts import tables
@@ -25,6 +26,7 @@ class Measured(NamedTuple):
     """Kind of model class."""
 
 
+@cache
 def runs() -> tuple[Measured, ...]:
     """Every row whose release, GPU and arguments are known."""
     return tuple(_read(row) for row in tables.load("measured"))

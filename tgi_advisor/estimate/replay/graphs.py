@@ -66,7 +66,12 @@ class _Step(Pass):
 
     def __init__(self, shapes: Shapes, memory: Allocator, tokens: int) -> None:
         super().__init__(shapes, memory, tokens)
-        self.layers = self.made = 0
+        self.layers = self.made = self.before = self.of_layer = 0
+
+    @property
+    def tensors(self) -> int:
+        """Tensors made by all layers: those that are not replayed are like the last."""
+        return self.made + self.of_layer * (self.shapes.g.layers - self.layers)
 
     def new(self, width: int) -> Block:
         self.made += 1
@@ -74,6 +79,7 @@ class _Step(Pass):
 
     def turn(self, *_: Block | None) -> tuple[object, ...]:
         self.layers += 1
+        self.of_layer, self.before = self.made - self.before, self.made
         return self.memory.sizes(small=True), self.memory.sizes()
 
 
@@ -110,15 +116,20 @@ def needed(setting: Setting, g: Geometry, captured: Captured, total_tokens: int,
 @cache
 def _pool(shapes: Shapes, sizes: tuple[int, ...], transformers: bool, version: Version) -> tuple[int, int]:
     """(bytes of the pool, kernels captured into it) for sizes in the order they are captured in."""
-    memory, kernels, workspaces = Allocator(), 0, list[Block]()
+    memory, workspaces, kernels = Allocator(), list[Block](), 0
+    largest = of_size = 0
     across = IN_PLACE + (REDUCTIONS if shapes.g.vocabulary_shard != shapes.g.vocabulary else 0)
     for size in sizes:
         run = _Step(shapes, memory, size)
         run.workspaces = workspaces
-        alive = fallback.forward(run) if transformers else layers.forward(run, version)
-        sampling.logits(run, size)
-        run.drop(*alive)
-        kernels += round(shapes.g.layers * (run.made / max(1, run.layers) + across))
+        if size > largest:
+            alive = fallback.forward(run) if transformers else layers.forward(run, version)
+            largest, of_size = size, run.tensors + shapes.g.layers * across
+            sampling.logits(run, size)
+            run.drop(*alive)
+        else:  # its layers find room in what those of a larger size have dropped
+            sampling.logits(run, size)
+        kernels += of_size
     return memory.reserved, kernels
 
 
