@@ -744,3 +744,10 @@ def test_an_outlook_that_cannot_be_made_says_why(here: Path, monkeypatch: pytest
     monkeypatch.setattr("tgi_advisor.validate.judge.predict", fails)
     (here / "compose.yaml").write_text(CLEAN)
     assert "whether it fits was not judged: the moon is not known" in run("validate", ".", "-g", "l4").out
+
+
+def test_json_is_a_format_by_the_name_other_commands_give_it(there: Path) -> None:
+    ending, printed = (run("validate", *words) for words in (("--json", "."), ("--format", "json", ".")))
+    assert (ending.code, ending.out) == (printed.code, printed.out)
+    assert json.loads(ending.out)["findings"]
+    assert run("validate", "--json", "-f", "sarif", ".").code == Exit.USAGE

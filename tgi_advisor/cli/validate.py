@@ -41,6 +41,7 @@ _memory = click.option("--memory", metavar="SIZE", help="Memory of one GPU, or o
     show_default=True,
     help="How findings are written; `github` annotates a pull request, `sarif` feeds code scanning.",
 )
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @options.gpu
 @options.count
 @_memory
@@ -91,6 +92,10 @@ def validate(paths: tuple[str, ...], name: str, **asked: Any) -> int:
         raise UsageError("--diff shows what --fix would change", "Add --fix.")
     if asked["online"] and asked["offline"]:
         raise UsageError("--online and --offline exclude each other", "Leave one of them out.")
+    if asked["as_json"]:
+        if name not in ("text", "json"):
+            raise UsageError(f"--json and --format {name} exclude each other", "Leave one of them out.")
+        name = "json"
     if asked["summary"]:
         _with_summary(name, asked)
     over, stated = _settings(asked)
