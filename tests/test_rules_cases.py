@@ -241,3 +241,72 @@ def test_an_image_that_is_no_longer_made_says_what_follows_it() -> None:
     text = "docker run --runtime=habana -p 80:80 -v $PWD:/data ghcr.io/huggingface/tgi-gaudi:2.3.1 --model-id gpt2\n"
     found = judge(read(text, "run.sh"), lambda model, _: snapshot.find(model))
     assert any("it is no longer made: TGI's own images that end in -gaudi follow it" in one.message for one in found)
+
+
+TEMPLATE = (
+    "docker run --gpus all --shm-size {{ shm }} -p {{port}}:80 -v '{{dir}}':/data \\\n  "
+    + IMAGE
+    + ":3.3.7 --model-id {{ model }} \\\n"
+    "{% if shards %}\n  --num-shard {{ shards }} \\\n{% else %}\n  --num-shard 1 \\\n{% endif %}\n"
+    '  --max-total-tokens "{{total}}" --max-input-tokens @@INPUT@@ --dtype <%= dtype %> --port __PORT__\n'
+)
+PAGE = (
+    "```bash\ntoken=<your cli READ token>\ndocker run --gpus all --shm-size 1g -e HF_TOKEN=hf_xxx -v <dir>:/data \\\n"
+    f'  {IMAGE}:3.3.7 --model-id "<your model>" --num-shard N\n```\n'
+)
+QUIET = {
+    "a template engine's words": (TEMPLATE, "serve.template.slurm"),
+    "a page's blanks": (PAGE, "page.md"),
+    "variables that are exported": (
+        "export MODEL_ID=$1\nexport PORT=80\ntext-generation-launcher --json-output\n", "run.sh",
+    ),
+    "a model that the script asks for": (
+        'if [ -z "$MODEL_ID" ]; then\n  exit 1\nfi\ntext-generation-launcher --json-output\n', "entrypoint.sh",
+    ),
+    "an environment that is sourced": (". /etc/tgi\ntext-generation-launcher --json-output\n", "entrypoint.sh"),
+    "the arguments of IBM's fork": (
+        "serve:\n\ttext-generation-launcher --model-name org/m --dtype-str float16 --grpc-port 8033\n", "Makefile",
+    ),
+    "the help": (f"docker run {IMAGE}:3.3.7 --help\n", "run.sh"),
+    "the version": (f"podman run {IMAGE}:3.3.7 -V\n", "page.md"),
+    "what a workflow builds and scans": (
+        "on: [push]\njobs:\n  a:\n    steps:\n      - uses: actions/checkout@v4\n"
+        "        with: {repository: huggingface/text-generation-inference}\n"
+        f"      - uses: scan@v1\n        with: {{image-ref: '{IMAGE}:latest', images: '{IMAGE}'}}\n",
+        "build.yml",
+    ),
+    "a bill of materials": (f'{{"bomFormat": "CycloneDX", "components": [{{"image": "{IMAGE}"}}]}}\n', "bom.json"),
+    "another server's limits": ("docker run me/serve --model-id org/m --adapter-id a --max-total-tokens 9\n", "run.sh"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_what_is_written_for_others_is_no_fault(name: str) -> None:
+    text, file = QUIET[name]
+    assert said(text, file, "warning") == []
+
+
+LIMITS = "--max-input-tokens 9 --max-total-tokens 9"
+HELD = {
+    "before the command": (
+        "MODEL_ID=gpt2 MAX_INPUT_TOKENS=9 \\\n  MAX_TOTAL_TOKENS='9' text-generation-launcher\n", 1, 32,
+    ),
+    "behind a name": (f"PORT=80 exec text-generation-launcher --model-id gpt2 {LIMITS}\n", 1, 74),
+    "exported": (
+        "export MODEL_ID=gpt2 MAX_INPUT_TOKENS=9\ndeclare -x MAX_TOTAL_TOKENS=9\ntext-generation-launcher\n", 1, 39,
+    ),
+    "an image of one's own": (f"podman run acme/llm:3 --model-id gpt2 {LIMITS}\n", 1, 58),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_what_a_launcher_is_given_around_it_is_judged_at_its_place(name: str) -> None:
+    text, line, column = HELD[name]
+    assert said(text, "run.sh") == [(line, "TGI110")]
+    found = judge(read(text, "run.sh"), lambda model, _: snapshot.find(model))
+    assert next(one.place.column for one in found if one.code == "TGI110") == column
+
+
+def test_the_service_of_a_workflow_is_a_server() -> None:
+    image = f"        image: {IMAGE}:3.3.7\n        env: {{MAX_WAITING_TOKENS: a}}\n"
+    assert said(f"on: push\njobs:\n  a:\n    services:\n      tgi:\n{image}", "ci.yml") == [(7, "TGI103")]

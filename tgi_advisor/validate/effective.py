@@ -19,6 +19,7 @@ from tgi_advisor.facts.flags import Flag
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.validate.found import Server, Value
 from tgi_advisor.validate.images import NO_IMAGE, OWN, Image, identify, newest_of
+from tgi_advisor.validate.read.launcher import is_fork, other_server
 
 ENTRY_SINCE = (2, 0, 0)
 """From here on /tgi-entrypoint.sh hands its arguments on unquoted, so words with blanks are split."""
@@ -150,6 +151,12 @@ def effective(server: Server, stated: TgiRelease | None = None, tag: str = "") -
     image = identify(server.image.text) if server.image is not None and server.image.known else NO_IMAGE
     if server.image is not None and not server.image.known:
         image = _partly_known(server.image)
+    if server.image is None and is_fork([word.text for word in server.args]):
+        fork = other_server("ibm/text-generation-inference")
+        assert fork is not None, "servers.yaml names it"
+        image = Image(
+            None, f"the arguments are those of {fork.what}", None, None, judged=False, other=fork.what, fork=True
+        )
     if server.form == "sagemaker" and not image.entry:
         image = image._replace(entry="sagemaker", port=8080)
     if tag:

@@ -10,7 +10,19 @@ from tgi_advisor.validate.found import Document
 from tgi_advisor.validate.read.launcher import IMAGE_WORDS, LAUNCHER, MISTAKEN, STATED
 from tgi_advisor.validate.read.stated import SIGN, name_of, stated_images
 
-_SIGNS = (*IMAGE_WORDS, *MISTAKEN, LAUNCHER, SIGN, "HF_MODEL_ID", "SM_NUM_GPUS", "get_huggingface_llm_image_uri")
+_SIGNS = (
+    *IMAGE_WORDS,
+    *MISTAKEN,
+    LAUNCHER,
+    SIGN,
+    "HF_MODEL_ID",
+    "SM_NUM_GPUS",
+    "get_huggingface_llm_image_uri",
+    "--max-total-tokens",
+    "--max-input-tokens",
+    "--max-input-length",
+    "--max-batch-prefill-tokens",
+)
 """One of these stands in every file that starts a TGI server, but for environment files and our own specs."""
 
 

@@ -68,12 +68,15 @@ def dispatch(text: str, file: str, world: World) -> Document:
     """Reads a text that has to do with TGI."""
     source = File(file, text).whole()
     result = _reader(file, source.text)(source, world)
-    servers = sorted((_with_known_tag(_templated(one)) for one in result.servers), key=lambda server: server.place)
+    started = [one for one in result.servers if not any(word.text in _ASKING for word in one.args)]
+    servers = sorted((_with_known_tag(_templated(one)) for one in started), key=lambda server: server.place)
     defects = sorted(set(result.defects), key=lambda defect: (defect.place, defect.kind))
     keep = servers or any(defect.kind in ("yaml-syntax", "spec") for defect in defects)
     return Document(file, text, result.form, tuple(servers), tuple(defects) if keep else ())
 
 
+_ASKING = frozenset(("--help", "-h", "--version", "-V"))
+"""Arguments the launcher answers, and ends."""
 _TEMPLATED = re.compile(r"\$[{(]([A-Za-z_][\w.:-]*)[^{}()]*[)}]")
 
 
@@ -252,7 +255,31 @@ def _markdown(source: Source, world: World) -> Result:
         defects += found.defects
         at = close.end() if close else len(text)
     _prose(source.part(at), world, variables, servers, defects)
-    return Result("text", servers, defects)
+    blanks = [replace(one, severity="info") if one.kind in SHELL_ALONE else one for one in defects]
+    return Result("text", [_to_fill_in(one) for one in servers], blanks)
+
+
+_BLANK = re.compile(
+    r"hf_[xX*.]+|[xX*.]{3,}|[NMX]|(?i:(?:your|my)[-_ ][\w -]*|[\w-]*_your_[\w-]*|(?:hf_)?your[-_ ]?\w*token\w*)"
+)
+"""What a page writes for a reader to replace, beside anything in angle brackets."""
+
+
+def _to_fill_in(server: Server) -> Server:
+    """A page's server with what its reader is to fill in unknown."""
+
+    def opened(value: Value) -> Value:
+        blank = value.known and (re.search(r"<[^<>\n]+>", value.text) or _BLANK.fullmatch(value.text))
+        return replace(value, known=False) if blank else value
+
+    if not any(opened(value) is not value for value in server.values):
+        return server
+    return replace(
+        server,
+        image=opened(server.image) if server.image else None,
+        args=tuple(map(opened, server.args)),
+        env={name: opened(value) for name, value in server.env.items()},
+    )
 
 
 def _prose(
@@ -337,7 +364,8 @@ def _notebook(source: Source, world: World) -> Result:
         offsets += [offsets[-1] if offsets else 0] * 2
     code = Source(source.file, "".join(text), offsets)
     parts, environ = _python_of(code.text, cells)
-    return _program(_interpolated(code), world, read_python(code, world, parts or [(0, 0)], environ))
+    found = _program(_interpolated(code), world, read_python(code, world, parts or [(0, 0)], environ))
+    return found._replace(servers=[_to_fill_in(one) for one in found.servers])
 
 
 def _python_of(text: str, cells: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[tuple[str, int, int]]]:

@@ -91,18 +91,30 @@ _OUR_FLAGS = re.compile(
     r"--(?:num-shard|max-(?:total-tokens|input-(?:tokens|length)|batch-(?:prefill|total)-tokens))(?:=|$)"
 )
 
+_OUR_LIMITS = re.compile(r"--max-(?:total-tokens|input-(?:tokens|length)|batch-(?:prefill|total)-tokens)(?:=|$)")
+"""Of these what no other server has, whatever else its flags are."""
+
 
 def is_ours(image: Value | None, words: Sequence[str]) -> bool:
-    """Whether a container is meant to run TGI: by its image, or by flags only TGI has where the image is not known
-    or is that of a server it is mistaken for.
+    """Whether a container is meant to run TGI: by its image, or by flags only TGI has where the image is not known,
+    is that of a server it is mistaken for, or bears a name of one's own.
     """
     if image is None:
         return False
     if is_image(image.text):
         return True
     other = other_server(image.text)
-    mistaken = not image.known if other is None else not other.fork
-    return mistaken and any(_OUR_FLAGS.match(word) for word in words)
+    if other is None and image.known:  # an image under a name of one's own
+        named = any(word.partition("=")[0] == "--model-id" for word in words)
+        return named and any(_OUR_LIMITS.match(word) for word in words) and not _of_another(words)
+    return (other is None or not other.fork) and any(_OUR_FLAGS.match(word) for word in words)
+
+
+def _of_another(words: Sequence[str]) -> bool:
+    """Whether the words are those of a fork: IBM's, LoRAX's, or kv.run's."""
+    return is_fork(words) or any(
+        re.match(r"--(?:adapter-|eager-prefill|preloaded-adapter|page-)", word) for word in words
+    )
 
 
 class Launch:

@@ -69,13 +69,19 @@ def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server]
     defects: list[Defect] = []
     images: list[tuple[Value, Map, tuple[Map, ...]]] = []
     scripts: list[Scalar] = []
+    started = _started_by(root)
     for key, node, above in walk(root):
-        if isinstance(node, Map):
+        if started is not None and not _is_started(node, above, started):
+            if isinstance(node, Scalar) and key == "run":
+                scripts.append(node)
+        elif isinstance(node, Map):
             if "image" in key.lower() and (url := node.scalar("url")) and is_image(url.text):
                 images.append((url.value("image"), node, above))  # Inference Endpoints: custom_image.url
             elif key not in _ASIDE and (image := _split_image(node)):
                 images.append((image, above[-1] if above and key.lower().endswith("image") else node, above))
         elif isinstance(node, Scalar) and node.text:
+            if key == "repository" and not re.match(r"[^/]*[.:][^/]*/", node.text) and not _is_split(above[-1]):
+                continue  # a repository of sources
             if above and _IMAGE_KEY.search(key) and is_image(node.text) and not _is_split(above[-1]):
                 images.append((node.value("image"), above[-1], above[:-1]))
             elif (LAUNCHER in node.text and len(node.text) > len(LAUNCHER)) or " run " in node.text:
@@ -102,6 +108,39 @@ def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server]
         kind = "helm" if of_chart else form
         servers.append(_server(image, node, above, root, kind, variables if len(images) == 1 else {}, defects, world))
     return servers, defects
+
+
+_REPORT = (
+    "bomFormat",
+    "spdxVersion",
+    "SchemaVersion",
+    "ArtifactName",
+    "vulnerabilities",
+    "matches",
+    "violations",
+    "policyName",
+)
+"""Keys at the root of what a scanner, a policy or a bill of materials says of images that run elsewhere."""
+
+
+def _started_by(root: Map) -> frozenset[int] | None:
+    """The mappings of a file that start their images, where few do: jobs and services of a workflow, none of a report.
+
+    None for a file in which every image is a server's.
+    """
+    if any(key in root.merged for key in _REPORT) or ((kind := root.value("kind")) and kind.text.endswith("Report")):
+        return frozenset()
+    if not isinstance(root.get("jobs"), Map) or not {"on", "true", "True"} & root.merged.keys():
+        return None
+    started = []
+    for _, job in root.map("jobs").merged.values():
+        if isinstance(job, Map):
+            started += [one for _, one in job.map("services").merged.values()]
+    return frozenset(map(id, started))
+
+
+def _is_started(node: Node, above: tuple[Map, ...], started: frozenset[int]) -> bool:
+    return id(node) in started or any(id(one) in started for one in above)
 
 
 def _form(root: Map) -> str:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
+from tgi_advisor.facts import tables
 from tgi_advisor.validate.found import UNSAID, Defect, Server, Value
-from tgi_advisor.validate.read.docker import read_run
+from tgi_advisor.validate.read.docker import read_run, tail
 from tgi_advisor.validate.read.environment import Environment, variables_of
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_launcher
 from tgi_advisor.validate.read.source import Source
@@ -38,6 +40,11 @@ _BEFORE_LAUNCHER = re.compile(
     r"(?:^|[;&|(`\"'=!$>%-]|\b(?:sudo|exec|then|do|else|time|nohup|env|CMD|RUN|ENTRYPOINT|run|command|args|-c))[ \t]*$"
     r"|^[ \t]*(?:[A-Za-z_][A-Za-z0-9_]*=\S*[ \t]+)+$"
 )
+_ASSIGNED = re.compile(
+    r"(?<!\S)(?:[A-Za-z_]\w*=(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'\\])*(?:[ \t]|\\\n)+)+"
+    r"(?:(?:env|exec|nohup|sudo|time)[ \t]+)*\Z"
+)
+_SOURCED = re.compile(r"^[ \t]*(?:(?:source|\.)[ \t]+\S+|set[ \t]+-(?:a\b|o[ \t]+allexport)|eval\b)", re.MULTILINE)
 MAX_SERVERS = 300
 """Servers of a text that are read."""
 MAX_BLOCKS = 50
@@ -93,6 +100,7 @@ class _Scanner:
         self.servers: list[Server] = []
         self.defects: list[Defect] = []
         self.early: list[Defect] = []
+        self.exports: dict[str, Value] = {}
 
     def scan(self) -> Scan:
         """All servers, in the order of the text."""
@@ -169,9 +177,15 @@ class _Scanner:
             return done  # named, not run
         if not any(word.text.startswith("-") for word in words[1:]) and len(words) > 1:
             return done
-        environment = Environment()
-        for name, value in re.findall(r"([A-Za-z_][A-Za-z0-9_]*)=(\S*)", before):
-            environment.add(name, replace(self.source.value(line, first, "environment"), text=value.strip("\"'")))
+        environment = self._exported(first)
+        while self.text.endswith("\\\n", 0, line):  # the command began on a line before
+            line = self.text.rfind("\n", 0, line - 1) + 1
+        if assigned := _ASSIGNED.search(self.text, max(line, first - 2000), first):
+            for word in lex(self.source, assigned.start(), self.variables, self.mode, first).words:
+                held, (name, equals, _) = word.as_value(self.source, "environment"), word.text.partition("=")
+                if not equals:
+                    continue  # `exec`, `env`
+                environment.add(name, replace(tail(held.bare, len(name) + 1), key=held.spot))
         values = [word.as_value(self.source) for word in words]
         place = values[0].place
         self.servers.append(
@@ -179,6 +193,27 @@ class _Scanner:
         )
         self.defects += self._surely(command.defects)
         return done
+
+    def _exported(self, end: int) -> Environment:
+        """What the launcher gets of the variables that are exported before it, of those TGI reads.
+
+        A file that is sourced may hold more, and a script that looks at MODEL_ID is given it from outside.
+        """
+        environment = Environment()
+        for name, place in self.exports.items():
+            variable = self.variables.get(name)
+            if variable is None or name not in _read_by_tgi():
+                continue
+            held = replace(place, text=variable.text, known=variable.known, missing=variable.missing)
+            if variable.known:
+                environment.add(name, held)
+            else:
+                environment.refer(name, held)
+        if (sourced := _SOURCED.search(self.text, 0, end)) is not None:
+            environment.sources.append(replace(self.source.value(*sourced.span(), "environment"), known=False))
+        if "MODEL_ID" in self.source.file.text and "MODEL_ID" not in environment.set:
+            environment.refer("MODEL_ID", replace(self.source.value(end, end, "environment"), known=False))
+        return environment
 
     def _surely(self, defects: list[Defect]) -> Iterator[Defect]:
         """Defects that hold wherever the command stands: quotes are only judged in whole scripts."""
@@ -212,6 +247,7 @@ class _Scanner:
             value = value.rstrip('"') if how.endswith('"') else value
             known = not re.search(r"%[^%\s]+%|![^!\s]+!|^[\"']?$", value)
             self._set(name, Variable(value, known))
+            self.exports[name] = self.source.value(match.end(), match.end() + len(value), "environment")
             return match.end()
         if re.match(
             r"[\"']?(?:[\w./-]*/)?(?:docker|podman|nerdctl|text-generation-launcher)\b", self.text[match.end() :][:80]
@@ -225,6 +261,8 @@ class _Scanner:
             if command.words:
                 first = command.words[0]
                 self._set(name, Variable(first.text, first.known, first.missing, first.defaulted))
+                if how.startswith("$env"):
+                    self.exports[name] = first.as_value(self.source, "environment")
             return match.end()
         end = match.end()
         for word in command.words:
@@ -235,6 +273,9 @@ class _Scanner:
             text = (before.text if before else "") + right
             known = word.known and (before is None or before.known)
             self._set(left.rstrip("+"), Variable(text, known, word.missing, word.defaulted))
+            if left in self.exports or re.match(r"export\b|(?:declare|typeset)[ \t]+-\w*x", how):
+                held = word.as_value(self.source, "environment")
+                self.exports[left] = replace(tail(held.bare, len(left) + 1), key=held.spot)
             end = word.end
         else:
             if not command.words:
@@ -342,3 +383,10 @@ def _is_script(name: str) -> bool:
 def with_variables(entries: Mapping[str, Value]) -> dict[str, Variable]:
     """Environment entries as shell variables."""
     return {name: Variable(v.text, v.known, v.missing, v.defaulted) for name, v in entries.items()}
+
+
+@cache
+def _read_by_tgi() -> frozenset[str]:
+    """Every variable a release has read."""
+    flags = {row["env"] for row in tables.load("flags").values() if row["env"]}
+    return frozenset(flags | tables.load("env").keys())

@@ -89,6 +89,16 @@ _PLACEHOLDER = re.compile(r"<[^<>\s|&;'\"=0-9][^<>\s|&;'\"=]*(?: [^<>\n|&;'\"=]+
 _REDIRECTION = re.compile(r"(?:&>>?|\d*>>?&?|\d*<<<?-?|\d*<&?)[ \t]*")
 _PERCENT = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*|~?\d)%?|!([A-Za-z_][A-Za-z0-9_]*)!")
 
+_TEMPLATE = re.compile(
+    r"\{\{[^{}\n]{0,200}\}\}|<%[^%\n]{0,200}%>|\{%[^%\n]{0,200}%\}|@@\w{1,80}@@|(?<!\w)__[A-Z][A-Z0-9_]{0,80}__(?!\w)"
+)
+"""What a template engine fills in before a shell reads it: `{{ name }}`, `<%= name %>`, `@@NAME@@`, `__NAME__`."""
+_TEMPLATE_BLOCK = re.compile(
+    r"\{%[-+]?[ \t]*(?P<word>if|for)\b(?:(?!\{%[-+]?[ \t]*(?:if|for)\b)[\s\S]){0,4000}?"
+    r"\{%[-+]?[ \t]*end(?P=word)[ \t]*[-+]?%\}"
+)
+"""A branch or a loop of Jinja: which of its words are there is not known."""
+
 SHELL, PLAIN, COMPOSE, BATCH, POWERSHELL = "shell", "plain", "compose", "batch", "powershell"
 """How to read: a POSIX shell, quotes alone, quotes and Compose's references, a Windows batch file, PowerShell."""
 _WINDOWS = (BATCH, POWERSHELL)
@@ -158,6 +168,8 @@ class _Lexer:
             elif c == "#" and self.mode in (SHELL, POWERSHELL):
                 stop = text.find("\n", self.at, self.end)
                 self.at = self.end if stop < 0 else stop
+            elif c in "{<" and self._templated():
+                self.word()
             elif shell and (c in "<>&" or (c.isdigit() and re.match(r"\d+[<>]", text[self.at : self.at + 4]))):
                 if not self._redirection():
                     return self._done(c)
@@ -207,6 +219,9 @@ class _Lexer:
         match = _NEXT_OPTION.match(self.text, self.at, self.end)
         if not match:
             return False
+        if _TEMPLATE_BLOCK.fullmatch(self.words[-1].text):  # the line of its end is empty in what the engine writes
+            self.at = match.end()
+            return True
         before = self.text.rfind("\n", 0, self.at) + 1
         line = self.text[before : self.at]
         comment = re.match(r"[ \t]*#", line) or (" #" in line)
@@ -237,6 +252,11 @@ class _Lexer:
             del self.words[count:]
         return True
 
+    def _templated(self) -> re.Match[str] | None:
+        """What a template engine fills in here."""
+        block = _TEMPLATE_BLOCK.match(self.text, self.at, self.end)
+        return block or _TEMPLATE.match(self.text, self.at, self.end)
+
     def _placeholder(self) -> re.Match[str] | None:
         """`<your-token>`: to a person a placeholder, to a shell two redirections."""
         return _PLACEHOLDER.match(self.text, self.at, self.end) if self.text[self.at] == "<" else None
@@ -253,7 +273,10 @@ class _Lexer:
             c = text[self.at]
             if c in " \t\n\r" or (shell and c in ";|&()>"):
                 break
-            if c == "<" and shell:
+            if c in "{<" and (template := self._templated()):
+                parts.append(template[0])
+                self.at = template.end()
+            elif c == "<" and shell:
                 placeholder = self._placeholder()
                 if placeholder is None:
                     break
@@ -322,9 +345,11 @@ class _Lexer:
             if not self._continuation():
                 self.at += 1
             return
+        whole = "".join(parts)
+        for name in _TEMPLATE.findall(whole):
+            found.unknown(name.strip("{}<>%@=- \t"))
         for piece in pieces:
             self.words.append(Word(piece, start, self.at, found.known, tuple(found.missing), tuple(found.defaulted)))
-        whole = "".join(parts)
         if whole or quoted or not (found.used or pieces):  # an unquoted variable that is empty makes no word
             self.words.append(Word(whole, start, self.at, found.known, tuple(found.missing), tuple(found.defaulted)))
 
