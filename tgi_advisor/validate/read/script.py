@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 from tgi_advisor.facts import tables
 from tgi_advisor.validate.found import UNSAID, Defect, Server, Value
+from tgi_advisor.validate.read.cloudrun import COMMAND, read_gcloud
 from tgi_advisor.validate.read.docker import read_run, tail
 from tgi_advisor.validate.read.environment import Environment, variables_of
-from tgi_advisor.validate.read.launcher import LAUNCHER, is_launcher
+from tgi_advisor.validate.read.launcher import LAUNCHER, is_image, is_launcher
 from tgi_advisor.validate.read.source import Source
-from tgi_advisor.validate.read.words import MAX_VALUE, SHELL, Variable, Word, lex
+from tgi_advisor.validate.read.words import MAX_VALUE, SHELL, Found, Variable, Word, interpolate, lex
 from tgi_advisor.validate.read.world import World
 
 _RUN = (
@@ -34,7 +35,17 @@ _ASSIGN = (
 )
 _BLOCK = r"(?P<block>^[ \t]*(?:if|for|while|until|case|else|elif|fi|done|esac)\b)"
 _DOCKERFILE = r"(?P<dockerfile>^(?:ARG|ENV)[ \t]+[A-Za-z_][A-Za-z0-9_]*=[^\n]*)"
-_EVENT = re.compile("|".join((_RUN, rf"(?P<launch>{LAUNCHER})", _ASSIGN, _BLOCK, _DOCKERFILE)), re.MULTILINE)
+_SINGULARITY = r"(?P<singularity>(?<![\w.-])(?:singularity|apptainer)[ \t]+(?:-\w+[ \t]+)*run(?=[ \t\\])[ \t]*)"
+_HEREDOC = r"(?P<heredoc><<-?[ \t]*(?P<raw>[\"'\\]?)(?P<mark>[A-Za-z_]\w*)[\"']?(?!\w))"
+_EVENT = re.compile(
+    "|".join(
+        (
+            _HEREDOC, rf"(?P<gcloud>{COMMAND})", _SINGULARITY, _RUN, rf"(?P<launch>{LAUNCHER})", _ASSIGN, _BLOCK,
+            _DOCKERFILE,
+        )
+    ),
+    re.MULTILINE,
+)  # fmt: skip
 _COMMENT = re.compile(r"[ \t]*(?:#(?!!)|//|(?:rem|REM|@rem|@REM|Rem)\b|::|<!--)")
 _BEFORE_LAUNCHER = re.compile(
     r"(?:^|[;&|(`\"'=!$>%-]|\b(?:sudo|exec|then|do|else|time|nohup|env|CMD|RUN|ENTRYPOINT|run|command|args|-c))[ \t]*$"
@@ -44,6 +55,11 @@ _ASSIGNED = re.compile(
     r"(?<!\S)(?:[A-Za-z_]\w*=(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'\\])*(?:[ \t]|\\\n)+)+"
     r"(?:(?:env|exec|nohup|sudo|time)[ \t]+)*\Z"
 )
+_IN_CONTAINER = re.compile(r"(?<![\w.-])(?:singularity|apptainer|srun|enroot)[ \t](?:[^\n;&|`]|\\\n)*[ \t]\Z")
+"""What starts a launcher within an image on a cluster."""
+_MANIFEST = re.compile(r"^[ \t]*(?:apiVersion|services)[ \t]*:", re.MULTILINE)
+_IN_TEXT = re.compile(r"\\([$`\\])|\$\{[^{}\n]*\}|\$\([^()\n]*\)|\$[A-Za-z_]\w*")
+"""What a shell replaces in the text between two marks."""
 _SOURCED = re.compile(r"^[ \t]*(?:(?:source|\.)[ \t]+\S+|set[ \t]+-(?:a\b|o[ \t]+allexport)|eval\b)", re.MULTILINE)
 MAX_SERVERS = 300
 """Servers of a text that are read."""
@@ -114,7 +130,13 @@ class _Scanner:
             line = self.text.rfind("\n", 0, start) + 1
             if _COMMENT.match(self.text, line, start + 4):
                 continue
-            if match["run"] is not None:
+            if match["heredoc"] is not None:
+                done = self._heredoc(match)
+            elif match["gcloud"] is not None:
+                done = self._gcloud(match, line)
+            elif match["singularity"] is not None:
+                done = self._singularity(match, line)
+            elif match["run"] is not None:
                 done = self._run(match, line)
             elif match["launch"] is not None:
                 done = self._launcher(match, line)
@@ -157,6 +179,69 @@ class _Scanner:
             self.defects += [*self._surely(command.defects), *defects]
         return max(command.end, match.end())
 
+    def _gcloud(self, match: re.Match[str], line: int) -> int:
+        """A container that Google's tool deploys."""
+        end, quote = self._region(line, match.start())
+        if self.strict and quote != "`":
+            return match.end()
+        command = lex(self.source, match.end(), self.variables, self.mode, end, mend=True)
+        server = read_gcloud(self.source, self._spliced(command.words))
+        if server is not None:
+            self.servers.append(replace(server, place=self.source.place(match.start())))
+            self.defects += self._surely(command.defects)
+        return max(command.end, match.end())
+
+    def _singularity(self, match: re.Match[str], line: int) -> int:
+        """An image of a registry that Singularity or Apptainer runs: the words behind it are the launcher's."""
+        end, quote = self._region(line, match.start())
+        if self.strict and quote != "`":
+            return match.end()
+        command = lex(self.source, match.end(), self.variables, self.mode, end, mend=True)
+        words = [word.as_value(self.source) for word in self._spliced(command.words)]
+        at = next((at for at, word in enumerate(words) if word.text.startswith("docker://")), None)
+        if at is None or not is_image(words[at].text.removeprefix("docker://")):
+            return match.end()
+        image = tail(words[at].bare, len("docker://"))
+        place = self.source.place(match.start())
+        environment = self._exported(match.start())
+        environment.sources += [replace(word, known=False) for word in words[:at] if word.text.startswith("--env")]
+        server = Server("platform", "", place, image=image, args=tuple(words[at + 1 :]), gpus=UNSAID)
+        self.servers.append(replace(server, **environment.fields()))
+        self.defects += self._surely(command.defects)
+        return max(command.end, match.end())
+
+    def _heredoc(self, match: re.Match[str]) -> int:
+        """A manifest or a Compose file that is written between two marks; other texts are read as the rest is."""
+        start = self.text.find("\n", match.end()) + 1
+        close = re.compile(rf"^[ \t]*{match['mark']}[ \t]*$", re.MULTILINE).search(self.text, start) if start else None
+        if close is None or not _MANIFEST.search(self.text, start, close.start()):
+            return match.end()
+        from tgi_advisor.validate.read.documents import read_documents
+
+        body = self.source.part(start, close.start())
+        _, servers, defects = read_documents(body if match["raw"] else self._filled(body), self.world)
+        if any(one.kind == "yaml-syntax" for one in defects):
+            return match.end()
+        self.servers += servers
+        self.defects += defects
+        return close.end()
+
+    def _filled(self, body: Source) -> Source:
+        """A text with the shell's variables in it replaced; those without a value as a template's `{{NAME}}`."""
+        parts: list[str] = []
+        offsets: list[int] = []
+        at = 0
+        for match in _IN_TEXT.finditer(body.text):
+            found = Found()
+            text = match[1] or (interpolate(match[0], self.variables, found) if match[0][1:2] != "(" else "")
+            if match[1] is None and (not found.known or not text or "\n" in text):
+                text = f"{{{{{(found.missing or ['command'])[0]}}}}}"
+            parts += [body.text[at : match.start()], text]
+            first, last = body.offset(match.start()), body.offset(match.end() - 1)
+            offsets += [*body.offsets[at : match.start()], *[first] * (len(text) - 1), last if len(text) > 1 else first]
+            at = match.end()
+        return Source(body.file, "".join([*parts, body.text[at:]]), [*offsets, *body.offsets[at:]])
+
     def _launcher(self, match: re.Match[str], line: int) -> int:
         """A bare launcher command."""
         first = match.start()
@@ -164,7 +249,11 @@ class _Scanner:
             first -= 1
         before = self.text[max(line, first - 300) : first]
         end, quote = self._region(line, first)
-        if (self.strict and quote != "`") or not (_BEFORE_LAUNCHER.search(before) or not before.strip()):
+        while self.text.endswith("\\\n", 0, line):  # the command began on a line before
+            line = self.text.rfind("\n", 0, line - 1) + 1
+        around = _IN_CONTAINER.search(self.text, max(line, first - 2000), first)
+        begins = around or _BEFORE_LAUNCHER.search(before) or not before.strip()
+        if (self.strict and quote != "`") or not begins:
             return match.end()
         command = lex(self.source, first, self.variables, self.mode, end, mend=True)
         words = self._spliced(command.words)
@@ -178,8 +267,6 @@ class _Scanner:
         if not any(word.text.startswith("-") for word in words[1:]) and len(words) > 1:
             return done
         environment = self._exported(first)
-        while self.text.endswith("\\\n", 0, line):  # the command began on a line before
-            line = self.text.rfind("\n", 0, line - 1) + 1
         if assigned := _ASSIGNED.search(self.text, max(line, first - 2000), first):
             for word in lex(self.source, assigned.start(), self.variables, self.mode, first).words:
                 held, (name, equals, _) = word.as_value(self.source, "environment"), word.text.partition("=")
@@ -188,11 +275,22 @@ class _Scanner:
                 environment.add(name, replace(tail(held.bare, len(name) + 1), key=held.spot))
         values = [word.as_value(self.source) for word in words]
         place = values[0].place
-        self.servers.append(
-            Server("launcher", "", place, entry=values[0], args=tuple(values[1:]), gpus=UNSAID, **environment.fields())
+        server = Server(
+            "launcher", "", place, entry=values[0], args=tuple(values[1:]), gpus=UNSAID, **environment.fields()
         )
+        image = self._image_of(around) if around else None
+        self.servers.append(replace(server, image=image))
         self.defects += self._surely(command.defects)
         return done
+
+    def _image_of(self, around: re.Match[str]) -> Value | None:
+        """The image that the words before a launcher name (`docker://...`, `--container-image=...`)."""
+        for word in lex(self.source, around.start(), self.variables, self.mode, around.end()).words:
+            option = re.match(r"(?:--container-image=)?(?:docker://)?", word.text)
+            text = word.text[option.end() if option else 0 :].replace("#", "/", 1)
+            if is_image(text):
+                return replace(word.as_value(self.source, "command"), text=text, length=0)
+        return None
 
     def _exported(self, end: int) -> Environment:
         """What the launcher gets of the variables that are exported before it, of those TGI reads.
