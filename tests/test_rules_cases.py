@@ -186,6 +186,15 @@ WRONG = {
     "no such model, said once": (
         f"docker run {IMAGE}:3.3.7 --model-id meta-llama/Llama-3.2-8B\n", "run.sh", [(1, "TGI132")],
     ),
+    "a size no Llama 4 has": (
+        "text-generation-launcher --model-id meta-llama/Llama-4-70B\n", "run.sh", [(1, "TGI132")],
+    ),
+    "a size no Maverick has": (
+        f"docker run {IMAGE}:3.3.7 \\\n  --model-id=meta-llama/Llama-4-Maverick-70B\n", "run.sh", [(2, "TGI132")],
+    ),
+    "a size no Qwen2.5 has": (
+        f"docker run {IMAGE}:3.3.7 --model-id Qwen/Qwen2.5-13B-Instruct\n", "run.sh", [(1, "TGI132")],
+    ),
     "another server's image in Compose": (
         "services:\n  llm:\n    image: vllm/vllm-openai:v0.8.0\n    command: --model-id org/m --num-shard 2\n",
         "compose.yaml",
