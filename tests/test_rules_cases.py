@@ -285,6 +285,11 @@ QUIET = {
         "deploy.sh",
     ),
     "another server on Cloud Run": ("gcloud run deploy a --image vllm/vllm-openai:v1 --args=--model=org/m\n", "run.sh"),
+    "a launcher that is built and ended": (
+        'cargo install --git "https://example.com/$REPO" --branch "$REF" text-generation-launcher\n'
+        'pkill -f "text-generation-launcher"\nif ! command -v text-generation-launcher; then\n  exit 1\nfi\n',
+        "ci.sh",
+    ),
     "the help": (f"docker run {IMAGE}:3.3.7 --help\n", "run.sh"),
     "the version": (f"podman run {IMAGE}:3.3.7 -V\n", "page.md"),
     "what a workflow builds and scans": (

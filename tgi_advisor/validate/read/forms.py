@@ -260,7 +260,8 @@ def _markdown(source: Source, world: World) -> Result:
 
 
 _BLANK = re.compile(
-    r"hf_[xX*.]+|[xX*.]{3,}|[NMX]|(?i:(?:your|my)[-_ ][\w -]*|[\w-]*_your_[\w-]*|(?:hf_)?your[-_ ]?\w*token\w*)"
+    r"hf_[xX*.]+|[xX*.]{3,}|[NMX]|\{your\w*\}"
+    r"|(?i:(?:your|my)[-_ ][\w -]*|[\w-]*_your_[\w-]*|(?:hf_)?your[-_ ]?\w*token\w*|(?:hf_)?(?:access_)?token)"
 )
 """What a page writes for a reader to replace, beside anything in angle brackets."""
 

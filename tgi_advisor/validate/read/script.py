@@ -55,6 +55,10 @@ _ASSIGNED = re.compile(
     r"(?<!\S)(?:[A-Za-z_]\w*=(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'\\])*(?:[ \t]|\\\n)+)+"
     r"(?:(?:env|exec|nohup|sudo|time)[ \t]+)*\Z"
 )
+_NAMES_IT = re.compile(
+    r"(?<![\w.-])(?:cargo|pip3?|pgrep|pkill|killall|grep|which|type|command[ \t]+-v|whereis)[ \t][^;&|]*\Z"
+)
+"""What installs, finds or ends a launcher, and starts none."""
 _IN_CONTAINER = re.compile(r"(?<![\w.-])(?:singularity|apptainer|srun|enroot)[ \t](?:[^\n;&|`]|\\\n)*[ \t]\Z")
 """What starts a launcher within an image on a cluster."""
 _MANIFEST = re.compile(r"^[ \t]*(?:apiVersion|services)[ \t]*:", re.MULTILINE)
@@ -63,6 +67,8 @@ _IN_TEXT = re.compile(r"\\([$`\\])|\$\{[^{}\n]*\}|\$\([^()\n]*\)|\$[A-Za-z_]\w*"
 _SOURCED = re.compile(r"^[ \t]*(?:(?:source|\.)[ \t]+\S+|set[ \t]+-(?:a\b|o[ \t]+allexport)|eval\b)", re.MULTILINE)
 MAX_SERVERS = 300
 """Servers of a text that are read."""
+MAX_MANIFESTS = 200_000
+"""Characters of manifests between two marks that are read."""
 MAX_BLOCKS = 50
 """Branches within branches that are followed."""
 
@@ -116,6 +122,8 @@ class _Scanner:
         self.servers: list[Server] = []
         self.defects: list[Defect] = []
         self.early: list[Defect] = []
+        self.heredocs = MAX_SERVERS
+        self.manifests = MAX_MANIFESTS
         self.exports: dict[str, Value] = {}
 
     def scan(self) -> Scan:
@@ -213,8 +221,14 @@ class _Scanner:
     def _heredoc(self, match: re.Match[str]) -> int:
         """A manifest or a Compose file that is written between two marks; other texts are read as the rest is."""
         start = self.text.find("\n", match.end()) + 1
+        if not self.heredocs:
+            return match.end()
         close = re.compile(rf"^[ \t]*{match['mark']}[ \t]*$", re.MULTILINE).search(self.text, start) if start else None
+        self.heredocs -= 1
         if close is None or not _MANIFEST.search(self.text, start, close.start()):
+            return match.end()
+        self.manifests -= close.start() - start
+        if self.manifests < 0:
             return match.end()
         from tgi_advisor.validate.read.documents import read_documents
 
@@ -251,7 +265,9 @@ class _Scanner:
         end, quote = self._region(line, first)
         while self.text.endswith("\\\n", 0, line):  # the command began on a line before
             line = self.text.rfind("\n", 0, line - 1) + 1
-        around = _IN_CONTAINER.search(self.text, max(line, first - 2000), first)
+        around = _IN_CONTAINER.search(self.text, max(line, first - 1000), first)
+        if _NAMES_IT.search(before):
+            return match.end()
         begins = around or _BEFORE_LAUNCHER.search(before) or not before.strip()
         if (self.strict and quote != "`") or not begins:
             return match.end()
@@ -267,7 +283,7 @@ class _Scanner:
         if not any(word.text.startswith("-") for word in words[1:]) and len(words) > 1:
             return done
         environment = self._exported(first)
-        if assigned := _ASSIGNED.search(self.text, max(line, first - 2000), first):
+        if assigned := _ASSIGNED.search(self.text, max(line, first - 1000), first):
             for word in lex(self.source, assigned.start(), self.variables, self.mode, first).words:
                 held, (name, equals, _) = word.as_value(self.source, "environment"), word.text.partition("=")
                 if not equals:
