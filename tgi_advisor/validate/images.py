@@ -64,6 +64,8 @@ class Image(NamedTuple):
     """How it was recognised: by TGI's own name or a cloud's; by what somebody states of it; or by a guess, because
     its name or its arguments look like TGI's. Of a guess neither the flags it has, nor its entry point, its port and
     its folders are known."""
+    supposed: bool = False
+    """Whether the release is only the likeliest of several: what just some of them refuse is no certain error."""
     floating: str = ""
     """Why the reference can mean another program tomorrow (`no tag`, `latest`); empty when it cannot."""
 
@@ -104,7 +106,9 @@ def identify(reference: str) -> Image:
     never = f"TGI's own tags have no `v`: {tag[1:]}" if tag.startswith("v") and name == OWN else ""
     if digest and not tag:
         note = f"a digest alone does not say the release; taken as TGI {said.release}, the newest that is known"
-    return _own(said.release, said.variant, note)._replace(floating=floating, never=never)
+    return _own(said.release, said.variant, note)._replace(
+        floating=floating, never=never, supposed=bool(digest and not tag)
+    )
 
 
 def newest_of(image: Image) -> Image:
@@ -112,7 +116,7 @@ def newest_of(image: Image) -> Image:
     cloud = next(one for one in clouds.all_clouds() if one.name == image.cloud)
     release = releases.find(cloud.newest)
     note = f"no version is given; taken as TGI {release}, {image.cloud}'s newest"
-    return _released(image, cloud, (release,))._replace(note=note)
+    return _released(image, cloud, (release,))._replace(note=note, supposed=True)
 
 
 def split(reference: str) -> tuple[str, str, str]:
@@ -140,7 +144,8 @@ def _unknown_tag(tag: str, why: str) -> Image:
         release = _after(commit[1][:7])
         if release is not None:
             variant = variant if variant in releases.variants(release) else ""
-            return _own(release, variant, f"built from a commit after TGI {release}; taken as that release")
+            note = f"built from a commit after TGI {release}; taken as that release"
+            return _own(release, variant, note)._replace(supposed=True)
     if numbers := re.fullmatch(r"v?(\d{1,9}\.\d{1,9}(?:\.\d{1,9})?)(-.+)?", tag, re.ASCII):
         image = _by_number(numbers[1])
         if image is not None:
@@ -222,7 +227,7 @@ def _of_cloud(cloud: Cloud, reference: str) -> Image:
     image = _released(unknown, cloud, tuple(releases.find(one) for one in versions))
     if len(versions) > 1 or newest.count(".") == 1:
         note = f"{cloud.name}'s image names TGI {release.version[0]}.{release.version[1]} without a patch release"
-        return image._replace(note=f"{note}; taken as {release}")
+        return image._replace(note=f"{note}; taken as {release}", supposed=True)
     return image._replace(note="")
 
 

@@ -66,8 +66,15 @@ def findings(document: Document, servers: Sequence[Case]) -> tuple[Finding, ...]
     for case in servers:
         for rule in RULES.values():
             if _is_asked(rule, case):
-                found += rule.findings(case)
+                found += (_as_sure(case, one) for one in rule.findings(case))
     return tuple(sorted(dict.fromkeys(found), key=lambda one: one.order))
+
+
+def _as_sure(case: Case, one: Finding) -> Finding:
+    """A finding, which is no error where it rests on a release that is only supposed."""
+    if one.severity != "error" or one.code not in case.unsure:
+        return one
+    return replace(one, severity="warning", message=f"{one.message} (if it holds TGI {case.release})")
 
 
 _OF_ANY = ("TGI401", "TGI504", "TGI506", "TGI532", FAILED)
@@ -268,8 +275,15 @@ def _given_limits(view: Effective) -> Limits:
 
 def _with_refusals(case: Case) -> Case:
     """The case with the refusals that hold in every release, on every GPU and for every model it may mean."""
-    if case.release is not None:
-        return replace(case, refused=tuple(_refused_in(case, case.release).values()))
+    if case.release is None:
+        return replace(case, refused=tuple(_refused_in_all(case).values()))
+    found = _refused_in(case, case.release)
+    unsure = {*_BY_RELEASE, *(found.keys() - _refused_in_all(case).keys())} if case.view.image.supposed else ()
+    return replace(case, refused=tuple(found.values()), unsure=frozenset(unsure))
+
+
+def _refused_in_all(case: Case) -> dict[str, Refusal]:
+    """What every release refuses that the server may run, by the rule that reports it."""
     sure: dict[str, Refusal] | None = None
     for release in unknown.any_release(case.view):
         found = _refused_in(case, release)
@@ -278,11 +292,13 @@ def _with_refusals(case: Case) -> Case:
         sure = found if sure is None else {rule: one for rule, one in sure.items() if rule in found}
         if not sure:
             break
-    return replace(case, refused=tuple((sure or {}).values()))
+    return sure or {}
 
 
 _TOO_OLD = "TGI134"
 """The rule that a release cannot serve the model."""
+_BY_RELEASE = (_TOO_OLD, "TGI202", "TGI203")
+"""Rules that another release answers otherwise: which classes it has, and what its warm-up takes."""
 
 
 def _refused_in(case: Case, release: TgiRelease) -> dict[str, Refusal]:

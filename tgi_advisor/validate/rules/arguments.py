@@ -7,7 +7,7 @@ from tgi_advisor.facts import tables
 from tgi_advisor.facts.flags import Flag
 from tgi_advisor.facts.release import version
 from tgi_advisor.validate.effective import Given, Slip, known_flags
-from tgi_advisor.validate.finding import Fix
+from tgi_advisor.validate.finding import Fix, Severity
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, refused, rule
 
@@ -40,7 +40,9 @@ def unknown_flag(case: Case) -> Hits:
             release = f"TGI {case.release}" if case.release else "no release of TGI"
             has = "has no" if case.release else "has a"
             message = f"{release} {has} flag {dashes}{name}, and the launcher stops at it"
-        yield Hit(slip.word, message, _instead(name, case, known), fix=_respelt(slip.word, dashes, name, known))
+        other = case.view.image.supposed and name in known_flags(None)  # a release it may be has the flag
+        severity: Severity | None = "warning" if other else None
+        yield Hit(slip.word, message, _instead(name, case, known), severity, _respelt(slip.word, dashes, name, known))
 
 
 def _letters(name: str, case: Case) -> str:
@@ -149,7 +151,7 @@ def unexpected_argument(case: Case) -> Hits:
 
     Switches such as `--trust-remote-code` take no value on the command line (their variables take
     `true` or `false`); everything else is `--flag value` or `--flag=value`. A value that begins with a
-    dash needs the second form: alone, it is taken for a flag.
+    dash needs the second form: alone, it is taken for a flag. A line of usage, with `[--flag VALUE]`, is none to run.
 
     Failing::
 
@@ -160,7 +162,8 @@ def unexpected_argument(case: Case) -> Hits:
         tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --trust-remote-code --revision main
     """
     known = _names(case)
-    for slip in () if case.view.image.guessed else case.view.slips:
+    usage = any(slip.word.text.startswith(("[-", "[OPTIONS")) for slip in case.view.slips)  # `[--num-shard N]`
+    for slip in () if case.view.image.guessed or usage else case.view.slips:
         if slip.kind == "switch-value":
             step = f"write --{slip.flag} alone, or leave it out for false"
             yield Hit(slip.word, f"--{slip.flag} is a switch and takes no value", step)

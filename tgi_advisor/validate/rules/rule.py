@@ -76,6 +76,8 @@ class Case:
     """The token limits the launcher is given."""
     refused: tuple[Refusal, ...] = ()
     """What TGI refuses for certain; on an unknown GPU or model only what holds on each of them."""
+    unsure: frozenset[str] = frozenset()
+    """Rules whose findings hold for the release that is supposed, and not for every one it may be."""
     setting: Setting | None = None
     """The launch; None unless model, GPU, release and shard count are all known."""
     prediction: Prediction | None = None
