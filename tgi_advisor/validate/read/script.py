@@ -59,7 +59,7 @@ _NAMES_IT = re.compile(
     r"(?<![\w.-])(?:cargo|pip3?|pgrep|pkill|killall|grep|which|type|command[ \t]+-v|whereis)[ \t][^;&|]*\Z"
 )
 """What installs, finds or ends a launcher, and starts none."""
-_IN_CONTAINER = re.compile(r"(?<![\w.-])(?:singularity|apptainer|srun|enroot)[ \t](?:[^\n;&|`]|\\\n)*[ \t]\Z")
+_IN_CONTAINER = re.compile(r"(?<![\w.-])(?:singularity|apptainer|srun|enroot)[ \t](?:[^\n;&|`]|\\\n)*[ \t][\"']?\Z")
 """What starts a launcher within an image on a cluster."""
 _MANIFEST = re.compile(r"^[ \t]*(?:apiVersion|services)[ \t]*:", re.MULTILINE)
 _IN_TEXT = re.compile(r"\\([$`\\])|\$\{[^{}\n]*\}|\$\([^()\n]*\)|\$[A-Za-z_]\w*")
