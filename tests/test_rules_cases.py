@@ -299,6 +299,22 @@ QUIET = {
         "build.yml",
     ),
     "a bill of materials": (f'{{"bomFormat": "CycloneDX", "components": [{{"image": "{IMAGE}"}}]}}\n', "bom.json"),
+    "a service that others extend": (
+        f"services:\n  base:\n    image: {IMAGE}:3.3.7\n    environment: {{HF_HUB_ENABLE_HF_TRANSFER: '1'}}\n"
+        "    deploy: {resources: {reservations: {devices: [{driver: nvidia, count: 1, capabilities: [gpu]}]}}}\n"
+        "  a:\n    extends: base\n    shm_size: 1g\n    volumes: ['./data:/data']\n    command: --model-id gpt2\n"
+        "  b:\n    extends: {service: base}\n    shm_size: 1g\n    volumes: ['./data:/data']\n"
+        "    command: --model-id gpt2\n",
+        "compose.yaml",
+    ),
+    "shards that the chart may state": (
+        "tgi:\n  image: {repository: ghcr.io/huggingface/tgi-gaudi, tag: 2.3.1}\n"
+        "  extraCmdArgs: [--max-input-tokens, '1024']\n  resources: {limits: {habana.ai/gaudi: 4}}\n",
+        "gaudi-values.yaml",
+    ),
+    "usage": (
+        "```\ntext-generation-launcher --model-id <MODEL> [--num-shard N] [OPTIONS]\n```\n", "page.md",
+    ),
     "another server's limits": ("docker run me/serve --model-id org/m --adapter-id a --max-total-tokens 9\n", "run.sh"),
 }  # fmt: skip
 

@@ -23,6 +23,7 @@ from tgi_advisor.validate.read.layers import (
     Beside,
     Layer,
     beside_of,
+    extended_here,
     included,
     includes,
     layers_of,
@@ -77,6 +78,8 @@ class _Reader:
         self.world = world
         self.servers: list[Server] = []
         self.defects: list[Defect] = []
+        self.bases = extended_here(root.map("services"))
+        """Services that others of the file are made of."""
         self.variables: Mapping[str, Variable] = {}
         if "$" in root.raw.text:
             dotenv = world.lookup(".env")
@@ -140,6 +143,8 @@ class _Reader:
             self.defects += launch.defects
         for node in (get("entrypoint"), get("command")):
             self.defects += folded_backslash(node) if isinstance(node, Scalar) else []
+        if name in self.bases and not _names_model(args, environment):
+            return  # only what others are made of
         devices = tuple(self._values(get("devices")))
         runtime = self.value(get("runtime"))
         container_name = self.value(get("container_name"))
@@ -354,6 +359,12 @@ class _Reader:
                 timeout=duration("timeout"), failures=retries.number if retries else None,
             ),
         )  # fmt: skip
+
+
+def _names_model(args: Sequence[Value], environment: Environment) -> bool:
+    """Whether a model is named, or may be where it cannot be seen."""
+    named = any(not word.known or word.text.partition("=")[0] == "--model-id" for word in args)
+    return named or bool(environment.sources) or "MODEL_ID" in {*environment.set, *environment.secret}
 
 
 def _as_shown(node: Node, value: Value) -> Value:

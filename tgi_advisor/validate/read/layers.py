@@ -89,6 +89,19 @@ def _extended(service: Map, services: Map, world: World) -> list[Layer]:
     return layers
 
 
+def extended_here(services: Map) -> frozenset[str]:
+    """The services of a file that others in it extend."""
+    names = set()
+    for _, node in services.merged.values():
+        extends = node.get("extends") if isinstance(node, Map) else None
+        if isinstance(extends, Map) and extends.get("file") is not None:
+            continue
+        name = extends.scalar("service") if isinstance(extends, Map) else extends
+        if isinstance(name, Scalar):
+            names.add(name.text)
+    return frozenset(names)
+
+
 def unread(layers: Sequence[Layer]) -> tuple[str, ...]:
     """What a service takes from files that are not there."""
     return tuple(f"the service extends one of {one.missing}, which is not read" for one in layers if one.missing)

@@ -132,9 +132,18 @@ def fewer_shards_than_gpus(case: Case) -> Hits:
     yield Hit(count_word(case) or case.home, message, step)
 
 
+_NARROWING = (
+    "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
+    "HABANA_VISIBLE_DEVICES", "HABANA_VISIBLE_MODULES",
+)  # fmt: skip
+"""Variables by which fewer devices are shown to a server than it is given."""
+
+
 def _narrowed(case: Case, visible: int) -> bool:
-    """Whether the file itself shows fewer GPUs to the server than it asks for."""
-    for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
+    """Whether fewer GPUs are shown to the server than it asks for, or somebody else may say how many it uses."""
+    if case.server.form == "helm" and not {"num-shard", "sharded"} & case.view.flags.keys():
+        return True  # the chart's templates may say how many shards
+    for name in _NARROWING:
         value = case.variable(name)
         if value is not None and (not value.known or (value.text != "all" and len(value.text.split(",")) < visible)):
             return True
