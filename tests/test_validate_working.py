@@ -9,6 +9,15 @@ from front import run
 
 IMAGE = "ghcr.io/huggingface/text-generation-inference"
 RUN = f"docker run --gpus all --shm-size 1g -p 8080:80 -v $PWD/data:/data {IMAGE}"
+POD = f"""\
+apiVersion: v1
+kind: Pod
+metadata: {{name: tgi}}
+spec:
+  containers:
+  - name: tgi
+    image: {IMAGE}:2.4.1
+"""
 WORKING = {
     "sagemaker without a version.py": (
         "from sagemaker.huggingface import HuggingFaceModel, get_huggingface_llm_image_uri\n"
@@ -148,13 +157,7 @@ WORKING = {
         "    volumes: ['./data:/data']\n"
     ),
     "pod.yaml": (
-        "apiVersion: v1\n"
-        "kind: Pod\n"
-        "metadata: {name: tgi}\n"
-        "spec:\n"
-        "  containers:\n"
-        "  - name: tgi\n"
-        f"    image: {IMAGE}:2.4.1\n"
+        f"{POD}"
         "    args: [--model-id, $(MODEL), --port, '8080']\n"
         "    env:\n"
         "    - {name: MODEL, valueFrom: {configMapKeyRef: {name: c, key: m}}}\n"
@@ -163,24 +166,10 @@ WORKING = {
         "    resources: {limits: {nvidia.com/gpu: 1}}\n"
     ),
     "pod from.yaml": (
-        "apiVersion: v1\n"
-        "kind: Pod\n"
-        "metadata: {name: tgi}\n"
-        "spec:\n"
-        "  containers:\n"
-        "  - name: tgi\n"
-        f"    image: {IMAGE}:2.4.1\n"
-        "    envFrom: [{configMapRef: {name: c}}]\n"
-        "    resources: {limits: {nvidia.com/gpu: 1}}\n"
+        f"{POD}    envFrom: [{{configMapRef: {{name: c}}}}]\n    resources: {{limits: {{nvidia.com/gpu: 1}}}}\n"
     ),
     "pod shell.yaml": (
-        "apiVersion: v1\n"
-        "kind: Pod\n"
-        "metadata: {name: tgi}\n"
-        "spec:\n"
-        "  containers:\n"
-        "  - name: tgi\n"
-        f"    image: {IMAGE}:2.4.1\n"
+        f"{POD}"
         "    command: [/bin/sh, -c]\n"
         "    args: ['text-generation-launcher --model-id org/m --num-shard $NUM --port 8080']\n"
         "    ports: [{containerPort: 8080}]\n"

@@ -356,11 +356,7 @@ def _slice(row: Mapping[str, Any], profile: str) -> Mapping[str, Any]:
     """
     memory = row["mig"][profile]
     return {
-        **{
-            key: value
-            for key, value in row.items()
-            if key not in ("mig", "mig_source", "groups", "accelerators", "note")
-        },
+        **{key: value for key, value in row.items() if key not in _OF_THE_CARD},
         "name": f"{row['name']}-mig-{profile}",
         "memory_mib": memory,
         "cuda_total": None,

@@ -7,7 +7,7 @@ that cannot be known says so (`known`), and is never replaced by a guess.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
@@ -251,6 +251,17 @@ class Server:
     def values(self) -> tuple[Value, ...]:
         """Every word that decides how the server starts: the image, the arguments, the environment."""
         return (*((self.image,) if self.image else ()), *self.args, *self.env.values())
+
+    def with_values(self, change: Callable[[Value], Value]) -> Server:
+        """The server with each of these words changed; itself where none is."""
+        if all(change(value) is value for value in self.values):
+            return self
+        return replace(
+            self,
+            image=change(self.image) if self.image else None,
+            args=tuple(map(change, self.args)),
+            env={name: change(value) for name, value in self.env.items()},
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,13 +122,12 @@ def _pool(shapes: Shapes, sizes: tuple[int, ...], transformers: bool, version: V
     for size in sizes:
         run = _Step(shapes, memory, size)
         run.workspaces = workspaces
-        if size > largest:
+        alive: tuple[Block, ...] = ()
+        if size > largest:  # the layers of a smaller one find room in what those of a larger have dropped
             alive = fallback.forward(run) if transformers else layers.forward(run, version)
             largest, of_size = size, run.tensors + shapes.g.layers * across
-            sampling.logits(run, size)
-            run.drop(*alive)
-        else:  # its layers find room in what those of a larger size have dropped
-            sampling.logits(run, size)
+        sampling.logits(run, size)
+        run.drop(*alive)
         kernels += of_size
     return memory.reserved, kernels
 

@@ -86,15 +86,7 @@ def scan_text(text: Scalar, world: World) -> Scan:
         return Scan([], [])
     found = scan(as_shell(text), world)
     servers = [one for one in found.servers if one.form != "launcher" or not is_fork([word.text for word in one.args])]
-    servers = [
-        replace(
-            one,
-            image=opened(one.image, text) if one.image else None,
-            args=tuple(opened(word, text) for word in one.args),
-            env={name: opened(value, text) for name, value in one.env.items()},
-        )
-        for one in servers
-    ]
+    servers = [one.with_values(lambda value: opened(value, text)) for one in servers]
     return Scan(servers, [defect for defect in found.defects if defect.kind not in SHELL_ALONE])
 
 

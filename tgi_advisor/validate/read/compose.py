@@ -55,17 +55,10 @@ def is_compose(root: Node) -> bool:
 def read_compose(root: Map, world: World) -> tuple[list[Server], list[Defect]]:
     """Every TGI service, merged with the files Compose reads beside this one, and those of the files it includes."""
     reader = _Reader(root, world)
-    services = root.map("services")
-    beside = beside_of(root, world)
-    for name, (key, node) in list(services.merged.items())[:MAX_SERVICES]:
-        if isinstance(node, Map):
-            reader.service(name, key, layers_of(name, node, services, beside, world), beside)
+    reader.read(beside_of(root, world))
     for below, folder in includes(root, world):
         inner = _Reader(below, within(world, folder))
-        held = below.map("services")
-        for name, (key, node) in list(held.merged.items())[:MAX_SERVICES]:
-            if isinstance(node, Map):
-                inner.service(name, key, layers_of(name, node, held, None, inner.world), None)
+        inner.read(None)
         reader.servers += inner.servers  # its defects are told where it is read itself
     return reader.servers, reader.defects
 
@@ -78,7 +71,8 @@ class _Reader:
         self.world = world
         self.servers: list[Server] = []
         self.defects: list[Defect] = []
-        self.bases = extended_here(root.map("services"))
+        self.services = root.map("services")
+        self.bases = extended_here(self.services)
         """Services that others of the file are made of."""
         self.variables: Mapping[str, Variable] = {}
         if "$" in root.raw.text:
@@ -117,6 +111,12 @@ class _Reader:
         return [word.as_value(node.source) for word in command.words]
 
     # -- services
+
+    def read(self, beside: Beside | None) -> None:
+        """Every service of the file, merged with those of the file beside it."""
+        for name, (key, node) in list(self.services.merged.items())[:MAX_SERVICES]:
+            if isinstance(node, Map):
+                self.service(name, key, layers_of(name, node, self.services, beside, self.world), beside)
 
     def service(self, name: str, key: Scalar, layers: Sequence[Layer], beside: Beside | None) -> None:
         """One service, when it is a TGI server."""

@@ -86,8 +86,6 @@ def _templated(server: Server) -> Server:
         return server
     if server.form == "env" and server.notes:  # written by `emit` for `docker run --env-file`, which fills in nothing
         return server
-    if not any("${" in value.text or "$(" in value.text for value in server.values):
-        return server
 
     def opened(value: Value) -> Value:
         if not value.known or (server.form == "kubernetes" and "${" not in value.text):
@@ -95,12 +93,7 @@ def _templated(server: Server) -> Server:
         names = tuple(_TEMPLATED.findall(value.text))
         return replace(value, known=False, missing=names) if names else value
 
-    return replace(
-        server,
-        image=opened(server.image) if server.image else None,
-        args=tuple(map(opened, server.args)),
-        env={name: opened(value) for name, value in server.env.items()},
-    )
+    return server.with_values(opened)
 
 
 def _with_known_tag(server: Server) -> Server:
@@ -273,14 +266,7 @@ def _to_fill_in(server: Server) -> Server:
         blank = value.known and (re.search(r"<[^<>\n]+>", value.text) or _BLANK.fullmatch(value.text))
         return replace(value, known=False) if blank else value
 
-    if not any(opened(value) is not value for value in server.values):
-        return server
-    return replace(
-        server,
-        image=opened(server.image) if server.image else None,
-        args=tuple(map(opened, server.args)),
-        env={name: opened(value) for name, value in server.env.items()},
-    )
+    return server.with_values(opened)
 
 
 def _prose(

@@ -87,12 +87,10 @@ def is_fork(words: Sequence[str]) -> bool:
     return any(word.partition("=")[0] in _FORKED for word in words)
 
 
-_OUR_FLAGS = re.compile(
-    r"--(?:num-shard|max-(?:total-tokens|input-(?:tokens|length)|batch-(?:prefill|total)-tokens))(?:=|$)"
-)
-
-_OUR_LIMITS = re.compile(r"--max-(?:total-tokens|input-(?:tokens|length)|batch-(?:prefill|total)-tokens)(?:=|$)")
-"""Of these what no other server has, whatever else its flags are."""
+_LIMITS = r"max-(?:total-tokens|input-(?:tokens|length)|batch-(?:prefill|total)-tokens)"
+_OUR_LIMITS = re.compile(rf"--{_LIMITS}(?:=|$)")
+"""Flags that no other server has, whatever else its flags are."""
+_OUR_FLAGS = re.compile(rf"--(?:num-shard|{_LIMITS})(?:=|$)")
 
 
 def is_ours(image: Value | None, words: Sequence[str]) -> bool:

@@ -73,9 +73,7 @@ def _extended(service: Map, services: Map, world: World) -> list[Layer]:
     """The service, and the services it extends."""
     layers = [Layer(service, world)]
     while len(layers) < MAX_LAYERS:
-        extends = layers[-1].service.get("extends")
-        file = extends.scalar("file") if isinstance(extends, Map) else None
-        name = extends.scalar("service") if isinstance(extends, Map) else extends
+        file, name = _base_of(layers[-1].service)
         if file is not None:
             there = _file(file.text, world) if file.known else None
             if there is None:
@@ -93,13 +91,16 @@ def extended_here(services: Map) -> frozenset[str]:
     """The services of a file that others in it extend."""
     names = set()
     for _, node in services.merged.values():
-        extends = node.get("extends") if isinstance(node, Map) else None
-        if isinstance(extends, Map) and extends.get("file") is not None:
-            continue
-        name = extends.scalar("service") if isinstance(extends, Map) else extends
-        if isinstance(name, Scalar):
+        file, name = _base_of(node) if isinstance(node, Map) else (None, None)
+        if file is None and isinstance(name, Scalar):
             names.add(name.text)
     return frozenset(names)
+
+
+def _base_of(service: Map) -> tuple[Scalar | None, Node | None]:
+    """The file and the name of the service that one extends."""
+    extends = service.get("extends")
+    return (extends.scalar("file"), extends.scalar("service")) if isinstance(extends, Map) else (None, extends)
 
 
 def unread(layers: Sequence[Layer]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from tgi_advisor.validate.read.commands import scan_text, server_of
 from tgi_advisor.validate.read.launcher import is_image
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar
 from tgi_advisor.validate.read.platform import container_of
+from tgi_advisor.validate.read.script import with_variables
 from tgi_advisor.validate.read.sdk import Call
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.tokens import Group, Item, Token, is_word, split, tokens, unescaped
@@ -919,7 +920,7 @@ def _gathered(entries: list[tuple[Scalar, Node]]) -> list[tuple[Scalar, Node]]:
 
 def _with_its_environment(server: Server) -> Server:
     """The server with `$(NAME)` in its arguments replaced, as Kubernetes does."""
-    variables = {name: Variable(v.text, v.known, v.missing) for name, v in server.env.items()}
+    variables = with_variables(server.env)
 
     def filled(word: Value) -> Value:
         found = Found()

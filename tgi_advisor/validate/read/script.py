@@ -20,7 +20,7 @@ from tgi_advisor.validate.read.docker import read_run, tail
 from tgi_advisor.validate.read.environment import Environment, variables_of
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_image, is_launcher
 from tgi_advisor.validate.read.source import Source
-from tgi_advisor.validate.read.words import MAX_VALUE, SHELL, Found, Variable, Word, interpolate, lex
+from tgi_advisor.validate.read.words import MAX_VALUE, SHELL, Command, Found, Variable, Word, interpolate, lex
 from tgi_advisor.validate.read.world import World
 
 _RUN = (
@@ -170,12 +170,18 @@ class _Scanner:
                 return (end if end >= 0 else None), quote
         return None, ""
 
-    def _run(self, match: re.Match[str], line: int) -> int:
-        """A `docker run`."""
+    def _command(self, match: re.Match[str], line: int) -> Command | None:
+        """The words behind the beginning of a command; None where it stands in a string that is read elsewhere."""
         end, quote = self._region(line, match.start())
         if self.strict and quote != "`":
+            return None
+        return lex(self.source, match.end(), self.variables, self.mode, end, mend=True)
+
+    def _run(self, match: re.Match[str], line: int) -> int:
+        """A `docker run`."""
+        command = self._command(match, line)
+        if command is None:
             return match.end()
-        command = lex(self.source, match.end(), self.variables, self.mode, end, mend=True)
         words = self._spliced(command.words)
         server, defects = read_run(self.source, words, self.variables, self.world)
         if server is not None:
@@ -189,10 +195,9 @@ class _Scanner:
 
     def _gcloud(self, match: re.Match[str], line: int) -> int:
         """A container that Google's tool deploys."""
-        end, quote = self._region(line, match.start())
-        if self.strict and quote != "`":
+        command = self._command(match, line)
+        if command is None:
             return match.end()
-        command = lex(self.source, match.end(), self.variables, self.mode, end, mend=True)
         server = read_gcloud(self.source, self._spliced(command.words))
         if server is not None:
             self.servers.append(replace(server, place=self.source.place(match.start())))
@@ -201,10 +206,9 @@ class _Scanner:
 
     def _singularity(self, match: re.Match[str], line: int) -> int:
         """An image of a registry that Singularity or Apptainer runs: the words behind it are the launcher's."""
-        end, quote = self._region(line, match.start())
-        if self.strict and quote != "`":
+        command = self._command(match, line)
+        if command is None:
             return match.end()
-        command = lex(self.source, match.end(), self.variables, self.mode, end, mend=True)
         words = [word.as_value(self.source) for word in self._spliced(command.words)]
         at = next((at for at, word in enumerate(words) if word.text.startswith("docker://")), None)
         if at is None or not is_image(words[at].text.removeprefix("docker://")):
