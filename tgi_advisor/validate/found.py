@@ -239,7 +239,7 @@ class Server:
     replicas: Value | None = None
     """Number of copies as written."""
     beside: int = 0
-    """Other containers of the same pod, which may answer on ports of their own."""
+    """Other containers of the same pod or network, which may answer on ports of their own."""
     hints: tuple[Hint, ...] = ()
     """Hardware named beside the GPU request."""
     notes: tuple[str, ...] = ()

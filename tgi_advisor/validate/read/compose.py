@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from tgi_advisor.validate.found import NO_GPUS, UNSAID, Defect, Gpus, Mount, Port, Probe, Server, Value
 from tgi_advisor.validate.read.docker import (
+    anywhere,
     asked,
     device_gpus,
     mount_of,
@@ -26,6 +27,7 @@ from tgi_advisor.validate.read.layers import (
     extended_here,
     included,
     includes,
+    lacks_base,
     layers_of,
     merged,
     unread,
@@ -74,6 +76,7 @@ class _Reader:
         self.services = root.map("services")
         self.bases = extended_here(self.services)
         """Services that others of the file are made of."""
+        self.unread: tuple[str, ...] = ()
         self.variables: Mapping[str, Variable] = {}
         if "$" in root.raw.text:
             dotenv = world.lookup(".env")
@@ -114,6 +117,8 @@ class _Reader:
 
     def read(self, beside: Beside | None) -> None:
         """Every service of the file, merged with those of the file beside it."""
+        if lacks_base(self.root, beside):
+            self.unread = ("the file that this one is laid over, which is not read",)
         for name, (key, node) in list(self.services.merged.items())[:MAX_SERVICES]:
             if isinstance(node, Map):
                 self.service(name, key, layers_of(name, node, self.services, beside, self.world), beside)
@@ -133,13 +138,14 @@ class _Reader:
         ):
             return
         environment = self._environment(layers)
-        entry, args = None, command
+        missing = (*self.unread, *unread(layers))
+        entry, args, fetched = None, command, None
         if entrypoint or not ours:
             words = [*entrypoint, *command]
             launch = launch_of(words, _sources(words, get("entrypoint"), get("command")), environment.variables())
             if launch is None:
                 return
-            entry, args = launch.entry, list(launch.args)
+            entry, args, fetched = launch.entry, list(launch.args), launch.fetched
             self.defects += launch.defects
         for node in (get("entrypoint"), get("command")):
             self.defects += folded_backslash(node) if isinstance(node, Scalar) else []
@@ -158,9 +164,12 @@ class _Reader:
                 image=image, entry=entry, args=tuple(args),
                 **environment.fields(),
                 ports=tuple(self._ports(get("ports"), get("expose"))),
-                mounts=tuple(self._mounts(get("volumes"), get("tmpfs"))),
+                mounts=(
+                    *self._mounts(get("volumes"), get("tmpfs"), get("volumes_from")),
+                    *([anywhere(fetched)] if fetched else []),
+                ),
                 gpus=self._gpus(get("gpus"), deploy) or device_gpus(devices) or runtime_gpus(runtime, environment)
-                or (UNSAID if unread(layers) else NO_GPUS),
+                or (UNSAID if missing else NO_GPUS),
                 shm_size=self.value(get("shm_size")),
                 memory_limit=self.value(get("mem_limit")) or self.value(deploy.at("resources", "limits", "memory")),
                 memory_request=self.value(get("mem_reservation"))
@@ -179,10 +188,17 @@ class _Reader:
                 probes=self._healthcheck(get("healthcheck")),
                 restart=self.value(get("restart")) or self.value(deploy.at("restart_policy", "condition")),
                 replicas=scale,
+                beside=self._beside(name, container_name),
                 notes=(f"container_name {container_name.text}",) if container_name else (),
-                unknown=unread(layers),
+                unknown=missing,
             )
         )  # fmt: skip
+
+    def _beside(self, name: str, container: Value | None) -> int:
+        """How many services share the network of one, and may answer on ports it publishes."""
+        shared = {f"service:{name}", f"container:{container.text}" if container else ""}
+        others = (node.scalar("network_mode") for _, node in self.services.merged.values() if isinstance(node, Map))
+        return sum(mode is not None and mode.text in shared for mode in others)
 
     def _values(self, node: Node | None) -> list[Value]:
         items = node.items if isinstance(node, List) else [node]
@@ -267,16 +283,15 @@ class _Reader:
         made += [Port("expose", value) for value in self._values(expose)]
         return made
 
-    def _mounts(self, volumes: Node | None, tmpfs: Node | None) -> list[Mount]:
+    def _mounts(self, volumes: Node | None, tmpfs: Node | None, others: Node | None) -> list[Mount]:
         made: list[Mount] = []
         for node in volumes.items if isinstance(volumes, List) else []:
             if isinstance(node, Map):
                 made += self._long_mount(node)
             elif (value := self.value(node)) is not None:
                 made.append(mount_of(_as_shown(node, value)))
-        for value in self._values(tmpfs):
-            made.append(tmpfs_of(value))
-        return made
+        made += [tmpfs_of(value) for value in self._values(tmpfs)]
+        return made + [anywhere(value) for value in self._values(others)]
 
     def _long_mount(self, node: Map) -> list[Mount]:
         target = self.value(node.get("target", "destination"))

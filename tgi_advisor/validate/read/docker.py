@@ -189,6 +189,8 @@ def _server(source: Source, run: Run, variables: Mapping[str, Variable], world: 
             _tilde(source, value, at, name, defects)
         elif name == "gpus":
             gpus = asked(value)
+        elif name == "volumes-from":
+            lists["mounts"].append(anywhere(value))
         elif name == "device":
             lists["devices"].append(value)
         elif name in ("cap-add", "security-opt", "group-add"):
@@ -199,7 +201,8 @@ def _server(source: Source, run: Run, variables: Mapping[str, Variable], world: 
             one[name] = value
     for _, value in late:
         _variable(environment, value, variables, world)
-    entry, args = _launch(source, run, one, environment)
+    entry, args, fetched = _launch(source, run, one, environment)
+    lists["mounts"] += [anywhere(fetched)] if fetched else []
     gpus = _other_gpus(gpus, lists["devices"], one.get("runtime"), environment)
     network = one.get("network") or one.get("net")
     return Server(
@@ -234,21 +237,21 @@ def _server(source: Source, run: Run, variables: Mapping[str, Variable], world: 
 
 def _launch(
     source: Source, run: Run, one: Mapping[str, Value], environment: Environment
-) -> tuple[Value | None, list[Value]]:
-    """The launcher and its arguments."""
+) -> tuple[Value | None, list[Value], Value | None]:
+    """The launcher, its arguments, and the word with what is fetched before it runs."""
     words = [word.as_value(source) for word in run.rest]
     entry = one.get("entrypoint")
     if entry is None or not entry.text:
         if is_ours(run.image, [word.text for word in words]):
-            return None, words
+            return None, words, None
         entry_at = next((at for at, word in enumerate(words) if is_launcher(word.text)), 0)
-        return words[entry_at], words[entry_at + 1 :]
+        return words[entry_at], words[entry_at + 1 :], None
     sources = {
         at + 1: Source(source.file, word.text, source.offsets[word.start : word.end])
         for at, word in enumerate(run.rest)
     }
     launch = launch_of([entry, *words], sources, environment.variables())
-    return (launch.entry, list(launch.args)) if launch else (entry, words)
+    return (launch.entry, list(launch.args), launch.fetched) if launch else (entry, words, None)
 
 
 def _variable(environment: Environment, value: Value, variables: Mapping[str, Variable], world: World) -> None:
@@ -302,6 +305,11 @@ def _side(part: Value, whole: Value) -> Value:
 
 def _no_protocol(value: Value) -> Value:
     return replace(value, text=value.text.partition("/")[0]) if "/" in value.text else value
+
+
+def anywhere(value: Value) -> Mount:
+    """Whatever another container has mounted, at the paths it has there."""
+    return Mount("unknown", replace(value, known=False), value)
 
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]")

@@ -77,21 +77,30 @@ def dispatch(text: str, file: str, world: World) -> Document:
 
 _ASKING = frozenset(("--help", "-h", "--version", "-V"))
 """Arguments the launcher answers, and ends."""
-_TEMPLATED = re.compile(r"\$[{(]([A-Za-z_][\w.:-]*)[^{}()]*[)}]")
+_TEMPLATED = re.compile(r"\$[{(]([A-Za-z_][\w.:-]*)[^{}()]*[)}]|^\$([A-Za-z_]\w*)$")
+_MARK = re.compile(
+    r"(?<!\w)__([A-Za-z]\w*?)__(?!\w)|(?<!\w)@@?([A-Z_][A-Z0-9_.-]*)@@?(?!\w)|%\(([A-Za-z_]\w*)\)[sdif]|^%([A-Za-z_]\w*)%$"
+    r"|#\{([^{}\n]+)\}#?|\[\[([^\[\]\n]+)\]\]|^<([A-Za-z][^<>\n]*)>$|<%=?([^%\n]+)%>|\{\{([^{}\n]+)\}\}|^\{(\w+)\}$"
+)
+"""What a program fills in before anything reads the file: sed, m4, Python, Jinja, ERB, CMake, Octopus."""
 
 
 def _templated(server: Server) -> Server:
-    """The server with `${NAME}` unknown where no shell reads it: envsubst or Terraform fills it in before."""
-    if server.form in ("compose", "docker-run", "launcher", "systemd", "spec", "dockerfile"):
-        return server
-    if server.form == "env" and server.notes:  # written by `emit` for `docker run --env-file`, which fills in nothing
-        return server
+    """The server with what is filled in before the file is read unknown: a template's marks, and `${NAME}` where no
+    shell reads it.
+    """
+    if server.form == "spec" or (server.form == "env" and server.notes):
+        return server  # written by `emit` for `docker run --env-file`, which fills in nothing
+    shell = server.form in ("compose", "docker-run", "launcher", "systemd", "dockerfile")
 
     def opened(value: Value) -> Value:
-        if not value.known or (server.form == "kubernetes" and "${" not in value.text):
-            return value  # Kubernetes leaves a `$(NAME)` it does not know as it is
-        names = tuple(_TEMPLATED.findall(value.text))
-        return replace(value, known=False, missing=names) if names else value
+        if not value.known:
+            return value
+        names = [name for found in _MARK.findall(value.text) for name in found if name]
+        if not shell and (server.form != "kubernetes" or not value.text.startswith("$(")):
+            # Kubernetes leaves a `$(NAME)` it does not know as it is
+            names += [one or other for one, other in _TEMPLATED.findall(value.text) if other not in server.env]
+        return replace(value, known=False, missing=tuple(name.strip() for name in names)) if names else value
 
     return server.with_values(opened)
 
@@ -99,7 +108,9 @@ def _templated(server: Server) -> Server:
 def _with_known_tag(server: Server) -> Server:
     """The server with its image known when only the registry of it is not: the release stands in the tag."""
     image = server.image
-    if image is None or image.known or not image.text or re.search(r"[${}<>%]", image.text.rpartition("/")[2]):
+    if image is None or image.known or not image.text:
+        return server
+    if re.search(r"[${}<>%\[#]|__|@[A-Z_]+@", image.text.rpartition("/")[2]):
         return server
     if image.missing == ("appVersion",) or image.missing == ("version",):
         return server

@@ -48,8 +48,9 @@ def read_kubernetes(roots: Sequence[Map]) -> tuple[list[Server], list[Defect], l
             defects += _selector(item)
             defects += cluster.defects
             cluster.defects = []
-        else:
+        elif not cluster.aside:
             others.append(item)
+        cluster.aside = 0
     return servers, defects, others
 
 
@@ -75,6 +76,8 @@ class _Cluster:
         self.services: list[Map] = []
         self.inference: dict[str, list[Map]] = {}
         self.defects: list[Defect] = []
+        self.aside = 0
+        """Containers of the object at hand that run another program of TGI's image."""
         for item in objects:
             kind, name = _text(item.get("kind")), _text(item.at("metadata", "name"))
             if kind in ("ConfigMap", "Secret"):
@@ -115,6 +118,7 @@ class _Cluster:
             words = [*command, *args]
             launch = launch_of(words, word_sources(words, command_node, args_node), environment.variables())
             if launch is None:
+                self.aside += ours
                 return None
             entry, args = launch.entry, list(launch.args)
             self.defects += launch.defects

@@ -116,14 +116,24 @@ def _of_another(words: Sequence[str]) -> bool:
 
 
 class Launch:
-    """A launcher found in a command: the word that names it, and its arguments."""
+    """A launcher found in a command: the word that names it, its arguments, and what is fetched before it runs."""
 
-    __slots__ = ("args", "defects", "entry")
+    __slots__ = ("args", "defects", "entry", "fetched")
 
-    def __init__(self, entry: Value | None, args: Sequence[Value], defects: Sequence[Defect] = ()) -> None:
+    def __init__(
+        self, entry: Value | None, args: Sequence[Value], defects: Sequence[Defect] = (), fetched: Value | None = None
+    ) -> None:
         self.entry = entry
         self.args = tuple(args)
         self.defects = tuple(defects)
+        self.fetched = fetched
+
+
+_FETCHES = re.compile(
+    r"(?<![\w-])(?:download\w*|snapshot_download|clone|cp|mv|ln|tar|unzip|curl|wget|aria2c|rsync|scp|aws|gsutil|gcloud|az"
+    r"|s5cmd|rclone|mc|mount|mkdir|oras|python3?|\.|source|sh|bash)(?![\w-])"
+)
+"""Commands of a shell after which files may lie in the container that nothing mounts there."""
 
 
 def launch_of(
@@ -139,6 +149,8 @@ def launch_of(
             return Launch(word, words[at + 1 :])
         if LAUNCHER in word.text and at in sources:
             for launch in launches_in(sources[at], variables):
+                if _FETCHES.search(sources[at].text.partition(LAUNCHER)[0]):
+                    launch.fetched = word
                 return launch
     if words and words[0].text.startswith("-"):  # arguments where the program should stand
         return Launch(words[0], words)

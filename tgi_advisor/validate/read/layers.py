@@ -20,6 +20,7 @@ MAX_LAYERS = 10
 """Services within services, and files within files, that are followed."""
 _BASES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 """The files Compose looks for, in its order (https://docs.docker.com/compose/intro/compose-application-model/)."""
+_OVERRIDE = re.compile(r"(?:docker-)?compose\.override\.ya?ml")
 _REPLACED = frozenset(("command", "entrypoint", "test"))
 
 
@@ -50,13 +51,19 @@ def beside_of(root: Map, world: World) -> Beside | None:
     if over:
         stem = name.rpartition(".")[0]
         names: Sequence[str] = (f"{stem}.override.yaml", f"{stem}.override.yml")
-    elif re.fullmatch(r"(?:docker-)?compose\.override\.ya?ml", name):
+    elif _OVERRIDE.fullmatch(name):
         stem = name.partition(".")[0]
         names = [base for base in _BASES if base.partition(".")[0] == stem]
     else:
         return None
     found = next((held for one in names if (held := _file(one, world)) is not None), None)
     return Beside(found.map("services"), over) if found is not None else None
+
+
+def lacks_base(root: Map, beside: Beside | None) -> bool:
+    """Whether a file is an override whose base is not there."""
+    name = posixpath.basename(root.raw.file.name.replace("\\", "/"))
+    return beside is None and _OVERRIDE.fullmatch(name) is not None
 
 
 def layers_of(name: str, service: Map, services: Map, beside: Beside | None, world: World) -> list[Layer]:

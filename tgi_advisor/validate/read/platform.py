@@ -260,6 +260,7 @@ def _launch(
 ) -> tuple[Value | None, list[Value]]:
     """Arguments stated for the container, or the launcher its commands start."""
     words: list[Value] = []
+    program = False
     for place in (node, root) if node is not root else (node,):
         for name in (*_COMMANDS, "run", *_ARGS):
             found = place.get(name)
@@ -276,6 +277,7 @@ def _launch(
                         return scanned.servers[0].entry, list(scanned.servers[0].args)
                 if name == "run":
                     continue
+                program = program or (not words and name in _COMMANDS)
                 if isinstance(found, Scalar) or (name == "commands"):
                     words += [word.as_value(item.source) for word in lex(item.source, 0, variables, PLAIN).words]
                     if not item.known:
@@ -290,7 +292,11 @@ def _launch(
         if words:
             break
     at = next((at for at, word in enumerate(words) if is_launcher(word.text)), None)
-    return (words[at], words[at + 1 :]) if at is not None else (None, words)
+    if at is not None:
+        return words[at], words[at + 1 :]
+    if words and program and not words[0].text.startswith("-"):  # a script, which may start it
+        words = [replace(words[0], known=False)]
+    return None, words
 
 
 def _environment(node: Map, above: tuple[Map, ...], root: Map | None) -> Environment:

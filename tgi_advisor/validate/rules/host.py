@@ -9,6 +9,7 @@ from tgi_advisor.errors import AdvisorError
 from tgi_advisor.facts.gpu import is_arm64, without_gpu
 from tgi_advisor.render.kubernetes import shm_bytes
 from tgi_advisor.units import GiB, MiB, human
+from tgi_advisor.validate.finding import Severity
 from tgi_advisor.validate.found import Port, Probe, Value
 from tgi_advisor.validate.memory import memory_limit
 from tgi_advisor.validate.rules.arguments import is_docker_flag
@@ -277,6 +278,10 @@ def platform(case: Case) -> Hits:
 def vendor(case: Case) -> Hits:
     """The image is built for other GPUs than the container is given.
 
+    With `--gpus` Docker gives NVIDIA's, and AMD's only from 29.3.0 on, where AMD's own toolkit is installed: for
+    the ROCm image that is a warning
+    (https://instinct.docs.amd.com/projects/container-toolkit/en/latest/container-runtime/running-workloads.html).
+
     Failing::
 
         docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
@@ -297,7 +302,8 @@ def vendor(case: Case) -> Hits:
         asked.vendor, "another suffix"
     )
     message = f"the image runs on {made_for} GPUs, and the container is given {asked.vendor}'s"
-    yield Hit(asked.value or case.home, message, f"take the image with {ending} for {asked.vendor} GPUs")
+    severity: Severity | None = "warning" if made_for == "amd" and asked.how == "flag" else None
+    yield Hit(asked.value or case.home, message, f"take the image with {ending} for {asked.vendor} GPUs", severity)
 
 
 @rule("TGI308", "error", "port on which nothing listens")
@@ -325,8 +331,8 @@ def port_mismatch(case: Case) -> Hits:
     host = case.server.network is not None and case.server.network.text == "host"
     for kind in ("publish", "service", "platform", "container"):
         ports = [port for port in case.server.ports if port.kind == kind]
-        if kind == "service" and case.server.beside:
-            continue  # it may mean another container of the pod
+        if kind in ("service", "publish") and _shared(case):
+            continue  # it may mean another container of the pod, or of the network
         if kind == "publish" and host and case.server.form in ("docker-run", "compose"):
             for port in ports[:1]:
                 word = port.host or port.container
@@ -349,6 +355,12 @@ def port_mismatch(case: Case) -> Hits:
         if found is not None and found[1] != listening:
             message = f"the {probe.kind} check asks port {found[1]}, but the server listens on {listening}"
             yield Hit(found[0], message, f"ask port {listening}")
+
+
+def _shared(case: Case) -> bool:
+    """Whether other containers may answer on the server's address."""
+    name = case.server.name if case.server.form == "docker-run" else ""
+    return case.server.beside > 0 or (bool(name) and f"container:{name}" in case.document.text)
 
 
 def _inside(port: Port, names: Mapping[str, Port]) -> int | None:

@@ -14,7 +14,7 @@ from tgi_advisor.validate.finding import Severity
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.adapters import adapters_not_mounted
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, of_refusal, refused, rule
-from tgi_advisor.validate.rules.storage import mounted_at, path_in_container, reaches
+from tgi_advisor.validate.rules.storage import elsewhere, mounted_at, path_in_container, reaches
 
 _PLACEHOLDER = re.compile(r"[<>{}\[\]]|\byour|\bMODEL", re.IGNORECASE)
 
@@ -89,7 +89,8 @@ def invalid_model_id(case: Case) -> Hits:
 def model_not_found(case: Case) -> Hits:
     """The family has no model of that size, so the download fails with `RepositoryNotFoundError`.
 
-    Only families whose sizes are a closed list are judged; nothing is looked up.
+    Only families whose sizes are a closed list are judged; nothing is looked up. Of another hub (HF_ENDPOINT), or an
+    image of one's own, nothing is said: it may hold anything under any name.
 
     Failing::
 
@@ -100,6 +101,8 @@ def model_not_found(case: Case) -> Hits:
         HF_TOKEN=$HF_TOKEN tgi:3.3.7 --model-id meta-llama/Llama-3.2-3B-Instruct
     """
     word, model = case.at("model-id"), case.view.model
+    if elsewhere(case) or case.view.image.guessed:
+        return
     if word is not None and model and case.facts is None and (why := catalogue.no_such_size(model)):
         yield Hit(word, f"there is no {model}: {why}", "correct the name")
 

@@ -10,7 +10,7 @@ from tgi_advisor.validate.effective import TOKENS
 from tgi_advisor.validate.found import Mount, Value
 from tgi_advisor.validate.rules.host import CONTAINERS
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
-from tgi_advisor.validate.rules.storage import keeps_weights, offline
+from tgi_advisor.validate.rules.storage import elsewhere, keeps_weights, offline
 
 _REAL = re.compile(r"(?<![A-Za-z0-9_])(?:hf_[A-Za-z0-9]{34}|api_org_[A-Za-z0-9]{34})(?![A-Za-z0-9])")
 """The form of the Hub's tokens."""
@@ -117,8 +117,9 @@ def gated_without_token(case: Case) -> Hits:
     """The Hub gives this model's files only to those who accepted its licence, and no token is passed.
 
     The download stops with `Cannot access gated repo` (401). Where no volume could hold the weights
-    already, and the owner gates every model, that is certain, and an error. With HF_HUB_OFFLINE nothing is
-    downloaded, and no token is missed (TGI324).
+    already, and the owner gates every model, that is certain, and an error, but of an image of one's own, which may
+    hold a token or the model. With HF_HUB_OFFLINE nothing is downloaded, and no token is missed (TGI324); another hub
+    (HF_ENDPOINT) may not ask for one.
 
     Failing::
 
@@ -135,11 +136,13 @@ def gated_without_token(case: Case) -> Hits:
         or has_token(case)
         or offline(case) is not False
         or case.view.image.other
+        or elsewhere(case)
         or case.server.form in ("launcher", "env", "spec", "systemd")
     ):
         return
     name = case.release.token_env if case.release else "HF_TOKEN"
     surely = is_gated(case.view.model or "") and not keeps_weights(case) and case.server.form in CONTAINERS
+    surely = surely and not case.view.image.guessed
     message = f"{case.view.model} is gated, and no token is passed: its download is refused"
     yield Hit(word, message, f"pass {name} from the shell or a Secret", "error" if surely else None)
 

@@ -69,7 +69,8 @@ def sharded_needs_two(case: Case) -> Value | None:
 def more_shards_than_gpus(case: Case) -> Hits:
     """Every shard needs a GPU of its own; one without stops with `Each process is one gpu`.
 
-    server/text_generation_server/utils/dist.py@v3.3.7:53.
+    server/text_generation_server/utils/dist.py@v3.3.7:53. A privileged container sees every GPU of the host, whatever
+    it is given (https://github.com/NVIDIA/nvidia-docker/issues/764).
 
     Failing::
 
@@ -86,6 +87,10 @@ def more_shards_than_gpus(case: Case) -> Hits:
     shards, visible, machine, asked = case.view.number("num-shard"), case.visible, case.machine, case.server.gpus
     if asked.asked == "none" or asked.sliced or not visible or case.view.image.system not in ("cuda", "rocm", None):
         return
+    if case.server.privileged is not None and asked.how != "limits":
+        if machine is None:
+            return
+        visible = machine.gpus
     word = case.at("num-shard")
     has = f"{machine.name} has {_gpus(machine.gpus)}" if machine is not None else ""
     if asked.value is not None and machine is not None and visible > machine.gpus:
@@ -172,6 +177,8 @@ def gpu_index_not_visible(case: Case) -> Hits:
     asked = case.server.gpus.asked
     if word is None or not word.known or not visible or asked not in ("ids", "count"):
         return
+    if case.server.privileged is not None:
+        return  # it sees every GPU of the host, by the host's numbers
     beyond = [index for index in word.text.split(",") if index.strip().isdecimal() and int(index) >= visible]
     if beyond:
         given = "one GPU, number 0" if visible == 1 else f"{visible} GPUs, numbers 0 to {visible - 1}"

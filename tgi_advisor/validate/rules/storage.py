@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 
 from tgi_advisor.validate.catalogue import is_path, no_such_size
 from tgi_advisor.validate.found import Mount
@@ -53,16 +54,23 @@ def path_in_container(case: Case, folder: str) -> str | None:
     """The path a folder given to the launcher means; None where that, or what lies there, cannot be known."""
     container = case.server.form in ("docker-run", "compose")  # a cluster may mount more than a pod says
     known = all(mount.target.known for mount in case.server.mounts) and case.view.image.official
-    if not container or not known or folder.startswith("~"):
+    if not container or not known or case.server.unknown or folder.startswith("~"):
         return None
     stated = case.server.workdir
     workdir = stated.text if stated is not None and stated.text.startswith("/") else _WORKDIR
     return posixpath.normpath(posixpath.join(workdir, folder))
 
 
+_COPIED = re.compile(
+    r"\b(?:docker|podman|nerdctl)[ \t]+(?:container[ \t]+)?cp[ \t][^\n;&|]*?[ \t][\"']?[^\s:\"']+:[\"']?(/[^\s\"';&|]*)"
+)
+"""What is copied into a container that was created before."""
+
+
 def reaches(case: Case, path: str) -> bool:
-    """Whether something is mounted at a path or above it."""
-    return any(_below(path, mount.target.text) for mount in case.server.mounts)
+    """Whether something is mounted at a path or above it, or copied there."""
+    mounted = (mount.target.text for mount in case.server.mounts)
+    return any(_below(path, folder) for folder in (*mounted, *_COPIED.findall(case.document.text)))
 
 
 def _below(path: str, folder: str) -> bool:
@@ -115,6 +123,15 @@ def offline(case: Case) -> bool | None:
         elsewhere = case.server.env_sources or "TRANSFORMERS_OFFLINE" in case.view.env
         return False if value is None and not elsewhere else None
     return value.text.lower() in ("1", "true", "yes")
+
+
+def elsewhere(case: Case) -> bool:
+    """Whether another hub than Hugging Face's is asked, a mirror or one of one's own.
+
+    https://github.com/huggingface/huggingface_hub/blob/v0.34.0/src/huggingface_hub/constants.py
+    """
+    value = case.view.env.get("HF_ENDPOINT")
+    return value is not None and not (value.known and re.match(r"https?://(?:www\.)?huggingface\.co/?$", value.text))
 
 
 def _judged(case: Case) -> bool:

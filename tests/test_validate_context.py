@@ -1,0 +1,152 @@
+"""Files that are right by TGI's rules but written in a surprising way, each beside one that is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from tgi_advisor.gather import snapshot
+from tgi_advisor.validate.judge import judge
+from tgi_advisor.validate.read import read
+
+IMAGE = "ghcr.io/huggingface/text-generation-inference"
+RUN = "docker run --gpus all --shm-size 1g -p 8080:80 -v hub:/data"
+
+
+def errors(text: str, file: str) -> list[str]:
+    """The codes of the errors in a file, in order."""
+    found = judge(read(text, file), lambda model, _: snapshot.find(model))
+    return [one.code for one in found if one.severity == "error"]
+
+
+POD = f"""\
+apiVersion: v1
+kind: Pod
+metadata: {{name: tgi}}
+spec:
+  containers:
+    - name: tgi
+      image: {IMAGE}:3.3.7
+%s
+      resources: {{limits: {{nvidia.com/gpu: 1}}}}
+"""
+SERVICE = f"services:\n  tgi:\n    image: {IMAGE}:3.3.7\n    gpus: all\n    volumes: ['hub:/data']\n"
+
+WORKING = {
+    "marks of sed, m4 and Python in a pod": (
+        POD % '      args: [--model-id, "__MODEL__", --num-shard, "@SHARDS@", --max-total-tokens, "%(total)s"]\n'
+        '      env: [{name: QUANTIZE, value: "#{Quant}#"}, {name: DTYPE, value: "$dtype"}, '
+        '{name: MAX_INPUT_TOKENS, value: "[[ input ]]"}, {name: VALIDATION_WORKERS, value: "<workers>"}]',
+        "pod.yaml",
+    ),
+    "marks in a Compose file's environment": (
+        SERVICE + '    environment: {MODEL_ID: "@@MODEL@@", NUM_SHARD: __SHARDS__, MAX_TOTAL_TOKENS: "[[total]]"}\n',
+        "compose.yaml",
+    ),
+    "a program of TGI's image that is no server": (
+        POD % "      command: [text-generation-benchmark]\n      args: [--tokenizer-name, gpt2, --batch-size, '1']",
+        "pod.yaml",
+    ),
+    "a script that starts the launcher": (POD % "      command: [sh, /start.sh]", "pod.yaml"),
+    "the same on a platform of no reader of its own": (
+        f"name: llm\ncontainer: {{image: '{IMAGE}:3.3.7', command: [bash, /start.sh, gpt2]}}\n",
+        "app.yaml",
+    ),
+    "a privileged container sees every GPU, by the host's numbers": (
+        f"docker run --privileged --gpus '\"device=2\"' -e CUDA_VISIBLE_DEVICES=2 {IMAGE}:3.3.7 --model-id gpt2\n"
+        f"docker run --privileged --gpus 1 {IMAGE}:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 2\n",
+        "run.sh",
+    ),
+    "a proxy in the server's network": (
+        SERVICE + "    command: --model-id gpt2\n    ports: ['8443:8443']\n"
+        "  proxy: {image: 'caddy:2', network_mode: 'service:tgi'}\n",
+        "compose.yaml",
+    ),
+    "a proxy in the container's network": (
+        f"docker run -d --name tgi -p 443:443 --gpus all {IMAGE}:3.3.7 --model-id gpt2\n"
+        "docker run -d --network container:tgi caddy:2\n",
+        "run.sh",
+    ),
+    "another container's volumes": (f"{RUN} --volumes-from weights {IMAGE}:3.3.7 --model-id /weights/x\n", "run.sh"),
+    "another service's volumes": (
+        SERVICE + "    volumes_from: [weights]\n    command: --model-id /weights/x\n",
+        "compose.yaml",
+    ),
+    "weights that are copied into the container": (
+        f"docker create --name tgi --gpus all {IMAGE}:3.3.7 --model-id /model\ndocker cp ./m tgi:/model\n",
+        "run.sh",
+    ),
+    "weights that are fetched before the launcher runs": (
+        f'docker run --gpus all --entrypoint bash {IMAGE}:3.3.7 -c "huggingface-cli download org/m --local-dir /m '
+        '&& text-generation-launcher --model-id /m --port 80"\n',
+        "run.sh",
+    ),
+    "a base that is not there": (
+        "services:\n  tgi:\n    extends: {file: ../base.yaml, service: tgi}\n"
+        f"    image: {IMAGE}:3.3.7\n    command: --model-id /models/x --lora-adapters a=/adapters/a\n",
+        "compose.yaml",
+    ),
+    "an override whose base is not there": (
+        f"services:\n  tgi:\n    image: {IMAGE}:3.3.7\n    command: --model-id /models/x\n",
+        "docker-compose.override.yml",
+    ),
+    "another hub": (
+        f"docker run --gpus all -e HF_ENDPOINT=https://hub.example.org {IMAGE}:3.3.7 --model-id "
+        "meta-llama/Llama-3.1-8B-Instruct\n"
+        f"{RUN} -e HF_ENDPOINT=https://hub.example.org {IMAGE}:3.3.7 --model-id meta-llama/Llama-3.2-8B-Instruct\n",
+        "run.sh",
+    ),
+    "an image of one's own may hold a token": (
+        "docker run --gpus all registry.example.org/text-generation-inference:latest --model-id "
+        "meta-llama/Llama-3.1-8B-Instruct\n",
+        "run.sh",
+    ),
+    "AMD's GPUs by --gpus": (f"{RUN} {IMAGE}:3.3.7-rocm --model-id gpt2\n", "run.sh"),
+}
+
+WRONG = {
+    "what Kubernetes does not expand": (
+        POD % "      env: [{name: SHARDS, value: '1'}]\n      args: [--model-id, gpt2, --num-shard, $SHARDS]",
+        "pod.yaml",
+        ["TGI103"],
+    ),
+    "arguments of the launcher behind a program": (
+        POD % "      command: [text-generation-launcher]\n      args: [--model-id, gpt2, --batch-size, '1']",
+        "pod.yaml",
+        ["TGI101"],
+    ),
+    "more shards than GPUs": (
+        f"docker run --gpus 1 --shm-size 1g -v hub:/data {IMAGE}:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct "
+        "--num-shard 2\n",
+        "run.sh",
+        ["TGI143"],
+    ),
+    "a port nobody else answers on": (
+        SERVICE + "    command: --model-id gpt2\n    ports: ['8443:8443']\n"
+        "  proxy: {image: 'caddy:2', network_mode: 'service:other'}\n",
+        "compose.yaml",
+        ["TGI308"],
+    ),
+    "weights that are copied elsewhere": (
+        f"docker create --name tgi --gpus all {IMAGE}:3.3.7 --model-id /model\ndocker cp ./m tgi:/data\n",
+        "run.sh",
+        ["TGI136"],
+    ),
+    "the Hub itself": (
+        f"docker run --gpus all -e HF_ENDPOINT=https://huggingface.co {IMAGE}:3.3.7 --model-id "
+        "meta-llama/Llama-3.1-8B-Instruct\n",
+        "run.sh",
+        ["TGI403"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_what_works_has_no_error(name: str) -> None:
+    text, file = WORKING[name]
+    assert errors(text, file) == []
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_beside_it_keeps_its_error(name: str) -> None:
+    text, file, codes = WRONG[name]
+    assert errors(text, file) == codes
