@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,50 @@ def test_a_remark_is_made_once_a_run(texts: list[str], options: tuple[str, ...],
 
 def test_what_was_left_out_is_counted_and_every_server_says_it(here: Path) -> None:
     folder(here, line(), line(), line(gpus="--gpus all"))
-    assert run("validate", ".").out.endswith("\n1 remark in 3 TGI servers of 3 files. 2 repeated remarks left out.\n")
+    assert run("validate", ".").out.endswith("\n1 remark in 3 TGI servers of 3 files. 2 repeated findings left out.\n")
     said = json.loads(run("validate", ".", "-f", "json").out)
     assert said["summary"]["repeated"] == 2
     assert all("the file names no GPU (--gpu does)" in server["unjudged"] for server in said["servers"])
+
+
+OLD = line(args="--max-input-length 900 --max-total-tokens 999")
+
+
+def also(found: dict[str, Any]) -> list[tuple[str, int]]:
+    return [(place["file"], place["line"]) for place in found["also"]]
+
+
+def test_what_holds_elsewhere_too_is_told_with_its_places(here: Path) -> None:
+    folder(
+        here, OLD + line() + OLD, line(args="--max-total-tokens 999").replace("--gpus", "-e MAX_INPUT_LENGTH=9 --gpus")
+    )
+    said = json.loads(run("validate", ".", "--json", "--ignore", "TGI505").out)
+    (one,) = said["findings"]
+    assert (one["code"], one["file"], one["line"]) == ("TGI107", "0.sh", 1)
+    assert also(one) == [("0.sh", 3), ("1.sh", 1)]
+    assert said["summary"] | {"repeated": 2, "fixable": 3} == said["summary"]
+    sarif = json.loads(run("validate", ".", "-f", "sarif", "--ignore", "TGI505").out)["runs"][0]["results"]
+    (places,) = [[place["physicalLocation"] for place in result["relatedLocations"]] for result in sarif]
+    lines = [(place["artifactLocation"]["uri"], place["region"]["startLine"]) for place in places]
+    assert lines == also(one)
+    assert run("validate", ".", "--fix").out.endswith(" 3 mended.\n")
+
+
+@pytest.mark.parametrize("name", ["text", "github"])
+def test_a_tag_that_floats_is_told_once_a_file(name: str, here: Path) -> None:
+    floats = line(image=OWN)
+    folder(here, floats * 3, floats, f"{floats}# tgi-advisor: ignore[TGI501] rebuilt every night\n{floats}")
+    ran = run("validate", ".", "--ignore", "TGI505", "-f", name).out
+    assert len(re.findall(r"TGI501:? ", ran)) == 3
+    assert ran.count("also on line") == ran.count("also on lines 2, 3") == 1
+    assert ran.endswith(
+        "3 warnings in 6 TGI servers of 3 files. 1 finding ignored by comments. 2 repeated findings left out.\n"
+    )
+
+
+def test_of_many_lines_some_are_named(here: Path) -> None:
+    folder(here, line(image=OWN) * 30)
+    assert "also on lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 19 more" in run("validate", ".").out
 
 
 def test_a_file_that_is_excused_does_not_speak_for_the_others(here: Path) -> None:

@@ -106,20 +106,23 @@ def checked(
 
 
 def _once(made: Report, told: set[tuple[str, str, int, int]]) -> Report:
-    """The report without what another one said already: what is said once a run, and what stands in an environment
-    file, which is read alone and with its Compose file.
+    """The report without what was said already: what is said once a run or a file is kept apart, and what stands in
+    an environment file, which is read alone and with its Compose file, is gone.
     """
     places = [one.place for one in made.findings] + [one.place for one in made.servers]
     elsewhere = any(place.file != made.file for place in places)
     twice = elsewhere or any(server.form == "env" for server in made.servers)
-    kept, repeated = [], 0
+    kept: list[Finding] = []
+    repeated: list[Finding] = []
+    of_file: set[tuple[str, str]] = set()
     for one in made.findings:
-        said = (one.code, one.message, 0, 0)
+        said = (*one.same, 0, 0)
         here = (one.code, os.path.normpath(one.place.file), one.place.line, one.place.column)
-        if one.once and said in told:
-            repeated += 1
-        elif not twice or here not in told:
-            kept.append(one)
+        again = one.same in of_file if one.once == "file" else one.once == "run" and said in told
+        if twice and here in told and not again:
+            continue  # the same place, read with another file
+        (repeated if again else kept).append(one)
+        of_file.add(one.same)
         told |= {said, here} if twice else {said}
     servers = []
     for server in made.servers:  # a Compose file's may be told of its override or of what includes it
@@ -127,7 +130,7 @@ def _once(made: Report, told: set[tuple[str, str, int, int]]) -> Report:
         if server.form != "compose" or place not in told:
             servers.append(server)
         told.add(place)
-    return replace(made, findings=tuple(kept), servers=tuple(servers), repeated=repeated)
+    return replace(made, findings=tuple(kept), servers=tuple(servers), repeated=tuple(repeated))
 
 
 def check(path: str, settings: Settings, asked: Asked) -> Report:

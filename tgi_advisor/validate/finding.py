@@ -8,6 +8,8 @@ from typing import Literal
 from tgi_advisor.errors import Place
 
 Severity = Literal["error", "warning", "info"]
+Once = Literal["", "file", "run"]
+"""Where it is enough to say something once: nowhere, in a file, in a run."""
 RANK: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 """Severities, the worst first."""
 PAGE = "docs/rules.md"
@@ -46,8 +48,13 @@ class Finding:
     """Name of the server it is about; empty for the file itself and for a server without a name."""
     fix: Fix | None = None
     """A change that cannot alter the meaning; None when a person has to decide."""
-    once: bool = False
-    """Whether it is enough to say it once a run: it holds alike for every server it is said of."""
+    once: Once = ""
+    """Where it is enough to say it once: it holds alike for every server it is said of."""
+
+    @property
+    def same(self) -> tuple[str, str]:
+        """What two findings share that say the same of two places."""
+        return self.code, self.message
 
     @property
     def url(self) -> str:

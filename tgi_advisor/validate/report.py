@@ -89,8 +89,8 @@ class Report:
     """The lines the findings stand on, by file and number."""
     ignored: int = 0
     """Findings that a comment in the file ignores."""
-    repeated: int = 0
-    """Remarks that the run has said of another server, and that are left out here."""
+    repeated: tuple[Finding, ...] = ()
+    """Findings that say what the run, or this file, has said of another server; they are not told again."""
     fixed: int = 0
     """Findings that were mended, or would be."""
     diff: str = ""
@@ -142,7 +142,7 @@ class Tally:
         self.servers += len(report.servers)
         self.with_findings += bool(report.findings)
         self.ignored += report.ignored
-        self.repeated += report.repeated
+        self.repeated += len(report.repeated)
         self.fixed += report.fixed
         self.unread += bool(report.unread)
         self.defects += bool(report.defect)
@@ -150,6 +150,7 @@ class Tally:
         for one in report.findings:
             self.severities[one.severity] += 1
             self.fixable += one.fix is not None
+        self.fixable += sum(one.fix is not None for one in report.repeated)
         if report.servers or report.findings:
             counted = Counter(one.severity for one in report.findings)
             self.by_file[report.file] = OfFile(len(report.servers), {name: counted[name] for name in RANK})
@@ -184,7 +185,7 @@ class Tally:
         if self.ignored:
             text += f" {_count(self.ignored, 'finding')} ignored by comments."
         if self.repeated:
-            text += f" {_count(self.repeated, 'repeated remark')} left out."
+            text += f" {_count(self.repeated, 'repeated finding')} left out."
         if self.fixed:
             text += f" {self.fixed} mended."
         elif self.fixable:

@@ -26,6 +26,8 @@ class Style(NamedTuple):
 Format = Callable[[Iterable[Report], Tally, Style], Iterator[str]]
 """Writes reports as they come in; the tally has counted all of them once they are through."""
 
+SHOWN = 10
+"""Lines that are named of those on which a finding holds too."""
 FORMATS = ("text", "json", "sarif", "github")
 """Names of the formats."""
 
@@ -42,6 +44,14 @@ def each(report: Report, form: Callable[[Finding], Written]) -> Iterator[Written
     """The findings of a report in some form; one that cannot be written is a finding about that."""
     for one in report.findings:
         yield _written(one, form)
+
+
+def also(report: Report, one: Finding) -> str:
+    """`also on lines 14, 21`: where else in its file a finding holds that is told once a file; empty for others."""
+    again = [two.place for two in report.repeated if one.once == "file" and two.same == one.same]
+    lines = sorted({place.line for place in again if place.file == one.place.file} - {one.place.line})
+    more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return f"also on line{'' if len(lines) == 1 else 's'} {', '.join(map(str, lines[:SHOWN]))}{more}" if lines else ""
 
 
 def _written(one: Finding, form: Callable[[Finding], Written]) -> Written:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from tgi_advisor.validate.finding import Finding, Severity
-from tgi_advisor.validate.output import Style, each
+from tgi_advisor.validate.output import Style, also, each
 from tgi_advisor.validate.report import Report, Tally
 from tgi_advisor.validate.rules import RULES
 
@@ -15,17 +16,17 @@ _COMMANDS: dict[Severity, str] = {"error": "error", "warning": "warning", "info"
 def write(reports: Iterable[Report], tally: Tally, style: Style) -> Iterator[str]:  # noqa: ARG001
     """One workflow command a finding, then the sums."""
     for report in reports:
-        yield from each(report, _annotation)
+        yield from each(report, partial(_annotation, report))
     yield f"{tally.sentence}\n"
 
 
-def _annotation(one: Finding) -> str:
+def _annotation(report: Report, one: Finding) -> str:
     properties = {"file": one.place.file, "line": str(one.place.line), "col": str(one.place.column)}
     if one.length:
         properties["endColumn"] = str(one.place.column + one.length)
     properties["title"] = f"{one.code} {RULES[one.code].title}"
     written = ",".join(f"{name}={_property(text)}" for name, text in properties.items())
-    message = f"{one.message}\n{one.next_step}" if one.next_step else one.message
+    message = "\n".join(filter(None, (one.message, one.next_step, also(report, one))))
     return f"::{_COMMANDS[one.severity]} {written}::{_data(message)}\n"
 
 

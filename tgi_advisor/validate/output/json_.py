@@ -21,12 +21,17 @@ def write(reports: Iterable[Report], tally: Tally, style: Style) -> Iterator[str
     findings: list[dict[str, Any]] = []
     servers: list[dict[str, Any]] = []
     unread: list[dict[str, str]] = []
+    told: dict[tuple[str, str], dict[str, Any]] = {}
     for report in reports:
         if report.unread or report.defect:
             unread.append({"file": report.file, "why": report.unread or report.defect})
         if style.summary:
             continue
-        findings += each(report, _finding)
+        written = list(each(report, _finding))
+        findings += written
+        told.update(zip((one.same for one in report.findings), written, strict=True))
+        for one in report.repeated:
+            told[one.same]["also"].append({**_place(one.place), "server": one.server or None})
         servers += map(_server, report.servers)
     summary = {
         "files": tally.files, "servers": tally.servers, **{f"{name}s": n for name, n in tally.severities.items()},
@@ -59,7 +64,7 @@ def _finding(one: Finding) -> dict[str, Any]:
     return {
         "code": one.code, "severity": one.severity, "title": RULES[one.code].title, **_place(one.place),
         "length": one.length, "message": one.message, "next_step": one.next_step or None,
-        "server": one.server or None, "url": one.url, "fix": fix,
+        "server": one.server or None, "url": one.url, "fix": fix, "also": [],
     }  # fmt: skip
 
 

@@ -25,8 +25,13 @@ def write(reports: Iterable[Report], tally: Tally, style: Style) -> Iterator[str
     codes = list(RULES)
     results: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
+    told: dict[tuple[str, str], dict[str, Any]] = {}
     for report in reports:
-        results += each(report, partial(_result, codes, report.lines))
+        written = list(each(report, partial(_result, codes, report.lines)))
+        results += written
+        told.update(zip((one.same for one in report.findings), written, strict=True))
+        for one in report.repeated:
+            told[one.same].setdefault("relatedLocations", []).append({"physicalLocation": _location(one)})
         if report.unread or report.defect:
             where = {"physicalLocation": {"artifactLocation": {"uri": _uri(report.file)}}}
             message = {"text": report.unread or report.defect}
@@ -57,17 +62,15 @@ def _rule(one: Rule) -> dict[str, Any]:
 
 
 def _result(codes: list[str], lines: Mapping[tuple[str, int], str], one: Finding) -> dict[str, Any]:
-    region: dict[str, Any] = {"startLine": max(one.place.line, 1), "startColumn": max(one.place.column, 1)}
-    if one.length:
-        region["endColumn"] = region["startColumn"] + one.length
+    location = _location(one)
     line = lines.get((one.place.file, one.place.line))
     if line is not None:
-        region["snippet"] = {"text": line}
+        location["region"]["snippet"] = {"text": line}
     message = f"{one.message}. {one.next_step}" if one.next_step else one.message
     result: dict[str, Any] = {
         "ruleId": one.code, "ruleIndex": codes.index(one.code), "level": _LEVELS[one.severity],
         "message": {"text": message},
-        "locations": [{"physicalLocation": {"artifactLocation": {"uri": _uri(one.place.file)}, "region": region}}],
+        "locations": [{"physicalLocation": location}],
     }  # fmt: skip
     if one.fix is not None and one.fix.place.file == one.place.file:
         at = one.fix.place
@@ -78,6 +81,13 @@ def _result(codes: list[str], lines: Mapping[tuple[str, int], str], one: Finding
         }
         result["fixes"] = [{"description": {"text": one.next_step or one.message}, "artifactChanges": [change]}]
     return result
+
+
+def _location(one: Finding) -> dict[str, Any]:
+    region: dict[str, Any] = {"startLine": max(one.place.line, 1), "startColumn": max(one.place.column, 1)}
+    if one.length:
+        region["endColumn"] = region["startColumn"] + one.length
+    return {"artifactLocation": {"uri": _uri(one.place.file)}, "region": region}
 
 
 def _uri(file: str) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 
 from tgi_advisor.safe import unobeyed
 from tgi_advisor.validate.finding import RANK, Finding, Severity
-from tgi_advisor.validate.output import Style, each
+from tgi_advisor.validate.output import Style, also, each
 from tgi_advisor.validate.report import Report, Seen, Tally
 from tgi_advisor.validate.rules import RULES
 
@@ -70,8 +70,7 @@ def _finding(report: Report, style: Style, finding: Finding) -> str:
     place = _paint(_plain(str(finding.place)), "1", style)
     lines = [f"{place}: {severity} {finding.code}: {_plain(finding.message)}{server}"]
     lines += _excerpt(finding, report, style)
-    if finding.next_step:
-        lines.append(f"    = {_plain(finding.next_step)}")
+    lines += [f"    = {_plain(step)}" for step in (finding.next_step, also(report, finding)) if step]
     return "\n".join(lines) + "\n\n"
 
 

@@ -340,8 +340,8 @@ def deprecated_flag(case: Case) -> Hits:
         return
     old = "MAX_INPUT_LENGTH" if given.by == "environment" else "--max-input-length"
     new = old.replace("LENGTH", "TOKENS").replace("length", "tokens")
-    fix = Fix(given.name.spot, old, new)
-    yield Hit(given.name, f"{old} is the old name of {new} since 2.0.0", f"write {new}", fix=fix)
+    message = "max_input_length is the old name of max_input_tokens since 2.0.0, and still works"
+    yield Hit(given.name, message, f"write {new}", fix=Fix(given.name.spot, old, new), once="run")
 
 
 @rule("TGI108", "warning", "quantization that is deprecated")

@@ -38,6 +38,7 @@ def unpinned_image(case: Case) -> Hits:
         _tag_place(case, image),
         f"the image {said}, so the next pull may be another release{_judged_as(case)}",
         f"pin it: {newest}{suffix}" if case.view.image.official else "pin it: a tag that stays, or a digest",
+        once="file",
     )
 
 
@@ -111,7 +112,7 @@ def unknown_value(case: Case) -> Hits:
     unread += case.server.unknown
     if unread:
         message = f"not in this file, so what depends on it is not judged: {', '.join(dict.fromkeys(unread))}"
-        yield Hit(case.home, message, once=True)
+        yield Hit(case.home, message, once="run")
     values = list(_missing(case)) if case.gpu is not None else []
     if values:
         yield Hit(case.home, f"not in this file, so memory is not judged: {', '.join(dict.fromkeys(values))}")
@@ -150,7 +151,7 @@ def assumed_release(case: Case) -> Hits:
     open_release = image.release is None and image.judged
     step = "--release says which it is; until then memory is not judged" if open_release else ""
     if case.server.image is not None or case.server.form != "env":
-        yield Hit(case.server.image or case.home, image.note, step, once=True)
+        yield Hit(case.server.image or case.home, image.note, step, once="run")
 
 
 @rule("TGI505", "info", "memory that was not judged, or on an assumption")
@@ -173,12 +174,12 @@ def not_judged(case: Case) -> Hits:
     if not case.view.image.judged or case.release is None:
         return  # TGI504 says that the release is not known
     if NO_GPU in case.unjudged:  # whatever else is not known: this comes first
-        yield Hit(case.home, f"whether it fits was not judged: {NO_GPU}", once=True)
+        yield Hit(case.home, f"whether it fits was not judged: {NO_GPU}", once="run")
     elif case.unjudged:
-        yield Hit(case.home, f"whether it fits was not judged: {'; '.join(case.unjudged)}", once=True)
+        yield Hit(case.home, f"whether it fits was not judged: {'; '.join(case.unjudged)}", once="run")
     if case.assumed:
         counts = case.prediction is not None and case.prediction.outcome != "starts"
-        yield Hit(case.home, "; ".join(case.assumed), once=not counts)
+        yield Hit(case.home, "; ".join(case.assumed), once="" if counts else "run")
 
 
 @rule("TGI506", "error", "image of another server")

@@ -22,7 +22,7 @@ from tgi_advisor.plan import Prediction
 from tgi_advisor.refusals import Refusal
 from tgi_advisor.safe import masked
 from tgi_advisor.validate.effective import Effective
-from tgi_advisor.validate.finding import Finding, Fix, Severity
+from tgi_advisor.validate.finding import Finding, Fix, Once, Severity
 from tgi_advisor.validate.found import Defect, Document, Server, Value
 
 OPEN = "..."
@@ -148,8 +148,8 @@ class Hit(NamedTuple):
     """When it is not the rule's own."""
     fix: Fix | None = None
     """A change that cannot alter the meaning."""
-    once: bool = False
-    """Whether saying it once a run is enough."""
+    once: Once = ""
+    """Where saying it once is enough."""
 
 
 Hits = Iterator[Hit]
