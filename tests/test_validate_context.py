@@ -101,6 +101,40 @@ WORKING = {
         "run.sh",
     ),
     "AMD's GPUs by --gpus": (f"{RUN} {IMAGE}:3.3.7-rocm --model-id gpt2\n", "run.sh"),
+    "variables that a condition, a line that is read or a sourced file may change": (
+        f'IN=8192; if [ -n "$1" ]; then IN=$1; fi; {RUN} {IMAGE}:3.3.7 --model-id org/m --max-input-tokens $IN '
+        "--max-total-tokens 8192\n"
+        f'Q=none; [ "$2" ] && Q=$2\n{RUN} {IMAGE}:3.3.7 --model-id org/m --quantize $Q\n'
+        f"case $3 in\n  small) Q=awq;;\nesac\n{RUN} {IMAGE}:3.3.7 --model-id org/m --quantize $Q\n"
+        f'N=none\nread -r M N <<< "$LINE"\n{RUN} {IMAGE}:3.3.7 --model-id $M --num-shard $N\n'
+        f"N=none\nsource ./settings.sh\n{RUN} {IMAGE}:3.3.7 --model-id org/m --num-shard $N\n",
+        "run.sh",
+    ),
+    "variables of a batch file and of PowerShell that a condition changes": (
+        f'set N=none\r\nif not "%1"=="" set N=%1\r\n{RUN} {IMAGE}:3.3.7 --model-id org/m --num-shard %N%\r\n',
+        "run.bat",
+    ),
+    "the same in PowerShell": (
+        f'$n = "none"\nif ($args[0]) {{ $n = $args[0] }}\n{RUN} {IMAGE}:3.3.7 --model-id org/m --num-shard $n\n',
+        "run.ps1",
+    ),
+    "an option that is there where its variable is": (
+        f"N=\n{RUN} {IMAGE}:3.3.7 --model-id org/m ${{N:+--num-shard $N}}\n"
+        f"N=2\ndocker run --gpus 2 --shm-size 1g -v hub:/data {IMAGE}:3.3.7 --model-id org/m ${{N:+--num-shard $N}}\n"
+        f"S=${{S:-}}\n{RUN} {IMAGE}:3.3.7 --model-id org/m ${{S:+--num-shard $S}}\n",
+        "run.sh",
+    ),
+    "branches that each add to an array": (
+        f"A=(--model-id org/m)\nif [ $1 = a ]; then\n  A+=(--quantize awq)\nelse\n  A+=(--quantize gptq)\nfi\n"
+        f'[ $2 ] && A+=(--quantize eetq)\n{RUN} {IMAGE}:3.3.7 "${{A[@]}}"\n',
+        "run.sh",
+    ),
+    "what is only printed": (
+        f"usage() {{\n  cat <<EOF >&2\ndocker run {IMAGE}:<tag> --model-id <model> --quantize <awq|gptq>\nEOF\n}}\n"
+        f'[ $1 ] || {{ echo "docker run {IMAGE}:3.3.7 --model-id gpt2 --bar"; exit 1; }}\n'
+        f"{RUN} {IMAGE}:3.3.7 --model-id gpt2\n",
+        "run.sh",
+    ),
 }
 
 WRONG = {
@@ -136,6 +170,28 @@ WRONG = {
         "meta-llama/Llama-3.1-8B-Instruct\n",
         "run.sh",
         ["TGI403"],
+    ),
+    "a variable that stays": (
+        f"IN=8192; OUT=8192\n[ $1 ] && NAME=x\nread -r LINE\n{RUN} {IMAGE}:3.3.7 --model-id org/m "
+        "--max-input-tokens $IN --max-total-tokens 8192\n",
+        "run.sh",
+        ["TGI110"],
+    ),
+    "an option whose variable is set": (
+        f"N=two\n{RUN} {IMAGE}:3.3.7 --model-id org/m ${{N:+--num-shard $N}}\n",
+        "run.sh",
+        ["TGI103"],
+    ),
+    "an array that every run adds to": (
+        f'A=(--quantize awq)\nA+=(--quantize gptq)\n{RUN} {IMAGE}:3.3.7 --model-id org/m "${{A[@]}}"\n',
+        "run.sh",
+        ["TGI105"],
+    ),
+    "what is printed into a file that is run": (
+        f'echo "docker run {IMAGE}:3.3.7 --model-id gpt2 --bar" > run.sh\n'
+        f"cat <<EOF > start.sh\ndocker run {IMAGE}:3.3.7 --model-id gpt2 --bar\nEOF\n",
+        "make.sh",
+        ["TGI101", "TGI101"],
     ),
 }
 

@@ -354,7 +354,7 @@ def _arguments(
             index += 1
         if flag.name in given and flag.many:
             entry = _added(given[flag.name], entry)
-        elif flag.name in given:
+        elif flag.name in given and (word.known or word.missing):  # else only a branch adds it
             slips.append(Slip("twice", word, flag.name))
         given[flag.name] = entry
     return given, slips, opened

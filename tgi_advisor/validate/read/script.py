@@ -37,11 +37,22 @@ _BLOCK = r"(?P<block>^[ \t]*(?:if|for|while|until|case|else|elif|fi|done|esac)\b
 _DOCKERFILE = r"(?P<dockerfile>^(?:ARG|ENV)[ \t]+[A-Za-z_][A-Za-z0-9_]*=[^\n]*)"
 _SINGULARITY = r"(?P<singularity>(?<![\w.-])(?:singularity|apptainer)[ \t]+(?:-\w+[ \t]+)*run(?=[ \t\\])[ \t]*)"
 _HEREDOC = r"(?P<heredoc><<-?[ \t]*(?P<raw>[\"'\\]?)(?P<mark>[A-Za-z_]\w*)[\"']?(?!\w))"
+_PERHAPS = (
+    r"(?P<perhaps>(?:\b(?:then|do|else|and|or)[ \t]|&&|\|\||[;{)&(]"
+    r"|^[ \t]*(?:if|IF)\b[^\n]*?[ \t(](?=[sS][eE][tT][ \t]))[ \t]*"
+    r"(?:(?:export|local|declare|readonly|[sS][eE][tT])[ \t]+)?\"?\$?(?P<other>[A-Za-z_]\w*)[ \t]*\+?=(?![=~]))"
+)
+"""An assignment behind a condition, or behind another command on its line."""
+_OUTSIDE = (
+    r"(?P<outside>(?:^|[;&|(]|\b(?:do|then|else|while))[ \t]*"
+    r"(?:(?P<into>read|mapfile|readarray|printf[ \t]+-v)[ \t][^\n;|&<]*|(?:source|\.)[ \t]+(?P<sourced>[^\s;&|]+)))"
+)
+"""What sets variables from outside of the script: a line that is read, a file that is sourced."""
 _EVENT = re.compile(
     "|".join(
         (
-            _HEREDOC, rf"(?P<gcloud>{COMMAND})", _SINGULARITY, _RUN, rf"(?P<launch>{LAUNCHER})", _ASSIGN, _BLOCK,
-            _DOCKERFILE,
+            _HEREDOC, rf"(?P<gcloud>{COMMAND})", _SINGULARITY, _RUN, rf"(?P<launch>{LAUNCHER})", _ASSIGN, _OUTSIDE,
+            _PERHAPS, _BLOCK, _DOCKERFILE,
         )
     ),
     re.MULTILINE,
@@ -61,6 +72,19 @@ _NAMES_IT = re.compile(
 """What installs, finds or ends a launcher, and starts none."""
 _IN_CONTAINER = re.compile(r"(?<![\w.-])(?:singularity|apptainer|srun|enroot)[ \t](?:[^\n;&|`]|\\\n)*[ \t][\"']?\Z")
 """What starts a launcher within an image on a cluster."""
+_PRINTS = re.compile(
+    r"(?:^|[;&|({]|\b(?:then|do|else))[ \t]*@?"
+    r"(?:echo|printf|Write-(?:Host|Output)|log\w*|info|warn\w*|die|fail|usage|say)[ \t]+(?=[^\n]*[\"'])",
+    re.MULTILINE,
+)
+"""What prints a text."""
+_INTO_FILE = re.compile(r"[\"'][ \t]*(?:\d?>>?[ \t]*(?!&)\S|\|)")
+_SCREEN = r"[ \t]*(?:1?>&2)?[ \t]*"
+_PRINTED = re.compile(
+    r"[ \t]*(?:(?:\w+[ \t]*\(\)|function[ \t]+\w+)[ \t]*\{[ \t]*)?"
+    rf"cat{_SCREEN}<<-?[ \t]*[\"'\\]?\w+[\"']?{_SCREEN}"
+)
+"""A text between two marks that goes nowhere but to the screen."""
 _MANIFEST = re.compile(r"^[ \t]*(?:apiVersion|services)[ \t]*:", re.MULTILINE)
 _IN_TEXT = re.compile(r"\\([$`\\])|\$\{[^{}\n]*\}|\$\([^()\n]*\)|\$[A-Za-z_]\w*")
 """What a shell replaces in the text between two marks."""
@@ -139,7 +163,9 @@ class _Scanner:
             if _COMMENT.match(self.text, line, start + 4):
                 continue
             if match["heredoc"] is not None:
-                done = self._heredoc(match)
+                done = self._heredoc(match, line)
+            elif (match["run"] or match["launch"]) is not None and self._printed(line, start):
+                continue
             elif match["gcloud"] is not None:
                 done = self._gcloud(match, line)
             elif match["singularity"] is not None:
@@ -150,6 +176,10 @@ class _Scanner:
                 done = self._launcher(match, line)
             elif match["assign"] is not None:
                 done = self._assign(match)
+            elif match["perhaps"] is not None:
+                done = self._perhaps(match)
+            elif match["outside"] is not None:
+                self._outside(match)
             elif match["dockerfile"] is not None:
                 self._dockerfile(match)
             elif match["block"] is not None:
@@ -222,13 +252,27 @@ class _Scanner:
         self.defects += self._surely(command.defects)
         return max(command.end, match.end())
 
-    def _heredoc(self, match: re.Match[str]) -> int:
-        """A manifest or a Compose file that is written between two marks; other texts are read as the rest is."""
+    def _printed(self, line: int, start: int) -> bool:
+        """Whether a command stands in what is only printed, for a person to read: an example, a usage."""
+        printing = _PRINTS.search(self.text, line, start)
+        if printing is None:
+            return False
+        command = lex(self.source, printing.end(), {}, self.mode, self._value_end(start, self.text.find("\n", start)))
+        rest = self.text[start : command.end + 1]
+        return command.end > start and command.stop != "|" and not _INTO_FILE.search(rest)
+
+    def _heredoc(self, match: re.Match[str], line: int) -> int:
+        """A manifest or a Compose file that is written between two marks; other texts are read as the rest is, but
+        what is only printed.
+        """
         start = self.text.find("\n", match.end()) + 1
         if not self.heredocs:
             return match.end()
         close = re.compile(rf"^[ \t]*{match['mark']}[ \t]*$", re.MULTILINE).search(self.text, start) if start else None
         self.heredocs -= 1
+        stop = self.text.find("\n", line)
+        if close is not None and _PRINTED.fullmatch(self.text, line, stop) is not None:
+            return close.end()
         if close is None or not _MANIFEST.search(self.text, start, close.start()):
             return match.end()
         self.manifests -= close.start() - start
@@ -400,6 +444,32 @@ class _Scanner:
                 return match.end()
         return max(end, match.end())
 
+    def _perhaps(self, match: re.Match[str]) -> int:
+        """An assignment that may not be reached: the variable is unknown after it, unless it held that before."""
+        name = match["other"]
+        start = match.start("other")
+        if self.text.startswith("(", match.end()):
+            word = Word(f"${{{name}[@]}}", start, start, False, (name,))
+            self.arrays[name] = [*self.arrays.get(name, []), word._replace(value=word.as_value(self.source))]
+            return match.end()
+        command = lex(self.source, match.end(), self.variables, SHELL, end=self._value_end(match.end(), match.end()))
+        before = self.variables.get(name)
+        same = before is not None and command.words and command.words[0].text == before.text and before.known
+        if before is not None and not same:
+            self._set(name, Variable(f"${name}", False, (name,)))
+        return match.end()
+
+    def _outside(self, match: re.Match[str]) -> None:
+        """What a line that is read, or a file that is sourced, sets is unknown; of a file all that it may set."""
+        if match["into"]:
+            names = [name for name in re.findall(r"[A-Za-z_]\w*", match["outside"]) if name in self.variables]
+        elif re.search(r"activate$|bashrc$|profile$|conda\.sh$|nvm\.sh$", match["sourced"].strip("\"'")):
+            names = []
+        else:
+            names = [name for name in self.variables if name not in self.world.env]
+        for name in names:
+            self._set(name, Variable(f"${name}", False, (name,)))
+
     def _value_end(self, start: int, line_end: int) -> int:
         """How far a value may go: the line, or over lines its quotes span."""
         if line_end < 0:
@@ -425,13 +495,17 @@ class _Scanner:
         at = start
         while len(words) < 1000:
             command = lex(self.source, at, self.variables)
-            words += [word._replace(value=word.as_value(self.source)) for word in command.words]
+            words += [word._replace(value=self._of_branch(word.as_value(self.source), more)) for word in command.words]
             at = command.end + 1
             if command.stop != "\n" or at >= len(self.text):
                 break
         self.arrays[name] = [*self.arrays.get(name, []), *words] if more else words
         self.array_places.setdefault(name, start)
         return at
+
+    def _of_branch(self, value: Value, more: bool) -> Value:
+        """A word that is added to an array, unknown where only a branch adds it."""
+        return replace(value, known=False) if more and self.blocks else value
 
     def _flush_arrays(self) -> None:
         """A launcher or `docker run` kept in an array is a server."""

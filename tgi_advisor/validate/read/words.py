@@ -85,7 +85,7 @@ _FOLDED = re.compile(r"\\[ \t]+(?=-|$)")
 _LINE_END = re.compile(r"\\[ \t]*\r?\n")
 _CONTINUED = re.compile(r"(?:\\|\^|`)\r?\n")
 _NEXT_OPTION = re.compile(r"\r?\n(?:[ \t]*(?:#[^\n]*|\\[ \t]*)?\r?\n)*[ \t]*(?=--?[A-Za-z])")
-_PLACEHOLDER = re.compile(r"<[^<>\s|&;'\"=0-9][^<>\s|&;'\"=]*(?: [^<>\n|&;'\"=]+)*>(?!=)")
+_PLACEHOLDER = re.compile(r"<[^<>\s|&;'\"=0-9][^<>\s&;'\"=]*(?: [^<>\n|&;'\"=]+)*>(?!=)")
 _REDIRECTION = re.compile(r"(?:&>>?|\d*>>?&?|\d*<<<?-?|\d*<&?)[ \t]*")
 _PERCENT = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*|~?\d)%?|!([A-Za-z_][A-Za-z0-9_]*)!")
 
@@ -500,8 +500,11 @@ def _braces(inside: str, written: str, variables: Mapping[str, Variable], found:
             return interpolate(default, variables, found)
         return default.strip("\"'") if default[:1] in "\"'" else default
     if operator in (":+", "+"):
-        found.known = found.known and variable is not None
-        return rest[len(operator) :] if variable is not None else written
+        if variable is None or not variable.known or variable.defaulted:
+            found.unknown(name)
+            return written
+        other = rest[len(operator) :] if variable.text or operator == "+" else ""
+        return interpolate(other.strip("\"'"), variables, found)
     if rest and operator not in (":?", "?"):
         found.known = False
         return written
