@@ -49,7 +49,8 @@ ONCE = {
     "two of them": ([line(model="org/1"), line(model="org/2"), line(model="org/1")], ("-g", "l4"), ["TGI505"] * 2),
     "one GPU is taken": ([line(gpus="--gpus all")] * 3, ("-g", "l4"), ["TGI505"]),
     "an image without a release": ([line(image="example.org/text-generation-inference:1")] * 3, (), ["TGI504"]),
-    "a launcher without an image": (["text-generation-launcher --model-id gpt2\n"] * 3, (), ["TGI504"]),
+    "a launcher without an image": (["text-generation-launcher --model-id gpt2\n"] * 3, (), []),
+    "one on a GPU": (["text-generation-launcher --model-id gpt2\n"] * 3, ("-g", "l4"), ["TGI504"]),
     "a variable, where no GPU is named": ([line(args="--max-total-tokens $TOTAL --port $PORT")] * 3, (), ["TGI505"]),
     "variables that memory does not depend on": ([line(args="--port $PORT --json-output")] * 2, ("-g", "l4"), []),
     "a variable that keeps memory from being judged": ([line(model="$MODEL")], ("-g", "l4"), ["TGI503"]),
@@ -146,6 +147,53 @@ def test_a_tag_that_floats_is_remarked_on_once(
     assert one["code"] == "TGI501"
     assert one["message"].endswith(message)
     assert one["next_step"].startswith(step)
+
+
+# -- what a maintainer would mute
+
+
+POD = """\
+apiVersion: v1
+kind: Pod
+metadata: {{name: a}}
+spec:
+  containers:
+    - name: a
+      image: {image}
+      envFrom: [{source}]
+      args: [--model-id, Qwen/Qwen2.5-7B-Instruct]
+      resources: {{limits: {{nvidia.com/gpu: 1}}}}
+      volumeMounts: [{{name: d, mountPath: /data}}]
+  volumes: [{{name: d, persistentVolumeClaim: {{claimName: d}}}}]
+"""
+LAUNCH = "text-generation-launcher --json-output --model-id gpt2\n"
+CODE: dict[str, tuple[str, str, tuple[str, ...], list[str]]] = {
+    "a page's blanks": (
+        "page.md", f"```sh\ntoken=<your token>\n{line(model='<model>')}```\n`{line(model='<org/model>').strip()}`\n",
+        (), [],
+    ),
+    "a script's blanks": ("run.sh", line(model="<model>"), (), ["TGI522"]),
+    "a shell's own files": ("run.sh", f"source ~/.bashrc\n. .venv/bin/activate\neval `conda hook`\n{LAUNCH}", (), []),
+    "a file of settings": ("run.sh", f"source ~/.bashrc\nset -a\n. ./tgi.conf\n{LAUNCH}", (), ["TGI503"]),
+    "a Secret": ("pod.yaml", POD.format(image=f"{OWN}:3.3.7", source="secretRef: {name: hf}"), (), []),
+    "what may be lacking": (
+        "pod.yaml", POD.format(image=f"{OWN}:3.3.7", source="configMapRef: {name: m, optional: true}"), (), [],
+    ),
+    "a ConfigMap": ("pod.yaml", POD.format(image=f"{OWN}:3.3.7", source="configMapRef: {name: m}"), (), ["TGI503"]),
+    "a script that names the model": ("run.sh", f"MODEL_ID=gpt2\necho $MODEL_ID\n{LAUNCH}", (), []),
+    "one that sets it": ("run.sh", f"export MODEL_ID=bloom\n{LAUNCH}", (), ["TGI172"]),
+    "quantization that is slow": ("run.sh", line(args="--quantize bitsandbytes"), ("-g", "l4"), ["TGI108"]),
+    "a limit without effect": ("run.sh", line(args="--max-batch-total-tokens 8192") * 2, ("-g", "l4"), ["TGI173"]),
+    "what a model does however it is started": ("run.sh", line(model="google/gemma-3-4b-it"), ("-g", "l4"), ["TGI403"]),
+}  # fmt: skip
+"""A file, its text, options, and what is said beside that no GPU is named."""
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_what_is_worth_a_line(name: str, here: Path) -> None:
+    file, text, options, codes = CODE[name]
+    (here / file).write_text(text)
+    assert [code for _, code, _ in found(*options, "--ignore", "TGI505")] == codes
 
 
 # -- sums

@@ -198,7 +198,7 @@ def test_the_last_stage_is_the_image() -> None:
 def test_what_a_chart_makes_of_its_own_names_is_said_not_to_be_read() -> None:
     [server] = read(VALUES, "values.yaml").servers
     assert [word.text for word in server.args] == ["--num-shard", "2"]
-    assert [one.text for one in server.env_sources] == ["what the chart's templates make of LLM_MODEL_ID"]
+    assert [one.text for one in server.env_sources] == ["what the chart's templates make of its values"]
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def _prediction(
     together = (
         concurrency(setting, seen.blocks, limits) if outcome == "starts" and seen.budget is not None and total else None
     )
-    warnings = list(refusals.warnings(setting, limits, seen.limits))
+    warnings = [one.sentence for one in refusals.warnings(setting, limits, seen.limits)]
     if together is not None and together < wanted:
         warnings.append(
             f"the KV cache holds {together} requests of {thousands(total or 0)} tokens, not the {wanted} asked for"

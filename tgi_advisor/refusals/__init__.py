@@ -50,8 +50,8 @@ def router_refusals(setting: Setting, resolved: Limits, budget: int | None) -> l
     return list(applied(ROUTER, Case(setting, resolved, resolved, budget)))
 
 
-def warnings(setting: Setting, limits: Limits, given: Limits | None = None) -> list[str]:
-    """Sentences about what TGI accepts but does differently than one may expect.
+def warnings(setting: Setting, limits: Limits, given: Limits | None = None) -> list[surprises.Surprise]:
+    """What TGI accepts but does differently than one may expect.
 
     `limits` are those the server ends up with, `given` those it was given.
     """

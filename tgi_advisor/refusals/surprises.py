@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from tgi_advisor.estimate import overhead
 from tgi_advisor.estimate.defaults import CHUNKING_ATTENTION, launcher_limits
@@ -13,10 +14,22 @@ from tgi_advisor.refusals.rules import Case
 from tgi_advisor.refusals.weights import quant_method
 from tgi_advisor.units import gib, thousands
 
+OF_MODEL = "model-id"
+"""What is about the model alone, however it is started."""
 
-def found(case: Case) -> list[str]:
-    """One sentence for each thing that will surprise."""
-    return [text for check in _CHECKS if (text := check(case)) is not None]
+
+class Surprise(NamedTuple):
+    """Something that TGI accepts."""
+
+    sentence: str
+    """What it does with it."""
+    flag: str
+    """The flag that is taken otherwise than one may expect; empty for what is about the whole launch."""
+
+
+def found(case: Case) -> list[Surprise]:
+    """Everything that will surprise."""
+    return [Surprise(text, flag) for check, flag in _CHECKS.items() if (text := check(case)) is not None]
 
 
 def _ignored_batch_total(case: Case) -> str | None:
@@ -160,8 +173,10 @@ def _fraction_unread(case: Case) -> str | None:
     return f"--cuda-memory-fraction is read on NVIDIA and AMD GPUs alone, so it does nothing here{step}."
 
 
-_CHECKS: tuple[Callable[[Case], str | None], ...] = (
-    _no_budget, _without_flash, _no_chunking, _total_alone, _ignored_batch_total, _kv_dtype_lost, _config_dropped,
-    _window_saves_nothing, _no_graphs, _adapter_without_weights, _turing_flashinfer, _in_use_twice, _fraction_unread,
-    _old_driver, _family_notes,
-)  # fmt: skip
+_CHECKS: Mapping[Callable[[Case], str | None], str] = {
+    _no_budget: "", _without_flash: "", _no_chunking: OF_MODEL, _total_alone: "max-total-tokens",
+    _ignored_batch_total: "max-batch-total-tokens", _kv_dtype_lost: "kv-cache-dtype", _config_dropped: "",
+    _window_saves_nothing: OF_MODEL, _no_graphs: "quantize", _adapter_without_weights: "lora-adapters",
+    _turing_flashinfer: "", _in_use_twice: "", _fraction_unread: "cuda-memory-fraction", _old_driver: "",
+    _family_notes: OF_MODEL,
+}  # fmt: skip

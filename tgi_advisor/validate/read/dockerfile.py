@@ -188,7 +188,8 @@ def _server(stage: _Stage) -> Server | None:
     if launch is None:
         starts = stage.entry or stage.command
         if starts is not None:
-            what = f"what {starts.text.strip()[:60]} starts"
+            words = _exec_form(starts)
+            what = f"what {(' '.join(word.text for word in words) if words else starts.text.strip())[:60]} starts"
             environment.sources.append(replace(starts.value(0, len(starts.text)), text=what, known=False))
     environment.overridden.clear()  # a later ENV may well replace an earlier one
     return Server(

@@ -259,8 +259,9 @@ def _markdown(source: Source, world: World) -> Result:
         defects += found.defects
         at = close.end() if close else len(text)
     _prose(source.part(at), world, variables, servers, defects)
-    blanks = [replace(one, severity="info") if one.kind in SHELL_ALONE else one for one in defects]
-    return Result("text", [_to_fill_in(one) for one in servers], blanks)
+    return Result(
+        "text", [_to_fill_in(one) for one in servers], [one for one in defects if one.kind not in SHELL_ALONE]
+    )
 
 
 _BLANK = re.compile(

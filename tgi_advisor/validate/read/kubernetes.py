@@ -211,7 +211,9 @@ class _Cluster:
                 continue
             item = self.by_kind.get((kind, name.text))
             if item is None:
-                environment.sources.append(replace(name.value(f"{kind} {name.text}"), known=False))
+                may_lack = _text(node.scalar(key, "optional")) == "true"
+                what = f"{kind} {name.text}{' (optional)' if may_lack else ''}"
+                environment.sources.append(replace(name.value(f"{kind} {name.text}"), text=what, known=False))
                 continue
             for field in ("data", "stringData"):
                 for variable, (at, value) in item.map(field).merged.items():

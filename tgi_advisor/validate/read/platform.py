@@ -228,16 +228,14 @@ _CHART_SETTING = re.compile(
 
 def _left_to_the_chart(node: Map, image: Value, environment: Environment) -> Iterator[Value]:
     """Settings beside the image by names of the chart's own: what becomes of them, its templates say."""
-    names = []
     for name, (_, item) in node.merged.items():
         if name in _ARGS or name in _COMMANDS or name in _ENVS or name in environment.set:
             continue
         if _CHART_SETTING.fullmatch(name) or (_CHART_ARGS.fullmatch(name) and not _flags_of(item)):
             filled = not isinstance(item, Scalar) or (item.text and not item.null)
-            names += [name] if filled and not (isinstance(item, (List, Map)) and not _size(item)) else []
-    if names:
-        what = f"what the chart's templates make of {', '.join(names[:8])}"
-        yield replace(image, text=what, known=False, origin="chart")
+            if filled and not (isinstance(item, (List, Map)) and not _size(item)):
+                yield replace(image, text="what the chart's templates make of its values", known=False, origin="chart")
+                return
 
 
 def _size(node: List | Map) -> int:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
+from itertools import islice
 from typing import NamedTuple
 
 from tgi_advisor.facts import tables
@@ -91,6 +92,8 @@ _IN_TEXT = re.compile(r"\\([$`\\])|\$\{[^{}\n]*\}|\$\([^()\n]*\)|\$[A-Za-z_]\w*"
 _SOURCED = re.compile(r"^[ \t]*(?:(?:source|\.)[ \t]+\S+|set[ \t]+-(?:a\b|o[ \t]+allexport)|eval\b)", re.MULTILINE)
 MAX_SERVERS = 300
 """Servers of a text that are read."""
+MAX_SOURCED = 20
+"""Files a script sources that are named."""
 MAX_MANIFESTS = 200_000
 """Characters of manifests between two marks that are read."""
 MAX_BLOCKS = 50
@@ -371,7 +374,7 @@ class _Scanner:
                 environment.add(name, held)
             else:
                 environment.refer(name, held)
-        if (sourced := _SOURCED.search(self.text, 0, end)) is not None:
+        for sourced in islice(_SOURCED.finditer(self.text, 0, end), MAX_SOURCED):
             environment.sources.append(replace(self.source.value(*sourced.span(), "environment"), known=False))
         if "MODEL_ID" in self.source.file.text and "MODEL_ID" not in environment.set:
             environment.refer("MODEL_ID", replace(self.source.value(end, end, "environment"), known=False))
@@ -418,7 +421,7 @@ class _Scanner:
         start = match.end() if operator in ("?=", ":=") or how.startswith("$") else match.start("name")
         line_end = self.text.find("\n", start)
         command = lex(self.source, start, self.variables, SHELL, end=self._value_end(start, line_end))
-        self._placeholders(command.defects)
+        self.early += [defect for defect in command.defects if defect.kind == "shell-placeholder"]
         if start == match.end():
             if command.words:
                 first = command.words[0]
@@ -478,16 +481,6 @@ class _Scanner:
         if line.count('"') % 2 or line.count("'") % 2 or line.endswith("\\"):
             return min(len(self.text), start + 4000)
         return line_end
-
-    def _placeholders(self, defects: list[Defect]) -> None:
-        """`token=<your-token>` at the end of a line is a syntax error."""
-        for defect in defects:
-            if defect.kind != "shell-placeholder":
-                continue
-            after = self.source.file.offset_of(defect.place) + defect.length
-            rest = self.source.file.text[after : after + 400].split("\n", 1)[0].strip()
-            kind = "shell-syntax" if not rest or rest.startswith("#") else defect.kind
-            self.early.append(replace(defect, kind=kind))
 
     def _array(self, name: str, start: int, more: bool) -> int:
         """`NAME=( ... )`, on as many lines as it takes."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from tgi_advisor import refusals
 from tgi_advisor.estimate import defaults
+from tgi_advisor.refusals.surprises import OF_MODEL
 from tgi_advisor.validate.effective import SAGEMAKER, known_variables, variable_releases
 from tgi_advisor.validate.finding import Fix
 from tgi_advisor.validate.found import Value
@@ -146,6 +147,8 @@ def overridden_variable(case: Case) -> Hits:
         name, text = hidden.name.text, winner.value.text
         if name in winner.value.missing or text in (f"${name}", f"${{{name}}}"):
             continue  # the argument is the same by intent: TGI176 (of a Dockerfile TGI131) says more
+        if hidden.value.key is None and not hidden.value.known:
+            continue  # a script only names it: whether the launcher is given it is not known
         if hidden.by == "environment" and winner.value.text != hidden.value.text and not hidden.flag.secret:
             message = f"{hidden.name.text} has no effect: --{hidden.flag.name} {winner.shown} on the command line wins"
             yield Hit(hidden.name, message, "leave one of them out")
@@ -156,7 +159,8 @@ def surprise(case: Case) -> Hits:
     """TGI takes the setting and does something else with it than its name says.
 
     The best known: max_batch_total_tokens does nothing for a model served with flash attention, because
-    the server measures its budget; it can only make the launcher refuse.
+    the server measures its budget; it can only make the launcher refuse. What a model does however it is
+    started (`advise` and `predict` say it) is not repeated here.
 
     Failing, --gpu nvidia-l4::
 
@@ -169,11 +173,12 @@ def surprise(case: Case) -> Hits:
     if case.setting is None or case.prediction is None or case.prediction.outcome == "refused":
         return
     asked = defaults.launcher_limits(case.setting, case.limits)
-    for sentence in refusals.warnings(case.setting, asked, case.limits):
-        if sentence == case.setting.family.notes or "adapters in the Hub's cache" in sentence:
-            continue  # about the model, and not about a setting; TGI137 says it of adapters
-        word = case.at("max-batch-total-tokens") if sentence.startswith("max-batch-total-tokens") else None
-        yield Hit(word or case.at("model-id") or case.home, sentence.rstrip("."))
+    for sentence, flag in refusals.warnings(case.setting, asked, case.limits):
+        word = case.at(flag or "model-id")
+        said = flag in ("lora-adapters", OF_MODEL) or (flag and word is None)  # TGI137 says it of adapters
+        slow = flag == "quantize" and word is not None and word.text == "bitsandbytes"  # TGI108 says that
+        if not said and not slow:
+            yield Hit(word or case.home, sentence.rstrip("."), once="file")
 
 
 @rule("TGI174", "warning", "quotes that belong to the value")

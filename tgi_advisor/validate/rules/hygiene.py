@@ -96,7 +96,7 @@ def unknown_value(case: Case) -> Hits:
     That a value comes from a variable is no news to whoever wrote it: it is said where it keeps memory (TGI2xx)
     from being judged on a GPU that is named, of the model, the limits and the other flags memory depends on, and
     of words that may be any arguments. Environment of other files, and settings that were not read, are
-    always said, once a run.
+    always said, once a run, but for Secrets and what a shell is set up with (`~/.bashrc`, `.venv/bin/activate`).
 
     Failing, --gpu nvidia-l4::
 
@@ -108,7 +108,7 @@ def unknown_value(case: Case) -> Hits:
         docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
             ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
     """
-    unread = [source.text for source in case.server.env_sources]
+    unread = [source.text for source in case.server.env_sources if not _SET_UP.match(source.text)]
     unread += case.server.unknown
     if unread:
         message = f"not in this file, so what depends on it is not judged: {', '.join(dict.fromkeys(unread))}"
@@ -118,21 +118,29 @@ def unknown_value(case: Case) -> Hits:
         yield Hit(case.home, f"not in this file, so memory is not judged: {', '.join(dict.fromkeys(values))}")
 
 
+_SET_UP = re.compile(
+    r"Secret |.*\(optional\)$|\s*(?:eval\b|set\b|(?:source|\.)[ \t]+\S*"
+    r"(?:rc|profile|activate|conda\.sh|/modules\S*|lmod\S*|setvars\.sh|cargo/env)[\"']?$)"
+)
+"""What no file should hold, what need not be there, and what sets up a shell and says nothing of TGI."""
+
+
 def _missing(case: Case) -> Iterator[str]:
     """What the memory depends on and the file does not say."""
-    words = [case.view.flags[name].value for name in ("model-id", *MEMORY_FLAGS) if name in case.view.flags]
-    for word in (*words, *case.view.open_words):
+    words = {name: case.view.flags[name].value for name in ("model-id", *MEMORY_FLAGS) if name in case.view.flags}
+    for name, word in (*words.items(), *(("", word) for word in case.view.open_words)):
         if not word.known:
-            yield from (f"${name}" for name in word.missing)
+            yield from (f"${one}" for one in word.missing)
             if not word.missing:
-                yield "a value that is computed elsewhere"
+                yield f"the value of --{name}" if name else "arguments that are made elsewhere"
 
 
 @rule("TGI504", "info", "release that is assumed")
 def assumed_release(case: Case) -> Hits:
     """The image does not say for certain which TGI it holds; the findings are those of the release named here.
 
-    Where none can be named, only what every release refuses is said, and memory is not judged.
+    Where none can be named, only what every release refuses is said, and memory is not judged. Of a launcher
+    without an image it is said where a GPU is named, so that memory could be judged.
 
     Failing::
 
@@ -148,10 +156,11 @@ def assumed_release(case: Case) -> Hits:
     mistaken = bool(image.other) and not image.fork  # TGI506 says it
     if not image.note or mistaken or image.never or (image.floating and image.judged):
         return  # of a tag that floats TGI501 says it
+    if case.server.image is None and (case.gpu is None or case.server.form == "env"):
+        return
     open_release = image.release is None and image.judged
     step = "--release says which it is; until then memory is not judged" if open_release else ""
-    if case.server.image is not None or case.server.form != "env":
-        yield Hit(case.server.image or case.home, image.note, step, once="run")
+    yield Hit(case.server.image or case.home, image.note, step, once="run")
 
 
 @rule("TGI505", "info", "memory that was not judged, or on an assumption")

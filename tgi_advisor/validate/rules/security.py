@@ -73,7 +73,9 @@ def placeholder_token(case: Case) -> Hits:
         value = case.server.env.get(name)
         if value is not None and value.known and value.text.strip("\"' ") and not _REAL.search(value.text):
             yield Hit(
-                value, f"what {name} is set to is a placeholder, not a token", f"pass {name} from the shell or a Secret"
+                value,
+                f"{name} is set to a placeholder: the Hub answers 401 to it",
+                f"pass {name} from the shell or a Secret",
             )
 
 
