@@ -1,11 +1,11 @@
-"""Regenerate the facts of `tgi_advisor/facts/flags.yaml` from a git checkout of TGI's repository.
+"""Regenerate the facts of `tgi_advisor/facts/flags.yaml` and `flags_before.yaml` from a git checkout of TGI.
 
-python scripts/refresh_flags.py PATH_TO_CHECKOUT            # rewrite the table
-python scripts/refresh_flags.py PATH_TO_CHECKOUT --check    # write nothing; exit 1 when it would change
+python scripts/refresh_flags.py PATH_TO_CHECKOUT            # rewrite the tables
+python scripts/refresh_flags.py PATH_TO_CHECKOUT --check    # write nothing; exit 1 when one would change
 
-`struct Args` of launcher/src/main.rs is parsed at every release tag from 1.0.0 on. What a machine can
-read (env, short, type, default, values, since, until, changes, source) is rewritten; what a person
-wrote (help, same_as, effective, notes) is kept. A new flag appears with the help text `TODO`.
+`struct Args` of launcher/src/main.rs is parsed at every release tag, from 1.0.0 on for the one table, before it for
+the other. What a machine can read (env, short, type, default, values, since, until, changes, source) is rewritten;
+what a person wrote (help, same_as, effective, notes) is kept. A new flag appears with the help text `TODO`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import Any
 from tgi_advisor.facts import tables
 
 LAUNCHER = "launcher/src/main.rs"
+FIRST = "v1.0.0"
+"""The first release of which more than the flags is known."""
 WRITTEN = ("help", "same_as", "secret", "effective", "notes")
 READ = ("env", "short", "type", "many", "delimiter", "optional", "default", "values")
 SPAN = ("since", "until", "changes", "source")
@@ -36,26 +38,42 @@ HEAD = """\
 # says from which release on a key has another value. `default` is the literal default of the command
 # line parser; `effective` says, from which release on, what TGI makes of a flag that is not given.
 """
+HEAD_BEFORE = """\
+# Every flag of text-generation-launcher in the releases before 1.0.0, which are known by their flags alone.
+#
+# Read from `struct Args` by scripts/refresh_flags.py, as flags.yaml is; nothing here is written by hand.
+"""
 
 
 def main() -> int:
-    """Rewrite the table, or with --check only say whether it is up to date."""
+    """Rewrite the tables, or with --check only say whether they are up to date."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("checkout", type=Path, help="a clone (bare or not) of huggingface/text-generation-inference")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the table would change")
     options = parser.parse_args()
     table = tables.FOLDER / "flags.yaml"
     old = tables.parse(table.read_bytes(), table.name) if table.exists() else {}
-    text = HEAD + "".join(block(name, row) for name, row in sorted(merged(facts(options.checkout), old).items()))
+    every = tags(checkout := options.checkout)
+    first = every.index(FIRST)
+    texts = {
+        table: written(HEAD, merged(facts(checkout, every[first:]), old)),
+        table.with_name("flags_before.yaml"): written(HEAD_BEFORE, facts(checkout, every[:first])),
+    }
     if options.check:
-        return int(text != table.read_text("utf-8"))
-    table.write_text(text, "utf-8")
+        return int(any(text != path.read_text("utf-8") for path, text in texts.items()))
+    for path, text in texts.items():
+        path.write_text(text, "utf-8")
     return 0
 
 
-def facts(checkout: Path) -> dict[str, dict[str, Any]]:
-    """What the launcher's source says of every flag over all releases."""
-    by_release = {tag[1:]: arguments(git(checkout, "show", f"{tag}:{LAUNCHER}"), tag) for tag in tags(checkout)}
+def written(head: str, rows: dict[str, dict[str, Any]]) -> str:
+    """A table as text."""
+    return head + "".join(block(name, row) for name, row in sorted(rows.items()))
+
+
+def facts(checkout: Path, of: list[str]) -> dict[str, dict[str, Any]]:
+    """What the launcher's source says of every flag over these releases."""
+    by_release = {tag[1:]: arguments(git(checkout, "show", f"{tag}:{LAUNCHER}"), tag) for tag in of}
     releases = list(by_release)
     rows: dict[str, dict[str, Any]] = {}
     for name in {name for flags in by_release.values() for name in flags}:
@@ -90,8 +108,8 @@ def merged(read: dict[str, dict[str, Any]], old: dict[str, dict[str, Any]]) -> d
 
 
 def tags(checkout: Path) -> list[str]:
-    """Release tags from 1.0.0 on, oldest first."""
-    found = [tag for tag in git(checkout, "tag").split() if re.fullmatch(r"v[1-9]\d*\.\d+\.\d+", tag)]
+    """Release tags, oldest first."""
+    found = [tag for tag in git(checkout, "tag").split() if re.fullmatch(r"v\d+\.\d+\.\d+", tag)]
     return sorted(found, key=lambda tag: [int(number) for number in tag[1:].split(".")])
 
 

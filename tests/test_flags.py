@@ -362,7 +362,7 @@ def test_the_refresh_script_reads_the_launcher(refresh: ModuleType, monkeypatch:
         return "v0.9.0 " + " ".join(sources) if words[0] == "tag" else sources[words[1].partition(":")[0]]
 
     monkeypatch.setattr(refresh, "git", git)
-    rows = refresh.merged(refresh.facts(Path()), {"port": {"help": "By hand.", "type": "u8"}})
+    rows = refresh.merged(refresh.facts(Path(), refresh.tags(Path())[1:]), {"port": {"help": "By hand.", "type": "u8"}})
     assert (
         "".join(refresh.block(name, row) for name, row in sorted(rows.items()))
         == """\

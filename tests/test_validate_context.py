@@ -135,6 +135,13 @@ WORKING = {
         f"{RUN} {IMAGE}:3.3.7 --model-id gpt2\n",
         "run.sh",
     ),
+    "releases before 1.0.0 have flags of their own": (
+        f"{RUN} {IMAGE}:0.9.4 --model-id gpt2 --max-batch-prefill-tokens 4096 --dtype float16\n"
+        f"{RUN} {IMAGE}:0.8.2 --model-id gpt2 --max-batch-size 32 --quantize bitsandbytes\n"
+        f"{RUN} -e MAX_BATCH_SIZE=3 {IMAGE}:0.5 --model-id gpt2 --quantize --num-shard 1\n"
+        f"{RUN} -e QUANTIZE=true {IMAGE}:0.6.0 --model-id gpt2\n",
+        "run.sh",
+    ),
 }
 
 WRONG = {
@@ -176,6 +183,13 @@ WRONG = {
         "--max-input-tokens $IN --max-total-tokens 8192\n",
         "run.sh",
         ["TGI110"],
+    ),
+    "flags that a release before 1.0.0 does not have": (
+        f"{RUN} {IMAGE}:0.9.4 --model-id gpt2 --max-batch-size 32\n{RUN} {IMAGE}:0.8.2 --model-id gpt2 --quantize\n"
+        f"{RUN} {IMAGE}:0.6.0 --model-id gpt2 --quantize bitsandbytes\n"
+        f"{RUN} {IMAGE}:0.8 --model-id gpt2 --dtype float16\n",
+        "run.sh",
+        ["TGI101", "TGI106", "TGI102", "TGI101"],
     ),
     "an option whose variable is set": (
         f"N=two\n{RUN} {IMAGE}:3.3.7 --model-id org/m ${{N:+--num-shard $N}}\n",

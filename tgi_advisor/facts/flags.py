@@ -87,8 +87,30 @@ class Unreadable(ValueError):  # noqa: N818  (it is no fault of the program's)
 def flags_of(release: TgiRelease) -> Mapping[str, Flag]:
     """Every flag the release has, by name."""
     return MappingProxyType(
-        {name: _flag(name, row, release) for name, row in tables.load("flags").items() if _has(row, release)}
+        {
+            name: _flag(name, row, release.version)
+            for name, row in tables.load("flags").items()
+            if _has(row, release.version)
+        }
     )
+
+
+@cache
+def flags_before(release: tuple[int, int, int]) -> Mapping[str, Flag]:
+    """Every flag of a release before the first whose rules are known (`older` in images.yaml), by name."""
+    return MappingProxyType(
+        {
+            name: _flag(name, _told(name) | row, release)
+            for name, row in tables.load("flags_before").items()
+            if _has(row, release)
+        }
+    )
+
+
+def _told(name: str) -> dict[str, Any]:
+    """What is written by hand of a flag that later releases still have; else whether it holds a secret."""
+    row = tables.load("flags").get(name, {"secret": name.endswith("password")})
+    return {"help": "", **{key: row[key] for key in ("help", "secret") if key in row}}
 
 
 def find(name: str, release: TgiRelease) -> Flag:
@@ -124,7 +146,7 @@ def env_index(release: TgiRelease) -> Mapping[str, Flag]:
 def environment(release: TgiRelease) -> Mapping[str, Variable]:
     """The environment variables a release reads beside those of its flags, by name."""
     return MappingProxyType(
-        {name: _variable(name, row, release) for name, row in tables.load("env").items() if _has(row, release)}
+        {name: _variable(name, row, release) for name, row in tables.load("env").items() if _has(row, release.version)}
     )
 
 
@@ -190,19 +212,20 @@ _FLAG_KEYS = frozenset(Flag._fields) - {"name"} | {"optional", "changes"}
 _VARIABLE_KEYS = frozenset(Variable._fields) - {"name"} | {"since", "until"}
 
 
-def _has(row: Mapping[str, Any], release: TgiRelease) -> bool:
+def _has(row: Mapping[str, Any], release: tuple[int, int, int]) -> bool:
     until = row.get("until")
-    return version(row["since"]) <= release.version and (until is None or release.version <= version(until))
+    return version(row["since"]) <= release and (until is None or release <= version(until))
 
 
-def _flag(name: str, row: Mapping[str, Any], release: TgiRelease) -> Flag:
+def _flag(name: str, row: Mapping[str, Any], release: tuple[int, int, int]) -> Flag:
     """The row of a flag with every change up to the release on top."""
     tables.strict(row, _FLAG_KEYS, {"help", "env", "type", "since", "source"}, f"flags.yaml, {name}")
     now = dict(row)
     for since, change in row.get("changes", {}).items():
         tables.strict(change, _FLAG_KEYS, set(), f"flags.yaml, {name}, changes, {since}")
-        if version(since) <= release.version:
+        if version(since) <= release:
             now.update(change)
+    effective = [text for since, text in now.get("effective", {}).items() if version(since) <= release]
     return Flag(
         name=name,
         env=now["env"],
@@ -212,7 +235,7 @@ def _flag(name: str, row: Mapping[str, Any], release: TgiRelease) -> Flag:
         delimiter=now.get("delimiter"),
         default=now.get("default"),
         values=tuple(now.get("values", ())),
-        effective=in_force(now.get("effective", {}), release),
+        effective=effective[-1] if effective else None,
         same_as=now.get("same_as") if now.get("optional") else None,
         secret=now.get("secret", False),
         help=now["help"],

@@ -91,6 +91,22 @@ class Effective:
         return self.image.release
 
     @property
+    def known_flags(self) -> Mapping[str, Flag]:
+        """The flags its launcher may have."""
+        return known_flags(self.release, self.image.older)
+
+    @property
+    def known_variables(self) -> frozenset[str]:
+        """Every environment variable its launcher may read."""
+        return known_variables(self.release) | {flag.env for flag in self.known_flags.values() if flag.env}
+
+    @property
+    def version(self) -> str:
+        """The release as text, also one before the first whose rules are known; empty when it cannot be known."""
+        older = self.image.older
+        return ".".join(map(str, older)) if older else str(self.release or "")
+
+    @property
     def complete(self) -> bool:
         """Whether nothing outside the file can add arguments or environment."""
         return not self.open_words and not self.server.env_sources and not self.server.unknown
@@ -163,7 +179,7 @@ def effective(server: Server, stated: TgiRelease | None = None, tag: str = "") -
         image = identify(f"{OWN}:{tag}")._replace(official=False, how="stated")
     image = _released(image, server, stated)
     env = _environment(server, image)
-    known = known_flags(image.release)
+    known = known_flags(image.release, image.older)
     given, slips, open_words = _arguments(list(_words(server, image.release)), known)
     in_force: dict[str, Given] = {}
     hidden = []
@@ -209,8 +225,12 @@ def _as_spec_says(image: Image, server: Server) -> Image:
     return own._replace(official=False, how="stated")
 
 
-def known_flags(release: TgiRelease | None) -> Mapping[str, Flag]:
-    """The flags of a release; of an unknown one every flag there has been, each as it was last."""
+def known_flags(release: TgiRelease | None, older: tuple[int, int, int] | None = None) -> Mapping[str, Flag]:
+    """The flags of a release, or of the older one that it stands for; of an unknown one every flag there has been,
+    each as it was last.
+    """
+    if older is not None:
+        return flags.flags_before(older)
     return flags.flags_of(release) if release is not None else _every_flag()
 
 

@@ -53,7 +53,8 @@ class Image(NamedTuple):
     official: bool = False
     """Whether it is TGI's own image or a mirror of it, with nothing added."""
     older: tuple[int, int, int] | None = None
-    """The release it really is, where that is before the first that is known; None for others."""
+    """The release it really is, where that is before the first of which more than its flags is known; None for others.
+    """
     never: str = ""
     """Why no such tag can be there, with the nearest that are; empty where one may be."""
     other: str = ""
@@ -175,7 +176,7 @@ def _by_number(text: str) -> Image | None:
         return None
     if meant := [one for one in older if one[: len(wanted)] == wanted]:
         first = releases.all_releases()[0]
-        note = f"TGI {text} is older than what is known; taken as {first}, the oldest that is"
+        note = f"of TGI {text} only the flags are known; else it is taken as {first}, the oldest that is known"
         return _own(first, "", note)._replace(older=meant[-1])
     why = f"TGI {text} is not known"
     if wanted > every[-1][: len(wanted)]:

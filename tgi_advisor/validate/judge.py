@@ -15,6 +15,7 @@ from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base
+from tgi_advisor.facts import flags
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
@@ -437,12 +438,18 @@ def _setting(case: Case, model: ModelFacts, gpu: GpuFacts, release: TgiRelease |
     """The launch as `defaults.resolve` sees it; the file's words become the spec's flags and environment."""
     view = case.view
     assert release is not None, "asked only where the release is known"
+    other = _of_older(view, release)
     given = {
         name: one.typed
         for name, one in view.flags.items()
-        if one.by == "argument" and one.typed is not None and name not in ("revision", "model-id")
+        if one.by == "argument" and one.typed is not None and name not in ("revision", "model-id", *other)
     }
-    env = {name: value.text for name, value in view.env.items() if value.known and value.origin != "image"}
+    unread = {view.known_flags[name].env for name in other}
+    env = {
+        name: value.text
+        for name, value in view.env.items()
+        if value.known and value.origin != "image" and name not in unread
+    }
     shards = _shards(case)
     count = max(min(case.visible or shards, MOST_SHARDS), 1)
     spec = Spec(
@@ -453,6 +460,15 @@ def _setting(case: Case, model: ModelFacts, gpu: GpuFacts, release: TgiRelease |
     )
     facts = Facts(model, gpu, count, release, view.image.variant or "")
     return defaults.resolve(spec, facts, shards, counted="num-shard" not in view.flags)
+
+
+def _of_older(view: Effective, release: TgiRelease) -> frozenset[str]:
+    """Flags that the release which stands for an older one does not have, or reads otherwise (`--quantize` alone)."""
+    if view.image.older is None:
+        return frozenset()
+    here = flags.flags_of(release)
+    older = view.known_flags.items()
+    return frozenset(name for name, flag in older if name not in here or here[name].type != flag.type)
 
 
 def _shards(case: Case) -> int:

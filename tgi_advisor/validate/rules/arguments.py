@@ -37,7 +37,7 @@ def unknown_flag(case: Case) -> Hits:
         if len(dashes) == 1 and len(name) > 1:
             message = f"one dash makes -{name} a row of letters: {_letters(name, case)}"
         else:
-            release = f"TGI {case.release}" if case.release else "no release of TGI"
+            release = f"TGI {case.view.version}" if case.release else "no release of TGI"
             has = "has no" if case.release else "has a"
             message = f"{release} {has} flag {dashes}{name}, and the launcher stops at it"
         other = case.view.image.supposed and name in known_flags(None)  # a release it may be has the flag
@@ -47,7 +47,7 @@ def unknown_flag(case: Case) -> Hits:
 
 def _letters(name: str, case: Case) -> str:
     """What clap makes of the letters behind a single dash, one by one (launcher/src/main.rs@v3.3.7:2040)."""
-    short = {flag.short: flag for flag in known_flags(case.release).values() if flag.short}
+    short = {flag.short: flag for flag in case.view.known_flags.values() if flag.short}
     for letter in name:
         if letter in "hV":
             return f"-{letter} prints {'the help' if letter == 'h' else 'the version'}, and no server starts"
@@ -57,7 +57,7 @@ def _letters(name: str, case: Case) -> str:
 
 
 def _names(case: Case) -> list[str]:
-    return list(known_flags(case.release))
+    return list(case.view.known_flags)
 
 
 def _instead(name: str, case: Case, known: list[str]) -> str:
@@ -67,11 +67,14 @@ def _instead(name: str, case: Case, known: list[str]) -> str:
     first, blank, rest = name.partition(" ")
     if blank and first in known:
         return f"write two words: --{first} and {rest.strip()}"
-    row = tables.load("flags").get(name)
+    row, older = tables.load("flags").get(name), case.view.image.older
+    if older is not None:
+        row = tables.load("flags_before").get(name, row)
     if row is not None and case.release is not None:
-        if case.release.version < version(row["since"]):
+        if (older or case.release.version) < version(row["since"]):
             return f"leave it out, or use release {row['since']} or newer, which has it"
-        return f"leave it out: {row['until']} was the last release that had it"
+        before = " before it" if older else ""  # a later one may have it again
+        return f"leave it out: {row['until']} was the last release{before} that had it"
     fixed = {"host": "hostname", "watermark": ""}.get(name)
     if fixed == "":
         return "leave it out: watermarking is asked for by each request"

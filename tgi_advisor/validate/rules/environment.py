@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from tgi_advisor import refusals
 from tgi_advisor.estimate import defaults
 from tgi_advisor.refusals.surprises import OF_MODEL
-from tgi_advisor.validate.effective import SAGEMAKER, known_variables, variable_releases
+from tgi_advisor.validate.effective import SAGEMAKER, variable_releases
 from tgi_advisor.validate.finding import Fix
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.arguments import one_edit
@@ -45,7 +45,7 @@ def unknown_variable(case: Case) -> Hits:
 
         NUM_SHARD=1 tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
     """
-    known = known_variables(case.release)
+    known = case.view.known_variables
     for name, value in {} if case.view.image.server else _stated(case).items():
         if name in known:
             continue
@@ -119,7 +119,7 @@ def misspelt_variable(case: Case) -> Hits:
 
         NUM_SHARD=1 tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
     """
-    known = known_variables(case.release)
+    known = case.view.known_variables
     for name, value in {} if case.view.image.guessed else _stated(case).items():
         if name in known or name in OF_OTHERS or name in SAGEMAKER or len(name) < 6 or variable_releases(name):
             continue
