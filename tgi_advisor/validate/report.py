@@ -256,6 +256,9 @@ def _arguments(case: Case, hidden: Hidden) -> Iterator[Argument]:
         if not given.value.known:
             note = note or "not known"
         shown = "" if given.value is given.name else text  # a switch has no value
+        if given.flag.name == "port" and given.value.known and view.port not in (None, given.value.number):
+            first = view.image.port_env if view.image.port_env in view.env else ""
+            shown, origin, note = str(view.port), "image", f"{first or 'its entry point'} says so, before PORT"
         yield Argument(f"--{given.flag.name}", shown, origin, given.value.place, note)
     for slip in view.slips:
         yield Argument(

@@ -17,6 +17,7 @@ from tgi_advisor.errors import nearest
 from tgi_advisor.facts import tables
 from tgi_advisor.safe import covered, secret_spans
 from tgi_advisor.validate.found import Document, Value
+from tgi_advisor.validate.read.launcher import IMAGE_WORDS
 from tgi_advisor.validate.rules.rule import Case
 
 LONGEST = 10_000
@@ -59,6 +60,8 @@ def hides(name: str, value: str) -> bool:
 def is_secret(name: str) -> bool:
     """Whether a variable or flag of this name holds a secret, or was meant to."""
     dashed = name.startswith("-")
+    if name.endswith(IMAGE_WORDS):  # the name of an image, before its tag
+        return False
     name = _upper(name[: 2 * _LONGEST_NAME])[:_LONGEST_NAME]
     words = [word for word in name.split("_") if word]
     if name in _known():

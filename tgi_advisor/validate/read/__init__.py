@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -64,6 +65,8 @@ def _has_parts(text: str, file: str) -> bool:
 
 def _may_be_ours(text: str, file: str) -> bool:
     """Whether it may be a deployment spec of tgi-advisor, or an environment file of the launcher."""
+    if "```" in text and "MODEL_ID=" in text and "MAX_TOTAL_TOKENS=" in text:  # the environment, on a page
+        return bool(re.search(r"text.generation.inference|\bTGI\b", text, re.IGNORECASE))
     if "\nhardware:" in text or text.startswith("hardware:"):
         return "model:" in text
     return "MODEL_ID" in text and ".env" in file.replace("\\", "/").rpartition("/")[2]

@@ -79,8 +79,7 @@ class _Reader:
         self.unread: tuple[str, ...] = ()
         self.variables: Mapping[str, Variable] = {}
         if "$" in root.raw.text:
-            dotenv = world.lookup(".env")
-            entries = {name: value.text for name, value in env_file(dotenv, ".env", ".env")} if dotenv else {}
+            entries = {name: value.text for name, value in env_file(world, ".env", ".env") or ()}
             self.variables = variables_of({**entries, **world.env})
 
     # -- words
@@ -227,11 +226,11 @@ class _Reader:
         name = self.value(node, "env_file")
         if name is None:
             return
-        text = world.lookup(name.text) if name.known else None
-        if text is None:
+        entries = env_file(world, name.text, f"env_file {name.text}") if name.known else None
+        if entries is None:
             environment.sources.append(name)
             return
-        for variable, value in env_file(text, name.text, f"env_file {name.text}"):
+        for variable, value in entries:
             environment.add(variable, self.expanded(replace(value, known=True, missing=())))
 
     def _entries(self, environment: Environment, node: Node) -> None:

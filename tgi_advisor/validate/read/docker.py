@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tgi_advisor.errors import Place
-from tgi_advisor.validate.found import NO_GPUS, Defect, Gpus, Mount, Port, Probe, Server, Value, whole_number
+from tgi_advisor.validate.found import NO_GPUS, UNSAID, Defect, Gpus, Mount, Port, Probe, Server, Value, whole_number
 from tgi_advisor.validate.read.environment import Environment, env_file
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_image, is_launcher, is_ours, launch_of
 from tgi_advisor.validate.read.source import Source
@@ -69,10 +69,43 @@ def read_run(
                 hint = f"give {option.at.text} a value, or remove it"
                 defects.append(Defect("docker-flag-swallowed", message, option.at.place, hint, option.at.length))
             run = lenient
+    run = _behind_strays(source, run, defects)
     if run.image is None or not _is_server(run) or _runs_another(run):
         return None, []
     server = _server(source, run, variables, world, defects)
     return server, defects
+
+
+_STRAYS = {
+    "volume": r"(?:[/.~]|\$\{?(?:PWD|HOME)\b|\$\(pwd\)|[A-Za-z]:[\\/]).*:/.*|[\w.-]+:/.*",
+    "publish": r"(?:[\d.]+:)?\d+:\d+(?:/tcp)?",
+    "env": r"[A-Z][A-Z0-9_]+=.*",
+}
+"""What no image is called, by the option it lacks (github.com/distribution/reference, regexp.go)."""
+_HELD = re.compile(r"\$(?:\w+|\{\w+(?::?[-+][^{}]*|\[[@*]\])?\})|\$\{?\w+\}?:/.*")
+_SOUNDS = re.compile(r":/|opt|arg|vol|env|flag|param|gpu|mount|port|extra", re.IGNORECASE)
+"""What a variable is called that holds options."""
+
+
+def _behind_strays(source: Source, run: Run, defects: list[Defect]) -> Run:
+    """The command with the image further on, where a value without its option, or options in a variable, stand first.
+
+    Docker takes the first word that is no option for the image.
+    """
+    first, options, found = run, list(run.options), list[Defect]()
+    while run.image is not None and not is_image(run.image.text):
+        here = run.image
+        name = next((name for name, form in _STRAYS.items() if re.fullmatch(form, here.text)), "")
+        if not name and not (_HELD.fullmatch(here.text) and _SOUNDS.search(here.text)):
+            return first
+        if name:
+            message = f"`{here.text}` stands where the image is named: docker refuses it as an image's name"
+            hint = f"write --{name} before it"
+            found.append(Defect("docker-value-alone", message, here.place, hint, here.length))
+        run = _taken_apart(source, run.rest)
+        options += [Option(name or "held", here, here), *run.options]
+    defects += found
+    return run._replace(options=options)
 
 
 def _runs_another(run: Run) -> bool:
@@ -174,6 +207,10 @@ def _server(source: Source, run: Run, variables: Mapping[str, Variable], world: 
     for name, value, at in run.options:
         if name == "env":
             late.append((name, value))
+        elif name == "held":
+            environment.sources.append(replace(value, known=False))
+            lists["mounts"].append(Mount("unknown", replace(value, text="/", known=False)))
+            gpus = UNSAID if gpus is NO_GPUS else gpus
         elif name == "env-from":
             environment.refer(value.text, replace(value, origin="the caller's environment", key=value.spot))
         elif name == "env-file":
@@ -271,11 +308,11 @@ def _variable(environment: Environment, value: Value, variables: Mapping[str, Va
 
 def _env_file(environment: Environment, value: Value, world: World) -> None:
     """`--env-file NAME`."""
-    text = world.lookup(value.text) if value.known else None
-    if text is None:
+    entries = env_file(world, value.text, f"env_file {value.text}") if value.known else None
+    if entries is None:
         environment.sources.append(replace(value, origin="env_file"))
         return
-    for name, entry in env_file(text, value.text, f"env_file {value.text}"):
+    for name, entry in entries:
         environment.add(name, entry)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from tgi_advisor.validate.found import UNSAID, Server, Value
 from tgi_advisor.validate.read.source import File, Source
 from tgi_advisor.validate.read.words import Variable
+from tgi_advisor.validate.read.world import World
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """What an environment variable may be called."""
@@ -52,9 +53,28 @@ class Environment:
         return {**known, **unknown}
 
 
-def env_file(text: str, name: str, origin: str) -> Iterator[tuple[str, Value]]:
-    """The entries of an environment file, with their places in it."""
-    return env_lines(File(name, text).whole(), origin)
+def env_file(world: World, name: str, origin: str) -> Iterator[tuple[str, Value]] | None:
+    """The entries of an environment file, with their places: of one the text at hand writes, or one beside it.
+
+    None where there is no such file.
+    """
+    own = world.written.get(file_name(name))
+    text = world.lookup(name) if own is None else None
+    if own is None and text is None:
+        return None
+    return env_lines(own if own is not None else File(name, text or "").whole(), origin)
+
+
+def file_name(name: str) -> str:
+    """A file's name, without the ways to say "here"."""
+    return re.sub(r"^(?:\./|\$\{?PWD\}?/|\$\(pwd\)/)+", "", name.strip("\"'"))
+
+
+def is_env_text(text: str) -> bool:
+    """Whether every line of a text is `NAME=value`, empty or a comment, and there is one."""
+    lines = [line.strip() for line in text.splitlines()]
+    entries = [line for line in lines if line and not line.startswith("#")]
+    return bool(entries) and all(re.match(r"(?:export[ \t]+)?[A-Za-z_]\w*=", line) for line in entries)
 
 
 _LINE = re.compile(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*(?:=|:[ \t])[ \t]*([^\n]*)$", re.MULTILINE)
@@ -69,7 +89,9 @@ def env_lines(source: Source, origin: str) -> Iterator[tuple[str, Value]]:
             text, written = written[1:close], written[: close + 1]
         elif (comment := re.search(r"(?:^|\s)#", written)) is not None:
             text = written = written[: comment.start()].rstrip()
-        references = tuple(re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", text)) if "$" in text else ()
+        references = (
+            tuple(re.findall(r"(?:\$\{?|\{\{\s*)([A-Za-z_][A-Za-z0-9_]*)", text)) if set("${") & set(text) else ()
+        )
         place, length = source.place(start), source.length(start, start + len(written))
         yield match[1], Value(text, place, origin, not references, references, length, (), source.place(match.start(1)))
 

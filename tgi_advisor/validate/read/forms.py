@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import Defect, Document, Server, Value
 from tgi_advisor.validate.read.commands import SHELL_ALONE
+from tgi_advisor.validate.read.environment import file_name, is_env_text
 from tgi_advisor.validate.read.python import Program, read_python
 from tgi_advisor.validate.read.script import scan
 from tgi_advisor.validate.read.source import File, Source
@@ -39,6 +40,10 @@ _PYTHON = re.compile(
     r"(?:HF_MODEL_ID|SM_NUM_GPUS|MODEL_ID|Environment|image_name|docker_args|image_uri|env)[\"']?[ \t]*[:=]"
     r"|huggingface_llm_image_uri"
 )
+_SERVICE = re.compile(r"^[ \t]*[\w-]+:[ \t]*\n[ \t]+image:[ \t]", re.MULTILINE)
+"""A service of a Compose file, without the file around it."""
+_PLAIN_LANGUAGES = frozenset(("", "ini", "toml", "text", "txt", "plaintext", "conf", "config"))
+_LIMIT = re.compile(r"^[ \t]*(?:MAX_TOTAL_TOKENS|MAX_INPUT_(?:LENGTH|TOKENS)|MAX_BATCH_PREFILL_TOKENS)=", re.MULTILINE)
 _SHELL_LANGUAGES = frozenset(
     (
         "",
@@ -248,20 +253,37 @@ def _markdown(source: Source, world: World) -> Result:
     servers: list[Server] = []
     defects: list[Defect] = []
     variables: dict[str, Variable] = {}
+    several = set[str]()
     text, at = source.text, 0
     while match := _FENCE.search(text, at):
         _prose(source.part(at, match.start()), world, variables, servers, defects)
         close = re.compile(rf"^[ \t>]*{re.escape(match['mark'])}[ \t]*$", re.MULTILINE).search(text, match.end())
         end = close.start() if close else len(text)
         block = _dedented(source.part(match.end(), end), len(match["indent"]))
+        name = _name_of(text, at, match) if is_env_text(block.text) else ""
+        if name and name not in several and world.written.setdefault(name, block).text != block.text:
+            several.add(name)  # which of them, the page's reader chooses
+            del world.written[name]
         found = _block(block, match["lang"].lower(), world, variables)
         servers += found.servers
         defects += found.defects
         at = close.end() if close else len(text)
     _prose(source.part(at), world, variables, servers, defects)
+    given = {value.place for one in servers if one.form != "env" for value in one.env.values()}
+    servers = [one for one in servers if one.form != "env" or not given & {value.place for value in one.env.values()}]
     return Result(
         "text", [_to_fill_in(one) for one in servers], [one for one in defects if one.kind not in SHELL_ALONE]
     )
+
+
+_ENV_NAME = re.compile(r"(?<![\w./-])[\w./-]*\.env(?:\.\w+)?(?![\w/-])")
+
+
+def _name_of(text: str, since: int, fence: re.Match[str]) -> str:
+    """The name a page gives the environment file in a block: behind its mark, or in the paragraph above it."""
+    above = text[since : fence.start()].rstrip().rpartition("\n\n")[2]
+    named = [*_ENV_NAME.findall(fence[0].partition("\n")[0]), *_ENV_NAME.findall(above)]
+    return file_name(named[0]) if named else ""
 
 
 _BLANK = re.compile(
@@ -298,7 +320,8 @@ def _prose(
 
 def _block(block: Source, language: str, world: World, variables: dict[str, Variable]) -> Result:
     """One fenced block."""
-    if language in ("yaml", "yml", "json", "jsonc") or (language == "" and _YAML_START.match(block.text)):
+    of_yaml = _YAML_START.match(block.text) or _SERVICE.search(block.text)
+    if language in ("yaml", "yml", "json", "jsonc") or (language == "" and of_yaml):
         found = _yaml(block, world)
         if found.servers or language:
             return found if found.servers else Result("text", [], [])
@@ -309,6 +332,8 @@ def _block(block: Source, language: str, world: World, variables: dict[str, Vari
     if language in ("dockerfile", "containerfile") and re.match(r"\s*(?:#[^\n]*\s+|ARG\s[^\n]*\s+)*FROM\s", block.text):
         return _dockerfile(block, world)
     if language in ("env", "dotenv", "properties"):
+        return _env(block, world)
+    if language in _PLAIN_LANGUAGES and _LIMIT.search(block.text) and is_env_text(block.text):
         return _env(block, world)
     if language in _SHELL_LANGUAGES or "docker" in language:
         found_commands = scan(block, world, variables, mode=mode_of(block.text, language))
@@ -347,24 +372,47 @@ def _notebook(source: Source, world: World) -> Result:
     text: list[str] = []
     offsets: list[int] = []
     cells: list[tuple[int, int]] = []
+    files: list[Result] = []
     root = documents[0] if documents else None
-    for cell in root.list("cells") if isinstance(root, Map) else []:
+    if not isinstance(root, Map) or root.get("cells", "worksheets") is None:  # a notebook turned into a program
+        plain = _python(source, world)
+        return plain._replace(servers=[_to_fill_in(one) for one in plain.servers])
+    sheets = [root, *(sheet for sheet in root.list("worksheets") if isinstance(sheet, Map))]  # nbformat 3
+    for cell in (cell for sheet in sheets for cell in sheet.list("cells")):
         kind = cell.scalar("cell_type") if isinstance(cell, Map) else None
         if not isinstance(cell, Map) or kind is None or kind.text != "code":
             continue
-        lines = cell.get("source")
+        lines = cell.get("source", "input")
         start = len(offsets)
-        for line in lines.items if isinstance(lines, List) else [lines]:
-            if isinstance(line, Scalar):
-                text.append(line.text)
-                offsets += line.source.offsets
+        held = [line for line in (lines.items if isinstance(lines, List) else [lines]) if isinstance(line, Scalar)]
+        body = Source(
+            source.file, "".join(line.text for line in held), [at for line in held for at in line.source.offsets]
+        )
+        if written := _WRITTEN.match(body.text):
+            files.append(_written(written["name"], body.part(written.end()), world))
+            continue
+        text.append(body.text)
+        offsets += body.offsets
         cells.append((start, len(offsets)))
         text.append("\n\n")
         offsets += [offsets[-1] if offsets else 0] * 2
     code = Source(source.file, "".join(text), offsets)
     parts, environ = _python_of(code.text, cells)
     found = _program(_interpolated(code), world, read_python(code, world, parts or [(0, 0)], environ))
-    return found._replace(servers=[_to_fill_in(one) for one in found.servers])
+    servers = [*found.servers, *(one for file in files for one in file.servers)]
+    defects = [*found.defects, *(one for file in files if file.servers for one in file.defects)]
+    return Result(found.form, [_to_fill_in(one) for one in servers], defects)
+
+
+_WRITTEN = re.compile(r"\s*%%(?:writefile|file)[ \t]+(?:-a[ \t]+)?[\"']?(?P<name>[^\s\"']+)[\"']?[^\n]*(?:\n|$)")
+
+
+def _written(name: str, body: Source, world: World) -> Result:
+    """A file that a cell writes: read as what it is; an environment file, for whatever is given it by its name."""
+    if is_env_text(body.text) and ".env" in name:
+        world.written[file_name(name)] = body
+        return Result("env", [], [])
+    return _reader(name, body.text)(body, world)
 
 
 def _python_of(text: str, cells: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[tuple[str, int, int]]]:

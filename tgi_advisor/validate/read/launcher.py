@@ -32,6 +32,8 @@ _IMAGE = re.compile(
     r"(?:[^\s/]+/)*[^\s/:@]*(?:text-generation-inference|tgi-inference|hf-tgi-serve|tgi-gaudi|neuronx-tgi)"
     r"(?!-(?:benchmark|client|proxy|exporter|ui|chat))[^\s/@:]*(?:[:@][^\s]*)?"
 )
+_EXPRESSION = re.compile(r"(?<!\$)\([\"']|\(\)|\[[\"']")
+"""A call, or an index: an expression that names an image is none itself."""
 _ACTION = re.compile(r"\{\{[^{}]*\}\}")
 _LAUNCHERS = frozenset({LAUNCHER, "tgi-entrypoint.sh", "text_generation_launcher"})
 
@@ -40,7 +42,7 @@ def is_image(text: str) -> bool:
     """Whether the text names a TGI image, on any registry, or one that a comment says is TGI's."""
     if tag_of(STATED.get(), text.strip()):
         return True
-    if not any(word in text for word in IMAGE_WORDS) or len(text) > MAX_IMAGE:
+    if not any(word in text for word in IMAGE_WORDS) or len(text) > MAX_IMAGE or _EXPRESSION.search(text):
         return False
     return bool(_IMAGE.fullmatch(_ACTION.sub("x", text.strip())))
 

@@ -738,6 +738,8 @@ class _Reader:
         first = positional[0] if positional else None
         if short in sdk.LOOKUPS or name.text.endswith("image_uris.retrieve"):
             return self._looked_up(name, positional, named)
+        if gpu := sdk.modal_gpu(name.text, named):
+            return self.literal(name.start, group.end).copied(text=gpu, style='"')
         if name.text == "dict":
             entries = [entry for node in positional if isinstance(node, Map) for entry in node.entries]
             made = Map([*entries, *named.entries], self.source, group.start)

@@ -18,7 +18,7 @@ from tgi_advisor.facts import tables
 from tgi_advisor.validate.found import UNSAID, Defect, Server, Value
 from tgi_advisor.validate.read.cloudrun import COMMAND, read_gcloud
 from tgi_advisor.validate.read.docker import read_run, tail
-from tgi_advisor.validate.read.environment import Environment, variables_of
+from tgi_advisor.validate.read.environment import Environment, file_name, is_env_text, variables_of
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_image, is_launcher
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.words import MAX_VALUE, SHELL, Command, Found, Variable, Word, interpolate, lex
@@ -89,6 +89,8 @@ _PRINTED = re.compile(
 _MANIFEST = re.compile(r"^[ \t]*(?:apiVersion|services)[ \t]*:", re.MULTILINE)
 _IN_TEXT = re.compile(r"\\([$`\\])|\$\{[^{}\n]*\}|\$\([^()\n]*\)|\$[A-Za-z_]\w*")
 """What a shell replaces in the text between two marks."""
+_WRITES = re.compile(r"(?:(?<![0-9>&])>|\btee)[ \t]*[\"']?(?!/dev/null)(?P<name>[^\s\"'<>|&;]*env[^\s\"'<>|&;]*)")
+"""The environment file that a line writes."""
 _SOURCED = re.compile(r"^[ \t]*(?:(?:source|\.)[ \t]+\S+|set[ \t]+-(?:a\b|o[ \t]+allexport)|eval\b)", re.MULTILINE)
 MAX_SERVERS = 300
 """Servers of a text that are read."""
@@ -188,6 +190,7 @@ class _Scanner:
             elif match["block"] is not None:
                 self._branch(match["block"].strip(), line)
         self._flush_arrays()
+        self.world.exported.update(self.exports)
         return Scan(self.servers, [*self.early, *self.defects] if self.servers else [])
 
     # -- commands
@@ -276,6 +279,8 @@ class _Scanner:
         stop = self.text.find("\n", line)
         if close is not None and _PRINTED.fullmatch(self.text, line, stop) is not None:
             return close.end()
+        if close is not None and self._env_written(match, start, close.start()):
+            return close.end()
         if close is None or not _MANIFEST.search(self.text, start, close.start()):
             return match.end()
         self.manifests -= close.start() - start
@@ -290,6 +295,24 @@ class _Scanner:
         self.servers += servers
         self.defects += defects
         return close.end()
+
+    def _env_written(self, match: re.Match[str], start: int, end: int) -> bool:
+        """Keeps an environment file that is written between two marks, for whatever is given it by its name.
+
+        One that is written in a branch, or twice, may be another.
+        """
+        line = self.text[self.text.rfind("\n", 0, match.start()) + 1 : start]
+        named = _WRITES.search(line)
+        body = self.source.part(start, end)
+        if named is None or not is_env_text(body.text):
+            return False
+        name = file_name(named["name"])
+        again = re.findall(
+            rf"(?:>|\btee\b(?:[ \t]+-a)?|sed[ \t]+-i[^\n]*)[ \t]*[\"']?{re.escape(named['name'])}", self.text
+        )
+        if not self.blocks and len(again) == 1:
+            self.world.written[name] = body if match["raw"] else self._filled(body)
+        return True
 
     def _filled(self, body: Source) -> Source:
         """A text with the shell's variables in it replaced; those without a value as a template's `{{NAME}}`."""
@@ -333,7 +356,7 @@ class _Scanner:
             return done  # named, not run
         if not any(word.text.startswith("-") for word in words[1:]) and len(words) > 1:
             return done
-        environment = self._exported(first)
+        environment = self._exported(first, any(word.text.partition("=")[0] == "--model-id" for word in words))
         if assigned := _ASSIGNED.search(self.text, max(line, first - 1000), first):
             for word in lex(self.source, assigned.start(), self.variables, self.mode, first).words:
                 held, (name, equals, _) = word.as_value(self.source, "environment"), word.text.partition("=")
@@ -359,12 +382,17 @@ class _Scanner:
                 return replace(word.as_value(self.source, "command"), text=text, length=0)
         return None
 
-    def _exported(self, end: int) -> Environment:
+    def _exported(self, end: int, named: bool = False) -> Environment:
         """What the launcher gets of the variables that are exported before it, of those TGI reads.
+
+        `named`: whether its arguments name the model.
 
         A file that is sourced may hold more, and a script that looks at MODEL_ID is given it from outside.
         """
         environment = Environment()
+        for name, place in self.world.exported.items():
+            if name in _read_by_tgi() and not (named and name == "MODEL_ID"):
+                environment.refer(name, replace(place, known=False))
         for name, place in self.exports.items():
             variable = self.variables.get(name)
             if variable is None or name not in _read_by_tgi():
@@ -376,7 +404,7 @@ class _Scanner:
                 environment.refer(name, held)
         for sourced in islice(_SOURCED.finditer(self.text, 0, end), MAX_SOURCED):
             environment.sources.append(replace(self.source.value(*sourced.span(), "environment"), known=False))
-        if "MODEL_ID" in self.source.file.text and "MODEL_ID" not in environment.set:
+        if not named and "MODEL_ID" in self.source.file.text and "MODEL_ID" not in environment.set:
             environment.refer("MODEL_ID", replace(self.source.value(end, end, "environment"), known=False))
         return environment
 

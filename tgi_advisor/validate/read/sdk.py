@@ -50,6 +50,8 @@ def looked_up(backend: Node | None, version: Scalar | None) -> str:
         name = _BACKENDS["huggingface"]
     else:
         name = _BACKENDS.get(backend.text, backend.text) if backend.known else f"{{{backend.text}}}"
+    if name in ("huggingface-neuronx", "huggingface-llm-neuronx"):  # the same repository, by optimum-neuron's version
+        return f"{_BACKENDS['huggingface']}:optimum{version.text if version else ''}-neuronx-"
     if name != _BACKENDS["huggingface"]:
         return f"{name}:{version.text if version else 'latest'}"
     return f"{name}:tgi{version.text}" if version else name
@@ -59,6 +61,22 @@ def gpu_hint(value: Value, count: int | None) -> Hint:
     """`A10G`, `A100:2`, `NVIDIA_L4`: a GPU, and how many where nothing else says it."""
     name, colon, stated = value.text.partition(":")
     return Hint("gpu", replace(value, text=name.replace("_", "-")), whole_number(stated) if colon else count)
+
+
+_MODAL = re.compile(r"(?:modal\.)?gpu\.([A-Z]\w*)")
+
+
+def modal_gpu(call: str, named: Map) -> str:
+    """`modal.gpu.A100(count=2, size="80GB")` as modal writes it now, `A100-80GB:2`; empty for another call, or unknown.
+
+    https://modal.com/docs/reference/modal.gpu
+    """
+    found = _MODAL.fullmatch(call)
+    size, memory, count = (named.scalar(name) for name in ("size", "memory", "count"))
+    if found is None or any(one is not None and (not one.known or one.defaulted) for one in (size, memory, count)):
+        return ""
+    much = size.text if size else f"{memory.text}GB" if memory and memory.text not in ("0", "null") else ""
+    return f"{found[1]}{'-' if much else ''}{much}{':' if count else ''}{count.text if count else ''}"
 
 
 def gpu_counts(calls: Sequence[Call]) -> Iterator[tuple[Place, int | None]]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from tgi_advisor.validate.found import Defect, Server
-from tgi_advisor.validate.read.environment import Environment
+from tgi_advisor.validate.read.environment import Environment, env_file
 from tgi_advisor.validate.read.script import scan
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.words import PLAIN, Variable, lex
@@ -28,8 +28,10 @@ def read_systemd(source: Source, world: World) -> tuple[list[Server], list[Defec
                     environment.add(name, replace(value, key=value.place))
         elif match["name"] == "EnvironmentFile":
             path = source.value(match.start("value"), match.end(), "env_file")
-            text_of = world.lookup(path.text.lstrip("-"))
-            environment.sources += [] if text_of else [path]
+            entries = env_file(world, path.text.lstrip("-"), f"env_file {path.text}")
+            for name, value in entries or ():
+                environment.add(name, value)
+            environment.sources += [path] if entries is None else []
         elif match["name"] == "Restart":
             restart = source.value(match.start("value"), match.start("value") + len(match["value"].strip()), "file")
     variables: dict[str, Variable] = {name: Variable(v.text, v.known) for name, v in environment.set.items()}

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from tgi_advisor.validate.found import Value
+from tgi_advisor.validate.read.source import Source
+
 
 def _no_file(_path: str) -> str | None:
     return None
@@ -18,3 +21,7 @@ class World:
     """Variables whose values are known (`.env`, the shell)."""
     lookup: Callable[[str], str | None] = _no_file
     """Text of a file named in the file being read, as it is written there; None when there is none."""
+    written: dict[str, Source] = field(default_factory=dict)
+    """Files that the text at hand writes (between two marks, in a cell, on a page), by their names."""
+    exported: dict[str, Value] = field(default_factory=dict)
+    """Variables that blocks of the page before this one export: a reader may still have them set."""

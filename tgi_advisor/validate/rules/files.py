@@ -241,6 +241,25 @@ def flag_swallowed(case: Case) -> Hits:
     return no_check(case)
 
 
+@defect("TGI526", "error", "value without its option", "docker-value-alone")
+def value_alone(case: Case) -> Hits:
+    r"""Docker takes the first word that is no option for the image: a folder, a port or a variable there is refused.
+
+    The option before it was lost: `-v`, `-p` or `-e`.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 ./data:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v ./data:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    return no_check(case)
+
+
 @defect("TGI525", "warning", "Dockerfile instruction in a shell", "dockerfile-syntax-in-shell")
 def dockerfile_in_shell(case: Case) -> Hits:
     r"""ARG and ENV are instructions of a Dockerfile: a shell knows no such command, and sets nothing.
