@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tgi_advisor.validate.found import UNSAID, Defect, Server, Value
+from tgi_advisor.validate.read import singularity
 from tgi_advisor.validate.read.docker import read_run
+from tgi_advisor.validate.read.environment import Environment
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_fork, is_launcher
 from tgi_advisor.validate.read.nodes import List, Node, Scalar
 from tgi_advisor.validate.read.script import Scan, scan
@@ -33,11 +35,27 @@ def server_of(command: List, world: World) -> tuple[Server | None, list[Defect]]
         place = values[0].place
         return Server("launcher", "", place, entry=values[0], args=tuple(values[1:]), gpus=UNSAID), []
     engine = next((at for at, text in enumerate(texts) if text.rpartition("/")[2] in _ENGINES), None)
+    if engine is None and (ran := _in_singularity(command.items, texts)) is not None:
+        return ran, []
     run = next((at for at, text in enumerate(texts) if text in ("run", "create")), None)
     if engine is None or run is None or run < engine:
         return None, []
     source, words = _words(command.items[run + 1 :])
     return read_run(source, words, {}, world)
+
+
+def _in_singularity(items: Sequence[Node], texts: Sequence[str]) -> Server | None:
+    """The server of a list that begins with Singularity or Apptainer."""
+    at = next((at for at, text in enumerate(texts) if text.rpartition("/")[2] in singularity.ENGINES), None)
+    if at is None or at + 2 >= len(items):
+        return None
+    instance = texts[at + 1] == "instance"
+    if texts[at + 1 + instance] != "run":
+        return None
+    source, words = _words(items[at:])
+    values = [word.as_value(source) for word in words]
+    server = singularity.read_run(values[2 + instance :], Environment(), instance)
+    return replace(server, place=values[0].place) if server else None
 
 
 def _words(items: Sequence[Node]) -> tuple[Source, list[Word]]:
@@ -98,6 +116,16 @@ def opened(value: Value, text: Scalar) -> Value:
 
 def as_shell(text: Scalar) -> Source:
     """A string with what is not known in it (`{name}`) as a shell would have it (`${name}`)."""
+    return _marked(text, lambda hole: f"${{{_name(hole)}}}")
+
+
+def as_template(text: Scalar) -> Source:
+    """A string with what is not known in it (`{name}`) as a template would have it (`{{name}}`)."""
+    return _marked(text, lambda hole: f"{{{{{_name(hole)}}}}}")
+
+
+def _marked(text: Scalar, marked: Callable[[str], str]) -> Source:
+    """A string with its holes written in another way."""
     source = text.source
     if text.known:
         return source
@@ -107,7 +135,7 @@ def as_shell(text: Scalar) -> Source:
     for hole in _HOLE.finditer(source.text):
         if hole[1].strip() not in text.missing:
             continue
-        written = f"${{{_name(hole[1])}}}"
+        written = marked(hole[1])
         parts += [source.text[at : hole.start()], written]
         offsets += [*source.offsets[at : hole.start()], *[source.offset(hole.start())] * (len(written) - 1)]
         offsets.append(source.offset(hole.end() - 1))

@@ -13,7 +13,7 @@ from tgi_advisor.validate.found import NO_GPUS, UNSAID, Defect, Gpus, Mount, Por
 from tgi_advisor.validate.read.environment import Environment, env_file
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_image, is_launcher, is_ours, launch_of
 from tgi_advisor.validate.read.source import Source
-from tgi_advisor.validate.read.words import Variable, Word
+from tgi_advisor.validate.read.words import TEMPLATE, Variable, Word
 from tgi_advisor.validate.read.world import World
 
 _SWITCHES = frozenset(
@@ -88,7 +88,8 @@ _SOUNDS = re.compile(r":/|opt|arg|vol|env|flag|param|gpu|mount|port|extra", re.I
 
 
 def _behind_strays(source: Source, run: Run, defects: list[Defect]) -> Run:
-    """The command with the image further on, where a value without its option, or options in a variable, stand first.
+    """The command with the image further on, where a value without its option, options in a variable, or what a
+    template fills in stand first.
 
     Docker takes the first word that is no option for the image.
     """
@@ -96,7 +97,8 @@ def _behind_strays(source: Source, run: Run, defects: list[Defect]) -> Run:
     while run.image is not None and not is_image(run.image.text):
         here = run.image
         name = next((name for name, form in _STRAYS.items() if re.fullmatch(form, here.text)), "")
-        if not name and not (_HELD.fullmatch(here.text) and _SOUNDS.search(here.text)):
+        held = TEMPLATE.fullmatch(here.text) or (_HELD.fullmatch(here.text) and _SOUNDS.search(here.text))
+        if not name and not held:
             return first
         if name:
             message = f"`{here.text}` stands where the image is named: docker refuses it as an image's name"
@@ -104,6 +106,8 @@ def _behind_strays(source: Source, run: Run, defects: list[Defect]) -> Run:
             found.append(Defect("docker-value-alone", message, here.place, hint, here.length))
         run = _taken_apart(source, run.rest)
         options += [Option(name or "held", here, here), *run.options]
+    if run.image is None:  # the first word was the image
+        return first
     defects += found
     return run._replace(options=options)
 

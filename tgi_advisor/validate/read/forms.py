@@ -73,7 +73,7 @@ def dispatch(text: str, file: str, world: World) -> Document:
     """Reads a text that has to do with TGI."""
     source = File(file, text).whole()
     result = _reader(file, source.text)(source, world)
-    started = [one for one in result.servers if not any(word.text in _ASKING for word in one.args)]
+    started = [one for one in result.servers if not _asks([word.text for word in one.args])]
     servers = sorted((_with_known_tag(_templated(one)) for one in started), key=lambda server: server.place)
     defects = sorted(set(result.defects), key=lambda defect: (defect.place, defect.kind))
     keep = servers or any(defect.kind in ("yaml-syntax", "spec") for defect in defects)
@@ -82,6 +82,13 @@ def dispatch(text: str, file: str, world: World) -> Document:
 
 _ASKING = frozenset(("--help", "-h", "--version", "-V"))
 """Arguments the launcher answers, and ends."""
+
+
+def _asks(args: Sequence[str]) -> bool:
+    """Whether a launcher is only asked: for its help, or (`--env` alone) for what a report of a bug has to say."""
+    return list(args) == ["--env"] or not _ASKING.isdisjoint(args)
+
+
 _TEMPLATED = re.compile(r"\$[{(]([A-Za-z_][\w.:-]*)[^{}()]*[)}]|^\$([A-Za-z_]\w*)$")
 _MARK = re.compile(
     r"(?<!\w)__([A-Za-z]\w*?)__(?!\w)|(?<!\w)@@?([A-Z_][A-Z0-9_.-]*)@@?(?!\w)|%\(([A-Za-z_]\w*)\)[sdif]|^%([A-Za-z_]\w*)%$"

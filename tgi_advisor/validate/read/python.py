@@ -17,11 +17,11 @@ from typing import NamedTuple
 from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import Defect, Gpus, Hint, Server, Value
 from tgi_advisor.validate.read import sdk
-from tgi_advisor.validate.read.commands import scan_text, server_of
+from tgi_advisor.validate.read.commands import as_template, scan_text, server_of
 from tgi_advisor.validate.read.launcher import is_image
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar
 from tgi_advisor.validate.read.platform import container_of
-from tgi_advisor.validate.read.script import with_variables
+from tgi_advisor.validate.read.script import MANIFEST, Scan, with_variables
 from tgi_advisor.validate.read.sdk import Call
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.tokens import Group, Item, Token, is_word, split, tokens, unescaped
@@ -50,6 +50,8 @@ _OTHERS = ("OPTION_", "SERVING_", "SM_VLLM_", "VLLM_", "SM_SGLANG_")
 _INSTANCE = ("instance_type", "InstanceType", "instanceType", "machine_type")
 _ANOTHER = re.compile(r"lorax|djl-|\blmi\b|vllm|sglang", re.IGNORECASE)
 _OURS = re.compile(r"text.generation.inference|\btgi\b|huggingface.llm", re.IGNORECASE)
+_OWN = re.compile(r"[/_-]tgi(?![a-z])", re.IGNORECASE)
+"""An image under a name of one's own that says it is TGI's."""
 _SELF = ("self", "cls", "this")
 Holder = Callable[[str], Node | None]
 """The value of what stands in a hole of a text."""
@@ -141,6 +143,10 @@ class _Reader:
             made += [self._at_home(server)] if server else []
             defects += wrong
         for text in self.texts.values():
+            if (manifest := self._manifest(text)) is not None:
+                made += manifest.servers
+                defects += manifest.defects
+                continue
             found = scan_text(text, self.world)
             made += map(self._at_home, found.servers)
             defects += found.defects
@@ -154,6 +160,17 @@ class _Reader:
                 used.add(id(call.node))
                 made.append(self._from_environment(call.node))
         return made, defects
+
+    def _manifest(self, text: Scalar) -> Scan | None:
+        """The servers of a manifest or a Compose file that a string holds."""
+        if "\n" not in text.text or not MANIFEST.search(text.text) or len(text.text) > MAX_TEXT:
+            return None
+        from tgi_advisor.validate.read.documents import read_documents
+
+        _, servers, defects = read_documents(as_template(text), self.world)
+        if any(one.kind == "yaml-syntax" for one in defects):
+            return None
+        return Scan(servers, defects if servers else [])
 
     def known(self) -> dict[str, Variable]:
         """Names with a text."""
@@ -199,9 +216,11 @@ class _Reader:
             if id(env) in used:
                 return None
             if not is_image(image.text):
-                if _says_which(image):
+                if _says_which(image) and not (_OWN.search(image.text) and len(_TELLS & env.merged.keys()) > 1):
                     used.add(id(env))  # an image of something else
-                return None
+                    return None
+                if not _says_which(image):
+                    return None
             used.add(id(env))
             if node.get("model_data") is not None and not {"HF_MODEL_ID", "MODEL_ID"} & env.merged.keys():
                 return None  # the model comes with the container, whatever serves it
@@ -419,7 +438,7 @@ class _Reader:
             items: list[Node] = more.items if isinstance(more, List) else [more] if more is not None else []
             self.lists.pop(id(more), None)
             if items and (not self._sure or not isinstance(more, List)):  # perhaps these words, perhaps others
-                items = self._perhaps(items)
+                items = self._perhaps(items, held)
             if len(held.items) + len(items) <= MAX_ITEMS:
                 held.items += items
         elif isinstance(held, Scalar) and isinstance(more, Scalar):
@@ -428,12 +447,22 @@ class _Reader:
         elif held is not None:
             self._set(name, None)
 
-    def _perhaps(self, items: Sequence[Node]) -> list[Node]:
-        """Words that a branch adds: the flags are there or not, and their values are not known."""
+    def _perhaps(self, items: Sequence[Node], held: List) -> list[Node]:
+        """Words that a branch adds: the flags are there or not, and their values are not known.
+
+        A flag that is there already was added by another branch, or is not added twice.
+        """
         scalars = [item for item in items if isinstance(item, Scalar)]
         if len(scalars) < len(items) or scalars[-1].text.startswith("-"):  # its value may follow, or it is a switch
             return [self._unknown(items[0].start, items[0].start)]
-        return [one if one.text.startswith("-") else one.copied(known=False, missing=()) for one in scalars]
+        there = {one.text for one in held.items if isinstance(one, Scalar) and one.text.startswith("-")}
+        made: list[Node] = []
+        again = False
+        for one in scalars:
+            flag = one.text.startswith("-")
+            again = one.text in there if flag else again
+            made += [] if again else [one if flag else one.copied(known=False, missing=())]
+        return made
 
     def _note(self, name: str, value: Node) -> None:
         """Remembers instance types, GPUs and images by where they stand."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from tgi_advisor.facts import tables
 from tgi_advisor.validate.found import UNSAID, Defect, Server, Value
+from tgi_advisor.validate.read import singularity
 from tgi_advisor.validate.read.cloudrun import COMMAND, read_gcloud
 from tgi_advisor.validate.read.docker import read_run, tail
 from tgi_advisor.validate.read.environment import Environment, file_name, is_env_text, variables_of
@@ -36,7 +37,10 @@ _ASSIGN = (
 )
 _BLOCK = r"(?P<block>^[ \t]*(?:if|for|while|until|case|else|elif|fi|done|esac)\b)"
 _DOCKERFILE = r"(?P<dockerfile>^(?:ARG|ENV)[ \t]+[A-Za-z_][A-Za-z0-9_]*=[^\n]*)"
-_SINGULARITY = r"(?P<singularity>(?<![\w.-])(?:singularity|apptainer)[ \t]+(?:-\w+[ \t]+)*run(?=[ \t\\])[ \t]*)"
+_SINGULARITY = (
+    r"(?P<singularity>(?<![\w.-])(?:singularity|apptainer)[ \t]+(?:-\w+[ \t]+)*"
+    r"(?P<instance>instance[ \t]+)?run(?=[ \t\\])[ \t]*)"
+)
 _HEREDOC = r"(?P<heredoc><<-?[ \t]*(?P<raw>[\"'\\]?)(?P<mark>[A-Za-z_]\w*)[\"']?(?!\w))"
 _PERHAPS = (
     r"(?P<perhaps>(?:\b(?:then|do|else|and|or)[ \t]|&&|\|\||[;{)&(]"
@@ -73,6 +77,8 @@ _NAMES_IT = re.compile(
 """What installs, finds or ends a launcher, and starts none."""
 _IN_CONTAINER = re.compile(r"(?<![\w.-])(?:singularity|apptainer|srun|enroot)[ \t](?:[^\n;&|`]|\\\n)*[ \t][\"']?\Z")
 """What starts a launcher within an image on a cluster."""
+_EVERY = ("$@", "${@}", "$*", "${*}")
+"""Every argument of the script."""
 _PRINTS = re.compile(
     r"(?:^|[;&|({]|\b(?:then|do|else))[ \t]*@?"
     r"(?:echo|printf|Write-(?:Host|Output)|log\w*|info|warn\w*|die|fail|usage|say)[ \t]+(?=[^\n]*[\"'])",
@@ -86,7 +92,7 @@ _PRINTED = re.compile(
     rf"cat{_SCREEN}<<-?[ \t]*[\"'\\]?\w+[\"']?{_SCREEN}"
 )
 """A text between two marks that goes nowhere but to the screen."""
-_MANIFEST = re.compile(r"^[ \t]*(?:apiVersion|services)[ \t]*:", re.MULTILINE)
+MANIFEST = re.compile(r"^[ \t]*(?:apiVersion|services)[ \t]*:", re.MULTILINE)
 _IN_TEXT = re.compile(r"\\([$`\\])|\$\{[^{}\n]*\}|\$\([^()\n]*\)|\$[A-Za-z_]\w*")
 """What a shell replaces in the text between two marks."""
 _WRITES = re.compile(r"(?:(?<![0-9>&])>|\btee)[ \t]*[\"']?(?!/dev/null)(?P<name>[^\s\"'<>|&;]*env[^\s\"'<>|&;]*)")
@@ -241,20 +247,16 @@ class _Scanner:
         return max(command.end, match.end())
 
     def _singularity(self, match: re.Match[str], line: int) -> int:
-        """An image of a registry that Singularity or Apptainer runs: the words behind it are the launcher's."""
+        """An image that Singularity or Apptainer runs."""
         command = self._command(match, line)
         if command is None:
             return match.end()
         words = [word.as_value(self.source) for word in self._spliced(command.words)]
-        at = next((at for at, word in enumerate(words) if word.text.startswith("docker://")), None)
-        if at is None or not is_image(words[at].text.removeprefix("docker://")):
+        instance = match["instance"] is not None
+        server = singularity.read_run(words, self._exported(match.start()), instance)
+        if server is None:
             return match.end()
-        image = tail(words[at].bare, len("docker://"))
-        place = self.source.place(match.start())
-        environment = self._exported(match.start())
-        environment.sources += [replace(word, known=False) for word in words[:at] if word.text.startswith("--env")]
-        server = Server("platform", "", place, image=image, args=tuple(words[at + 1 :]), gpus=UNSAID)
-        self.servers.append(replace(server, **environment.fields()))
+        self.servers.append(replace(server, place=self.source.place(match.start())))
         self.defects += self._surely(command.defects)
         return max(command.end, match.end())
 
@@ -281,7 +283,7 @@ class _Scanner:
             return close.end()
         if close is not None and self._env_written(match, start, close.start()):
             return close.end()
-        if close is None or not _MANIFEST.search(self.text, start, close.start()):
+        if close is None or not MANIFEST.search(self.text, start, close.start()):
             return match.end()
         self.manifests -= close.start() - start
         if self.manifests < 0:
@@ -354,7 +356,7 @@ class _Scanner:
             or (len(words) == 1 and (quote or self.strict or before.endswith("=")))
         ):
             return done  # named, not run
-        if not any(word.text.startswith("-") for word in words[1:]) and len(words) > 1:
+        if len(words) > 1 and not any(word.text.startswith("-") or word.text in _EVERY for word in words[1:]):
             return done
         environment = self._exported(first, any(word.text.partition("=")[0] == "--model-id" for word in words))
         if assigned := _ASSIGNED.search(self.text, max(line, first - 1000), first):
@@ -374,10 +376,13 @@ class _Scanner:
         return done
 
     def _image_of(self, around: re.Match[str]) -> Value | None:
-        """The image that the words before a launcher name (`docker://...`, `--container-image=...`)."""
+        """The image that the words before a launcher name (`docker://...`, `--container-image=...`, a file of it)."""
         for word in lex(self.source, around.start(), self.variables, self.mode, around.end()).words:
             option = re.match(r"(?:--container-image=)?(?:docker://)?", word.text)
             text = word.text[option.end() if option else 0 :].replace("#", "/", 1)
+            made_of = singularity.of_file(text)
+            if made_of is not None:
+                text = made_of if ":" in made_of else ""
             if is_image(text):
                 return replace(word.as_value(self.source, "command"), text=text, length=0)
         return None

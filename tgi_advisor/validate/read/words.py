@@ -85,11 +85,15 @@ _FOLDED = re.compile(r"\\[ \t]+(?=-|$)")
 _LINE_END = re.compile(r"\\[ \t]*\r?\n")
 _CONTINUED = re.compile(r"(?:\\|\^|`)\r?\n")
 _NEXT_OPTION = re.compile(r"\r?\n(?:[ \t]*(?:#[^\n]*|\\[ \t]*)?\r?\n)*[ \t]*(?=--?[A-Za-z])")
+_NEXT_BLANK = re.compile(
+    r"\r?\n[ \t]*(?=<[A-Za-z][^<>\n]*(?:arg|param|option|flag)[^<>\n]*>[ \t]*(?:\r?\n|$))", re.IGNORECASE
+)
+"""A line that only says that arguments go there."""
 _PLACEHOLDER = re.compile(r"<[^<>\s|&;'\"=0-9][^<>\s&;'\"=]*(?: [^<>\n|&;'\"=]+)*>(?!=)")
 _REDIRECTION = re.compile(r"(?:&>>?|\d*>>?&?|\d*<<<?-?|\d*<&?)[ \t]*")
 _PERCENT = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*|~?\d)%?|!([A-Za-z_][A-Za-z0-9_]*)!")
 
-_TEMPLATE = re.compile(
+TEMPLATE = re.compile(
     r"\{\{[^{}\n]{0,200}\}\}|<%[^%\n]{0,200}%>|\{%[^%\n]{0,200}%\}|@@\w{1,80}@@|(?<!\w)__[A-Z][A-Z0-9_]{0,80}__(?!\w)"
 )
 """What a template engine fills in before a shell reads it: `{{ name }}`, `<%= name %>`, `@@NAME@@`, `__NAME__`."""
@@ -216,6 +220,9 @@ class _Lexer:
         """Steps over the end of a line whose command is meant to go on."""
         if not self.mend or not self.words:
             return False
+        if blank := _NEXT_BLANK.match(self.text, self.at, self.end):
+            self.at = blank.end()
+            return True
         match = _NEXT_OPTION.match(self.text, self.at, self.end)
         if not match:
             return False
@@ -255,7 +262,7 @@ class _Lexer:
     def _templated(self) -> re.Match[str] | None:
         """What a template engine fills in here."""
         block = _TEMPLATE_BLOCK.match(self.text, self.at, self.end)
-        return block or _TEMPLATE.match(self.text, self.at, self.end)
+        return block or TEMPLATE.match(self.text, self.at, self.end)
 
     def _placeholder(self) -> re.Match[str] | None:
         """`<your-token>`: to a person a placeholder, to a shell two redirections."""
@@ -346,7 +353,7 @@ class _Lexer:
                 self.at += 1
             return
         whole = "".join(parts)
-        for name in _TEMPLATE.findall(whole):
+        for name in TEMPLATE.findall(whole):
             found.unknown(name.strip("{}<>%@=- \t"))
         for piece in pieces:
             self.words.append(Word(piece, start, self.at, found.known, tuple(found.missing), tuple(found.defaulted)))
