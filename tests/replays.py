@@ -23,6 +23,8 @@ from tgi_advisor.spec.records import GpuSpec, HardwareSpec, ModelSpec, Spec, Tgi
 
 ROOT = Path(__file__).parent.parent
 ROWS: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests" / "data" / "replays.yaml").read_text("utf-8"))
+MODELS = ROOT / "tests" / "data" / "models"
+"""Models of rows that the package does not ship, as `scripts/record_model.py --out` writes them."""
 OF_CAPABILITY = {"7.5": "nvidia-t4", "8.0": "nvidia-a100-80gb-sxm", "8.9": "nvidia-l40s", "9.0": "nvidia-h100-sxm"}
 """A GPU for each compute capability that was replayed."""
 ROW_SCALE = ("weight_scale", "BF16", "n,1")
@@ -61,6 +63,15 @@ class Compared(NamedTuple):
     def warmed_up(self) -> bool:
         """Whether the row goes beyond loading."""
         return "peak_reserved" in self.row
+
+
+def model_of(name: str) -> ModelFacts:
+    """A row's model: one that is shipped, or one in `MODELS`."""
+    shipped = snapshot.find(name)
+    if shipped is not None:
+        return shipped
+    path = MODELS / f"{name.replace('/', '--', 1)}.json"
+    return snapshot.read(path.read_bytes(), str(path))
 
 
 def _cut(model: ModelFacts, layers: int) -> ModelFacts:
@@ -150,8 +161,7 @@ def _side(text: str, inputs: int, outputs: int) -> int:
 
 def setting_of(row: dict[str, Any]) -> Setting:
     """The launch of a row."""
-    model = snapshot.find(row["model"])
-    assert model is not None
+    model = model_of(row["model"])
     if "packed" in row:
         model = _pack(model, row["packed"])
     if "layers" in row:

@@ -183,6 +183,10 @@ EXAMPLES: dict[str, Example] = {
     "llama4-import": Example(
         "ImportError: cannot import name 'Llama4ForConditionalGeneration' from 'transformers'", kv8("llama4")
     ),
+    "llama4-mask": Example(
+        "TypeError: TransformersFlashVlmCausalLM._model_forward() got an unexpected keyword argument 'attention_mask'",
+        kv8("llama4"),
+    ),
     "flash-attention-2-needs-ampere": Example(
         "RuntimeError: FlashAttention only supports Ampere GPUs or newer.", {"gpu": "nvidia-t4"}
     ),

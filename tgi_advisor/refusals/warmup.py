@@ -68,6 +68,20 @@ def experts_without_cache(case: Case) -> Found:
     return text, ("use a dense model of the family, such as Qwen/Qwen3-32B",)
 
 
+@rule(WARMUP, "warmup", "S/models/vlm_causal_lm.py@v3.3.7:1076", since=(3, 3, 0))
+def llama4_mask(case: Case) -> Found:
+    """3.3.0 began to hand vision-language classes a mask, which the one that wraps transformers' Llama 4 does not take.
+
+    server/text_generation_server/models/transformers_flash_vlm.py@v3.3.7:358.
+    """
+    if case.family.model_type != "llama4" or case.family.served_by != "vlm" or case.system == "gaudi":
+        return None
+    text = (
+        "TypeError: TransformersFlashVlmCausalLM._model_forward() got an unexpected keyword argument 'attention_mask'"
+    )
+    return text, ("use TGI 3.2.3",)
+
+
 @rule(WARMUP, "warmup", "S/layers/fp8.py@v3.3.7:514", since=(3, 1, 1))
 def fp8_blocks(case: Case) -> Found:
     """fp8 weights with a scale for each block need moe-kernels' product, and the CUDA image has moe-kernels no more:

@@ -92,7 +92,9 @@ def loaded(setting: Setting, most: int | None = None) -> State:
     seen = [row for row in rows if setting.family.served_by == "vlm" and towers.OF_VISION.match(row.group.name)]
     stored = _stored([row for row in rows if row not in seen])
     memory = Allocator(most=most)
-    tower = [_made(one) for one in towers.of(setting.family.model_type, seen, _is_converted(setting))] if seen else []
+    old = setting.facts.release.version < JOINED_BEFORE_THE_MOVE
+    reads = towers.of(setting.family.model_type, seen, _is_converted(setting), old) if seen else ()
+    tower = [_made(one) for one in reads]
     for step in _steps(setting, stored, tower):
         step(memory)
     if setting.attention == "flashinfer":

@@ -6,6 +6,7 @@ The router sends one picture of 20 x 20 pixels with the warm-up, in every releas
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,7 +20,11 @@ CROPS_SIDES = (378, 980)
 
 https://huggingface.co/HuggingFaceM4/idefics2-8b/blob/main/preprocessor_config.json
 """
+TILED_SIDE = 1456
+"""Pixels every picture's longest side is scaled to before Idefics3's processor cuts it into tiles.
 
+https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/__init__.py#L1649-L1651
+"""
 MOST_PIXELS = 12_845_056
 """Pixels Qwen2-VL's and Qwen2.5-VL's processor lets through (`max_pixels`).
 
@@ -111,19 +116,31 @@ WHOLE_SINCE = (3, 3, 0)
 
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/vlm_causal_lm.py#L485
 """
-BETWEEN = {"gemma3": 2, "llava_next": 0, "idefics2": CROPS + 1}
+BETWEEN = {"gemma3": 2, "llava_next": 0, "idefics2": CROPS + 1, "paligemma": 0}
 """Tokens that stand around the warm-up's image, by family."""
+
+
+def around(seen: Tower) -> int | None:
+    """Tokens that stand around the features of an image; None where that is not known.
+
+    Idefics3's: two before each tile, an end of each row of them, two before the whole and one behind it.
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/vlm_causal_lm.py#L61-L88
+    """
+    if seen.kind == "idefics3":
+        tiles = seen.pictures - 1
+        return 2 * tiles + math.isqrt(tiles) + 3
+    return BETWEEN.get(seen.kind)
 
 
 def needed(setting: Setting) -> int:
     """Tokens a prompt and a prefill need for all of the warm-up's image; 0 where none is, or where it may be cut."""
-    between = BETWEEN.get(setting.family.model_type)
-    if between is None or setting.family.served_by != "vlm" or setting.facts.gpu.system == "gaudi":
+    if setting.family.served_by != "vlm" or setting.facts.gpu.system == "gaudi":
         return 0
     if setting.facts.release.version < WHOLE_SINCE or not stated(setting):
         return 0
     seen = warmed_up(setting)
-    return seen.features + between if seen is not None else 0
+    between = around(seen) if seen is not None else None
+    return seen.features + between if seen is not None and between is not None else 0
 
 
 def largest(setting: Setting, longest: int) -> Tower | None:
@@ -159,6 +176,16 @@ def _of(setting: Setting, largest: bool) -> Tower | None:
                     int(asked["num_key_value_heads"]) // tp * size, 4 * hidden // tp,
                 ),
             )  # fmt: skip
+        case "idefics3":
+            side = int(vision["image_size"])
+            pictures, patches = 1 + (-(-TILED_SIDE // side)) ** 2, (side // int(vision["patch_size"])) ** 2
+            return _tower(
+                setting, vision, pictures, side, patches, pictures * (patches // int(config["scale_factor"]) ** 2)
+            )
+        case "paligemma":
+            side = int(vision["image_size"])
+            patches = (side // int(vision["patch_size"])) ** 2
+            return _tower(setting, vision, 1, side, patches, patches)
         case "mllama":
             pictures, side = int(vision["max_num_tiles"]), int(vision["image_size"])
             patches = (side // int(vision["patch_size"])) ** 2 + 1

@@ -30,12 +30,12 @@ WINDOWED = frozenset({"mistral", "mixtral", "qwen2", "qwen2_vl", "starcoder2"})
 """Families whose class copies what it caches where the configuration has a sliding window."""
 LANGUAGE = {
     "gemma3": "gemma3_text", "qwen2_vl": "qwen2", "qwen2_5_vl": "qwen2", "llava_next": "mistral", "idefics2": "mistral",
-    "mllama": "mllama",
+    "mllama": "mllama", "paligemma": "gemma", "idefics3": "llama",
 }  # fmt: skip
 """Vision-language families, and the family their language model's class is."""
 LOOKED_AT = {
-    "gemma3": (3, 3, 0), "qwen2_vl": (2, 4, 1), "qwen2_5_vl": (3, 1, 1), "mllama": (2, 4, 0), "llava_next": (2, 2, 0),
-    "idefics2": (2, 2, 0),
+    "gemma3": (3, 3, 0), "qwen2_vl": (2, 4, 1), "qwen2_5_vl": (3, 1, 1), "mllama": (2, 4, 0), "llava_next": (2, 0, 0),
+    "idefics2": (2, 0, 2), "paligemma": (2, 0, 3), "idefics3": (3, 0, 2),
 }  # fmt: skip
 """Of them those whose sequence is written down, since which release."""
 

@@ -1,8 +1,8 @@
 """What a vision-language class loads beside its language model, in the order its `__init__` makes the modules.
 
 Read at v3.3.7 under server/text_generation_server/models/custom_modeling: flash_gemma3_modeling.py:660-700 and
-siglip.py, llava_next.py:113-160 and clip.py, idefics2.py:682-730, qwen2_vl.py:393-440, qwen2_5_vl.py:817-860,
-mllama.py:407-480 and :913-940.
+siglip.py, flash_pali_gemma_modeling.py:29-62, llava_next.py:113-160 and clip.py, idefics2.py:682-730,
+idefics3.py:340-470, qwen2_vl.py:393-440, qwen2_5_vl.py:817-860, mllama.py:407-480 and :913-940.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ OF_VISION = re.compile(
 """Names of the tensors that are not the language model's."""
 ORDERS: dict[str, tuple[str, ...]] = {
     "gemma3": ("post_layernorm.", "multi_modal_projector.", "patch_embedding.", "position_embedding.", "layers.*."),
+    "paligemma": ("patch_embedding.", "position_embedding.", "layers.*.", "post_layernorm.", "multi_modal_projector."),
+    "idefics3": ("patch_embedding.", "position_embedding.", "encoder.layers.*.", "post_layernorm.", "connector."),
     "llava_next": (
         "class_embedding", "patch_embedding.", "position_embedding.", "pre_layrnorm.", "layers.*.",
         "multi_modal_projector.linear_1", "multi_modal_projector.linear_2", "image_newline",
@@ -38,6 +40,8 @@ ORDERS: dict[str, tuple[str, ...]] = {
 """Parts of the names in the order of the class."""
 WORDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "gemma3": (("k_proj",), ("v_proj",), ("q_proj",), ("out_proj",), ("fc1",), ("fc2",)),
+    "paligemma": (("k_proj",), ("v_proj",), ("q_proj",), ("out_proj",), ("fc1",), ("fc2",)),
+    "idefics3": (("q_proj", "k_proj", "v_proj"), ("out_proj",), ("fc1",), ("fc2",)),
     "llava_next": (("q_proj", "k_proj", "v_proj"), ("out_proj",), ("fc1",), ("fc2",)),
     "qwen2_vl": (("qkv",), ("attn.proj",), ("fc1",), ("fc2",)),
     "qwen2_5_vl": (("qkv",), ("attn.proj",), ("up_proj",), ("gate_proj",), ("down_proj",)),
@@ -50,7 +54,7 @@ WORDS: dict[str, tuple[tuple[str, ...], ...]] = {
 """Matrices of one layer in the order they are made; those that stand together are made as one."""
 RESAMPLER = (("q_proj",), ("k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 """The same of a layer of Idefics2's resampler."""
-LAST = frozenset({"idefics2"})
+LAST = frozenset({"idefics2", "idefics3"})
 """Families whose class makes the language model first."""
 INSIDE = frozenset({"qwen2_vl", "qwen2_5_vl"})
 """Families whose class makes the tower between the embedding and the layers of the language model."""
@@ -61,7 +65,7 @@ CONVERTED = frozenset({"qkv"})
 
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/weights.py#L328-L343
 """
-JOINED_ON_GPU = frozenset({"idefics2"})
+JOINED_ON_GPU = frozenset({"idefics2", "idefics3"})
 """Families whose tower is loaded past the quantization: what columns are made of is moved first and then joined.
 
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/weights.py#L129-L131
@@ -77,8 +81,12 @@ class Made(NamedTuple):
     """Bytes more that the copy or join takes before what was read is dropped; None where it stays as it was read."""
 
 
-def of(kind: str, rows: Sequence[Held], converted: bool) -> Iterator[Made]:
-    """What a family's class reads for its tower and projector; `converted`: into another 16-bit type."""
+def of(kind: str, rows: Sequence[Held], converted: bool, moved_first: bool) -> Iterator[Made]:
+    """What a family's class reads for its tower and projector.
+
+    `converted`: into another 16-bit type; `moved_first`: whether columns are joined when they are on the GPU.
+    """
+    on_gpu = moved_first or kind in JOINED_ON_GPU
     rest = list(rows)
     for part in ORDERS[kind]:
         here = [row for row in rest if part in row.group.name]
@@ -86,13 +94,13 @@ def of(kind: str, rows: Sequence[Held], converted: bool) -> Iterator[Made]:
         if part.endswith(".*."):
             words = RESAMPLER if "perceiver" in part else WORDS[kind]
             for _ in range(max((row.times for row in here), default=0)):
-                yield from _module(kind, here, words, converted)
+                yield from _module(here, words, converted, on_gpu)
         else:
-            yield from _module(kind, here, WORDS[kind], converted)
+            yield from _module(here, WORDS[kind], converted, on_gpu)
     yield from (Made((row.each,), None) for row in rest)
 
 
-def _module(kind: str, rows: Sequence[Held], words: Sequence[Sequence[str]], converted: bool) -> Iterator[Made]:
+def _module(rows: Sequence[Held], words: Sequence[Sequence[str]], converted: bool, on_gpu: bool) -> Iterator[Made]:
     """The matrices of a module in order, then whatever else it holds."""
     rest = list(rows)
     for together in words:
@@ -100,11 +108,12 @@ def _module(kind: str, rows: Sequence[Held], words: Sequence[Sequence[str]], con
         if found:
             rest = [row for row in rest if row not in found]
             pieces = tuple(row.each for row in found)
-            on_gpu = kind in JOINED_ON_GPU and found[0].kind == "column"
-            moved_first = converted and together[0] in CONVERTED
-            yield Made(pieces, 0) if on_gpu or moved_first else Made((sum(pieces),), None)
+            copied = (on_gpu and found[0].kind == "column") or (converted and together[0] in CONVERTED)
+            yield Made(pieces, 0) if copied else Made((sum(pieces),), None)
     for row in rest:
-        if row.kind == "embedding":
+        if on_gpu and row.kind == "column" and row.group.name.endswith(".weight"):
+            yield Made((row.each,), 0)
+        elif row.kind == "embedding":
             yield Made((row.each,), row.group.shape[-1] * 2)
         elif row.group.name.endswith("positional_embedding.embedding"):  # times what its gate leaves of it
             yield Made((row.each,), 0)

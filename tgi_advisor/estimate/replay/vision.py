@@ -6,7 +6,7 @@ size the model's processor makes of it. So a tower that only knows one size (Gem
 What cuDNN may take for the patches' convolution is not counted.
 
 Read at v3.3.7 under server/text_generation_server/models: vlm_causal_lm.py:890-1060 and custom_modeling/siglip.py,
-flash_gemma3_modeling.py:630-790, :870-880.
+flash_gemma3_modeling.py:630-790, :870-880, flash_pali_gemma_modeling.py:64-98, idefics3.py:395-545.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tgi_advisor.estimate.replay import layers, pictures, shapes
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.estimate.replay.pictures import Resampler, Tower
 from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts.release import Version
 
 SEES_FIRST = (3, 3, 0)
 """Release from which a vision-language class encodes its images before it embeds the tokens."""
@@ -28,6 +29,13 @@ NORMS_ONCE = (3, 1, 1)
 
 https://github.com/huggingface/text-generation-inference/blob/v3.1.0/server/text_generation_server/models/custom_modeling/qwen2_vl.py#L548
 """
+NORMS_STATES = (2, 3, 0)
+"""Release from which PaliGemma's class norms the tower's last states.
+
+https://github.com/huggingface/text-generation-inference/blob/v2.3.0/server/text_generation_server/models/custom_modeling/flash_pali_gemma_modeling.py#L38-L42
+"""
+CROPPED = frozenset({"idefics2", "idefics3"})
+"""Families whose batch has a mask of the pixels, and whose tower makes queries, keys and values in one."""
 SINGLE = 4
 """Bytes of a float32."""
 
@@ -50,7 +58,8 @@ def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[B
         given = _given(run, seen) if seen is not None else ()
         embedded = run.new(run.shapes.g.hidden)
         if seen is not None:  # what the image goes through lives as long as the pass
-            made = (_tiles if seen.kind == "llava_next" else _resampled_crops)(run, seen)
+            by_kind = {"llava_next": _tiles, "idefics2": _resampled_crops, "idefics3": _shuffled_tiles}
+            made = by_kind[seen.kind](run, seen) if seen.kind in by_kind else _projected(run, seen, version)
             final, *_ = layers.forward(run, version, embedded)
             return final, embedded, *given, *made
         run.take_cublas()
@@ -95,7 +104,7 @@ def encode(run: Pass, seen: Tower | None) -> Block | None:
         return None
     by_kind = {
         "gemma3": _gemma3, "llava_next": _llava_next, "idefics2": _idefics2, "qwen2_vl": _qwen2_vl,
-        "qwen2_5_vl": _qwen2_vl,
+        "qwen2_5_vl": _qwen2_vl, "paligemma": _paligemma, "idefics3": _idefics3,
     }  # fmt: skip
     return by_kind[seen.kind](run, seen)
 
@@ -122,11 +131,31 @@ def _gemma3(run: Pass, seen: Tower) -> Block:
     return joined
 
 
+def _paligemma(run: Pass, seen: Tower) -> Block:
+    """PaliGemma's features, of which the batch keeps one copy until the pass is over."""
+    given = _given(run, seen)
+    features, *dropped = _projected(run, seen, SEES_FIRST)
+    run.drop(*dropped, *given)
+    joined = run.beside(seen.features).new(run.shapes.g.hidden)
+    run.drop(features)
+    return joined
+
+
+def _projected(run: Pass, seen: Tower, version: Version) -> tuple[Block, ...]:
+    """SigLIP on one picture, whose patches are normed and projected one by one; the features first."""
+    inside = run.beside(seen.patches)
+    taken = run.memory.new(3 * seen.side**2 * ELEMENT)
+    states = _siglip(inside, seen)
+    normed = _transposed_norm(inside, seen.width) if version >= NORMS_STATES else None
+    features = inside.product(run.shapes.g.hidden, bias=True)
+    return (features, taken, states, normed) if normed else (features, taken, states)
+
+
 def _given(run: Pass, seen: Tower) -> tuple[Block, ...]:
-    """The pictures in float32, and Idefics2's mask of their pixels."""
+    """The pictures in float32, and Idefics' mask of their pixels."""
     pixels = seen.pictures * seen.side**2
     given = run.memory.new(3 * pixels * SINGLE)
-    return (given, run.memory.new(8 * pixels)) if seen.kind == "idefics2" else (given,)
+    return (given, run.memory.new(8 * pixels)) if seen.kind in CROPPED else (given,)
 
 
 def _llava_next(run: Pass, seen: Tower) -> Block:
@@ -289,8 +318,52 @@ def _resampled_crops(run: Pass, seen: Tower) -> tuple[Block, ...]:
 
     Returns the features of the batch's images, then what they are made of.
     """
-    memory, wide = run.memory, run.shapes.g.hidden
-    inside = run.beside(seen.pictures * seen.patches)
+    inside, wide = run.beside(seen.pictures * seen.patches), run.shapes.g.hidden
+    states, *chosen = _crops(inside, seen)
+    both = inside.product(2 * seen.projected)
+    activated, product = inside.new(seen.projected), inside.new(seen.projected)
+    run.drop(activated)
+    context = inside.product(wide)
+    run.drop(product, both)
+    assert seen.resampler is not None
+    latents = _resampled(inside, seen, seen.resampler)
+    run.drop(states, context)
+    return run.beside(seen.features).new(wide), latents, *chosen
+
+
+def _idefics3(run: Pass, seen: Tower) -> Block:
+    """Idefics3's features, placed among what stands around them and gathered again."""
+    given = _given(run, seen)
+    features, *dropped = _shuffled_tiles(run, seen)
+    run.drop(*dropped)
+    wide, joined = run.shapes.g.hidden, run.beside(seen.features)
+    placed = run.memory.new((seen.features + (pictures.around(seen) or 0)) * wide * ELEMENT)
+    run.drop(*given, features)
+    gathered = joined.new(wide)
+    made = joined.new(wide)
+    run.drop(gathered)
+    del placed  # stays in the batch's cache until the pass is over
+    return made
+
+
+def _shuffled_tiles(run: Pass, seen: Tower) -> tuple[Block, ...]:
+    """SigLIP on the tiles and the whole; neighbouring patches are put side by side and projected.
+
+    Returns the features of the batch's images, then what they are made of.
+    """
+    inside, joined = run.beside(seen.pictures * seen.patches), run.beside(seen.features)
+    states, *chosen = _crops(inside, seen)
+    rows = inside.new(seen.width)
+    shuffled = inside.new(seen.width)
+    run.drop(rows)
+    projected = joined.product(run.shapes.g.hidden)
+    run.drop(shuffled, states)
+    return joined.new(run.shapes.g.hidden), projected, *chosen
+
+
+def _crops(inside: Pass, seen: Tower) -> tuple[Block, ...]:
+    """Idefics' pictures without the empty ones, their mask, and SigLIP's states of them: those first."""
+    run, memory = inside, inside.memory
     pixels = seen.pictures * seen.side**2
     taken = memory.new(3 * pixels * ELEMENT)
     empty = memory.new(3 * pixels)
@@ -301,15 +374,7 @@ def _resampled_crops(run: Pass, seen: Tower) -> tuple[Block, ...]:
     last = _siglip(inside, seen)
     states = _transposed_norm(inside, seen.width)
     run.drop(last)
-    both = inside.product(2 * seen.projected)
-    activated, product = inside.new(seen.projected), inside.new(seen.projected)
-    run.drop(activated)
-    context = inside.product(wide)
-    run.drop(product, both)
-    assert seen.resampler is not None
-    latents = _resampled(inside, seen, seen.resampler)
-    run.drop(states, context)
-    return run.beside(seen.features).new(wide), latents, chosen, chosen_mask
+    return states, chosen, chosen_mask
 
 
 def _resampled(inside: Pass, seen: Tower, size: Resampler) -> Block:
@@ -430,7 +495,7 @@ def _through(run: Pass, seen: Tower, first: Block, layer: Callable[[Pass, Tower]
 
 def _siglip_layer(run: Pass, seen: Tower) -> Block:
     normed = _transposed_norm(run, seen.width)
-    if seen.kind == "idefics2":
+    if seen.kind in CROPPED:
         return _fed_forward(run, seen, _joined_attention(run, seen), normed)
     query = run.product(seen.query, bias=True)
     keys, values = _turned(run, seen.query), _turned(run, seen.query)
@@ -446,7 +511,7 @@ def _siglip_layer(run: Pass, seen: Tower) -> Block:
 
 
 def _joined_attention(run: Pass, seen: Tower) -> Block:
-    """Idefics2's: queries, keys and values in one, each copied head by head for its product."""
+    """Idefics': queries, keys and values in one, each copied head by head for its product."""
     joined = run.product(3 * seen.query, bias=True)
     weights = _scores(run, seen, run.new(seen.query), run.new(seen.query))
     values = run.new(seen.query)
