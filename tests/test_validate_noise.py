@@ -167,6 +167,7 @@ spec:
   volumes: [{{name: d, persistentVolumeClaim: {{claimName: d}}}}]
 """
 LAUNCH = "text-generation-launcher --json-output --model-id gpt2\n"
+SAGEMAKER = "7.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:2.1.1-tgi1.4.2-gpu-py310-cu121"
 CODE: dict[str, tuple[str, str, tuple[str, ...], list[str]]] = {
     "a page's blanks": (
         "page.md", f"```sh\ntoken=<your token>\n{line(model='<model>')}```\n`{line(model='<org/model>').strip()}`\n",
@@ -185,6 +186,35 @@ CODE: dict[str, tuple[str, str, tuple[str, ...], list[str]]] = {
     "quantization that is slow": ("run.sh", line(args="--quantize bitsandbytes"), ("-g", "l4"), ["TGI108"]),
     "a limit without effect": ("run.sh", line(args="--max-batch-total-tokens 8192") * 2, ("-g", "l4"), ["TGI173"]),
     "what a model does however it is started": ("run.sh", line(model="google/gemma-3-4b-it"), ("-g", "l4"), ["TGI403"]),
+    "an empty token that a page's reader fills in": (
+        "page.md",
+        f'```sh\nexport HF_TOKEN=""\n{line(model="google/gemma-2b", gpus="-e HF_TOKEN=$HF_TOKEN --gpus 1")}```\n',
+        (), [],
+    ),
+    "one in a program": (
+        "a.py", 'env = {"HF_MODEL_ID": "gpt2", "SM_NUM_GPUS": "1", "HF_TOKEN": "<your token>"}\n', (), ["TGI402"],
+    ),
+    "a runtime that gives the GPUs": (
+        "pod.yaml",
+        POD.format(image=f"{OWN}:3.3.7", source="").replace("spec:", "spec:\n  runtimeClassName: nvidia").replace(
+            "nvidia.com/gpu: 1", "memory: 64Gi"
+        ),
+        (), [],
+    ),
+    "a parameter that holds a fork": (
+        "pod.yaml",
+        POD.format(image="$(IMAGE)", source="")
+        .replace("args", "command: [text-generation-launcher]\n      args")
+        .replace("--model-id", "--model-name"),
+(), ["TGI504"],
+    ),
+    "what a program beside the file adds": (
+        "bench.yml",
+        f"experiments:\n  - image_uri: {SAGEMAKER}\n    deployment_script: jumpstart.py\n"
+        "    env: {HF_MODEL_ID: /opt/m, MAX_INPUT_LENGTH: '8191', MAX_TOTAL_TOKENS: '8192'}\n",
+        (), ["TGI503"],
+    ),
+    "a server of its own": ("run.sh", line(image="me/optimum-tpu:v1", args="--max-total-tokens 9"), (), ["TGI504"]),
 }  # fmt: skip
 """A file, its text, options, and what is said beside that no GPU is named."""
 
@@ -194,6 +224,56 @@ def test_what_is_worth_a_line(name: str, here: Path) -> None:
     file, text, options, codes = CODE[name]
     (here / file).write_text(text)
     assert [code for _, code, _ in found(*options, "--ignore", "TGI505")] == codes
+
+
+COMPOSE = "services:\n  llm:\n    image: {image}\n    env_file: .env\n"
+NONE: dict[str, dict[str, str]] = {
+    "what is built": {"cloudbuild.yaml": "steps:\n  - name: docker\nimages:\n  - me/text-generation-inference:1\n"},
+    "what is mirrored": {"zarf.yaml": f"components:\n  - name: llm\n    images:\n      - {OWN}:3.3.7\n"},
+    "a shell to work in": {"Dockerfile": f'FROM {OWN}:3.3.7\nENTRYPOINT ["/bin/bash"]\n'},
+    "a shell that reads its profile": {"Dockerfile": f"FROM {OWN}:3.3.7\nENTRYPOINT bash -l\n"},
+    "nothing that runs": {"Dockerfile": f'FROM {OWN}:3.3.7\nENTRYPOINT ["sleep", "infinity"]\n'},
+    "a report of a problem": {"bug.yml": "body:\n  - description: your system (`text-generation-launcher --env`)\n"},
+    "what a page hides": {"page.md": f"a\n\n<!-- b\n```sh\n{line()}```\n-->\n\nc\n"},
+    "a place to work in": {
+        "dev.dstack.yml": f"type: dev-environment\nimage: {OWN}:3.3.7\nide: vscode\nresources: {{gpu: L4}}\n"
+    },
+    "a catalogue": {
+        "hub.json": json.dumps({"Variants": {"g5": {"Properties": {"ImageUri": f"{SAGEMAKER}"}}}}),
+    },
+    "the environment of another server": {
+        ".env": "MODEL_ID=a/b\nMAX_TOTAL_TOKENS=9\n", "compose.yml": COMPOSE.format(image="vllm/vllm-openai:v1"),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NONE)
+def test_what_is_no_server(name: str, here: Path) -> None:
+    for file, text in NONE[name].items():
+        (here / file).write_text(text)
+    assert json.loads(run("validate", ".", "--json").out)["servers"] == []
+
+
+TASK = f"""\
+task = Task(
+    image="{OWN}:3.3.7",
+    env={{"MODEL_ID": "gpt2"}},
+    commands=["text-generation-launcher --quantize eetq"],
+)
+"""
+
+
+def test_a_container_and_its_command_are_one_server(here: Path) -> None:
+    (here / "a.py").write_text(TASK)
+    (here / "page.md").write_text(
+        f"<!-- no block -->\n\n```sh\n{line()}```\n<!--\n-->\n```sh\n{line()}```\n<!-- open\n"
+    )
+    (here / ".env").write_text("MODEL_ID=gpt2\n")
+    (here / "compose.yml").write_text(COMPOSE.format(image=f"{OWN}:3.3.7"))
+    servers = json.loads(run("validate", ".", "--json").out)["servers"]
+    seen = [(one["file"], one["model"]) for one in servers if one["file"] != ".env"]
+    page = ("page.md", "Qwen/Qwen2.5-7B-Instruct")
+    assert seen == [("a.py", "gpt2"), ("compose.yml", "gpt2"), page, page]
 
 
 # -- sums

@@ -18,7 +18,7 @@ from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.flags import Flag
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.validate.found import Server, Value
-from tgi_advisor.validate.images import NO_IMAGE, OWN, Image, identify, newest_of
+from tgi_advisor.validate.images import NO_IMAGE, OWN, Image, identify, newest_of, split
 from tgi_advisor.validate.read.launcher import is_fork, other_server
 
 ENTRY_SINCE = (2, 0, 0)
@@ -167,11 +167,18 @@ def effective(server: Server, stated: TgiRelease | None = None, tag: str = "") -
     image = identify(server.image.text) if server.image is not None and server.image.known else NO_IMAGE
     if server.image is not None and not server.image.known:
         image = _partly_known(server.image)
-    if server.image is None and is_fork([word.text for word in server.args]):
+    own = server.image is not None and (image.cloud or releases.is_own(split(server.image.text)[0]))
+    if not own and not image.other and is_fork([word.text for word in server.args]):
         fork = other_server("ibm/text-generation-inference")
         assert fork is not None, "servers.yaml names it"
         image = Image(
-            None, f"the arguments are those of {fork.what}", None, None, judged=False, other=fork.what, fork=True
+            None,
+            f"the arguments are those of {fork.what}, which is not judged",
+            None,
+            None,
+            judged=False,
+            other=fork.what,
+            fork=True,
         )
     if server.form == "sagemaker" and not image.entry:
         image = image._replace(entry="sagemaker", port=8080)

@@ -151,12 +151,13 @@ class Probe:
     words: tuple[Value, ...] = ()
     """Command of an `exec` or Docker check."""
     initial_delay: float | None = None
-    """Seconds before the first check (Kubernetes initialDelaySeconds, Docker start_period); None when not stated."""
+    """Seconds before the first check (Kubernetes initialDelaySeconds, Docker start_period); None when not stated,
+    infinite where the file leaves it to something else, as the numbers below."""
     period: float | None = None
     """Seconds between checks."""
     timeout: float | None = None
     """Seconds one check may take."""
-    failures: int | None = None
+    failures: float | None = None
     """Failures in a row that count."""
 
 

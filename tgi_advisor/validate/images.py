@@ -208,8 +208,11 @@ def _of_cloud(cloud: Cloud, reference: str) -> Image:
     variant = next((v for v, system in SYSTEMS.items() if system == cloud.system), None)
     ended = f"; {cloud.ended}" if cloud.ended else ""
     server = f"{cloud.server} ({cloud.ended})" if cloud.ended else cloud.server
+    note = f"the release in {cloud.name}'s image cannot be known{ended}"
+    if cloud.router == "other":
+        note = f"the image is {cloud.name}'s, which has its own server and is not judged"
     unknown = Image(
-        None, f"the release in {cloud.name}'s image cannot be known{ended}", variant, cloud.system,
+        None, note, variant, cloud.system,
         cloud.router != "other", cloud.name, cloud.entry, port_env=cloud.port_env, model_env=cloud.model_env,
         server=server,
     )  # fmt: skip

@@ -487,10 +487,13 @@ def device_gpus(devices: Sequence[Value]) -> Gpus | None:
 
 
 def runtime_gpus(runtime: Value | None, environment: Environment) -> Gpus | None:
-    """GPUs of `runtime: nvidia` or `habana`, which read NVIDIA_VISIBLE_DEVICES or HABANA_VISIBLE_DEVICES."""
-    if runtime is None or runtime.text not in ("nvidia", "habana"):
+    """GPUs of `runtime: nvidia` or `habana`, which read NVIDIA_VISIBLE_DEVICES or HABANA_VISIBLE_DEVICES.
+
+    Kubernetes' runtime classes are called alike (`nvidia`, `nvidia-cdi`, `nvidia-legacy`).
+    """
+    vendor = runtime.text.partition("-")[0] if runtime is not None else ""
+    if runtime is None or vendor not in ("nvidia", "habana"):
         return None
-    vendor = runtime.text
     visible = environment.set.get(f"{vendor.upper()}_VISIBLE_DEVICES")
     if visible is None or visible.text == "all":
         return Gpus("all", "runtime", runtime, vendor=vendor)

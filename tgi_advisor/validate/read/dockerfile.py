@@ -175,6 +175,13 @@ def _exec_form(rest: Source) -> list[Value] | None:
     return [replace(value, known=value.known and "{{" not in value.text) for value in values]
 
 
+_IDLE = re.compile(
+    r"\[?[ \t]*\"?(?:exec[ \t]+)?(?:(?:/\w+)*/)?(?:(?:ba|z|da|k|a|fi|)sh(?:[\"', \t]+-[a-z]+)*|sleep[\"', \t]+infinity"
+    r"|tail[\"', \t]+-f[\"', \t]+/dev/null)\"?[ \t]*\]?"
+)
+"""What starts a shell to work in, or nothing."""
+
+
 def _server(stage: _Stage) -> Server | None:
     """What the last stage starts."""
     image = stage.image
@@ -187,6 +194,8 @@ def _server(stage: _Stage) -> Server | None:
         return None
     if launch is None:
         starts = stage.entry or stage.command
+        if starts is not None and _IDLE.fullmatch(starts.text.strip()):
+            return None
         if starts is not None:
             words = _exec_form(starts)
             what = f"what {(' '.join(word.text for word in words) if words else starts.text.strip())[:60]} starts"

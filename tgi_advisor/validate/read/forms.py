@@ -12,6 +12,7 @@ from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import Defect, Document, Server, Value
 from tgi_advisor.validate.read.commands import SHELL_ALONE
 from tgi_advisor.validate.read.environment import file_name, is_env_text
+from tgi_advisor.validate.read.launcher import IMAGE_WORDS, LAUNCHER
 from tgi_advisor.validate.read.python import Program, read_python
 from tgi_advisor.validate.read.script import scan
 from tgi_advisor.validate.read.source import File, Source
@@ -208,9 +209,18 @@ def _elsewhere(servers: list[Server], known: list[Server]) -> list[Server]:
 _ENTRY = re.compile(r"^[ \t]*(?:export[ \t]+)?(?:HF_)?MODEL_ID=", re.MULTILINE)
 
 
-def _env(source: Source, _world: World) -> Result:
+_COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+"""Files of Compose, which read the `.env` beside them."""
+
+
+def _env(source: Source, world: World) -> Result:
+    """An environment file; the `.env` of a Compose file without TGI is another server's."""
     from tgi_advisor.validate.read.environment import read_env
 
+    if source.file.name.replace("\\", "/").rpartition("/")[2] == ".env":
+        beside = next((text for name in _COMPOSE_NAMES if (text := world.lookup(name)) is not None), None)
+        if beside is not None and not any(word in beside for word in (*IMAGE_WORDS, LAUNCHER)):
+            return Result("env", [], [])
     return Result("env", read_env(source), [])
 
 
@@ -263,6 +273,11 @@ def _markdown(source: Source, world: World) -> Result:
     several = set[str]()
     text, at = source.text, 0
     while match := _FENCE.search(text, at):
+        hidden = text.find("<!--", at, match.start())
+        if hidden >= 0 and (end := text.find("-->", hidden)) > match.start():
+            _prose(source.part(at, hidden), world, variables, servers, defects)
+            at = end
+            continue
         _prose(source.part(at, match.start()), world, variables, servers, defects)
         close = re.compile(rf"^[ \t>]*{re.escape(match['mark'])}[ \t]*$", re.MULTILINE).search(text, match.end())
         end = close.start() if close else len(text)
@@ -316,11 +331,11 @@ def _prose(
     """Commands in backquotes, and in blocks that are only indented."""
     if "docker" not in part.text and "podman" not in part.text and "text-generation-launcher" not in part.text:
         return
-    found = scan(part, world, variables, strict=True)
+    found = scan(part, world, variables, strict=True, page=True)
     servers += found.servers
     defects += found.defects
     for match in re.finditer(r"(?:^(?: {3}|\t)[^\n]*\n?)+", part.text, re.MULTILINE):
-        found = scan(part.part(match.start(), match.end()), world, variables)
+        found = scan(part.part(match.start(), match.end()), world, variables, page=True)
         servers += _elsewhere(found.servers, servers)
         defects += found.defects
 
@@ -343,7 +358,7 @@ def _block(block: Source, language: str, world: World, variables: dict[str, Vari
     if language in _PLAIN_LANGUAGES and _LIMIT.search(block.text) and is_env_text(block.text):
         return _env(block, world)
     if language in _SHELL_LANGUAGES or "docker" in language:
-        found_commands = scan(block, world, variables, mode=mode_of(block.text, language))
+        found_commands = scan(block, world, variables, mode=mode_of(block.text, language), page=True)
         if found_commands.servers:
             return Result("text", found_commands.servers, found_commands.defects)
         if _PYTHON.search(block.text):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import inf
 
 from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import NO_GPUS, UNSAID, Defect, Gpus, Hint, Mount, Port, Probe, Server, Value
+from tgi_advisor.validate.read.docker import runtime_gpus
 from tgi_advisor.validate.read.environment import Environment
 from tgi_advisor.validate.read.launcher import is_ours, launch_of
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar, walk
@@ -141,7 +143,7 @@ class _Cluster:
             **environment.fields(),
             ports=(*_ports(container), *self._service_ports(labels, item)),
             mounts=tuple(mounts),
-            gpus=self._gpus(item, container, pod, predictor),
+            gpus=self._gpus(item, container, pod, predictor, environment),
             platform=_arch(pod),
             shm_size=next((mount.size for mount in mounts if mount.target.text == "/dev/shm"), None),  # noqa: S108
             memory_limit=container.value("resources", "limits", "memory"),
@@ -174,9 +176,11 @@ class _Cluster:
         users = self.inference.get(_text(item.at("metadata", "name")), []) if _is_runtime(item) else []
         return users[0].map("spec", "predictor") if len(users) == 1 else None
 
-    def _gpus(self, item: Map, container: Map, pod: Map, predictor: Map | None) -> Gpus:
+    def _gpus(self, item: Map, container: Map, pod: Map, predictor: Map | None, environment: Environment) -> Gpus:
         """GPUs of a container; those of a serving runtime may come with the InferenceService that uses it."""
         found = gpus_of(container.map("resources"), pod)
+        if found == NO_GPUS:  # NVIDIA's runtime gives it those that its environment names
+            found = runtime_gpus(pod.value("runtimeClassName"), environment) or found
         if not _is_runtime(item):
             return UNSAID if found == NO_GPUS and _is_patch(item) else found
         if predictor is not None:
@@ -463,9 +467,9 @@ def _probes(container: Map) -> Iterator[Probe]:
         )
         where = node.map({"http": "httpGet", "tcp": "tcpSocket"}.get(action, action))
 
-        def number(field: str, node: Map = node) -> int | None:
+        def number(field: str, node: Map = node) -> float | None:
             value = node.value(field)
-            return value.number if value else None
+            return value if value is None else value.number if value.known else inf
 
         yield Probe(
             kind, action, name.place if name else node.place,

@@ -60,11 +60,15 @@ _TAGS = ("version", "imageTag", "image_tag", "imageVersion", "image_version", "d
 _PORTS = ("port", "ports", "containerPort", "containerPorts", "container_port", "targetPort")
 _SHM = ("shmSize", "shm_size", "shm", "sharedMemory")
 _ASIDE = frozenset(("initContainers", "ephemeralContainers"))
+_AT_REST = ("dev-environment", "fleet", "volume", "gateway")
+"""Configurations of dstack that start no server, whatever their image."""
 
 
 def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server], list[Defect]]:
     """Every TGI server in a document of no form with a reader of its own."""
     form = form or _form(root)
+    if form == "dstack" and (type_ := root.scalar("type")) and type_.text in _AT_REST:
+        return [], []
     servers: list[Server] = []
     defects: list[Defect] = []
     images: list[tuple[Value, Map, tuple[Map, ...]]] = []
@@ -82,7 +86,7 @@ def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server]
         elif isinstance(node, Scalar) and node.text:
             if key == "repository" and not re.match(r"[^/]*[.:][^/]*/", node.text) and not _is_split(above[-1]):
                 continue  # a repository of sources
-            if above and _IMAGE_KEY.search(key) and is_image(node.text) and not _is_split(above[-1]):
+            if above and _names_image(key, node, above):
                 images.append((node.value("image"), above[-1], above[:-1]))
             elif (LAUNCHER in node.text and len(node.text) > len(LAUNCHER)) or " run " in node.text:
                 scripts.append(node)
@@ -108,6 +112,15 @@ def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server]
         kind = "helm" if of_chart else form
         servers.append(_server(image, node, above, root, kind, variables if len(images) == 1 else {}, defects, world))
     return servers, defects
+
+
+def _names_image(key: str, node: Scalar, above: tuple[Map, ...]) -> bool:
+    """Whether a text is the image of the mapping it stands in, and none of a list (what is built or mirrored) or of a
+    catalogue (SageMaker JumpStart's variants, by kind of instance).
+    """
+    if not _IMAGE_KEY.search(key) or key.lower().endswith("images") or not is_image(node.text) or _is_split(above[-1]):
+        return False
+    return len(above[-1].merged) > 1 or not any(name.lower() == "variants" for one in above for name in one.merged)
 
 
 _REPORT = (
@@ -193,8 +206,7 @@ def _server(
     image = replace(image, text=re.sub(r"^docker:", "", image.text.strip()))
     around = (node, *reversed(above))
     environment = _environment(node, above, root)
-    unread = tuple(_left_to_the_chart(node, image, environment)) if form == "helm" else ()
-    environment.sources += unread
+    environment.sources += _left_to_the_chart(node, image, environment) if form == "helm" else _left_to_a_script(node)
     known = {**variables, **environment.variables()}
     entry, args = _launch(node, root, known, defects, world)
     name = next((s for m in around if (s := m.scalar("name") or m.scalar("id") or m.scalar("metadata", "name"))), None)
@@ -216,6 +228,18 @@ def _server(
         hints=hints,
         replicas=next((v for m in around if (v := m.value("replicas"))), None),
     )  # fmt: skip
+
+
+_SCRIPT = re.compile(r"(?:deploy(?:ment)?|launch|start_?up|serving|entry_?point)_?script", re.IGNORECASE)
+"""Keys that name a program which starts the container, and may add to its environment."""
+
+
+def _left_to_a_script(node: Map) -> Iterator[Value]:
+    """What a program beside the file may add (FMBench: `deployment_script: jumpstart.py`)."""
+    for name in node.merged:
+        held = node.value(name) if _SCRIPT.fullmatch(name) else None
+        if held is not None and held.text:
+            yield replace(held, text=f"what {held.text} adds", known=False)
 
 
 _CHART_ARGS = re.compile(r"(?:\w*_)?args|\w*Args|\w*Arguments|\w*Flags|\w*Opts")

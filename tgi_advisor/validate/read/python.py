@@ -159,7 +159,8 @@ class _Reader:
             if id(call.node) not in used and self._is_environment(call.node):
                 used.add(id(call.node))
                 made.append(self._from_environment(call.node))
-        return made, defects
+        held = {one.entry.place for one in made if one.form != "launcher" and one.entry is not None}
+        return [one for one in made if one.form != "launcher" or one.place not in held], defects
 
     def _manifest(self, text: Scalar) -> Scan | None:
         """The servers of a manifest or a Compose file that a string holds."""

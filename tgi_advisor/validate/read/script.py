@@ -134,15 +134,20 @@ def scan(
     variables: dict[str, Variable] | None = None,
     strict: bool = False,
     mode: str = SHELL,
+    page: bool = False,
 ) -> Scan:
-    """Every TGI server that commands in a text start; `strict` takes only commands in backquotes."""
-    return _Scanner(source, world, {} if variables is None else variables, strict, mode).scan()
+    """Every TGI server that commands in a text start; `strict` takes only commands in backquotes, and on a `page` a
+    variable that is set to nothing is one that the reader fills in.
+    """
+    return _Scanner(source, world, {} if variables is None else variables, strict, mode, page).scan()
 
 
 class _Scanner:
     """The state of reading one text."""
 
-    def __init__(self, source: Source, world: World, variables: dict[str, Variable], strict: bool, mode: str) -> None:
+    def __init__(
+        self, source: Source, world: World, variables: dict[str, Variable], strict: bool, mode: str, page: bool
+    ) -> None:
         self.source = source
         self.text = source.text
         self.world = world
@@ -151,6 +156,7 @@ class _Scanner:
             variables.setdefault(name, variable)
         self.strict = strict
         self.mode = mode
+        self.page = page
         self.blocks: list[_Block] = []
         self.arrays: dict[str, list[Word]] = {}
         self.array_places: dict[str, int] = {}
@@ -552,7 +558,7 @@ class _Scanner:
 
     def _set(self, name: str, variable: Variable) -> None:
         """Gives a variable a value."""
-        if len(variable.text) > MAX_VALUE:
+        if len(variable.text) > MAX_VALUE or (self.page and variable.known and not variable.text):
             variable = Variable(f"${name}", False, (name,))
         self.variables[name] = variable
         for block in self.blocks:
