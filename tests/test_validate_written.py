@@ -4,7 +4,11 @@ behind marks of templates; and texts that look like one.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
+from front import run
 
 from tgi_advisor.gather import snapshot
 from tgi_advisor.validate.judge import judge
@@ -130,3 +134,52 @@ def test_a_manifest_in_a_string_is_judged_at_its_lines() -> None:
     text = f'POD = """\n{POD.replace("4096", "none") % "gpt2"}"""\n'
     (found,) = (one for one in judge(read(text, "a.py"), lambda *_: None) if one.severity == "error")
     assert (found.code, found.place.line) == ("TGI103", 10)
+
+
+def said(text: str, file: str) -> list[str]:
+    """The codes of every finding in a file but of those on memory, in order."""
+    found = judge(read(text, file), lambda model, _: snapshot.find(model))
+    return [one.code for one in found if one.code != "TGI505"]
+
+
+RUN = f"docker run --gpus all -v %s:/data {IMAGE}:3.3.7 --model-id %s\n"
+
+
+def test_a_mounted_home_of_the_hubs_client_brings_its_token() -> None:
+    gated = "meta-llama/Llama-3.1-8B-Instruct"
+    assert said(f"volume=$HF_HOME\n{RUN % ('$volume', gated)}", "run.sh") == []
+    assert said(RUN % ("${HF_HOME}", gated), "run.sh") == []
+    assert said(RUN % ("$PWD/data", gated), "run.sh") == ["TGI403"]
+
+
+def test_a_comment_that_stands_for_a_token_is_for_the_reader_to_replace() -> None:
+    command = f"docker run --gpus all -v hub:/data -e HF_TOKEN=$token {IMAGE}:3.3.7 --model-id gpt2"
+    page = f"```bash\ntoken=%s\n{command}\n```\n"
+    assert said(page % "#your-huggingface-token", "page.md") == []
+    assert said(page % "changeme", "page.md") == ["TGI402"]
+
+
+def test_a_framework_is_no_kind_of_server() -> None:
+    text = (
+        'from sagemaker.core import image_uris\nimage = image_uris.retrieve(framework="%s", version="%s")\n'
+        'model = HuggingFaceModel(image_uri=image, env={"HF_MODEL_ID": "gpt2", "MAX_TOTAL_TOKENS": "1024"})\n'
+    )
+    assert read(text % ("huggingface", "4.55.4"), "deploy.py").servers == ()
+    assert len(read(text % ("huggingface-llm", "3.3.6"), "deploy.py").servers) == 1
+
+
+def test_the_chips_of_a_tpu_are_no_shards() -> None:
+    pod = (POD % "google/gemma-2b").replace("nvidia.com/gpu: 1", "google.com/tpu: 8")
+    own = pod.replace(f"{IMAGE}:3.3.7", "docker.pkg.dev/me/optimum-tpu/tgi-tpu:0.2.3")
+    assert "TGI144" not in said(own, "pod.yaml")
+
+
+@pytest.mark.parametrize(("code", "args"), [("TGI406", "-v hub:/data"), ("TGI320", "")])
+def test_what_holds_alike_for_a_file_is_told_once(
+    code: str, args: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = f"docker run --gpus all {args} {IMAGE}:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --trust-remote-code\n"
+    Path("a.sh").write_text(line * 3)
+    found = json.loads(run("validate", "a.sh", "-f", "json").out)["findings"]
+    assert [(one["line"], len(one["also"])) for one in found if one["code"] == code] == [(1, 2)]

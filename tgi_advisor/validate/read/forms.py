@@ -310,7 +310,7 @@ def _name_of(text: str, since: int, fence: re.Match[str]) -> str:
 
 _BLANK = re.compile(
     r"hf_[xX*.]+|[xX*.]{3,}|[NMX]|\{your\w*\}"
-    r"|(?i:(?:your|my)[-_ ][\w -]*|[\w-]*_your_[\w-]*|(?:hf_)?your[-_ ]?\w*token\w*|(?:hf_)?(?:access_)?token)"
+    r"|#?(?i:(?:your|my)[-_ ][\w -]*|[\w-]*_your_[\w-]*|(?:hf_)?your[-_ ]?\w*token\w*|(?:hf_)?(?:access_)?token)"
 )
 """What a page writes for a reader to replace, beside anything in angle brackets."""
 

@@ -812,7 +812,7 @@ class _Reader:
         if at is None and len(positional) > 3 and isinstance(positional[3], Scalar):
             at = positional[3]
         backend = positional[0] if positional else named.get("backend", "framework")
-        text = sdk.looked_up(backend, at)
+        text = sdk.looked_up(backend, at, by_framework=name.text.endswith("image_uris.retrieve"))
         start, end = (at.start, at.end) if at else (name.start, name.end)
         known = at is not None and at.known
         made = Source(self.source.file, text, [self.source.offset(start)] * len(text))

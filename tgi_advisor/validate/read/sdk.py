@@ -44,12 +44,17 @@ class Call(NamedTuple):
     """Whether it is given more that is not known (`**more`)."""
 
 
-def looked_up(backend: Node | None, version: Scalar | None) -> str:
-    """The image that a lookup by kind and version yields, without its registry."""
+_FRAMEWORKS = {**_BACKENDS, "huggingface": "huggingface-pytorch-inference"}
+"""Image of each framework that `image_uris.retrieve` knows: there, `huggingface` is transformers' own toolkit."""
+
+
+def looked_up(backend: Node | None, version: Scalar | None, by_framework: bool = False) -> str:
+    """The image that a lookup by kind (or by framework) and version yields, without its registry."""
+    names = _FRAMEWORKS if by_framework else _BACKENDS
     if backend is None or not isinstance(backend, Scalar):
         name = _BACKENDS["huggingface"]
     else:
-        name = _BACKENDS.get(backend.text, backend.text) if backend.known else f"{{{backend.text}}}"
+        name = names.get(backend.text, backend.text) if backend.known else f"{{{backend.text}}}"
     if name in ("huggingface-neuronx", "huggingface-llm-neuronx"):  # the same repository, by optimum-neuron's version
         return f"{_BACKENDS['huggingface']}:optimum{version.text if version else ''}-neuronx-"
     if name != _BACKENDS["huggingface"]:

@@ -105,7 +105,8 @@ def _brings_token(case: Case, mount: Mount) -> bool:
     folder = home.text.rstrip("/") if home is not None else "/root/.cache/huggingface"
     if case.version is None:
         return ".cache/huggingface" in target
-    return target == folder and (target.endswith("huggingface") or source.endswith("huggingface"))
+    callers = mount.source is not None and "HF_HOME" in mount.source.missing
+    return target == folder and (callers or target.endswith("huggingface") or source.endswith("huggingface"))
 
 
 def gated(case: Case) -> bool:
@@ -220,4 +221,4 @@ def unpinned_code(case: Case) -> Hits:
         return
     if case.view.model and not is_path(case.view.model):
         message = "the code of the model's repository is run, whatever stands in it at the next start"
-        yield Hit(given.name, message, "pass --revision with the commit you looked at")
+        yield Hit(given.name, message, "pass --revision with the commit you looked at", once="file")

@@ -171,6 +171,7 @@ def no_volume(case: Case) -> Hits:
         case.home,
         f"no volume lies on {folder}, so every new container downloads the weights again",
         f"mount a volume on {_root(folder)}",
+        once="file",
     )
 
 
