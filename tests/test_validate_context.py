@@ -142,6 +142,41 @@ WORKING = {
         f"{RUN} -e QUANTIZE=true {IMAGE}:0.6.0 --model-id gpt2\n",
         "run.sh",
     ),
+    "a name that holds the launcher's in a text": (
+        POD % "      args: [--model-id, gpt2]\n    - name: wait\n      image: curlimages/curl\n"
+        "      command: [sh, -c, \"text='text-generation-launcher ready'; echo $text\"]",
+        "pod.yaml",
+    ),
+    "a port that the script sets before the launcher": (
+        f"resources: {{accelerators: L4, ports: 8080, image_id: 'docker:{IMAGE}:3.3.7'}}\n"
+        "run: |\n  export PORT=8080\n  text-generation-launcher --model-id gpt2\n",
+        "sky.yaml",
+    ),
+    "the same in a container's shell": (
+        f'{RUN} -p 8081:9000 --entrypoint bash {IMAGE}:3.3.7 -c "export PORT=9000 && '
+        'text-generation-launcher --model-id gpt2"\n'.replace("-p 8080:80 ", ""),
+        "run.sh",
+    ),
+    "a text that goes nowhere, a comment between arguments": (
+        f": <<'EOF'\n{RUN} {IMAGE}:3.3.7 --bar\nEOF\n{RUN} `# the image` {IMAGE}:3.3.7 --model-id gpt2\n",
+        "run.sh",
+    ),
+    "a name for a command, and what xargs fills in": (
+        f"echo 'alias tgi=\"{RUN} {IMAGE}:3.3.7 --model-id\"' >> ~/.bashrc\nalias tgi='{RUN} {IMAGE}:3.3.7'\n"
+        f"xargs -I% {RUN} {IMAGE}:3.3.7 --model-id % --num-shard 1 < models.txt\n"
+        f"parallel {RUN} {IMAGE}:3.3.7 --model-id {{1}} --num-shard {{2}} ::: a b ::: 1 2\n",
+        "run.sh",
+    ),
+    "a sum of PowerShell": (f"$n = 2\n{RUN} {IMAGE}:3.3.7 --model-id gpt2 --num-shard $($n * 2)\n", "run.ps1"),
+    "a development container": (
+        f'{{"image": "{IMAGE}:3.3.7", "runArgs": ["--gpus", "all", "--shm-size=1g"]}}\n',
+        "devcontainer.json",
+    ),
+    "what a page leaves to its reader": (
+        f"```\n{RUN} {IMAGE}:3.3.7 --model-id MODEL_ID --num-shard NUM_SHARD\n{RUN} {IMAGE}:3.3.7 [...] --model-id "
+        f"$model \u2026\ntext-generation-launcher --model-id <> --quantize <awq|gptq>\n```\n",
+        "page.md",
+    ),
 }
 
 WRONG = {

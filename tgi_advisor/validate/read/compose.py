@@ -145,6 +145,7 @@ class _Reader:
             if launch is None:
                 return
             entry, args, fetched = launch.entry, list(launch.args), launch.fetched
+            environment.assigned(launch.assigned)
             self.defects += launch.defects
         for node in (get("entrypoint"), get("command")):
             self.defects += folded_backslash(node) if isinstance(node, Scalar) else []

@@ -292,6 +292,7 @@ def _launch(
         for at, word in enumerate(run.rest)
     }
     launch = launch_of([entry, *words], sources, environment.variables())
+    environment.assigned(launch.assigned if launch else ())
     return (launch.entry, list(launch.args), launch.fetched) if launch else (entry, words, None)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -36,6 +37,11 @@ class Environment:
         """A variable whose value comes from outside the file."""
         self.set.pop(name, None)
         self.secret[name] = value
+
+    def assigned(self, names: Iterable[tuple[str, Value]]) -> None:
+        """Variables that a shell sets in the container."""
+        for name, value in names:
+            self.refer(name, replace(value, origin="a command before it"))
 
     def fields(self) -> dict[str, Any]:
         """The fields of a Server it fills."""

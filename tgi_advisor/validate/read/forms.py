@@ -93,9 +93,9 @@ def _asks(args: Sequence[str]) -> bool:
 _TEMPLATED = re.compile(r"\$[{(]([A-Za-z_][\w.:-]*)[^{}()]*[)}]|^\$([A-Za-z_]\w*)$")
 _MARK = re.compile(
     r"(?<!\w)__([A-Za-z]\w*?)__(?!\w)|(?<!\w)@@?([A-Z_][A-Z0-9_.-]*)@@?(?!\w)|%\(([A-Za-z_]\w*)\)[sdif]|^%([A-Za-z_]\w*)%$"
-    r"|#\{([^{}\n]+)\}#?|\[\[([^\[\]\n]+)\]\]|^<([A-Za-z][^<>\n]*)>$|<%=?([^%\n]+)%>|\{\{([^{}\n]+)\}\}|^\{(\w+)\}$"
+    r"|#\{([^{}\n]+)\}#?|\[\[([^\[\]\n]+)\]\]|^<([A-Za-z][^<>\n]*)>$|<%=?([^%\n]+)%>|\{\{([^{}\n]+)\}\}|^\{(\w+)\}$|^(\{\}|%|@)$"
 )
-"""What a program fills in before anything reads the file: sed, m4, Python, Jinja, ERB, CMake, Octopus."""
+"""What a program fills in before anything reads the words: sed, m4, Python, Jinja, ERB, CMake, Octopus, xargs."""
 
 
 def _templated(server: Server) -> Server:
@@ -309,7 +309,7 @@ def _name_of(text: str, since: int, fence: re.Match[str]) -> str:
 
 
 _BLANK = re.compile(
-    r"hf_[xX*.]+|[xX*.]{3,}|[NMX]|\{your\w*\}"
+    r"hf_[xX*.]+|[xX*.]{3,}|\[?(?:\u2026|\.{3})\]?|[A-Z_]+|\{your\w*\}"
     r"|#?(?i:(?:your|my)[-_ ][\w -]*|[\w-]*_your_[\w-]*|(?:hf_)?your[-_ ]?\w*token\w*|(?:hf_)?(?:access_)?token)"
 )
 """What a page writes for a reader to replace, beside anything in angle brackets."""

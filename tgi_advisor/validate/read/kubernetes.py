@@ -123,6 +123,7 @@ class _Cluster:
                 self.aside += ours
                 return None
             entry, args = launch.entry, list(launch.args)
+            environment.assigned(launch.assigned)
             self.defects += launch.defects
         elif not ours:
             return None

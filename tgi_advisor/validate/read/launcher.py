@@ -118,9 +118,9 @@ def _of_another(words: Sequence[str]) -> bool:
 
 
 class Launch:
-    """A launcher found in a command: the word that names it, its arguments, and what is fetched before it runs."""
+    """A launcher found in a command: the word that names it, its arguments, and what a shell does before it runs."""
 
-    __slots__ = ("args", "defects", "entry", "fetched")
+    __slots__ = ("args", "assigned", "defects", "entry", "fetched")
 
     def __init__(
         self, entry: Value | None, args: Sequence[Value], defects: Sequence[Defect] = (), fetched: Value | None = None
@@ -129,6 +129,7 @@ class Launch:
         self.args = tuple(args)
         self.defects = tuple(defects)
         self.fetched = fetched
+        self.assigned: tuple[tuple[str, Value], ...] = ()
 
 
 _FETCHES = re.compile(
@@ -136,6 +137,8 @@ _FETCHES = re.compile(
     r"|s5cmd|rclone|mc|mount|mkdir|oras|python3?|\.|source|sh|bash)(?![\w-])"
 )
 """Commands of a shell after which files may lie in the container that nothing mounts there."""
+_ASSIGNED = re.compile(r"(?<![\w$\"'{-])([A-Za-z_]\w*)=(?!=)")
+"""Variables a shell sets before it runs the launcher; what they hold is not looked at."""
 
 
 def launch_of(
@@ -151,8 +154,13 @@ def launch_of(
             return Launch(word, words[at + 1 :])
         if LAUNCHER in word.text and at in sources:
             for launch in launches_in(sources[at], variables):
-                if _FETCHES.search(sources[at].text.partition(LAUNCHER)[0]):
+                before = sources[at].text.partition(LAUNCHER)[0]
+                if _FETCHES.search(before):
                     launch.fetched = word
+                names = dict.fromkeys(_ASSIGNED.findall(before))
+                launch.assigned = tuple(
+                    (name, Value(f"${name}", word.place, known=False, missing=(name,))) for name in names
+                )
                 return launch
     if words and words[0].text.startswith("-"):  # arguments where the program should stand
         return Launch(words[0], words)
@@ -171,5 +179,8 @@ def launches_in(
         command = lex(source, first, variables, end=end, mend=True)
         at = max(command.end, at + 1)
         if command.words and is_launcher(command.words[0].text):
+            given = command.words[1:]
+            if given and all(word.known and not word.text.startswith("-") for word in given):
+                continue  # named in a text
             values = [word.as_value(source) for word in command.words]
             yield Launch(values[0], values[1:], command.defects)

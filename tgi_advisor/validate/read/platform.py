@@ -141,6 +141,8 @@ def _started_by(root: Map) -> frozenset[int] | None:
 
     None for a file in which every image is a server's.
     """
+    if _is_devcontainer(root):
+        return frozenset()
     if any(key in root.merged for key in _REPORT) or ((kind := root.value("kind")) and kind.text.endswith("Report")):
         return frozenset()
     if not isinstance(root.get("jobs"), Map) or not {"on", "true", "True"} & root.merged.keys():
@@ -150,6 +152,16 @@ def _started_by(root: Map) -> frozenset[int] | None:
         if isinstance(job, Map):
             started += [one for _, one in job.map("services").merged.values()]
     return frozenset(map(id, started))
+
+
+def _is_devcontainer(root: Map) -> bool:
+    """Whether a file describes a development container, whose own command is replaced by one that waits.
+
+    https://containers.dev/implementors/json_reference/ (overrideCommand)
+    """
+    name = root.raw.file.name.replace("\\", "/").rpartition("/")[2]
+    kept = root.scalar("overrideCommand")
+    return name.endswith("devcontainer.json") and not (kept is not None and kept.text == "false")
 
 
 def _is_started(node: Node, above: tuple[Map, ...], started: frozenset[int]) -> bool:
@@ -208,7 +220,7 @@ def _server(
     environment = _environment(node, above, root)
     environment.sources += _left_to_the_chart(node, image, environment) if form == "helm" else _left_to_a_script(node)
     known = {**variables, **environment.variables()}
-    entry, args = _launch(node, root, known, defects, world)
+    entry, args = _launch(node, root, known, environment, defects, world)
     name = next((s for m in around if (s := m.scalar("name") or m.scalar("id") or m.scalar("metadata", "name"))), None)
     shm = next((v for m in (node, node.map("resources")) if (v := _value(m, _SHM))), None)
     if shm is None:
@@ -242,7 +254,7 @@ def _left_to_a_script(node: Map) -> Iterator[Value]:
             yield replace(held, text=f"what {held.text} adds", known=False)
 
 
-_CHART_ARGS = re.compile(r"(?:\w*_)?args|\w*Args|\w*Arguments|\w*Flags|\w*Opts")
+_CHART_ARGS = re.compile(r"(?!runArgs)(?:\w*_)?args|\w*Args|\w*Arguments|\w*Flags|\w*Opts")
 _CHART_SETTING = re.compile(
     r"(?:[A-Z]+_)*(?:MODEL_ID|MODEL|NUM_SHARD|SHARDED|QUANTIZE|DTYPE|MAX_\w+|CUDA_GRAPHS|\w*PORT)"
     r"|model(?:_?[iI]d|_?[nN]ame|Name)?|modelID|num_?[sS]hards?|quantize|dtype|max_?[A-Z_a-z]*(?:[tT]okens|[lL]ength)"
@@ -278,7 +290,12 @@ def _value(node: Map, names: tuple[str, ...]) -> Value | None:
 
 
 def _launch(
-    node: Map, root: Map, variables: Mapping[str, Variable], defects: list[Defect], world: World
+    node: Map,
+    root: Map,
+    variables: Mapping[str, Variable],
+    environment: Environment,
+    defects: list[Defect],
+    world: World,
 ) -> tuple[Value | None, list[Value]]:
     """Arguments stated for the container, or the launcher its commands start."""
     words: list[Value] = []
@@ -296,6 +313,10 @@ def _launch(
                     defects += scanned.defects
                     if scanned.servers:
                         defects += folded_backslash(item)
+                        for name, value in scanned.servers[0].env.items():
+                            environment.add(name, value)
+                        stated = scanned.servers[0].secret_env.items()
+                        environment.assigned((name, value) for name, value in stated if value.key is not None)
                         return scanned.servers[0].entry, list(scanned.servers[0].args)
                 if name == "run":
                     continue

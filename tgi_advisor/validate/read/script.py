@@ -89,9 +89,11 @@ _INTO_FILE = re.compile(r"[\"'][ \t]*(?:\d?>>?[ \t]*(?!&)\S|\|)")
 _SCREEN = r"[ \t]*(?:1?>&2)?[ \t]*"
 _PRINTED = re.compile(
     r"[ \t]*(?:(?:\w+[ \t]*\(\)|function[ \t]+\w+)[ \t]*\{[ \t]*)?"
-    rf"cat{_SCREEN}<<-?[ \t]*[\"'\\]?\w+[\"']?{_SCREEN}"
+    rf"(?:cat|:|true){_SCREEN}<<-?[ \t]*[\"'\\]?\w+[\"']?{_SCREEN}"
 )
-"""A text between two marks that goes nowhere but to the screen."""
+"""A text between two marks that goes nowhere but to the screen, or nowhere at all."""
+_ALIAS = re.compile(r"\balias[ \t]+[\w.-]+[= \t][ \t]*[\"']?(?:sudo[ \t]+)?\Z")
+"""What begins a name for a command."""
 MANIFEST = re.compile(r"^[ \t]*(?:apiVersion|services)[ \t]*:", re.MULTILINE)
 _IN_TEXT = re.compile(r"\\([$`\\])|\$\{[^{}\n]*\}|\$\([^()\n]*\)|\$[A-Za-z_]\w*")
 """What a shell replaces in the text between two marks."""
@@ -231,6 +233,8 @@ class _Scanner:
         if command is None:
             return match.end()
         words = self._spliced(command.words)
+        if _ALIAS.search(self.text, line, match.start()):  # whoever calls it gives the rest
+            words = [*words, Word("$@", command.end, command.end, False)]
         server, defects = read_run(self.source, words, self.variables, self.world)
         if server is not None:
             start = match.start() + len(match[0]) - len(match[0].lstrip())
@@ -428,6 +432,9 @@ class _Scanner:
 
     def _spliced(self, words: list[Word]) -> list[Word]:
         """The words with arrays (`"${options[@]}"`) put in their place."""
+        ends = next((at for at, word in enumerate(words) if word.text in (":::", "::::")), None)
+        if ends is not None:  # what GNU parallel fills in
+            words = words[:ends]
         if not self.arrays:
             return words
         made: list[Word] = []

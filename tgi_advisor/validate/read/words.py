@@ -89,7 +89,7 @@ _NEXT_BLANK = re.compile(
     r"\r?\n[ \t]*(?=<[A-Za-z][^<>\n]*(?:arg|param|option|flag)[^<>\n]*>[ \t]*(?:\r?\n|$))", re.IGNORECASE
 )
 """A line that only says that arguments go there."""
-_PLACEHOLDER = re.compile(r"<[^<>\s|&;'\"=0-9][^<>\s&;'\"=]*(?: [^<>\n|&;'\"=]+)*>(?!=)")
+_PLACEHOLDER = re.compile(r"<[^<>\s|&;'\"=0-9][^<>\s&;'\"=]*(?: [^<>\n|&;'\"=]+)*>(?!=)|<>(?=\s|$)")
 _REDIRECTION = re.compile(r"(?:&>>?|\d*>>?&?|\d*<<<?-?|\d*<&?)[ \t]*")
 _PERCENT = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*|~?\d)%?|!([A-Za-z_][A-Za-z0-9_]*)!")
 
@@ -336,8 +336,11 @@ class _Lexer:
                     break
                 stop = text.find("`", self.at + 1, self.end)
                 stop = self.end - 1 if stop < 0 else stop
-                parts.append(text[self.at : stop + 1])
-                found.known = False
+                if text[self.at + 1 : stop].lstrip().startswith("#"):  # a comment between arguments
+                    found.used = True
+                else:
+                    parts.append(text[self.at : stop + 1])
+                    found.known = False
                 self.at = stop + 1
             elif c in "%!" and mode == BATCH and (match := _PERCENT.match(text, self.at, self.end)):
                 parts.append(_looked_up(match[1] or match[2], match[0], self.variables, found))
@@ -432,7 +435,7 @@ class _Lexer:
             stop = _closing(text, start + 1, self.end, "{", "}")
             self.at = stop + 1
             return _braces(text[start + 2 : stop], text[start : stop + 1], self.variables, found)
-        if following == "(" and self.mode == SHELL:
+        if following == "(" and self.mode in (SHELL, POWERSHELL):
             stop = _closing(text, start + 1, self.end, "(", ")")
             self.at = stop + 1
             found.used, found.known = True, False
