@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from itertools import islice
 from random import Random
 
 import pytest
@@ -312,6 +314,50 @@ def test_what_fits_is_monotone_on_every_region(case: tuple[Spec, Facts], random:
         points = sorted({low, high, *(random.randint(low, high) for _ in range(12))})
         held = [searcher.fits(point) for point in points]
         assert held == sorted(held, reverse=True), list(zip(points, held, strict=True))
+
+
+LUCK = 48 * MiB
+"""Bytes that a longer prompt of the same region may need less, for what its tensors leave of their segments."""
+
+
+@settings(quickly, max_examples=250)
+@given(searches(), st.randoms(use_true_random=False))
+def test_whatever_memory_is_left_a_longer_prompt_of_a_region_fits_no_better(
+    case: tuple[Spec, Facts], random: Random
+) -> None:
+    """Others hold as much of the GPU as leaves one request just enough: all shorter ones of its region then fit too."""
+    spec, facts = case
+    here = warmup.base(defaults.resolve(spec, facts))
+    assume(here.setting.family.paged and here.loaded < here.total)
+    regions = list(islice(Searcher(here).regions(Searcher(here).span.low), 40))
+    assume(regions)
+    low, high = random.choice(regions)
+    longest = random.randint(low, min(high, low + max(1, int((high - low) ** random.random()))))
+    assume(longest <= high and Searcher(here).fits(longest))
+    held = _largest(0, here.total - here.loaded, lambda taken: Searcher(warmup.beside(here, taken)).fits(longest))
+    left = Searcher(warmup.beside(here, max(0, held - LUCK)))
+    for total in {low, min(low + 1, longest), *(random.randint(low, longest) for _ in range(12))}:
+        assert left.fits(total), f"{total} needs more than {longest} in {low}-{high}"
+
+
+@pytest.mark.parametrize(("release", "most"), [("3.0.0", 699), ("3.1.0", 415), ("3.2.3", 449)])
+def test_tensors_that_begin_to_find_room_in_gaps_hide_no_longer_prompts(release: str, most: int) -> None:
+    """A KV cache of tensors of up to 1 MiB takes 56 MiB here, and one of slightly larger ones nothing new."""
+    workload = WorkloadSpec(max_new_tokens=200, concurrency=32, prefer="context", allow_risk=True)
+    spec = Spec(limits=LimitsSpec(AUTO, AUTO, Bound(1000, 1000)), workload=workload)
+    searcher = Searcher(launch("Qwen/Qwen2-VL-7B-Instruct", gpus.find("nvidia-rtx-3080-10gb"), 2, release, spec))
+    for low, high in islice(searcher.regions(400), 9):
+        held = [searcher.fits(total) for total in sorted({low, (low + high) // 2, high})]
+        assert held == sorted(held, reverse=True)
+    assert searcher.largest_total(searcher.span.low) == most
+
+
+def _largest(low: int, high: int, holds: Callable[[int], bool]) -> int:
+    """The largest value that holds, to 1 MiB; it does at `low`."""
+    while high - low > MiB:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
 @settings(quickly, max_examples=250)

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 FILES_SPLIT_OTHERWISE = {"Qwen/Qwen3-8B"}
 """Models whose recorded files end at other tensors than those we assume: transformers' class reads file by file."""
 GRAPHS: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests" / "data" / "replays_graphs.yaml").read_text("utf-8"))
+IMAGES: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests" / "data" / "replays_images.yaml").read_text("utf-8"))
 LEAST = 0.15 * GiB
 """Bytes a row may be off, or 0.3 % of what is reserved."""
 
@@ -142,20 +143,48 @@ def test_an_old_driver_keeps_more_for_the_same_graphs() -> None:
     assert 3 * captured.driver < captured.old_driver < GiB
 
 
+# ---- images under load ----
+
+
+@pytest.mark.parametrize("row", IMAGES, ids=lambda row: f"{row['release']}-{row['model']}")
+def test_the_largest_image_takes_what_tgi_has_in_use_for_it(row: dict[str, Any]) -> None:
+    setting = setting_of(row)
+    images = vision.images(setting, geometry.of(setting))
+    assert images is not None
+    seen = images.among(row.get("images", 1), row.get("patches", images.tower.patches))
+    assert abs(seen.widest - row["in_use"]) <= 4 * MiB
+
+
+def test_the_router_wants_a_token_for_every_patch() -> None:
+    """Of Qwen2-VL's images, whose features are a quarter of them."""
+    images = [_images("Qwen/Qwen2-VL-2B-Instruct", 1).among(1, tokens) for tokens in (1000, 10_000, 65_536, 100_000)]
+    widest = [round(image.widest / images[0].widest, 1) for image in images]
+    assert widest == [1.0, 10.0, 65.5, 65.5]
+
+
 @given(
     st.sampled_from(["Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct", "HuggingFaceM4/idefics2-8b"]),
-    st.integers(1, 20_000), st.integers(0, 20_000),
+    st.integers(1, 20_000), st.integers(0, 20_000), st.integers(1, 40), st.integers(0, 40),
 )  # fmt: skip
-def test_an_image_needs_no_less_with_more_tokens_and_no_more_on_two_shards(model: str, tokens: int, more: int) -> None:
-    longer = tokens + more
-    alone, again, split = (_image(model, *rest) for rest in ((1, tokens), (1, longer), (2, longer)))
-    assert 0 < alone <= again >= split > 0
+def test_an_image_needs_no_less_with_more_tokens_or_prompts_and_no_more_on_two_shards(
+    model: str, tokens: int, more: int, prompts: int, others: int
+) -> None:
+    alone, split = _images(model, 1), _images(model, 2)
+    less, longer, beside = (
+        alone.among(*asked)
+        for asked in ((prompts, tokens), (prompts, tokens + more), (prompts + others, tokens + more))
+    )
+    assert 0 < less.widest <= longer.widest <= beside.widest
+    assert 0 <= less.kept <= longer.kept <= beside.kept
+    assert split.among(prompts, tokens).widest <= less.widest
 
 
 @cache
-def _image(model: str, shards: int, longest: int) -> int:
+def _images(model: str, shards: int) -> vision.Images:
     launch = _launch(model, shards)
-    return vision.image_bytes(launch, geometry.of(launch), longest)
+    images = vision.images(launch, geometry.of(launch))
+    assert images is not None
+    return images
 
 
 @cache

@@ -25,6 +25,12 @@ def asked(model: str, gpu: str, release: str = "3.3.7", *more: str) -> tuple[str
     return ("--model", model, "--gpu", gpu, "--release", release, *sets)
 
 
+def test_a_block_of_one_token_prompts_that_is_too_much_hides_no_longer_prompts() -> None:
+    """Until 1.4.5 prefills are whole blocks: a limit of one token is warmed up with 16 requests, of 16 with one."""
+    found = advised(*asked("meta-llama/Llama-2-7b-chat-hf", "nvidia-rtx-4080", "1.4.5"))
+    assert found["limits"]["max_total_tokens"] > 2_000
+
+
 # -- risk under load
 
 RISKY = (
@@ -78,6 +84,34 @@ def test_where_everything_is_at_risk_the_headline_says_so() -> None:
     found = advised(*args)
     assert (found["under_load"]["verdict"], found["search"]["riskier"]) == ("at risk", None)
     assert "\nIt starts, but is at risk under load.\n" in run("advise", *args).out
+
+
+@pytest.mark.parametrize(
+    ("args", "image", "gib"),
+    [
+        (asked("HuggingFaceM4/idefics2-8b", "nvidia-a100-80gb-sxm"), "(5 pictures of 980 x 980 pixels)", 15.5),
+        (asked("HuggingFaceM4/idefics2-8b", "nvidia-l40s", "2.2.0"), "(5 pictures of 980 x 980 pixels)", 15.5),
+        (
+            asked(
+                "llava-hf/llava-v1.6-mistral-7b-hf", "nvidia-l4", "3.0.1",
+                "limits.max_input_tokens=3000", "limits.max_total_tokens=4000", "limits.max_batch_prefill_tokens=6000",
+            ),
+            "in each of its 2 prompts (5 pictures of 336 x 336 pixels)", 2.4,
+        ),
+        (
+            asked("Qwen/Qwen2-VL-7B-Instruct", "nvidia-l4", "3.3.7", "limits.max_input_tokens=8000"),
+            "(8,000 patches of 14 x 14 pixels)", 3.6,
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_real_images_may_be_larger_than_the_warm_ups(args: tuple[str, ...], image: str, gib: float) -> None:
+    under_load = advised(*args)["under_load"]
+    assert image in under_load["why"]
+    needed = re.search(r"may need (\S+) GiB", under_load["why"])
+    assert needed is not None
+    assert float(needed.group(1)) >= gib
+    assert " ".join(run("advise", *args).out.split()).count(image) == 1
 
 
 def test_predict_says_a_risk_in_its_headline() -> None:

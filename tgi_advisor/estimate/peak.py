@@ -35,6 +35,15 @@ class Peak(NamedTuple):
     """Reserved by the layers of the same prefill once a full KV cache has taken the gaps that loading left."""
 
 
+class Seen(NamedTuple):
+    """What the images of a full prefill take, in bytes: one of the largest size in each prompt."""
+
+    widest: int
+    """In use at the widest moment of encoding them, beside a full KV cache."""
+    kept: int
+    """More than the warm-up's image has in use while the layers run."""
+
+
 class Prefills(Protocol):
     """The warm-ups of one launch."""
 
@@ -45,6 +54,9 @@ class Prefills(Protocol):
     def in_gaps(self, blocks: int) -> int:
         """Bytes of a full KV cache of so many blocks that find room in gaps that loading left."""
 
+    def shares_segments(self, blocks: int) -> bool:
+        """Whether tensors of a KV cache of so many blocks share segments, while larger ones find room in gaps."""
+
     def at(self, batch: Batch) -> Peak:
         """What the warm-up with a batch adds."""
 
@@ -53,3 +65,6 @@ class Prefills(Protocol):
 
         Where it fails all the same, `whole` is the least room with which it would not.
         """
+
+    def seen(self, requests: int, longest: int) -> Seen | None:
+        """What the images in so many prompts of `longest` tokens take; None where no images are replayed."""

@@ -76,12 +76,19 @@ class Scaled:
         """None: where gaps lie is not known."""
         return 0 * blocks
 
+    def shares_segments(self, blocks: int) -> bool:
+        """No: where gaps lie is not known."""
+        return 0 * blocks > 0
+
     def at(self, batch: Batch) -> Peak:
         """What the warm-up with a batch adds."""
         cache = batch.blocks * self._block
         layers = batch.tokens * self._each.layers + self._fixed(batch)
         whole = layers + batch.tokens * self._each.logits + batch.requests * self._sampling
         return Peak(cache, cache + layers, cache + whole, layers, whole, layers)
+
+    def seen(self, requests: int, longest: int) -> None:
+        """Nothing: no images are replayed."""
 
     def squeezed(self, batch: Batch, room: int) -> Peak:
         """The same with PyTorch's cache given back: the layers' blocks are free again when the logits are made."""

@@ -1,9 +1,9 @@
 """After the warm-up: does what is left carry the worst moment of real traffic?
 
-Warm-up sizes the KV cache and says nothing about later: users report servers that start and die
-under load (issues 653, 1374, 1356, 2744 of the repository). What is left beside weights and a full KV
-cache has to hold a full prefill again, sampling for everything that decodes at once, the CUDA graphs,
-and the blocks PyTorch caches in sizes that no later request fits.
+Warm-up sizes the KV cache and says nothing about later: users report servers that start and die under load
+(issues 653, 1374, 1356, 2744 of the repository). What is left beside weights and a full KV cache has to hold a full
+prefill again, in which images may be larger than the warm-up's, sampling for everything that decodes at once, the CUDA
+graphs, and the blocks PyTorch caches in sizes that no later request fits.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from tgi_advisor.estimate import overhead, prefill, warmup
+from tgi_advisor.estimate.peak import Seen
 from tgi_advisor.estimate.warmup import Base, Warmup
-from tgi_advisor.units import human
+from tgi_advisor.units import human, thousands
 
 DECODING = 128
 """Requests that decode together when --max-concurrent-requests is not given (its default)."""
@@ -46,7 +47,7 @@ def judge(here: Base, seen: Warmup, spread: int) -> UnderLoad | None:
         return None
     captured = graphs(here, seen)
     needed = growth(here, seen) + captured
-    moments = ["a full prefill", "unusable cached blocks", f"sampling for {int(_together(here, seen))} requests"]
+    moments = [_prefill(here, seen), "unusable cached blocks", f"sampling for {int(_together(here, seen))} requests"]
     if captured:
         moments.append("the CUDA graphs")
     all_moments = f"{', '.join(moments[:-1])} and {moments[-1]}"
@@ -83,7 +84,25 @@ def grade(spare_bytes: int, spread: int) -> Safety:
 def growth(here: Base, seen: Warmup) -> int:
     """Bytes a started server may take on top of what it holds when idle: a full prefill, and sampling for all."""
     sampling = prefill.sampling_bytes_per_request(here.setting, here.geometry)
-    return round(seen.again + FRAGMENTATION * seen.tokens * here.text_per_token + _together(here, seen) * sampling)
+    images = _images(here, seen)
+    layers = max(images.widest, seen.again + images.kept) if images else seen.again
+    return round(layers + FRAGMENTATION * seen.tokens * here.text_per_token + _together(here, seen) * sampling)
+
+
+def _images(here: Base, seen: Warmup) -> Seen | None:
+    """What one image in each prompt of a full prefill takes; prompts may hold more, and be shorter and more of them."""
+    return here.prefills.seen(seen.requests, seen.limits.max_input_tokens or seen.tokens)
+
+
+def _prefill(here: Base, seen: Warmup) -> str:
+    """The full prefill in words, with the image that each of its prompts is taken to hold."""
+    if _images(here, seen) is None:
+        return "a full prefill"
+    from tgi_advisor.estimate.replay import pictures  # most launches look at nothing
+
+    image = pictures.words(here.setting, seen.limits.max_input_tokens or seen.tokens)
+    each = "" if seen.requests == 1 else f" in each of its {thousands(seen.requests)} prompts"
+    return f"a full prefill with the largest image{each} ({image})"
 
 
 def graphs(here: Base, seen: Warmup) -> int:

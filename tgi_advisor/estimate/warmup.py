@@ -189,10 +189,14 @@ def _window_blocks(setting: Setting) -> int | None:
     return None if window is None else -(-window // setting.block_size)
 
 
-def _one_request_is_left(limits: Limits, tokens: int) -> bool:
-    """Whether the warm-up's prefill leaves a request unfinished, so that its batch survives the step."""
+def gives_back(setting: Setting, limits: Limits, tokens: int) -> bool:
+    """Whether TGI counts the KV cache of a warm-up of so many prompt tokens as free: some releases where it is still
+    there, which it is where the prefill leaves a request unfinished, so that its batch survives the step.
+    """
+    if setting.facts.release.warmup_blocks_back != "if_unfinished":
+        return True
     total, longest = limits.max_total_tokens, limits.max_input_tokens
-    if total is None or longest is None:
+    if total is None or not longest:
         return False
     return total - longest > 1 or tokens % longest != 0
 
@@ -293,9 +297,7 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
         return replayed
     if not per_block:  # more shards than KV heads: TGI stops before it allocates any
         return replayed._replace(budget=0)
-    back = warm_blocks
-    if setting.facts.release.warmup_blocks_back == "if_unfinished" and not _one_request_is_left(limits, tokens):
-        back = 0
+    back = warm_blocks if gives_back(setting, limits, tokens) else 0
     room = kv_memory(here, used + margin)
     blocks = room // per_block + back
     return replayed._replace(blocks=blocks, cache=room + back * per_block, budget=blocks * setting.block_size)

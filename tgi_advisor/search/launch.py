@@ -102,7 +102,9 @@ def _why_no_longer(searcher: Searcher, limits: Limits) -> str | None:
 def _nothing(searcher: Searcher) -> Found:
     """What to say where no limits fit: the verdict on those that need least memory."""
     span = searcher.span
-    lowest = next((low for low, _ in searcher.regions(span.low)), span.high)  # a pinned prefill in the fewest requests
+    lowest = next(
+        (low for low, _ in searcher.stretches(span.low)), span.high
+    )  # a pinned prefill in the fewest requests
     smallest = max(2, lowest)
     longest = max(1, min(searcher.input_for(smallest), smallest - 1))
     limits = replace(searcher.limits_of(smallest, searcher.smallest_prefill(smallest)), max_input_tokens=longest)

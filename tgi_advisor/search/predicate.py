@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from tgi_advisor.estimate import capture, uncertainty, underload, warmup
+from tgi_advisor.estimate import capture, defaults, uncertainty, underload, warmup
 from tgi_advisor.estimate.replay import pictures
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base, Warmup
@@ -260,10 +260,43 @@ class Searcher:
         return self.holds(total) and predict(self.here, limits).outcome != "refused"
 
     def regions(self, low: int, prefill: int | None = None) -> Iterator[tuple[int, int]]:
+        """Stretches of max_total_tokens from `low` on of like warm-ups, longest prompts first.
+
+        Each has one number of requests, a KV cache that TGI counts as free again throughout, or nowhere (it may not
+        where prompts fill the prefill), and whose tensors share segments throughout, or nowhere: from the size on from
+        which they do not, they find room in gaps that loading left, and less memory may do for more.
+        """
+        for start, end in self.stretches(low, prefill):
+            filled = start < end and self._kind(start, prefill)[0] != self._kind(start + 1, prefill)[0]
+            least = start + filled
+            apart = least
+            if self._kind(least, prefill)[1]:
+                apart = _first(least, end + 1, lambda total: total > end or not self._kind(total, prefill)[1])  # noqa: B023
+            if apart <= end:
+                yield apart, end
+            if least < apart:
+                yield least, apart - 1
+            if filled:
+                yield start, start
+
+    def _kind(self, total: int, prefill: int | None) -> tuple[bool, bool]:
+        """Whether the warm-up's KV cache is counted as free again, and whether its tensors share segments."""
+        given = self.limits_of(total, self.smallest_prefill(total) if prefill is None else prefill)
+        limits = defaults.launcher_limits(self.setting, given)
+        _, tokens, blocks = warmup.warmup_batch(self.setting, limits)
+        return warmup.gives_back(self.setting, limits, tokens), self.here.prefills.shares_segments(blocks)
+
+    def stretches(self, low: int, prefill: int | None = None) -> Iterator[tuple[int, int]]:
         """Stretches of max_total_tokens from `low` on with one number of warm-up requests, longest prompts first."""
         bound = self.limits.max_batch_prefill_tokens
         pinned = max(bound.fixed or 0, self.least) if prefill is None else prefill
         high = self.span.high
+        if self.in_blocks and not pinned and high >= low:
+            # Prompts shorter than a block are warmed up as often as it holds them.
+            whole = _first(low, high, lambda total: self.input_for(total) >= self.setting.block_size)
+            yield whole, high
+            yield from ((total, total) for total in range(whole - 1, low - 1, -1))
+            return
         requests = 1
         while high >= low:
             if not pinned or self.input_for(high) < 1:

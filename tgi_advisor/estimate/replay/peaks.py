@@ -10,16 +10,20 @@ made larger than the segments they take.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 from tgi_advisor.estimate.allocator import MIDDLE, ROUNDING, SMALL, OutOfMemoryError, State
 from tgi_advisor.estimate.geometry import Geometry
-from tgi_advisor.estimate.peak import Batch, Peak
+from tgi_advisor.estimate.peak import Batch, Peak, Seen
 from tgi_advisor.estimate.replay import shapes
 from tgi_advisor.estimate.replay.loading import loaded
 from tgi_advisor.estimate.replay.warmup import Prefill, cache_tensor, prefill, prepared, with_cache
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.units import MiB
+
+if TYPE_CHECKING:
+    from tgi_advisor.estimate.replay.vision import Images
 
 STEPS = 8
 """Lengths replayed for every doubling of the tokens."""
@@ -48,6 +52,7 @@ class Peaks:
         self._shapes = shapes.of(setting, g)
         self._held: dict[int, tuple[int, int]] = {}
         self._states = [State(0, 0, self._ready.small, ())]  # the first one's gaps are filled
+        self._closed = max(self._ready.large, default=0) > SMALL
         self._gappy = max(self._ready.large, default=0) >= GAP
         self._replayed: dict[tuple[int, int, int, int], Prefill] = {}
         self._highest: dict[tuple[int, int, int, int], Prefill] = {}
@@ -60,6 +65,10 @@ class Peaks:
         """
         size = cache_tensor(self.setting, self.g, blocks)
         return min(2 * self.g.layers * size, sum(max(0, gap - size) for gap in self._ready.large))
+
+    def shares_segments(self, blocks: int) -> bool:
+        """Whether tensors of a KV cache of so many blocks share segments, while larger ones find room in gaps."""
+        return self._closed and cache_tensor(self.setting, self.g, blocks) <= SMALL
 
     def at(self, batch: Batch) -> Peak:
         """What the warm-up with a batch adds, in bytes."""
@@ -94,6 +103,18 @@ class Peaks:
     def rough(self) -> Rough:
         """About the same, from few replays."""
         return Rough(self)
+
+    def seen(self, requests: int, longest: int) -> Seen | None:
+        """What the images in so many prompts of `longest` tokens take; None where there is nothing to look with."""
+        return self._images.among(requests, longest) if self._images else None
+
+    @cached_property
+    def _images(self) -> Images | None:
+        if self.setting.family.served_by != "vlm":
+            return None
+        from tgi_advisor.estimate.replay import vision  # most launches look at nothing
+
+        return vision.images(self.setting, self.g)
 
     def squeezed(self, batch: Batch, room: int) -> Peak:
         """The same as `at` where PyTorch may add no more than `room` bytes and gives its cache back before it fails.
@@ -214,9 +235,17 @@ class Rough:
         """What the launch itself says."""
         return self._peaks.in_gaps(blocks)
 
+    def shares_segments(self, blocks: int) -> bool:
+        """What the launch itself says."""
+        return self._peaks.shares_segments(blocks)
+
     def at(self, batch: Batch) -> Peak:
         """About what the warm-up with a batch adds, in bytes."""
         return self._peaks.roughly(batch)
+
+    def seen(self, requests: int, longest: int) -> Seen | None:
+        """What the launch itself says."""
+        return self._peaks.seen(requests, longest)
 
     def squeezed(self, batch: Batch, room: int) -> Peak:
         """The same: no search asks."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families
+from tgi_advisor.units import thousands
 
 CROPS = 5
 """Pictures Idefics2's processor makes of one: its quarters and itself (unless `do_image_splitting` is off)."""
@@ -25,6 +26,8 @@ TILED_SIDE = 1456
 
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/__init__.py#L1649-L1651
 """
+OF_ANY_SIZE = frozenset({"qwen2_vl", "qwen2_5_vl"})
+"""Families whose tower takes images as they come."""
 MOST_PIXELS = 12_845_056
 """Pixels Qwen2-VL's and Qwen2.5-VL's processor lets through (`max_pixels`).
 
@@ -76,6 +79,11 @@ class Tower(NamedTuple):
     """Layers of a second tower behind it."""
     resampler: Resampler | None = None
     """What asks of the patches (Idefics2)."""
+    added_at_once: bool = False
+    """Whether a layer forgets what attention made once it is added (Qwen2-VL until 3.1.0).
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.1.0/server/text_generation_server/models/custom_modeling/qwen2_vl.py#L225-L228
+    """
 
 
 def crossed(setting: Setting) -> tuple[int, ...]:
@@ -96,7 +104,7 @@ def position_sections(setting: Setting) -> int:
 def stated(setting: Setting) -> bool:
     """Whether config.json and its class's defaults say every size of the tower."""
     try:
-        largest(setting, 1), warmed_up(setting)
+        largest(setting), warmed_up(setting)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
         return False
     return True
@@ -143,14 +151,32 @@ def needed(setting: Setting) -> int:
     return seen.features + between if seen is not None and between is not None else 0
 
 
-def largest(setting: Setting, longest: int) -> Tower | None:
-    """The tower with one image of the largest size that the processor lets through and `longest` tokens hold.
-
-    None where there is no tower we know.
-    """
-    if setting.family.model_type in ("qwen2_vl", "qwen2_5_vl"):
-        return _qwen2_vl(setting, _vision(setting), longest)
+def largest(setting: Setting) -> Tower | None:
+    """The tower with one image of the largest size that the processor makes; None where there is no tower we know."""
+    if setting.family.model_type in OF_ANY_SIZE:
+        return _qwen2_vl(setting, _vision(setting))
     return _of(setting, largest=True)
+
+
+def patches(seen: Tower, longest: int) -> int:
+    """Patches of the largest image in a prompt of `longest` tokens.
+
+    Qwen2-VL's and Qwen2.5-VL's take images as they come, up to the largest, and the router wants a token for every
+    patch, four times as many as the language model then sees.
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/router/src/config.rs#L322-L329
+    """
+    return max(1, min(seen.patches, longest)) if seen.kind in OF_ANY_SIZE else seen.patches
+
+
+def words(setting: Setting, longest: int) -> str:
+    """The image that `patches` counts, as the tower gets it."""
+    seen = largest(setting)
+    if seen is None:
+        return "none"
+    if seen.kind in OF_ANY_SIZE:
+        return f"{thousands(patches(seen, longest))} patches of {seen.side} x {seen.side} pixels"
+    several = f"{seen.pictures} pictures of " if seen.pictures > 1 else ""
+    return f"{several}{seen.side} x {seen.side} pixels"
 
 
 def _of(setting: Setting, largest: bool) -> Tower | None:
@@ -204,17 +230,18 @@ https://github.com/huggingface/transformers/blob/v4.51.3/src/transformers/models
 """
 
 
-def _qwen2_vl(setting: Setting, vision: Mapping[str, Any], longest: int) -> Tower:
-    """Qwen2-VL's and Qwen2.5-VL's tower on as many patches as the processor allows; four of them are one token."""
+def _qwen2_vl(setting: Setting, vision: Mapping[str, Any]) -> Tower:
+    """Qwen2-VL's and Qwen2.5-VL's tower on as many patches as the processor lets through; four become one token."""
     newer = setting.family.model_type == "qwen2_5_vl"
     width = int(vision["hidden_size" if newer else "embed_dim"])
     wide = int(vision["intermediate_size"]) if newer else int(width * float(vision.get("mlp_ratio", 4)))
     heads, tp, patch = int(vision["num_heads"]), setting.num_shard, int(vision["patch_size"])
     merged = int(vision.get("spatial_merge_size", 2)) ** 2
-    patches = min(MOST_PIXELS // patch**2, merged * longest) // merged * merged
+    patches = MOST_PIXELS // patch**2 // merged * merged
     return Tower(
         setting.family.model_type, 1, patch, patches, width, heads // tp, heads // tp * (width // heads), wide // tp,
         int(vision["depth"]), patches // merged, setting.dtype == "float16", projected=merged * width // tp,
+        added_at_once=setting.facts.release.version < (3, 1, 1),
     )  # fmt: skip
 
 

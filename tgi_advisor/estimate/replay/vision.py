@@ -12,10 +12,12 @@ flash_gemma3_modeling.py:630-790, :870-880, flash_pali_gemma_modeling.py:64-98, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from tgi_advisor.estimate.allocator import Allocator, Block
 from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.geometry import Geometry
+from tgi_advisor.estimate.peak import Seen
 from tgi_advisor.estimate.replay import layers, pictures, shapes
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.estimate.replay.pictures import Resampler, Tower
@@ -58,8 +60,7 @@ def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[B
         given = _given(run, seen) if seen is not None else ()
         embedded = run.new(run.shapes.g.hidden)
         if seen is not None:  # what the image goes through lives as long as the pass
-            by_kind = {"llava_next": _tiles, "idefics2": _resampled_crops, "idefics3": _shuffled_tiles}
-            made = by_kind[seen.kind](run, seen) if seen.kind in by_kind else _projected(run, seen, version)
+            made = _seen_late(run, seen, version)
             final, *_ = layers.forward(run, version, embedded)
             return final, embedded, *given, *made
         run.take_cublas()
@@ -77,24 +78,71 @@ def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[B
     return final, *held
 
 
-def image_bytes(setting: Setting, g: Geometry, longest: int) -> int:
-    """Bytes in use at the widest moment of encoding one image of the largest size the processor lets through.
+class Images(NamedTuple):
+    """The largest image the processor makes, beside the warm-up's; bytes without cuBLAS' workspace."""
 
-    Without the weights; `longest` prompt tokens must hold it (max_input_tokens). Under load they come on top of what
-    the server holds, one image at a time (vlm_causal_lm.py@v3.3.7:900-930), as far as the warm-up's own image did not
-    take as much: Gemma 3 and Mllama encode every image at one size, which the warm-up has seen. 0 without a tower, or
-    where config.json leaves its sizes open.
+    tower: Tower
+    """The tower with it."""
+    widest: int
+    """In use at the widest moment of encoding it."""
+    kept: int
+    """In use while the layers run."""
+    warm: int
+    """The same of the warm-up's image."""
+    together: bool
+    """Whether the images of a batch are encoded together."""
+
+    def among(self, requests: int, longest: int) -> Seen:
+        """What one in each of so many prompts of `longest` tokens takes."""
+        part, whole = pictures.patches(self.tower, longest), self.tower.patches
+        widest, kept = self.widest * part // whole, self.kept * part // whole
+        return Seen(
+            widest + (requests - 1) * (widest if self.together else kept), max(0, requests * kept - self.warm)
+        )  # fmt: skip
+
+
+def images(setting: Setting, g: Geometry) -> Images | None:
+    """The largest image of a launch; None without a tower that is known.
+
+    Mllama's class encodes all of a batch's images at once, and until 3.3.0 so do those of all families but Idefics.
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/vlm_causal_lm.py#L896-L937
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/mllama_causal_lm.py#L296-L303
+    https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/models/custom_modeling/llava_next.py#L190-L200
+    https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/models/custom_modeling/idefics2.py#L746-L810
     """
-    seen = pictures.largest(setting, longest) if pictures.stated(setting) else None
-    if seen is None:
-        return 0
+    tower, kind = pictures.largest(setting), setting.family.model_type
+    if tower is None:
+        return None
+    late = setting.facts.release.version < SEES_FIRST
+    warm = pictures.warmed_up(setting)
+    return Images(
+        tower, *_alone(setting, g, tower, late), _alone(setting, g, warm, late)[1] if warm else 0,
+        kind == "mllama" or (late and kind not in CROPPED),
+    )  # fmt: skip
+
+
+def _alone(setting: Setting, g: Geometry, seen: Tower, late: bool) -> tuple[int, int]:
+    """Bytes in use at the widest moment of encoding one image, and those that stay so while the layers run."""
     memory = Allocator()
-    run = Pass(shapes.of(setting, g), memory, longest)
+    run = Pass(shapes.of(setting, g), memory, 1)
+    run.take_cublas()
+    before = memory.alive
     if seen.kind == "mllama":
         _mllama(run, seen)
+    elif late:
+        _given(run, seen)
+        _seen_late(run, seen, setting.facts.release.version)
     else:
-        encode(run, seen)
-    return memory.most_alive
+        run.drop(encode(run, seen))
+    return memory.most_alive - before, memory.alive - before
+
+
+def _seen_late(run: Pass, seen: Tower, version: Version) -> tuple[Block, ...]:
+    """What encoding an image behind the embedded tokens leaves in use until the layers are done."""
+    by_kind = {"llava_next": _tiles, "idefics2": _resampled_crops, "idefics3": _shuffled_tiles}
+    if seen.kind in by_kind:
+        return by_kind[seen.kind](run, seen)
+    return _projected(run, seen, version) if seen.kind == "paligemma" else (_merged_patches(run, seen),)
 
 
 def encode(run: Pass, seen: Tower | None) -> Block | None:
@@ -152,8 +200,8 @@ def _projected(run: Pass, seen: Tower, version: Version) -> tuple[Block, ...]:
 
 
 def _given(run: Pass, seen: Tower) -> tuple[Block, ...]:
-    """The pictures in float32, and Idefics' mask of their pixels."""
-    pixels = seen.pictures * seen.side**2
+    """The pictures in float32, each twice where it could be a film's, and Idefics' mask of their pixels."""
+    pixels = (2 * seen.patches if seen.kind in pictures.OF_ANY_SIZE else seen.pictures) * seen.side**2
     given = run.memory.new(3 * pixels * SINGLE)
     return (given, run.memory.new(8 * pixels)) if seen.kind in CROPPED else (given,)
 
@@ -407,11 +455,22 @@ def _resampled(inside: Pass, seen: Tower, size: Resampler) -> Block:
 
 
 def _qwen2_vl(run: Pass, seen: Tower) -> Block:
+    """Qwen2-VL's and Qwen2.5-VL's features, of which the batch keeps one copy until the pass is over."""
+    merged = run.beside(seen.features)
+    given = _given(run, seen)
+    out = _merged_patches(run, seen)
+    placed, gathered = merged.new(run.shapes.g.hidden), merged.new(run.shapes.g.hidden)
+    joined = merged.new(run.shapes.g.hidden)
+    run.drop(out, gathered, *given)
+    del placed  # stays in the batch's cache until the pass is over
+    return joined
+
+
+def _merged_patches(run: Pass, seen: Tower) -> Block:
     """Qwen2-VL's and Qwen2.5-VL's tower on one image of any size, and the merger of neighbouring patches."""
     inside, merged = run.beside(seen.patches), run.beside(seen.features)
-    given = inside.new(2 * 6 * seen.side**2)
     taken = inside.new(6 * seen.side**2)
-    last = _through(inside, seen, inside.new(seen.width), _qwen2_vl_layer)
+    last = _through(inside, seen, inside.new(seen.width), _qwen2_vl_layer, stays=False)
     normed = inside.new(seen.width)
     run.drop(last)
     wide = merged.product(seen.projected, bias=True)
@@ -420,11 +479,7 @@ def _qwen2_vl(run: Pass, seen: Tower) -> Block:
     run.drop(wide)
     out = merged.product(run.shapes.g.hidden, bias=True)
     run.drop(activated, taken)
-    placed, gathered = merged.new(run.shapes.g.hidden), merged.new(run.shapes.g.hidden)
-    joined = merged.new(run.shapes.g.hidden)
-    run.drop(out, gathered, given)
-    del placed  # stays in the batch's cache until the pass is over
-    return joined
+    return out
 
 
 def _qwen2_vl_layer(run: Pass, seen: Tower) -> Block:
@@ -434,6 +489,8 @@ def _qwen2_vl_layer(run: Pass, seen: Tower) -> Block:
     out = run.product(seen.width, bias=True)
     run.drop(*parts, joined)
     summed = run.new(seen.width)
+    if seen.added_at_once:
+        run.drop(out)
     again = run.new(seen.width)
     if seen.kind == "qwen2_vl":
         wide = run.product(seen.intermediate, bias=True)
@@ -447,7 +504,7 @@ def _qwen2_vl_layer(run: Pass, seen: Tower) -> Block:
     fed = run.product(seen.width, bias=True)
     run.drop(activated)
     after = run.new(seen.width)
-    run.drop(fed, again, summed, out, normed)
+    run.drop(fed, again, summed, normed, None if seen.added_at_once else out)
     return after
 
 
@@ -475,20 +532,22 @@ def _siglip(run: Pass, seen: Tower) -> Block:
     return _through(run, seen, first, _siglip_layer)
 
 
-def _through(run: Pass, seen: Tower, first: Block, layer: Callable[[Pass, Tower], Block]) -> Block:
-    """The tower's layers, as far as they reserve anything new; what they start from lives until they are done."""
+def _through(
+    run: Pass, seen: Tower, first: Block, layer: Callable[[Pass, Tower], Block], *, stays: bool = True
+) -> Block:
+    """The tower's layers, as far as they reserve anything new; what they start from `stays` until they are done."""
     hidden = first
     met: set[tuple[object, ...]] = set()
     for _ in range(seen.layers):
         after = layer(run, seen)
-        if hidden is not first:
+        if hidden is not first or not stays:
             run.drop(hidden)
         hidden = after
         state = (run.places(), hidden.address)
         if state in met:
             break
         met.add(state)
-    if hidden is not first:
+    if hidden is not first and stays:
         run.drop(first)
     return hidden
 
