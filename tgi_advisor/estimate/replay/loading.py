@@ -15,6 +15,7 @@ transformers v4.51.3, src/transformers/modeling_utils.py:770-800 and :5750-5810.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from tgi_advisor.estimate import adapters, geometry, weights
@@ -295,40 +296,64 @@ def _take_expert(rest: dict[str, int], words: Sequence[str], kind: str) -> int:
 def _as_transformers(setting: Setting, stored: Stored) -> Iterator[Step]:
     """transformers takes the whole model's bytes once and gives them back, then reads and copies tensor by tensor.
 
-    Files are read one after the other, attention before the feed-forward block of each layer; the output matrix
-    stands first in the file the model ends in. One that is stored although it is the embedding's is read like the
-    others and dropped when all are there. Tensors are copied where they are converted into another 16-bit type, which
-    is what the launch does unless it is given the checkpoint's (modeling_utils.py:767-789).
+    Files are read one after the other, each by the names of its tensors: the output matrix first, the feed-forward
+    block of a layer before its attention. One that is stored although it is the embedding's is read like the others
+    and dropped when all are there. Tensors are copied where they are converted into another 16-bit type, which is what
+    the launch does unless it is given the checkpoint's (modeling_utils.py:767-789).
     """
     model = setting.facts.model
     tied = [] if stored.head else [group.bytes for group in model.tensors if weights.role(group.name) == "head"]
-    times = families.layers(setting.facts.model)
-    names = sorted(stored.layer, key=lambda name: (name.startswith("mlp"), name))
-    order = [size for size, _ in stored.embeddings]
-    order += [stored.layer[name][0] for name in names] * times
-    order += stored.others
-    head = [*stored.head, *tied]
-    yield lambda memory: memory.release(memory.new(sum(order) + sum(head)))
-    place = _start_of_last_file(order, sum(head))
+    files = _files(stored, families.layers(model), [*stored.head, *tied])
+    yield lambda memory: memory.release(memory.new(sum(one.size for file in files for one in file)))
     converted = _is_converted(setting)
-    read: Callable[[int], Step] = _copied if converted else _kept
-    yield from map(read, order[:place])
-    yield from map(read, stored.head)
     dropped: list[Block] = []
-    if tied:
-        yield lambda memory: dropped.append(_copy(memory, tied[0]) if converted else memory.new(tied[0]))
-    yield from map(read, order[place:])
+
+    def read(memory: Allocator, one: _Tensor) -> None:
+        block = _copy(memory, one.size) if converted else memory.new(one.size)
+        if tied and one.place == _HEAD:
+            dropped.append(block)
+
+    for file in files:
+        for one in sorted(file):
+            yield partial(read, one=one)
     yield lambda memory: memory.release(*dropped)
 
 
-def _start_of_last_file(sizes: Sequence[int], last: int) -> int:
-    """Index of the first tensor of the file that `last` bytes more would end."""
-    filled = start = 0
-    for index, size in enumerate((*sizes, last)):
-        if filled + size > FILE:
-            filled, start = 0, index
-        filled += size
-    return start
+_HEAD, _EMBEDDING, _LAYER, _NORM = range(4)
+
+
+class _Tensor(NamedTuple):
+    """One tensor of a file; they are read in this order."""
+
+    place: int
+    """Where its name stands: the output matrix's, the embedding's, the layers', the last norm's."""
+    layer: int
+    """Number of its layer."""
+    name: str
+    """Its name inside the layer."""
+    size: int
+    """Its bytes."""
+
+
+def _files(stored: Stored, layers: int, head: Sequence[int]) -> list[list[_Tensor]]:
+    """The tensors of each of a checkpoint's files, which are filled in the order of the modules.
+
+    Attention comes before the feed-forward block there, and the output matrix last.
+    """
+    names = sorted(stored.layer, key=lambda name: (name.startswith("mlp"), name))
+    order = [_Tensor(_EMBEDDING, 0, "", size) for size, _ in stored.embeddings]
+    order += [_Tensor(_LAYER, layer, name, stored.layer[name][0]) for layer in range(layers) for name in names]
+    order += [_Tensor(_NORM, 0, "", size) for size in stored.others]
+    order += [_Tensor(_HEAD, 0, "", size) for size in head]
+    files: list[list[_Tensor]] = [[]]
+    filled = 0
+    for one in order:
+        if filled + one.size > FILE:
+            filled = 0
+            files.append([])
+        filled += one.size
+        files[-1].append(one)
+    return files
 
 
 def _made(one: towers.Made) -> Step:

@@ -94,6 +94,8 @@ class Shapes(NamedTuple):
     """Whether its last projection has one."""
     head_norms: bool
     """Whether queries and keys are normed head by head (transformers' Qwen3)."""
+    turns: tuple[bool, ...]
+    """By layer, whether positions turn its queries and keys: in transformers' Cohere 2 where it has a window."""
     copies_query: bool
     """Whether attention is given a copy of the queries.
 
@@ -260,6 +262,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         bias_feed_in=_any(biases, "gate_proj.", "up_proj.", "dense_h_to_4h.", "c_fc.", "fc1.", "fc_in."),
         bias_feed_out=_any(biases, "down_proj.", "dense_4h_to_h.", "mlp.c_proj.", "fc2.", "fc_out."),
         head_norms=any(".self_attn.q_norm." in name for name in names),
+        turns=_turns(text, g.layers) if kind == "cohere2" else (True,) * g.layers,
         copies_query=setting.attention == "flashinfer" and (2, 3, 0) <= setting.facts.release.version <= (3, 0, 1),
         window=_window(setting),
         kernel=kernel,
@@ -320,6 +323,15 @@ def _rotary(setting: Setting, text: Any) -> int:
         return int(text["rotary_dim"])
     share = text.get("partial_rotary_factor") or text.get("rotary_pct") or 1
     return int(families.head_size(setting.facts.model, setting.family) * float(share))
+
+
+def _turns(text: Any, layers: int) -> tuple[bool, ...]:
+    """Cohere 2's layers but every fourth.
+
+    https://github.com/huggingface/transformers/blob/v4.51.3/src/transformers/models/cohere2/modeling_cohere2.py#L197-L201
+    """
+    pattern = int(text.get("sliding_window_pattern") or 4)
+    return tuple((number + 1) % pattern != 0 for number in range(layers))
 
 
 def _is_sequential(kind: str, text: Any) -> bool:
