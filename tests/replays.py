@@ -17,7 +17,7 @@ from tgi_advisor.facts import families
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.known import Facts
-from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.facts.model import Heads, ModelFacts, TensorGroup
 from tgi_advisor.gather import snapshot
 from tgi_advisor.spec.records import GpuSpec, HardwareSpec, ModelSpec, Spec, TgiSpec
 
@@ -151,6 +151,47 @@ def _pack(model: ModelFacts, way: str) -> ModelFacts:
     return dataclasses.replace(model, config={**model.config, "quantization_config": config}, tensors=tuple(groups))
 
 
+HEADS: dict[str, tuple[dict[str, Any], list[tuple[str, str, int]]]] = {
+    "medusa": (
+        {"medusa_num_heads": 3, "medusa_num_layers": 1},
+        [("*.*.linear.weight", "h,h", 3), ("*.*.linear.bias", "h", 3), ("*.*.weight", "v,h", 3)],
+    ),
+    "medusa-two-blocks": (
+        {"medusa_num_heads": 2, "medusa_num_layers": 2},
+        [("*.*.linear.weight", "h,h", 4), ("*.*.linear.bias", "h", 4), ("*.*.weight", "v,h", 2)],
+    ),
+    "medusa-joined": (
+        {"medusa_num_heads": 3, "medusa_num_layers": 1},
+        [("*.*.linear.weight", "h,h", 3), ("*.*.linear.bias", "h", 3)],
+    ),
+    "mlp": (
+        {"architectures": ["MLPSpeculatorPreTrainedModel"], "model_type": "mlp_speculator", "n_predict": 4},
+        [("emb.*.weight", "v,i", 4), ("proj.*.weight", "i,h", 1), ("proj.*.weight", "i,i", 3),
+         ("head.*.weight", "v,i", 4), ("ln.*.weight", "i", 4), ("ln.*.bias", "i", 4)],
+    ),
+    "mlp-tied": (
+        {"architectures": ["MLPSpeculatorPreTrainedModel"], "model_type": "mlp_speculator", "n_predict": 4,
+         "tie_weights": True, "scale_input": True},
+        [("emb.*.weight", "v,i", 1), ("proj.*.weight", "i,h", 1), ("proj.*.weight", "i,i", 1),
+         ("head.*.weight", "v,i", 1), ("ln.*.weight", "i", 1), ("ln.*.bias", "i", 1)],
+    ),
+}  # fmt: skip
+"""Speculation heads for a model h wide with v words, an MLP speculator's i wide inside: configuration, and tensors."""
+INNER = 3072
+
+
+def heads_for(model: ModelFacts, which: str) -> Heads:
+    """The heads of this name in `HEADS`, of a model's sizes."""
+    config, rows = HEADS[which]
+    sizes = {"h": families.hidden(model), "v": families.vocab(model), "i": INNER}
+    prefix = "speculator." if "n_predict" in config else ""
+    tensors = tuple(
+        TensorGroup(prefix + name, "F16", tuple(sizes[side] for side in shape.split(",")), count)
+        for name, shape, count in rows
+    )
+    return Heads({**config, "base_model_name_or_path": model.id}, tensors, model.id)
+
+
 def _side(text: str, inputs: int, outputs: int) -> int:
     """`k/8`, `n*2`, `1`: a side of a stored tensor."""
     size = {"k": inputs, "n": outputs}.get(text[0])
@@ -166,11 +207,14 @@ def setting_of(row: dict[str, Any]) -> Setting:
         model = _pack(model, row["packed"])
     if "layers" in row:
         model = _cut(model, row["layers"])
+    if "heads" in row:
+        model = dataclasses.replace(model, heads=heads_for(model, row["heads"]))
     gpu = gpus.find(OF_CAPABILITY[row.get("compute_capability", "8.0")])
+    flags = {"speculate": row["speculate"]} if "speculate" in row else {}
     spec = Spec(
         model=ModelSpec(id=row["model"], quantize=row.get("quantize")),
         hardware=HardwareSpec(gpu=GpuSpec(name=gpu.name), count=row["num_shard"]),
-        tgi=TgiSpec(env={"ATTENTION": row["attention"]}),
+        tgi=TgiSpec(env={"ATTENTION": row["attention"]}, flags=flags),
     )
     facts = Facts(model, gpu, row["num_shard"], releases.find(row["release"]), "")
     return defaults.resolve(spec, facts, row["num_shard"])

@@ -21,6 +21,7 @@ made here, so the traps of TGI's images are handled here once:
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ from tgi_advisor.units import GiB
 
 CACHE = "/data"
 """Where every image keeps the weights."""
+WORKING_DIRECTORY = "/usr/src"
+"""`WORKDIR` of every image."""
 PORT = 80
 """`ENV PORT=80` of every image."""
 
@@ -121,7 +124,7 @@ def build(spec: Spec, facts: Facts, limits: Limits, num_shard: int, prediction: 
         args=launch.args,
         env={**platform.env, **shared, **_mirror(facts), **spec.tgi.env, **launch.env},
         secret_env={} if weights else {facts.release.token_env: spec.container.token_env},
-        mounts=_mounts(spec, weights, cache),
+        mounts=_mounts(spec, weights, _base_of_heads(facts), cache),
         port=spec.container.port,
         container_port=port,
         gpus=gpus if facts.gpu.system == "cuda" else None,
@@ -149,8 +152,8 @@ def build(spec: Spec, facts: Facts, limits: Limits, num_shard: int, prediction: 
 
 def disk_bytes(facts: Facts) -> int:
     """Bytes of weights on disk; a checkpoint in .bin files is converted and kept twice."""
-    copies = 1 if facts.model.weights_format == "safetensors" else 2
-    return copies * facts.model.stored_bytes
+    copies, heads = 1 if facts.model.weights_format == "safetensors" else 2, facts.model.heads
+    return copies * facts.model.stored_bytes + (heads.stored_bytes if heads else 0)
 
 
 def startup_seconds(facts: Facts) -> int:
@@ -228,16 +231,34 @@ def _of_image(spec: Spec, facts: Facts) -> tuple[int, str]:
     return port, env.get("HF_HOME") or env.get("HUGGINGFACE_HUB_CACHE") or CACHE
 
 
-def _mounts(spec: Spec, weights: _LocalWeights | None, cache: str) -> tuple[Mount, ...]:
-    """The weight cache, the folder of a local model, and what the spec adds; SpecError where two lie on one path."""
+def _mounts(spec: Spec, weights: _LocalWeights | None, base: Mount | None, cache: str) -> tuple[Mount, ...]:
+    """The weight cache, the folders of local weights, and what the spec adds; SpecError where two lie on one path."""
     further = tuple(Mount(one.source, one.target, one.read_only) for one in spec.container.mounts)
-    taken = {cache} | ({weights.mount.target} if weights else set())
+    own = ([weights.mount] if weights else []) + ([base] if base and not _is_below(base.target, further) else [])
+    taken = {cache, *(mount.target for mount in own)}
     if twice := next((mount.target for mount in further if mount.target in taken), None):
         raise _wrong(
             spec, "container.mounts", f"{twice} of the container is mounted already.",
             "The weights lie there: name another path.",
         )  # fmt: skip
-    return (Mount(spec.container.cache, cache), *([weights.mount] if weights else ()), *further)
+    return (Mount(spec.container.cache, cache), *own, *further)
+
+
+def _is_below(path: str, mounts: tuple[Mount, ...]) -> bool:
+    """Whether one of these mounts holds a path of the container."""
+    return any(f"{path}/".startswith(mount.target.rstrip("/") + "/") for mount in mounts)
+
+
+def _base_of_heads(facts: Facts) -> Mount | None:
+    """Where the base model of speculation heads is mounted that is a folder: at the path their config.json names.
+
+    A relative one starts at the image's working directory (Dockerfile@v3.3.7:12).
+    """
+    heads = facts.model.heads
+    if heads is None or heads.base_folder is None:
+        return None
+    target = posixpath.normpath(posixpath.join(WORKING_DIRECTORY, heads.base))
+    return Mount(heads.base_folder, target, facts.model.weights_format == "safetensors")
 
 
 def _flags(

@@ -394,7 +394,7 @@ def _models(source: Source, offline: bool) -> FactsFor:
             return None
         for place in _PLACES.get(source, (source,)):
             with suppress(AdvisorError):
-                return load(model, revision or "main", source=place, offline=offline)
+                return load(model, revision or "main", source=place, offline=offline, base_source=source)
         return None
 
     return facts
@@ -405,18 +405,18 @@ def _facts_for(source: Source, offline: bool, file: str) -> FactsFor:
     known, folder = _models(source, offline), files.folder_of(file)
 
     def facts(model: str, revision: str | None) -> ModelFacts | None:
-        return _beside(model, folder) if model.startswith("./") else known(model, revision)
+        return _beside(model, folder, source, offline) if model.startswith("./") else known(model, revision)
 
     return facts
 
 
-def _beside(path: str, folder: str) -> ModelFacts | None:
+def _beside(path: str, folder: str, source: Source, offline: bool) -> ModelFacts | None:
     """Facts of the model in a folder below the one of its deployment file; None where there is none."""
-    from tgi_advisor.gather import folder as local
+    from tgi_advisor.gather.model import load
 
     there = files.below(folder, path)
     if there is None:
         return None
     with suppress(AdvisorError):
-        return local.read(there)
+        return load(str(there), source="folder", offline=offline, base_source=source)
     return None

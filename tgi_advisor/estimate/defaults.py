@@ -14,7 +14,7 @@ from tgi_advisor.errors import FactsError, Problem, SpecError
 from tgi_advisor.estimate import launcher
 from tgi_advisor.estimate.launcher import LauncherConfig
 from tgi_advisor.estimate.setting import Setting
-from tgi_advisor.facts import families, flags
+from tgi_advisor.facts import families, flags, heads
 from tgi_advisor.facts.families import Family
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
@@ -65,7 +65,7 @@ def resolve(spec: Spec, facts: Facts, num_shard: int | None = None, *, counted: 
         given.setdefault("num-shard", shards)
     lora = tuple(_text(given["lora-adapters"]).split(",")) if "lora-adapters" in given else ()
     attention, prefix_caching = resolve_attention(config, release, gpu, env, bool(lora))
-    speculate = _integer(given.get("speculate")) or 0
+    speculate = heads.speculated(model.heads, release.version, _integer(given.get("speculate")))
     fraction = _number(given.get("cuda-memory-fraction"), 1.0)
     dtype = _dtype(_text(given.get("dtype")), quantize, family, facts)
     return Setting(
@@ -350,7 +350,7 @@ def stored_quantize(model: ModelFacts, release: TgiRelease) -> str | None:
     version = release.version
     if version < (2, 0, 0):
         return None
-    stored, compression = model.config.get("quantization_config"), model.config.get("compression_config")
+    stored, compression = model.launched.get("quantization_config"), model.launched.get("compression_config")
     if stored is None and version >= (3, 0, 0):
         stored = compression
     if not isinstance(stored, Mapping):
@@ -409,7 +409,7 @@ def _kv_dtype(asked: str, dtype: str, quantize: str | None, family: Family, fact
 
 
 def _float8_scheme(model: ModelFacts) -> bool:
-    stored = model.config.get("quantization_config", model.config.get("compression_config"))
+    stored = model.launched.get("quantization_config", model.launched.get("compression_config"))
     scheme = stored.get("kv_cache_scheme") if isinstance(stored, Mapping) else None
     return isinstance(scheme, Mapping) and scheme.get("type") == "float" and scheme.get("num_bits") == 8
 

@@ -67,7 +67,7 @@ def read_config(model: ModelFacts, release: TgiRelease) -> LauncherConfig | None
     It gives up on a quant_method it has no name for, on a number that is none, and on the NaN and Infinity that
     Python writes and JSON does not have. From 2.0.0 on; launcher/src/main.rs@v3.3.7:203-404.
     """
-    version, raw = release.version, model.config
+    version, raw = release.version, model.launched
     if not _is_json(raw):
         return None
     try:

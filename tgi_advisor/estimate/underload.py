@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from tgi_advisor.estimate import overhead, prefill, warmup
+from tgi_advisor.estimate import heads, overhead, prefill, warmup
 from tgi_advisor.estimate.peak import Seen
 from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.units import human, thousands
@@ -83,10 +83,11 @@ def grade(spare_bytes: int, spread: int) -> Safety:
 
 def growth(here: Base, seen: Warmup) -> int:
     """Bytes a started server may take on top of what it holds when idle: a full prefill, and sampling for all."""
-    sampling = prefill.sampling_bytes_per_request(here.setting, here.geometry)
+    sampling, together = prefill.sampling_bytes_per_request(here.setting, here.geometry), _together(here, seen)
+    guessing = heads.rows_bytes(here.setting, together * (1 + here.setting.speculate))
     images = _images(here, seen)
     layers = max(images.widest, seen.again + images.kept) if images else seen.again
-    return round(layers + FRAGMENTATION * seen.tokens * here.text_per_token + _together(here, seen) * sampling)
+    return round(layers + FRAGMENTATION * seen.tokens * here.text_per_token + together * sampling + guessing)
 
 
 def _images(here: Base, seen: Warmup) -> Seen | None:

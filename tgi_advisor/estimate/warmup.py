@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-from tgi_advisor.estimate import adapters, defaults, forward, geometry, overhead, prefill, replay, weights
+from tgi_advisor.estimate import adapters, defaults, forward, geometry, heads, overhead, prefill, replay, weights
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.parts import Part, Reserved
 from tgi_advisor.estimate.peak import Batch, Prefills
@@ -106,6 +106,9 @@ def base(setting: Setting) -> Base:
     extra = adapters.part(setting)
     if extra:
         inside.append(extra)
+    guessing = heads.part(setting)
+    if guessing:
+        inside.append(guessing)
     workspace = overhead.flashinfer(setting)
     if workspace:
         inside.append(workspace)

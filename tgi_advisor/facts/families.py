@@ -14,7 +14,6 @@ from tgi_advisor.errors import FactsError
 from tgi_advisor.facts import tables
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
-from tgi_advisor.units import human
 
 if TYPE_CHECKING:
     from tgi_advisor.facts import automodel
@@ -213,43 +212,17 @@ def _text_row_divides(row: Family, model: ModelFacts) -> bool:
     return text is not None and text.kv_heads_must_divide
 
 
-def _heads_take(config: Mapping[str, Any]) -> str:
-    """What speculation heads take of one GPU, in words: those of an MLP speculator from its configuration.
-
-    Its tables, its projections and its output matrices are 16 bit; shards split the tables alone. Medusa's heads are
-    one square matrix each (and in the first version an output matrix), of sizes its configuration does not state.
-    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/mlp.py#L145-L195
-    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/medusa.py#L50-L160
-    """
-    sizes = [config.get(name) for name in ("n_predict", "vocab_size", "inner_dim", "emb_dim")]
-    stated = [size for size in sizes if isinstance(size, int) and 0 < size < 1 << 24]
-    if len(stated) < len(sizes):
-        return "each takes 2 x hidden_size x hidden_size bytes, and 2 x hidden_size x vocab_size where it has an output"
-    heads, vocabulary, inner, embedded = stated
-    tied = bool(config.get("tie_weights"))
-    copies, later = (1, min(heads - 1, 1)) if tied else (heads, heads - 1)
-    elements = copies * 2 * vocabulary * inner + (embedded + later * inner) * inner
-    return f"they take {human(2 * elements)}, on several shards somewhat less"
-
-
 def _served_type(model: ModelFacts, version: Version) -> str:
     """The model_type get_model ends up with."""
     config, name = model.config, model.model_type
-    if "medusa_num_heads" in config or name == "mlp_speculator":
-        base = config.get("base_model_name_or_path", "its base model")
-        raise FactsError(
-            f"{model.id} holds speculation heads; TGI serves {base} with them.",
-            f"Plan for {base} and set the flag `speculate`; leave room for the heads with hardware.headroom: "
-            f"{_heads_take(config)}.",
-        )
     if name is None:
         if "ssm_cfg" in config:
             return "mamba" if version >= (2, 4, 1) else "ssm"
         raise FactsError(
-            f"config.json of {model.id} has no `model_type`, and TGI cannot serve a model without one.",
+            f"config.json of {model.served_id} has no `model_type`, and TGI cannot serve a model without one.",
             "Check that the id names a transformers model, not an adapter or a GGUF repository.",
         )
-    if name == "gpt2" and model.id.startswith("bigcode/"):
+    if name == "gpt2" and model.served_id.startswith("bigcode/"):
         return "gpt_bigcode"
     return name
 
@@ -311,7 +284,7 @@ def kv_heads(model: ModelFacts) -> int:
     kind = model.model_type
     if _is_mamba(model):
         return 0
-    if kind == "gpt_bigcode" or (kind == "gpt2" and model.id.startswith("bigcode/")):
+    if kind == "gpt_bigcode" or (kind == "gpt2" and model.served_id.startswith("bigcode/")):
         return 1
     if kind in _FALCON:
         stated = _optional(text, ("num_kv_heads", "n_head_kv"))
@@ -322,7 +295,7 @@ def kv_heads(model: ModelFacts) -> int:
     queries = heads(model)
     if stated and stated > queries:
         raise FactsError(
-            f"config.json of {model.id} states {stated:,} key/value heads for {queries:,} attention heads.",
+            f"config.json of {model.served_id} states {stated:,} key/value heads for {queries:,} attention heads.",
             "Several attention heads share a key/value head, never the other way round. Check the file.",
         )
     return stated or queries
@@ -343,7 +316,8 @@ def head_size(model: ModelFacts, family: Family) -> int:
     size = stated or hidden(model) // heads(model)
     if not size:
         raise FactsError(
-            f"config.json of {model.id} states {heads(model):,} attention heads in a width of {hidden(model):,}.",
+            f"config.json of {model.served_id} states {heads(model):,} attention heads in a width of "
+            f"{hidden(model):,}.",
             "No element is left for a head. Check the file; TGI would fail on it as well.",
         )
     return size
@@ -461,7 +435,7 @@ def _number(model: ModelFacts, names: tuple[str, ...]) -> int:
     if value is None or value < 1:
         where = "text_config of config.json" if isinstance(model.config.get("text_config"), Mapping) else "config.json"
         raise FactsError(
-            f"{where} of {model.id} has no usable `{names[0]}`"
+            f"{where} of {model.served_id} has no usable `{names[0]}`"
             + (f" (nor {', '.join(f'`{name}`' for name in names[1:])})" if names[1:] else "")
             + ".",
             "What the model takes on a GPU depends on it. Where the model names it otherwise, write the field into the "

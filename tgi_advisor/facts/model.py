@@ -56,8 +56,31 @@ def read_group(row: object) -> TensorGroup:
 
 
 @dataclass(frozen=True)
+class Heads:
+    """Heads that guess tokens ahead: what `--model-id` names where the model served is another, their base."""
+
+    config: Mapping[str, Any]
+    """Their config.json as it is written."""
+    tensors: tuple[TensorGroup, ...]
+    """Every tensor of their files, grouped."""
+    base: str
+    """The model they are served with, as their config.json names it: a Hub id (then at `main`) or a path."""
+    base_folder: str | None = None
+    """Absolute path of the local folder the base was read from; None when it is the Hub's."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all tensors as stored."""
+        return sum(group.bytes for group in self.tensors)
+
+
+@dataclass(frozen=True)
 class ModelFacts:
-    """One model at one commit."""
+    """One model at one commit.
+
+    Where `--model-id` names speculation heads, id, commit, revision and folder are theirs, and the rest is of the
+    model TGI serves with them; `heads` holds what else is theirs.
+    """
 
     id: str
     """Hub id or the folder's path, as asked for."""
@@ -83,6 +106,8 @@ class ModelFacts:
     """Absolute path of the local folder the facts were read from; None when they are the Hub's."""
     assumed: str = ""
     """What had to be assumed to take them for the model that is meant, one sentence; empty when nothing had."""
+    heads: Heads | None = None
+    """The speculation heads it is served with, where `id` names these."""
 
     @property
     def model_type(self) -> str | None:
@@ -91,8 +116,21 @@ class ModelFacts:
         return value if isinstance(value, str) else None
 
     @property
+    def launched(self) -> Mapping[str, Any]:
+        """config.json of what `--model-id` names, which decides quantization and dtype: the heads' where some are.
+
+        https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/__init__.py#L435-L541
+        """
+        return self.config if self.heads is None else self.heads.config
+
+    @property
+    def served_id(self) -> str:
+        """Hub id or path of the model whose weights are served."""
+        return self.id if self.heads is None else self.heads.base
+
+    @property
     def stored_bytes(self) -> int:
-        """Bytes of all tensors as stored, the sum of the safetensors payloads."""
+        """Bytes of all tensors as stored, the sum of the safetensors payloads; those of speculation heads not."""
         return sum(group.bytes for group in self.tensors)
 
     @property

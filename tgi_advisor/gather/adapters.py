@@ -5,8 +5,6 @@ An adapter that cannot be read is no error: it is assumed, and a note says so.
 
 from __future__ import annotations
 
-import posixpath
-from pathlib import Path
 from urllib.parse import quote
 
 from tgi_advisor import bounds
@@ -16,6 +14,7 @@ from tgi_advisor.facts.adapters import ASSUMED, CONFIG, Entry, Lora
 from tgi_advisor.gather import checkpoint, folder
 from tgi_advisor.gather.hub import local, settings
 from tgi_advisor.gather.hub.names import check_id, check_revision
+from tgi_advisor.gather.mounts import on_this_machine
 from tgi_advisor.safe import printable
 from tgi_advisor.spec.records import Spec
 
@@ -49,7 +48,7 @@ def gather(spec: Spec, *, network: bool) -> tuple[dict[str, Lora], tuple[str, ..
 def _config(spec: Spec, entry: Entry, *, network: bool) -> tuple[dict[str, object], str]:
     """(an adapter's configuration, where it was read); FactsError where it is nowhere."""
     if entry.folder is not None or entry.bare_folder:
-        path = _on_this_machine(spec, entry.folder or entry.id) / CONFIG
+        path = on_this_machine(spec, entry.folder or entry.id) / CONFIG
         return folder.read_json(path, bounds.MAX_CONFIG), str(path)
     revision = entry.revision or "main"
     check_id(entry.id)
@@ -60,15 +59,6 @@ def _config(spec: Spec, entry: Entry, *, network: bool) -> tuple[dict[str, objec
     if not network:
         raise FactsError(f"its {CONFIG} is not in the Hugging Face cache, and the Hub is not asked")
     return _of_hub(entry.id, revision)
-
-
-def _on_this_machine(spec: Spec, path: str) -> Path:
-    """A folder of the container as the host has it, through the spec's mounts."""
-    for mount in spec.container.mounts:
-        below = posixpath.relpath(path, mount.target) if path.startswith("/") else ".."
-        if "/" in mount.source and below != ".." and not below.startswith("../"):
-            return Path(mount.source) / below
-    return Path(path)
 
 
 def _of_hub(repo: str, revision: str) -> tuple[dict[str, object], str]:

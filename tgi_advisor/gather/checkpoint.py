@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
+from tgi_advisor.facts.heads import MEDUSA_FILE, method
 from tgi_advisor.facts.model import DTYPE_BITS, TensorGroup
 from tgi_advisor.safe import named
 
@@ -67,6 +68,22 @@ def which_files(names: Iterable[str], where: str) -> WeightFiles:
         if files:
             return WeightFiles(extension, files, unused)
     raise _no_weights(listing, where)
+
+
+def files_of_heads(weights: WeightFiles, config: Mapping[str, Any], where: str) -> WeightFiles:
+    """Of weight files those TGI reads where the config.json beside them is of Medusa heads: one.
+
+    server/text_generation_server/models/__init__.py@v3.3.7:543-562. FactsError when it is not there.
+    """
+    if method(config) != "medusa":
+        return weights
+    if MEDUSA_FILE not in weights.files:
+        raise FactsError(
+            f"{where} holds Medusa heads, but no {MEDUSA_FILE}.",
+            "TGI reads that file alone; convert medusa_lm_head.pt with safetensors.torch.save_file.",
+        )
+    unused = sorted({*weights.files, *weights.unused} - {MEDUSA_FILE})
+    return WeightFiles("safetensors", (MEDUSA_FILE,), tuple(unused))
 
 
 def _is_weights(name: str, extension: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from tgi_advisor.errors import Problem, SpecError
 from tgi_advisor.facts import gpu as gpus
@@ -30,11 +31,19 @@ def gather(
     gpu, count = hardware(spec)
     release, variant, note = software(spec, gpu)
     about_driver = "" if gpu.driver else outside.note(spec.hardware.gpu.name)
-    model = load(spec.model.id, spec.model.revision, source=source, offline=offline, progress=progress)
+    on_host = partial(_on_host, spec)
+    model = load(spec.model.id, spec.model.revision, source=source, offline=offline, progress=progress, on_host=on_host)
     loras, about_adapters = _adapters(spec, source, offline)
     mirror, about_hub = ("", ()) if model.folder else _hub(spec, model, release)
     notes = tuple(filter(None, (note, about_driver, model.assumed, *about_hub, *about_adapters)))
     return Facts(model, gpu, count, release, variant, notes, mirror, loras)
+
+
+def _on_host(spec: Spec, path: str) -> str:
+    """Where a path of the container lies on the host, through the spec's mounts."""
+    from tgi_advisor.gather import mounts
+
+    return str(mounts.on_this_machine(spec, path))
 
 
 MIRRORS_SINCE = (3, 2, 1)

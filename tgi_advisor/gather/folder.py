@@ -26,7 +26,7 @@ def read(path: str) -> ModelFacts:
     if "config.json" not in names:
         raise _no_config(folder, names)
     config = read_config(folder)
-    weights = checkpoint.which_files(names, str(folder))
+    weights = checkpoint.files_of_heads(checkpoint.which_files(names, str(folder)), config, str(folder))
     if weights.format == "bin":
         raise FactsError(
             f"{folder} holds pickled weights only ({_some(weights.files)}): they do not tell their tensors' shapes.",

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Literal
 
 from tgi_advisor.errors import FactsError, Problem, did_you_mean
+from tgi_advisor.facts.heads import method
 from tgi_advisor.facts.model import ModelFacts
 
 Source = Literal["auto", "hub", "cache", "snapshot", "folder"]
@@ -28,12 +29,36 @@ def load(
     source: Source = "auto",
     offline: bool = False,
     progress: Callable[[str], None] | None = None,
+    base_source: Source | None = None,
+    on_host: Callable[[str], str] = str,
 ) -> ModelFacts:
     """The facts of a model at a revision; `source` names the only place to look, `auto` looks in all.
 
     `offline` (or HF_HUB_OFFLINE) forbids the network. `progress` is given a line of text now and then when it
     takes longer than a moment. FactsError when the facts are nowhere: it says everything that was tried.
+
+    Speculation heads come with the model they are for, of `base_source` (`source`, and for a folder anywhere, unless it
+    is given); `on_host` says where a path of the container lies here.
     """
+    found = _load(model_id, revision, source=source, offline=offline, progress=progress)
+    if method(found.config) is None:
+        return found
+    from tgi_advisor.gather import heads
+
+    def base(name: str) -> ModelFacts:
+        if heads.is_path(name):
+            where = heads.on_this_machine(name, found.folder, on_host)
+            return _load(where, "main", source="folder", offline=offline, progress=progress)
+        place = base_source or ("auto" if source == "folder" else source)
+        return _load(name, "main", source=place, offline=offline, progress=progress)
+
+    return heads.served(found, base)
+
+
+def _load(
+    model_id: str, revision: str, *, source: Source, offline: bool, progress: Callable[[str], None] | None
+) -> ModelFacts:
+    """The facts of what a repository or folder holds itself."""
     if source == "folder" or (source == "auto" and _is_path(model_id)):
         from tgi_advisor.gather import folder
 

@@ -11,6 +11,7 @@ from tgi_advisor.limits import Limits
 from tgi_advisor.refusals import launcher, surprises
 from tgi_advisor.refusals.adapters import ADAPTERS
 from tgi_advisor.refusals.config import CONFIG
+from tgi_advisor.refusals.heads import HEADS
 from tgi_advisor.refusals.kernels import KERNELS
 from tgi_advisor.refusals.load import LOAD
 from tgi_advisor.refusals.machine import MACHINE, SLICES
@@ -37,9 +38,8 @@ def shard_refusals(setting: Setting, asked: Limits | None = None) -> list[Refusa
     Without `asked` (`defaults.launcher_limits`) the few rules that look at the limits stay silent.
     """
     limits = asked or Limits()
-    return list(
-        applied((*LOAD, *SLICES, *CONFIG, *WEIGHTS, *KERNELS, *ADAPTERS, *WARMUP), Case(setting, limits, limits))
-    )
+    rules = (*LOAD, *SLICES, *CONFIG, *WEIGHTS, *HEADS, *KERNELS, *ADAPTERS, *WARMUP)
+    return list(applied(rules, Case(setting, limits, limits)))
 
 
 def router_refusals(setting: Setting, resolved: Limits, budget: int | None) -> list[Refusal]:
@@ -67,6 +67,7 @@ def all_rules() -> tuple[Rule, ...]:
         *SLICES,
         *CONFIG,
         *WEIGHTS,
+        *HEADS,
         *KERNELS,
         *ADAPTERS,
         *WARMUP,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from tgi_advisor.errors import listed
 from tgi_advisor.estimate.launcher import f32
 from tgi_advisor.estimate.setting import Setting
-from tgi_advisor.facts import families
+from tgi_advisor.facts import families, heads
 from tgi_advisor.facts import release as releases
 from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
 
@@ -89,6 +89,44 @@ def dtype_and_quantize(case: Case) -> Found:
         "RuntimeError: Only 1 can be set between `dtype` and `quantize`, as they both decide how goes the final model."
     )
     return text, ("leave out model.dtype",)
+
+
+@rule(LOAD, "load", "S/models/__init__.py@v3.3.7:530", since=heads.SINCE["medusa"])
+def speculate_above_heads(case: Case) -> Found:
+    """No more tokens can be guessed ahead than there are heads. (Until 1.4.5 TGI prints the names for the numbers.)"""
+    found, asked = case.setting.facts.model.heads, case.setting.flags.get("speculate")
+    if found is None or not heads.taken(found, case.version) or not isinstance(asked, int):
+        return None
+    there = heads.number(found.config)
+    if asked <= there:
+        return None
+    kind = "medusa" if heads.method(found.config) == "medusa" else "mlp_speculator"
+    shown = ("{speculate}", "{speculate_medusa}") if case.version < (2, 0, 0) else (str(asked), str(there))
+    text = (
+        f"RuntimeError: Speculate is set to `{shown[0]}` but this {kind} models only has `{shown[1]}` heads, "
+        "please make them match"
+    )
+    return text, (f"set the flag `speculate` to at most {there}, or leave it out",)
+
+
+@rule(LOAD, "load", "S/models/__init__.py@v2.0.2:577", until=(2, 0, 2))
+def heads_unknown(case: Case) -> Found:
+    """This release takes the heads for a model of their own: it knows Medusa heads from 1.3.0 on, MLP speculators from
+    2.0.3 on.
+    """
+    found = case.setting.facts.model.heads
+    if found is None or heads.taken(found, case.version):
+        return None
+    method = heads.method(found.config) or "medusa"
+    since = ".".join(map(str, heads.SINCE[method]))
+    kind = found.config.get("model_type")
+    if method == "mlp_speculator":
+        text = f"ValueError: Unsupported model type {kind}"
+        if case.setting.num_shard > 1:
+            text = _sharded_automodel(case.version)
+    else:
+        text = "KeyError: 'model_type'" if kind is None else "RuntimeError: weight lm_head.weight does not exist"
+    return text, (f"use TGI {since} or newer", "or name the base model instead")
 
 
 @rule(LOAD, "load", "S/models/__init__.py@v3.3.7:643", since=(2, 1, 0))

@@ -77,6 +77,9 @@ class _Step(Pass):
         self.made += 1
         return super().new(width)
 
+    def beside(self, tokens: int) -> Pass:
+        return self if tokens == self.tokens and self.shapes.kernel == "plain" else super().beside(tokens)
+
     def turn(self, *_: Block | None) -> tuple[object, ...]:
         self.layers += 1
         self.of_layer, self.before = self.made - self.before, self.made
@@ -126,9 +129,10 @@ def _pool(shapes: Shapes, sizes: tuple[int, ...], transformers: bool, version: V
         if size > largest:  # the layers of a smaller one find room in what those of a larger have dropped
             alive = fallback.forward(run) if transformers else layers.forward(run, version)
             largest, of_size = size, run.tensors + shapes.g.layers * across
-        sampling.logits(run, size)
+        before = run.made
+        sampling.with_guesses(run, size)
         run.drop(*alive)
-        kernels += of_size
+        kernels += of_size + (run.made - before if shapes.heads else 0)
     return memory.reserved, kernels
 
 

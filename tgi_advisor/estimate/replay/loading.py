@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from tgi_advisor.estimate import adapters, geometry, weights
+from tgi_advisor.estimate import adapters, geometry, heads, weights
 from tgi_advisor.estimate.allocator import Allocator, Block, State
-from tgi_advisor.estimate.replay import kernels, packed, pictures, stacks, towers
+from tgi_advisor.estimate.replay import guesses, kernels, packed, pictures, stacks, towers
 from tgi_advisor.estimate.replay.kernels import Kernel
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.weights import Held
@@ -142,11 +142,21 @@ def _steps(setting: Setting, stored: Stored, tower: Sequence[Step]) -> Iterator[
     for layer in _layers(setting, stored):
         yield from layer
     yield from map(_kept, stored.others)
-    yield from map(_kept, stored.head or (weights.tied_head(setting),))
+    yield from _head(setting, stored)
     if last:
         yield from embeddings
     if kind in towers.LAST:
         yield from tower
+
+
+def _head(setting: Setting, stored: Stored) -> Iterator[Step]:
+    """The output matrix, and the speculation heads that are made with it."""
+    sizes, guessing = stored.head or (weights.tied_head(setting),), heads.of(setting)
+    if guessing is None:
+        yield from map(_kept, sizes)
+        return
+    version = setting.facts.release.version
+    yield from guesses.load(guessing, version, version >= JOINED_BEFORE_THE_MOVE, _kept(sum(sizes)))
 
 
 def _layers(setting: Setting, stored: Stored) -> list[list[Step]]:

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from tgi_advisor.estimate.allocator import Allocator, Block
 from tgi_advisor.estimate.forward import ELEMENT
+from tgi_advisor.estimate.replay import guesses
 from tgi_advisor.estimate.replay.passes import Pass
 
 SORT_SCRATCH = 885_000
 """Bytes a segmented sort takes beside ten for each element (read off PyTorch 2.7.0's allocations)."""
 
 
-def logits(run: Pass, rows: int) -> Block:
+def logits(run: Pass, rows: int, *, slices_apart: bool = False) -> Block:
     """Logits of `rows` positions; the slices of several shards are gathered into a whole that later lines transpose.
 
-    On ROCm every shard's slice is a tensor of its own first, and they are joined into a whole that lies as it is used.
+    On ROCm, and with `slices_apart` (of what has more dimensions), every shard's slice is a tensor of its own first,
+    and they are joined into a whole that lies as it is used.
     """
     g = run.shapes.g
     out = run.memory.new(rows * g.vocabulary_shard * ELEMENT)
@@ -29,13 +31,23 @@ def logits(run: Pass, rows: int) -> Block:
     if g.vocabulary_shard == g.vocabulary:
         return out
     slices = []
-    if run.shapes.on_rocm:
+    if run.shapes.on_rocm or slices_apart:
         slices = [
             run.memory.new(rows * g.vocabulary_shard * ELEMENT) for _ in range(g.vocabulary // g.vocabulary_shard)
         ]
     whole = run.memory.new(rows * g.vocabulary * ELEMENT)
     run.drop(*slices, out)
     return whole
+
+
+def with_guesses(run: Pass, rows: int) -> list[Block]:
+    """Logits of `rows` positions, and of the tokens that heads guess behind them where they are asked."""
+    made = run.shapes.heads
+    if made is None or not made.number or rows > made.most_rows:
+        return [logits(run, rows)]
+    return guesses.guess(
+        run.beside(rows), made, lambda positions: logits(run, positions, slices_apart=positions > rows)
+    )
 
 
 def all_of_it(requests: int, vocabulary: int) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tgi_advisor.estimate import weights
+from tgi_advisor.estimate import heads, weights
 from tgi_advisor.estimate.geometry import Geometry
+from tgi_advisor.estimate.heads import Made
 from tgi_advisor.estimate.replay import kernels, pictures, towers
 from tgi_advisor.estimate.replay.kernels import Kernel, Way
 from tgi_advisor.estimate.replay.pictures import Tower
@@ -147,6 +148,8 @@ class Shapes(NamedTuple):
     """The vision tower with the warm-up's image; None where there is none, or nothing of it matters."""
     clipped: bool
     """Whether queries, keys and values are clipped, into a copy (DBRX)."""
+    heads: Made | None
+    """The speculation heads behind the last layer."""
 
 
 class Latent(NamedTuple):
@@ -203,7 +206,8 @@ def known(setting: Setting) -> bool:
     linear layer is its own there.
     Not among it: weights multiplied by a kernel that has not been read, and mixtures of experts before 2.0.0, quantized
     in a way that has not been read or in transformers' classes.
-    Speculation looks for the last tokens in the prompt and takes nothing that counts beside its slots in the blocks.
+    Without heads, speculation looks for the last tokens in the prompt and takes nothing that counts beside its slots in
+    the blocks; heads are not read on ROCm, nor where joined blocks are quantized.
     From 1.0.0 to 1.4.5 no line of the classes changed what they allocate, but for families that came in between.
     """
     family, version = setting.family, setting.facts.release.version
@@ -211,6 +215,9 @@ def known(setting: Setting) -> bool:
         return False
     kernel = kernels.of(setting)
     routed = families.experts(setting.facts.model)
+    guessing = heads.of(setting)
+    if guessing and (setting.facts.gpu.system == "rocm" or (setting.quantize and guessing.kind == "medusa_joined")):
+        return False
     if setting.facts.gpu.system == "rocm":
         own = family.served_by == "flash" and family.model_type in READ and family.kv != "mla"
         return own and kernel == "plain" and not routed and setting.attention == "paged" and version >= (2, 0, 4)
@@ -281,6 +288,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         dense_layers=_count(text, "first_k_dense_replace") if routed else g.layers,
         tower=pictures.warmed_up(setting),
         clipped=kind == "dbrx" and isinstance(part := text.get("attn_config"), Mapping) and bool(part.get("clip_qkv")),
+        heads=heads.of(setting),
     )
 
 

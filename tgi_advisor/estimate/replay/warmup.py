@@ -114,10 +114,13 @@ def prefill(
         alive = layers.forward(run, setting.facts.release.version)
     reserved, most_alive = memory.reserved, memory.most_alive
     every = setting.prefill_logprobs
-    sampling.logits(run, tokens if every else requests)
+    _, *guessed = sampling.with_guesses(run, tokens if every else requests)
     run.drop(*alive)
     if every:
         memory.new(requests * g.vocabulary * ELEMENT)
+        for one in guessed:  # those of the last tokens are copied
+            memory.new(one.size * requests // tokens)
+            memory.release(one)
     if not brisk or memory.room < sampling.all_of_it(requests, g.vocabulary):
         sampling.sample(memory, requests, g.vocabulary)
     memory.new(requests * g.vocabulary * ELEMENT)

@@ -91,6 +91,7 @@ class _Reading:
         if commit and config_file.headers.get("x-repo-commit", commit) != commit:  # pushed to in this very moment
             config_file = self.client.get(self._path("config.json", commit), bounds.MAX_CONFIG + 1)
         config = checkpoint.read_config(self._body(config_file, "config.json"), f"config.json of {repo}")
+        weights = checkpoint.files_of_heads(weights, config, repo)
         defaults = fill_defaults(config)
         full = {**config, **defaults}
         if weights.format == "bin":

@@ -1,4 +1,4 @@
-"""TGI137-TGI139: LoRA adapters, and folders of the container that are not there."""
+"""TGI137-TGI138: LoRA adapters, and folders of the container that are not there."""
 
 from __future__ import annotations
 

@@ -190,6 +190,19 @@ def model_too_new(case: Case) -> Value | None:
     return case.at("model-id")
 
 
+@refused(
+    "TGI139", "speculation heads TGI does not take", "heads-unknown", "speculate-above-heads", "heads-of-automodel",
+    "mlp-speculator-untied", "mlp-speculator-of-none", "medusa-of-many-blocks", "heads-missing", "heads-of-no-class",
+    reads={"speculate-above-heads": ("speculate",), "mlp-speculator-of-none": ("speculate",)},
+)  # fmt: skip
+def heads_refused(case: Case) -> Value | None:
+    """Medusa heads and MLP speculators name the model they are for in their config.json, and TGI serves that with them,
+    Medusa's from 1.3.0 on and the others from 2.0.3 on. From 2.3.0 on it loads only MLP speculators with
+    `tie_weights`; no more tokens can be guessed ahead (`--speculate`) than there are heads.
+    """
+    return case.at("speculate", "model-id")
+
+
 @rule("TGI136", "error", "path that is not in the container", "adapter-not-mounted")
 def path_not_mounted(case: Case) -> Hits:
     """The model is a path, but nothing is mounted there: the name is then taken for a Hub id, and not found.
