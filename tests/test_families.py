@@ -149,31 +149,11 @@ def test_gaudi_has_its_own_list() -> None:
     ("config", "message"),
     [
         ({"model_type": None}, "has no `model_type`"),
-        ({"model_type": "mlp_speculator", "base_model_name_or_path": "a/b"}, "holds speculation heads; TGI serves a/b"),
-        ({"medusa_num_heads": 3, "base_model_name_or_path": "a/b"}, "holds speculation heads; TGI serves a/b"),
     ],
 )
 def test_what_is_not_known(config: dict[str, Any], message: str) -> None:
     with pytest.raises(FactsError, match=message):
         serve("3.3.7", **config)
-
-
-ACCELERATOR = {"model_type": "mlp_speculator", "n_predict": 4, "vocab_size": 128256, "inner_dim": 3072, "emb_dim": 4096}
-
-
-@pytest.mark.parametrize(
-    ("config", "take"),
-    [
-        (ACCELERATOR, "they take 5.95 GiB"),
-        (ACCELERATOR | {"tie_weights": True}, "they take 1.51 GiB"),
-        (ACCELERATOR | {"inner_dim": None}, "each takes 2 x hidden_size x hidden_size bytes"),
-        ({"medusa_num_heads": 3}, "each takes 2 x hidden_size x hidden_size bytes"),
-    ],
-)
-def test_room_for_speculation_heads_is_said(config: dict[str, Any], take: str) -> None:
-    with pytest.raises(FactsError) as refused:
-        serve("3.3.7", **config)
-    assert f"leave room for the heads with hardware.headroom: {take}" in (refused.value.hint or "")
 
 
 TODAY = (

@@ -123,7 +123,7 @@ def build(spec: Spec, facts: Facts, limits: Limits, num_shard: int, prediction: 
         image=spec.tgi.image or image_for(facts.release, facts.variant or platform.variant),
         args=launch.args,
         env={**platform.env, **shared, **_mirror(facts), **spec.tgi.env, **launch.env},
-        secret_env={} if weights else {facts.release.token_env: spec.container.token_env},
+        secret_env={} if weights and not facts.model.fetched else {facts.release.token_env: spec.container.token_env},
         mounts=_mounts(spec, weights, _base_of_heads(facts), cache),
         port=spec.container.port,
         container_port=port,
@@ -144,7 +144,7 @@ def build(spec: Spec, facts: Facts, limits: Limits, num_shard: int, prediction: 
         args_env=launch.args_env,
         args_only=launch.args_only,
         device_env={platform.ids_env: ",".join(gpus)} if platform.ids_env and not isinstance(gpus, str) else {},
-        token_needed=facts.model.gated and weights is None,
+        token_needed=facts.model.gated and (weights is None or facts.model.fetched),
     )
     _refuse_unwritable(made, spec)
     return made

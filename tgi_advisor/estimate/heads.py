@@ -64,8 +64,9 @@ def of(setting: Setting) -> Made | None:
         return None
     if version < min(EVERYWHERE, CLASSES.get(setting.family.model_type, EVERYWHERE)):
         return None
-    every = version < heads.AS_MANY_AS_ASKED
-    number = heads.number(found.config) if every else setting.speculate
+    number = heads.number(found.config)
+    if version >= heads.AS_MANY_AS_ASKED:
+        number = min(number, setting.speculate)
     kind = heads.kind(found, version, number)
     made = _medusa if kind in ("medusa", "medusa_joined") else _mlp
     return made(setting, found, kind, number)
@@ -123,10 +124,14 @@ def part(setting: Setting) -> Part | None:
     if made is None or not made.elements:
         return None
     size = made.elements * (4 if setting.dtype == "float32" else 2)
-    method = "Medusa" if made.kind in ("medusa", "medusa_joined") else "an MLP speculator"
-    what = f"{made.number} of {method}" if made.kind != "mlp_tied" else f"one of {method}, {made.number} times in turn"
-    where = ", most of it whole on every shard" if setting.num_shard > 1 and made.kind != "medusa_joined" else ""
-    return Part("speculation heads", size, "exact", f"{what}, in {setting.dtype}{where}")
+    what = {
+        "medusa": f"{made.number} Medusa heads with an output matrix each",
+        "medusa_joined": f"{made.number} Medusa heads on the model's output matrix",
+        "mlp": f"an MLP speculator of {made.number} heads",
+        "mlp_tied": f"an MLP speculator whose {made.number} heads are one",
+    }[made.kind]
+    where = "" if setting.num_shard == 1 or made.kind == "medusa_joined" else ", most of it whole on every shard"
+    return Part("speculation heads", size, "exact", f"{what}, {setting.dtype}{where}")
 
 
 def rows_bytes(setting: Setting, rows: float) -> float:

@@ -124,6 +124,11 @@ class ModelFacts:
         return self.config if self.heads is None else self.heads.config
 
     @property
+    def fetched(self) -> bool:
+        """Whether the server has weights to fetch from the Hub: its own, or those of its heads' base."""
+        return self.folder is None or (self.heads is not None and self.heads.base_folder is None)
+
+    @property
     def served_id(self) -> str:
         """Hub id or path of the model whose weights are served."""
         return self.id if self.heads is None else self.heads.base

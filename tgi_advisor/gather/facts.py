@@ -34,7 +34,7 @@ def gather(
     on_host = partial(_on_host, spec)
     model = load(spec.model.id, spec.model.revision, source=source, offline=offline, progress=progress, on_host=on_host)
     loras, about_adapters = _adapters(spec, source, offline)
-    mirror, about_hub = ("", ()) if model.folder else _hub(spec, model, release)
+    mirror, about_hub = _hub(spec, model, release) if model.fetched else ("", ())
     notes = tuple(filter(None, (note, about_driver, model.assumed, *about_hub, *about_adapters)))
     return Facts(model, gpu, count, release, variant, notes, mirror, loras)
 

@@ -66,11 +66,13 @@ def is_path(base: str) -> bool:
 
 
 def on_this_machine(base: str, folder: str | None, on_host: Callable[[str], str]) -> str:
-    """Where a base model named by a path lies here: mounted there, at that path, or (relative) as seen from the heads.
+    """Where a base model named by a path lies here.
 
-    `on_host` tells where a path of the container lies.
+    `on_host` tells where a path of the container lies. Where nothing does: of the same name beside the folder of the
+    heads, or (a relative path) as seen from it.
     """
-    if base.startswith(("/", "~")) or folder is None:
-        return on_host(base)
-    beside = posixpath.normpath(f"{folder}/{base}")
-    return beside if Path(beside).is_dir() else on_host(base)
+    there = on_host(base)
+    if folder is None or Path(there).expanduser().is_dir():
+        return there
+    beside = posixpath.normpath(f"{folder}/../{posixpath.basename(base)}" if base[0] in "/~" else f"{folder}/{base}")
+    return beside if Path(beside).is_dir() else there

@@ -363,7 +363,7 @@ def _existing(folder: Path) -> Path:
 
 def _to_download(plan: Plan, container: Container) -> int:
     """Bytes of weights that are neither local nor in the cache."""
-    return 0 if plan.facts.model.folder is not None else max(0, container.weights_bytes - _cached(container))
+    return 0 if not plan.facts.model.fetched else max(0, container.weights_bytes - _cached(container))
 
 
 def _cached(container: Container) -> int:

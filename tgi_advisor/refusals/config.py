@@ -36,8 +36,8 @@ def remote_code_needed(case: Case) -> Found:
     if not unknown or not own or setting.flags.get("trust-remote-code") is True:
         return None
     text = (
-        f"ValueError: The repository for {model.id} contains custom code which must be executed to correctly load the "
-        "model. Please pass the argument `trust_remote_code=True` to allow custom code to be run."
+        f"ValueError: The repository for {model.served_id} contains custom code which must be executed to correctly "
+        "load the model. Please pass the argument `trust_remote_code=True` to allow custom code to be run."
     )
     return text, ("set model.trust_remote_code: true, after reading the code",)
 

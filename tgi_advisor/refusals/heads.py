@@ -62,6 +62,18 @@ def medusa_of_many_blocks(case: Case) -> Found:
     return 'AssertionError: assert medusa_config["medusa_num_layers"] == 1', (WITHOUT,)
 
 
+@rule(HEADS, "load", "S/layers/gptq/__init__.py@v3.3.7:271", since=heads.JOINED_SINCE)
+def medusa_packed(case: Case) -> Found:
+    """Medusa heads without output matrices of their own are read as the model's projections are: as packed."""
+    loaded, quantize = _loaded(case), case.setting.quantize
+    if loaded is None or loaded[1].kind != "medusa_joined" or quantize not in ("gptq", "awq", "exl2", "marlin"):
+        return None
+    if not _is_read(case, loaded[0]):
+        return None
+    text = f"RuntimeError: Cannot load `{quantize}` weight, make sure the model is already quantized"
+    return text, ("use a base model in 16 bit", f"or {WITHOUT}")
+
+
 @rule(HEADS, "load", "S/utils/weights.py@v3.3.7:192")
 def heads_missing(case: Case) -> Found:
     """The file does not hold the tensors of as many heads as there should be, or those of this release's class."""

@@ -93,7 +93,10 @@ def dtype_and_quantize(case: Case) -> Found:
 
 @rule(LOAD, "load", "S/models/__init__.py@v3.3.7:530", since=heads.SINCE["medusa"])
 def speculate_above_heads(case: Case) -> Found:
-    """No more tokens can be guessed ahead than there are heads. (Until 1.4.5 TGI prints the names for the numbers.)"""
+    """No more tokens can be guessed ahead than there are heads.
+
+    Until 1.4.5 the names stand in the message for the numbers.
+    """
     found, asked = case.setting.facts.model.heads, case.setting.flags.get("speculate")
     if found is None or not heads.taken(found, case.version) or not isinstance(asked, int):
         return None
@@ -106,7 +109,7 @@ def speculate_above_heads(case: Case) -> Found:
         f"RuntimeError: Speculate is set to `{shown[0]}` but this {kind} models only has `{shown[1]}` heads, "
         "please make them match"
     )
-    return text, (f"set the flag `speculate` to at most {there}, or leave it out",)
+    return text, (f"set `speculate` to at most {there}, or leave it out",)
 
 
 @rule(LOAD, "load", "S/models/__init__.py@v2.0.2:577", until=(2, 0, 2))

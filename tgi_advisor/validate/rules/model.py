@@ -192,7 +192,8 @@ def model_too_new(case: Case) -> Value | None:
 
 @refused(
     "TGI139", "speculation heads TGI does not take", "heads-unknown", "speculate-above-heads", "heads-of-automodel",
-    "mlp-speculator-untied", "mlp-speculator-of-none", "medusa-of-many-blocks", "heads-missing", "heads-of-no-class",
+    "mlp-speculator-untied", "mlp-speculator-of-none", "medusa-of-many-blocks", "medusa-packed", "heads-missing",
+    "heads-of-no-class",
     reads={"speculate-above-heads": ("speculate",), "mlp-speculator-of-none": ("speculate",)},
 )  # fmt: skip
 def heads_refused(case: Case) -> Value | None:
