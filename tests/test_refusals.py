@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from tgi_advisor import refusals
 from tgi_advisor.estimate import defaults
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.gpu import GpuFacts
-from tgi_advisor.facts.model import TensorGroup
+from tgi_advisor.facts.model import Heads, TensorGroup
 from tgi_advisor.limits import Limits
 from tgi_advisor.refusals import Refusal, Rule
 
@@ -48,7 +49,48 @@ def kv8(name: str, **more: Any) -> dict[str, Any]:
     return {"facts": model(model_type=name, **more)}
 
 
+def with_heads(config: Mapping[str, Any], *names: tuple[str, int], base: Mapping[str, Any] = LLAMA) -> dict[str, Any]:
+    """A model with speculation heads of this configuration, and so many tensors of these names."""
+    tensors = tuple(TensorGroup(name, "F16", (64, 64), count) for name, count in names)
+    return {"facts": replace(model(**base), heads=Heads({"base_model_name_or_path": "a/b", **config}, tensors, "a/b"))}
+
+
+MEDUSA = {"medusa_num_heads": 3, "medusa_num_layers": 1}
+MLP = {"model_type": "mlp_speculator", "n_predict": 3, "architectures": ["MLPSpeculatorPreTrainedModel"]}
+BLOCKS, OUTPUTS = ("*.*.linear.weight", 3), ("*.*.weight", 3)
+
+
 EXAMPLES: dict[str, Example] = {
+    "speculate-above-heads": Example(
+        "RuntimeError: Speculate is set to `5` but this medusa models only has `3` heads, please make them match",
+        with_heads(MEDUSA, BLOCKS, OUTPUTS) | {"flags": {"speculate": 5}},
+    ),
+    "heads-unknown": Example("ValueError: Unsupported model type mlp_speculator", with_heads(MLP)),
+    "heads-of-automodel": Example(
+        "RuntimeError: Speculator decoding is not enabled for AutoModel",
+        with_heads(MEDUSA, BLOCKS, OUTPUTS, base=STABLELM),
+    ),
+    "mlp-speculator-untied": Example(
+        "AttributeError: 'ModuleList' object has no attribute 'weight'", with_heads(MLP, ("speculator.emb.*.weight", 3))
+    ),
+    "mlp-speculator-of-none": Example(
+        "ZeroDivisionError: float division by zero", with_heads(MLP) | {"flags": {"speculate": 0}}
+    ),
+    "medusa-of-many-blocks": Example(
+        'AssertionError: assert medusa_config["medusa_num_layers"] == 1',
+        with_heads(MEDUSA | {"medusa_num_layers": 2}, ("*.*.linear.weight", 6)),
+    ),
+    "medusa-packed": Example(
+        "RuntimeError: Cannot load `gptq` weight, make sure the model is already quantized",
+        with_heads(MEDUSA, BLOCKS) | {"quantize": "gptq"},
+    ),
+    "heads-missing": Example(
+        "RuntimeError: weight 2.0.linear.weight does not exist", with_heads(MEDUSA, ("*.*.linear.weight", 2))
+    ),
+    "heads-of-no-class": Example(
+        "AssertionError: assert self.head is not None",
+        with_heads(MEDUSA | {"architectures": ["MedusaModel"]}, BLOCKS, OUTPUTS),
+    ),
     "unknown-flag": Example(
         "error: unexpected argument '--kv-cache-dtype' found", {"kv_cache_dtype": "fp8_e5m2"}, at="2.3.1"
     ),
