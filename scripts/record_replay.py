@@ -40,7 +40,7 @@ def rows(lines: Iterable[str]) -> Iterator[str]:
         missing = [key for key in KEYS if key not in (*OPTIONAL, *LAST) and key not in found]
         if missing or not any(found.get(key) for key in LAST):
             raise ValueError(f"line {number} is no replay: {', '.join(missing or LAST)} missing")
-        yield row_text({key: found[key] for key in KEYS if found.get(key)})
+        yield row_text({key: found[key] for key in KEYS if found.get(key) not in (None, "")})
 
 
 def row_text(row: dict[str, Any]) -> str:
