@@ -177,6 +177,46 @@ WORKING = {
         f"$model \u2026\ntext-generation-launcher --model-id <> --quantize <awq|gptq>\n```\n",
         "page.md",
     ),
+    "what Python fills in, and what it only prints": (
+        f'import os, subprocess\nos.system("{RUN} {IMAGE}:3.3.7 --model-id %s --num-shard %d" % (model, n))\n'
+        f'command = f"""\n{RUN} {IMAGE}:3.3.7 --model-id {{m}} {{\'\' if q == "none" else f"--quantize {{q}}"}}\n"""\n'
+        f'print("docker run {IMAGE}:3.3.7 --model-id MODEL --whatever")\n',
+        "run.py",
+    ),
+    "a privileged container of Docker's SDK": (
+        f'import docker\ndocker.from_env().containers.run(image="{IMAGE}:3.3.7", command="--model-id gpt2", '
+        'privileged=True, volumes=["hub:/data"], environment=["CUDA_VISIBLE_DEVICES=2"], '
+        'device_requests=[docker.types.DeviceRequest(device_ids=["2"], capabilities=[["gpu"]])])\n',
+        "run.py",
+    ),
+    "a branch of Terraform's in a script": (
+        f'{RUN} {IMAGE}:3.3.7 --model-id ${{model}} %{{ if quantize != "" }}--quantize ${{quantize}}%{{ endif }}\n',
+        "user_data.sh.tpl",
+    ),
+    "a comment between the lines of a unit's command": (
+        f"[Service]\nExecStart=/usr/bin/{RUN} \\\n  {IMAGE}:3.3.7 --model-id gpt2 \\\n  # shards\n  --num-shard 1\n",
+        "tgi.service",
+    ),
+    "JSON with comments": (
+        f'{{\n  // the model\n  "image": "{IMAGE}:3.3.7", /* its\n  port */ "args": ["--model-id", "gpt2"],\n}}\n',
+        "app.json",
+    ),
+    "values that a chart leaves empty": (
+        f"tgi:\n  image: {{repository: {IMAGE}, tag: 3.3.7}}\n  env: {{MODEL_ID: '', QUANTIZE: ''}}\n",
+        "values.yaml",
+    ),
+    "an environment file to be filled in": (
+        f"MODEL_ID=\nNUM_SHARD=\nQUANTIZE=\nTGI_IMAGE={IMAGE}:3.3.7\n",
+        ".env.example",
+    ),
+    "a sum in an environment file that a shell reads": (
+        "MODEL_ID=org/m\nMAX_TOTAL_TOKENS=$((2048 + 512))\n",
+        "tgi.env",
+    ),
+    "what a shell within a shell fills in": (
+        f"cat <<EOF > tgi.service\nExecStart=/usr/bin/{RUN} {IMAGE}:3.3.7 --model-id gpt2 --num-shard \\${{N}}\nEOF\n",
+        "install.sh",
+    ),
 }
 
 WRONG = {
@@ -242,6 +282,17 @@ WRONG = {
         "make.sh",
         ["TGI101", "TGI101"],
     ),
+    "an environment file that is read as it is": ("MODEL_ID=org/m\nQUANTIZE=\n", "tgi.env", ["TGI104"]),
+    "JSON whose comments hide nothing": (
+        f'{{"image": "{IMAGE}:3.3.7", "url": "http://x", "args": ["--model-id", "gpt2", "--foo"]}}\n',
+        "app.json",
+        ["TGI101"],
+    ),
+    "a unit's command behind a comment": (
+        f"[Service]\n# shards\nExecStart=/usr/bin/{RUN} \\\n  {IMAGE}:3.3.7 --model-id gpt2 --foo\n",
+        "tgi.service",
+        ["TGI101"],
+    ),
 }
 
 
@@ -255,3 +306,20 @@ def test_what_works_has_no_error(name: str) -> None:
 def test_what_is_wrong_beside_it_keeps_its_error(name: str) -> None:
     text, file, codes = WRONG[name]
     assert errors(text, file) == codes
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "code"),
+    [
+        (f"services:\n  tgi:\n    image: {IMAGE}:3.3.7\n    gpus: all\n", "docker-compose.gpu.yml", "TGI130"),
+        (
+            f"docker run --gpus all -v $PWD/models:/usr/src/models {IMAGE}:3.3.7 --model-id models/x\n",
+            "run.sh",
+            "TGI322",
+        ),
+        ("apptainer exec --nv tgi_2.0.sif text-generation-launcher --model-id gpt2\n", "run.sh", "TGI502"),
+    ],
+)
+def test_what_another_file_or_the_host_says_is_no_warning(text: str, file: str, code: str) -> None:
+    found = judge(read(text, file), lambda model, _: snapshot.find(model))
+    assert code not in {one.code for one in found}

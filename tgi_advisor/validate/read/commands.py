@@ -93,7 +93,8 @@ def _name(expression: str) -> str:
     return name if re.match("[A-Za-z_]", name) else f"_{name}"
 
 
-_HOLE = re.compile(r"\{([^{}]*)\}")
+HOLE = re.compile(r"\{([^{}]*|[^{}]*\bif\b(?:[^{}]|\{[^{}]*\})*)\}")
+"""What stands for a value in a string: a name, or an expression, which may hold another string of this kind."""
 
 
 def scan_text(text: Scalar, world: World) -> Scan:
@@ -132,7 +133,7 @@ def _marked(text: Scalar, marked: Callable[[str], str]) -> Source:
     parts: list[str] = []
     offsets: list[int] = []
     at = 0
-    for hole in _HOLE.finditer(source.text):
+    for hole in HOLE.finditer(source.text):
         if hole[1].strip() not in text.missing:
             continue
         written = marked(hole[1])

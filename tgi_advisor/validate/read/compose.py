@@ -27,6 +27,7 @@ from tgi_advisor.validate.read.layers import (
     extended_here,
     included,
     includes,
+    is_overlay,
     lacks_base,
     layers_of,
     merged,
@@ -149,8 +150,11 @@ class _Reader:
             self.defects += launch.defects
         for node in (get("entrypoint"), get("command")):
             self.defects += folded_backslash(node) if isinstance(node, Scalar) else []
-        if name in self.bases and not _names_model(args, environment):
+        named = _names_model(args, environment)
+        if name in self.bases and not named:
             return  # only what others are made of
+        if not named and is_overlay(self.root):
+            missing = (*missing, "the file that this one is laid over, which is not read")
         devices = tuple(self._values(get("devices")))
         runtime = self.value(get("runtime"))
         container_name = self.value(get("container_name"))

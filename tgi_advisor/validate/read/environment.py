@@ -99,7 +99,8 @@ def env_lines(source: Source, origin: str) -> Iterator[tuple[str, Value]]:
             tuple(re.findall(r"(?:\$\{?|\{\{\s*)([A-Za-z_][A-Za-z0-9_]*)", text)) if set("${") & set(text) else ()
         )
         place, length = source.place(start), source.length(start, start + len(written))
-        yield match[1], Value(text, place, origin, not references, references, length, (), source.place(match.start(1)))
+        known = not references and "$(" not in text and "`" not in text
+        yield match[1], Value(text, place, origin, known, references, length, (), source.place(match.start(1)))
 
 
 def _docker_lines(source: Source) -> Iterator[tuple[str, Value]]:

@@ -93,22 +93,29 @@ def _asks(args: Sequence[str]) -> bool:
 _TEMPLATED = re.compile(r"\$[{(]([A-Za-z_][\w.:-]*)[^{}()]*[)}]|^\$([A-Za-z_]\w*)$")
 _MARK = re.compile(
     r"(?<!\w)__([A-Za-z]\w*?)__(?!\w)|(?<!\w)@@?([A-Z_][A-Z0-9_.-]*)@@?(?!\w)|%\(([A-Za-z_]\w*)\)[sdif]|^%([A-Za-z_]\w*)%$"
-    r"|#\{([^{}\n]+)\}#?|\[\[([^\[\]\n]+)\]\]|^<([A-Za-z][^<>\n]*)>$|<%=?([^%\n]+)%>|\{\{([^{}\n]+)\}\}|^\{(\w+)\}$|^(\{\}|%|@)$"
+    r"|#\{([^{}\n]+)\}#?|\[\[([^\[\]\n]+)\]\]|^<([A-Za-z][^<>\n]*)>$|<%=?([^%\n]+)%>|\{\{([^{}\n]+)\}\}|^\{(\w+)\}$|^(\{\}|%[sdifr]?|@)$"
 )
 """What a program fills in before anything reads the words: sed, m4, Python, Jinja, ERB, CMake, Octopus, xargs."""
 
 
+_EXAMPLE = re.compile(r"(?:example|sample|template|dist|default|skel)[^/\\]*$", re.IGNORECASE)
+"""The name of a file that is copied, and filled in."""
+
+
 def _templated(server: Server) -> Server:
     """The server with what is filled in before the file is read unknown: a template's marks, and `${NAME}` where no
-    shell reads it.
+    shell reads it, or another one later.
     """
     if server.form == "spec" or (server.form == "env" and server.notes):
         return server  # written by `emit` for `docker run --env-file`, which fills in nothing
-    shell = server.form in ("compose", "docker-run", "launcher", "systemd", "dockerfile")
+    shell = server.form in ("compose", "systemd", "dockerfile")
+    unfilled = server.form == "helm" or (server.form == "env" and _EXAMPLE.search(server.place.file) is not None)
 
     def opened(value: Value) -> Value:
         if not value.known:
             return value
+        if not value.text and unfilled:
+            return replace(value, known=False)
         names = [name for found in _MARK.findall(value.text) for name in found if name]
         if not shell and (server.form != "kubernetes" or not value.text.startswith("$(")):
             # Kubernetes leaves a `$(NAME)` it does not know as it is
@@ -167,8 +174,24 @@ def _reader(file: str, text: str) -> Callable[[Source, World], Result]:
 def _yaml(source: Source, world: World) -> Result:
     from tgi_advisor.validate.read.documents import read_documents
 
+    if source.file.name.lower().endswith((".json", ".jsonc", ".json5")):
+        source = _without_comments(source)
     form, servers, defects = read_documents(source, world)
     return Result(form, servers, defects)
+
+
+_JSON_COMMENT = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|(?P<comment>//[^\n]*|/\*[\s\S]*?\*/)")
+
+
+def _without_comments(source: Source) -> Source:
+    """JSON as many tools take it, its comments blank."""
+    if "//" not in source.text and "/*" not in source.text:
+        return source
+
+    def blank(match: re.Match[str]) -> str:
+        return re.sub(r"[^\n]", " ", match[0]) if match["comment"] else match[0]
+
+    return Source(source.file, _JSON_COMMENT.sub(blank, source.text), source.offsets)
 
 
 def _perhaps_yaml(source: Source, world: World) -> Result:

@@ -60,6 +60,11 @@ def beside_of(root: Map, world: World) -> Beside | None:
     return Beside(found.map("services"), over) if found is not None else None
 
 
+def is_overlay(root: Map) -> bool:
+    """Whether a file may be laid over another by `-f`: it has none of the names that Compose looks for."""
+    return posixpath.basename(root.raw.file.name.replace("\\", "/")) not in _BASES
+
+
 def lacks_base(root: Map, beside: Beside | None) -> bool:
     """Whether a file is an override whose base is not there."""
     name = posixpath.basename(root.raw.file.name.replace("\\", "/"))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import Defect, Gpus, Hint, Server, Value
 from tgi_advisor.validate.read import sdk
-from tgi_advisor.validate.read.commands import as_template, scan_text, server_of
+from tgi_advisor.validate.read.commands import HOLE, as_template, scan_text, server_of
 from tgi_advisor.validate.read.launcher import is_image
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar
 from tgi_advisor.validate.read.platform import container_of
@@ -57,6 +57,11 @@ Holder = Callable[[str], Node | None]
 """The value of what stands in a hole of a text."""
 _OPENED = ("if", "for", "while", "except", "else", "elif", "case")
 """What begins a branch that may not be taken."""
+_PRINTS = re.compile(
+    r"(?<![\w.])(?:print|echo|click\.(?:echo|secho)|console\.(?:log|error|info|warn)|log(?:ger|ging)?\.\w+|parser\.error"
+    r"|sys\.exit|sys\.std(?:out|err)\.write|raise \w+)\(\s*[fFrRbBuU]{0,2}[\"'`]{1,3}\Z"
+)
+"""What prints the string behind it."""
 
 
 class Program(NamedTuple):
@@ -147,6 +152,8 @@ class _Reader:
                 made += manifest.servers
                 defects += manifest.defects
                 continue
+            if _PRINTS.search(self.source.text, max(0, text.start - 100), text.start):
+                continue  # for a person to read
             found = scan_text(text, self.world)
             made += map(self._at_home, found.servers)
             defects += found.defects
@@ -741,7 +748,7 @@ class _Reader:
         missing: list[str] = []
         defaulted: list[str] = []
         at = 0
-        for hole in re.finditer(r"\{([^{}]*)\}", text):
+        for hole in HOLE.finditer(text):
             parts.append(text[at : hole.start()])
             offsets += places[at : hole.start()]
             node, value = held(hole[1]), hole[0]

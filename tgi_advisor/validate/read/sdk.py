@@ -199,7 +199,7 @@ def _docker(call: Call) -> Server | None:
     open_ = call.open or isinstance(node.get("host_config"), (Scalar, Map))
     if isinstance(node.get("volumes") or node.get("mounts"), Scalar) or node.get("mounts") is not None or open_:
         mounts = (*mounts, Mount("unknown", replace(image.value("file"), text="/", known=False)))
-    name = node.scalar("name")
+    name, privileged = node.scalar("name"), node.scalar("privileged")
     return Server(
         "docker-run", name.text if name else "", image.place,
         image=image.value("image"), entry=entry, args=args, **environment.fields(),
@@ -207,7 +207,7 @@ def _docker(call: Call) -> Server | None:
         gpus=UNSAID if open_ and gpus is NO_GPUS else gpus,
         shm_size=node.value("shm_size"), memory_limit=node.value("mem_limit"), runtime=node.value("runtime"),
         ipc=node.value("ipc_mode"), network=node.value("network_mode") or node.value("network"),
-        user=node.value("user"),
+        user=node.value("user"), privileged=node.value("privileged") if privileged and privileged.truth else None,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ _LINE = re.compile(r"^(?P<name>[A-Za-z]+)[ \t]*=[ \t]*(?P<value>[^\n]*(?:\\\n[^\
 
 def read_systemd(source: Source, world: World) -> tuple[list[Server], list[Defect]]:
     """The servers the unit's commands start."""
+    source = _uncommented(source)
     environment = Environment()
     restart = None
     for match in _LINE.finditer(source.text):
@@ -42,3 +43,18 @@ def read_systemd(source: Source, world: World) -> tuple[list[Server], list[Defec
         made = replace(server, form="systemd", **fields)
         servers.append(made if server.restart else replace(made, restart=restart))
     return servers, found.defects
+
+
+def _uncommented(source: Source) -> Source:
+    """The unit without the comments between the lines of one setting (systemd.syntax(7))."""
+    if "\\\n" not in source.text:
+        return source
+    parts: list[str] = []
+    offsets: list[int] = []
+    at = 0
+    for line in source.text.splitlines(keepends=True):
+        if not (parts and parts[-1].endswith("\\\n") and line.lstrip().startswith(("#", ";"))):
+            parts.append(line)
+            offsets += source.offsets[at : at + len(line)]
+        at += len(line)
+    return Source(source.file, "".join(parts), offsets)

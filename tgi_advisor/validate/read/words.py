@@ -94,7 +94,8 @@ _REDIRECTION = re.compile(r"(?:&>>?|\d*>>?&?|\d*<<<?-?|\d*<&?)[ \t]*")
 _PERCENT = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*|~?\d)%?|!([A-Za-z_][A-Za-z0-9_]*)!")
 
 TEMPLATE = re.compile(
-    r"\{\{[^{}\n]{0,200}\}\}|<%[^%\n]{0,200}%>|\{%[^%\n]{0,200}%\}|@@\w{1,80}@@|(?<!\w)__[A-Z][A-Z0-9_]{0,80}__(?!\w)"
+    r"\{\{[^{}\n]{0,200}\}\}|<%[^%\n]{0,200}%>|\{%[^%\n]{0,200}%\}|@@\w{1,80}@@"
+    r"|%\{[ \t~-]*(?:if|else|endif|for|endfor)\b[^{}\n]{0,200}\}|(?<!\w)__[A-Z][A-Z0-9_]{0,80}__(?!\w)"
 )
 """What a template engine fills in before a shell reads it: `{{ name }}`, `<%= name %>`, `@@NAME@@`, `__NAME__`."""
 _TEMPLATE_BLOCK = re.compile(
@@ -172,7 +173,7 @@ class _Lexer:
             elif c == "#" and self.mode in (SHELL, POWERSHELL):
                 stop = text.find("\n", self.at, self.end)
                 self.at = self.end if stop < 0 else stop
-            elif c in "{<" and self._templated():
+            elif c in "{<%" and self._templated():
                 self.word()
             elif shell and (c in "<>&" or (c.isdigit() and re.match(r"\d+[<>]", text[self.at : self.at + 4]))):
                 if not self._redirection():
@@ -280,7 +281,7 @@ class _Lexer:
             c = text[self.at]
             if c in " \t\n\r" or (shell and c in ";|&()>"):
                 break
-            if c in "{<" and (template := self._templated()):
+            if c in "{<%" and (template := self._templated()):
                 parts.append(template[0])
                 self.at = template.end()
             elif c == "<" and shell:

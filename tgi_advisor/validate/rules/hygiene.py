@@ -84,6 +84,8 @@ def registry(case: Case) -> Hits:
     if image is None or not image.known:
         return
     name = split(image.text)[0]
+    if name not in case.document.text:
+        return  # a file of Apptainer's that is named after it
     if name in ("huggingface/text-generation-inference", "text-generation-inference"):
         fix = Fix(image.spot, image.text, f"{OWN}{image.text.removeprefix(name)}") if name.startswith("hug") else None
         yield Hit(image, f"{name} is not on Docker Hub", f"write {OWN}", fix=fix)

@@ -108,6 +108,9 @@ def _from_hub(case: Case) -> bool:
         return False
     model = case.view.model
     if model is not None:
+        path = path_in_container(case, model) if not is_path(model) else None
+        if path is not None and reaches(case, path):
+            return False
         exists = bool(model) and (case.facts is not None or no_such_size(model) is None)
         return exists and not is_path(model) and mounted_at(case, model) is None
     return not any(not _other(mount) for mount in case.server.mounts)
