@@ -173,6 +173,8 @@ CODE: dict[str, tuple[str, str, tuple[str, ...], list[str]]] = {
         "page.md", f"```sh\ntoken=<your token>\n{line(model='<model>')}```\n`{line(model='<org/model>').strip()}`\n",
         (), [],
     ),
+    "a page's blanks on a GPU": ("page.md", f"```sh\n{line(model='<model>')}```\n", ("-g", "l4"), []),
+    "a model of the host's for several": ("run.sh", line(model="$MODEL") * 3, ("-g", "l4"), ["TGI503"]),
     "a script's blanks": ("run.sh", line(model="<model>"), (), ["TGI522"]),
     "a shell's own files": ("run.sh", f"source ~/.bashrc\n. .venv/bin/activate\neval `conda hook`\n{LAUNCH}", (), []),
     "a file of settings": ("run.sh", f"source ~/.bashrc\nset -a\n. ./tgi.conf\n{LAUNCH}", (), ["TGI503"]),
@@ -274,6 +276,28 @@ def test_a_container_and_its_command_are_one_server(here: Path) -> None:
     seen = [(one["file"], one["model"]) for one in servers if one["file"] != ".env"]
     page = ("page.md", "Qwen/Qwen2.5-7B-Instruct")
     assert seen == [("a.py", "gpt2"), ("compose.yml", "gpt2"), page, page]
+
+
+@pytest.mark.parametrize(
+    ("model", "severity"),
+    [("bigscience/bloom-560m", "warning"), ("me/mine", "warning"), ("mistralai/Mistral-7B-Instruct-v0.2", "error")],
+)
+def test_what_an_old_release_took_for_a_switch_may_be_one(model: str, severity: str, here: Path) -> None:
+    folder(here, f"text-generation-launcher --model-id {model} --quantize --port 80\n")
+    assert found() == [("0.sh", "TGI106", severity)]
+
+
+@pytest.mark.parametrize(
+    ("flag", "step"),
+    [
+        ("no-stream", "leave it out"), ("tensor-parallel-size", "leave it out"), ("host", "did you mean --hostname?"),
+        ("quantise", "did you mean --quantize?"), ("max-input-len", "did you mean --max-input-length?"),
+    ],
+)  # fmt: skip
+def test_only_what_is_alike_is_proposed(flag: str, step: str, here: Path) -> None:
+    folder(here, line(args=f"--{flag} 1"))
+    (one,) = json.loads(run("validate", ".", "--json", "--select", "TGI101").out)["findings"]
+    assert one["next_step"].startswith(step)
 
 
 # -- sums

@@ -16,6 +16,7 @@ from tgi_advisor.validate import parses
 from tgi_advisor.validate.finding import Finding, Fix
 from tgi_advisor.validate.found import Document, Server
 from tgi_advisor.validate.read.source import File
+from tgi_advisor.validate.rules import RULES
 from tgi_advisor.validate.secrets import Hidden, without_secrets
 
 MAX_ROUNDS = 5
@@ -108,7 +109,7 @@ def objection(
     of_errors = all(one.severity == "error" for edit in made for one in edit.findings)
     if more and not (of_errors and now.total() <= was.total()):
         new = next(one for one in after if _bad(one) and _about(one) in more)
-        return f"{new.code} would follow: {new.message}"
+        return f"{new.code} would follow, {RULES[new.code].title}"
     return ""
 
 

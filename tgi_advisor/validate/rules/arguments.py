@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tgi_advisor.errors import nearest
-from tgi_advisor.facts import tables
+from tgi_advisor.facts import families, flags, tables
+from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.flags import Flag
 from tgi_advisor.facts.release import version
 from tgi_advisor.validate.effective import Given, Slip, known_flags
@@ -79,8 +80,21 @@ def _instead(name: str, case: Case, known: list[str]) -> str:
     if fixed == "":
         return "leave it out: watermarking is asked for by each request"
     starting = [one for one in known if one.startswith(name)]
-    near = [fixed] if fixed else nearest(name, known) if len(name) > 1 else starting if len(starting) == 1 else []
+    close = [one for one in nearest(name, known) if _alike(name, one)]
+    near = [fixed] if fixed else close if len(name) > 1 else starting if len(starting) == 1 else []
     return f"did you mean --{near[0]}?" if near else "leave it out; `tgi-advisor flags` lists those there are"
+
+
+def _alike(name: str, other: str) -> bool:
+    """Whether a flag may be meant by a word: they share a word of some length, or nearly all their letters."""
+    from difflib import SequenceMatcher
+
+    shared = {word for word in name.split("-") if len(word) > 3} & set(other.split("-"))
+    return bool(shared) or name in other or SequenceMatcher(None, name, other).ratio() >= ALIKE
+
+
+ALIKE = 0.75
+"""Share of their letters that two words have in common, in order, where one is taken for the other misspelt."""
 
 
 def _respelt(word: Value, dashes: str, name: str, known: list[str]) -> Fix | None:
@@ -309,6 +323,9 @@ def given_twice(case: Case) -> Hits:
 def value_missing(case: Case) -> Hits:
     """A flag that wants a value stands at the end, or before the next flag.
 
+    Where the release is not known and one before 1.0.0 took the flag for a switch, that is a warning, unless the model
+    came later.
+
     Failing::
 
         tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --sharded --num-shard 1
@@ -320,7 +337,20 @@ def value_missing(case: Case) -> Hits:
     for slip in case.view.slips:
         if slip.kind == "no-value":
             step = f"write --{slip.flag} and a value, or leave it out"
-            yield Hit(slip.word, f"--{slip.flag} needs a value, and none follows", step)
+            old = _once_a_switch(case, slip.flag)
+            before = " (only releases before 1.0.0 took it for a switch)" if old else ""
+            message = f"--{slip.flag} needs a value, and none follows{before}"
+            yield Hit(slip.word, message, step, "warning" if old else None)
+
+
+def _once_a_switch(case: Case, name: str) -> bool:
+    """Whether a server may run a release before the first whose rules are known, which took a flag for a switch."""
+    if case.release is not None:
+        return False
+    older = (flags.flags_before(releases.version(one)).get(name) for one in tables.load("images")["older"])
+    if not any(flag is not None and flag.type == "switch" for flag in older):
+        return False
+    return case.facts is None or families.find(case.facts, releases.all_releases()[0]).supported
 
 
 @rule("TGI107", "info", "old name of a flag")

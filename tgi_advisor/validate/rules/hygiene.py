@@ -117,7 +117,8 @@ def unknown_value(case: Case) -> Hits:
         yield Hit(case.home, message, once="run")
     values = list(_missing(case)) if case.gpu is not None else []
     if values:
-        yield Hit(case.home, f"not in this file, so memory is not judged: {', '.join(dict.fromkeys(values))}")
+        message = f"not in this file, so memory is not judged: {', '.join(dict.fromkeys(values))}"
+        yield Hit(case.home, message, once="run")
 
 
 _SET_UP = re.compile(
@@ -131,7 +132,7 @@ def _missing(case: Case) -> Iterator[str]:
     """What the memory depends on and the file does not say."""
     words = {name: case.view.flags[name].value for name in ("model-id", *MEMORY_FLAGS) if name in case.view.flags}
     for name, word in (*words.items(), *(("", word) for word in case.view.open_words)):
-        if not word.known:
+        if not word.known and not re.search(r"<[^<>\n]+>", word.text):  # what a page's reader fills in is seen there
             yield from (f"${one}" for one in word.missing)
             if not word.missing:
                 yield f"the value of --{name}" if name else "arguments that are made elsewhere"
