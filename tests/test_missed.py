@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from tgi_advisor import validate_files
 from tgi_advisor.gather import snapshot
 from tgi_advisor.validate.judge import judge
 from tgi_advisor.validate.read import read
@@ -22,6 +24,12 @@ MODAL = (
     "import modal\nimage = modal.Image.from_registry('{image}').entrypoint([])\nCARDS = {gpu}\n"
     "@app.cls(image=image, gpu=CARDS)\nclass Model:\n  def start(self):\n"
     "    subprocess.Popen(['text-generation-launcher', '--model-id', 'org/m', '--num-shard', '4'])\n"
+)
+PARSED = (
+    "p = argparse.ArgumentParser()\np.add_argument('-m', '--model-id', default='org/m')\n"
+    "p.add_argument('--most', type=int, default=9)\np.add_argument('--seed')\nargs = {call}\n"
+    "os.system(f'docker run {image} --model-id {{args.model_id}} --max-input-tokens {{args.most}} "
+    "--max-total-tokens {{args.most}}')\n"
 )
 
 
@@ -119,6 +127,34 @@ MISSED = {
     "as many cards of modal as a variable says": (
         modal("modal.gpu.A100(count=int(os.environ.get('N', '2')))"), "app.py", [7], [],
     ),
+    "what Apptainer is given": (
+        f"apptainer run --nv --env MODEL_ID=org/m,MAX_INPUT_TOKENS=9 --env MAX_TOTAL_TOKENS=9 docker://{IMAGE}\n",
+        "a.slurm", [1], [(1, "TGI110")],
+    ),
+    "what Apptainer is handed in by its name, without the rest": (
+        "export MAX_INPUT_TOKENS=9\nexport SINGULARITYENV_MAX_TOTAL_TOKENS=9\n"
+        f"singularity run -e docker://{IMAGE} --model-id org/m\n", "a.sh", [3], [(2, "TGI114")],
+    ),
+    "the same with the rest": (
+        "export MAX_INPUT_TOKENS=9\nexport SINGULARITYENV_MAX_TOTAL_TOKENS=9\n"
+        f"singularity run docker://{IMAGE} --model-id org/m\n", "a.sh", [3], [(1, "TGI110")],
+    ),
+    "a pulled image and its command in variables": (
+        "RUN=\"apptainer run --env HF_TOKEN=$(cat t) \"\nIMAGE=text-generation-inference_3.3.7.sif\n"
+        f"srun ${{RUN}} $IMAGE --model-id org/m {SAME}\n", "a.sh", [3], [(3, "TGI110")],
+    ),
+    "options of a program": (PARSED.format(call="parser.parse_args()", image=IMAGE), "a.py", [6], [(6, "TGI110")]),
+    "options of a program, from a function": (PARSED.format(call="parse()", image=IMAGE), "a.py", [6], [(6, "TGI110")]),
+    "options of a program from nowhere": (PARSED.format(call="other()", image=IMAGE), "a.py", [6], []),
+    "Terraform's node beside its container": (
+        "spec {\n  node_selector = { \"cloud.google.com/gke-accelerator\" = \"nvidia-l4\" }\n  container {\n"
+        f'    image = "{IMAGE}"\n    args = ["--model-id", "meta-llama/Llama-2-70b-hf"]\n'
+        '    resources { limits = { "nvidia.com/gpu" = "1" } }\n  }\n}\n', "main.tf", [4], [(2, "TGI201")],
+    ),
+    "a unit's environment file that is not there": (
+        "[Service]\nEnvironmentFile=/etc/tgi\nExecStart=text-generation-launcher --max-total-tokens 9\n", "a.service",
+        [3], [],
+    ),
 }  # fmt: skip
 
 
@@ -126,3 +162,109 @@ MISSED = {
 def test_what_is_easily_passed_over_is_found(name: str) -> None:
     text, file, servers, errors = MISSED[name]
     assert seen(text, file) == (servers, errors)
+
+
+def places(folder: Path, severity: str = "error") -> set[tuple[str, int, str]]:
+    """File, line and code of the findings of a severity in a folder."""
+    return {
+        (Path(one.place.file).relative_to(folder).as_posix(), one.place.line, one.code)
+        for made in validate_files([folder]) for one in made.findings if one.severity == severity
+    }  # fmt: skip
+
+
+def write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+RUNTIME = f"""\
+apiVersion: serving.kserve.io/v1alpha1
+kind: ServingRuntime
+metadata: {{name: tgi}}
+spec:
+  containers:
+    - name: kserve-container
+      image: {IMAGE}
+      args: [--model-id=/mnt/models, --num-shard=2, --max-input-tokens=9]
+      envFrom: [{{configMapRef: {{name: more}}}}]
+"""
+USER = """\
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {name: llm}
+spec:
+  predictor:
+    model: {runtime: tgi, args: [--max-total-tokens=9], resources: {limits: {nvidia.com/gpu: 1}}}
+"""
+MORE = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more}\ndata:\n  MAX_BATCH_SIZE: 'many'\n"
+
+
+def test_objects_in_other_files_of_a_folder_belong_to_a_runtime(tmp_path: Path) -> None:
+    write(tmp_path, runtime_yaml=RUNTIME, user_yaml=USER, more_yaml=MORE)
+    assert places(tmp_path) == {
+        ("runtime.yaml", 8, "TGI143"),
+        ("runtime.yaml", 8, "TGI110"),
+        ("more.yaml", 5, "TGI103"),
+    }
+    write(tmp_path, other_yaml=USER.replace("llm", "other"), again_yaml=MORE)  # which of them, nobody can say
+    assert places(tmp_path) == set()
+
+
+WORKLOAD = f"""\
+apiVersion: v1
+kind: Pod
+metadata: {{name: tgi}}
+spec:
+  containers:
+    - name: tgi
+      image: {IMAGE.replace("3.3.7", "1.4.0")}
+      args: [--model-id=org/m, --max-input-tokens=3000, --max-total-tokens=4000]
+"""
+OVERLAY = "resources: [../../base]\nimages: [{{name: {name}, newTag: {tag}}}]\n"
+NAME = IMAGE.partition(":")[0]
+
+
+def test_kustomize_renames_the_image(tmp_path: Path) -> None:
+    write(tmp_path, base__pod_yaml=WORKLOAD, base__kustomization_yaml="resources: [pod.yaml]\n")
+    old = {("base/pod.yaml", 8, "TGI101")}
+    assert places(tmp_path) == old
+    write(tmp_path, overlays__a__kustomization_yaml=OVERLAY.format(name="other", tag="3.3.7"))
+    assert places(tmp_path) == old
+    write(tmp_path, overlays__a__kustomization_yaml=OVERLAY.format(name=NAME, tag="3.3.7"))
+    assert places(tmp_path) == set()
+    write(tmp_path, overlays__b__kustomization_yaml=OVERLAY.format(name=NAME, tag="1.3.0"))  # one or the other
+    assert places(tmp_path) == set()
+    write(tmp_path, overlays__a__kustomization_yaml=OVERLAY.format(name=NAME, tag="1.3.0"))
+    assert places(tmp_path) == old
+
+
+def test_the_folder_of_a_manifest_may_rename_its_image(tmp_path: Path) -> None:
+    images = f"images: [{{name: {NAME}, newName: example.org/tgi, digest: 'sha256:{'0' * 64}'}}]\n"
+    write(tmp_path, pod_yaml=WORKLOAD, kustomization_yaml="resources: [pod.yaml]\n" + images)
+    assert places(tmp_path) == set()
+    write(tmp_path, pod_yaml=WORKLOAD, kustomization_yaml="resources: [another.yaml]\n" + images)
+    assert places(tmp_path) == {("pod.yaml", 8, "TGI101")}
+
+
+def test_what_is_included_and_not_there_is_said_once(tmp_path: Path) -> None:
+    text = f"include:\n  - tgi/a.yaml\n  - path: [b.yaml, c.yaml]\nservices:\n{SERVICE}"
+    write(tmp_path, compose_yaml=text, c_yaml="services: {}\n", other_yaml="include: [web/a.yaml]\n")
+    said = [one for one in places(tmp_path, "info") if one[2] == "TGI527"]
+    assert said == [("compose.yaml", 2, "TGI527")]
+
+
+def test_a_variable_of_its_own_that_a_script_does_not_set(tmp_path: Path) -> None:
+    lines = f"volume=$PWD/data\ndocker run -v $volume:/data {IMAGE} --model-id $model --port $PORT\n"
+    write(
+        tmp_path, a_sh=lines, b_sh="read model\n" + lines, c_sh=lines.replace("$model", "${model:?}"), d_sh=lines[17:]
+    )
+    said = {one for one in places(tmp_path, "warning") if one[2] == "TGI528"}
+    assert said == {("a.sh", 2, "TGI528")}
+
+
+def test_a_unit_reads_its_environment_file(tmp_path: Path) -> None:
+    unit = "[Service]\nEnvironmentFile=-tgi.env\nExecStart=/opt/bin/text-generation-launcher --port 80\n"
+    write(tmp_path, tgi_env=ENV, a_service=unit)
+    assert places(tmp_path) == {("tgi.env", 2, "TGI110")}

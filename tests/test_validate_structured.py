@@ -263,7 +263,7 @@ def test_services_that_extend_each_other_or_what_is_not_there(tmp_path: Path) ->
     (tmp_path / "compose.yaml").write_text(
         f"services:\n  a: {{extends: b, {image}}}\n"
         f"  b: {{extends: {{file: ../{tmp_path.name}/compose.yaml, service: a}}}}\n"
-        f"  c: {{extends: {{file: ../../../x.yaml, service: a}}, {image}}}\n"
+        f"  c: {{extends: {{file: ../../../../../x.yaml, service: a}}, {image}}}\n"
     )
     assert not [one for one in places(tmp_path, "compose.yaml") if one[1] == 4 and one[2] in ("TGI130", "TGI301")]
 

@@ -56,7 +56,7 @@ SEEN: dict[str, tuple[str, str, list[tuple[int, str]]]] = {
     "one called TGI whose settings are any server's": ("deploy.py", MODEL % (OWN % "my-tgi", '"A": "b"'), []),
     "a file that apptainer pulled": (
         "job.sh", "apptainer run --nv -B $PWD:/data images/text-generation-inference_2.3.0.sif --model-id gpt2\n",
-        [(1, "text-generation-inference:2.3.0")],
+        [(1, "ghcr.io/huggingface/text-generation-inference:2.3.0")],
     ),
     "one whose name does not say its release": (
         "job.sh", "singularity run --nv text-generation-inference_latest.sif --model-id gpt2 --port 9000\n", [(1, "")]
@@ -64,16 +64,16 @@ SEEN: dict[str, tuple[str, str, list[tuple[int, str]]]] = {
     "one behind marks of a template": (
         "job.sh", "apptainer run {{ '--nv' if gpus }} --bind {{ dir }}:/data {{ cache }}/tgi_2.0.4.sif "
         "--model-id /data --max-total-tokens 4096\n",
-        [(1, "text-generation-inference:2.0.4")],
+        [(1, "ghcr.io/huggingface/text-generation-inference:2.0.4")],
     ),
     "an instance, which has a name": (
         "job.sh", "singularity instance run --nv tgi-v1.4.sif llm --max-total-tokens 4096\n",
-        [(1, "text-generation-inference:1.4")],
+        [(1, "ghcr.io/huggingface/text-generation-inference:1.4")],
     ),
     "the file of another server": ("job.sh", "apptainer run --nv vllm-openai_latest.sif --model gpt2\n", []),
     "a squashed image of a cluster": (
         "job.sh", "srun --container-image=/enroot/huggingface+text-generation-inference+1.1.0.sqsh \\\n"
-        "  text-generation-launcher --model-id gpt2\n", [(2, "text-generation-inference:1.1.0")],
+        "  text-generation-launcher --model-id gpt2\n", [(2, "ghcr.io/huggingface/text-generation-inference:1.1.0")],
     ),
     "a list of words for singularity": (
         "job.py", 'image = Path("tgi.sif")\nrun(["singularity", "run", "--nv", "--env", "A=b", f"{image}", '

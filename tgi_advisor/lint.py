@@ -142,7 +142,9 @@ def check(path: str, settings: Settings, asked: Asked) -> Report:
         return Report(name, unread=error.message)
     beside = Beside(asked.stdin_name if path == "-" and asked.stdin_name != files.STDIN else path)
     document = (
-        read(text.text, name, lookup=beside, images=settings.images) if text is not None else Document(name, "", "none")
+        read(text.text, name, lookup=beside, images=settings.images, listed=beside.listed)
+        if text is not None
+        else Document(name, "", "none")
     )
     if text is None or not (document.servers or document.defects):
         return Report(name)
@@ -192,7 +194,8 @@ def import_server(
 
     text = files.load(path)
     name = files.STDIN if path == "-" else path
-    document = read(text.text if text else "", name, lookup=Beside(path), images=images)
+    beside = Beside(path)
+    document = read(text.text if text else "", name, lookup=beside, images=images, listed=beside.listed)
     if not document.servers:
         problem = document.defects[0].message if document.defects else "it names neither a TGI image nor the launcher"
         raise UsageError(f"there is no TGI server in {files.shown(name)}", f"Perhaps {problem}.")
@@ -306,7 +309,7 @@ def _mended(first: _Mended, settings: Settings, asked: Asked, beside: Beside) ->
     """
 
     def again(text: str) -> tuple[Document, list[Finding]]:
-        document = read(text, first.document.file, lookup=beside, images=settings.images)
+        document = read(text, first.document.file, lookup=beside, images=settings.images, listed=beside.listed)
         return document, _judged(document, settings, asked)[1]
 
     now = first
@@ -316,7 +319,7 @@ def _mended(first: _Mended, settings: Settings, asked: Asked, beside: Beside) ->
         now = now._replace(findings=[fix.unmended(one, made.refused) for one in now.findings])
         if not made.findings or not asked.fix:
             break
-        document = read(made.text, first.document.file, lookup=beside, images=settings.images)
+        document = read(made.text, first.document.file, lookup=beside, images=settings.images, listed=beside.listed)
         now = _Mended(document, *_judged(document, settings, asked), now.mended + made.findings)
     return now
 

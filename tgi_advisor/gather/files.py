@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
+from glob import escape, iglob
+from itertools import islice
 from typing import NamedTuple
 
 from tgi_advisor.bounds import MAX_BESIDE, MAX_DEPLOYMENT
@@ -33,6 +35,8 @@ LEFT_OUT = frozenset(
     }
 )  # fmt: skip
 """Folders that hold what others wrote; they are not entered."""
+MAX_LISTED = 60
+"""Files around a manifest that are looked at."""
 STDIN = "<stdin>"
 """How standard input is called."""
 
@@ -113,6 +117,7 @@ class Beside:
     """Looks up the files that a file names, in its own folder, and remembers them."""
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self.folder = "" if path == "-" else os.path.dirname(path)
         self.found: dict[str, str] = {}
         """Texts that were handed out, by the name they were asked for."""
@@ -130,6 +135,19 @@ class Beside:
                 return None
             self.found[name] = text
         return self.found[name]
+
+    def listed(self) -> Sequence[str]:
+        """Names of the other YAML files in its folder, and of the Kustomize files of folders beside it and in those;
+        nothing where there are more than `MAX_LISTED`.
+        """
+        if self.path == "-":
+            return ()
+        top, here = escape(self.folder or "."), os.path.basename(self.path)
+        patterns = ("*.y*ml", "../*/kustomization.y*ml", "../overlays/*/kustomization.y*ml")
+        several = [list(islice(iglob(f"{top}/{pattern}"), MAX_LISTED + 1)) for pattern in patterns]
+        found = [path for paths in several if len(paths) <= MAX_LISTED for path in paths]
+        names = (os.path.relpath(path, self.folder or ".").replace(os.sep, "/") for path in found)
+        return sorted(name for name in names if name != here)
 
     def path_of(self, name: str) -> str:
         """Where such a file lies, as seen from the working directory."""

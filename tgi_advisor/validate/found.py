@@ -286,8 +286,9 @@ class Defect:
 DEFECTS = (
     "yaml-syntax", "duplicate-yaml-key", "yaml-folded-backslash", "yaml-unknown-alias", "too-deep",
     "trailing-space-after-backslash", "broken-line-continuation", "shell-syntax", "shell-placeholder",
-    "shell-tilde-not-expanded", "docker-flag-swallowed", "docker-value-alone", "dockerfile-syntax-in-shell",
-    "k8s-missing-selector", "k8s-selector-mismatch", "spec", "ignore-comment",
+    "shell-tilde-not-expanded", "shell-never-set", "docker-flag-swallowed", "docker-value-alone",
+    "dockerfile-syntax-in-shell", "compose-not-read", "k8s-missing-selector", "k8s-selector-mismatch", "spec",
+    "ignore-comment",
 )  # fmt: skip
 """Every kind of `Defect`."""
 

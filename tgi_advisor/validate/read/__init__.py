@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tgi_advisor.bounds import MAX_CHARACTERS
@@ -33,12 +33,14 @@ def read(
     env: Mapping[str, str] | None = None,
     lookup: Callable[[str], str | None] | None = None,
     images: Mapping[str, str] | None = None,
+    listed: Callable[[], Sequence[str]] | None = None,
 ) -> Document:
     """Every TGI server in a text.
 
     `env` holds variables whose values are known; `lookup` gives the text of a file that is named in
-    this one (`env_file`, `.env`), by the name it has there. `images` are images under other names that hold TGI,
-    each with the tag that its own would have. Never raises, whatever the text is.
+    this one (`env_file`, `.env`), by the name it has there, and `listed` the names of the manifests around it.
+    `images` are images under other names that hold TGI, each with the tag that its own would have.
+    Never raises, whatever the text is.
     """
     signs = (*_SIGNS, *map(name_of, images or {}))
     if not (any(sign in text for sign in signs) or _may_be_ours(text, file) or _has_parts(text, file)):
@@ -47,6 +49,7 @@ def read(
     from tgi_advisor.validate.read.world import World
 
     world = World(env or {}, lookup) if lookup else World(env or {})
+    world = replace(world, listed=listed) if listed else world
     stated = {**(images or {}), **stated_images(text[:MAX_CHARACTERS])}
     before = STATED.set(stated)
     try:

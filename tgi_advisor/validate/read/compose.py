@@ -59,10 +59,17 @@ def read_compose(root: Map, world: World) -> tuple[list[Server], list[Defect]]:
     """Every TGI service, merged with the files Compose reads beside this one, and those of the files it includes."""
     reader = _Reader(root, world)
     reader.read(beside_of(root, world))
-    for below, folder in includes(root, world):
+    missing: list[Scalar] = []
+    for name, below, folder in includes(root, world):
+        if below is None:
+            missing.append(name)
+            continue
         inner = _Reader(below, within(world, folder))
         inner.read(None)
         reader.servers += inner.servers  # its defects are told where it is read itself
+    if missing:
+        message = f"included and not there, so what it starts is not judged: {', '.join(name.text for name in missing)}"
+        reader.defects.append(Defect("compose-not-read", message, missing[0].spot, length=len(missing[0].text)))
     return reader.servers, reader.defects
 
 

@@ -27,7 +27,7 @@ def read_documents(source: Source, world: World) -> tuple[str, list[Server], lis
         return ("spec", *read_spec(source, roots[0]))
     objects = [root for root in roots if is_kubernetes(root)]
     if objects:
-        found, more, rest = read_kubernetes(objects)
+        found, more, rest = read_kubernetes(objects, world)
         servers += found
         defects += more
         forms.add("kubernetes")

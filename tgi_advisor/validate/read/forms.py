@@ -77,10 +77,14 @@ def dispatch(text: str, file: str, world: World) -> Document:
     started = [one for one in result.servers if not _asks([word.text for word in one.args])]
     servers = sorted((_with_known_tag(_templated(one)) for one in started), key=lambda server: server.place)
     defects = sorted(set(result.defects), key=lambda defect: (defect.place, defect.kind))
-    keep = servers or any(defect.kind in ("yaml-syntax", "spec") for defect in defects)
+    keep = servers or any(
+        one.kind in ("yaml-syntax", "spec") or (one.kind == "compose-not-read" and _TGI.search(one.message))
+        for one in defects
+    )
     return Document(file, text, result.form, tuple(servers), tuple(defects) if keep else ())
 
 
+_TGI = re.compile(r"\btgi|text.generation", re.IGNORECASE)
 _ASKING = frozenset(("--help", "-h", "--version", "-V"))
 """Arguments the launcher answers, and ends."""
 

@@ -12,9 +12,11 @@ from tgi_advisor.validate.found import NO_GPUS, UNSAID, Defect, Gpus, Hint, Moun
 from tgi_advisor.validate.read.docker import runtime_gpus
 from tgi_advisor.validate.read.environment import Environment
 from tgi_advisor.validate.read.launcher import is_ours, launch_of
+from tgi_advisor.validate.read.neighbours import Neighbours
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar, walk
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.words import PLAIN, Found, interpolate_kubernetes, lex
+from tgi_advisor.validate.read.world import World
 
 GPU_RESOURCES = {
     "nvidia.com/": "nvidia", "amd.com/gpu": "amd", "gpu.intel.com/": "intel", "habana.ai/": "habana",
@@ -36,10 +38,10 @@ def is_kubernetes(root: Map) -> bool:
     return root.get("kind") is not None and root.get("apiVersion") is not None
 
 
-def read_kubernetes(roots: Sequence[Map]) -> tuple[list[Server], list[Defect], list[Map]]:
+def read_kubernetes(roots: Sequence[Map], world: World | None = None) -> tuple[list[Server], list[Defect], list[Map]]:
     """Every TGI server in the pods of these objects, the defects, and the objects that hold no pod."""
     objects = list(_objects(roots))
-    cluster = _Cluster(objects)
+    cluster = _Cluster(objects, world)
     servers: list[Server] = []
     defects: list[Defect] = []
     others: list[Map] = []
@@ -71,9 +73,11 @@ def _text(node: Node | None) -> str:
 
 
 class _Cluster:
-    """The objects of a file that pods refer to."""
+    """The objects that pods refer to: of the file, else of those around it."""
 
-    def __init__(self, objects: Sequence[Map]) -> None:
+    def __init__(self, objects: Sequence[Map], world: World | None = None) -> None:
+        file = objects[0].raw.file.name if objects else ""
+        self.near = Neighbours(world, file) if world is not None else None
         self.by_kind: dict[tuple[str, str], Map] = {}
         self.services: list[Map] = []
         self.inference: dict[str, list[Map]] = {}
@@ -105,6 +109,8 @@ class _Cluster:
     def _server(self, item: Map, pod: Map, container: Map, above: tuple[Map, ...]) -> Server | None:
         """One container, when it runs TGI."""
         image = container.value("image", origin="image")
+        if image is not None and image.known and self.near is not None:
+            image = self.near.image(image)
         ours = is_ours(image, [_text(node) for node in container.list("args")])
         command_node, args_node = container.get("command"), container.get("args")
         if not ours and not _names_launcher(command_node) and not _names_launcher(args_node):
@@ -174,7 +180,11 @@ class _Cluster:
         Arguments are appended, the rest is merged (kserve, pkg/controller/v1beta1/inferenceservice/utils/utils.go:
         MergeRuntimeContainers).
         """
-        users = self.inference.get(_text(item.at("metadata", "name")), []) if _is_runtime(item) else []
+        name = _text(item.at("metadata", "name"))
+        users = self.inference.get(name, []) if _is_runtime(item) else []
+        if not users and _is_runtime(item) and self.near is not None:
+            every = self.near.objects("InferenceService", name)
+            users = [one for one in every if _text(one.at("spec", "predictor", "model", "runtime")) == name]
         return users[0].map("spec", "predictor") if len(users) == 1 else None
 
     def _gpus(self, item: Map, container: Map, pod: Map, predictor: Map | None, environment: Environment) -> Gpus:
@@ -190,6 +200,11 @@ class _Cluster:
         return found if found != NO_GPUS else UNSAID
 
     # -- environment
+
+    def _object(self, kind: str, name: str) -> Map | None:
+        """A ConfigMap or a Secret."""
+        found = self.by_kind.get((kind, name))
+        return found if found is not None or self.near is None else self.near.object(kind, name)
 
     def environment(self, container: Map, environment: Environment | None = None) -> Environment:
         """`envFrom`, then `env`, over those that are given."""
@@ -214,7 +229,7 @@ class _Cluster:
             name = node.scalar(key, "name")
             if name is None:
                 continue
-            item = self.by_kind.get((kind, name.text))
+            item = self._object(kind, name.text)
             if item is None:
                 may_lack = _text(node.scalar(key, "optional")) == "true"
                 what = f"{kind} {name.text}{' (optional)' if may_lack else ''}"
@@ -267,7 +282,7 @@ class _Cluster:
             if not isinstance(reference, Map):
                 continue
             target, field = _text(reference.get("name")), _text(reference.get("key"))
-            item = self.by_kind.get((kind, target))
+            item = self._object(kind, target)
             for part in ("stringData", "data"):
                 held = item.map(part).get(field) if item else None
                 if isinstance(held, Scalar) and not (kind == "Secret" and part == "data"):

@@ -120,29 +120,28 @@ def unread(layers: Sequence[Layer]) -> tuple[str, ...]:
     return tuple(f"the service extends one of {one.missing}, which is not read" for one in layers if one.missing)
 
 
-def included(root: Map) -> list[str]:
+def included(root: Map) -> list[Scalar]:
     """The files a Compose file includes, as it names them."""
     paths = [path for item in root.list("include") for path in (item.list("path") if isinstance(item, Map) else [item])]
-    return [
-        path.text for path in paths if isinstance(path, Scalar) and path.known and path.text.endswith((".yaml", ".yml"))
-    ]
+    return [path for path in paths if isinstance(path, Scalar) and path.known and path.text.endswith((".yaml", ".yml"))]
 
 
-def includes(root: Map, world: World) -> Iterator[tuple[Map, str]]:
-    """The files that are included, those they include too, with their folders; each once."""
+def includes(root: Map, world: World) -> Iterator[tuple[Scalar, Map | None, str]]:
+    """The files that are included, those they include too: how they are named, what they hold, and their folders; each
+    once. One that is not there holds None.
+    """
     seen: set[str] = set()
     todo = [(name, "") for name in included(root)]
     while todo and len(seen) < MAX_LAYERS:
         name, folder = todo.pop(0)
-        path = posixpath.normpath(posixpath.join(folder, name))
+        path = posixpath.normpath(posixpath.join(folder, name.text))
         if path in seen or "$" in path:
             continue
         seen.add(path)
         found = _file(path, world)
-        if found is not None:
-            below = posixpath.dirname(path)
-            yield found, below
-            todo += [(one, below) for one in included(found)]
+        below = posixpath.dirname(path)
+        yield name, found, below
+        todo += [(one, below) for one in included(found)] if found is not None else []
 
 
 def within(world: World, folder: str) -> World:
@@ -154,8 +153,8 @@ def within(world: World, folder: str) -> World:
 
 
 def _file(name: str, world: World) -> Map | None:
-    """A Compose file that is there; one that leads out of the project's folder by more than a step is not read."""
-    if posixpath.normpath(name).startswith("../../"):
+    """A Compose file that is there; one that leads far out of its folder is not read."""
+    if posixpath.normpath(name).startswith("../" * 5):
         return None
     text = world.lookup(name)
     if text is None:

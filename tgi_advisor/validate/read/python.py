@@ -52,6 +52,7 @@ _ANOTHER = re.compile(r"lorax|djl-|\blmi\b|vllm|sglang", re.IGNORECASE)
 _OURS = re.compile(r"text.generation.inference|\btgi\b|huggingface.llm", re.IGNORECASE)
 _OWN = re.compile(r"[/_-]tgi(?![a-z])", re.IGNORECASE)
 """An image under a name of one's own that says it is TGI's."""
+_PARSED = re.compile(r"\b(?:\w*parse(?:_known)?(?:_args)?|get_\w*args)\(")
 _SELF = ("self", "cls", "this")
 Holder = Callable[[str], Node | None]
 """The value of what stands in a hole of a text."""
@@ -121,6 +122,7 @@ class _Reader:
         self.world = world
         self.variables: dict[str, Node] = {}
         self.environ: dict[str, Scalar] = {}
+        self.options: dict[str, Node] = {}
         self.maps: list[Call] = []
         self.lists: dict[int, List] = {}
         self.texts: dict[int, Scalar] = {}
@@ -405,6 +407,9 @@ class _Reader:
             return
         value = self._expression(line[equals + 1 :])
         target = line[0]
+        if isinstance(target, Token) and _PARSED.search(self.source.text, line[equals].end, line[-1].end):
+            for option, default in self.options.items():
+                self._set(f"{target.text}.{option}", default)
         if not isinstance(target, Token) or target.kind != "name":
             return
         if any(is_word(item, ",", "-", "*", "/", "%", "**") for item in line[:equals]):  # a, b = ...; a -= ...
@@ -775,6 +780,8 @@ class _Reader:
         first = positional[0] if positional else None
         if short in sdk.LOOKUPS or name.text.endswith("image_uris.retrieve"):
             return self._looked_up(name, positional, named)
+        if short == "add_argument":
+            self._option([one.text for one in positional if isinstance(one, Scalar)], named)
         if gpu := sdk.modal_gpu(name.text, named):
             return self.literal(name.start, group.end).copied(text=gpu, style='"')
         if name.text == "dict":
@@ -812,6 +819,14 @@ class _Reader:
             self._note("image", first)
         made_of = sdk.built(short, named)
         return made_of if made_of is not None else self._unknown(name.start, group.end)
+
+    def _option(self, words: Sequence[str], named: Map) -> None:
+        """An option of the program (argparse): its default, where it has one."""
+        dest, default = named.scalar("dest"), named.get("default")
+        long = next((word for word in words if word.startswith("--")), words[0] if words else "")
+        name = dest.text if dest is not None else long.lstrip("-").replace("-", "_")
+        if name and isinstance(default, Scalar) and default.known:
+            self.options[name] = default.copied(defaulted=(name,))
 
     def _looked_up(self, name: Token, positional: Sequence[Node], named: Map) -> Scalar:
         """`get_huggingface_llm_image_uri("huggingface", version="2.0.2")`: the image of that version."""
@@ -906,6 +921,8 @@ class _Reader:
                 self._note(name.text, value)
                 entries.append((name, value))
         made = Map(_gathered(entries) if self.hcl else entries, self.source, group.start)
+        if self.hcl:
+            _on_nodes(made)
         if entries:
             self.maps.append(Call(made))
         return made
@@ -955,6 +972,18 @@ def _gathered(entries: list[tuple[Scalar, Node]]) -> list[tuple[Scalar, Node]]:
                 node = List([one for _, one in held], first.raw, first.start)
         made.append((Scalar(_BLOCKS[name], key.raw, key.start, key.end) if name in _BLOCKS else key, node))
     return made
+
+
+def _on_nodes(block: Map) -> None:
+    """Gives the containers of a block the node they are put on, where it is said beside them."""
+    key, selector = block.key("node_selector"), block.get("node_selector")
+    if key is None or selector is None:
+        return
+    held = block.get("container", "containers")
+    for one in held.items if isinstance(held, List) else [held]:
+        if isinstance(one, Map):
+            one.entries.append((key.copied(text="nodeSelector"), selector))
+            one.__dict__.pop("merged", None)
 
 
 def _with_its_environment(server: Server) -> Server:

@@ -38,8 +38,8 @@ _ASSIGN = (
 _BLOCK = r"(?P<block>^[ \t]*(?:if|for|while|until|case|else|elif|fi|done|esac)\b)"
 _DOCKERFILE = r"(?P<dockerfile>^(?:ARG|ENV)[ \t]+[A-Za-z_][A-Za-z0-9_]*=[^\n]*)"
 _SINGULARITY = (
-    r"(?P<singularity>(?<![\w.-])(?:singularity|apptainer)[ \t]+(?:-\w+[ \t]+)*"
-    r"(?P<instance>instance[ \t]+)?run(?=[ \t\\])[ \t]*)"
+    r"(?P<singularity>(?<![\w.-])(?:(?:singularity|apptainer)[ \t]+(?:-\w+[ \t]+)*"
+    r"(?P<instance>instance[ \t]+)?run(?=[ \t\\])[ \t]*|(?P<srun>srun[ \t]+)(?=(?:-\S+[ \t]+)*\$)))"
 )
 _HEREDOC = r"(?P<heredoc><<-?[ \t]*(?P<raw>[\"'\\]?)(?P<mark>[A-Za-z_]\w*)[\"']?(?!\w))"
 _PERHAPS = (
@@ -99,6 +99,11 @@ _IN_TEXT = re.compile(r"\\([$`\\])|\$\{[^{}\n]*\}|\$\([^()\n]*\)|\$[A-Za-z_]\w*"
 """What a shell replaces in the text between two marks."""
 _WRITES = re.compile(r"(?:(?<![0-9>&])>|\btee)[ \t]*[\"']?(?!/dev/null)(?P<name>[^\s\"'<>|&;]*env[^\s\"'<>|&;]*)")
 """The environment file that a line writes."""
+_OF_SHELL = (".sh", ".bash", ".zsh", ".md", ".mdx", ".markdown")
+_READS = re.compile(
+    r"^[ \t]*(?:source|\.)[ \t]|\b(?:read|getopts|mapfile|readarray|eval)[ \t]|printf[ \t]+-v", re.MULTILINE
+)
+"""What may set a variable without its name before an equals sign."""
 _SOURCED = re.compile(r"^[ \t]*(?:(?:source|\.)[ \t]+\S+|set[ \t]+-(?:a\b|o[ \t]+allexport)|eval\b)", re.MULTILINE)
 MAX_SERVERS = 300
 """Servers of a text that are read."""
@@ -242,8 +247,30 @@ class _Scanner:
                 while start > line and re.match(r"[\w.:\\/-]", self.text[start - 1]):
                     start -= 1
             self.servers.append(replace(server, place=self.source.place(start)))
-            self.defects += [*self._surely(command.defects), *defects]
+            self.defects += [*self._surely(command.defects), *defects, *self._never_set(words)]
         return max(command.end, match.end())
+
+    def _never_set(self, words: list[Word]) -> Iterator[Defect]:
+        """Variables of a script's own, by their small letters, that it uses in a command and sets nowhere."""
+        text = self.source.file.text
+        used = {name: word for word in words for name in word.missing if re.fullmatch(r"[a-z][a-z0-9_]*", name)}
+        others = self.variables.keys() - used.keys()
+        if self.mode != SHELL or not self.source.file.name.lower().endswith(_OF_SHELL) or _READS.search(text):
+            return
+        if not any(re.search(rf"\$\{{?{other}\b", self.source.text) for other in others if other.islower()):
+            return
+        for name, word in used.items():
+            if re.search(
+                rf"(?<![\w$-]){name}\+?=|\b(?:for|select|local|declare|export|typeset)\b[^\n]*\b{name}\b", text
+            ):
+                continue
+            written = self.source.text[word.start : word.end]
+            if not re.search(rf"\$(?:{name}\b|\{{{name}\}})", written):
+                continue
+            message = (
+                f"${name} is set nowhere in this file, and others are: where the caller does not export it, it is empty"
+            )
+            yield Defect("shell-never-set", message, self.source.place(word.start), f"set it: {name}=...", len(written))
 
     def _gcloud(self, match: re.Match[str], line: int) -> int:
         """A container that Google's tool deploys."""
@@ -261,14 +288,40 @@ class _Scanner:
         command = self._command(match, line)
         if command is None:
             return match.end()
-        words = [word.as_value(self.source) for word in self._spliced(command.words)]
-        instance = match["instance"] is not None
-        server = singularity.read_run(words, self._exported(match.start()), instance)
+        words = [
+            part for word in self._spliced(command.words) for part in singularity.parted(word.as_value(self.source))
+        ]
+        if match["srun"] is not None:  # the command is in a variable
+            begun = next((at for at, word in enumerate(words) if word.text in singularity.ENGINES), len(words))
+            run = next((at for at, word in enumerate(words) if at > begun and word.text == "run"), len(words))
+            words = words[run + 1 :]
+        before = [*self._assigned(match.start(), line), *self._handed_in()]
+        caller = self._exported(match.start(), any(word.text.startswith("--model-id") for word in words))
+        for name, value in before:
+            if name in _read_by_tgi():
+                caller.add(name, value)
+        server = singularity.read_run(words, caller, match["instance"] is not None, before, self.world)
         if server is None:
             return match.end()
         self.servers.append(replace(server, place=self.source.place(match.start())))
         self.defects += self._surely(command.defects)
         return max(command.end, match.end())
+
+    def _handed_in(self) -> Iterator[tuple[str, Value]]:
+        """Variables that are exported, with their values so far."""
+        for name, place in self.exports.items():
+            if (variable := self.variables.get(name)) is not None and name not in _read_by_tgi():
+                yield name, replace(place, text=variable.text, known=variable.known, missing=variable.missing)
+
+    def _assigned(self, first: int, line: int) -> Iterator[tuple[str, Value]]:
+        """Variables that are set for the command that begins here, before it."""
+        assigned = _ASSIGNED.search(self.text, max(line, first - 1000), first)
+        if assigned is None:
+            return
+        for word in lex(self.source, assigned.start(), self.variables, self.mode, first).words:
+            held, (name, equals, _) = word.as_value(self.source, "environment"), word.text.partition("=")
+            if equals:  # not `exec`, `env`
+                yield name, replace(tail(held.bare, len(name) + 1), key=held.spot)
 
     def _printed(self, line: int, start: int) -> bool:
         """Whether a command stands in what is only printed, for a person to read: an example, a usage."""
@@ -369,12 +422,8 @@ class _Scanner:
         if len(words) > 1 and not any(word.text.startswith("-") or word.text in _EVERY for word in words[1:]):
             return done
         environment = self._exported(first, any(word.text.partition("=")[0] == "--model-id" for word in words))
-        if assigned := _ASSIGNED.search(self.text, max(line, first - 1000), first):
-            for word in lex(self.source, assigned.start(), self.variables, self.mode, first).words:
-                held, (name, equals, _) = word.as_value(self.source, "environment"), word.text.partition("=")
-                if not equals:
-                    continue  # `exec`, `env`
-                environment.add(name, replace(tail(held.bare, len(name) + 1), key=held.spot))
+        for name, value in self._assigned(first, line):
+            environment.add(name, value)
         values = [word.as_value(self.source) for word in words]
         place = values[0].place
         server = Server(
@@ -382,7 +431,7 @@ class _Scanner:
         )
         image = self._image_of(around) if around else None
         self.servers.append(replace(server, image=image))
-        self.defects += self._surely(command.defects)
+        self.defects += [*self._surely(command.defects), *self._never_set(words)]
         return done
 
     def _image_of(self, around: re.Match[str]) -> Value | None:

@@ -260,6 +260,54 @@ def value_alone(case: Case) -> Hits:
     return no_check(case)
 
 
+@defect("TGI527", "info", "included file that is not there", "compose-not-read")
+def not_included(case: Case) -> Hits:
+    """A Compose file includes another that is not beside it: a server in that one is not judged.
+
+    Failing, compose.yaml::
+
+        include: [llm/compose.yaml]
+        services:
+          tgi:
+            image: tgi:3.3.7
+            volumes: [./data:/data]
+            runtime: nvidia
+            command: [--model-id, Qwen/Qwen2.5-7B-Instruct]
+
+    Fixed, compose.yaml::
+
+        services:
+          tgi:
+            image: tgi:3.3.7
+            volumes: [./data:/data]
+            runtime: nvidia
+            command: [--model-id, Qwen/Qwen2.5-7B-Instruct]
+    """
+    return no_check(case)
+
+
+@defect("TGI528", "warning", "variable that is set nowhere", "shell-never-set")
+def never_set(case: Case) -> Hits:
+    r"""The command uses a variable of the script's own that the script does not set, though it sets others.
+
+    A shell leaves nothing of it, and the words around it move together.
+
+    Failing::
+
+        volume=/srv/models
+        docker run --gpus all --shm-size 1g -p 8080:80 -v $volume:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id $model
+
+    Fixed::
+
+        model=Qwen/Qwen2.5-7B-Instruct
+        volume=/srv/models
+        docker run --gpus all --shm-size 1g -p 8080:80 -v $volume:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id $model
+    """
+    return no_check(case)
+
+
 @defect("TGI525", "warning", "Dockerfile instruction in a shell", "dockerfile-syntax-in-shell")
 def dockerfile_in_shell(case: Case) -> Hits:
     r"""ARG and ENV are instructions of a Dockerfile: a shell knows no such command, and sets nothing.
