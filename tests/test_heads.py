@@ -284,6 +284,18 @@ services:
     golden("heads/validate.txt", ran.out)
 
 
+def test_validate_judges_heads_of_the_hub(hub: Hub, tmp_path: Path) -> None:
+    repo = hub.add("org/online-heads", MEDUSA, {})
+    repo.files[speculation.MEDUSA_FILE] = Weights(header(medusa()))
+    (tmp_path / "run.sh").write_text(
+        "docker run --gpus all --shm-size 1g -p 8080:80 -v data:/data -e HF_TOKEN=$HF_TOKEN "
+        "ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id org/online-heads --speculate 5\n"
+    )
+    ran = run("validate", "run.sh", "--gpu", "nvidia-a10g", "--online")
+    assert (ran.code, "only has `3` heads, please make them match" in ran.out) == (1, True), ran.out
+    assert not any(LLAMA in path for path in hub.paths)
+
+
 # laws
 
 

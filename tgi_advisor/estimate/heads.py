@@ -51,11 +51,6 @@ class Made(NamedTuple):
     most_rows: int
     """Rows up to which they are asked: for more, the logits alone are computed."""
 
-    @property
-    def elements(self) -> int:
-        """Elements of everything that stays, the row of masked tokens of each embedding included."""
-        return sum(row * (rows + (kind == "embedding")) for kind, row, rows in self.tensors)
-
 
 def of(setting: Setting) -> Made | None:
     """The heads of a launch; None without, and where release or class takes none."""
@@ -121,9 +116,15 @@ def _shape(found: Heads, name: str, otherwise: tuple[int, int]) -> tuple[int, in
 def part(setting: Setting) -> Part | None:
     """The heads of a launch; None without."""
     made = of(setting)
-    if made is None or not made.elements:
+    if made is None or not made.tensors:
         return None
-    size = made.elements * (4 if setting.dtype == "float32" else 2)
+    held = 32 if setting.dtype == "float32" else 16
+    on_the_fly = setting.quantize if setting.quantize in weights.ON_THE_FLY else None
+    bits = weights.quantized_bits(on_the_fly) if on_the_fly and made.kind == "medusa_joined" else held
+    size = sum(  # an embedding has one more row, which masked tokens point at
+        row * (rows + (kind == "embedding")) * (bits if kind == "joined" else held) for kind, row, rows in made.tensors
+    )
+    held_as = setting.dtype if bits == held else f"{on_the_fly} as the model's projections"
     what = {
         "medusa": f"{made.number} Medusa heads with an output matrix each",
         "medusa_joined": f"{made.number} Medusa heads on the model's output matrix",
@@ -131,7 +132,7 @@ def part(setting: Setting) -> Part | None:
         "mlp_tied": f"an MLP speculator whose {made.number} heads are one",
     }[made.kind]
     where = "" if setting.num_shard == 1 or made.kind == "medusa_joined" else ", most of it whole on every shard"
-    return Part("speculation heads", size, "exact", f"{what}, {setting.dtype}{where}")
+    return Part("speculation heads", round(size / 8), "exact", f"{what}, {held_as}{where}")
 
 
 def rows_bytes(setting: Setting, rows: float) -> float:

@@ -120,7 +120,7 @@ def _scales_groups(group: TensorGroup) -> bool:
     return group.name.endswith(".weight_scale") and len(group.shape) == 2 and group.shape[1] > 1
 
 
-def _quantized_bits(method: str) -> float:
+def quantized_bits(method: str) -> float:
     """Bits per weight of a method that quantizes while loading, scales per row aside.
 
     bitsandbytes 4 bit: half a byte, one absmax byte per 64 values and a float per 256 of those
@@ -286,7 +286,7 @@ def held(setting: Setting) -> list[Held]:
         if on_the_fly and kind in quantized and _is_matrix(group):
             exempt = _sixteen_bit_share(setting, group)
             scales = count * (1 - exempt) * group.shape[0] / (tp if kind == "column" else 1) * 4
-            bits = exempt * bits + (1 - exempt) * _quantized_bits(on_the_fly)
+            bits = exempt * bits + (1 - exempt) * quantized_bits(on_the_fly)
         size = round(count * elements * bits / 8 + scales)
         rows.append(Held(group, kind, count, size, read))
     return rows
@@ -297,7 +297,7 @@ def tied_head(setting: Setting) -> int:
     model, method = setting.facts.model, _on_the_fly(setting)
     tables = [group.elements for group in model.tensors if role(group.name) == "embedding"]
     shards = setting.num_shard if _head_is_split(families.vocab(model), setting.num_shard) else 1
-    bits = _quantized_bits(method) if method and _quantizes_head(method, setting) else 16
+    bits = quantized_bits(method) if method and _quantizes_head(method, setting) else 16
     return round(max(tables, default=0) / shards * bits / 8)
 
 
