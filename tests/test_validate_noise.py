@@ -216,6 +216,11 @@ CODE: dict[str, tuple[str, str, tuple[str, ...], list[str]]] = {
         "    env: {HF_MODEL_ID: /opt/m, MAX_INPUT_LENGTH: '8191', MAX_TOTAL_TOKENS: '8192'}\n",
         (), ["TGI503"],
     ),
+    "one that its task names": (
+        "a.dstack.yml",
+        "type: service\nimage: me/optimum-tpu:v1\nenv: [MODEL_ID=a]\ncommands: [text-generation-launcher --port 80]\n",
+        (), ["TGI504"],
+    ),
     "a server of its own": ("run.sh", line(image="me/optimum-tpu:v1", args="--max-total-tokens 9"), (), ["TGI504"]),
 }  # fmt: skip
 """A file, its text, options, and what is said beside that no GPU is named."""

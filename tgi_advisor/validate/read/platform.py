@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from tgi_advisor.facts import clouds
 from tgi_advisor.validate.found import UNSAID, Defect, Gpus, Hint, Mount, Port, Server, Value, whole_number
 from tgi_advisor.validate.read.compose import folded_backslash
 from tgi_advisor.validate.read.docker import asked, mount_of, published, tail
@@ -92,6 +93,8 @@ def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server]
                 scripts.append(node)
     variables = _variables(root)
     around = tuple(_hints(root, ())) if scripts else ()
+    named = root.value("image", origin="image")
+    cloud = named if named is not None and clouds.find(named.text) is not None else None
     for node in scripts[:MAX_SERVERS]:
         found = scan(node.source, world, dict(variables))
         if found.servers:
@@ -104,6 +107,7 @@ def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server]
             servers.append(
                 replace(
                     server, form=form if form in ("sky", "dstack") else server.form, hints=around,
+                    image=server.image or cloud,
                     **({} if environment is None else environment.fields()),
                 )
             )  # fmt: skip
