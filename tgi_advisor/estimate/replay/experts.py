@@ -1,7 +1,8 @@
 """A mixture of experts in a pass: how tokens are routed, what the chosen experts make, what is left of it.
 
-Three ways to run the experts: `fused` (one kernel over all of them, TGI's default), `marlin` (the same over GPTQ and
-AWQ weights repacked for Marlin) and `one_by_one` (every expert over every token, where no kernel takes the weights).
+Four ways to run the experts: `fused` (one kernel over all of them, TGI's default since 2.0.0), `sparse` (Megablocks,
+before), `marlin` (one kernel over GPTQ and AWQ weights repacked for Marlin) and `one_by_one` (every expert over every
+token, where no kernel takes the weights).
 
 Read at TGI v3.3.7 and v2.2.0 under server/text_generation_server: layers/moe/__init__.py:135-205,
 layers/moe/unquantized.py:180-265, layers/moe/gptq_marlin.py:240-355,
@@ -30,6 +31,8 @@ def feed(run: Pass, normed: Block) -> Block:
     assert mixture is not None
     beside = run.gated(mixture.shared) if mixture.shared else None
     logits = run.product(g.experts)
+    if mixture.way == "sparse":
+        return _sparse(run, mixture, logits)
     routing = _routed(run, mixture)
     match mixture.way:
         case "fused":
@@ -60,6 +63,32 @@ def _routed(run: Pass, mixture: Mixture) -> list[Block]:
     run.drop(run.new(2 * run.shapes.g.experts))  # the scores in float32
     run.drop(indices)
     return [_renormalized(run, weights, 2), numbers]
+
+
+def _sparse(run: Pass, mixture: Mixture, logits: Block) -> Block:
+    """Megablocks: tokens are put in the order of their experts, multiplied in blocks, and put back.
+
+    Values decide how many rows an expert's tokens are padded with to whole blocks; half a block each is taken. Read at
+    v1.4.5, models/custom_modeling/flash_mixtral_modeling.py:300-520, and in OlivierDehaene/megablocks at 181709d,
+    megablocks/ops and megablocks/backend/kernels.py.
+    """
+    g, memory, chosen = run.shapes.g, run.memory, run.shapes.g.experts_per_token
+    scores, weights, numbers, total = run.new(2 * g.experts), run.new(2 * chosen), run.new(4 * chosen), run.new(2)
+    run.drop(scores, total)
+    order = [run.new(4 * chosen), run.new(4 * chosen)]
+    rows = (run.tokens * chosen + g.experts * ROWS) * ELEMENT
+    gathered = memory.new(rows * g.hidden)
+    gate = memory.new(rows * mixture.expert)
+    activated = memory.new(rows * mixture.expert)
+    run.drop(gate)
+    up, product = memory.new(rows * mixture.expert), memory.new(rows * mixture.expert)
+    run.drop(activated, up, gathered)
+    down = memory.new(rows * g.hidden)
+    run.drop(product)
+    apart = run.new(chosen * g.hidden)
+    out = run.new(g.hidden)
+    run.drop(apart, down, logits, weights, numbers, *order)
+    return out
 
 
 def _masked(run: Pass) -> list[Block]:

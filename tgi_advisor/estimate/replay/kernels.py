@@ -32,8 +32,9 @@ ON_THE_FLY: Mapping[str, Kernel] = {
     "eetq": "eetq", "bitsandbytes": "bnb_8bit", "bitsandbytes-nf4": "bnb_4bit", "bitsandbytes-fp4": "bnb_4bit",
 }  # fmt: skip
 """Kernels of what is quantized while it loads, fp8 aside."""
-Way = Literal["fused", "marlin", "one_by_one"]
-"""How the experts of a mixture run: in one kernel, in one over weights packed for Marlin, each over every token."""
+Way = Literal["fused", "marlin", "one_by_one", "sparse"]
+"""How the experts of a mixture run: in one kernel, in one over weights packed for Marlin, each over every token, in
+Megablocks' sparse products (before 2.0.0)."""
 SPLIT = 8
 """Parts of the inner dimension AWQ's kernel sums apart.
 
@@ -44,6 +45,8 @@ LEAVES_HEAD = (2, 2, 0)
 """Since when bitsandbytes leaves the output matrix in 16 bit; what it makes of one is not written down."""
 INT8_BY_ROWS = (3, 0, 2)
 """Since when bitsandbytes multiplies int8 weights as they lie (its 0.45.0); before, the first pass reorders them."""
+FUSED = (2, 0, 0)
+"""Since when one kernel runs the experts."""
 REDUCED_ROWS = 1024
 """Rows Marlin reduces at once in float32, since 2.3.0."""
 
@@ -135,7 +138,7 @@ def experts(setting: Setting) -> Way | None:
     """
     kernel, method, version = of(setting), setting.quantize, setting.facts.release.version
     if kernel in ("plain", "fp8_blocks"):
-        return "fused"
+        return "fused" if version >= FUSED else "sparse"
     since = {"gptq": (2, 3, 1), "awq": (2, 4, 0)}.get(method or "")
     if kernel == "marlin" and since is not None and version >= since:
         return "marlin"

@@ -275,7 +275,10 @@ def _mixture(setting: Setting, rest: dict[str, int], kernel: Kernel) -> Iterator
         yield from map(_kept, router)
     kinds = packed.kinds(setting, kernel)
     read = [{kind: _take_expert(rest, words, kind) for kind in kinds} for words in EXPERT]
-    if kernels.experts(setting) != "fused":
+    if kernels.experts(setting) == "sparse":
+        for place in (0, 2, 1):
+            yield stacks.apart(read[place]["weight"], number)
+    elif kernels.experts(setting) != "fused":
         yield from stacks.packed(setting, kernel, read, number)
     else:
         gate, up, down = (one["weight"] // (number if dbrx else 1) for one in read)

@@ -204,8 +204,8 @@ def known(setting: Setting) -> bool:
 
     On ROCm it is read, not recorded: 16-bit dense models of TGI's own classes since 2.0.4, the first release whose
     linear layer is its own there.
-    Not among it: weights multiplied by a kernel that has not been read, and mixtures of experts before 2.0.0, quantized
-    in a way that has not been read or in transformers' classes.
+    Not among it: weights multiplied by a kernel that has not been read, and mixtures of experts quantized in a way that
+    has not been read or in transformers' classes.
     Without heads, speculation looks for the last tokens in the prompt and takes nothing that counts beside its slots in
     the blocks; heads are not read on ROCm, nor where joined blocks are quantized.
     From 1.0.0 to 1.4.5 no line of the classes changed what they allocate, but for families that came in between.
@@ -231,7 +231,7 @@ def known(setting: Setting) -> bool:
         return False
     if family.kv == "mla" and kernel not in ("plain", "fp8_blocks"):
         return False
-    if routed and (version < (2, 0, 0) or kernels.experts(setting) is None):
+    if routed and kernels.experts(setting) is None:
         return False
     if family.model_type == "gemma3" and setting.attention != "flashinfer":
         return False

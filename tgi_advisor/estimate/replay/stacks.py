@@ -62,6 +62,19 @@ def merged(gate: int, up: int, down: int, number: int) -> Step:
     return step
 
 
+def apart(size: int, number: int) -> Step:
+    """Experts read one by one into a tensor for each projection.
+
+    https://github.com/huggingface/text-generation-inference/blob/v1.4.5/server/text_generation_server/models/custom_modeling/flash_mixtral_modeling.py#L155-L189
+    """
+
+    def step(memory: Allocator) -> None:
+        memory.new(size * number)
+        memory.release(memory.new(size))
+
+    return step
+
+
 def packed(setting: Setting, kernel: Kernel, read: Sequence[Mapping[str, int]], number: int) -> Iterator[Step]:
     """Experts of quantized weights: repacked and stacked for one kernel, or a projection for each.
 
