@@ -217,6 +217,55 @@ WORKING = {
         f"cat <<EOF > tgi.service\nExecStart=/usr/bin/{RUN} {IMAGE}:3.3.7 --model-id gpt2 --num-shard \\${{N}}\nEOF\n",
         "install.sh",
     ),
+    "sums": (
+        f"T=10\n((T*=100))\n{RUN} {IMAGE}:3.3.7 --model-id org/m --max-input-tokens 100 --max-total-tokens $T\n"
+        f"T=10; let T=T*100; {RUN} {IMAGE}:3.3.7 --model-id org/m --max-input-tokens 100 --max-total-tokens $T\n"
+        f"declare -i U=T*4\n{RUN} {IMAGE}:3.3.7 --model-id org/m --max-total-tokens $U\n",
+        "run.sh",
+    ),
+    "a command for another shell": (
+        f'ssh gpu "N=2; {RUN} {IMAGE}:3.3.7 --model-id \\$M --num-shard \\$(nvidia-smi -L | wc -l)"\n',
+        "run.sh",
+    ),
+    "texts that a variable holds, and words that are only printed": (
+        f"HELP=$(cat <<'EOF'\ndocker run {IMAGE}:3.3.7 --model-id <id> --foo\nEOF\n)\n"
+        f"read -r -d '' MORE <<'EOF'\ndocker run {IMAGE}:3.3.7 --model-id <id> --foo\nEOF\n"
+        f"echo docker run {IMAGE}:3.3.7 --model-id x --foo\n>&2 echo 'docker run {IMAGE}:3.3.7 --foo'\n"
+        f"{RUN} {IMAGE}:3.3.7 --model-id gpt2\n",
+        "run.sh",
+    ),
+    "an image that is built beside it": (
+        f"services:\n  tgi:\n    build: .\n    image: {IMAGE}:local\n    gpus: all\n"
+        "    command: --model-id /baked --my-flag 3\n",
+        "compose.yaml",
+    ),
+    "a config that is mounted": (
+        SERVICE + "    command: --model-id /models/x\n    configs: [{source: x, target: /models/x}]\n",
+        "compose.yaml",
+    ),
+    "CircleCI's and Ruby's marks": (
+        f"jobs: {{e2e: {{steps: [{{run: '{RUN} {IMAGE}:3.3.7 --model-id << parameters.m >> --num-shard 1'}}]}}}}\n",
+        "config.yml",
+    ),
+    "a command of Ruby's": (f'system "{RUN} {IMAGE}:3.3.7 --model-id #{{model}} --num-shard #{{n}}"\n', "deploy.rb"),
+    "a value that is put behind a string": (
+        f'os.execute("{RUN} {IMAGE}:3.3.7 --model-id " .. model)\n',
+        "run.lua",
+    ),
+    "the same in Python, and what a parser's help says": (
+        f'ok = "text-generation-launcher --num-shard 1 --model-id" in text\n'
+        f'parser.add_argument("--x", help="docker run {IMAGE}:3.3.7 --model-id ... --foo")\n',
+        "run.py",
+    ),
+    "a page of the web": (
+        f"<pre><code>{RUN} {IMAGE}:3.3.7 \\\n --model-id gpt2</code></pre><p>text-generation-launcher --model-id "
+        "&lt;x&gt;</p><code>text-generation-launcher --model-id gpt2</code>\n",
+        "index.html",
+    ),
+    "variables that an image's own script fills in": (
+        f'FROM {IMAGE}:3.3.7\nENV QUANTIZE="" MODEL_ID=""\nENTRYPOINT ["/entry.sh"]\n',
+        "Dockerfile",
+    ),
 }
 
 WRONG = {
@@ -293,6 +342,17 @@ WRONG = {
         "tgi.service",
         ["TGI101"],
     ),
+    "a page of the web whose command is wrong": (
+        f"<pre>{RUN} {IMAGE}:3.3.7 --model-id gpt2 --foo</pre>\n",
+        "index.html",
+        ["TGI101"],
+    ),
+    "variables that nothing fills in": (
+        f'FROM {IMAGE}:3.3.7\nENV QUANTIZE="" MODEL_ID=gpt2\n',
+        "Dockerfile",
+        ["TGI104"],
+    ),
+    "a flag without its value at the end of a script": (f"{RUN} {IMAGE}:3.3.7 --model-id\n", "run.sh", ["TGI106"]),
 }
 
 

@@ -184,6 +184,8 @@ def effective(server: Server, stated: TgiRelease | None = None, tag: str = "") -
         image = image._replace(entry="sagemaker", port=8080)
     if tag:
         image = identify(f"{OWN}:{tag}")._replace(official=False, how="stated")
+    if "built" in server.notes and image.official:  # on top of it, or from a fork
+        image = image._replace(official=False, how="named" if image.release is not None else "guessed")
     image = _released(image, server, stated)
     env = _environment(server, image)
     known = known_flags(image.release, image.older)

@@ -103,7 +103,11 @@ def scan_text(text: Scalar, world: World) -> Scan:
         return Scan([], [])
     if is_launcher(text.text.strip()):
         return Scan([], [])
-    found = scan(as_shell(text), world)
+    source = as_shell(text)
+    if re.search(r"--[a-z][\w-]*[ \t]*$", source.text):  # the value of the last flag is put behind the string
+        end = source.offset(len(source.text) - 1)
+        source = Source(source.file, f"{source.text} ${{_}}", [*source.offsets, *[end] * 5])
+    found = scan(source, world)
     servers = [one for one in found.servers if one.form != "launcher" or not is_fork([word.text for word in one.args])]
     servers = [one.with_values(lambda value: opened(value, text)) for one in servers]
     return Scan(servers, [defect for defect in found.defects if defect.kind not in SHELL_ALONE])

@@ -176,7 +176,7 @@ class _Reader:
                 **environment.fields(),
                 ports=tuple(self._ports(get("ports"), get("expose"))),
                 mounts=(
-                    *self._mounts(get("volumes"), get("tmpfs"), get("volumes_from")),
+                    *self._mounts(service),
                     *([anywhere(fetched)] if fetched else []),
                 ),
                 gpus=self._gpus(get("gpus"), deploy) or device_gpus(devices) or runtime_gpus(runtime, environment)
@@ -200,7 +200,10 @@ class _Reader:
                 restart=self.value(get("restart")) or self.value(deploy.at("restart_policy", "condition")),
                 replicas=scale,
                 beside=self._beside(name, container_name),
-                notes=(f"container_name {container_name.text}",) if container_name else (),
+                notes=(
+                    *((f"container_name {container_name.text}",) if container_name else ()),
+                    *(("built",) if get("build") is not None else ()),
+                ),
                 unknown=missing,
             )
         )  # fmt: skip
@@ -294,7 +297,8 @@ class _Reader:
         made += [Port("expose", value) for value in self._values(expose)]
         return made
 
-    def _mounts(self, volumes: Node | None, tmpfs: Node | None, others: Node | None) -> list[Mount]:
+    def _mounts(self, service: Map) -> list[Mount]:
+        volumes, tmpfs, others = (service.get(name) for name in ("volumes", "tmpfs", "volumes_from"))
         made: list[Mount] = []
         for node in volumes.items if isinstance(volumes, List) else []:
             if isinstance(node, Map):
@@ -302,6 +306,9 @@ class _Reader:
             elif (value := self.value(node)) is not None:
                 made.append(mount_of(_as_shown(node, value)))
         made += [tmpfs_of(value) for value in self._values(tmpfs)]
+        for node in (*service.list("configs"), *service.list("secrets")):
+            target = node.value("target") if isinstance(node, Map) else None
+            made += [Mount("configMap", target)] if target is not None else []
         return made + [anywhere(value) for value in self._values(others)]
 
     def _long_mount(self, node: Map) -> list[Mount]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -97,7 +98,7 @@ def _asks(args: Sequence[str]) -> bool:
 _TEMPLATED = re.compile(r"\$[{(]([A-Za-z_][\w.:-]*)[^{}()]*[)}]|^\$([A-Za-z_]\w*)$")
 _MARK = re.compile(
     r"(?<!\w)__([A-Za-z]\w*?)__(?!\w)|(?<!\w)@@?([A-Z_][A-Z0-9_.-]*)@@?(?!\w)|%\(([A-Za-z_]\w*)\)[sdif]|^%([A-Za-z_]\w*)%$"
-    r"|#\{([^{}\n]+)\}#?|\[\[([^\[\]\n]+)\]\]|^<([A-Za-z][^<>\n]*)>$|<%=?([^%\n]+)%>|\{\{([^{}\n]+)\}\}|^\{(\w+)\}$|^(\{\}|%[sdifr]?|@)$"
+    r"|#\{([^{}\n]+)\}#?|\[\[([^\[\]\n]+)\]\]|^<([A-Za-z][^<>\n]*)>$|<%=?([^%\n]+)%>|\{\{([^{}\n]+)\}\}|^\{(\w+)\}$|^(\{\}|%[sdifr]?|@|\.{3}|\u2026)$"
 )
 """What a program fills in before anything reads the words: sed, m4, Python, Jinja, ERB, CMake, Octopus, xargs."""
 
@@ -113,7 +114,8 @@ def _templated(server: Server) -> Server:
     if server.form == "spec" or (server.form == "env" and server.notes):
         return server  # written by `emit` for `docker run --env-file`, which fills in nothing
     shell = server.form in ("compose", "systemd", "dockerfile")
-    unfilled = server.form == "helm" or (server.form == "env" and _EXAMPLE.search(server.place.file) is not None)
+    example = server.form == "env" and _EXAMPLE.search(server.place.file) is not None
+    unfilled = example or server.form == "helm" or (server.form == "dockerfile" and bool(server.env_sources))
 
     def opened(value: Value) -> Value:
         if not value.known:
@@ -151,6 +153,8 @@ def _reader(file: str, text: str) -> Callable[[Source, World], Result]:
         return _yaml
     if suffix in ("md", "markdown", "mdx", "rst", "adoc", "qmd"):
         return _markdown
+    if suffix in ("html", "htm"):
+        return _html
     if suffix == "ipynb":
         return _notebook
     if suffix in ("py", "tf", "ts", "js", "tsx", "hcl"):
@@ -225,6 +229,25 @@ def _text(source: Source, world: World) -> Result:
     if not result.servers and _ENTRY.search(source.text):
         return _env(source, world)
     return Result("text", result.servers, result.defects)
+
+
+_TAG = re.compile(r"<(?:!--[\s\S]*?--|/?[A-Za-z][^<>]*)>|&(?:#\d+|#x[0-9a-fA-F]+|\w+);")
+
+
+def _html(source: Source, world: World) -> Result:
+    """A page of the web as its reader sees it, each element on a line of its own."""
+    parts: list[str] = []
+    offsets: list[int] = []
+    at = 0
+    for tag in _TAG.finditer(source.text):
+        shown = "\n" if tag[0].startswith("<") else html.unescape(tag[0])
+        parts += [source.text[at : tag.start()], shown]
+        offsets += [*source.offsets[at : tag.start()], *[source.offset(tag.start())] * len(shown)]
+        at = tag.end()
+    page = Source(source.file, "".join([*parts, source.text[at:]]), [*offsets, *source.offsets[at:]])
+    found = scan(page, world)
+    blanks = [replace(one, severity="info") if one.kind in SHELL_ALONE else one for one in found.defects]
+    return Result("text", [_to_fill_in(one) for one in found.servers], blanks)
 
 
 def _elsewhere(servers: list[Server], known: list[Server]) -> list[Server]:

@@ -61,6 +61,7 @@ _OPENED = ("if", "for", "while", "except", "else", "elif", "case")
 _PRINTS = re.compile(
     r"(?<![\w.])(?:print|echo|click\.(?:echo|secho)|console\.(?:log|error|info|warn)|log(?:ger|ging)?\.\w+|parser\.error"
     r"|sys\.exit|sys\.std(?:out|err)\.write|raise \w+)\(\s*[fFrRbBuU]{0,2}[\"'`]{1,3}\Z"
+    r"|\b(?:help|description|epilog|usage)\s*=\s*\(?\s*[fFrRbBuU]{0,2}[\"']{1,3}\Z"
 )
 """What prints the string behind it."""
 

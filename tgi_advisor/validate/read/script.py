@@ -44,8 +44,9 @@ _SINGULARITY = (
 _HEREDOC = r"(?P<heredoc><<-?[ \t]*(?P<raw>[\"'\\]?)(?P<mark>[A-Za-z_]\w*)[\"']?(?!\w))"
 _PERHAPS = (
     r"(?P<perhaps>(?:\b(?:then|do|else|and|or)[ \t]|&&|\|\||[;{)&(]"
-    r"|^[ \t]*(?:if|IF)\b[^\n]*?[ \t(](?=[sS][eE][tT][ \t]))[ \t]*"
-    r"(?:(?:export|local|declare|readonly|[sS][eE][tT])[ \t]+)?\"?\$?(?P<other>[A-Za-z_]\w*)[ \t]*\+?=(?![=~]))"
+    r"|^[ \t]*(?:if|IF)\b[^\n]*?[ \t(](?=[sS][eE][tT][ \t])|^[ \t]*(?=let[ \t]))[ \t]*"
+    r"(?:(?:export|local|declare|readonly|typeset|let|[sS][eE][tT])[ \t]+(?:-\w+[ \t]+)*)?[\"']?\$?"
+    r"(?P<other>[A-Za-z_]\w*)[ \t]*(?:[-+*/%]?=(?![=~])|\+\+|--))"
 )
 """An assignment behind a condition, or behind another command on its line."""
 _OUTSIDE = (
@@ -80,8 +81,8 @@ _IN_CONTAINER = re.compile(r"(?<![\w.-])(?:singularity|apptainer|srun|enroot)[ \
 _EVERY = ("$@", "${@}", "$*", "${*}")
 """Every argument of the script."""
 _PRINTS = re.compile(
-    r"(?:^|[;&|({]|\b(?:then|do|else))[ \t]*@?"
-    r"(?:echo|printf|Write-(?:Host|Output)|log\w*|info|warn\w*|die|fail|usage|say)[ \t]+(?=[^\n]*[\"'])",
+    r"(?:^|[;&|({]|\b(?:then|do|else))[ \t]*@?(?:>&2[ \t]*)?"
+    r"(?:echo|printf|Write-(?:Host|Output)|log\w*|info|warn\w*|die|fail|usage|say)[ \t]+",
     re.MULTILINE,
 )
 """What prints a text."""
@@ -89,9 +90,11 @@ _INTO_FILE = re.compile(r"[\"'][ \t]*(?:\d?>>?[ \t]*(?!&)\S|\|)")
 _SCREEN = r"[ \t]*(?:1?>&2)?[ \t]*"
 _PRINTED = re.compile(
     r"[ \t]*(?:(?:\w+[ \t]*\(\)|function[ \t]+\w+)[ \t]*\{[ \t]*)?"
-    rf"(?:cat|:|true){_SCREEN}<<-?[ \t]*[\"'\\]?\w+[\"']?{_SCREEN}"
+    rf"(?:(?:\w+=[\"']?\$\([ \t]*)?cat|:|true|read[ \t][^\n<]*){_SCREEN}<<-?[ \t]*[\"'\\]?\w+[\"']?{_SCREEN}"
 )
 """A text between two marks that goes nowhere but to the screen, or nowhere at all."""
+_SUMS = re.compile(r"(?:declare|typeset|local)[ \t]+(?:-\w+[ \t]+)*-\w*i")
+"""A declaration whose value is worked out."""
 _ALIAS = re.compile(r"\balias[ \t]+[\w.-]+[= \t][ \t]*[\"']?(?:sudo[ \t]+)?\Z")
 """What begins a name for a command."""
 MANIFEST = re.compile(r"^[ \t]*(?:apiVersion|services)[ \t]*:", re.MULTILINE)
@@ -230,7 +233,11 @@ class _Scanner:
         end, quote = self._region(line, match.start())
         if self.strict and quote != "`":
             return None
-        return lex(self.source, match.end(), self.variables, self.mode, end, mend=True)
+        command = lex(self.source, match.end(), self.variables, self.mode, end, mend=True)
+        last = command.words[-1].text if command.words and end is not None and command.end >= end else ""
+        if quote in "\"'" and re.fullmatch(r"--[a-z][\w-]*", last) and not _is_script(self.source.file.name):
+            command.words.append(Word("${_}", end or 0, end or 0, False))  # a program puts its value behind the string
+        return command
 
     def _run(self, match: re.Match[str], line: int) -> int:
         """A `docker run`."""
@@ -499,6 +506,9 @@ class _Scanner:
         how, name, operator = (match["how"] or "").strip(), match["name"], match["op"].strip()
         if match["op"] != operator and operator == "=" and not how.startswith("$"):
             return match.end()  # `name = value` is no assignment of a shell
+        if re.match(r"[\"']?\$\([ \t]*cat[ \t]*<<", self.text[match.end() :][:40]):  # a text between two marks
+            self._set(name, Variable(f"${name}", False, (name,)))
+            return match.end()
         if self.text.startswith("(", match.end()):
             return self._array(name, match.end() + 1, operator == "+=")
         if how.lower().startswith(("set", "@set")):
@@ -531,7 +541,7 @@ class _Scanner:
                 break
             before = self.variables.get(left.rstrip("+")) if left.endswith("+") else None
             text = (before.text if before else "") + right
-            known = word.known and (before is None or before.known)
+            known = word.known and (before is None or before.known) and (right.isdigit() or not _SUMS.match(how))
             self._set(left.rstrip("+"), Variable(text, known, word.missing, word.defaulted))
             if left in self.exports or re.match(r"export\b|(?:declare|typeset)[ \t]+-\w*x", how):
                 held = word.as_value(self.source, "environment")

@@ -94,6 +94,7 @@ _REDIRECTION = re.compile(r"(?:&>>?|\d*>>?&?|\d*<<<?-?|\d*<&?)[ \t]*")
 _PERCENT = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*|~?\d)%?|!([A-Za-z_][A-Za-z0-9_]*)!")
 
 TEMPLATE = re.compile(
+    r"#\{[^{}\n]{1,200}\}|<<[ \t]*(?:parameters|pipeline|matrix)\.[\w.]{1,80}[ \t]*>>|"
     r"\{\{[^{}\n]{0,200}\}\}|<%[^%\n]{0,200}%>|\{%[^%\n]{0,200}%\}|@@\w{1,80}@@"
     r"|%\{[ \t~-]*(?:if|else|endif|for|endfor)\b[^{}\n]{0,200}\}|(?<!\w)__[A-Z][A-Z0-9_]{0,80}__(?!\w)"
 )
@@ -170,10 +171,10 @@ class _Lexer:
                     return self._done(c)
             elif self._continuation():
                 continue
-            elif c == "#" and self.mode in (SHELL, POWERSHELL):
+            elif c == "#" and self.mode in (SHELL, POWERSHELL) and not self._templated():
                 stop = text.find("\n", self.at, self.end)
                 self.at = self.end if stop < 0 else stop
-            elif c in "{<%" and self._templated():
+            elif c in "{<%#" and self._templated():
                 self.word()
             elif shell and (c in "<>&" or (c.isdigit() and re.match(r"\d+[<>]", text[self.at : self.at + 4]))):
                 if not self._redirection():
@@ -281,7 +282,7 @@ class _Lexer:
             c = text[self.at]
             if c in " \t\n\r" or (shell and c in ";|&()>"):
                 break
-            if c in "{<%" and (template := self._templated()):
+            if c in "{<%#" and (template := self._templated()):
                 parts.append(template[0])
                 self.at = template.end()
             elif c == "<" and shell:
@@ -298,6 +299,11 @@ class _Lexer:
                     self.at = match.end()
                 elif _BAD_CONTINUATION.match(text, self.at, self.end) or self.at + 1 >= self.end:
                     break
+                elif mode == SHELL and text.startswith("$(", self.at + 1):  # for a shell within this one
+                    stop = _closing(text, self.at + 2, self.end, "(", ")")
+                    parts.append(text[self.at + 1 : stop + 1])
+                    found.known = False
+                    self.at = stop + 1
                 else:
                     parts.append(text[self.at + 1])
                     self.at += 2
