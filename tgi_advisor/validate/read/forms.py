@@ -103,6 +103,8 @@ _MARK = re.compile(
 """What a program fills in before anything reads the words: sed, m4, Python, Jinja, ERB, CMake, Octopus, xargs."""
 
 
+_WHOLE = re.compile(r"\$\{\w+\}|\$\w+|\$\([^()]+\)")
+"""What quotes kept from one shell, for another."""
 _EXAMPLE = re.compile(r"(?:example|sample|template|dist|default|skel)[^/\\]*$", re.IGNORECASE)
 """The name of a file that is copied, and filled in."""
 
@@ -114,6 +116,7 @@ def _templated(server: Server) -> Server:
     if server.form == "spec" or (server.form == "env" and server.notes):
         return server  # written by `emit` for `docker run --env-file`, which fills in nothing
     shell = server.form in ("compose", "systemd", "dockerfile")
+    later = server.form in ("docker-run", "launcher")
     example = server.form == "env" and _EXAMPLE.search(server.place.file) is not None
     unfilled = example or server.form == "helm" or (server.form == "dockerfile" and bool(server.env_sources))
 
@@ -123,7 +126,8 @@ def _templated(server: Server) -> Server:
         if not value.text and unfilled:
             return replace(value, known=False)
         names = [name for found in _MARK.findall(value.text) for name in found if name]
-        if not shell and (server.form != "kubernetes" or not value.text.startswith("$(")):
+        filled = not shell and (not later or (value.origin == "command" and _WHOLE.fullmatch(value.text) is not None))
+        if filled and (server.form != "kubernetes" or not value.text.startswith("$(")):
             # Kubernetes leaves a `$(NAME)` it does not know as it is
             names += [one or other for one, other in _TEMPLATED.findall(value.text) if other not in server.env]
         return replace(value, known=False, missing=tuple(name.strip() for name in names)) if names else value
