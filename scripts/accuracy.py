@@ -413,9 +413,9 @@ def inside_pytorch() -> list[str]:
         "KV cache and KV blocks are what follows for the budget on a GPU of the row's capability.",
         "Two things are apart from the recordings on purpose. The estimate needs never less memory for more tokens, "
         "which an allocator does not promise: it replays eight lengths to the doubling, takes each for no less than "
-        "the two before it, draws a line between two, and counts at least 8 MiB for small tensors. Over 1,408 prefills "
-        "of random length (scripts/lengths.py: the shipped models on 2.0.4, 2.2.0 and 3.3.7) that is 0.006 GiB off the "
-        "replay at the length itself in the median, 0.03 in nine of ten and 0.21 in 99 of 100; at worst 1.5 GiB, where "
+        "the two before it, draws a line between two, and counts at least 8 MiB for small tensors. Over 1,416 prefills "
+        "of random length (scripts/lengths.py: the shipped models on 2.0.4, 2.2.0 and 3.3.7) that is 0.005 GiB off the "
+        "replay at the length itself in the median, 0.02 in nine of ten and 0.19 in 99 of 100; at worst 1.5 GiB, where "
         "only whole multiples of 512 tokens fit the gaps (Llama-2-7B AWQ on two shards, 2.0.4). And the "
         "recordings' stand-in for flashinfer allocates 8 MiB for each wrapper, while the pinned 0.2.0.post2 also "
         "holds a 64 MiB index buffer (flashinfer/prefill.py of that release, lines 1085-1096): the estimate adds what "

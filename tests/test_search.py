@@ -186,7 +186,10 @@ def test_where_nothing_fits_the_image_is_whole_and_memory_is_missing(
 
 @pytest.mark.parametrize(
     ("args", "image"),
-    [(GEMMA3, 258), *(((*LLAVA, "nvidia-l4", "--set", f"hardware.in_use={gone}GiB"), 1176) for gone in (4, 4.5, 5.5))],
+    [
+        ((*GEMMA3, "--set", "hardware.headroom=0.14GiB"), 258),
+        *(((*LLAVA, "nvidia-l4", "--set", f"hardware.in_use={gone}GiB"), 1176) for gone in (4, 4.5, 5.5)),
+    ],
 )
 def test_beside_little_memory_a_warm_up_of_two_images_holds_a_request(args: tuple[str, ...], image: int) -> None:
     found = advised(*args)

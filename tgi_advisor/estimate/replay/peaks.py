@@ -259,7 +259,7 @@ def _on_the_line(low: Prefill, high: Prefill, part: int, whole: int) -> Prefill:
 
 def _stepped(size: int) -> int:
     """The size a tensor of the cache is replayed at: a little larger, but not so that it takes more of a segment."""
-    step = SMALL // 8 if size <= SMALL else SMALL // 2
+    step = SMALL // 8
     larger = -(-size // step) * step
     return larger if larger <= SMALL or size >= MIDDLE else min(larger, 20 * MiB // (20 * MiB // size))
 

@@ -11,6 +11,6 @@ docker run --rm \
     --num-shard 1 \
     --dtype bfloat16 \
     --kv-cache-dtype fp8_e4m3fn \
-    --max-input-tokens 30295 \
-    --max-total-tokens 32343 \
+    --max-input-tokens 30303 \
+    --max-total-tokens 32351 \
     --max-batch-prefill-tokens 2053
