@@ -183,3 +183,12 @@ def test_what_holds_alike_for_a_file_is_told_once(
     Path("a.sh").write_text(line * 3)
     found = json.loads(run("validate", "a.sh", "-f", "json").out)["findings"]
     assert [(one["line"], len(one["also"])) for one in found if one["code"] == code] == [(1, 2)]
+
+
+@pytest.mark.parametrize(("path", "codes"), [("hub", []), ("hug", ["TGI322"])])
+def test_the_kubelet_takes_a_mount_path_from_the_root(path: str, codes: list[str]) -> None:
+    pod = (POD % "gpt2") + (
+        f"    env: [{{name: HF_HUB_CACHE, value: /hub}}]\n    volumeMounts: [{{name: hub, mountPath: {path}}}]\n"
+        "  volumes: [{name: hub, hostPath: {path: /mnt}}]\n"
+    )
+    assert [code for code in said(pod, "pod.yaml") if code.startswith("TGI3")] == codes

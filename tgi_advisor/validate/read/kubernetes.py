@@ -377,6 +377,8 @@ def _mounts(item: Map, pod: Map, container: Map) -> Iterator[Mount]:
         target = mount.value("mountPath") if isinstance(mount, Map) else None
         if not isinstance(mount, Map) or target is None:
             continue
+        if target.known and re.match(r"[^/$~{<]", target.text):
+            target = replace(target, text=f"/{target.text}")  # as the kubelet takes it
         name = mount.value("name")
         read_only = mount.scalar("readOnly")
         volume = volumes.get(name.text) if name else None
