@@ -12,7 +12,8 @@ from tgi_advisor import refusals
 from tgi_advisor.estimate import defaults
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.gpu import GpuFacts
-from tgi_advisor.facts.model import Heads, TensorGroup
+from tgi_advisor.facts.model import Heads, ModelFacts, TensorGroup
+from tgi_advisor.gather import snapshot
 from tgi_advisor.limits import Limits
 from tgi_advisor.refusals import Refusal, Rule
 
@@ -58,6 +59,14 @@ def with_heads(config: Mapping[str, Any], *names: tuple[str, int], base: Mapping
 MEDUSA = {"medusa_num_heads": 3, "medusa_num_layers": 1}
 MLP = {"model_type": "mlp_speculator", "n_predict": 3, "architectures": ["MLPSpeculatorPreTrainedModel"]}
 BLOCKS, OUTPUTS = ("*.*.linear.weight", 3), ("*.*.weight", 3)
+
+
+def as_awq(name: str) -> ModelFacts:
+    """A shipped model whose configuration says that it is stored by AWQ."""
+    found = snapshot.find(name)
+    assert found is not None
+    stored = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
+    return replace(found, config={**found.config, "quantization_config": stored})
 
 
 EXAMPLES: dict[str, Example] = {
@@ -343,6 +352,10 @@ EXAMPLES: dict[str, Example] = {
     "not-quantized": Example(
         "RuntimeError: Cannot load `gptq` weight, make sure the model is already quantized", {"quantize": "gptq"},
         at="2.0.0",
+    ),
+    "tower-not-packed": Example(
+        "RuntimeError: Cannot load `awq` weight, make sure the model is already quantized.",
+        {"facts": as_awq("Qwen/Qwen2-VL-2B-Instruct")},
     ),
     "packed-without-quantize": Example(
         "RuntimeError: weight model.layers.0.self_attn.q_proj.weight does not exist",

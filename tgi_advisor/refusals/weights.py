@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tgi_advisor.estimate.defaults import ShardFault, legal_shards, shard_fault
+from tgi_advisor.estimate.replay.towers import OF_VISION
 from tgi_advisor.estimate.setting import Setting
-from tgi_advisor.estimate.weights import on_own_layers
+from tgi_advisor.estimate.weights import on_marlin, on_own_layers
 from tgi_advisor.facts import families
 from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
 
@@ -263,6 +264,21 @@ def not_quantized(case: Case) -> Found:
     return f"RuntimeError: {text}", (
         f"use a checkpoint stored as {quantize}, or a method that quantizes on the fly: eetq, fp8, bitsandbytes",
     )
+
+
+@rule(WEIGHTS, "load", "S/layers/marlin/gptq.py@v3.3.7:122", since=(2, 4, 1))
+def tower_not_packed(case: Case) -> Found:
+    """Qwen2-VL's AWQ and GPTQ checkpoints leave the vision tower in 16 bit, and the loader for Marlin does not look at
+    `modules_to_not_convert`: it wants the tower packed as well.
+    """
+    setting = case.setting
+    if setting.family.model_type not in ("qwen2_vl", "qwen2_5_vl") or not on_marlin(setting):
+        return None
+    tower = [group.name for group in setting.facts.model.tensors if OF_VISION.match(group.name)]
+    if not tower or any(name.endswith(_PACKED_ENDS) for name in tower):
+        return None
+    text = f"RuntimeError: Cannot load `{setting.quantize}` weight, make sure the model is already quantized."
+    return text, ("use the 16-bit checkpoint",)
 
 
 @rule(WEIGHTS, "load", "S/utils/weights.py@v3.3.7:192")

@@ -41,6 +41,8 @@ LOOKED_AT = {
 """Of them those whose sequence is written down, since which release."""
 
 
+PACKED = frozenset({"marlin", "awq", "exllama", "gptq"})
+"""Kernels of GPTQ's and AWQ's checkpoints, which Idefics' classes load a 16-bit tower beside."""
 OWN_LOADERS = frozenset({"gpt2", "gpt_bigcode", "gpt_neox"})
 """Families whose classes load a quantized attention in ways of their own."""
 
@@ -237,7 +239,8 @@ def known(setting: Setting) -> bool:
         return False
     if family.served_by == "vlm":
         since = LOOKED_AT.get(family.model_type)
-        return kernel == "plain" and since is not None and version >= since and pictures.stated(setting)
+        told = kernel == "plain" or (kernel in PACKED and family.model_type in towers.LAST and version >= (2, 2, 0))
+        return told and since is not None and version >= since and pictures.stated(setting)
     return kernel is not None and family.served_by == "flash" and family.model_type in READ
 
 

@@ -133,6 +133,7 @@ def not_text_generation(case: Case) -> Hits:
 _UNSUPPORTED = (
     "unsupported-model-type", "ssm-deprecated", "llama4-import", "llama4-mask", "phi-msft",
     "backend-compatible-missing", "remote-code-needed", "dbrx-part-for-whole", "experts-without-cache",
+    "tower-not-packed",
 )  # fmt: skip
 
 
