@@ -151,6 +151,32 @@ MISSED = {
         f'    image = "{IMAGE}"\n    args = ["--model-id", "meta-llama/Llama-2-70b-hf"]\n'
         '    resources { limits = { "nvidia.com/gpu" = "1" } }\n  }\n}\n', "main.tf", [4], [(2, "TGI201")],
     ),
+    "a container of Podman's units": (
+        f"[Container]\nImage={IMAGE}\nAddDevice=nvidia.com/gpu=all\nExec=--model-id org/m {SAME}\n", "tgi.container",
+        [2], [(4, "TGI110")],
+    ),
+    "another container of Podman's units": (
+        f"# beside {IMAGE}\n[Container]\nImage=example.org/ui:1\nExec=--port 9\n", "ui.container", [], [],
+    ),
+    "a service of a GitLab job": (
+        f"test:\n  services:\n    - name: {IMAGE}\n      command: [--model-id, org/m, --max-input-tokens, '9',\n"
+        "        --max-total-tokens, '9']\n  script: [pytest]\n", ".gitlab-ci.yml", [3], [(4, "TGI110")],
+    ),
+    "values of a chart in a text": (
+        "apiVersion: argoproj.io/v1alpha1\nkind: Application\nspec:\n  source:\n    helm:\n      values: |\n"
+        f"        image: {{repository: {IMAGE.partition(':')[0]}, tag: 3.3.7}}\n"
+        "        args: [--model-id, org/m, --max-input-tokens, '9', --max-total-tokens, '9']\n", "app.yaml",
+        [7], [(8, "TGI110")],
+    ),
+    "a container of the CDK": (
+        f'task.addContainer("tgi", {{ image: ecs.ContainerImage.fromRegistry("{IMAGE}"),\n'
+        f"  command: {json.dumps(['--model-id', 'org/m', *SAME.split()])} }});\n", "stack.ts", [1], [(2, "TGI110")],
+    ),
+    "a job of Nomad": (
+        f'task "tgi" {{\n  config {{\n    image = "{IMAGE}"\n'
+        f"    args = {json.dumps(['--model-id', 'org/m', *SAME.split()])}\n  }}\n}}\n", "tgi.nomad",
+        [3], [(4, "TGI110")],
+    ),
     "a unit's environment file that is not there": (
         "[Service]\nEnvironmentFile=/etc/tgi\nExecStart=text-generation-launcher --max-total-tokens 9\n", "a.service",
         [3], [],

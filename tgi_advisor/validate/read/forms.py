@@ -161,7 +161,7 @@ def _reader(file: str, text: str) -> Callable[[Source, World], Result]:
         return _html
     if suffix == "ipynb":
         return _notebook
-    if suffix in ("py", "tf", "ts", "js", "tsx", "hcl"):
+    if suffix in ("py", "tf", "ts", "js", "tsx", "hcl", "nomad"):
         return _python
     if suffix in ("service", "container", "conf"):
         return _systemd if re.search(r"^\[(?:Service|Unit|Container)\]", text, re.MULTILINE) else _script

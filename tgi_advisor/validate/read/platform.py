@@ -18,7 +18,7 @@ from tgi_advisor.validate.read.docker import asked, mount_of, published, tail
 from tgi_advisor.validate.read.environment import Environment
 from tgi_advisor.validate.read.kubernetes import gpus_of, label_hint, resources_of, vendor_of
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_image, is_launcher
-from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar, walk
+from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar, compose, walk
 from tgi_advisor.validate.read.script import MAX_SERVERS, scan
 from tgi_advisor.validate.read.words import PLAIN, Variable, lex
 from tgi_advisor.validate.read.world import World
@@ -82,8 +82,15 @@ def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server]
         elif isinstance(node, Map):
             if "image" in key.lower() and (url := node.scalar("url")) and is_image(url.text):
                 images.append((url.value("image"), node, above))  # Inference Endpoints: custom_image.url
+            elif key == "services" and (of_job := node.scalar("name")) and is_image(of_job.text):
+                images.append((of_job.value("image"), node, above))  # a service of a GitLab job
             elif key not in _ASIDE and (image := _split_image(node)):
                 images.append((image, above[-1] if above and key.lower().endswith("image") else node, above))
+        elif isinstance(node, Scalar) and key == "values" and node.style == "|":  # a chart's, in a text (Argo CD)
+            for inner in compose(node.source)[0]:
+                more, wrong = read_platform(inner, world, "helm") if isinstance(inner, Map) else ([], [])
+                servers += more
+                defects += wrong
         elif isinstance(node, Scalar) and node.text:
             if key == "repository" and not re.match(r"[^/]*[.:][^/]*/", node.text) and not _is_split(above[-1]):
                 continue  # a repository of sources

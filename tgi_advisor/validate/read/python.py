@@ -133,7 +133,7 @@ class _Reader:
         self.gpus: list[tuple[int, Value]] = []
         self.counts: dict[Place, int | None] = {}
         self.blocks: list[_Block] = []
-        self.hcl = source.file.name.endswith((".tf", ".hcl"))
+        self.hcl = source.file.name.endswith((".tf", ".hcl", ".nomad"))
         self.given: dict[str, set[str]] = {}
         self.of_class = ""
         self.attributes: dict[str, Node] = {}
@@ -818,6 +818,8 @@ class _Reader:
             return known if known is not None else self._unknown(name.start, group.end)
         if isinstance(first, Scalar) and is_image(first.text):
             self._note("image", first)
+        if isinstance(first, Scalar) and is_image(first.text) and owner.endswith("ContainerImage"):  # AWS CDK
+            return first
         made_of = sdk.built(short, named)
         return made_of if made_of is not None else self._unknown(name.start, group.end)
 

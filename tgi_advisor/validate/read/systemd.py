@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from tgi_advisor.validate.found import Defect, Server
+from tgi_advisor.validate.found import UNSAID, Defect, Mount, Server, Value
+from tgi_advisor.validate.read.docker import device_gpus, mount_of, published
 from tgi_advisor.validate.read.environment import Environment, env_file
+from tgi_advisor.validate.read.launcher import is_image
 from tgi_advisor.validate.read.script import scan
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.words import PLAIN, Variable, lex
@@ -42,7 +44,36 @@ def read_systemd(source: Source, world: World) -> tuple[list[Server], list[Defec
         fields = environment.fields() if server.form == "launcher" else {}
         made = replace(server, form="systemd", **fields)
         servers.append(made if server.restart else replace(made, restart=restart))
+    if re.search(r"^\[Container\]", source.text, re.MULTILINE) and (quadlet := _quadlet(source, environment)):
+        servers.append(quadlet)
     return servers, found.defects
+
+
+def _quadlet(source: Source, environment: Environment) -> Server | None:
+    """The container of a Podman unit: https://docs.podman.io/en/latest/markdown/podman-systemd.unit.5.html."""
+    held: dict[str, list[Value]] = {}
+    for match in _LINE.finditer(source.text):
+        start, end = match.span("value")
+        end -= len(match["value"]) - len(match["value"].rstrip())
+        held.setdefault(match["name"], []).append(source.value(start, end, "file"))
+    image = next(iter(held.get("Image", ())), None)
+    if image is None or not is_image(image.text) or "Entrypoint" in held:
+        return None
+    words: list[Value] = []
+    for match in _LINE.finditer(source.text):
+        if match["name"] == "Exec":
+            words = [one.as_value(source) for one in lex(source, match.start("value"), None, PLAIN, match.end()).words]
+    mounts = [mount_of(one) for one in held.get("Volume", ())]
+    more = held.get("PodmanArgs", [])
+    if more:  # options that are not read one by one
+        mounts.append(Mount("unknown", replace(more[0], text="/", known=False)))
+        environment.sources += [replace(one, known=False) for one in more]
+    environment.sources += [replace(one, known=False) for one in held.get("Secret", ())]
+    return Server(
+        "platform", "", image.place, image=replace(image, origin="image"), args=tuple(words), **environment.fields(),
+        ports=tuple(published(one) for one in held.get("PublishPort", ())), mounts=tuple(mounts),
+        gpus=device_gpus(held.get("AddDevice", ())) or UNSAID, shm_size=next(iter(held.get("ShmSize", ())), None),
+    )  # fmt: skip
 
 
 def _uncommented(source: Source) -> Source:
