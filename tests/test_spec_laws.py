@@ -236,3 +236,31 @@ def test_any_set_is_taken_or_refused(path: str, value: str) -> None:
     spec = Spec(records.ModelSpec("x"), records.HardwareSpec(GpuSpec("y")))
     for argument in (path, f"{path}={value}", f"tgi.env.{path}={value}", f"model.id={value}", f"limits.{path}={value}"):
         attempt(with_set, spec, [argument])
+
+
+SIMPLE_LINES = st.builds(
+    str.__add__,
+    st.sampled_from(["", "", "", "  ", "  ", "    ", " "]),
+    st.sampled_from(
+        [
+            "model:", "id: gpt2", "id:  a/b.c:d@e+f # a word", "hardware:", "gpu: nvidia-l4", "count: 8k", "#",
+            "# a: b", "tgi: # which", "env:", "LOG_LEVEL: info", "cache: ./data", "x: ../y", "x: ...", "x: a:", "x: -1",
+            "x: b #", "l:#x", "x: y z", "", " ", "x: 'y'", "x: [y]", "<<: x", "a b: c", "- x", "x: null", "---",
+            "x : y", "x: http://y/z",
+        ]
+    ),
+)  # fmt: skip
+
+
+@fast
+@given(st.lists(SIMPLE_LINES, max_size=8).map("\n".join) | WORDS)
+def test_a_text_is_the_same_tree_without_the_parser(text: str) -> None:
+    """A letter that no simple text has, in a comment at its end, leaves the whole text to the parser."""
+
+    def tree(written: str) -> object:
+        try:
+            return compose(written, "spec.yaml")
+        except SpecError as error:
+            return [(problem.message, problem.place) for problem in error.problems]
+
+    assert tree(f"{text}\n# easy") == tree(f"{text}\n# éasy")

@@ -22,6 +22,9 @@ _NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-
 # Compiled only for a text that is not plainly printable: sets of Unicode take milliseconds.
 _UNPRINTABLE = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]|[\ud800-\udfff]|[\ufffe\uffff]"
 
+_WORD = r"(?:\.{0,2}/)?[A-Za-z0-9](?:[A-Za-z0-9_./@+-]|:(?=[A-Za-z0-9_./]))*"
+_LINE = rf" *(?:([A-Za-z_][A-Za-z0-9_-]{{0,99}}):(?: +({_WORD}))?(?: +#.*| *)|(?:#.*)?)"
+
 
 class Scalar(NamedTuple):
     """A single value (or a key), as written."""
@@ -102,6 +105,11 @@ def compose_all(text: str, file: str) -> list[Node]:
 
 def _documents(text: str, file: str, at: Place | None = None, most: int | None = None) -> list[Node]:
     """The trees of the documents in `text`; SpecError where more than `most` begin."""
+    text = text.removeprefix("\ufeff")
+    if len(text) > MAX_SPEC:
+        raise too_long(file)
+    if (simple := _simple(text, file, at)) is not None:
+        return [simple]
     import yaml
 
     def place(mark: Any) -> Place:
@@ -110,9 +118,6 @@ def _documents(text: str, file: str, at: Place | None = None, most: int | None =
     def refuse(where: Place, message: str, hint: str) -> NoReturn:
         raise SpecError(f"{file} cannot be read", problems=[Problem(message, hint, where)])
 
-    text = text.removeprefix("\ufeff")
-    if len(text) > MAX_SPEC:
-        raise too_long(file)
     if not text.replace("\n", "").isprintable() and (odd := re.search(_UNPRINTABLE, text)):
         refuse(
             at or place_in(text, odd.start(), file),
@@ -165,6 +170,40 @@ def _documents(text: str, file: str, at: Place | None = None, most: int | None =
             where = where if where.line <= len(lines) else Place(file, max(len(lines), 1), len((lines or [""])[-1]) + 1)
         refuse(where, *in_our_words(str(error.problem), lines[mark.line] if mark and mark.line < len(lines) else ""))
     return done
+
+
+def _simple(text: str, file: str, at: Place | None) -> Scalar | Map | None:
+    """What the parser makes of a single word, or of `name: word` lines and sections; None for every other text."""
+    if at is not None:
+        return Scalar(text, True, at) if re.fullmatch(_WORD, text) else None
+    if not text.isascii() or not text.replace("\n", "").isprintable():
+        return None
+    sections: list[tuple[int, Map]] = []
+    begun: Scalar | None = None  # the name of a section whose first line is still to come
+    for number, line in enumerate(text.split("\n"), 1):
+        found = re.fullmatch(_LINE, line)
+        if found is None:
+            return None
+        if found[1] is None:
+            continue
+        column = found.start(1)
+        name = Scalar(found[1], True, Place(file, number, column + 1))
+        if begun is not None or not sections:
+            section = Map([], name.place)
+            if begun is not None:
+                sections[-1][1].entries.append((begun, section))
+                if column <= sections[-1][0]:
+                    return None
+            sections.append((column, section))
+        while column < sections[-1][0] and len(sections) > 1:
+            sections.pop()
+        if column != sections[-1][0] or len(sections) > MAX_DEPTH:
+            return None
+        begun = name if found[2] is None else None
+        if begun is None:
+            value = Scalar(found[2], True, Place(file, number, found.start(2) + 1))
+            sections[-1][1].entries.append((name, value))
+    return None if begun is not None or not sections else sections[0][1]
 
 
 def too_long(file: str) -> SpecError:
