@@ -81,7 +81,7 @@ def _cut(model: ModelFacts, layers: int) -> ModelFacts:
     fewer = {whole: layers, len(crossed): sum(one < layers for one in crossed)}
     fewer[whole - len(crossed)] = layers - fewer[len(crossed)] if crossed else layers
     groups = (
-        group if towers.OF_VISION.match(group.name) or ".*." not in group.name
+        group if towers.sees(group.name) or ".*." not in group.name
         else dataclasses.replace(group, count=fewer.get(group.count, group.count * layers // whole))
         for group in model.tensors
     )  # fmt: skip
@@ -95,7 +95,7 @@ def _cut(model: ModelFacts, layers: int) -> ModelFacts:
     left_out["text_config"].pop("num_hidden_layers", None)
     left_out.pop("num_hidden_layers", None)
     kept = tuple(group for group in groups if group.count)
-    return dataclasses.replace(model, config=cut, defaults=left_out, tensors=kept)
+    return model._replace(config=cut, defaults=left_out, tensors=kept)
 
 
 def _compressed(layout: str, kind: str, bits: int, **more: Any) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _pack(model: ModelFacts, way: str) -> ModelFacts:
             sides = [_side(side, inputs, outputs) for side in shape.split(",")]
             name = group.name.removesuffix("weight") + kind
             groups.append(dataclasses.replace(group, name=name, dtype=dtype, shape=tuple(sides)))
-    return dataclasses.replace(model, config={**model.config, "quantization_config": config}, tensors=tuple(groups))
+    return model._replace(config={**model.config, "quantization_config": config}, tensors=tuple(groups))
 
 
 HEADS: dict[str, tuple[dict[str, Any], list[tuple[str, str, int]]]] = {

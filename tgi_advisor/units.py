@@ -14,8 +14,8 @@ KB, MB, GB, TB = 10**3, 10**6, 10**9, 10**12
 _SIZES = {
     "b": 1, "kib": KiB, "mib": MiB, "gib": GiB, "tib": TiB, "kb": KB, "mb": MB, "gb": GB, "tb": TB,
 }  # fmt: skip
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", re.ASCII)
-_COUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmM]?)\s*", re.ASCII)
+_SIZE = r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*"
+_COUNT = r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmM]?)\s*"
 
 SIZE_FORM = "a size such as 23034MiB, 24GiB or 24GB (GiB is 2^30 bytes, GB is 10^9)"
 COUNT_FORM = "a count such as 4096, 8k or 128K (k is 1024, m is 1024 x 1024)"
@@ -23,7 +23,7 @@ COUNT_FORM = "a count such as 4096, 8k or 128K (k is 1024, m is 1024 x 1024)"
 
 def parse_size(text: str) -> int:
     """Bytes of `23034MiB`, `24 GB`, ...; ValueError when there is no unit or it is unknown."""
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text, re.ASCII)
     unit = _SIZES.get(match[2].lower()) if match else None
     if match is None or unit is None:
         raise ValueError(f"expected {SIZE_FORM}, got {text!r}")
@@ -32,7 +32,7 @@ def parse_size(text: str) -> int:
 
 def parse_count(text: str) -> int:
     """Tokens of `4096`, `8k` (8192) or `128K` (131072); ValueError otherwise."""
-    match = _COUNT.fullmatch(text)
+    match = re.fullmatch(_COUNT, text, re.ASCII)
     number = float(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2].lower()] if match else 0.5
     if number != int(number):
         raise ValueError(f"expected {COUNT_FORM}, got {text!r}")

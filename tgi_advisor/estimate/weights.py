@@ -11,7 +11,6 @@ https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -33,52 +32,57 @@ LLAMA_CLASS = frozenset({"llama", "phi3", "granite", "baichuan"})
 OWN_PADDED = frozenset({"bloom", "mpt", "opt", "idefics", "gpt_neox"})
 """Padded families that TGI has layers of its own for; the others run on transformers' classes."""
 
-_RULES: tuple[tuple[Role, str], ...] = (
-    # buffers and heads of training that TGI never asks for
+_TOWER = ("vision_tower.", "vision_model.", "model.vision_tower.", "model.vision_model.")
+_RULES: tuple[tuple[Role, tuple[str, ...], tuple[str, ...]], ...] = (
+    # role, what the name begins with, and what else stands in it: a dot is the end of a word, `^` and `$` of the name.
+    # No patterns, which take longer to compile than a model to load. Buffers and heads of training come first, that
+    # TGI never asks for, then a layer past the last, such as DeepSeek-V3's prediction layer.
     (
-        "unused",
-        r"rotary_emb\.inv_freq|masked_bias|\.attn\.bias|attention\.bias|^(encoder|decoder)\.embed_tokens\.",
+        "unused", ("",),
+        ("rotary_emb.inv_freq", "masked_bias", ".attn.bias", "attention.bias", "^.encoder.embed_tokens.",
+         "^.decoder.embed_tokens.", *(f"^.model.layers.{digit}" for digit in range(10))),
     ),
-    ("unused", r"^model\.layers\.[0-9]+\."),  # a layer past the last, such as DeepSeek-V3's prediction layer
-    ("head", r"(^|\.)(lm_head|embed_out)\."),
+    ("head", ("",), (".lm_head.", ".embed_out.")),
     (
-        "embedding",
-        r"(^|\.)(embed_tokens|wte|wpe|word_embeddings|embed_in|tok_embeddings|shared)\.weight|^backbone\.embeddings?\.|"
-        r"^(model\.)?vision_(tower|model)\..*(position_embedding|tile_embedding|tile_positional_embedding\.embedding)\.weight",
-    ),
-    ("column", r"norm_attn_norm\.attn\.Wqkv\.|^multi_modal_projector\.linear\."),
-    ("row", r"norm_attn_norm\.attn\.out_proj\."),
-    # replicated although they look like projections
-    ("replicated", r"(q_a_proj|kv_a_proj_with_mqa)\.|\.gate\.|router\.|(^|[._])(norm|ln|layernorm|layer_norm)[._0-9]"),
-    ("replicated", r"\.mixer\.|modality_projection\.proj\."),
-    (
-        "replicated",
-        r"norm\w*\.|\.ln_|\.ln\.|position|patch_emb|class_embedding|tile_|latents|relative_attention|additional_",
+        "embedding", ("",),
+        (".embed_tokens.weight", ".wte.weight", ".wpe.weight", ".word_embeddings.weight", ".embed_in.weight",
+         ".tok_embeddings.weight", ".shared.weight", "^.backbone.embedding.", "^.backbone.embeddings."),
     ),
     (
-        "replicated",
-        r"mm_input_projection|^multi_modal_projector\.(weight|bias)|image_newline|alpha_|_gate$|\.gate_(attn|ffn)",
+        "embedding", _TOWER,
+        ("position_embedding.weight", "tile_embedding.weight", "tile_positional_embedding.embedding.weight"),
+    ),
+    ("column", ("",), ("norm_attn_norm.attn.Wqkv.", "^.multi_modal_projector.linear.")),
+    ("row", ("",), ("norm_attn_norm.attn.out_proj.",)),
+    (
+        "replicated", ("",),  # although some look like projections
+        ("q_a_proj.", "kv_a_proj_with_mqa.", ".gate.", "router.", "norm", ".mixer.", "modality_projection.proj.",
+         "position", "patch_emb", "class_embedding", "tile_", "latents", "relative_attention", "additional_",
+         "mm_input_projection", "^.multi_modal_projector.weight", "^.multi_modal_projector.bias", "image_newline",
+         "alpha_", "_gate.$", ".gate_attn", ".gate_ffn",
+         *(f"{before}ln{after}" for before in "._" for after in "._0123456789")),
     ),
     (
-        "row",
-        r"(o_proj|down_proj|out_proj|dense|dense_4h_to_h|c_proj|fc2|fc_out|w2|wo|linear_2|attn\.proj|output_proj)(\.|$)",
+        "row", ("",),
+        ("o_proj.", "down_proj.", "out_proj.", "dense.", "dense_4h_to_h.", "c_proj.", "fc2.", "fc_out.", "w2.", "wo.",
+         "linear_2.", "attn.proj.", "output_proj.", "SelfAttention.o.", "EncDecAttention.o.", "merger.mlp.2."),
     ),
-    ("row", r"(SelfAttention|EncDecAttention)\.o\.|merger\.mlp\.2\."),
     (
-        "column",
-        r"(q_proj|k_proj|v_proj|qkv_proj|q_b_proj|kv_b_proj|query_key_value|c_attn|Wqkv|W_pack|attn\.qkv|gate_proj|up_proj|"
-        r"gate_up_proj|dense_h_to_4h|c_fc|fc1|fc_in|fc|w1|w3|v1|wi|wi_0|wi_1|linear_1|merger\.mlp\.\*)(\.|$)",
+        "column", ("",),
+        ("q_proj.", "k_proj.", "v_proj.", "qkv_proj.", "q_b_proj.", "kv_b_proj.", "query_key_value.", "c_attn.",
+         "Wqkv.", "W_pack.", "attn.qkv.", "gate_proj.", "up_proj.", "gate_up_proj.", "dense_h_to_4h.", "c_fc.", "fc1.",
+         "fc_in.", "fc.", "w1.", "w3.", "v1.", "wi.", "wi_0.", "wi_1.", "linear_1.", "merger.mlp.*.",
+         *(f"{kind}.{word}." for kind in ("SelfAttention", "EncDecAttention") for word in "qkv")),
     ),
-    ("column", r"(SelfAttention|EncDecAttention)\.[qkv]\."),
-)
-_COMPILED = tuple((role, re.compile(pattern)) for role, pattern in _RULES)
+)  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
 def role(name: str) -> Role:
     """What TGI does with a tensor of this (grouped) name; `unknown` for names no rule covers."""
-    for kind, pattern in _COMPILED:
-        if pattern.search(name):
+    framed = f"^.{name}.$"
+    for kind, beginnings, texts in _RULES:
+        if name.startswith(beginnings) and any(text in framed for text in texts):
             return kind
     return "unknown"
 
@@ -92,10 +96,14 @@ class Loaded(NamedTuple):
     """Their sum in bytes."""
 
 
-IN_FLOAT32 = re.compile(r"\.weight_scale|DenseReluDense\.wo\.|\.A_log$")
-"""Tensors TGI holds in float32: scales of fp8 weights, T5's last projections, Mamba's transition matrices."""
-TWICE = re.compile(r"\.dt_proj\.weight$")
-"""Tensors a class loads twice: Mamba's time step projection, with and without its bias."""
+_IN_FLOAT32 = (".weight_scale", "DenseReluDense.wo.", ".A_log")
+"""In tensors TGI holds in float32: scales of fp8 weights, T5's last projections, Mamba's transition matrices."""
+TWICE = ".dt_proj.weight"
+"""The end of what a class loads twice: Mamba's time step projection, with and without its bias."""
+
+
+def _is_in_float32(name: str) -> bool:
+    return any(text in name for text in _IN_FLOAT32)
 
 
 def held_bits(group: TensorGroup, dtype: str) -> int:
@@ -108,7 +116,7 @@ def held_bits(group: TensorGroup, dtype: str) -> int:
     """
     if group.dtype not in ("F64", "F32", "F16", "BF16"):
         return DTYPE_BITS[group.dtype]
-    single = IN_FLOAT32.search(group.name) and not _scales_groups(group)
+    single = _is_in_float32(group.name) and not _scales_groups(group)
     return 32 if dtype == "float32" or single else 16
 
 
@@ -220,7 +228,7 @@ def _times(group: TensorGroup, setting: Setting) -> int:
         layer = setting.facts.model.config.get("vision_feature_layer", -2)
         if ".layers.*." in group.name and isinstance(layer, int):
             return min(group.count, max(0, group.count + layer + 1 if layer < 0 else layer + 1))
-    return group.count * (2 if TWICE.search(group.name) else 1)
+    return group.count * (2 if group.name.endswith(TWICE) else 1)
 
 
 def _is_whole_in_row(group: TensorGroup, setting: Setting) -> bool:
@@ -333,7 +341,7 @@ def shard(setting: Setting) -> Loaded:
 def _is_matrix(group: TensorGroup) -> bool:
     """Whether the group is a plain 16- or 32-bit matrix that can be quantized while loading."""
     stored = len(group.shape) == 2 and group.dtype in ("F16", "BF16", "F32")
-    return stored and not IN_FLOAT32.search(group.name)
+    return stored and not _is_in_float32(group.name)
 
 
 def _sixteen_bit_share(setting: Setting, group: TensorGroup) -> float:

@@ -186,7 +186,10 @@ def f32(text: str) -> float | None:
     https://doc.rust-lang.org/std/primitive.f32.html#impl-FromStr-for-f32
     """
     number = r"[0-9]+\.?[0-9]*|\.[0-9]+"
-    if re.fullmatch(rf"[+-]?(inf|infinity|nan|({number})(e[+-]?[0-9]+)?)", text, re.IGNORECASE | re.ASCII) is None:
+    if (
+        not text
+        or re.fullmatch(rf"[+-]?(inf|infinity|nan|({number})(e[+-]?[0-9]+)?)", text, re.IGNORECASE | re.ASCII) is None
+    ):
         return None
     value = float(text)
     return math.copysign(math.inf, value) if abs(value) >= _F32_OVERFLOW else value

@@ -20,7 +20,7 @@ REQUIRED = {
 }  # fmt: skip
 ALLOWED = REQUIRED | {"smi_names", "groups", "accelerators", "note", "host", "link", "mig", "mig_source"}
 """Keys of a row of gpus.yaml; the head of that file says what each means."""
-_SLICE = re.compile(r"(?:mig)?([1-7])g(\d+)gb(?:me)?")
+_SLICE = r"(?:mig)?([1-7])g(\d+)gb(?:me)?"
 """The end of a MIG slice's name, without punctuation: `1g.10gb`, `mig-1g.10gb`, `1g.10gb+me`."""
 
 BY_HAND = "a GPU can be stated by hand: gpu: {name: my-card, memory: 24564MiB, compute_capability: 8.9}"
@@ -128,14 +128,14 @@ def find(name: str) -> GpuFacts:
     return _with_others(_facts(rows[0]), name, rows)
 
 
-_ARM64 = re.compile(r"[a-z]+\d+g[a-z]*\.|(?:t2a|c4a|n4a|a4x)-|nd\w*_gb[23]00|p6e-gb[23]00", re.IGNORECASE)
+_ARM64 = r"[a-z]+\d+g[a-z]*\.|(?:t2a|c4a|n4a|a4x)-|nd\w*_gb[23]00|p6e-gb[23]00"
 """AWS's families with a g behind their generation have Graviton CPUs (https://docs.aws.amazon.com/ec2/latest/
 instancetypes/instance-type-names.html), Google's T2A, C4A, N4A and A4X Arm ones."""
 
 
 def is_arm64(instance: str) -> bool:
     """Whether an instance type has an arm64 CPU, by its name."""
-    return _ARM64.match(_instance_key(instance)) is not None
+    return re.match(_ARM64, _instance_key(instance), re.IGNORECASE) is not None
 
 
 def without_gpu(instance: str) -> bool:
@@ -327,7 +327,7 @@ def _matches(name: str) -> list[Mapping[str, Any]]:
     for row in tables.load("gpus"):
         if label in row.get("accelerators", ()):
             return [row]
-    if found := re.fullmatch(rf"(.*?){_SLICE.pattern}", wanted):
+    if "gb" in wanted and (found := re.fullmatch(rf"(.*?){_SLICE}", wanted)):
         return _slices(found[1], f"{found[2]}g.{found[3]}gb")
     shared = []
     for row in tables.load("gpus"):
@@ -428,7 +428,7 @@ def _names() -> list[str]:
 def _near(name: str) -> str | None:
     """What may have been meant. For a MIG slice other slices, never its card, which has many times the memory."""
     plain = _plain(name)
-    if _SLICE.search(plain) is None and "mig" not in plain:
+    if re.search(_SLICE, plain) is None and "mig" not in plain:
         return did_you_mean(name, _names())
     card = _matches(plain.partition("mig")[0])
     rows = card or [row for row in tables.load("gpus") if "mig" in row]

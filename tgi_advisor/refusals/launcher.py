@@ -244,10 +244,10 @@ def lora_format(case: Case) -> Found:
     """
     for entry in case.setting.lora_adapters:
         adapter = entry.strip()
-        if "=" in entry or (adapter.count("@") <= 1 and (case.version >= (3, 0, 2) or _ADAPTER.fullmatch(adapter))):
+        if "=" in entry or (adapter.count("@") <= 1 and (case.version >= (3, 0, 2) or re.fullmatch(_ADAPTER, adapter))):
             continue
         return argument(f"Invalid LoRA adapter format: {adapter}", "write id, id@revision or id=path")
     return None
 
 
-_ADAPTER = re.compile(r"[^=@]+(?:@.+)?")
+_ADAPTER = r"[^=@]+(?:@.+)?"

@@ -90,7 +90,7 @@ def loaded(setting: Setting, most: int | None = None) -> State:
     OutOfMemoryError where PyTorch would have to reserve more than `most` bytes on the way.
     """
     rows = weights.held(setting)
-    seen = [row for row in rows if setting.family.served_by == "vlm" and towers.OF_VISION.match(row.group.name)]
+    seen = [row for row in rows if setting.family.served_by == "vlm" and towers.sees(row.group.name)]
     stored = _stored([row for row in rows if row not in seen])
     memory = Allocator(most=most)
     old = setting.facts.release.version < JOINED_BEFORE_THE_MOVE

@@ -248,7 +248,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
     """The widths of a launch whose sequence is `known`."""
     model, text = setting.facts.model, setting.facts.model.text()
     kind, tp = setting.family.model_type, setting.num_shard
-    names = [group.name for group in model.tensors if not towers.OF_VISION.match(group.name)]
+    names = [group.name for group in model.tensors if not towers.sees(group.name)]
     biases = [name for name in names if name.endswith(".bias")]
     kernel = kernels.of(setting) or "plain"
     routed = families.experts(model)

@@ -7,16 +7,16 @@ idefics3.py:340-470, qwen2_vl.py:393-440, qwen2_5_vl.py:817-860, mllama.py:407-4
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tgi_advisor.estimate.weights import Held
 
-OF_VISION = re.compile(
-    r"^(vision_tower|vision_model|visual|multi_modal_projector|image_newline|model\.(vision_model|connector))(\.|$)"
-)
-"""Names of the tensors that are not the language model's."""
+OF_VISION = (
+    "vision_tower.", "vision_model.", "visual.", "multi_modal_projector.", "image_newline.", "model.vision_model.",
+    "model.connector.",
+)  # fmt: skip
+"""How the names of the tensors begin that are not the language model's."""
 ORDERS: dict[str, tuple[str, ...]] = {
     "gemma3": ("post_layernorm.", "multi_modal_projector.", "patch_embedding.", "position_embedding.", "layers.*."),
     "paligemma": ("patch_embedding.", "position_embedding.", "layers.*.", "post_layernorm.", "multi_modal_projector."),
@@ -79,6 +79,11 @@ class Made(NamedTuple):
     """Bytes of what is read for it."""
     copied: int | None
     """Bytes more that the copy or join takes before what was read is dropped; None where it stays as it was read."""
+
+
+def sees(name: str) -> bool:
+    """Whether a tensor of this name is not the language model's."""
+    return f"{name}.".startswith(OF_VISION)
 
 
 def of(kind: str, rows: Sequence[Held], converted: bool, moved_first: bool) -> Iterator[Made]:
