@@ -15,7 +15,7 @@ import statistics
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,7 +142,7 @@ def by_notebook(run: Run, limits: Limits) -> Guess:
     """The notebook's TGI variant, on the limits the server ended up with."""
     from tgi_advisor.estimate import notebook
 
-    filled = replace(limits, max_input_tokens=limits.max_input_tokens or (limits.max_total_tokens or 2) - 1)
+    filled = limits._replace(max_input_tokens=limits.max_input_tokens or (limits.max_total_tokens or 2) - 1)
     if filled.max_total_tokens is None or filled.max_batch_prefill_tokens is None:
         return Guess("starts", None)
     facts = run.setting.facts

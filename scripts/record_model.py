@@ -22,7 +22,6 @@ import datetime
 import json
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def from_recording(place: Path) -> tuple[ModelFacts, list[str], int | None]:
         said["repo_id"], None, "", config, fill_defaults(config), tensors,
         gated=bool(said["gated"]), weights_format=said["weights_format"],
     )  # fmt: skip
-    return replace(made, provenance=provenance(made, said, place)), said["aliases"], said["safetensors_shards"]
+    return made._replace(provenance=provenance(made, said, place)), said["aliases"], said["safetensors_shards"]
 
 
 def provenance(facts: ModelFacts, said: dict[str, Any], place: Path) -> str:
@@ -112,7 +111,7 @@ def from_folder(place: Path, model_id: str) -> tuple[ModelFacts, list[str], int 
     facts = folder.read(str(place))
     files = checkpoint.which_files([path.name for path in place.iterdir()], str(place)).files
     return (
-        replace(facts, id=model_id, provenance="config.json and tensor headers as they are in the files."),
+        facts._replace(id=model_id, provenance="config.json and tensor headers as they are in the files."),
         [],
         len(files),
     )

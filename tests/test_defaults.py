@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -163,7 +162,7 @@ def test_context_by_release(release: str, config: dict[str, Any], expected: int)
 )
 def test_server_limits(release: str, launch: dict[str, Any], given: Limits, expected: Limits) -> None:
     facts = model(max_position_embeddings=launch.pop("context", 131072))
-    facts = replace(facts, model_max_length=launch.pop("tokenizer", None))
+    facts = facts._replace(model_max_length=launch.pop("tokenizer", None))
     setting = settle(facts, release, **launch)
     blocks = (expected.max_batch_total_tokens or 0) // setting.block_size
     assert defaults.server_limits(setting, given, blocks, 4096) == expected

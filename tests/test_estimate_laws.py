@@ -114,7 +114,7 @@ def luck(here: Base, limits: Limits) -> int:
 
 
 def raised(limits: Limits, field: str, by: int) -> Limits:
-    return replace(limits, **{field: (getattr(limits, field) or 0) + by})
+    return limits._replace(**{field: (getattr(limits, field) or 0) + by})
 
 
 # ---- the warm-up ----

@@ -12,7 +12,6 @@ import time
 import tracemalloc
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ def judged(model: ModelFacts, config: Any, release: str, gpu: str, count: int) -
     """Ask for everything that is computed from a configuration; AdvisorError where it is refused."""
     read = checkpoint.read_config(json.dumps(config).encode(), "config.json")
     card = gpus.find(gpu)
-    facts = Facts(replace(model, config=read, defaults=fill_defaults(read)), card, count, releases.find(release), "")
+    facts = Facts(model._replace(config=read, defaults=fill_defaults(read)), card, count, releases.find(release), "")
     spec = Spec(limits=LimitsSpec(max_input_tokens=Bound(100, 100), max_total_tokens=Bound(200, 200)))
     for method in ("tgi", "notebook"):
         with suppress(AdvisorError):

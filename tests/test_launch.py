@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -801,7 +800,7 @@ def test_a_hostile_model_folder_reaches_the_container_unchanged(desk: Desk) -> N
     folder.mkdir()
     (folder / "inside").write_text("")
     plan = tgi_advisor.advise(desk.spec())
-    facts = plan.facts._replace(model=replace(plan.facts.model, folder=str(folder)))
+    facts = plan.facts._replace(model=plan.facts.model._replace(folder=str(folder)))
     plan = tgi_advisor.advise(plan.spec, facts=facts)
     with connect() as engine:
         run.launch(plan, engine, run.Options(), Host(), lambda event: None)

@@ -247,7 +247,7 @@ def test_nothing_of_a_file_is_obeyed_by_a_terminal_or_a_job(form: str, tmp_path:
     report = judged(tmp_path / "::warning::x", "run.sh", (commands + line + commands).encode(), lint.Asked(fix=True))
     assert report.diff
     name = "::warning::x/run.sh"
-    moved = [replace(one, place=replace(one.place, file=name)) for one in report.findings]
+    moved = [replace(one, place=one.place._replace(file=name)) for one in report.findings]
     lines = {(name, number): text for (_, number), text in report.lines.items()}
     report = replace(report, file=name, findings=tuple(moved), lines=lines)
     told = "".join(output.write([report], form, Tally(), Style()))

@@ -24,7 +24,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tgi_advisor.errors import SpecError
 from tgi_advisor.facts import clouds
@@ -34,7 +34,7 @@ from tgi_advisor.facts.release import image_for, in_force
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Container, Mount, Prediction
 from tgi_advisor.safe import looks_secret
-from tgi_advisor.spec.records import Spec
+from tgi_advisor.spec.records import EMPTY, Spec
 from tgi_advisor.spec.values import VOLUME
 from tgi_advisor.units import GiB
 
@@ -46,8 +46,7 @@ PORT = 80
 """`ENV PORT=80` of every image."""
 
 
-@dataclass(frozen=True)
-class Platform:
+class Platform(NamedTuple):
     """What the container of one TGI system needs from the host."""
 
     variant: str
@@ -72,9 +71,9 @@ class Platform:
     """IPC mode."""
     privileged: bool = False
     """Whether it must be privileged."""
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = EMPTY
     """Environment needed unless the spec says otherwise."""
-    sharded_env: Mapping[str, str] = field(default_factory=dict)
+    sharded_env: Mapping[str, str] = EMPTY
     """Environment needed with more than one shard."""
 
 
@@ -179,16 +178,14 @@ def host_memory_bytes(facts: Facts, num_shard: int) -> int:
 # -- what the launcher is told
 
 
-@dataclass(frozen=True)
-class _LocalWeights:
+class _LocalWeights(NamedTuple):
     """A model folder of the host, and where the launcher finds it."""
 
     mount: Mount
     path: str
 
 
-@dataclass(frozen=True)
-class _Launch:
+class _Launch(NamedTuple):
     """Launcher flags sorted by the way they are passed; the fields of `Container` of the same names."""
 
     args: tuple[str, ...]
@@ -306,7 +303,7 @@ def _limit_flags(facts: Facts, limits: Limits, prediction: Prediction | None) ->
     }
 
 
-_SPLIT = re.compile(r"[\s*?\[\]\\]|^$")
+_SPLIT = r"[\s*?\[\]\\]|^$"
 """What an unquoted `$@` splits, expands or drops (tgi-entrypoint.sh@v3.3.7:6)."""
 
 
@@ -325,7 +322,7 @@ def _launch(flags: Mapping[str, object], spec: Spec, facts: Facts) -> _Launch:
                 spec, f"tgi.flags.{name}", str(error), "`tgi-advisor flags` lists what each flag takes."
             ) from None
         words, variable = render(flag, value), _as_variable(flag, value)
-        if not any(_SPLIT.search(word) for word in words):
+        if not any(re.search(_SPLIT, word) for word in words):
             args += words
             args_env |= variable or {}
             args_only += words if variable is None else []

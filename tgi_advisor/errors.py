@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from tgi_advisor.bounds import MAX_MESSAGE, MAX_WORD
 from tgi_advisor.safe import printable
@@ -57,8 +58,7 @@ _MEANING = {
 }
 
 
-@dataclass(frozen=True, order=True)
-class Place:
+class Place(NamedTuple):
     """Where in a text something stands, counted from 1 as editors do; line 0 when it is no text with lines."""
 
     file: str

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What the launcher is told, or what a started server ended up with; None is "not given"."""
 
     max_input_tokens: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tgi_advisor import bounds
 
@@ -55,8 +55,7 @@ def read_group(row: object) -> TensorGroup:
     raise ValueError(f"{str(row)[:80]} is not a group of tensors")
 
 
-@dataclass(frozen=True)
-class Heads:
+class Heads(NamedTuple):
     """Heads that guess tokens ahead: what `--model-id` names where the model served is another, their base."""
 
     config: Mapping[str, Any]
@@ -74,8 +73,7 @@ class Heads:
         return sum(group.bytes for group in self.tensors)
 
 
-@dataclass(frozen=True)
-class ModelFacts:
+class ModelFacts(NamedTuple):
     """One model at one commit.
 
     Where `--model-id` names speculation heads, id, commit, revision and folder are theirs, and the rest is of the

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 from tgi_advisor.errors import FactsError, Problem, did_you_mean
@@ -115,9 +114,9 @@ def _online(model_id: str, revision: str, progress: Callable[[str], None] | None
     except UnreachableError as error:
         note = f" (the Hub was out of reach: {error.message.rstrip('.')})"
         if kept:
-            return replace(kept.facts, source=kept.facts.source + note)
+            return kept.facts._replace(source=kept.facts.source + note)
         if facts := _downloaded(model_id, revision, tried) or _of_another_commit(model_id, revision):
-            return replace(facts, source=facts.source + note)
+            return facts._replace(source=facts.source + note)
         raise FactsError(error.message, error.hint, tried) from None
 
 
@@ -157,7 +156,7 @@ def _of_another_commit(model_id: str, revision: str) -> ModelFacts | None:
     if facts is None:
         return None
     assumed = f"{model_id} is taken to have at {revision[:12]} the shapes of the snapshot, which is of {_commit(facts)}"
-    return replace(facts, commit=None, assumed=assumed)
+    return facts._replace(commit=None, assumed=assumed)
 
 
 def _commit(facts: ModelFacts) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 from tgi_advisor.estimate import overhead
@@ -108,7 +107,7 @@ def _config_dropped(case: Case) -> str | None:
     release = case.release
     if release.version < (2, 3, 0) or method is None or method in release.quantize:
         return None
-    prefill = launcher_limits(case.setting, replace(case.given, max_batch_prefill_tokens=None)).max_batch_prefill_tokens
+    prefill = launcher_limits(case.setting, case.given._replace(max_batch_prefill_tokens=None)).max_batch_prefill_tokens
     return (
         f"TGI {release}'s launcher does not know quant_method {method!r} and ignores the whole config.json: it falls "
         f"back to {case.setting.attention} and a prefill default of {prefill} tokens."

@@ -107,7 +107,7 @@ def _nothing(searcher: Searcher) -> Found:
     )  # a pinned prefill in the fewest requests
     smallest = max(2, lowest)
     longest = max(1, min(searcher.input_for(smallest), smallest - 1))
-    limits = replace(searcher.limits_of(smallest, searcher.smallest_prefill(smallest)), max_input_tokens=longest)
+    limits = searcher.limits_of(smallest, searcher.smallest_prefill(smallest))._replace(max_input_tokens=longest)
     reason = f"no room for a prompt: max_total_tokens would be {thousands(span.low)} or more, beyond {span.high_by}"
     if span.low <= span.high:
         reason = searcher.why_not(smallest, limits.max_batch_prefill_tokens or 0) or reason

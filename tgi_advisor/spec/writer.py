@@ -46,8 +46,6 @@ def _value(value: Any) -> str:
             return str(value).lower()
         case str():
             return _word(value)
-        case tuple():
-            return f"[{', '.join(map(_value, value))}]"
         case MountSpec():
             return json.dumps(str(value), ensure_ascii=False)
         case GpuSpec():
@@ -56,6 +54,8 @@ def _value(value: Any) -> str:
             ends = {"min": value.low, "max": value.high}
             given = ", ".join(f"{end}: {tokens}" for end, tokens in ends.items() if tokens is not None)
             return f"{{{given}}}" if value.fixed is None else str(value.fixed)
+        case tuple():
+            return f"[{', '.join(map(_value, value))}]"
         case _:
             return repr(value)
 

@@ -5,7 +5,6 @@ Its layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from tgi_advisor import bounds
@@ -33,7 +32,7 @@ def read(model_id: str, revision: str) -> ModelFacts | None:
     facts = _without_weights(model_id, found)
     if facts is None:
         facts = folder.read(str(found))
-    return replace(facts, id=model_id, commit=found.name, source=source)
+    return facts._replace(id=model_id, commit=found.name, source=source)
 
 
 def file(repo: str, revision: str, name: str) -> Path | None:

@@ -39,7 +39,7 @@ def read_gcloud(source: Source, words: Sequence[Word]) -> Server | None:
     for name in ("set-env-vars", "update-env-vars", "container-env-vars"):
         for entry in _parts(source, options[name]) if name in options else ():
             key, _, text = entry.text.partition("=")
-            place = replace(entry.place, column=entry.place.column + len(key) + 1) if entry.length else entry.place
+            place = entry.place._replace(column=entry.place.column + len(key) + 1) if entry.length else entry.place
             length = len(text) if entry.length else 0
             held = replace(entry, text=text, place=place, length=length, origin="environment", key=entry.place)
             environment.add(key, held)
