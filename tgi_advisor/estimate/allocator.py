@@ -15,6 +15,7 @@ https://github.com/pytorch/pytorch/blob/v2.4.0/c10/cuda/CUDACachingAllocator.cpp
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from functools import lru_cache
 from typing import NamedTuple
 
 from tgi_advisor.units import MiB
@@ -78,10 +79,9 @@ class Allocator:
         if state is not None:
             self.reserved = self.peak = state.reserved
             self.alive = self.most_alive = state.alive
-            for size in state.small:
-                self._keep(self._small, self._place(size), size)
-            for size in state.large:
-                self._keep(self._large, self._place(size), size)
+            like = _with_gaps(state.small, state.large)
+            self._small, self._large, self._address = like._small.copy(), like._large.copy(), like._address
+            self._by_start, self._by_end = like._by_start.copy(), like._by_end.copy()
 
     def state(self) -> State:
         """The free blocks as they lie: for later allocators that free nothing of what is alive now."""
@@ -107,10 +107,16 @@ class Allocator:
         """A block for a tensor of `size` bytes: the smallest free one that holds it, else a new segment."""
         wanted = -(-size // ROUNDING) * ROUNDING or ROUNDING
         pool = self._small if wanted <= SMALL else self._large
-        held, address = self._taken(pool, wanted)
+        place = bisect_left(pool, (wanted,))
+        if place == len(pool):
+            held, address = self._segment(wanted), self._address
+        else:
+            held, address = pool.pop(place)
+            del self._by_start[address], self._by_end[address + held]
         rest = held - wanted
-        if rest > SMALL or (rest and wanted <= SMALL):
-            self._keep(pool, address + wanted, rest)
+        if rest and (rest > SMALL or wanted <= SMALL):
+            insort(pool, (rest, address + wanted))
+            self._by_start[address + wanted] = self._by_end[address + held] = rest
             held = wanted
         self.alive += held
         if self.alive > self.most_alive:
@@ -123,7 +129,12 @@ class Allocator:
         pool = self._small if wanted <= SMALL else self._large
         spare = SMALL if wanted > SMALL else 0
         while count:
-            held, address = self._taken(pool, wanted)
+            is_new = not pool or pool[-1][0] < wanted
+            if is_new:
+                held, address = self._segment(wanted), self._address
+            else:
+                held, address = pool.pop(bisect_left(pool, (wanted,)))
+                del self._by_start[address], self._by_end[address + held]
             times = min(count, held // wanted)
             rest = held - times * wanted
             if rest > spare:
@@ -131,6 +142,11 @@ class Allocator:
                 held -= rest
             count -= times
             self.alive += held
+            if is_new and rest <= spare and self.most is None:  # further segments are filled as this one was
+                same = count // times
+                self._grow(wanted, same)
+                self.alive += same * held
+                count -= same * times
         self.most_alive = max(self.most_alive, self.alive)
 
     def release(self, *blocks: Block) -> None:
@@ -140,12 +156,13 @@ class Allocator:
             address, size = block.address, block.size
             self.alive -= size
             pool = self._small if size <= SMALL else self._large
-            after = starts.pop(address + size, None)
-            if after is not None:
-                del pool[bisect_left(pool, (after, address + size))]
+            behind = address + size
+            if behind in starts:
+                after = starts.pop(behind)
+                del pool[bisect_left(pool, (after, behind))]
                 size += after
-            before = ends.pop(address, None)
-            if before is not None:
+            if address in ends:
+                before = ends.pop(address)
                 address -= before
                 del pool[bisect_left(pool, (before, address))]
                 size += before
@@ -162,30 +179,26 @@ class Allocator:
                 if pool is self._small:
                     self.in_small -= size
 
-    def _taken(self, pool: list[tuple[int, int]], wanted: int) -> tuple[int, int]:
-        """(size, address) of the smallest free block of a pool that holds so many bytes, else of a new segment."""
-        place = bisect_left(pool, (wanted,))
-        if place == len(pool):
-            return self._segment(wanted), self._address
-        held, address = pool.pop(place)
-        del self._by_start[address], self._by_end[address + held]
-        return held, address
-
     def _segment(self, wanted: int) -> int:
         """Bytes of a new segment, whose address is `_address`."""
-        size = 2 * MiB if wanted <= SMALL else 20 * MiB if wanted < MIDDLE else -(-wanted // (2 * MiB)) * 2 * MiB
+        size = _segment_size(wanted)
         if self.most is not None and self.reserved + size > self.most:
             self.empty_cache()
             self.emptied = True
             if self.reserved + size > self.most:
                 raise OutOfMemoryError(wanted, self.reserved + size - self.most, self.alive, self.reserved)
+        self._grow(wanted, 1)
+        self._segments[self._place(size)] = size
+        return size
+
+    def _grow(self, wanted: int, count: int) -> None:
+        """Reserve so many segments for requests of a size."""
+        size = count * _segment_size(wanted)
         self.reserved += size
         if wanted <= SMALL:
             self.in_small += size
         if self.reserved > self.peak:
             self.peak = self.reserved
-        self._segments[self._place(size)] = size
-        return size
 
     def _place(self, size: int) -> int:
         """The address of a new segment: below all others, and touching none."""
@@ -196,3 +209,18 @@ class Allocator:
         """Enter a free block."""
         insort(pool, (size, address))
         self._by_start[address] = self._by_end[address + size] = size
+
+
+def _segment_size(wanted: int) -> int:
+    """Bytes of the segment that is taken for a request."""
+    return 2 * MiB if wanted <= SMALL else 20 * MiB if wanted < MIDDLE else -(-wanted // (2 * MiB)) * 2 * MiB
+
+
+@lru_cache(maxsize=32)
+def _with_gaps(small: tuple[int, ...], large: tuple[int, ...]) -> Allocator:
+    """An allocator with free blocks of these sizes, to be copied: a search begins from the same ones many times."""
+    memory = Allocator()
+    for pool, sizes in ((memory._small, small), (memory._large, large)):
+        for size in sizes:
+            memory._keep(pool, memory._place(size), size)
+    return memory

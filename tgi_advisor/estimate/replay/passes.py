@@ -26,6 +26,7 @@ class Pass:
         self.shapes = shapes
         self.memory = memory
         self.tokens = tokens
+        self._column = tokens * ELEMENT
         self.windowed = windowed
         self.longest = longest
         self.workspaces: list[Block] = []
@@ -34,7 +35,7 @@ class Pass:
 
     def new(self, width: int) -> Block:
         """A tensor of `width` elements per token."""
-        return self.memory.new(width * self.tokens * ELEMENT)
+        return self.memory.new(width * self._column)
 
     def places(self) -> tuple[object, ...]:
         """The free blocks that decide where the next layer's tensors go."""
@@ -54,8 +55,7 @@ class Pass:
 
     def drop(self, *tensors: Block | None) -> None:
         """Tensors that go out of scope, each once however often it is named."""
-        gone = {tensor for tensor in tensors if tensor is not None} if len(tensors) > 1 else tensors
-        self.memory.release(*(tensor for tensor in gone if tensor is not None))
+        self.memory.release(*{tensor for tensor in tensors if tensor is not None})
 
     def product(self, width: int, bias: bool = False) -> Block:
         """The result of a 16-bit product to `width`, with the workspaces cuBLAS takes for it.
