@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -303,7 +302,7 @@ def setting(kind: str, release: str, shards: int = 1, speculate: int | None = No
     model = snapshot.find("mistralai/Mistral-7B-Instruct-v0.2")
     assert model is not None
     gpu = gpus.find("nvidia-h100-sxm")
-    with_heads = replace(model, heads=heads_for(model, kind))
+    with_heads = model._replace(heads=heads_for(model, kind))
     flags: dict[str, Any] = {} if speculate is None else {"speculate": speculate}
     spec = Spec(ModelSpec(model.id), HardwareSpec(GpuSpec(gpu.name), count=shards), tgi=TgiSpec(flags=flags))
     return defaults.resolve(spec, Facts(with_heads, gpu, shards, releases.find(release)), shards)
@@ -323,7 +322,7 @@ def test_what_loading_holds_is_what_the_parts_say(kind: str, release: str, shard
     assert not launch.chunking
     assert all(size > launch.speculate for size in launch.graph_sizes)
     counted = heads.part(launch)
-    without = launch._replace(facts=launch.facts._replace(model=replace(launch.facts.model, heads=None)))
+    without = launch._replace(facts=launch.facts._replace(model=launch.facts.model._replace(heads=None)))
     assert counted is not None
     more = replay.loaded(launch).alive - replay.loaded(without).alive
     assert 0 <= more - counted.bytes < MiB * len(made.tensors)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -53,7 +52,7 @@ def kv8(name: str, **more: Any) -> dict[str, Any]:
 def with_heads(config: Mapping[str, Any], *names: tuple[str, int], base: Mapping[str, Any] = LLAMA) -> dict[str, Any]:
     """A model with speculation heads of this configuration, and so many tensors of these names."""
     tensors = tuple(TensorGroup(name, "F16", (64, 64), count) for name, count in names)
-    return {"facts": replace(model(**base), heads=Heads({"base_model_name_or_path": "a/b", **config}, tensors, "a/b"))}
+    return {"facts": model(**base)._replace(heads=Heads({"base_model_name_or_path": "a/b", **config}, tensors, "a/b"))}
 
 
 MEDUSA = {"medusa_num_heads": 3, "medusa_num_layers": 1}

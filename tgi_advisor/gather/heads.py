@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from tgi_advisor.errors import FactsError
@@ -48,8 +47,7 @@ def served(found: ModelFacts, base_of: Callable[[str], ModelFacts]) -> ModelFact
             f"{found.id} holds speculation heads for {named(base)}, which holds heads itself.",
             "Correct base_model_name_or_path in its config.json.",
         )
-    return replace(
-        model,
+    return model._replace(
         id=found.id,
         commit=found.commit,
         source=f"{found.source}; base model {named(base)}: {model.source}",
