@@ -208,7 +208,7 @@ def setting_of(row: dict[str, Any]) -> Setting:
     if "layers" in row:
         model = _cut(model, row["layers"])
     if "heads" in row:
-        model = dataclasses.replace(model, heads=heads_for(model, row["heads"]))
+        model = model._replace(heads=heads_for(model, row["heads"]))
     gpu = gpus.find(OF_CAPABILITY[row.get("compute_capability", "8.0")])
     flags = {"speculate": row["speculate"]} if "speculate" in row else {}
     spec = Spec(
