@@ -65,7 +65,7 @@ def as_awq(name: str) -> ModelFacts:
     found = snapshot.find(name)
     assert found is not None
     stored = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
-    return replace(found, config={**found.config, "quantization_config": stored})
+    return found._replace(config={**found.config, "quantization_config": stored})
 
 
 EXAMPLES: dict[str, Example] = {
