@@ -140,7 +140,7 @@ def _pack(model: ModelFacts, way: str) -> ModelFacts:
     config, tensors = PACKED[way]
     groups = []
     for group in model.tensors:
-        if not group.name.endswith("_proj.weight") or towers.OF_VISION.match(group.name):
+        if not group.name.endswith("_proj.weight") or towers.sees(group.name):
             groups.append(group)
             continue
         outputs, inputs = group.shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tgi_advisor.estimate.defaults import ShardFault, legal_shards, shard_fault
-from tgi_advisor.estimate.replay.towers import OF_VISION
+from tgi_advisor.estimate.replay.towers import sees
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.weights import on_marlin, on_own_layers
 from tgi_advisor.facts import families
@@ -274,7 +274,7 @@ def tower_not_packed(case: Case) -> Found:
     setting = case.setting
     if setting.family.model_type not in ("qwen2_vl", "qwen2_5_vl") or not on_marlin(setting):
         return None
-    tower = [group.name for group in setting.facts.model.tensors if OF_VISION.match(group.name)]
+    tower = [group.name for group in setting.facts.model.tensors if sees(group.name)]
     if not tower or any(name.endswith(_PACKED_ENDS) for name in tower):
         return None
     text = f"RuntimeError: Cannot load `{setting.quantize}` weight, make sure the model is already quantized."
