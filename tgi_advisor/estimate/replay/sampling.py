@@ -22,20 +22,21 @@ SORT_SCRATCH = 885_000
 def logits(run: Pass, rows: int, *, slices_apart: bool = False) -> Block:
     """Logits of `rows` positions; the slices of several shards are gathered into a whole that later lines transpose.
 
-    On ROCm, and with `slices_apart` (of what has more dimensions), every shard's slice is a tensor of its own first,
-    and they are joined into a whole that lies as it is used.
+    The whole is made first (layers/tensor_parallel.py@v2.4.1:86-92). On ROCm, and with `slices_apart` (of what has
+    more dimensions), every shard's slice is a tensor of its own first, and they are joined into a whole that lies as it
+    is used.
     """
     g = run.shapes.g
-    out = run.memory.new(rows * g.vocabulary_shard * ELEMENT)
+    joined_last = run.shapes.on_rocm or slices_apart
+    gathered = g.vocabulary_shard != g.vocabulary
+    size = rows * g.vocabulary_shard * ELEMENT
+    whole = run.memory.new(rows * g.vocabulary * ELEMENT) if gathered and not joined_last else None
+    out = run.memory.new(size)
     run.take_cublas()
-    if g.vocabulary_shard == g.vocabulary:
+    if not gathered:
         return out
-    slices = []
-    if run.shapes.on_rocm or slices_apart:
-        slices = [
-            run.memory.new(rows * g.vocabulary_shard * ELEMENT) for _ in range(g.vocabulary // g.vocabulary_shard)
-        ]
-    whole = run.memory.new(rows * g.vocabulary * ELEMENT)
+    slices = [run.memory.new(size) for _ in range(g.vocabulary // g.vocabulary_shard)] if joined_last else []
+    whole = whole or run.memory.new(rows * g.vocabulary * ELEMENT)
     run.drop(*slices, out)
     return whole
 
