@@ -277,7 +277,7 @@ def _mixture(setting: Setting, rest: dict[str, int], kernel: Kernel) -> Iterator
     read = [{kind: _take_expert(rest, words, kind) for kind in kinds} for words in EXPERT]
     if kernels.experts(setting) == "sparse":
         for place in (0, 2, 1):
-            yield stacks.apart(read[place]["weight"], number)
+            yield stacks.apart(read[place]["weight"] // (number if dbrx else 1), number)
     elif kernels.experts(setting) != "fused":
         yield from stacks.packed(setting, kernel, read, number)
     else:
