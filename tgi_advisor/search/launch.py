@@ -68,7 +68,7 @@ def search(here: Base) -> Found:
     span, (total, refusal) = searcher.span, _accepted(searcher, total)
     if refusal is not None:
         searcher.span = span._replace(high=total)
-    total, prefill = _with_chunks(searcher, total)
+    total, prefill = _of_two(searcher, *_with_chunks(searcher, total))
     prefill = _largest_prefill(searcher, total, prefill)
     limits = _longer(searcher, total, prefill)
     bound_by = refusal or _why_no_longer(searcher, limits) or span.high_by
@@ -174,6 +174,22 @@ def _with_chunks(searcher: Searcher, total: int) -> tuple[int, int]:
     shortest = max(searcher.span.low, total - total // GIVEN_FOR_CHUNKS)
     prefill = searcher.last(least, usual, lambda one, prefill: one.holds(shortest, prefill))
     return (searcher.largest_total(shortest, prefill) or total, prefill) if prefill > least else (total, least)
+
+
+def _of_two(searcher: Searcher, total: int, prefill: int) -> tuple[int, int]:
+    """(max_total_tokens, prefill budget) where whole prompts are prefilled: those of a warm-up of two requests, if
+    longer ones hold then. Its KV cache may find room in gaps that the one of a single request is too small for.
+    """
+    if searcher.setting.chunking or searcher.limits.max_batch_prefill_tokens.fixed is not None:
+        return total, prefill
+
+    def holds(one: Searcher, value: int) -> bool:
+        return one.holds(value, one.smallest_prefill(value) + 1)
+
+    if total == searcher.span.high or not holds(searcher, total + 1):
+        return total, prefill
+    longest = searcher.last(total + 1, searcher.span.high, holds)
+    return longest, searcher.smallest_prefill(longest) + 1
 
 
 def _wanted(searcher: Searcher, total: int) -> int | None:
