@@ -101,6 +101,13 @@ class PerToken:
     def in_gaps(self, blocks: int) -> int:
         return 0 * blocks
 
+    def shares_segments(self, blocks: int) -> bool:
+        return blocks < 0
+
+    def seen(self, requests: int, longest: int) -> None:
+        assert requests
+        assert longest
+
     def at(self, batch: Batch) -> Peak:
         cache, layers = batch.blocks * self.block, batch.tokens * self.each
         return Peak(cache, cache + layers, cache + layers, layers, layers, layers)

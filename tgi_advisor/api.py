@@ -5,8 +5,6 @@
 >>> plan.prediction.outcome, plan.prediction.limits.max_total_tokens
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike

@@ -4,8 +4,6 @@ Each is several times what any published model or real answer needs, so that not
 enough that the worst file costs seconds and some hundred megabytes. Beyond a bound an input is refused by name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 

@@ -19,8 +19,6 @@ made here, so the traps of TGI's images are handled here once:
   every model of the Hub, gated or not: a token also lifts the Hub's rate limit.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 from collections.abc import Iterator, Mapping

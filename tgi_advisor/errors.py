@@ -5,8 +5,6 @@ happened, a hint that says what to do next and, when several independent things 
 all of them as `Problem`s. Whatever they quote of files, servers and names is made printable here, once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum

@@ -1,7 +1,5 @@
 """TGI's four token limits, under TGI's own names."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

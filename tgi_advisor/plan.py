@@ -4,8 +4,6 @@
 where it came from (a search, or the spec as given) and the `Container` that runs it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple

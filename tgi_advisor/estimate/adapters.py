@@ -10,8 +10,6 @@ https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text
 https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text_generation_server/utils/sgmv.py#L29-L68
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

@@ -12,8 +12,6 @@ https://github.com/pytorch/pytorch/blob/v2.4.0/c10/cuda/CUDACachingAllocator.cpp
 https://github.com/pytorch/pytorch/blob/v2.4.0/c10/cuda/CUDACachingAllocator.cpp#L1110-L1180 (out of memory)
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, insort
 from functools import lru_cache
 from typing import NamedTuple

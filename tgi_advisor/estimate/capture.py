@@ -12,8 +12,6 @@ https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/dist.py#L101-L107
 """
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 from tgi_advisor.estimate import overhead, underload, warmup

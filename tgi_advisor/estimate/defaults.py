@@ -5,8 +5,6 @@ where each half of TGI does. Sources are paths of
 https://github.com/huggingface/text-generation-inference at a tag.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -12,8 +12,6 @@ flash_cohere_modeling.py, flash_rw_modeling.py, flash_neox_modeling.py (parallel
 flash_deepseek_v3_modeling.py:298-371, layers/layernorm.py:100-185, moe-kernels' fused_moe.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from tgi_advisor.estimate.allocator import Allocator, Block

@@ -4,8 +4,6 @@ Everything the per-token arithmetic needs, as plain integers, so that a search c
 hundreds of limits without touching the configuration again.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from tgi_advisor.errors import FactsError

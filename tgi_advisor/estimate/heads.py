@@ -8,8 +8,6 @@ https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text
 https://github.com/huggingface/text-generation-inference/blob/v2.0.1/server/text_generation_server/utils/layers.py#L422-L596
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ server's; both are mirrored here with their integer and 32-bit float arithmetic.
 Source: launcher/src/main.rs of https://github.com/huggingface/text-generation-inference.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Memory on the GPU that is neither weights nor KV cache nor activations."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from tgi_advisor.estimate.geometry import Geometry

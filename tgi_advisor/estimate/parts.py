@@ -1,7 +1,5 @@
 """Named amounts of memory on one GPU."""
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 Basis = Literal["exact", "modelled", "calibrated"]

@@ -4,8 +4,6 @@
 the search only read it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """How far a prediction may be off: what one machine does not tell about another, cause by cause."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

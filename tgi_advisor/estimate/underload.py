@@ -6,8 +6,6 @@ prefill again, in which images may be larger than the warm-up's, sampling for ev
 graphs, and the blocks PyTorch caches in sizes that no later request fits.
 """
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 from tgi_advisor.estimate import heads, overhead, prefill, warmup

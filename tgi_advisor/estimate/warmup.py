@@ -8,8 +8,6 @@ https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/import_utils.py#L13-L17
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal, NamedTuple
 

@@ -9,8 +9,6 @@ https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/weights.py
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple

@@ -1,7 +1,5 @@
 """LoRA adapters: one entry of --lora-adapters, and what its adapter_config.json says."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

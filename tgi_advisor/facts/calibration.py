@@ -1,7 +1,5 @@
 """Amounts that no source states and real runs show: CUDA contexts, communicators, graph pools."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Images of TGI that clouds and forks of its model server make: what `clouds.yaml` says of them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from functools import cache

@@ -1,7 +1,5 @@
 """Every launcher flag and environment variable of a TGI release, and how its values are read."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping

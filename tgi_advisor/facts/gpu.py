@@ -1,7 +1,5 @@
 """What is true of a GPU, and the tables that say so: `gpus.yaml` and `instances.yaml`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, cast

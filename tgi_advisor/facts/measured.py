@@ -1,7 +1,5 @@
 """Runs whose real budget is known: `measured.yaml`, made by `scripts/accuracy.py --write` from the recorded runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """What is true of a model: its configuration and every tensor of its checkpoint."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Every amount comes with its spread: what one machine does not tell about another.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """What one TGI release does at launch and warm-up, and the tables that say so."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from functools import cache

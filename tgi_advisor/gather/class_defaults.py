@@ -5,8 +5,6 @@ TGI pins; `scripts/record_config_defaults.py` writes it with `describe`. A model
 have is looked up in the transformers installed here. No repository's own code is ever run.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import cache

@@ -4,8 +4,6 @@ One file a model in `facts/snapshots/`, written by `scripts/record_model.py`; `a
 the other ids the Hub knows a model by.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import cache

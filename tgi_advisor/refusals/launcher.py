@@ -1,7 +1,5 @@
 """What the launcher refuses before anything is downloaded."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -5,8 +5,6 @@ that refuse (inclusive) and where that was read. It returns the text TGI prints 
 or None.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 

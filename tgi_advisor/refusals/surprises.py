@@ -1,7 +1,5 @@
 """What TGI accepts, but does differently than one may expect."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 

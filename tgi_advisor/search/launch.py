@@ -12,8 +12,6 @@ Where a prefill budget is pinned, shorter prompts mean more warm-up requests, an
 between two such steps; the search then walks the steps, longest prompts first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice

@@ -1,7 +1,5 @@
 """The best launch of a spec among the shard counts it leaves open."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple

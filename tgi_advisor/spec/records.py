@@ -5,8 +5,6 @@ These records are the single description of a spec: the YAML reader (`reader.py`
 their fields. A field is made with `setting(...)`, which holds its sentence, its kind and its default.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple

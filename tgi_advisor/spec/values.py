@@ -1,7 +1,5 @@
 """What one written value may be, kind by kind; `fields.py` puts them together to records."""
 
-from __future__ import annotations
-
 import posixpath
 import re
 from collections.abc import Callable, Mapping

@@ -11,8 +11,6 @@ Read at v3.3.7, server/text_generation_server/models/flash_causal_lm.py:1358-150
 generator's two tensors, which take a segment of the capturing stream).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple

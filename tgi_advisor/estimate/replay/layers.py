@@ -11,8 +11,6 @@ flash_gpt2_modeling.py:320-350, flash_santacoder_modeling.py:340-370, flash_deep
 layers/layernorm.py:45-190, layers/rotary.py:255-285, layers/moe/unquantized.py:220-260; and at v2.0.4 and v1.4.5.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from tgi_advisor.estimate.allocator import Block

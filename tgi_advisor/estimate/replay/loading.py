@@ -12,8 +12,6 @@ layers/attention/flashinfer.py:36-43, and the classes' own `__init__` for their 
 transformers v4.51.3, src/transformers/modeling_utils.py:770-800 and :5750-5810.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple

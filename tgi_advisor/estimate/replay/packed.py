@@ -8,8 +8,6 @@ layers/marlin/gptq.py:140-420, layers/marlin/util.py:40-140 and layers/gptq/exll
 utils/weights.py:540-700 at v2.1.1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 

@@ -4,8 +4,6 @@ The router sends one picture of 20 x 20 pixels with the warm-up, in every releas
 (backends/v3/src/client/grpc_client.rs@v3.3.7:130-142).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ siglip.py, flash_pali_gemma_modeling.py:29-62, llava_next.py:113-160 and clip.py
 idefics3.py:340-470, qwen2_vl.py:393-440, qwen2_5_vl.py:817-860, mllama.py:407-480 and :913-940.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ Read at v3.3.7, server/text_generation_server/models/flash_causal_lm.py:1511-159
 (exllama's buffers, made before anything else).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from tgi_advisor.estimate import exllama
