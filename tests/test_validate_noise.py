@@ -171,9 +171,9 @@ SAGEMAKER = "7.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference
 CODE: dict[str, tuple[str, str, tuple[str, ...], list[str]]] = {
     "a page's blanks": (
         "page.md", f"```sh\ntoken=<your token>\n{line(model='<model>')}```\n`{line(model='<org/model>').strip()}`\n",
-        (), [],
+        (), ["TGI522"],
     ),
-    "a page's blanks on a GPU": ("page.md", f"```sh\n{line(model='<model>')}```\n", ("-g", "l4"), []),
+    "a page's blanks on a GPU": ("page.md", f"```sh\n{line(model='<model>')}```\n", ("-g", "l4"), ["TGI522"]),
     "a model of the host's for several": ("run.sh", line(model="$MODEL") * 3, ("-g", "l4"), ["TGI503"]),
     "a script's blanks": ("run.sh", line(model="<model>"), (), ["TGI522"]),
     "a shell's own files": ("run.sh", f"source ~/.bashrc\n. .venv/bin/activate\neval `conda hook`\n{LAUNCH}", (), []),

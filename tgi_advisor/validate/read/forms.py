@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -347,9 +347,14 @@ def _markdown(source: Source, world: World) -> Result:
     _prose(source.part(at), world, variables, servers, defects)
     given = {value.place for one in servers if one.form != "env" for value in one.env.values()}
     servers = [one for one in servers if one.form != "env" or not given & {value.place for value in one.env.values()}]
-    return Result(
-        "text", [_to_fill_in(one) for one in servers], [one for one in defects if one.kind not in SHELL_ALONE]
-    )
+    return Result("text", [_to_fill_in(one) for one in servers], list(_first_blank(defects)))
+
+
+def _first_blank(defects: Sequence[Defect]) -> Iterator[Defect]:
+    """The defects of a page, whose blanks a reader is meant to fill in: the first of them is a remark, no more."""
+    blanks = sorted((one for one in defects if one.kind in SHELL_ALONE), key=lambda one: one.place)
+    yield from (replace(one, severity="info") for one in blanks[:1])
+    yield from (one for one in defects if one.kind not in SHELL_ALONE)
 
 
 _ENV_NAME = re.compile(r"(?<![\w./-])[\w./-]*\.env(?:\.\w+)?(?![\w/-])")
