@@ -22,8 +22,8 @@ from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.facts.release import VARIANTS
 from tgi_advisor.gather import snapshot
-from tgi_advisor.gather.facts import VARIANTS
 from tgi_advisor.limits import Limits
 from tgi_advisor.search.alternatives import _neighbours, alternatives, replacements
 from tgi_advisor.search.predicate import Searcher

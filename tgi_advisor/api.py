@@ -17,11 +17,11 @@ from tgi_advisor.facts.known import Facts
 from tgi_advisor.gather.facts import gather as gather_facts
 from tgi_advisor.gather.model import Source
 from tgi_advisor.limits import Limits
-from tgi_advisor.plan import Container, Method, Packing, Plan, Prediction, Search
+from tgi_advisor.plan import Container, Method, Packing, Plan, Prediction
 from tgi_advisor.search import Found
 from tgi_advisor.spec.reader import read_file, read_text
 from tgi_advisor.spec.records import Spec
-from tgi_advisor.units import MiB, human, thousands
+from tgi_advisor.units import MiB
 
 SpecLike = Spec | str | PathLike[str] | Mapping[str, Any]
 """A spec record, the path of a YAML file (`-` is standard input), or the spec as nested mappings."""
@@ -142,23 +142,9 @@ def advise_together(
 
 def _plan(spec: Spec, facts: Facts, found: Found, method: Method, figures: Mapping[str, object]) -> Plan:
     """The plan that a search leads to."""
-    prediction = found.prediction
-    if found.limits is None and (prediction.outcome == "starts" or verdict.too_small(prediction)):
-        prediction = _falls_short(prediction, found.search, spec.workload.concurrency)
+    prediction = search.outcome(found, spec.workload.concurrency)
     what_runs = _container(spec, facts, prediction.limits, prediction) if prediction.outcome == "starts" else None
     return Plan(spec, facts, prediction, what_runs, method, found.search, figures)
-
-
-def _falls_short(prediction: Prediction, found: Search, requests: int) -> Prediction:
-    """The verdict on limits whose KV cache does not hold what the spec asks."""
-    kept = f" with {human(found.headroom_bytes)} per GPU left unplanned" if found.headroom_bytes else ""
-    why = found.bound_by
-    total, budget = prediction.limits.max_total_tokens or 0, prediction.limits.max_batch_total_tokens
-    if budget is not None and budget < requests * total:
-        asked = f"{requests} requests of {thousands(total)} tokens" if requests > 1 else f"{thousands(total)} tokens"
-        why = f"{asked} are asked for, and TGI would infer a KV cache of {thousands(budget)}"
-    reason = f"no limits hold what the spec asks{kept}: {why}"
-    return prediction._replace(outcome="out_of_memory", stage="warmup", reason=reason)
 
 
 def _container(spec: Spec, facts: Facts, limits: Limits, prediction: Prediction) -> Container | None:

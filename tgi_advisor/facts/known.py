@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.adapters import Lora
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.model import ModelFacts
@@ -29,3 +30,10 @@ class Facts(NamedTuple):
     """Address of the Hub's mirror the container has to ask (HF_ENDPOINT); empty for the public Hub."""
     adapters: Mapping[str, Lora] = MappingProxyType({})
     """The LoRA adapters that could be read, by their entry of --lora-adapters."""
+
+    def elsewhere(self, gpu: GpuFacts, count: int, release: str | None = None) -> Facts:
+        """The same model on so many of another GPU, with another release; FactsError where that has no image for it."""
+        known = self.release if release is None else releases.find(release)
+        variant = releases.VARIANTS[gpu.system]
+        releases.image_for(known, variant)
+        return self._replace(gpu=gpu, gpu_count=count, release=known, variant=variant, notes=())

@@ -12,6 +12,10 @@ REPOSITORY = "https://github.com/huggingface/text-generation-inference"
 Version = tuple[int, int, int]
 
 
+VARIANTS = {"cuda": "", "rocm": "rocm", "xpu": "intel-xpu", "cpu": "intel-cpu", "gaudi": "gaudi"}
+"""Which image variant serves which system."""
+
+
 class TgiRelease(NamedTuple):
     """One release; `releases.yaml` writes the first in full and then only what changed.
 

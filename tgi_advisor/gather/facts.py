@@ -17,9 +17,6 @@ from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.gather.model import Source, load
 from tgi_advisor.spec.records import Spec
 
-VARIANTS = {"cuda": "", "rocm": "rocm", "xpu": "intel-xpu", "cpu": "intel-cpu", "gaudi": "gaudi"}
-"""Which image variant serves which system."""
-
 
 def gather(
     spec: Spec, *, source: Source = "auto", offline: bool = False, progress: Callable[[str], None] | None = None
@@ -129,13 +126,13 @@ def _gpus(spec: Spec) -> tuple[GpuFacts, int]:
 def software(spec: Spec, gpu: GpuFacts) -> tuple[TgiRelease, str, str]:
     """(release, image variant, note about what had to be assumed)."""
     stated = releases.find(spec.tgi.release) if spec.tgi.release else None
-    needed = VARIANTS[gpu.system]
+    needed = releases.VARIANTS[gpu.system]
     if spec.tgi.image is None:
         return stated or releases.latest(), needed, ""
     tag = releases.from_image(spec.tgi.image, stated)
     official = spec.tgi.image.startswith("ghcr.io/huggingface/text-generation-inference")
     if tag.variant != needed and (official or tag.variant):
-        runs = {variant: system for system, variant in VARIANTS.items()}[tag.variant]
+        runs = {variant: system for system, variant in releases.VARIANTS.items()}[tag.variant]
         raise SpecError(
             f"image {spec.tgi.image!r} runs on {runs}, but {gpu.name} needs the {needed or 'CUDA'} image",
             f"Write tgi.image: {releases.image_for(tag.release, needed)}",

@@ -7,11 +7,11 @@
 from __future__ import annotations
 
 from tgi_advisor.search.advice import advise
-from tgi_advisor.search.launch import Found, at_least, fitting, search, smallest_prefill, way_out
+from tgi_advisor.search.launch import Found, at_least, fitting, outcome, search, smallest_prefill, way_out
 from tgi_advisor.search.predicate import capacity, last_that_holds, margin, new_tokens, totals
 from tgi_advisor.search.shards import Advice, best
 
 __all__ = [
     "Advice", "Found", "advise", "at_least", "best", "capacity", "fitting",
-    "last_that_holds", "margin", "new_tokens", "search", "smallest_prefill", "totals", "way_out",
+    "last_that_holds", "margin", "new_tokens", "outcome", "search", "smallest_prefill", "totals", "way_out",
 ]  # fmt: skip

@@ -25,7 +25,7 @@ from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Prediction, Search
 from tgi_advisor.search.predicate import TOO_RISKY, USUAL_CHUNK, Searcher, capacity, efficient_prefill, last_that_holds
 from tgi_advisor.spec.records import AUTO, LimitsSpec
-from tgi_advisor.units import thousands
+from tgi_advisor.units import human, thousands
 from tgi_advisor.verdict import predict, too_small
 
 GIVEN_FOR_CHUNKS = 10
@@ -71,6 +71,21 @@ def search(here: Base) -> Found:
     limits = _longer(searcher, total, prefill)
     bound_by = refusal or _why_no_longer(searcher, limits) or span.high_by
     return Found(limits, _search(searcher, bound_by), predict(here, limits))
+
+
+def outcome(found: Found, requests: int) -> Prediction:
+    """The verdict a search leads to for so many requests: where limits start that hold too little, that they do."""
+    prediction, searched = found.prediction, found.search
+    if found.limits is not None or not (prediction.outcome == "starts" or too_small(prediction)):
+        return prediction
+    kept = f" with {human(searched.headroom_bytes)} per GPU left unplanned" if searched.headroom_bytes else ""
+    why = searched.bound_by
+    total, budget = prediction.limits.max_total_tokens or 0, prediction.limits.max_batch_total_tokens
+    if budget is not None and budget < requests * total:
+        asked = f"{requests} requests of {thousands(total)} tokens" if requests > 1 else f"{thousands(total)} tokens"
+        why = f"{asked} are asked for, and TGI would infer a KV cache of {thousands(budget)}"
+    reason = f"no limits hold what the spec asks{kept}: {why}"
+    return prediction._replace(outcome="out_of_memory", stage="warmup", reason=reason)
 
 
 def _further_ways(searcher: Searcher) -> Iterator[tuple[bool, int]]:

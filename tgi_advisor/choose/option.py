@@ -1,0 +1,110 @@
+"""One way to serve a model, judged by the search that `advise` makes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tgi_advisor import search
+from tgi_advisor.errors import AdvisorError
+from tgi_advisor.estimate.underload import Safety
+from tgi_advisor.facts.known import Facts
+from tgi_advisor.facts.prices import Offer
+from tgi_advisor.limits import Limits
+from tgi_advisor.plan import Outcome
+from tgi_advisor.spec.records import Spec
+
+
+class Option(NamedTuple):
+    """One way to serve a model, and what the search says of it."""
+
+    model: str
+    """Hub id of the checkpoint, or its folder."""
+    gpu: str
+    """Name of the GPU."""
+    count: int
+    """GPUs of the container."""
+    release: str
+    """TGI release."""
+    quantize: str
+    """How the weights are held: `none`, or a value of --quantize."""
+    kv_cache_dtype: str
+    """dtype of the KV cache; empty where the option was refused before that is known."""
+    num_shard: int | None
+    """Tensor parallel shards; None where it is not known."""
+    outcome: Outcome
+    """Whether TGI starts with the limits found, refuses, or runs out of memory."""
+    limits: Limits
+    """The largest limits that fit; all None where it does not start."""
+    concurrency: int | None
+    """Requests of max_total_tokens in the KV cache together."""
+    under_load: Safety | None
+    """Whether it survives its traffic; None where that is not judged."""
+    headroom_bytes: int | None
+    """Bytes of one GPU that could vanish with the limits still holding; negative: what is missing."""
+    memory_bytes: int
+    """Memory of one GPU."""
+    why: str
+    """What keeps the context from growing, or why it does not start."""
+    offer: Offer | None = None
+    """The cheapest instance that carries so many of the GPU; None where no price is known."""
+
+    @property
+    def starts(self) -> bool:
+        """Whether TGI starts with the limits that were found."""
+        return self.outcome == "starts"
+
+    @property
+    def total(self) -> int:
+        """Tokens of the longest request; 0 where it does not start."""
+        return self.limits.max_total_tokens or 0
+
+    @property
+    def price(self) -> float | None:
+        """Price of the instance per hour, in the offer's currency."""
+        return self.offer.per_hour if self.offer else None
+
+    @property
+    def price_per_request(self) -> float | None:
+        """Price per hour of one full-length request among those that run together."""
+        if self.offer is None or not self.starts or not self.concurrency:
+            return None
+        return self.offer.per_hour / self.concurrency
+
+
+NO_LIMITS = Limits()
+
+
+def judge(spec: Spec, facts: Facts, offer: Offer | None = None) -> Option:
+    """What the search finds for one spec; what cannot be asked at all is an option TGI does not take, with the reason."""
+    try:
+        advice = search.best(spec, facts)
+    except AdvisorError as error:
+        return refused(spec, facts, error, offer)
+    found, setting = advice.found, advice.base.setting
+    prediction = search.outcome(found, spec.workload.concurrency)
+    starts = prediction.outcome == "starts"
+    return Option(
+        model=facts.model.id,
+        gpu=facts.gpu.name,
+        count=facts.gpu_count,
+        release=facts.release.name,
+        quantize=setting.quantize or "none",
+        kv_cache_dtype=prediction.kv_cache_dtype,
+        num_shard=prediction.num_shard,
+        outcome=prediction.outcome,
+        limits=prediction.limits if starts else NO_LIMITS,
+        concurrency=prediction.concurrency if starts else None,
+        under_load=prediction.under_load.verdict if starts and prediction.under_load else None,
+        headroom_bytes=prediction.headroom_bytes,
+        memory_bytes=facts.gpu.memory_bytes,
+        why=(found.search.bound_by if starts else prediction.reason) or "",
+        offer=offer,
+    )
+
+
+def refused(spec: Spec, facts: Facts, error: AdvisorError, offer: Offer | None = None) -> Option:
+    """The option of a spec that cannot even be asked about, with the reason."""
+    return Option(
+        facts.model.id, facts.gpu.name, facts.gpu_count, facts.release.name, spec.model.quantize or "none", "", None,
+        "refused", NO_LIMITS, None, None, None, facts.gpu.memory_bytes, " ".join(str(error).split()), offer,
+    )  # fmt: skip

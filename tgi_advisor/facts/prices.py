@@ -1,0 +1,80 @@
+"""What an hour of a cloud instance costs: `prices.yaml`, or a file of the user's own in the same form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from functools import cache
+from typing import Any, NamedTuple
+
+from tgi_advisor.facts import gpu as gpus
+from tgi_advisor.facts import tables
+
+KEYS = {"cloud", "region", "currency", "date", "shelf_life", "source", "per_hour"}
+
+
+class Offer(NamedTuple):
+    """The price of one instance type."""
+
+    instance: str
+    """Instance type."""
+    gpu: str
+    """Name of its GPU in the table."""
+    gpus: int
+    """How many it carries."""
+    per_hour: float
+    """On-demand list price of one hour, in `currency`."""
+    currency: str
+    """ISO 4217."""
+    cloud: str
+    """Who rents it out."""
+    region: str
+    """Where the price holds."""
+    date: str
+    """The day it was read, as YYYY-MM-DD."""
+    shelf_life: int
+    """Days after which it is old."""
+    source: str
+    """Where it was read."""
+
+    def age(self, today: date) -> int:
+        """Days since it was read."""
+        return (today - date.fromisoformat(self.date)).days
+
+    def is_old(self, today: date) -> bool:
+        """Whether it is older than prices of its kind hold."""
+        return self.age(today) > self.shelf_life
+
+
+@cache
+def known() -> tuple[Offer, ...]:
+    """The prices that are shipped."""
+    return read(tables.load("prices"), "prices.yaml")
+
+
+def read(rows: Sequence[Mapping[str, Any]], where: str) -> tuple[Offer, ...]:
+    """The offers of a price table; ValueError says what is wrong with it, at `where`."""
+    offers = []
+    for group in rows:
+        tables.strict(group, KEYS, KEYS, f"{where}, {group.get('cloud')}")
+        date.fromisoformat(group["date"])
+        for kind, price in group["per_hour"].items():
+            carried = gpus.instance(kind)
+            if carried is None:
+                raise ValueError(f"{where}: which GPU instance type {kind!r} carries is not known")
+            if isinstance(price, bool) or not isinstance(price, int | float) or price <= 0:
+                raise ValueError(f"{where}: the price of {kind} is no positive number: {price!r}")
+            card, count = carried
+            offers.append(
+                Offer(
+                    kind, card.name, count, float(price), group["currency"], group["cloud"], group["region"],
+                    group["date"], group["shelf_life"], group["source"],
+                )
+            )  # fmt: skip
+    return tuple(offers)
+
+
+def cheapest(offers: Iterable[Offer], gpu: str, count: int) -> Offer | None:
+    """The cheapest instance with at least `count` of a GPU; None where no price is known."""
+    enough = (offer for offer in offers if offer.gpu == gpu and offer.gpus >= count)
+    return min(enough, key=lambda offer: (offer.per_hour, offer.gpus, offer.instance), default=None)

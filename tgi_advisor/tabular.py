@@ -1,0 +1,163 @@
+"""Tables of answers: for a terminal, a spreadsheet, a page, a notebook or a program, from one record."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from tgi_advisor.safe import printable
+from tgi_advisor.units import GiB, thousands
+
+Unit = Literal["text", "count", "bytes", "money", "share", "flag"]
+Format = Literal["text", "csv", "markdown"]
+FORMATS: tuple[Format, ...] = ("text", "csv", "markdown")
+
+NARROWEST = 16
+"""Columns of the terminal that a wrapped text is left at least."""
+
+
+class Column(NamedTuple):
+    """One column of a table."""
+
+    key: str
+    """Name of the value for programs: a key of JSON, a heading of CSV, a column of a data frame."""
+    heading: str
+    """What stands above it for people."""
+    unit: Unit
+    """What the values are: `bytes` are shown in GiB, `money` per hour with two decimals or more."""
+    about: str
+    """What it means, in a sentence."""
+
+
+class Table(NamedTuple):
+    """Rows of values under columns."""
+
+    columns: tuple[Column, ...]
+    """What the values of a row are, in their order."""
+    rows: tuple[tuple[Any, ...], ...]
+    """One value for every column; None where there is none."""
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    """The rows as mappings of plain values (bytes, tokens, numbers), as `pandas.DataFrame` takes them."""
+    keys = [column.key for column in table.columns]
+    return [dict(zip(keys, row, strict=True)) for row in table.rows]
+
+
+def written(table: Table, name: Format, width: int) -> str:
+    """The table in a format; `width` is the terminal's and matters to `text` alone."""
+    match name:
+        case "text":
+            return text(table, width)
+        case "csv":
+            return comma_separated(table)
+        case "markdown":
+            return markdown(table)
+
+
+def text(table: Table, width: int) -> str:
+    """Aligned columns within `width`; columns that are empty all the way down are left out, the last text wraps."""
+    from tabulate import tabulate
+
+    shown = _without_empty(table)
+    cells = [
+        [_cell(value, column.unit) for value, column in zip(row, shown.columns, strict=True)] for row in shown.rows
+    ]
+    headings = [column.heading for column in shown.columns]
+    sizes = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    widest = _wrapped(shown.columns, sizes, width)
+    return tabulate(
+        cells, headings, tablefmt="plain", disable_numparse=True, maxcolwidths=widest, colalign=_alignment(shown.columns),
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def comma_separated(table: Table) -> str:
+    """RFC 4180 with plain values: tokens and bytes as whole numbers, nothing rounded, empty where there is none."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(column.key for column in table.columns)
+    writer.writerows([_plain(value) for value in row] for row in table.rows)
+    return out.getvalue().rstrip("\n")
+
+
+def markdown(table: Table) -> str:
+    """A table of GitHub's Markdown."""
+    from tabulate import tabulate
+
+    shown = _without_empty(table)
+    cells = [
+        [_cell(value, column.unit).replace("|", "\\|") for value, column in zip(row, shown.columns, strict=True)]
+        for row in shown.rows
+    ]
+    headings = [column.heading.lower() for column in shown.columns]
+    return tabulate(cells, headings, tablefmt="github", disable_numparse=True, colalign=_alignment(shown.columns))
+
+
+def html(table: Table) -> str:
+    """A table of a notebook."""
+    from tabulate import tabulate
+
+    shown = _without_empty(table)
+    cells = [
+        [_cell(value, column.unit) for value, column in zip(row, shown.columns, strict=True)] for row in shown.rows
+    ]
+    headings = [column.heading.lower() for column in shown.columns]
+    return str(tabulate(cells, headings, tablefmt="html", disable_numparse=True, colalign=_alignment(shown.columns)))
+
+
+def _without_empty(table: Table) -> Table:
+    """The table without the columns that hold nothing; one with no row keeps them all."""
+    kept = [
+        i for i in range(len(table.columns)) if not table.rows or any(row[i] not in (None, "") for row in table.rows)
+    ]
+    columns = tuple(table.columns[i] for i in kept)
+    return Table(columns, tuple(tuple(row[i] for i in kept) for row in table.rows))
+
+
+def _wrapped(columns: Sequence[Column], sizes: Sequence[int], width: int) -> list[int | None]:
+    """How wide each column may be: the widest texts give way until the row fits, but no number does."""
+    widest: list[int | None] = [None] * len(columns)
+    sizes = list(sizes)
+    texts = [i for i, column in enumerate(columns) if column.unit == "text"]
+    while texts and sum(sizes) + 2 * (len(sizes) - 1) > width:
+        most = max(texts, key=lambda i: sizes[i])
+        if sizes[most] <= NARROWEST:
+            break
+        others = sum(sizes) - sizes[most] + 2 * (len(sizes) - 1)
+        second = max((sizes[i] for i in texts if i != most), default=NARROWEST)
+        sizes[most] = max(NARROWEST, min(sizes[most] - 1, max(width - others, second - 1)))
+        widest[most] = sizes[most]
+    return widest
+
+
+def _alignment(columns: Sequence[Column]) -> tuple[str, ...]:
+    return tuple("left" if column.unit in ("text", "flag") else "right" for column in columns)
+
+
+def _cell(value: Any, unit: Unit) -> str:
+    """A value as people read it."""
+    if value is None or value == "":
+        return "-"
+    match unit:
+        case "count":
+            return thousands(value)
+        case "bytes":
+            return f"{value / GiB:.2f}"
+        case "money":
+            return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+        case "share":
+            return f"{100 * value:.1f} %"
+        case "flag":
+            return "yes" if value else "no"
+        case "text":
+            return printable(str(value))
+
+
+def _plain(value: Any) -> Any:
+    """A value as a spreadsheet takes it; a text that would be a formula there is not one."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"
+    return value
