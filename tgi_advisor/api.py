@@ -7,8 +7,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from os import PathLike
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tgi_advisor import container, search, verdict
 from tgi_advisor.errors import AdvisorError, SpecError
@@ -19,23 +18,11 @@ from tgi_advisor.gather.model import Source
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Container, Method, Packing, Plan, Prediction
 from tgi_advisor.search import Found
-from tgi_advisor.spec.reader import read_file, read_text
+from tgi_advisor.spec.reader import SpecLike, read_any
 from tgi_advisor.spec.records import Spec
 from tgi_advisor.units import MiB
 
-SpecLike = Spec | str | PathLike[str] | Mapping[str, Any]
-"""A spec record, the path of a YAML file (`-` is standard input), or the spec as nested mappings."""
-
-
-def read_spec(spec: SpecLike) -> Spec:
-    """The spec as a record; SpecError lists everything that is wrong with it."""
-    if isinstance(spec, Spec):
-        return spec
-    if isinstance(spec, Mapping):
-        import json
-
-        return read_text(json.dumps(spec), "mapping")
-    return read_file(str(spec))
+read_spec = read_any
 
 
 def advise(

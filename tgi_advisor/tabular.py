@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, NamedTuple
 
 from tgi_advisor.safe import printable
 from tgi_advisor.units import GiB, thousands
 
 Unit = Literal["text", "count", "bytes", "money", "share", "flag"]
-Format = Literal["text", "csv", "markdown"]
-FORMATS: tuple[Format, ...] = ("text", "csv", "markdown")
 
 NARROWEST = 16
 """Columns of the terminal that a wrapped text is left at least."""
@@ -46,31 +44,23 @@ def records(table: Table) -> list[dict[str, Any]]:
     return [dict(zip(keys, row, strict=True)) for row in table.rows]
 
 
-def written(table: Table, name: Format, width: int) -> str:
-    """The table in a format; `width` is the terminal's and matters to `text` alone."""
-    match name:
-        case "text":
-            return text(table, width)
-        case "csv":
-            return comma_separated(table)
-        case "markdown":
-            return markdown(table)
+def text(table: Table, width: int, spare: Sequence[str] = ()) -> str:
+    """Aligned columns within `width`; columns that are empty all the way down are left out.
 
-
-def text(table: Table, width: int) -> str:
-    """Aligned columns within `width`; columns that are empty all the way down are left out, the last text wraps."""
+    Where that is not narrow enough, the columns of `spare` go one after the other, and then texts are wrapped.
+    """
     from tabulate import tabulate
 
     shown = _without_empty(table)
-    cells = [
-        [_cell(value, column.unit) for value, column in zip(row, shown.columns, strict=True)] for row in shown.rows
-    ]
-    headings = [column.heading for column in shown.columns]
-    sizes = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-    widest = _wrapped(shown.columns, sizes, width)
+    for name in spare:
+        if _width(shown) <= width:
+            break
+        shown = without(shown, {name})
+    cells = [[column.heading for column in shown.columns], *_cells(shown)]
+    sizes = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return tabulate(
-        cells, headings, tablefmt="plain", disable_numparse=True, maxcolwidths=widest, colalign=_alignment(shown.columns),
-        break_long_words=False, break_on_hyphens=False,
+        cells, tablefmt="plain", disable_numparse=True, maxcolwidths=_wrapped(shown.columns, sizes, width),
+        colalign=_alignment(shown.columns), break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
 
 
@@ -88,10 +78,7 @@ def markdown(table: Table) -> str:
     from tabulate import tabulate
 
     shown = _without_empty(table)
-    cells = [
-        [_cell(value, column.unit).replace("|", "\\|") for value, column in zip(row, shown.columns, strict=True)]
-        for row in shown.rows
-    ]
+    cells = [[text.replace("|", "\\|") for text in row] for row in _cells(shown)]
     headings = [column.heading.lower() for column in shown.columns]
     return tabulate(cells, headings, tablefmt="github", disable_numparse=True, colalign=_alignment(shown.columns))
 
@@ -101,11 +88,25 @@ def html(table: Table) -> str:
     from tabulate import tabulate
 
     shown = _without_empty(table)
-    cells = [
-        [_cell(value, column.unit) for value, column in zip(row, shown.columns, strict=True)] for row in shown.rows
-    ]
+    cells = _cells(shown)
     headings = [column.heading.lower() for column in shown.columns]
     return str(tabulate(cells, headings, tablefmt="html", disable_numparse=True, colalign=_alignment(shown.columns)))
+
+
+def constants(table: Table, names: Sequence[str]) -> tuple[Table, dict[str, Any]]:
+    """The table without those of the named columns that say the same in every row, and what they say."""
+    same: dict[str, Any] = {}
+    for i, column in enumerate(table.columns):
+        values = {row[i] for row in table.rows}
+        if column.key in names and len(values) == 1:
+            same[column.key] = values.pop()
+    return without(table, same), same
+
+
+def without(table: Table, names: Collection[str]) -> Table:
+    """The table without the named columns."""
+    kept = [i for i, column in enumerate(table.columns) if column.key not in names]
+    return Table(tuple(table.columns[i] for i in kept), tuple(tuple(row[i] for i in kept) for row in table.rows))
 
 
 def _without_empty(table: Table) -> Table:
@@ -115,6 +116,17 @@ def _without_empty(table: Table) -> Table:
     ]
     columns = tuple(table.columns[i] for i in kept)
     return Table(columns, tuple(tuple(row[i] for i in kept) for row in table.rows))
+
+
+def _width(table: Table) -> int:
+    """Columns of a terminal the table takes where nothing is wrapped."""
+    cells = [[column.heading for column in table.columns], *_cells(table)]
+    return sum(max(map(len, column)) + 2 for column in zip(*cells, strict=True)) - 2
+
+
+def _cells(table: Table) -> list[list[str]]:
+    """The values as people read them."""
+    return [[_cell(value, column.unit) for value, column in zip(row, table.columns, strict=True)] for row in table.rows]
 
 
 def _wrapped(columns: Sequence[Column], sizes: Sequence[int], width: int) -> list[int | None]:

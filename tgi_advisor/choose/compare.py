@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Literal, NamedTuple
 
+from tgi_advisor import tabular
 from tgi_advisor.choose.option import Option, judge, refused
+from tgi_advisor.choose.words import listed_short, wrapped
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.prices import Offer, cheapest
 from tgi_advisor.spec.records import GpuSpec, Spec
-from tgi_advisor.tabular import Column, Table, text
+from tgi_advisor.tabular import Column, Table
 
 Purpose = Literal["context", "concurrency", "price"]
 PURPOSES: tuple[Purpose, ...] = ("context", "concurrency", "price")
@@ -59,6 +62,8 @@ class Ways(NamedTuple):
 class Comparison:
     """Options side by side."""
 
+    model: str
+    """Hub id of the model that was asked about, or its folder."""
     options: tuple[Option, ...]
     """Those that start first, in the order asked for; then those that do not, with the reason."""
 
@@ -69,21 +74,92 @@ class Comparison:
 
     def table(self) -> Table:
         """One row for every option."""
-        return Table(COLUMNS, tuple(_row(option) for option in self.options))
+        return _table(self.options)
 
     def records(self) -> list[dict[str, object]]:
         """The rows as `pandas.DataFrame` takes them."""
-        from tgi_advisor.tabular import records
+        return tabular.records(self.table())
 
-        return records(self.table())
+    def text(self, width: int, today: date | None = None) -> str:
+        """The options as a terminal of so many columns shows them."""
+        starting = [option for option in self.options if option.starts]
+        once = {"model", "outcome", "why"} | ({"kv_cache_dtype"} if self._one_kv_cache else set())
+        shown, same = tabular.constants(tabular.without(_table(starting), once), SAID_ONCE)
+        said = [f"{column.heading} {same[column.key]}" for column in COLUMNS if same.get(column.key)]
+        lines = [", ".join([self.model, *said]), *self._checkpoints()]
+        lines += [f"{len(starting)} of {len(self.options)} options start.", ""]
+        if starting:
+            lines += [tabular.text(shown, width, LESS_WANTED), ""]
+        lines += _not_starting(self.options, width)
+        for sentence in prices_said(self.options, today or date.today()):
+            lines += wrapped(sentence, width)
+        return "\n".join(lines).rstrip()
+
+    @property
+    def _one_kv_cache(self) -> bool:
+        """Whether nobody asked for several dtypes of the KV cache (cards may have their own)."""
+        return not any(option.kv_cache_dtype.startswith("fp8") for option in self.options)
+
+    def _checkpoints(self) -> list[str]:
+        """Which checkpoint stands behind which weights, where there are several."""
+        known = dict.fromkeys((option.model, option.quantize) for option in self.options)
+        if len({model for model, _ in known}) == 1:
+            return []
+        return [f"  {weights}: {model}" for model, weights in known]
 
     def __repr__(self) -> str:
-        return text(self.table(), 140)
+        return self.text(140)
 
     def _repr_html_(self) -> str:
-        from tgi_advisor.tabular import html
+        return tabular.html(self.table())
 
-        return html(self.table())
+
+LESS_WANTED = ("headroom_bytes", "max_batch_prefill_tokens", "under_load", "currency", "instance")
+"""Columns that go first where a terminal is narrow."""
+SAID_ONCE = ("quantize", "gpu", "count", "release", "kv_cache_dtype", "currency")
+"""Further columns that are said once where all rows say the same."""
+
+
+def _table(options: Sequence[Option]) -> Table:
+    return Table(COLUMNS, tuple(map(_row, options)))
+
+
+def _not_starting(options: Sequence[Option], width: int) -> list[str]:
+    """The options that do not start: what is missing, or what TGI says."""
+    short = [option for option in options if option.outcome == "out_of_memory"]
+    lines = []
+    if short:
+        rows = tuple(_short(option) for option in short)
+        table = tabular.without(Table(SHORT, rows), {"model"})
+        shown, _ = tabular.constants(table, ("quantize", "release", "kv_cache_dtype"))
+        lines += ["Out of memory:", tabular.text(shown, width), ""]
+    reasons: dict[str, list[str]] = {}
+    for option in options:
+        if option.outcome == "refused":
+            reasons.setdefault(option.why, []).append(option.name)
+    if reasons:
+        lines.append("Refused:")
+        for reason, names in reasons.items():
+            lines += wrapped(f"{listed_short(names)}: {reason}", width, "  ", "    ")
+        lines.append("")
+    return lines
+
+
+def prices_said(options: Sequence[Option], today: date) -> list[str]:
+    """What to know about the prices that are shown: where they hold, of when they are, and that they are old."""
+    offers = {option.offer for option in options if option.offer}
+    if not offers:
+        return ["No price is known of an instance with these GPUs: --prices FILE takes your own."]
+    days = sorted({offer.date for offer in offers})
+    regions = sorted({f"{offer.cloud} {offer.region}" for offer in offers})
+    since = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    said = [f"Prices: on demand, without discounts, {', '.join(regions)}, of {since}."]
+    old = sorted({offer.instance for offer in offers if offer.is_old(today)})
+    if old:
+        said.append(
+            f"Older than such prices hold: {listed_short(old)}. Take them as a hint, or give your own: --prices FILE."
+        )
+    return said
 
 
 COLUMNS = (
@@ -124,7 +200,7 @@ def compare(
         options.append(option)
         if progress is not None:
             progress(len(options), ways.size)
-    return Comparison(tuple(sorted(options, key=_order(purpose))))
+    return Comparison(spec.model.id, tuple(sorted(options, key=_order(purpose))))
 
 
 def _options(spec: Spec, ways: Ways, offers: Sequence[Offer]) -> Iterator[Option]:
@@ -175,14 +251,31 @@ def _order(purpose: Purpose | None) -> Callable[[Option], tuple[object, ...]]:
         each = option.price_per_request
         return (each is None, each or 0.0, option.price or 0.0)
 
-    first = {"context": context, "concurrency": concurrency, "price": price, None: lambda _: ()}[purpose]
+    wished = {"context": context, "concurrency": concurrency, "price": price}.get(purpose or "")
 
     def key(option: Option) -> tuple[object, ...]:
         hardware = (option.count, option.memory_bytes, option.gpu)
         risky = option.under_load == "at risk"
-        return (not option.starts, option.outcome, risky, *first(option), *hardware, option.model, option.quantize)
+        first = wished(option) if wished else ()
+        return (not option.starts, option.outcome, risky, *first, *hardware, option.model, option.quantize)
 
     return key
+
+
+SHORT = tuple(
+    column._replace(heading="MISSING GiB") if column.key == "headroom_bytes" else column
+    for column in COLUMNS
+    if column.key in ("model", "quantize", "gpu", "count", "release", "kv_cache_dtype", "headroom_bytes", "why")
+)
+"""Columns of the options that run out of memory."""
+
+
+def _short(option: Option) -> tuple[object, ...]:
+    missing = -option.headroom_bytes if option.headroom_bytes else None
+    return (
+        option.model, option.quantize, option.gpu, option.count, option.release, option.kv_cache_dtype, missing,
+        "" if missing else option.why,
+    )  # fmt: skip
 
 
 def _row(option: Option) -> tuple[object, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from tgi_advisor import search
 from tgi_advisor.errors import AdvisorError
@@ -14,7 +14,8 @@ from tgi_advisor.plan import Outcome
 from tgi_advisor.spec.records import Spec
 
 
-class Option(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Option:
     """One way to serve a model, and what the search says of it."""
 
     model: str
@@ -54,6 +55,12 @@ class Option(NamedTuple):
         return self.outcome == "starts"
 
     @property
+    def name(self) -> str:
+        """The option in words."""
+        weights = "" if self.quantize == "none" else f", {self.quantize}"
+        return f"{self.count} x {self.gpu}{weights}"
+
+    @property
     def total(self) -> int:
         """Tokens of the longest request; 0 where it does not start."""
         return self.limits.max_total_tokens or 0
@@ -75,7 +82,7 @@ NO_LIMITS = Limits()
 
 
 def judge(spec: Spec, facts: Facts, offer: Offer | None = None) -> Option:
-    """What the search finds for one spec; what cannot be asked at all is an option TGI does not take, with the reason."""
+    """What the search finds for one spec; one that cannot even be asked about counts as refused, with the reason."""
     try:
         advice = search.best(spec, facts)
     except AdvisorError as error:

@@ -89,20 +89,23 @@ def with_risk(sets: tuple[str, ...], allowed: bool) -> tuple[str, ...]:
 
 _ONE = click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True))
 _SEVERAL = click.argument("specs", metavar="[SPEC]...", nargs=-1, type=click.Path(allow_dash=True))
+sets = click.option(
+    "--set", "sets", metavar="PATH=VALUE", multiple=True, shell_complete=_complete(_fields),
+    help="Set any field of the spec, e.g. --set limits.max_total_tokens=8k. Repeatable, last wins.",
+)  # fmt: skip
+source = click.option(
+    "--source", type=click.Choice(SOURCES), default="auto", show_default=True,
+    help="Where to look for the model's facts.",
+)  # fmt: skip
+offline = click.option("--offline", is_flag=True, help="Never use the network (as HF_HUB_OFFLINE=1).")
 _OPTIONS = (
     model,
     gpu,
     count,
     release,
-    click.option(
-        "--set", "sets", metavar="PATH=VALUE", multiple=True, shell_complete=_complete(_fields),
-        help="Set any field of the spec, e.g. --set limits.max_total_tokens=8k. Repeatable, last wins.",
-    ),
-    click.option(
-        "--source", type=click.Choice(SOURCES), default="auto", show_default=True,
-        help="Where to look for the model's facts.",
-    ),
-    click.option("--offline", is_flag=True, help="Never use the network (as HF_HUB_OFFLINE=1)."),
+    sets,
+    source,
+    offline,
     click.option(
         "--method", type=click.Choice(METHODS), default="tgi", show_default=True,
         help="TGI's own sum, or one of the notebook's formulas (docs/notebook.md).",

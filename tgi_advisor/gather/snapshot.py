@@ -61,10 +61,15 @@ class Listed(NamedTuple):
 
 def find(model_id: str) -> ModelFacts | None:
     """The recorded facts of a model by its id or one of its aliases, in any case; None when it is not shipped."""
-    recorded = _by_name().get(model_id.casefold())
-    if recorded is None:
+    known = recorded(model_id)
+    if known is None:
         return None
-    return read(_path(recorded).read_bytes(), f"the shipped snapshot of {recorded}", asked=model_id)
+    return read(_path(known).read_bytes(), f"the shipped snapshot of {known}", asked=model_id)
+
+
+def recorded(model_id: str) -> str | None:
+    """The id a model was recorded under; None when it is not shipped."""
+    return _by_name().get(model_id.casefold())
 
 
 def names() -> list[str]:

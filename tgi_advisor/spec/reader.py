@@ -7,8 +7,10 @@ each node must be (`fields.py`, `values.py`). Everything wrong is collected and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
 from types import MappingProxyType
+from typing import Any
 
 from tgi_advisor.bounds import MAX_SPEC
 from tgi_advisor.errors import Place, Problem, SpecError, did_you_mean, listed
@@ -38,6 +40,20 @@ EXAMPLE = """write at least:
       hardware:
         gpu: nvidia-l4
     or let `tgi-advisor init` write a spec"""
+
+SpecLike = Spec | str | PathLike[str] | Mapping[str, Any]
+"""A spec record, the path of a YAML file (`-` is standard input), or the spec as nested mappings."""
+
+
+def read_any(spec: SpecLike) -> Spec:
+    """The spec as a record; SpecError lists everything that is wrong with it."""
+    if isinstance(spec, Spec):
+        return spec
+    if isinstance(spec, Mapping):
+        import json
+
+        return read_text(json.dumps(spec), "mapping")
+    return read_file(str(spec))
 
 
 def read_text(text: str, file: str, sets: Sequence[str] = ()) -> Spec:

@@ -1,0 +1,159 @@
+"""The questions before a deployment, for programs: the command line is made of the same calls.
+
+>>> import tgi_advisor
+>>> print(tgi_advisor.compare("configs/llama-3.1-8b-l4.yaml", gpu=["nvidia-l4", "nvidia-a10g"]))
+
+Facts are gathered here, once for a model; `choose` thinks about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from tgi_advisor.choose import compare as comparing
+from tgi_advisor.choose.compare import COUNTS, Checkpoint, Comparison, Purpose, Ways
+from tgi_advisor.errors import FactsError, Problem, UsageError, did_you_mean
+from tgi_advisor.facts import gpu as gpus
+from tgi_advisor.facts import prices as pricing
+from tgi_advisor.facts import siblings
+from tgi_advisor.facts.gpu import GpuFacts
+from tgi_advisor.facts.known import Facts
+from tgi_advisor.facts.prices import Offer
+from tgi_advisor.gather import checkpoint, snapshot
+from tgi_advisor.gather.facts import gather
+from tgi_advisor.gather.model import Source
+from tgi_advisor.spec.reader import SpecLike, read_any
+from tgi_advisor.spec.records import QUANTIZE, Spec
+
+OWN_CHECKPOINT = frozenset({"awq", "gptq", "exl2", "marlin", "compressed-tensors"})
+"""Values of --quantize that need weights which are stored so; with the others TGI quantizes while it loads."""
+STORED_AS = {"fbgemm_fp8": "fp8"}
+"""What --quantize calls a method that config.json names otherwise."""
+PRICES_FORM = (
+    'It is a list of {cloud: AWS, region: us-east-1, currency: USD, date: "2026-06-17", shelf_life: 180, '
+    "source: https://…, per_hour: {g5.xlarge: 1.006}}."
+)
+MOST_PRICES = 1 << 20
+"""Bytes of a price file that are read."""
+
+
+def compare(
+    spec: SpecLike,
+    *,
+    gpu: Sequence[str] = (),
+    count: Sequence[int] = (),
+    quantize: Sequence[str] = (),
+    release: Sequence[str] = (),
+    kv_cache_dtype: Sequence[str] = (),
+    purpose: Purpose | None = None,
+    prices: str | None = None,
+    source: Source = "auto",
+    offline: bool = False,
+    progress: Callable[[str], None] | None = None,
+    done: Callable[[int, int], None] | None = None,
+) -> Comparison:
+    """Every way to serve the model of a spec, side by side, within the bounds the spec sets.
+
+    What is left out is the whole GPU table, 1, 2, 4 and 8 GPUs, the quantizations this checkpoint or a shipped
+    checkpoint of the same model has, and the spec's release and dtype of the KV cache. `purpose` sorts. `prices` is a
+    file in place of the shipped price list. `progress` is told what is asked of the network, `done` how many options
+    are judged, of how many. Raises the kinds of `tgi_advisor.errors`: all names that are not known at once.
+    """
+    asked = read_any(spec)
+    cards = _cards(gpu)
+    methods = _methods(quantize)
+    counts = tuple(dict.fromkeys(count)) or COUNTS
+    facts = gather(asked, source=source, offline=offline, progress=progress)
+    dtypes = tuple(None if name == "auto" else name for name in dict.fromkeys(kv_cache_dtype)) or (None,)
+    ways = Ways(checkpoints(asked, facts, methods), cards, counts, tuple(dict.fromkeys(release)) or (None,), dtypes)
+    return comparing.compare(asked, ways, purpose=purpose, offers=_offers(prices), progress=done)
+
+
+def checkpoints(spec: Spec, facts: Facts, methods: Sequence[str] = ()) -> tuple[Checkpoint, ...]:
+    """The weights to compare: of the model itself and of the shipped checkpoints that were made of it or it of them.
+
+    With `methods` (values of --quantize, or `none`) those that hold their weights so, and those that TGI can make so
+    while it loads; where there are none, the model itself, which TGI then refuses in its own words.
+    """
+    there = [facts, *(facts._replace(model=model) for model in _made_of(facts))]
+    if not methods:
+        return (Checkpoint(facts, spec.model.quantize), *(Checkpoint(one, None) for one in there[1:]))
+    found: list[Checkpoint] = []
+    for method in methods:
+        stored = [Checkpoint(one, None) for one in there if (_stored(one) or "none") == method]
+        made = [
+            Checkpoint(one, method)
+            for one in there
+            if method != "none" and method not in OWN_CHECKPOINT and _stored(one) is None
+        ]
+        found += stored + made or [Checkpoint(facts, None if method == "none" else method)]
+    return tuple(found)
+
+
+def _made_of(facts: Facts) -> Iterable[Any]:
+    """The facts of the other shipped checkpoints of a model."""
+    if facts.model.folder:
+        return ()
+    recorded = snapshot.recorded(facts.model.id)
+    return filter(None, map(snapshot.find, siblings.of(recorded))) if recorded else ()
+
+
+def _stored(facts: Facts) -> str | None:
+    """How a checkpoint holds its weights, as --quantize would call it; None for 16 bits."""
+    method = checkpoint.quantization(facts.model.config)
+    return STORED_AS.get(method, method) if method else None
+
+
+def _cards(names: Sequence[str]) -> tuple[GpuFacts, ...]:
+    """The GPUs of these names, or the whole table; FactsError lists every name that is not known."""
+    if not names:
+        return tuple(row.facts for row in gpus.all_gpus() if row.facts is not None)
+    found: dict[str, GpuFacts] = {}
+    problems: list[Problem] = []
+    for name in names:
+        card = _card(name)
+        if isinstance(card, Problem):
+            problems.append(card)
+        else:
+            found.setdefault(card.name, card)
+    if problems:
+        several = "one GPU is" if len(problems) == 1 else f"{len(problems)} GPUs are"
+        raise FactsError(f"{several} not known", problems=problems)
+    return tuple(found.values())
+
+
+def _card(name: str) -> GpuFacts | Problem:
+    """The GPU of a name or of a cloud instance, or what is wrong with the name."""
+    try:
+        instance = gpus.instance(name)
+        return gpus.on_machine(instance[0] if instance else gpus.find(name), None, None)
+    except FactsError as error:
+        return Problem(error.message, error.hint)
+
+
+def _methods(names: Sequence[str]) -> tuple[str, ...]:
+    """Values of --quantize to compare; UsageError for one that no release has had."""
+    known = ("none", *QUANTIZE)
+    wrong = [name for name in names if name not in known]
+    if wrong:
+        near = did_you_mean(wrong[0], known)
+        raise UsageError(f"{wrong[0]!r} is no value of --quantize", near or f"Known are {', '.join(known)}.")
+    return tuple(dict.fromkeys(names))
+
+
+def _offers(path: str | None) -> tuple[Offer, ...]:
+    """The shipped prices, or those of a file; FactsError says what is wrong with it."""
+    if path is None:
+        return pricing.known()
+    import yaml
+
+    from tgi_advisor.facts import tables
+    from tgi_advisor.reading import read_named
+
+    try:
+        return pricing.read(tables.parse(read_named(path, MOST_PRICES), path), path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise FactsError(f"{path} is no price list: {' '.join(str(error).split())}", PRICES_FORM) from None

@@ -1,0 +1,23 @@
+"""Sentences of the answers."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+FEW = 4
+"""Names of a list that are worth reading."""
+
+
+def listed_short(names: Sequence[str]) -> str:
+    """`a, b and 12 more`."""
+    if len(names) <= FEW + 1:
+        return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
+    return f"{', '.join(names[:FEW])} and {len(names) - FEW} more"
+
+
+def wrapped(text: str, width: int, first: str = "", rest: str = "") -> list[str]:
+    """A text in lines of so many columns."""
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )

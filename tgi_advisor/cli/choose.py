@@ -1,0 +1,196 @@
+"""The questions before a deployment: which GPU, which quantization, how many users."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tgi_advisor.cli import options
+from tgi_advisor.cli.options import as_json
+from tgi_advisor.cli.output import progress, say, width
+from tgi_advisor.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from tgi_advisor.spec.records import Spec
+    from tgi_advisor.tabular import Table
+
+PURPOSES = ("context", "concurrency", "price")
+FORMATS = ("text", "csv", "markdown", "json")
+
+
+class Several(click.ParamType):  # type: ignore[type-arg,unused-ignore]  (generic in newer stubs alone)
+    """Values separated by commas."""
+
+    name = "list"
+
+    def __init__(self, of: Callable[[str], Any] = str, called: str = "name") -> None:
+        self._of, self._called = of, called
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        """The values; a UsageError of click's names the one that is wrong."""
+        if isinstance(value, tuple):
+            return value
+        words = [part.strip() for part in str(value).split(",") if part.strip()]
+        if not words:
+            self.fail(f"no {self._called} is named.", param, ctx)
+        return tuple(self._one(word, param, ctx) for word in words)
+
+    def _one(self, word: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._of(word)
+        except ValueError:
+            self.fail(f"{word!r} is no {self._called}.", param, ctx)
+
+
+def _whole(text: str) -> int:
+    """A count of GPUs."""
+    if not text.isdecimal() or not 0 < int(text) <= 1024:
+        raise ValueError(text)
+    return int(text)
+
+
+output_format = click.option(
+    "--format", "-f", "name", type=click.Choice(FORMATS), default="text", show_default=True, help="How to print it."
+)
+price_list = click.option(
+    "--prices", metavar="FILE", type=click.Path(), help="Your own price list (YAML), in place of the shipped one."
+)
+
+
+@click.command()
+@click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True))
+@options.model
+@click.option(
+    "--gpu",
+    "-g",
+    "gpu",
+    metavar="A,B,…",
+    type=Several(called="GPU"),
+    default=(),
+    help="GPUs or cloud instance types; default the whole table.",
+)
+@click.option(
+    "--count",
+    "-n",
+    "count",
+    metavar="1,2,…",
+    type=Several(_whole, "number of GPUs"),
+    default=(),
+    help="GPUs of one server; default 1,2,4,8.",
+)
+@click.option(
+    "--quantize",
+    "-q",
+    metavar="none,awq,…",
+    type=Several(called="quantization"),
+    default=(),
+    help="How the weights are held; default as this checkpoint and its shipped siblings do.",
+)
+@click.option(
+    "--release",
+    "-r",
+    metavar="X.Y.Z,…",
+    type=Several(called="release"),
+    default=(),
+    help="TGI releases; default the spec's, else the newest.",
+)
+@click.option(
+    "--kv-cache-dtype",
+    metavar="auto,fp8_e4m3fn,…",
+    default=(),
+    type=Several(called="dtype"),
+    help="dtypes of the KV cache; default the spec's.",
+)
+@click.option("--for", "purpose", type=click.Choice(PURPOSES), help="What to sort by; default the least hardware.")
+@price_list
+@options.sets
+@options.source
+@options.offline
+@output_format
+@as_json
+def compare(spec: str | None, model: str | None, sets: tuple[str, ...], name: str, as_json: bool, **asked: Any) -> int:
+    """Every way to serve one model, side by side.
+
+    A row for every GPU, number of GPUs, quantization and release: whether it fits, the largest context,
+    how many such requests at once, what binds, and what an instance with that GPU costs. Bounds and floors
+    of the SPEC hold for all of them. What TGI refuses is listed with the reason.
+
+    \b
+    Examples:
+      tgi-advisor compare -m Qwen/Qwen2.5-14B-Instruct --for price
+      tgi-advisor compare llama.yaml --gpu nvidia-l4,g5.xlarge --count 1,2 --format csv
+      tgi-advisor compare llama.yaml --release 2.4.1,3.3.7 --kv-cache-dtype auto,fp8_e4m3fn
+    """
+    from tgi_advisor import ask, tabular
+
+    with _counted() as (show, done):
+        found = ask.compare(_spec(spec, model, asked["gpu"], sets), progress=show, done=done, **asked)
+    match "json" if as_json else name:
+        case "json":
+            _document("comparison", found.table())
+        case "csv":
+            say(tabular.comma_separated(found.table()))
+        case "markdown":
+            say(tabular.markdown(found.table()))
+        case _:
+            say(found.text(width()))
+    return Exit.STARTS if found.best else Exit.OUT_OF_MEMORY
+
+
+def _spec(spec: str | None, model: str | None, gpus: Sequence[str], sets: tuple[str, ...]) -> Spec:
+    """The spec of a command line whose GPUs are options of their own."""
+    if not spec and model is None and not any(text.startswith(("model.id=", "model=")) for text in sets):
+        raise UsageError(
+            "no model was named",
+            "Give a SPEC file, or --model with a Hub id (`tgi-advisor models` lists some) or a folder.",
+        )
+    card = None if spec else next(iter(gpus), ANY_CARD)
+    return options.spec_of(spec, model, card, None, None, sets)
+
+
+ANY_CARD = "nvidia-l4"
+"""What stands in the spec's place for a GPU, where every option has its own."""
+
+
+@contextmanager
+def _counted() -> Iterator[tuple[Callable[[str], None] | None, Callable[[int, int], None] | None]]:
+    """A line of progress on a terminal, for what takes longer than a moment; gone at the end."""
+    show = progress()
+    if show is None:
+        yield None, None
+        return
+    begun = shown = time.monotonic()
+
+    def done(count: int, of: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - begun > MOMENT and now - shown > REDRAWN:
+            shown = now
+            full = BAR * count // of
+            show(f"{'█' * full}{'·' * (BAR - full)} {count:,} of {of:,} options")
+
+    try:
+        yield show, done
+    finally:
+        show("")
+
+
+MOMENT, REDRAWN = 0.5, 0.1
+"""Seconds after which a bar is shown, and between two drawings of it."""
+BAR = 24
+"""Characters of the bar."""
+
+
+def _document(key: str, table: Table) -> None:
+    """A table as the one JSON object on standard output."""
+    import json
+
+    from tgi_advisor.report import SCHEMA_VERSION
+    from tgi_advisor.tabular import records
+
+    body = {"schema_version": SCHEMA_VERSION, key: records(table)}
+    say(json.dumps(body, indent=2, ensure_ascii=False))
