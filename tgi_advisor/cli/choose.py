@@ -22,28 +22,26 @@ PURPOSES = ("context", "concurrency", "price")
 FORMATS = ("text", "csv", "markdown", "json")
 
 
-class Several(click.ParamType):  # type: ignore[type-arg,unused-ignore]  (generic in newer stubs alone)
-    """Values separated by commas."""
+def _several(
+    called: str, of: Callable[[str], Any] = str
+) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """A callback that takes values separated by commas; click says which of them is wrong."""
 
-    name = "list"
-
-    def __init__(self, of: Callable[[str], Any] = str, called: str = "name") -> None:
-        self._of, self._called = of, called
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
-        """The values; a UsageError of click's names the one that is wrong."""
-        if isinstance(value, tuple):
-            return value
-        words = [part.strip() for part in str(value).split(",") if part.strip()]
-        if not words:
-            self.fail(f"no {self._called} is named.", param, ctx)
-        return tuple(self._one(word, param, ctx) for word in words)
-
-    def _one(self, word: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def one(word: str) -> Any:
         try:
-            return self._of(word)
+            return of(word)
         except ValueError:
-            self.fail(f"{word!r} is no {self._called}.", param, ctx)
+            raise click.BadParameter(f"{word!r} is no {called}.") from None
+
+    def values(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[Any, ...]:
+        if text is None:
+            return ()
+        words = [part.strip() for part in text.split(",") if part.strip()]
+        if not words:
+            raise click.BadParameter(f"no {called} is named.")
+        return tuple(map(one, words))
+
+    return values
 
 
 def _whole(text: str) -> int:
@@ -101,8 +99,7 @@ price_list = click.option(
 @click.option(
     "--kv-cache-dtype",
     metavar="auto,fp8_e4m3fn,…",
-    default=(),
-    type=Several(called="dtype"),
+    callback=_several("dtype"),
     help="dtypes of the KV cache; default the spec's.",
 )
 @click.option("--for", "purpose", type=click.Choice(PURPOSES), help="What to sort by; default the least hardware.")
