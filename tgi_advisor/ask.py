@@ -9,13 +9,14 @@ Facts are gathered here, once for a model; `choose` thinks about them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from tgi_advisor.choose import compare as comparing
 from tgi_advisor.choose.compare import COUNTS, Checkpoint, Comparison, Purpose, Ways
 from tgi_advisor.errors import FactsError, Problem, UsageError, did_you_mean
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import prices as pricing
+from tgi_advisor.facts import release as releases
 from tgi_advisor.facts import siblings
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
@@ -24,7 +25,9 @@ from tgi_advisor.gather import checkpoint, snapshot
 from tgi_advisor.gather.facts import gather
 from tgi_advisor.gather.model import Source
 from tgi_advisor.spec.reader import SpecLike, read_any
-from tgi_advisor.spec.records import QUANTIZE, Spec
+from tgi_advisor.spec.records import KV_CACHE_DTYPE, QUANTIZE, Spec
+
+Known = TypeVar("Known")
 
 OWN_CHECKPOINT = frozenset({"awq", "gptq", "exl2", "marlin", "compressed-tensors"})
 """Values of --quantize that need weights which are stored so; with the others TGI quantizes while it loads."""
@@ -61,12 +64,11 @@ def compare(
     are judged, of how many. Raises the kinds of `tgi_advisor.errors`: all names that are not known at once.
     """
     asked = read_any(spec)
-    cards = _cards(gpu)
     methods = _methods(quantize)
-    counts = tuple(dict.fromkeys(count)) or COUNTS
+    dtypes = _dtypes(kv_cache_dtype)
+    cards, releases = _named(gpu, release)
     facts = gather(asked, source=source, offline=offline, progress=progress)
-    dtypes = tuple(None if name == "auto" else name for name in dict.fromkeys(kv_cache_dtype)) or (None,)
-    ways = Ways(checkpoints(asked, facts, methods), cards, counts, tuple(dict.fromkeys(release)) or (None,), dtypes)
+    ways = Ways(checkpoints(asked, facts, methods), cards, tuple(dict.fromkeys(count)) or COUNTS, releases, dtypes)
     return comparing.compare(asked, ways, purpose=purpose, offers=_offers(prices), progress=done)
 
 
@@ -105,40 +107,51 @@ def _stored(facts: Facts) -> str | None:
     return STORED_AS.get(method, method) if method else None
 
 
-def _cards(names: Sequence[str]) -> tuple[GpuFacts, ...]:
-    """The GPUs of these names, or the whole table; FactsError lists every name that is not known."""
-    if not names:
-        return tuple(row.facts for row in gpus.all_gpus() if row.facts is not None)
-    found: dict[str, GpuFacts] = {}
+def _named(gpu: Sequence[str], release: Sequence[str]) -> tuple[tuple[GpuFacts, ...], tuple[str | None, ...]]:
+    """The GPUs (without names the whole table) and the releases (without any, None); FactsError lists what is unknown."""
     problems: list[Problem] = []
-    for name in names:
-        card = _card(name)
-        if isinstance(card, Problem):
-            problems.append(card)
-        else:
-            found.setdefault(card.name, card)
+    cards = [card for card in (_known(_card, name, problems) for name in gpu) if card is not None]
+    found = [one.name for one in (_known(releases.find, name, problems) for name in release) if one is not None]
     if problems:
-        several = "one GPU is" if len(problems) == 1 else f"{len(problems)} GPUs are"
-        raise FactsError(f"{several} not known", problems=problems)
-    return tuple(found.values())
+        message = "a name is not known" if len(problems) == 1 else f"{len(problems)} names are not known"
+        raise FactsError(message, problems=problems)
+    if not gpu:
+        cards = [row.facts for row in gpus.all_gpus() if row.facts is not None]
+    return tuple({card.name: card for card in cards}.values()), tuple(dict.fromkeys(found)) or (None,)
 
 
-def _card(name: str) -> GpuFacts | Problem:
-    """The GPU of a name or of a cloud instance, or what is wrong with the name."""
+def _known(find: Callable[[str], Known], name: str, problems: list[Problem]) -> Known | None:
+    """What a name means; what is wrong with it goes to the problems."""
     try:
-        instance = gpus.instance(name)
-        return gpus.on_machine(instance[0] if instance else gpus.find(name), None, None)
+        return find(name)
     except FactsError as error:
-        return Problem(error.message, error.hint)
+        problems.append(Problem(error.message, error.hint))
+        return None
+
+
+def _card(name: str) -> GpuFacts:
+    """The GPU of a name or of a cloud instance."""
+    instance = gpus.instance(name)
+    return gpus.on_machine(instance[0] if instance else gpus.find(name), None, None)
 
 
 def _methods(names: Sequence[str]) -> tuple[str, ...]:
     """Values of --quantize to compare; UsageError for one that no release has had."""
-    known = ("none", *QUANTIZE)
+    return _values(names, ("none", *QUANTIZE), "--quantize")
+
+
+def _dtypes(names: Sequence[str]) -> tuple[str | None, ...]:
+    """Values of --kv-cache-dtype to compare, None for the spec's."""
+    values = _values(names, ("auto", *KV_CACHE_DTYPE), "--kv-cache-dtype")
+    return tuple(None if name == "auto" else name for name in values) or (None,)
+
+
+def _values(names: Sequence[str], known: Sequence[str], option: str) -> tuple[str, ...]:
+    """The names, each once; UsageError for one that is no value of the option."""
     wrong = [name for name in names if name not in known]
     if wrong:
         near = did_you_mean(wrong[0], known)
-        raise UsageError(f"{wrong[0]!r} is no value of --quantize", near or f"Known are {', '.join(known)}.")
+        raise UsageError(f"{wrong[0]!r} is no value of {option}", near or f"Known are {', '.join(known)}.")
     return tuple(dict.fromkeys(names))
 
 

@@ -149,6 +149,8 @@ def prices_said(options: Sequence[Option], today: date) -> list[str]:
     """What to know about the prices that are shown: where they hold, of when they are, and that they are old."""
     offers = {option.offer for option in options if option.offer}
     if not offers:
+        if not any(option.starts for option in options):
+            return []
         return ["No price is known of an instance with these GPUs: --prices FILE takes your own."]
     days = sorted({offer.date for offer in offers})
     regions = sorted({f"{offer.cloud} {offer.region}" for offer in offers})

@@ -65,43 +65,35 @@ price_list = click.option(
 @click.option(
     "--gpu",
     "-g",
-    "gpu",
     metavar="A,B,…",
-    type=Several(called="GPU"),
-    default=(),
+    callback=_several("GPU"),
     help="GPUs or cloud instance types; default the whole table.",
 )
 @click.option(
     "--count",
     "-n",
-    "count",
     metavar="1,2,…",
-    type=Several(_whole, "number of GPUs"),
-    default=(),
+    callback=_several("number of GPUs", _whole),
     help="GPUs of one server; default 1,2,4,8.",
 )
 @click.option(
     "--quantize",
     "-q",
     metavar="none,awq,…",
-    type=Several(called="quantization"),
-    default=(),
+    callback=_several("quantization"),
     help="How the weights are held; default as this checkpoint and its shipped siblings do.",
 )
 @click.option(
     "--release",
     "-r",
     metavar="X.Y.Z,…",
-    type=Several(called="release"),
-    default=(),
+    callback=_several("release"),
     help="TGI releases; default the spec's, else the newest.",
 )
 @click.option(
-    "--kv-cache-dtype",
-    metavar="auto,fp8_e4m3fn,…",
-    callback=_several("dtype"),
+    "--kv-cache-dtype", metavar="auto,fp8_e4m3fn,…", callback=_several("dtype"),
     help="dtypes of the KV cache; default the spec's.",
-)
+)  # fmt: skip
 @click.option("--for", "purpose", type=click.Choice(PURPOSES), help="What to sort by; default the least hardware.")
 @price_list
 @options.sets

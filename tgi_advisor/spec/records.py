@@ -47,6 +47,9 @@ QUANTIZE = (
 )  # fmt: skip
 """Every value --quantize has had (launcher/src/main.rs, 1.0.0 to 3.3.7); a release may know fewer."""
 
+KV_CACHE_DTYPE = ("fp8_e4m3fn", "fp8_e5m2")
+"""Every value --kv-cache-dtype has had (launcher/src/main.rs, 3.3.7)."""
+
 
 def setting(doc: str, kind: str, default: Any = None, *, required: bool = False, **more: Any) -> Any:
     """A field of the spec: `doc` its sentence, `kind` how a value is written (see `fields.py` and `values.py`).
@@ -100,7 +103,7 @@ class ModelSpec(Section):
     )  # fmt: skip
     kv_cache_dtype: str | None = setting(
         "--kv-cache-dtype; left out, the KV cache has the model's dtype.",
-        "choice", None, choices=("fp8_e4m3fn", "fp8_e5m2"), flags=("kv-cache-dtype",),
+        "choice", None, choices=KV_CACHE_DTYPE, flags=("kv-cache-dtype",),
     )  # fmt: skip
     trust_remote_code: bool = setting(
         "--trust-remote-code for TGI. tgi-advisor itself never runs a repository's code.",
