@@ -108,7 +108,7 @@ def _stored(facts: Facts) -> str | None:
 
 
 def _named(gpu: Sequence[str], release: Sequence[str]) -> tuple[tuple[GpuFacts, ...], tuple[str | None, ...]]:
-    """The GPUs (without names the whole table) and the releases (without any, None); FactsError lists what is unknown."""
+    """The GPUs (the whole table without names) and the releases (None without any); FactsError lists unknown names."""
     problems: list[Problem] = []
     cards = [card for card in (_known(_card, name, problems) for name in gpu) if card is not None]
     found = [one.name for one in (_known(releases.find, name, problems) for name in release) if one is not None]
