@@ -85,7 +85,7 @@ class Comparison:
         starting = [option for option in self.options if option.starts]
         once = {"model", "outcome", "why"} | ({"kv_cache_dtype"} if self._one_kv_cache else set())
         shown, same = tabular.constants(tabular.without(_table(starting), once), SAID_ONCE)
-        said = [f"{column.heading} {same[column.key]}" for column in COLUMNS if same.get(column.key)]
+        said = [f"{one.heading} {same[one.key]}" for one in COLUMNS if one.heading and same.get(one.key)]
         lines = [", ".join([self.model, *said]), *self._checkpoints()]
         lines += [f"{len(starting)} of {len(self.options)} options start.", ""]
         if starting:
@@ -133,14 +133,16 @@ def _not_starting(options: Sequence[Option], width: int) -> list[str]:
         table = tabular.without(Table(SHORT, rows), {"model"})
         shown, _ = tabular.constants(table, ("quantize", "release", "kv_cache_dtype"))
         lines += ["Out of memory:", tabular.text(shown, width), ""]
+    several = len({option.release for option in options}) > 1
     reasons: dict[str, list[str]] = {}
     for option in options:
         if option.outcome == "refused":
-            reasons.setdefault(option.why, []).append(option.name)
+            release = f", TGI {option.release}" if several else ""
+            reasons.setdefault(option.why, []).append(f"{option.name}{release}")
     if reasons:
         lines.append("Refused:")
         for reason, names in reasons.items():
-            lines += wrapped(f"{listed_short(names)}: {reason}", width, "  ", "    ")
+            lines += wrapped(f"{listed_short(list(dict.fromkeys(names)))}: {reason}", width, "  ", "    ")
         lines.append("")
     return lines
 
@@ -155,7 +157,8 @@ def prices_said(options: Sequence[Option], today: date) -> list[str]:
     days = sorted({offer.date for offer in offers})
     regions = sorted({f"{offer.cloud} {offer.region}" for offer in offers})
     since = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    said = [f"Prices: on demand, without discounts, {', '.join(regions)}, of {since}."]
+    money = ", ".join(sorted({offer.currency for offer in offers}))
+    said = [f"Prices: {money}, on demand, without discounts, {', '.join(regions)}, of {since}."]
     old = sorted({offer.instance for offer in offers if offer.is_old(today)})
     if old:
         said.append(
@@ -273,7 +276,7 @@ SHORT = tuple(
 
 
 def _short(option: Option) -> tuple[object, ...]:
-    missing = -option.headroom_bytes if option.headroom_bytes else None
+    missing = -option.headroom_bytes if option.headroom_bytes and option.headroom_bytes < 0 else None
     return (
         option.model, option.quantize, option.gpu, option.count, option.release, option.kv_cache_dtype, missing,
         "" if missing else option.why,

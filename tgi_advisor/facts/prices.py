@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+import datetime
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -37,11 +37,11 @@ class Offer(NamedTuple):
     source: str
     """Where it was read."""
 
-    def age(self, today: date) -> int:
+    def age(self, today: datetime.date) -> int:
         """Days since it was read."""
-        return (today - date.fromisoformat(self.date)).days
+        return (today - datetime.date.fromisoformat(self.date)).days
 
-    def is_old(self, today: date) -> bool:
+    def is_old(self, today: datetime.date) -> bool:
         """Whether it is older than prices of its kind hold."""
         return self.age(today) > self.shelf_life
 
@@ -52,12 +52,16 @@ def known() -> tuple[Offer, ...]:
     return read(tables.load("prices"), "prices.yaml")
 
 
-def read(rows: Sequence[Mapping[str, Any]], where: str) -> tuple[Offer, ...]:
+def read(rows: Any, where: str) -> tuple[Offer, ...]:
     """The offers of a price table; ValueError says what is wrong with it, at `where`."""
+    if not isinstance(rows, list) or not all(isinstance(group, Mapping) for group in rows):
+        raise ValueError(f"{where}: it is no list of groups")
     offers = []
     for group in rows:
         tables.strict(group, KEYS, KEYS, f"{where}, {group.get('cloud')}")
-        date.fromisoformat(group["date"])
+        datetime.date.fromisoformat(group["date"])
+        if not isinstance(group["shelf_life"], int):
+            raise ValueError(f"{where}: shelf_life is no number of days: {group['shelf_life']!r}")
         for kind, price in group["per_hour"].items():
             carried = gpus.instance(kind)
             if carried is None:

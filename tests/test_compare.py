@@ -1,0 +1,166 @@
+"""`compare`: what it prints, and that every option is what `advise` says of the same deployment."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from front import ROOT, run
+from golden import Golden
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tgi_advisor
+from tgi_advisor.errors import Exit
+from tgi_advisor.facts import prices, siblings, tables
+from tgi_advisor.gather import snapshot
+
+QWEN = ("compare", "--model", "Qwen/Qwen2.5-14B-Instruct")
+CARDS = ("--gpu", "nvidia-t4,g6.xlarge,g5.xlarge,amd-mi300x")
+OWN = """\
+- cloud: Ours
+  region: cellar
+  currency: EUR
+  date: "2026-11-01"
+  shelf_life: 36500
+  source: the bill
+  per_hour: {g5.xlarge: 1, g5.12xlarge: 4.5, g6.xlarge: 0.5, g6.12xlarge: 3}
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    """A price list of the user's."""
+    path = tmp_path / "prices.yaml"
+    path.write_text(OWN)
+    return str(path)
+
+
+def rows(*args: str) -> list[dict[str, Any]]:
+    """The options of a comparison."""
+    found: list[dict[str, Any]] = json.loads(run(*args, "--json").out)["comparison"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("weights", (*QWEN, *CARDS, "--count", "1,2")),
+        ("quantize", (*QWEN, "--gpu", "nvidia-l4,nvidia-t4", "--count", "1,3", "--quantize", "none,awq,fp8,exl2")),
+        ("context", (*QWEN, *CARDS, "--count", "1,2", "--for", "context")),
+        ("releases", (*QWEN, "--gpu", "h100-sxm", "--release", "2.0.4,3.3", "--kv-cache-dtype", "auto,fp8_e4m3fn")),
+        ("spec", ("compare", str(ROOT / "configs" / "llama-3.1-8b-l4.yaml"), "--gpu", "l4,a10g", "--count", "1",
+                  "--set", "workload.concurrency=4", "--set", "limits.max_total_tokens={min: 8k}")),
+        ("nothing", ("compare", "--model", "meta-llama/Llama-3.1-70B-Instruct", "--gpu", "t4", "--count", "1")),
+    ],
+)  # fmt: skip
+def test_what_it_prints(golden: Golden, own: str, name: str, args: tuple[str, ...]) -> None:
+    ran = run(*args, "--prices", own)
+    golden(f"compare/{name}.txt", ran.out)
+    assert ran.err == ""
+    assert ran.code == (Exit.OUT_OF_MEMORY if name == "nothing" else Exit.STARTS)
+
+
+def test_formats_say_the_same(golden: Golden, own: str) -> None:
+    asked = (*QWEN, *CARDS, "--count", "1", "--for", "price", "--prices", own)
+    as_json = rows(*asked)
+    golden("compare/price.csv", run(*asked, "--format", "csv").out)
+    golden("compare/price.md", run(*asked, "--format", "markdown").out)
+    golden("compare/price.json", run(*asked, "--format", "json").out)
+    told = list(csv.DictReader(io.StringIO(run(*asked, "-f", "csv").out)))
+    assert [{key: str(value) if value is not None else "" for key, value in row.items()} for row in as_json] == told
+    each = [row["price_per_request"] for row in as_json if row["outcome"] == "starts"]
+    known = [price for price in each if price is not None]
+    assert known == sorted(known)
+    assert each[: len(known)] == known
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    model=st.sampled_from(["Qwen/Qwen2.5-7B-Instruct", "google/gemma-2-9b-it", "mistralai/Mixtral-8x7B-Instruct-v0.1"]),
+    gpu=st.sampled_from(["nvidia-t4", "nvidia-l4", "nvidia-a100-80gb-sxm", "amd-mi300x"]),
+    count=st.sampled_from([1, 2, 4]),
+    release=st.sampled_from(["2.0.4", "3.0.1", "3.3.7"]),
+)
+def test_an_option_is_what_advise_says(model: str, gpu: str, count: int, release: str) -> None:
+    asked = ("-m", model, "-g", gpu, "-n", str(count), "-r", release)
+    option = next(row for row in rows("compare", *asked) if row["model"] == model)
+    ran = run("advise", *asked, "--set", f"tgi.num_shard={count}", "--json")
+    plan = json.loads(ran.out)
+    if "error" in plan:
+        assert option["outcome"] == "refused"
+        return
+    assert option["outcome"] == plan["outcome"]
+    if option["outcome"] == "starts":
+        assert option["max_total_tokens"] == plan["limits"]["max_total_tokens"]
+        assert option["max_batch_prefill_tokens"] == plan["limits"]["max_batch_prefill_tokens"]
+        assert option["concurrency"] == plan["concurrency"]
+        assert option["headroom_bytes"] == plan["memory"]["headroom_bytes"]
+
+
+def test_what_cannot_be_asked() -> None:
+    for args, code, words in [
+        (
+            ("--gpu", "nvidia-l5,g6.xlargo,l4", "--release", "9.9"),
+            Exit.FACTS,
+            ("3 names", "nvidia-l5", "g6.xlargo", "9.9"),
+        ),
+        (("--quantize", "awk"), Exit.USAGE, ("'awk'", "'awq'")),
+        (("--kv-cache-dtype", "fp8"), Exit.USAGE, ("'fp8'", "fp8_e4m3fn")),
+        (("--count", "1,0"), Exit.USAGE, ("'0'",)),
+        (("--count", ","), Exit.USAGE, ("no number of GPUs",)),
+        (("--prices", "/nowhere"), Exit.USAGE, ("/nowhere", "cannot be read")),
+    ]:
+        ran = run(*QWEN, *args, "--json")
+        error = json.loads(ran.out)["error"]
+        assert (ran.code, error["exit_code"]) == (code, code)
+        told = " ".join([error["message"], str(error["hint"]), *(one["message"] for one in error["problems"])])
+        assert all(word in told for word in words), told
+    assert run("compare").code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "prices: 1", "- cloud: A", "[[]]", "{",
+     OWN.replace("g5.xlarge: 1", "g5.xlarge: -1"), OWN.replace("g6.12x", "g0.x"),
+     OWN.replace('"2026-11-01"', '"yesterday"'), OWN.replace("36500", "long")],
+)  # fmt: skip
+def test_a_price_list_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "prices.yaml").write_text(text)
+    ran = run(*QWEN, "-g", "l4", "--prices", str(tmp_path / "prices.yaml"), "--json")
+    assert ran.code == Exit.FACTS
+    assert "is no price list" in json.loads(ran.out)["error"]["message"]
+
+
+def test_old_prices_say_so(tmp_path: Path) -> None:
+    (tmp_path / "prices.yaml").write_text(OWN.replace("2026-11-01", "2020-02-02").replace("36500", "90"))
+    out = run(*QWEN, "-g", "a10g", "-n", "1", "--prices", str(tmp_path / "prices.yaml")).out
+    assert "of 2020-02-02" in out
+    assert "Older than such prices hold: g5.xlarge" in out
+
+
+def test_records_and_a_table_for_notebooks() -> None:
+    found = tgi_advisor.compare({"model": {"id": "gpt2"}, "hardware": {"gpu": "l4"}}, gpu=["l4"], count=[1])
+    assert found.best is not None
+    assert found.records()[0]["max_total_tokens"] == found.best.total
+    assert "nvidia-l4" in repr(found)
+    assert "<table>" in found._repr_html_()
+
+
+def test_siblings_are_one_model() -> None:
+    same = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size")
+    for group in siblings.groups():
+        models = [snapshot.find(name) for name in group]
+        assert None not in models, group
+        assert len({tuple(one.text().get(key) for key in same) for one in models if one}) == 1, group
+
+
+def test_prices_are_sound() -> None:
+    offers = prices.known()
+    assert len({(one.cloud, one.region, one.instance) for one in offers}) == len(offers)
+    for group in tables.load("prices"):
+        assert group["source"].startswith("https://")
