@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from tgi_advisor.choose import compare as comparing
+from tgi_advisor.choose import fits as fitting
 from tgi_advisor.choose.compare import COUNTS, Checkpoint, Comparison, Purpose, Ways
+from tgi_advisor.choose.fits import Everywhere, Ladder, Models
 from tgi_advisor.errors import FactsError, Problem, UsageError, did_you_mean
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import prices as pricing
@@ -22,7 +24,7 @@ from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.prices import Offer
 from tgi_advisor.gather import checkpoint, snapshot
-from tgi_advisor.gather.facts import gather
+from tgi_advisor.gather.facts import gather, hardware
 from tgi_advisor.gather.model import Source
 from tgi_advisor.spec.reader import SpecLike, read_any
 from tgi_advisor.spec.records import KV_CACHE_DTYPE, QUANTIZE, Spec
@@ -70,6 +72,57 @@ def compare(
     facts = gather(asked, source=source, offline=offline, progress=progress)
     ways = Ways(checkpoints(asked, facts, methods), cards, tuple(dict.fromkeys(count)) or COUNTS, releases, dtypes)
     return comparing.compare(asked, ways, purpose=purpose, offers=_offers(prices), progress=done)
+
+
+def fits(
+    *,
+    gpu: str | None = None,
+    model: str | None = None,
+    count: int | None = None,
+    release: str | None = None,
+    prices: str | None = None,
+    source: Source = "auto",
+    offline: bool = False,
+    progress: Callable[[str], None] | None = None,
+    done: Callable[[int, int], None] | None = None,
+) -> Models | Comparison | Ladder | Everywhere:
+    """What runs where, with the newest release unless another is named.
+
+    With `gpu` alone, which shipped models run on so many of it; with `model` alone, which GPUs of the table and how
+    many of them (checkpoints of the same model included); with both, how many users at which context; with neither,
+    every shipped model on one of every GPU. Arguments as `compare`.
+    """
+    named = release and releases.find(release).name
+    tgi = {"release": named} if named else {}
+    card = {"gpu": gpu or ANY_CARD, **({"count": count} if count else {})}
+    asked = read_any({"model": {"id": model or ANY_MODEL}, "hardware": card, "tgi": tgi})
+    if model is None:
+        here = hardware(asked) if gpu else None
+        there = [_shipped(asked, name, here) for name in snapshot.recorded_ids()]
+        if here is not None:
+            return fitting.models(asked, there, len(there), done)
+        return fitting.everywhere(asked, there, _named((), ())[0], done)
+    if gpu is not None:
+        facts = gather(asked, source=source, offline=offline, progress=progress)
+        return fitting.ladder(asked, facts)
+    counts = (count,) if count else ()
+    found = compare(
+        asked, count=counts, prices=prices, source=source, offline=offline, progress=progress, done=done
+    )  # fmt: skip
+    return fitting.smallest(found)
+
+
+ANY_MODEL, ANY_CARD = "gpt2", "nvidia-l4"
+"""What stands in a spec for the model and the GPU where every option has its own."""
+
+
+def _shipped(spec: Spec, name: str, here: tuple[GpuFacts, int] | None) -> Facts:
+    """The facts of a shipped model on a GPU, without asking anybody."""
+    gpu, count = here or (gpus.find(ANY_CARD), 1)
+    known = releases.find(spec.tgi.release) if spec.tgi.release else releases.latest()
+    model = snapshot.find(name)
+    assert model is not None, name
+    return Facts(model, gpu, count, known).elsewhere(gpu, count)
 
 
 def checkpoints(spec: Spec, facts: Facts, methods: Sequence[str] = ()) -> tuple[Checkpoint, ...]:

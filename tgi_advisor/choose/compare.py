@@ -121,7 +121,7 @@ SAID_ONCE = ("quantize", "gpu", "count", "release", "kv_cache_dtype", "currency"
 
 
 def _table(options: Sequence[Option]) -> Table:
-    return Table(COLUMNS, tuple(map(_row, options)))
+    return Table(COLUMNS, tuple(map(row, options)))
 
 
 def _not_starting(options: Sequence[Option], width: int) -> list[str]:
@@ -283,7 +283,8 @@ def _short(option: Option) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _row(option: Option) -> tuple[object, ...]:
+def row(option: Option) -> tuple[object, ...]:
+    """The values of one option, under `COLUMNS`."""
     limits, offer = option.limits, option.offer
     return (
         option.model, option.quantize, option.gpu, option.count, option.release, option.kv_cache_dtype, option.outcome,

@@ -15,8 +15,12 @@ from tgi_advisor.cli.output import progress, say, width
 from tgi_advisor.errors import Exit, UsageError
 
 if TYPE_CHECKING:
+    from tgi_advisor.choose.compare import Comparison
+    from tgi_advisor.choose.fits import Everywhere, Ladder, Models
     from tgi_advisor.spec.records import Spec
     from tgi_advisor.tabular import Table
+
+    Answer = Comparison | Everywhere | Ladder | Models
 
 PURPOSES = ("context", "concurrency", "price")
 FORMATS = ("text", "csv", "markdown", "json")
@@ -114,20 +118,58 @@ def compare(spec: str | None, model: str | None, sets: tuple[str, ...], name: st
       tgi-advisor compare llama.yaml --gpu nvidia-l4,g5.xlarge --count 1,2 --format csv
       tgi-advisor compare llama.yaml --release 2.4.1,3.3.7 --kv-cache-dtype auto,fp8_e4m3fn
     """
-    from tgi_advisor import ask, tabular
+    from tgi_advisor import ask
 
     with _counted() as (show, done):
         found = ask.compare(_spec(spec, model, asked["gpu"], sets), progress=show, done=done, **asked)
-    match "json" if as_json else name:
+    _show("comparison", found, "json" if as_json else name)
+    return Exit.STARTS if found.best else Exit.OUT_OF_MEMORY
+
+
+@click.command()
+@options.gpu
+@options.model
+@options.count
+@options.release
+@price_list
+@options.source
+@options.offline
+@output_format
+@as_json
+def fits(name: str, as_json: bool, **asked: Any) -> int:
+    """What runs where: models on a GPU, GPUs for a model, users for both.
+
+    With --gpu, which shipped models run there, with the largest context each reaches and how many such
+    requests at once. With --model, which GPUs and how many of them, cheapest and smallest first. With
+    both, how many users at every context. With neither, every shipped model on one of every GPU.
+
+    \b
+    Examples:
+      tgi-advisor fits --gpu nvidia-l4
+      tgi-advisor fits --model meta-llama/Llama-3.1-70B-Instruct
+      tgi-advisor fits --model Qwen/Qwen2.5-7B-Instruct --gpu g6.12xlarge
+    """
+    from tgi_advisor import ask
+
+    with _counted() as (show, done):
+        found = ask.fits(progress=show, done=done, **asked)
+    _show("fits", found, "json" if as_json else name)
+    return Exit.STARTS if found.table().rows else Exit.OUT_OF_MEMORY
+
+
+def _show(key: str, found: Answer, name: str) -> None:
+    """An answer in the format asked for."""
+    from tgi_advisor import tabular
+
+    match name:
         case "json":
-            _document("comparison", found.table())
+            _document(key, found.table())
         case "csv":
             say(tabular.comma_separated(found.table()))
         case "markdown":
             say(tabular.markdown(found.table()))
         case _:
             say(found.text(width()))
-    return Exit.STARTS if found.best else Exit.OUT_OF_MEMORY
 
 
 def _spec(spec: str | None, model: str | None, gpus: Sequence[str], sets: tuple[str, ...]) -> Spec:
@@ -137,12 +179,10 @@ def _spec(spec: str | None, model: str | None, gpus: Sequence[str], sets: tuple[
             "no model was named",
             "Give a SPEC file, or --model with a Hub id (`tgi-advisor models` lists some) or a folder.",
         )
+    from tgi_advisor.ask import ANY_CARD
+
     card = None if spec else next(iter(gpus), ANY_CARD)
     return options.spec_of(spec, model, card, None, None, sets)
-
-
-ANY_CARD = "nvidia-l4"
-"""What stands in the spec's place for a GPU, where every option has its own."""
 
 
 @contextmanager

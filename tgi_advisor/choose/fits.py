@@ -1,0 +1,244 @@
+"""`fits`: what runs where.
+
+With a GPU, which models; with a model, which GPUs and how many of them; with both, how many users at which context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from tgi_advisor import tabular
+from tgi_advisor.choose.compare import COLUMNS as COMPARED
+from tgi_advisor.choose.compare import LESS_WANTED, Comparison, row
+from tgi_advisor.choose.option import Option, judge
+from tgi_advisor.choose.words import wrapped
+from tgi_advisor.facts import families
+from tgi_advisor.facts.gpu import GpuFacts
+from tgi_advisor.facts.known import Facts
+from tgi_advisor.spec.records import Bound, GpuSpec, Spec
+from tgi_advisor.tabular import Column, Table
+from tgi_advisor.units import thousands
+
+SHORTEST = 4096
+"""Tokens of the first rung of the ladder."""
+
+
+@dataclass(frozen=True, repr=False)
+class Models:
+    """The models that run on one machine."""
+
+    gpu: str
+    """Name of the GPU."""
+    count: int
+    """How many of it."""
+    options: tuple[Option, ...]
+    """One for every model: those that start, the longest context first; then the others."""
+
+    def table(self) -> Table:
+        """One row for every model that starts."""
+        starting = tuple(row(option) for option in self.options if option.starts)
+        return tabular.without(Table(COMPARED, starting), {"gpu", "count", *PRICED})
+
+    def records(self) -> list[dict[str, object]]:
+        """The rows as `pandas.DataFrame` takes them."""
+        return tabular.records(self.table())
+
+    def text(self, width: int) -> str:
+        """The models as a terminal of so many columns shows them."""
+        starting = sum(option.starts for option in self.options)
+        shown, same = tabular.constants(tabular.without(self.table(), {"why", "outcome"}), ("release",))
+        release = f", TGI {same['release']}" if "release" in same else ""
+        head = f"{self.count} x {self.gpu}{release}: {starting} of {len(self.options)} shipped models start."
+        lines = wrapped(head, width)
+        if starting:
+            lines += ["", tabular.text(shown, width, (*LESS_WANTED, "kv_cache_dtype"))]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return self.text(140)
+
+    def _repr_html_(self) -> str:
+        return tabular.html(self.table())
+
+
+@dataclass(frozen=True, repr=False)
+class Rung:
+    """A context, and how many users have it at once."""
+
+    context: int
+    """max_total_tokens."""
+    option: Option
+    """The search with the context pinned."""
+
+
+RUNGS = (
+    Column("max_total_tokens", "CONTEXT", "count", "max_total_tokens of every request."),
+    Column("concurrency", "AT ONCE", "count", "Requests of that length in the KV cache together; 0 where none fits."),
+    Column("max_batch_prefill_tokens", "PREFILL", "count", "max_batch_prefill_tokens."),
+    Column("under_load", "UNDER LOAD", "text", "Whether it survives its traffic."),
+    Column("headroom_bytes", "SPARE GiB", "bytes", "Memory of one GPU left over; negative: missing."),
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Ladder:
+    """How many users one deployment has at which context."""
+
+    largest: Option
+    """The search with nothing pinned."""
+    rungs: tuple[Rung, ...]
+    """The contexts, shortest first, up to the largest that starts."""
+
+    def table(self) -> Table:
+        """One row for every context."""
+        return Table(RUNGS, tuple(self._row(rung) for rung in self.rungs))
+
+    def _row(self, rung: Rung) -> tuple[object, ...]:
+        one = rung.option
+        prefill = one.limits.max_batch_prefill_tokens
+        return rung.context, one.concurrency if one.starts else 0, prefill, one.under_load, one.headroom_bytes
+
+    def records(self) -> list[dict[str, object]]:
+        """The rows as `pandas.DataFrame` takes them."""
+        return tabular.records(self.table())
+
+    def text(self, width: int) -> str:
+        """The ladder as a terminal of so many columns shows it."""
+        one = self.largest
+        where = f"{one.model} on {one.name}, TGI {one.release}"
+        if not one.starts:
+            return "\n".join([f"{where}: does not start.", *wrapped(one.why, width)])
+        held = f", {one.concurrency} at once" if one.concurrency else ""
+        lines = wrapped(f"{where}: up to {thousands(one.total)} tokens{held}.", width)
+        return "\n".join([*lines, "", tabular.text(self.table(), width)])
+
+    def __repr__(self) -> str:
+        return self.text(140)
+
+    def _repr_html_(self) -> str:
+        return tabular.html(self.table())
+
+
+def models(
+    spec: Spec, candidates: Iterable[Facts], of: int, progress: Callable[[int, int], None] | None = None
+) -> Models:
+    """Judge so many models (`of`) on the GPU and count of their facts, within the bounds of `spec`."""
+    options = []
+    for facts in candidates:
+        options.append(judge(on(spec, facts), facts))
+        if progress is not None:
+            progress(len(options), of)
+    first = options[0]
+    order = sorted(options, key=lambda one: (not one.starts, one.under_load == "at risk", -one.total, one.model))
+    return Models(first.gpu, first.count, tuple(order))
+
+
+def on(spec: Spec, facts: Facts) -> Spec:
+    """The spec for the model and the hardware of some facts, on as many shards as there are GPUs."""
+    model = replace(spec.model, id=facts.model.id)
+    hardware = replace(spec.hardware, gpu=GpuSpec(name=facts.gpu.name), count=facts.gpu_count)
+    return replace(spec, model=model, hardware=hardware)
+
+
+def smallest(found: Comparison) -> Comparison:
+    """Of every GPU and kind of weights the fewest that start, cheapest first where prices are known."""
+    kept: dict[tuple[str, str, str], Option] = {}
+    for option in found.options:
+        key = (option.gpu, option.model, option.quantize)
+        if option.starts and (key not in kept or option.count < kept[key].count):
+            kept[key] = option
+    order = sorted(kept.values(), key=lambda one: (one.price is None, one.price or 0, one.count, one.memory_bytes))
+    return Comparison(found.model, tuple(order))
+
+
+def ladder(spec: Spec, facts: Facts) -> Ladder:
+    """How many requests fit at once at every context from 4k on, doubled up to the largest that starts."""
+    asked = on(spec, facts)
+    largest = judge(asked, facts)
+    context = families.context_length(facts.model) or largest.total
+    lengths = []
+    length = SHORTEST
+    while length < min(context, largest.total):
+        lengths.append(length)
+        length *= 2
+    if largest.starts:
+        lengths.append(largest.total)
+    return Ladder(largest, tuple(Rung(length, _pinned(asked, facts, length)) for length in lengths))
+
+
+def _pinned(spec: Spec, facts: Facts, length: int) -> Option:
+    """The search for one context."""
+    limits = replace(spec.limits, max_total_tokens=Bound(length, length))
+    return judge(replace(spec, limits=limits), facts)
+
+
+@dataclass(frozen=True, repr=False)
+class Everywhere:
+    """Every model on one of every GPU."""
+
+    options: tuple[Option, ...]
+    """Model by model, the cards from the smallest."""
+
+    def table(self) -> Table:
+        """One row for every model and GPU, those that do not start included."""
+        return tabular.without(Table(COMPARED, tuple(map(row, self.options))), PRICED)
+
+    def records(self) -> list[dict[str, object]]:
+        """The rows as `pandas.DataFrame` takes them."""
+        return tabular.records(self.table())
+
+    def text(self, width: int) -> str:
+        """One line a model: the smallest card that runs it, and the largest context there and anywhere."""
+        of: dict[str, list[Option]] = {}
+        for option in self.options:
+            of.setdefault(option.model, []).append(option)
+        rows = tuple(_smallest_card(model, options) for model, options in of.items())
+        cards = len({option.gpu for option in self.options})
+        lines = wrapped(
+            f"{len(of)} shipped models on one of {cards} GPUs. --format csv and --json have every pair.", width
+        )
+        return "\n".join([*lines, "", tabular.text(Table(CARDS, rows), width)])
+
+    def __repr__(self) -> str:
+        return self.text(140)
+
+    def _repr_html_(self) -> str:
+        return tabular.html(self.table())
+
+
+PRICED = {"instance", "price_per_hour", "price_per_request", "currency"}
+CARDS = (
+    Column("model", "MODEL", "text", "The model."),
+    Column("cards", "GPUS", "count", "Cards one of which runs it."),
+    Column("gpu", "SMALLEST", "text", "The card with the least memory among them."),
+    Column("max_total_tokens", "CONTEXT", "count", "Largest max_total_tokens on it."),
+    Column("concurrency", "AT ONCE", "count", "Requests of that length in its KV cache together."),
+    Column("longest", "ANYWHERE", "count", "Largest max_total_tokens on any card."),
+)
+
+
+def _smallest_card(model: str, options: Sequence[Option]) -> tuple[object, ...]:
+    starting = [option for option in options if option.starts]
+    if not starting:
+        return model, 0, None, None, None, None
+    first = min(starting, key=lambda one: (one.under_load == "at risk", one.memory_bytes, -one.total))
+    return model, len(starting), first.gpu, first.total, first.concurrency, max(one.total for one in starting)
+
+
+def everywhere(
+    spec: Spec, candidates: Sequence[Facts], cards: Sequence[GpuFacts],
+    progress: Callable[[int, int], None] | None = None,
+) -> Everywhere:  # fmt: skip
+    """Judge every model on one of every card."""
+    order = sorted(cards, key=lambda gpu: (gpu.system, gpu.at_least))
+    options: list[Option] = []
+    for facts in candidates:
+        found = []
+        for gpu in order:
+            there = facts.elsewhere(gpu, 1)
+            found.append(judge(on(spec, there), there))
+        options += sorted(found, key=lambda one: (one.memory_bytes, one.gpu))
+        if progress is not None:
+            progress(len(options), len(candidates) * len(cards))
+    return Everywhere(tuple(options))
