@@ -8,25 +8,32 @@ Facts are gathered here, once for a model; `choose` thinks about them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from tgi_advisor import notebook, search
+from tgi_advisor.choose import axes
 from tgi_advisor.choose import compare as comparing
 from tgi_advisor.choose import fits as fitting
 from tgi_advisor.choose.compare import COUNTS, Checkpoint, Comparison, Purpose, Ways
 from tgi_advisor.choose.fits import Everywhere, Ladder, Models
-from tgi_advisor.errors import FactsError, Problem, UsageError, did_you_mean
+from tgi_advisor.choose.sweep import Step, Sweep
+from tgi_advisor.errors import AdvisorError, FactsError, Problem, SpecError, UsageError, did_you_mean
+from tgi_advisor.estimate import defaults
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import prices as pricing
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts import siblings
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
+from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.prices import Offer
 from tgi_advisor.gather import checkpoint, snapshot
 from tgi_advisor.gather.facts import gather, hardware
 from tgi_advisor.gather.model import Source
-from tgi_advisor.spec.reader import SpecLike, read_any
+from tgi_advisor.plan import Method
+from tgi_advisor.spec.reader import SpecLike, read_any, with_set
 from tgi_advisor.spec.records import KV_CACHE_DTYPE, QUANTIZE, Spec
 
 Known = TypeVar("Known")
@@ -110,6 +117,74 @@ def fits(
         asked, count=counts, prices=prices, source=source, offline=offline, progress=progress, done=done
     )  # fmt: skip
     return fitting.smallest(found)
+
+
+def sweep(
+    spec: SpecLike,
+    vary: Sequence[str] | Mapping[str, object],
+    *,
+    method: Method = "tgi",
+    source: Source = "auto",
+    offline: bool = False,
+    progress: Callable[[str], None] | None = None,
+    done: Callable[[int, int], None] | None = None,
+) -> Sweep:
+    """What changes when fields of a spec are turned: a step for every combination of their values.
+
+    `vary` has the texts of `--vary`, or fields and their values: `{"max_total_tokens": [8192, 16384]}`. What the
+    spec leaves open is searched at every step, as `advise` does. Arguments and errors as `compare`.
+    """
+    asked = read_any(spec)
+    texts = [f"{path}={_listed(values)}" for path, values in vary.items()] if isinstance(vary, Mapping) else vary
+    turned = axes.read(texts)
+    count = math.prod(len(axis.values) for axis in turned)
+    known: dict[tuple[str, str], ModelFacts] = {}
+    steps: list[Step] = []
+    wrong: list[SpecError] = []
+    seen: dict[str, set[str]] = {"model": set(), "where": set(), "release": set()}
+    for pairs in axes.steps(turned):
+        values = tuple(value for _, value in pairs)
+        try:
+            one = with_set(asked, [f"{path}={value}" for path, value in pairs])
+        except SpecError as error:
+            wrong.append(error)
+            steps.append(Step(values, None, " ".join(str(error).split())))
+        else:
+            named = one.model.id, one.model.revision
+            facts = gather(one, source=source, offline=offline, progress=progress, model=known.get(named))
+            known[named] = facts.model
+            steps.append(_step(one, facts, method, values))
+            for what, word in zip(seen, (facts.model.id, f"{facts.gpu_count} x {facts.gpu.name}", str(facts.release))):
+                seen[what].add(word)
+        if done is not None:
+            done(len(steps), count)
+    if len(wrong) == count:
+        raise wrong[0]
+    same = [next(iter(words)) for words in seen.values() if len(words) == 1]
+    return Sweep(", ".join(same), method, turned, tuple(steps))
+
+
+def _listed(values: object) -> str:
+    """The values of one axis as `--vary` takes them."""
+    if isinstance(values, str):
+        return values
+    return ",".join(map(str, values)) if isinstance(values, Iterable) else str(values)
+
+
+def _step(spec: Spec, facts: Facts, method: Method, values: tuple[str, ...]) -> Step:
+    """One step judged; what cannot be asked is a step that says why."""
+    figures: Mapping[str, object] = {}
+    try:
+        if method == "tgi":
+            found = search.best(spec, facts).found
+        else:
+            found, seen = notebook.advise(defaults.resolve(spec, facts), method)
+            figures = seen.printed()
+    except AdvisorError as error:
+        return Step(values, None, " ".join(str(error).split()))
+    prediction = search.outcome(found, spec.workload.concurrency)
+    why = found.search.bound_by if prediction.outcome == "starts" else prediction.reason
+    return Step(values, prediction, why or "", figures)
 
 
 ANY_MODEL, ANY_CARD = "gpt2", "nvidia-l4"

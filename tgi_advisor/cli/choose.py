@@ -17,10 +17,11 @@ from tgi_advisor.errors import Exit, UsageError
 if TYPE_CHECKING:
     from tgi_advisor.choose.compare import Comparison
     from tgi_advisor.choose.fits import Everywhere, Ladder, Models
+    from tgi_advisor.choose.sweep import Sweep
     from tgi_advisor.spec.records import Spec
     from tgi_advisor.tabular import Table
 
-    Answer = Comparison | Everywhere | Ladder | Models
+    Answer = Comparison | Everywhere | Ladder | Models | Sweep
 
 PURPOSES = ("context", "concurrency", "price")
 FORMATS = ("text", "csv", "markdown", "json")
@@ -155,6 +156,50 @@ def fits(name: str, as_json: bool, **asked: Any) -> int:
         found = ask.fits(progress=show, done=done, **asked)
     _show("fits", found, "json" if as_json else name)
     return Exit.STARTS if found.table().rows else Exit.OUT_OF_MEMORY
+
+
+@click.command()
+@click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True))
+@options.model
+@options.gpu
+@options.count
+@options.release
+@click.option(
+    "--vary",
+    metavar="PATH=VALUES",
+    multiple=True,
+    help="A field and its values: A..B (doubled), A..B:STEP, or A,B,C. Repeatable.",
+)
+@options.sets
+@options.source
+@options.offline
+@options.method
+@output_format
+@as_json
+def sweep(
+    spec: str | None, model: str | None, gpu: str | None, count: int | None, release: str | None,
+    sets: tuple[str, ...], vary: tuple[str, ...], name: str, as_json: bool, **asked: Any,
+) -> int:  # fmt: skip
+    """What changes when one thing is turned: a table of steps.
+
+    A step for every value, or combination of values, of the fields that vary: whether it fits, the budget of
+    the KV cache, how many requests at once, and every part of the memory. What the SPEC leaves open is
+    searched at each step, as `advise` does.
+
+    \b
+    Examples:
+      tgi-advisor sweep llama.yaml --vary max_total_tokens=1k..128k
+      tgi-advisor sweep llama.yaml --vary hardware.count=1,2,4 --vary model.kv_cache_dtype=null,fp8_e4m3fn
+      tgi-advisor sweep llama.yaml --vary max_batch_prefill_tokens=1k..16k:1k --format csv
+    """
+    from tgi_advisor import ask
+
+    with _counted() as (show, done):
+        found = ask.sweep(
+            options.spec_of(spec, model, gpu, count, release, sets), vary, progress=show, done=done, **asked
+        )
+    _show("sweep", found, "json" if as_json else name)
+    return Exit.STARTS if any(step.starts for step in found.steps) else Exit.OUT_OF_MEMORY
 
 
 def _show(key: str, found: Answer, name: str) -> None:

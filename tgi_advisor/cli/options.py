@@ -98,6 +98,10 @@ source = click.option(
     help="Where to look for the model's facts.",
 )  # fmt: skip
 offline = click.option("--offline", is_flag=True, help="Never use the network (as HF_HUB_OFFLINE=1).")
+method = click.option(
+    "--method", type=click.Choice(METHODS), default="tgi", show_default=True,
+    help="TGI's own sum, or one of the notebook's formulas (docs/notebook.md).",
+)  # fmt: skip
 _OPTIONS = (
     model,
     gpu,
@@ -106,10 +110,7 @@ _OPTIONS = (
     sets,
     source,
     offline,
-    click.option(
-        "--method", type=click.Choice(METHODS), default="tgi", show_default=True,
-        help="TGI's own sum, or one of the notebook's formulas (docs/notebook.md).",
-    ),
+    method,
 )  # fmt: skip
 
 

@@ -19,17 +19,26 @@ from tgi_advisor.spec.records import Spec
 
 
 def gather(
-    spec: Spec, *, source: Source = "auto", offline: bool = False, progress: Callable[[str], None] | None = None
+    spec: Spec,
+    *,
+    source: Source = "auto",
+    offline: bool = False,
+    progress: Callable[[str], None] | None = None,
+    model: ModelFacts | None = None,
 ) -> Facts:
     """Everything true about a spec's deployment; FactsError or SpecError when something is not known.
 
-    The cheap questions come first, so that a misspelt GPU is reported before the Hub is asked.
+    The cheap questions come first, so that a misspelt GPU is reported before the Hub is asked. With the facts of its
+    `model` the Hub is not asked about it again.
     """
     gpu, count = hardware(spec)
     release, variant, note = software(spec, gpu)
     about_driver = "" if gpu.driver else outside.note(spec.hardware.gpu.name)
-    on_host = partial(_on_host, spec)
-    model = load(spec.model.id, spec.model.revision, source=source, offline=offline, progress=progress, on_host=on_host)
+    if model is None:
+        where = partial(_on_host, spec)
+        model = load(
+            spec.model.id, spec.model.revision, source=source, offline=offline, progress=progress, on_host=where
+        )  # fmt: skip
     loras, about_adapters = _adapters(spec, source, offline)
     mirror, about_hub = _hub(spec, model, release) if model.fetched else ("", ())
     notes = tuple(filter(None, (note, about_driver, model.assumed, *about_hub, *about_adapters)))

@@ -1,0 +1,163 @@
+"""`sweep`: what changes when one thing is turned.
+
+Each step is the spec with the varied fields set; what is left open is searched as `advise` searches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tgi_advisor import tabular
+from tgi_advisor.choose.axes import Axis
+from tgi_advisor.choose.words import wrapped
+from tgi_advisor.plan import Method, Prediction
+from tgi_advisor.spec.records import EMPTY
+from tgi_advisor.tabular import Column, Table
+
+
+@dataclass(frozen=True, repr=False)
+class Step:
+    """One step of a sweep."""
+
+    values: tuple[str, ...]
+    """What each axis is set to."""
+    prediction: Prediction | None
+    """What TGI does with it; None where that cannot be asked."""
+    bound_by: str
+    """What keeps the context from growing, why it does not start, or why it cannot be asked."""
+    figures: Mapping[str, object] = EMPTY
+    """Figures of the notebook's methods, by name."""
+
+    @property
+    def starts(self) -> bool:
+        """Whether TGI starts with the step."""
+        return self.prediction is not None and self.prediction.outcome == "starts"
+
+
+@dataclass(frozen=True, repr=False)
+class Sweep:
+    """A table of steps."""
+
+    title: str
+    """Model, hardware and release where all steps have them in common."""
+    method: Method
+    """Which estimate was used."""
+    axes: tuple[Axis, ...]
+    """What is varied."""
+    steps: tuple[Step, ...]
+    """The last axis changes fastest."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts of memory, in the order they lie on a GPU."""
+        names = [part.name for step in self.steps if step.prediction for part in step.prediction.parts]
+        return tuple(dict.fromkeys(names))
+
+    def table(self) -> Table:
+        """One row for every step, with every part of the memory of the GPU that binds, in bytes."""
+        varied = tuple(_axis_column(axis) for axis in self.axes)
+        kept = [column for column in COLUMNS if column.key not in {axis.name for axis in self.axes}]
+        parts = tuple(
+            Column(f"{_key(name)}_bytes", name, "bytes", f"Memory of one GPU: {name}.") for name in self.parts
+        )
+        figures = tuple(dict.fromkeys(name for step in self.steps for name in step.figures))
+        extra = tuple(Column(name, name, "text", "A figure of the notebook's formula.") for name in figures)
+        rows = tuple(self._row(step, [column.key for column in kept], figures) for step in self.steps)
+        return Table((*varied, *kept, *parts, *extra), rows)
+
+    def _row(self, step: Step, keys: Sequence[str], figures: Sequence[str]) -> tuple[object, ...]:
+        known = _facts_of(step)
+        sizes = {part.name: part.bytes for part in step.prediction.parts} if step.prediction else {}
+        turned = (_value(axis, value) for axis, value in zip(self.axes, step.values, strict=True))
+        return (
+            *turned, *(known[key] for key in keys), *(sizes.get(name) for name in self.parts),
+            *(step.figures.get(name) for name in figures),
+        )  # fmt: skip
+
+    def records(self) -> list[dict[str, object]]:
+        """The rows as `pandas.DataFrame` takes them."""
+        return tabular.records(self.table())
+
+    def text(self, width: int) -> str:
+        """The steps as a terminal of so many columns shows them; parts of the memory go first where it is narrow."""
+        table = tabular.without(self.table(), {name for step in self.steps for name in step.figures})
+        less = [f"{_key(name)}_bytes" for name in self._by_size()]
+        shown = tabular.without(table, {"why"} if all(step.starts for step in self.steps) else set())
+        by = "" if self.method == "tgi" else f", by the formula {self.method}"
+        lines = [*wrapped(f"{self.title}{by}", width), "", tabular.text(shown, width, ("why", *less, "headroom_bytes"))]
+        return "\n".join([*lines, *self._turns(width)])
+
+    def _by_size(self) -> list[str]:
+        """The parts, those with the smallest largest size first."""
+        most = dict.fromkeys(self.parts, 0)
+        for step in self.steps:
+            for part in step.prediction.parts if step.prediction else ():
+                most[part.name] = max(most[part.name], part.bytes)
+        return sorted(most, key=lambda name: most[name])
+
+    def _turns(self, width: int) -> list[str]:
+        """Where it stops fitting."""
+        lines = []
+        for before, after in zip(self.steps, self.steps[1:], strict=False):
+            same = before.values[:-1] == after.values[:-1]
+            if same and before.starts and not after.starts:
+                where = " ".join(f"{axis.name} {value}" for axis, value in zip(self.axes, after.values, strict=True))
+                lines += ["", *wrapped(f"From {where} on: {after.bound_by}", width, "", "  ")]
+        if not any(step.starts for step in self.steps) and self.steps:
+            lines += ["", *wrapped(f"None starts: {self.steps[0].bound_by}", width, "", "  ")]
+        return lines
+
+    def __repr__(self) -> str:
+        return self.text(140)
+
+    def _repr_html_(self) -> str:
+        return tabular.html(self.table())
+
+
+COLUMNS = (
+    Column("outcome", "FITS", "text", "`starts`, `out_of_memory` or `refused`."),
+    Column("max_input_tokens", "INPUT", "count", "max_input_tokens."),
+    Column("max_total_tokens", "CONTEXT", "count", "max_total_tokens."),
+    Column("max_batch_prefill_tokens", "PREFILL", "count", "max_batch_prefill_tokens."),
+    Column("max_batch_total_tokens", "BUDGET", "count", "Tokens of the whole KV cache, as TGI infers them."),
+    Column("concurrency", "AT ONCE", "count", "Requests of max_total_tokens in the KV cache together."),
+    Column("under_load", "UNDER LOAD", "text", "Whether it survives its traffic."),
+    Column("headroom_bytes", "SPARE GiB", "bytes", "Memory of one GPU left over; negative: missing."),
+    Column("gpu_total_bytes", "GPU GiB", "bytes", "Memory of one GPU."),
+    Column("why", "BOUND BY", "text", "What keeps the context from growing, or why it does not start."),
+)
+
+
+def _facts_of(step: Step) -> dict[str, object]:
+    """The values of a step by the keys of `COLUMNS`."""
+    seen = step.prediction
+    if seen is None:
+        return {**dict.fromkeys(column.key for column in COLUMNS), "outcome": "refused", "why": step.bound_by}
+    limits = seen.limits
+    return {
+        "outcome": seen.outcome,
+        "max_input_tokens": limits.max_input_tokens,
+        "max_total_tokens": limits.max_total_tokens,
+        "max_batch_prefill_tokens": limits.max_batch_prefill_tokens,
+        "max_batch_total_tokens": limits.max_batch_total_tokens if step.starts else None,
+        "concurrency": seen.concurrency,
+        "under_load": seen.under_load.verdict if seen.under_load else None,
+        "headroom_bytes": seen.headroom_bytes,
+        "gpu_total_bytes": seen.gpu_total_bytes,
+        "why": step.bound_by,
+    }
+
+
+def _axis_column(axis: Axis) -> Column:
+    numbers = all(value.isdecimal() for value in axis.values)
+    return Column(axis.name, axis.name.upper(), "count" if numbers else "text", f"{axis.path} of the step.")
+
+
+def _value(axis: Axis, value: str) -> object:
+    return int(value) if all(one.isdecimal() for one in axis.values) else value
+
+
+def _key(name: str) -> str:
+    """The name of a part as a key."""
+    return "".join(character if character.isalnum() else "_" for character in name.lower())
