@@ -154,8 +154,9 @@ def sweep(
             facts = gather(one, source=source, offline=offline, progress=progress, model=known.get(named))
             known[named] = facts.model
             steps.append(_step(one, facts, method, values))
-            for what, word in zip(seen, (facts.model.id, f"{facts.gpu_count} x {facts.gpu.name}", str(facts.release))):
-                seen[what].add(word)
+            seen["model"].add(facts.model.id)
+            seen["where"].add(f"{facts.gpu_count} x {facts.gpu.name}")
+            seen["release"].add(f"TGI {facts.release}")
         if done is not None:
             done(len(steps), count)
     if len(wrong) == count:

@@ -1,0 +1,83 @@
+"""The load people can state: users at once, how long prompts and answers are, requests per second."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tgi_advisor.errors import UsageError
+from tgi_advisor.units import parse_count
+
+FORM = "Write tokens, such as 1500, or with percentiles 1500,p90=4k,p99=6000."
+_PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?|100)\s*=\s*(.+)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long prompts (or answers) are, in tokens."""
+
+    typical: int
+    """The usual length; requests are counted by it."""
+    percentiles: tuple[tuple[float, int], ...] = ()
+    """(percent, tokens) that so many do not exceed, ascending."""
+
+    @property
+    def longest(self) -> int:
+        """The longest that has to be served: of the highest percentile that was given."""
+        return max([self.typical, *(tokens for _, tokens in self.percentiles)])
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a service has to carry."""
+
+    users: int
+    """Requests at the same time."""
+    prompts: Lengths
+    """Tokens of a prompt."""
+    answers: Lengths
+    """Tokens of an answer."""
+    rps: float | None = None
+    """Requests that arrive per second; None where only the users are stated."""
+    latency: float | None = None
+    """Seconds within which a typical answer should be complete; None where nobody said."""
+
+    @property
+    def longest(self) -> int:
+        """max_total_tokens that serves every prompt with its answer."""
+        return self.prompts.longest + self.answers.longest
+
+    @property
+    def each(self) -> int:
+        """Tokens of the KV cache a typical request takes from its start on: TGI reserves its prompt and answer."""
+        return self.prompts.typical + self.answers.typical
+
+
+def lengths(text: str, of: str) -> Lengths:
+    """The lengths in a text such as `1500,p99=6000`; UsageError for one that is none, named by `of`."""
+    first, *rest = [part.strip() for part in text.split(",")]
+    typical = _tokens(first, of)
+    found: dict[float, int] = {}
+    for part in rest:
+        match = _PERCENTILE.fullmatch(part)
+        if match is None:
+            raise UsageError(f"{of}: {part!r} is no percentile", FORM)
+        found[float(match[1])] = _tokens(match[2], of)
+    ordered = tuple(sorted(found.items()))
+    for (low, before), (high, after) in zip(ordered, ordered[1:], strict=False):
+        if after < before:
+            raise UsageError(f"{of}: p{high:g} ({after}) is below p{low:g} ({before})", FORM)
+    for percent, tokens in ordered:
+        if percent >= 50 and tokens < typical:
+            raise UsageError(f"{of}: p{percent:g} ({tokens}) is below the typical {typical}", FORM)
+    return Lengths(typical, ordered)
+
+
+def _tokens(text: str, of: str) -> int:
+    try:
+        tokens = parse_count(text)
+    except ValueError as error:
+        raise UsageError(f"{of}: {error}", FORM) from None
+    if tokens < 1:
+        raise UsageError(f"{of}: {text} is below 1", FORM)
+    return tokens
