@@ -16,8 +16,11 @@ from tgi_advisor import notebook, search
 from tgi_advisor.choose import axes
 from tgi_advisor.choose import compare as comparing
 from tgi_advisor.choose import fits as fitting
+from tgi_advisor.choose import size as sizing
 from tgi_advisor.choose.compare import COUNTS, Checkpoint, Comparison, Purpose, Ways
 from tgi_advisor.choose.fits import Everywhere, Ladder, Models
+from tgi_advisor.choose.load import Load, lengths
+from tgi_advisor.choose.size import Sizing
 from tgi_advisor.choose.sweep import Step, Sweep
 from tgi_advisor.errors import AdvisorError, FactsError, Problem, SpecError, UsageError, did_you_mean
 from tgi_advisor.estimate import defaults
@@ -199,6 +202,37 @@ def _shipped(spec: Spec, name: str, here: tuple[GpuFacts, int] | None) -> Facts:
     model = snapshot.find(name)
     assert model is not None, name
     return Facts(model, gpu, count, known).elsewhere(gpu, count)
+
+
+def size(
+    spec: SpecLike,
+    *,
+    users: int,
+    prompts: str | int,
+    answers: str | int,
+    rps: float | None = None,
+    latency: float | None = None,
+    gpu: Sequence[str] = (),
+    count: Sequence[int] = (),
+    quantize: Sequence[str] = (),
+    release: Sequence[str] = (),
+    prices: str | None = None,
+    source: Source = "auto",
+    offline: bool = False,
+    progress: Callable[[str], None] | None = None,
+    done: Callable[[int, int], None] | None = None,
+) -> Sizing:
+    """How many GPUs a load needs: `users` at once with prompts and answers of so many tokens (`1500,p99=6000`).
+
+    The other arguments and errors are those of `compare`.
+    """
+    asked = read_any(spec)
+    load = Load(users, lengths(str(prompts), "input"), lengths(str(answers), "output"), rps, latency)
+    methods = _methods(quantize)
+    cards, named = _named(gpu, release)
+    facts = gather(asked, source=source, offline=offline, progress=progress)
+    ways = Ways(checkpoints(asked, facts, methods), cards, tuple(dict.fromkeys(count)) or COUNTS, named)
+    return sizing.size(asked, ways, load, offers=_offers(prices), progress=done)
 
 
 def checkpoints(spec: Spec, facts: Facts, methods: Sequence[str] = ()) -> tuple[Checkpoint, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tgi_advisor.errors import UsageError
 from tgi_advisor.units import parse_count
@@ -64,7 +65,7 @@ def lengths(text: str, of: str) -> Lengths:
             raise UsageError(f"{of}: {part!r} is no percentile", FORM)
         found[float(match[1])] = _tokens(match[2], of)
     ordered = tuple(sorted(found.items()))
-    for (low, before), (high, after) in zip(ordered, ordered[1:], strict=False):
+    for (low, before), (high, after) in pairwise(ordered):
         if after < before:
             raise UsageError(f"{of}: p{high:g} ({after}) is below p{low:g} ({before})", FORM)
     for percent, tokens in ordered:

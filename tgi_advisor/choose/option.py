@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from tgi_advisor import search
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate.underload import Safety
+from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.prices import Offer
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Outcome
-from tgi_advisor.spec.records import Spec
+from tgi_advisor.spec.records import Bound, LimitsSpec, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,12 @@ class Option:
     """Memory of one GPU."""
     why: str
     """What keeps the context from growing, or why it does not start."""
+    spec: Spec = field(compare=False, repr=False)
+    """The deployment, with the limits found where it starts."""
     offer: Offer | None = None
     """The cheapest instance that carries so many of the GPU; None where no price is known."""
+    base: Base | None = field(default=None, compare=False, repr=False)
+    """The launch before its warm-up; None where it was refused before there was one."""
 
     @property
     def starts(self) -> bool:
@@ -104,8 +109,10 @@ def judge(spec: Spec, facts: Facts, offer: Offer | None = None) -> Option:
         under_load=prediction.under_load.verdict if starts and prediction.under_load else None,
         headroom_bytes=prediction.headroom_bytes,
         memory_bytes=facts.gpu.memory_bytes,
+        spec=_found(advice.base.setting.spec, prediction.limits) if starts else spec,
         why=(found.search.bound_by if starts else prediction.reason) or "",
         offer=offer,
+        base=advice.base,
     )
 
 
@@ -113,5 +120,11 @@ def refused(spec: Spec, facts: Facts, error: AdvisorError, offer: Offer | None =
     """The option of a spec that cannot even be asked about, with the reason."""
     return Option(
         facts.model.id, facts.gpu.name, facts.gpu_count, facts.release.name, spec.model.quantize or "none", "", None,
-        "refused", NO_LIMITS, None, None, None, facts.gpu.memory_bytes, " ".join(str(error).split()), offer,
+        "refused", NO_LIMITS, None, None, None, facts.gpu.memory_bytes, " ".join(str(error).split()), spec, offer,
     )  # fmt: skip
+
+
+def _found(spec: Spec, limits: Limits) -> Spec:
+    """The spec with the limits pinned to what was found."""
+    pinned = (limits.max_input_tokens, limits.max_total_tokens, limits.max_batch_prefill_tokens)
+    return replace(spec, limits=LimitsSpec(*(Bound(value, value) for value in pinned)))

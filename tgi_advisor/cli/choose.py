@@ -17,11 +17,12 @@ from tgi_advisor.errors import Exit, UsageError
 if TYPE_CHECKING:
     from tgi_advisor.choose.compare import Comparison
     from tgi_advisor.choose.fits import Everywhere, Ladder, Models
+    from tgi_advisor.choose.size import Sizing
     from tgi_advisor.choose.sweep import Sweep
     from tgi_advisor.spec.records import Spec
     from tgi_advisor.tabular import Table
 
-    Answer = Comparison | Everywhere | Ladder | Models | Sweep
+    Answer = Comparison | Everywhere | Ladder | Models | Sizing | Sweep
 
 PURPOSES = ("context", "concurrency", "price")
 FORMATS = ("text", "csv", "markdown", "json")
@@ -56,6 +57,22 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+several_gpus = click.option(
+    "--gpu", "-g", metavar="A,B,…", callback=_several("GPU"),
+    help="GPUs or cloud instance types; default the whole table.",
+)  # fmt: skip
+several_counts = click.option(
+    "--count", "-n", metavar="1,2,…", callback=_several("number of GPUs", _whole),
+    help="GPUs of one server; default 1,2,4,8.",
+)  # fmt: skip
+several_weights = click.option(
+    "--quantize", "-q", metavar="none,awq,…", callback=_several("quantization"),
+    help="How the weights are held; default as this checkpoint and its shipped siblings do.",
+)  # fmt: skip
+several_releases = click.option(
+    "--release", "-r", metavar="X.Y.Z,…", callback=_several("release"),
+    help="TGI releases; default the spec's, else the newest.",
+)  # fmt: skip
 output_format = click.option(
     "--format", "-f", "name", type=click.Choice(FORMATS), default="text", show_default=True, help="How to print it."
 )
@@ -67,38 +84,16 @@ price_list = click.option(
 @click.command()
 @click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True))
 @options.model
+@several_gpus
+@several_counts
+@several_weights
+@several_releases
 @click.option(
-    "--gpu",
-    "-g",
-    metavar="A,B,…",
-    callback=_several("GPU"),
-    help="GPUs or cloud instance types; default the whole table.",
-)
-@click.option(
-    "--count",
-    "-n",
-    metavar="1,2,…",
-    callback=_several("number of GPUs", _whole),
-    help="GPUs of one server; default 1,2,4,8.",
-)
-@click.option(
-    "--quantize",
-    "-q",
-    metavar="none,awq,…",
-    callback=_several("quantization"),
-    help="How the weights are held; default as this checkpoint and its shipped siblings do.",
-)
-@click.option(
-    "--release",
-    "-r",
-    metavar="X.Y.Z,…",
-    callback=_several("release"),
-    help="TGI releases; default the spec's, else the newest.",
-)
-@click.option(
-    "--kv-cache-dtype", metavar="auto,fp8_e4m3fn,…", callback=_several("dtype"),
+    "--kv-cache-dtype",
+    metavar="auto,fp8_e4m3fn,…",
+    callback=_several("dtype"),
     help="dtypes of the KV cache; default the spec's.",
-)  # fmt: skip
+)
 @click.option("--for", "purpose", type=click.Choice(PURPOSES), help="What to sort by; default the least hardware.")
 @price_list
 @options.sets
@@ -200,6 +195,69 @@ def sweep(
         )
     _show("sweep", found, "json" if as_json else name)
     return Exit.STARTS if any(step.starts for step in found.steps) else Exit.OUT_OF_MEMORY
+
+
+@click.command()
+@click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True))
+@options.model
+@click.option("--users", "-u", metavar="N", type=click.IntRange(1), required=True, help="Users at the same time.")
+@click.option(
+    "--input",
+    "-i",
+    "prompts",
+    metavar="TOKENS",
+    required=True,
+    help="A typical prompt; percentiles may follow: 1500,p99=6000.",
+)
+@click.option(
+    "--output",
+    "-o",
+    "answers",
+    metavar="TOKENS",
+    required=True,
+    help="A typical answer; percentiles may follow.",
+)
+@click.option("--rps", metavar="N", type=click.FloatRange(0, min_open=True), help="Requests that arrive per second.")
+@click.option(
+    "--latency", metavar="S", type=click.FloatRange(0, min_open=True), help="Seconds a typical answer may take."
+)
+@several_gpus
+@several_counts
+@several_weights
+@several_releases
+@click.option("--emit-spec", is_flag=True, help="Print the spec of one replica of the first fleet.")
+@price_list
+@options.sets
+@options.source
+@options.offline
+@output_format
+@as_json
+def size(
+    spec: str | None, model: str | None, sets: tuple[str, ...], emit_spec: bool, name: str, as_json: bool, **asked: Any
+) -> int:
+    """How many GPUs a load needs, from what people can state.
+
+    From the users at once, a typical and a longest prompt and the length of an answer: GPUs of one replica,
+    replicas, token limits, and how fast it can be at most. Estimates of speed are given where public
+    measurements support them, each with its band.
+
+    \b
+    Examples:
+      tgi-advisor size -m meta-llama/Llama-3.1-8B-Instruct --users 10 --input 1500 --output 500
+      tgi-advisor size -m Qwen/Qwen2.5-7B-Instruct -u 200 -i 1500,p99=6000 -o 400 --gpu l4,l40s
+      tgi-advisor size llama.yaml -u 50 -i 2k -o 500 --emit-spec > replica.yaml
+    """
+    from tgi_advisor import ask
+
+    with _counted() as (show, done):
+        found = ask.size(_spec(spec, model, asked["gpu"], sets), progress=show, done=done, **asked)
+    if emit_spec and found.best is not None:
+        from tgi_advisor.spec.writer import dump
+
+        say(dump(found.best.option.spec), nl=False)
+    else:
+        _show("fleets", found, "json" if as_json else name)
+    return Exit.STARTS if found.best else Exit.OUT_OF_MEMORY
 
 
 def _show(key: str, found: Answer, name: str) -> None:

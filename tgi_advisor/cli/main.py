@@ -143,7 +143,7 @@ def init(
     say(f"Wrote {output}. Next: tgi-advisor advise {output}", err=True)
 
 
-cli.elsewhere("tgi_advisor.cli.choose", "fits", "compare", "sweep")
+cli.elsewhere("tgi_advisor.cli.choose", "fits", "compare", "sweep", "size")
 cli.elsewhere("tgi_advisor.cli.validate", "validate", "rule", "import")
 cli.elsewhere("tgi_advisor.cli.launch", "launch", "status", "stop", "history")
 cli.json_lines = frozenset({"launch"})

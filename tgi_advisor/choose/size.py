@@ -1,0 +1,208 @@
+"""`size`: how many GPUs a load needs, from what people can state: users at once, prompts, answers.
+
+A replica is one server. Its KV cache holds so many typical requests, from their admission to their last token; the
+users decide how many replicas that takes, and the longest request which limits each has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+from tgi_advisor import tabular
+from tgi_advisor.choose import speed
+from tgi_advisor.choose.compare import COLUMNS as COMPARED
+from tgi_advisor.choose.compare import Ways, compare, prices_said
+from tgi_advisor.choose.load import Load
+from tgi_advisor.choose.option import Option
+from tgi_advisor.choose.speed import Speed
+from tgi_advisor.choose.words import wrapped
+from tgi_advisor.facts.prices import Offer
+from tgi_advisor.spec.records import Bound, Spec
+from tgi_advisor.tabular import Column, Table
+from tgi_advisor.units import thousands
+
+ASSUMED = (
+    "Assumed: every user has one request in flight, TGI keeps KV cache for its prompt and whole answer from admission "
+    "on, and users are spread evenly over the replicas."
+)
+ARRIVALS = (
+    "Assumed: requests arrive independently of each other, each stays as long as its answer takes (Little's law), and "
+    "replicas are filled evenly."
+)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """One way to carry a load: so many servers of one kind."""
+
+    option: Option
+    """The server."""
+    each: int
+    """Typical requests one server holds at once."""
+    replicas: int
+    """Servers."""
+    speed: Speed
+    """How fast one of them is with its share of the load."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all replicas."""
+        return self.replicas * self.option.count
+
+    @property
+    def price(self) -> float | None:
+        """Price of all instances per hour."""
+        return None if self.option.offer is None else self.replicas * self.option.offer.per_hour
+
+
+@dataclass(frozen=True, repr=False)
+class Sizing:
+    """Ways to carry a load, the cheapest first where prices are known, else the fewest GPUs."""
+
+    model: str
+    """The model that was asked about."""
+    load: Load
+    """The load."""
+    fleets: tuple[Fleet, ...]
+    """Those that carry it."""
+    failed: tuple[Option, ...]
+    """Servers that do not start with requests so long, with the reason."""
+
+    @property
+    def best(self) -> Fleet | None:
+        """The first fleet; None where nothing carries the load."""
+        return next(iter(self.fleets), None)
+
+    def table(self) -> Table:
+        """One row for every fleet."""
+        return Table(COLUMNS, tuple(map(_row, self.fleets)))
+
+    def records(self) -> list[dict[str, object]]:
+        """The rows as `pandas.DataFrame` takes them."""
+        return tabular.records(self.table())
+
+    def text(self, width: int, today: date | None = None) -> str:
+        """The fleets as a terminal of so many columns shows them."""
+        load = self.load
+        users = f"{thousands(load.users)} user{'s' if load.users > 1 else ''} at once"
+        lengths = f"{thousands(load.prompts.typical)} tokens in, {thousands(load.answers.typical)} out"
+        head = f"{self.model} for {users}, {lengths}, the longest {thousands(load.longest)} together"
+        lines = wrapped(head, width)
+        if not self.fleets:
+            why = self.failed[0].why if self.failed else "nothing was compared"
+            return "\n".join([*lines, "", *wrapped(f"Nothing carries it: {why}", width)])
+        shown, _ = tabular.constants(self.table(), ("model", "quantize", "release", "currency"))
+        lines += ["", tabular.text(shown, width, LESS_WANTED), ""]
+        prices = prices_said([one.option for one in self.fleets], today or date.today())
+        assumed = ASSUMED if self.load.rps is None else ARRIVALS
+        for sentence in (assumed, *said(self.fleets[0].speed), *prices):
+            lines += wrapped(sentence, width)
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return self.text(140)
+
+    def _repr_html_(self) -> str:
+        return tabular.html(self.table())
+
+
+_SAME = {column.key: column for column in COMPARED}
+COLUMNS = (
+    _SAME["model"],
+    _SAME["quantize"],
+    _SAME["gpu"],
+    Column("count", "COUNT", "count", "GPUs of one replica."),
+    Column("replicas", "REPLICAS", "count", "Servers."),
+    Column("gpus", "GPUS", "count", "GPUs of all replicas."),
+    _SAME["release"],
+    _SAME["max_total_tokens"],
+    _SAME["max_batch_prefill_tokens"],
+    Column("requests", "USERS EACH", "count", "Typical requests one replica holds at once."),
+    Column("bound_tokens_per_s", "TOKENS/S AT MOST", "count", "What one replica cannot exceed, by its bandwidth."),
+    Column("tokens_per_s", "ESTIMATE", "count", "Tokens per second of one replica; empty where nothing supports one."),
+    Column("tokens_per_s_factor", "WITHIN x/", "text", "The factor the estimate holds within."),
+    Column("first_token_s", "FIRST TOKEN S", "text", "Seconds to the first token of a typical prompt, alone."),
+    _SAME["under_load"],
+    _SAME["instance"],
+    Column("price_per_hour", "PER HOUR", "money", "On-demand list price of all replicas."),
+    _SAME["currency"],
+)
+LESS_WANTED = (
+    "max_batch_prefill_tokens", "first_token_s", "tokens_per_s_factor", "currency", "tokens_per_s", "under_load",
+    "instance", "bound_tokens_per_s",
+)  # fmt: skip
+"""Columns that go first where a terminal is narrow."""
+
+
+def size(
+    spec: Spec,
+    ways: Ways,
+    load: Load,
+    *,
+    offers: Sequence[Offer] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Sizing:
+    """Every way to carry a load, within the bounds of the spec."""
+    pinned = replace(spec.limits, max_total_tokens=Bound(load.longest, load.longest))
+    workload = replace(spec.workload, max_new_tokens=load.answers.longest)
+    found = compare(
+        replace(spec, limits=pinned, workload=workload), ways, offers=offers, progress=progress
+    )  # fmt: skip
+    fleets = [_fleet(option, load) for option in found.options if option.starts]
+    failed = tuple(option for option in found.options if not option.starts)
+    return Sizing(spec.model.id, load, tuple(sorted(fleets, key=_order)), failed)
+
+
+def _fleet(option: Option, load: Load) -> Fleet:
+    """So many of one server as the load takes."""
+    assert option.base is not None
+    budget = option.limits.max_batch_total_tokens or 0
+    each = max(1, budget // load.each)
+    replicas = math.ceil(load.users / each)
+    share = replace(load, users=math.ceil(load.users / replicas))
+    return Fleet(option, each, replicas, speed.of(option.base, budget, share))
+
+
+def _order(fleet: Fleet) -> tuple[object, ...]:
+    risky = fleet.option.under_load == "at risk"
+    memory = fleet.gpus * fleet.option.memory_bytes
+    return (risky, fleet.price is None, fleet.price or 0.0, fleet.gpus, memory, fleet.option.gpu, fleet.option.model)
+
+
+def said(found: Speed) -> list[str]:
+    """What there is to say of a server's speed."""
+    lines = []
+    if found.bound is not None:
+        lines.append(
+            f"Speed of the first: with {found.together} requests at once no more than {found.bound:,.0f} tokens/s; it "
+            f"is full at {thousands(found.saturates)}."
+        )
+    if found.tokens:
+        lines.append(f"{found.tokens.label.capitalize()}: {found.tokens.value:,.0f} tokens/s, {_band(found.tokens)}.")
+    if found.first:
+        first = found.first
+        lines.append(f"{first.label.capitalize()}: first token after {first.value:.2f} s alone, {_band(first)}.")
+    if found.why_not:
+        lines.append(f"No estimate of tokens per second: {found.why_not}.")
+    if found.note:
+        lines.append(f"{found.note[:1].upper()}{found.note[1:]}.")
+    return lines
+
+
+def _band(figure: speed.Figure) -> str:
+    digits = 0 if figure.value >= 10 else 2
+    return f"{figure.low:,.{digits}f} to {figure.high:,.{digits}f} (a factor of {figure.factor:g} either way)"
+
+
+def _row(fleet: Fleet) -> tuple[object, ...]:
+    one, fast = fleet.option, fleet.speed
+    return (
+        one.model, one.quantize, one.gpu, one.count, fleet.replicas, fleet.gpus, one.release,
+        one.limits.max_total_tokens, one.limits.max_batch_prefill_tokens, fleet.each,
+        None if fast.bound is None else round(fast.bound), None if fast.tokens is None else round(fast.tokens.value),
+        fast.tokens and fast.tokens.factor, fast.first and round(fast.first.value, 3), one.under_load,
+        one.offer and one.offer.instance, fleet.price, one.offer and one.offer.currency,
+    )  # fmt: skip
