@@ -86,7 +86,7 @@ class Comparison:
         once = {"model", "outcome", "why"} | ({"kv_cache_dtype"} if self._one_kv_cache else set())
         shown, same = tabular.constants(tabular.without(_table(starting), once), SAID_ONCE)
         said = [f"{one.heading} {same[one.key]}" for one in COLUMNS if one.heading and same.get(one.key)]
-        lines = [", ".join([self.model, *said]), *self._checkpoints()]
+        lines = [", ".join([self.model, *said]), *checkpoints(self.options)]
         lines += [f"{len(starting)} of {len(self.options)} options start.", ""]
         if starting:
             lines += [tabular.text(shown, width, LESS_WANTED), ""]
@@ -99,13 +99,6 @@ class Comparison:
     def _one_kv_cache(self) -> bool:
         """Whether nobody asked for several dtypes of the KV cache (cards may have their own)."""
         return not any(option.kv_cache_dtype.startswith("fp8") for option in self.options)
-
-    def _checkpoints(self) -> list[str]:
-        """Which checkpoint stands behind which weights, where there are several."""
-        known = dict.fromkeys((option.model, option.quantize) for option in self.options)
-        if len({model for model, _ in known}) == 1:
-            return []
-        return [f"  {weights}: {model}" for model, weights in known]
 
     def __repr__(self) -> str:
         return self.text(140)
@@ -122,6 +115,14 @@ SAID_ONCE = ("quantize", "gpu", "count", "release", "kv_cache_dtype", "currency"
 
 def _table(options: Sequence[Option]) -> Table:
     return Table(COLUMNS, tuple(map(row, options)))
+
+
+def checkpoints(options: Sequence[Option]) -> list[str]:
+    """Which checkpoint stands behind which weights, where there are several."""
+    known = dict.fromkeys((option.model, option.quantize) for option in options)
+    if len({model for model, _ in known}) == 1:
+        return []
+    return [f"  {weights}: {model}" for model, weights in known]
 
 
 def _not_starting(options: Sequence[Option], width: int) -> list[str]:

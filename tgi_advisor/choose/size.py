@@ -14,12 +14,13 @@ from datetime import date
 from tgi_advisor import tabular
 from tgi_advisor.choose import speed
 from tgi_advisor.choose.compare import COLUMNS as COMPARED
-from tgi_advisor.choose.compare import Ways, compare, prices_said
+from tgi_advisor.choose.compare import Ways, checkpoints, compare, prices_said
 from tgi_advisor.choose.load import Load
 from tgi_advisor.choose.option import Option
 from tgi_advisor.choose.speed import Speed
 from tgi_advisor.choose.words import wrapped
 from tgi_advisor.facts.prices import Offer
+from tgi_advisor.search import last_that_holds
 from tgi_advisor.spec.records import Bound, Spec
 from tgi_advisor.tabular import Column, Table
 from tgi_advisor.units import thousands
@@ -92,15 +93,25 @@ class Sizing:
         head = f"{self.model} for {users}, {lengths}, the longest {thousands(load.longest)} together"
         lines = wrapped(head, width)
         if not self.fleets:
-            why = self.failed[0].why if self.failed else "nothing was compared"
+            why = self.failed[0].why if self.failed else f"no server answers within {load.latency:g} s"
             return "\n".join([*lines, "", *wrapped(f"Nothing carries it: {why}", width)])
-        shown, _ = tabular.constants(self.table(), ("model", "quantize", "release", "currency"))
-        lines += ["", tabular.text(shown, width, LESS_WANTED), ""]
+        table = tabular.without(self.table(), {"model"})
+        shown, _ = tabular.constants(table, ("quantize", "release", "currency"))
+        lines += [*checkpoints([one.option for one in self.fleets]), "", tabular.text(shown, width, LESS_WANTED), ""]
         prices = prices_said([one.option for one in self.fleets], today or date.today())
-        assumed = ASSUMED if self.load.rps is None else ARRIVALS
-        for sentence in (assumed, *said(self.fleets[0].speed), *prices):
+        assumed = ASSUMED if load.rps is None and load.latency is None else ARRIVALS
+        for sentence in (assumed, *self._counted_on(), *said(self.fleets[0].speed), *prices):
             lines += wrapped(sentence, width)
         return "\n".join(lines)
+
+    def _counted_on(self) -> list[str]:
+        """That replicas are counted on a bound, where a rate or a latency is wished and nothing better is known."""
+        wished = self.load.rps is not None or self.load.latency is not None
+        if not wished or all(fleet.speed.tokens for fleet in self.fleets):
+            return []
+        return [
+            "Where there is no estimate, replicas are counted on what a server cannot exceed: take them as the least."
+        ]
 
     def __repr__(self) -> str:
         return self.text(140)
@@ -151,19 +162,38 @@ def size(
     found = compare(
         replace(spec, limits=pinned, workload=workload), ways, offers=offers, progress=progress
     )  # fmt: skip
-    fleets = [_fleet(option, load) for option in found.options if option.starts]
+    fleets = [fleet for fleet in (_fleet(option, load) for option in found.options if option.starts) if fleet]
     failed = tuple(option for option in found.options if not option.starts)
     return Sizing(spec.model.id, load, tuple(sorted(fleets, key=_order)), failed)
 
 
-def _fleet(option: Option, load: Load) -> Fleet:
-    """So many of one server as the load takes."""
-    assert option.base is not None
-    budget = option.limits.max_batch_total_tokens or 0
+def _fleet(option: Option, load: Load) -> Fleet | None:
+    """So many of one server as the load takes; None where none of them answers as fast as is wished."""
+    here, budget = option.base, option.limits.max_batch_total_tokens or 0
+    assert here is not None
     each = max(1, budget // load.each)
+
+    def fast(together: int) -> Speed:
+        return speed.of(here, budget, replace(load, users=together))
+
+    if load.latency is not None:
+        each = _last_in_time(fast, each, load, load.latency)
+        if not each:
+            return None
     replicas = math.ceil(load.users / each)
-    share = replace(load, users=math.ceil(load.users / replicas))
-    return Fleet(option, each, replicas, speed.of(option.base, budget, share))
+    if load.rps is not None and (most := fast(each).most) is not None:
+        replicas = max(replicas, math.ceil(load.rps * load.answers.typical / most))
+    return Fleet(option, each, replicas, fast(min(each, math.ceil(load.users / replicas))))
+
+
+def _last_in_time(fast: Callable[[int], Speed], most: int, load: Load, wish: float) -> int:
+    """The most requests at once whose answers are complete in time; 0 where not even one's is."""
+
+    def holds(together: int) -> bool:
+        taken = fast(together).answered(load)
+        return taken is None or taken <= wish
+
+    return last_that_holds(1, most, holds) if holds(1) else 0
 
 
 def _order(fleet: Fleet) -> tuple[object, ...]:

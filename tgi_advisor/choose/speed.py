@@ -55,6 +55,18 @@ class Speed(NamedTuple):
     note: str = ""
     """What the release alone decides; empty for nothing."""
 
+    @property
+    def most(self) -> float | None:
+        """Tokens per second to count on: the estimate, else what is not exceeded; None where neither is known."""
+        return self.tokens.value if self.tokens else self.bound
+
+    def answered(self, load: Load) -> float | None:
+        """Seconds from a typical request to the end of its answer, with the batch full; None where nothing is known.
+
+        Where only the bound is known, it takes at least so long.
+        """
+        return None if not self.most else self.together * load.answers.typical / self.most
+
 
 class Work(NamedTuple):
     """What one decode step moves and computes on one GPU."""
