@@ -19,6 +19,7 @@ from tgi_advisor.choose.load import Load
 from tgi_advisor.choose.option import Option
 from tgi_advisor.choose.speed import Speed
 from tgi_advisor.choose.words import wrapped
+from tgi_advisor.facts import families
 from tgi_advisor.facts.prices import Offer
 from tgi_advisor.search import last_that_holds
 from tgi_advisor.spec.records import Bound, Spec
@@ -71,6 +72,8 @@ class Sizing:
     """Those that carry it."""
     failed: tuple[Option, ...]
     """Servers that do not start with requests so long, with the reason."""
+    why: str = ""
+    """Why no server can carry it; empty where that is each option's own matter."""
 
     @property
     def best(self) -> Fleet | None:
@@ -93,7 +96,8 @@ class Sizing:
         head = f"{self.model} for {users}, {lengths}, the longest {thousands(load.longest)} together"
         lines = wrapped(head, width)
         if not self.fleets:
-            why = self.failed[0].why if self.failed else f"no server answers within {load.latency:g} s"
+            slow = f"no server answers within {load.latency:g} s" if load.latency else ""
+            why = self.why or (self.failed[0].why if self.failed else slow)
             return "\n".join([*lines, "", *wrapped(f"Nothing carries it: {why}", width)])
         table = tabular.without(self.table(), {"model"})
         shown, _ = tabular.constants(table, ("quantize", "release", "currency"))
@@ -157,6 +161,12 @@ def size(
     progress: Callable[[int, int], None] | None = None,
 ) -> Sizing:
     """Every way to carry a load, within the bounds of the spec."""
+    context = families.context_length(ways.checkpoints[0].facts.model)
+    if context is not None and load.longest > context:
+        why = (
+            f"its longest request has {thousands(load.longest)} tokens, and the model's context is {thousands(context)}"
+        )
+        return Sizing(spec.model.id, load, (), (), why)
     pinned = replace(spec.limits, max_total_tokens=Bound(load.longest, load.longest))
     workload = replace(spec.workload, max_new_tokens=load.answers.longest)
     found = compare(
