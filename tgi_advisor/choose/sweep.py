@@ -49,6 +49,15 @@ class Sweep:
     """The last axis changes fastest."""
 
     @property
+    def chart(self) -> str:
+        """What is worth drawing: requests at once against contexts, else the budget against prefills, else memory."""
+        names = {axis.name for axis in self.axes}
+        held = any(step.prediction is not None and step.prediction.concurrency for step in self.steps)
+        if "max_total_tokens" in names and held:
+            return "concurrency"
+        return "budget" if "max_batch_prefill_tokens" in names and held else "memory"
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts of memory, in the order they lie on a GPU."""
         names = [part.name for step in self.steps if step.prediction for part in step.prediction.parts]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tgi_advisor.cli import options
 from tgi_advisor.cli.options import as_json
-from tgi_advisor.cli.output import progress, say, width
+from tgi_advisor.cli.output import colour, progress, say, width
 from tgi_advisor.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -169,11 +170,18 @@ def fits(name: str, as_json: bool, **asked: Any) -> int:
 @options.source
 @options.offline
 @options.method
+@click.option(
+    "--chart",
+    type=click.Choice(["auto", "memory", "budget", "concurrency"]),
+    help="Draw it under the table: the parts of the memory, the budget, or the requests at once.",
+)
+@click.option("--picture", metavar="FILE", type=click.Path(), help="Draw it into a PNG or SVG file.")
 @output_format
 @as_json
 def sweep(
     spec: str | None, model: str | None, gpu: str | None, count: int | None, release: str | None,
-    sets: tuple[str, ...], vary: tuple[str, ...], name: str, as_json: bool, **asked: Any,
+    sets: tuple[str, ...], vary: tuple[str, ...], chart: str | None, picture: str | None, name: str, as_json: bool,
+    **asked: Any,
 ) -> int:  # fmt: skip
     """What changes when one thing is turned: a table of steps.
 
@@ -185,15 +193,21 @@ def sweep(
     Examples:
       tgi-advisor sweep llama.yaml --vary max_total_tokens=1k..128k
       tgi-advisor sweep llama.yaml --vary hardware.count=1,2,4 --vary model.kv_cache_dtype=null,fp8_e4m3fn
-      tgi-advisor sweep llama.yaml --vary max_batch_prefill_tokens=1k..16k:1k --format csv
+      tgi-advisor sweep llama.yaml --vary max_batch_prefill_tokens=1k..16k:1k --picture budget.svg
     """
     from tgi_advisor import ask
+
+    if picture is not None and not picture.lower().endswith((".png", ".svg")):
+        raise UsageError(f"{picture} is neither a .png nor an .svg file", "Name one that ends so.")
 
     with _counted() as (show, done):
         found = ask.sweep(
             options.spec_of(spec, model, gpu, count, release, sets), vary, progress=show, done=done, **asked
         )
-    _show("sweep", found, "json" if as_json else name)
+    name = "json" if as_json else name
+    _show("sweep", found, name)
+    if chart is not None or picture is not None:
+        _drawn(found, chart or "auto", picture, shown=chart is not None and name == "text")
     return Exit.STARTS if any(step.starts for step in found.steps) else Exit.OUT_OF_MEMORY
 
 
@@ -258,6 +272,25 @@ def size(
     else:
         _show("fleets", found, "json" if as_json else name)
     return Exit.STARTS if found.best else Exit.OUT_OF_MEMORY
+
+
+def _drawn(found: Sweep, chart: str, picture: str | None, *, shown: bool) -> None:
+    """The chart of a sweep on the terminal, and in a file."""
+    from tgi_advisor.pictures import figure, files, terminal
+
+    table, names = found.table(), [axis.name for axis in found.axes]
+    kind = next(one for one in figure.KINDS if one == (found.chart if chart == "auto" else chart))
+    drawing = figure.figure(table, names, kind, found.title)
+    if shown:
+        say("\n" + terminal.draw(drawing, width(), colour=colour()))
+    if picture is not None:
+        data = files.render(drawing, "svg" if picture.lower().endswith(".svg") else "png")
+        try:
+            Path(picture).write_bytes(data)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"{picture} cannot be written: {reason}") from None
+        say(f"Wrote {picture}.", err=True)
 
 
 def _show(key: str, found: Answer, name: str) -> None:

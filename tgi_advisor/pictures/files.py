@@ -1,0 +1,56 @@
+"""A figure as a PNG or SVG file."""
+
+from __future__ import annotations
+
+import io
+from typing import Literal
+
+from tgi_advisor.errors import UsageError
+from tgi_advisor.pictures.figure import Figure
+from tgi_advisor.pictures.terminal import INSTALL
+
+CROWDED = 90
+"""Characters of all steps in words that do not fit side by side."""
+FileKind = Literal["png", "svg"]
+
+
+def render(figure: Figure, kind: FileKind) -> bytes:
+    """The bytes of a picture, the same for the same figure; UsageError where the library is not installed."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure as Canvas
+    except ImportError:
+        raise UsageError("drawing needs the extra `plots`", f"{INSTALL}; the table is printed without it.") from None
+    with matplotlib.rc_context({"svg.hashsalt": "tgi-advisor", "svg.fonttype": "none", "font.size": 10}):
+        canvas = Canvas(figsize=(10, 5.5), layout="constrained")
+        axes = canvas.subplots()
+        places = range(len(figure.steps))
+        if figure.stacked:
+            colours = matplotlib.colormaps["tab20"]
+            bottom = [0.0] * len(figure.steps)
+            for number, one in enumerate(figure.series):
+                values = [value or 0.0 for value in one.values]
+                axes.bar(places, values, bottom=bottom, label=one.name, width=0.75, color=colours(number % 20))
+                bottom = [low + value for low, value in zip(bottom, values, strict=True)]
+        else:
+            for one in figure.series:
+                axes.plot(places, [float("nan") if value is None else value for value in one.values], marker="o")
+        if figure.limit is not None:
+            axes.axhline(
+                figure.limit, color="black", linewidth=1.2, label=f"{figure.limit_label}: {figure.limit:.2f} GiB"
+            )
+        if figure.stops_at is not None:
+            axes.axvline(figure.stops_at - 0.5, color="firebrick", linestyle="--", label="does not fit from here on")
+        axes.set_title(figure.title)
+        axes.set_xlabel(figure.x_label)
+        axes.set_ylabel(figure.y_label)
+        crowded = max(map(len, figure.steps)) * len(figure.steps) > CROWDED
+        axes.set_xticks(list(places), figure.steps, rotation=45 if crowded else 0, ha="right" if crowded else "center")
+        axes.set_ylim(bottom=0)
+        handles, labels = axes.get_legend_handles_labels()
+        if handles:
+            canvas.legend(handles[::-1], labels[::-1], loc="outside right upper", frameon=False)
+        out = io.BytesIO()
+        metadata = {"Date": None, "Creator": "tgi-advisor"} if kind == "svg" else {"Software": "tgi-advisor"}
+        canvas.savefig(out, format=kind, dpi=120, metadata=metadata)
+    return out.getvalue()

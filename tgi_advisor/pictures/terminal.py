@@ -1,0 +1,71 @@
+"""A figure on a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from tgi_advisor.errors import UsageError
+from tgi_advisor.pictures.figure import Figure
+
+INSTALL = "pip install 'tgi-advisor[plots]'"
+HEIGHT = 20
+"""Lines of a chart."""
+
+
+def draw(figure: Figure, width: int, *, colour: bool) -> str:
+    """The figure in so many columns; UsageError where the library is not installed."""
+    try:
+        import plotext
+    except ImportError:
+        raise UsageError("drawing needs the extra `plots`", f"{INSTALL}; the table is printed without it.") from None
+    plotext.clear_figure()
+    plotext.limit_size(False, False)  # to the terminal that happens to be there
+    plotext.title(figure.title)
+    lines = (_bars if figure.stacked else _lines)(plotext, figure, width)
+    text: str = plotext.build()
+    return "\n".join([text if colour else plotext.uncolorize(text), *lines])
+
+
+MARKS = "#=+:*o%@~x&$"
+"""What the parts of a bar are made of, so that they can be told apart without colour."""
+
+
+def _bars(plotext: Any, figure: Figure, width: int) -> list[str]:
+    """Bars from left to right, the first step on top; what their marks mean."""
+    steps = list(figure.steps)[::-1]
+    marks = [MARKS[number % len(MARKS)] for number in range(len(figure.series))]
+    plotext.plotsize(width, 2 * len(steps) + 5)
+    plotext.stacked_bar(
+        steps, [[value or 0 for value in one.values[::-1]] for one in figure.series],
+        marker=marks, orientation="h", width=0.5,
+    )  # fmt: skip
+    plotext.xlabel(figure.y_label)
+    if figure.limit is not None:
+        plotext.vline(figure.limit)
+    parts = ", ".join(f"{mark} {one.name}" for mark, one in zip(marks, figure.series, strict=True))
+    limit = f"; the line is {figure.limit_label}, {figure.limit:.2f} GiB" if figure.limit is not None else ""
+    return textwrap.wrap(f"{parts}{limit}.{_stop(figure)}", width)
+
+
+def _lines(plotext: Any, figure: Figure, width: int) -> list[str]:
+    """Points joined from step to step."""
+    plotext.plotsize(width, HEIGHT)
+    places = list(range(1, len(figure.steps) + 1))
+    for one in figure.series:
+        known = [(place, value) for place, value in zip(places, one.values, strict=True) if value is not None]
+        plotext.plot([place for place, _ in known], [value for _, value in known], marker="braille")
+    plotext.xticks(places, list(figure.steps))
+    plotext.xlim(1, len(figure.steps))
+    plotext.xlabel(figure.x_label)
+    plotext.ylabel(figure.y_label)
+    if figure.stops_at:
+        plotext.vline(figure.stops_at + 0.5)
+    return textwrap.wrap(_stop(figure).strip(), width)
+
+
+def _stop(figure: Figure) -> str:
+    """Where it stops fitting, in words."""
+    if figure.stops_at is None:
+        return ""
+    return f" From {figure.x_label} {figure.steps[figure.stops_at]} on it does not fit."
