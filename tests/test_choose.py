@@ -1,0 +1,284 @@
+"""`fits`, `sweep` and `size`: what they print, what they refuse, and the laws they keep."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from front import L4, process, run
+from golden import Golden
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tgi_advisor
+from tgi_advisor.choose import axes, load
+from tgi_advisor.errors import AdvisorError, Exit, UsageError
+
+OWN = """\
+- cloud: Ours
+  region: cellar
+  currency: EUR
+  date: "2026-11-01"
+  shelf_life: 36500
+  source: the bill
+  per_hour: {g5.xlarge: 1, g5.12xlarge: 4.5, g6.xlarge: 0.5, g6.12xlarge: 3, p5.48xlarge: 80}
+"""
+QWEN = ("--model", "Qwen/Qwen2.5-7B-Instruct")
+LLAMA3 = ("--model", "meta-llama/Meta-Llama-3-8B-Instruct")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    """A price list of the user's."""
+    path = tmp_path / "prices.yaml"
+    path.write_text(OWN)
+    return str(path)
+
+
+def rows(key: str, *args: str) -> list[dict[str, Any]]:
+    """The rows of an answer."""
+    found: list[dict[str, Any]] = json.loads(run(*args, "--json").out)[key]
+    return found
+
+
+# fits
+
+
+def test_which_gpus_run_a_model(golden: Golden, own: str) -> None:
+    ran = run("fits", *QWEN, "--count", "1", "--prices", own)
+    golden("choose/fits-model.txt", ran.out)
+    assert ran.code == Exit.STARTS
+
+
+def test_how_many_users_at_which_context(golden: Golden) -> None:
+    golden("choose/fits-ladder.txt", run("fits", *QWEN, "--gpu", "g6.12xlarge").out)
+    ladder = rows("fits", "fits", *QWEN, "--gpu", "g6.12xlarge")
+    held = [rung["concurrency"] for rung in ladder]
+    assert held == sorted(held, reverse=True)
+    ran = run("fits", "-m", "meta-llama/Llama-3.1-70B-Instruct", "-g", "nvidia-t4")
+    assert ran.code == Exit.OUT_OF_MEMORY
+    assert "does not start" in ran.out
+
+
+def test_which_models_run_on_a_gpu() -> None:
+    ran = run("fits", "--gpu", "nvidia-rtx-3080-10gb", "--format", "csv")
+    told = list(csv.DictReader(io.StringIO(ran.out)))
+    assert ran.code == Exit.STARTS
+    assert all(row["outcome"] == "starts" for row in told)
+    lengths = [int(row["max_total_tokens"]) for row in told if row["under_load"] != "at risk"]
+    assert lengths == sorted(lengths, reverse=True)
+    one = json.loads(run("advise", "-m", told[0]["model"], "-g", "nvidia-rtx-3080-10gb", "--json").out)
+    assert str(one["limits"]["max_total_tokens"]) == told[0]["max_total_tokens"]
+
+
+# sweep
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("context", ("--vary", "max_total_tokens=1k..64k")),
+        ("product", ("--vary", "hardware.count=1,2", "--vary", "model.kv_cache_dtype=null,fp8_e4m3fn")),
+        ("prefill", ("--vary", "limits.max_batch_prefill_tokens=2k..8k:2k")),
+        ("gpus", ("--vary", "hardware.gpu.name=nvidia-t4,nvidia-l40s", "--set", "limits.max_total_tokens=16k")),
+    ],
+)
+def test_a_sweep(golden: Golden, name: str, args: tuple[str, ...]) -> None:
+    ran = run("sweep", L4, *args)
+    golden(f"choose/sweep-{name}.txt", ran.out)
+    assert ran.code == Exit.STARTS
+    golden(f"choose/sweep-{name}.csv", run("sweep", L4, *args, "--format", "csv").out)
+
+
+def test_the_table_of_the_notebook() -> None:
+    found = tgi_advisor.sweep(
+        {"model": {"id": "meta-llama/Llama-3.1-8B-Instruct"}, "hardware": {"gpu": "nvidia-l4", "count": 4},
+         "workload": {"max_new_tokens": 1}},
+        {"max_total_tokens": range(10_000, 20_001, 1_000)}, method="notebook",
+    )  # fmt: skip
+    keys = ("cuda_overhead", "model_overhead", "prefill_overhead", "decode_overhead", "kv_cache_full_overhead",
+            "total_vram_available", "total_vram_needed", "is_enough_vram", "max_input_tokens")  # fmt: skip
+    printed = [tuple(row[key] for key in keys) for row in found.records()]
+    assert printed[0] == (4.8, 16.06052, 3.60732, 0.00036, 10.48471, 91.2, 34.95291, True, 9999)
+    assert printed[9] == (4.8, 16.06052, 6.85423, 0.00036, 19.9219, 91.2, 47.63701, True, 18999)
+    assert len(printed) == 11
+
+
+def test_a_step_is_what_advise_says() -> None:
+    for row in rows("sweep", "sweep", L4, "--vary", "max_total_tokens=4k,20k,40k"):
+        plan = json.loads(
+            run("advise", L4, "--set", f"limits.max_total_tokens={row['max_total_tokens']}", "--json").out
+        )
+        assert row["outcome"] == plan["outcome"]
+        assert row["max_batch_prefill_tokens"] == plan["limits"]["max_batch_prefill_tokens"]
+        parts = {part["name"]: part["bytes"] for part in plan["memory"]["parts"]}
+        assert row["weights_bytes"] == parts["weights"]
+        assert sum(row[f"{re.sub('[^a-z]', '_', name.lower())}_bytes"] for name in parts) == sum(parts.values())
+
+
+@pytest.mark.parametrize(
+    ("vary", "words"),
+    [
+        ((), "nothing is varied"), (("max_total_tokens",), "varies nothing"),
+        (("max_total_tokens=",), "varies nothing"), (("max_total_tokens=8k..1k",), "runs backwards"),
+        (("max_total_tokens=1..1000000000:1",), "1,000,000,000 steps"),
+        (("max_total_tokens=1k..x",), "expected a count"), (("max_total_tokens=0..4",), "below 1"),
+        (("max_totl_tokens=1",), "did you mean 'max_total_tokens'"), (("max_total_tokens=,",), "over nothing"),
+        (("max_total_tokens=1k", "limits.max_total_tokens=2k"), "varied twice"),
+        (("max_total_tokens=1..9999:1", "hardware.count=1,2"), "19,998 steps"),
+        (("max_total_tokens=1..5:0",), "below 1"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_swept(vary: tuple[str, ...], words: str) -> None:
+    ran = run("sweep", L4, *(word for one in vary for word in ("--vary", one)), "--json")
+    error = json.loads(ran.out)["error"]
+    assert ran.code == Exit.USAGE
+    assert words in f"{error['message']} {error['hint']}"
+
+
+def test_a_name_that_is_not_known_ends_a_sweep() -> None:
+    assert run("sweep", L4, "--vary", "hardware.gpu=nvidia-l4,nvidia-l5").code == Exit.FACTS
+    assert run("sweep", L4, "--vary", "max_total_tokens=12").code == Exit.SPEC
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 400))
+def test_a_range_has_its_ends_and_steps(low: int, more: int, step: int) -> None:
+    doubled = [int(value) for value in axes.read([f"max_total_tokens={low}..{low + more}"])[0].values]
+    assert (doubled[0], doubled[-1]) == (low, low + more)
+    assert all(low < high <= 2 * low for low, high in pairwise(doubled))
+    stepped = [int(value) for value in axes.read([f"max_total_tokens={low}..{low + more}:{step}"])[0].values]
+    assert stepped == list(range(low, low + more + 1, step))
+
+
+def test_pictures(tmp_path: Path, golden: Golden) -> None:
+    args = ("sweep", L4, "--vary", "max_total_tokens=2k..64k")
+    golden("choose/chart-memory.txt", run(*args, "--chart", "memory").out)
+    golden("choose/chart-concurrency.txt", run(*args, "--chart", "auto").out)
+    golden(
+        "choose/chart-budget.txt", run("sweep", L4, "--vary", "max_batch_prefill_tokens=2k..16k", "--chart", "auto").out
+    )
+    svg, png = tmp_path / "a.svg", tmp_path / "a.PNG"
+    assert run(*args, "--picture", str(svg), "--chart", "memory").code == Exit.STARTS
+    assert run(*args, "--picture", str(png)).code == Exit.STARTS
+    assert png.read_bytes().startswith(b"\x89PNG")
+    text = svg.read_text()
+    for words in ("weights", "KV cache", "the GPU: 22.49 GiB", "does not fit from here on", "32,768"):
+        assert words in text
+    assert run(*args, "--picture", str(svg), "--chart", "memory").code == Exit.STARTS
+    assert svg.read_text() == text
+    assert run(*args, "--picture", str(tmp_path / "a.gif")).code == Exit.USAGE
+    assert run(*args, "--picture", str(tmp_path / "no" / "a.svg")).code == Exit.USAGE
+
+
+def test_without_the_extra_the_table_is_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("plotext", "matplotlib"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for more in (("--chart", "memory"), ("--picture", str(tmp_path / "a.png"))):
+        ran = run("sweep", L4, "--vary", "max_total_tokens=2k,4k", *more)
+        assert ran.code == Exit.USAGE
+        assert "MAX_TOTAL_TOKENS" in ran.out
+        assert "pip install 'tgi-advisor[plots]'" in ran.err
+
+
+# size
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("users", ("-m", "meta-llama/Llama-3.1-8B-Instruct", "-u", "10", "-i", "1500", "-o", "500")),
+        ("estimate", (*LLAMA3, "-u", "100", "-i", "750,p99=4k", "-o", "150", "-r", "2.0.4", "-q", "none")),
+        ("rate", (*LLAMA3, "-u", "20", "-i", "750", "-o", "150", "-r", "2.0.4", "--rps", "9", "--latency", "6")),
+        ("graphs", (*LLAMA3, "-u", "20", "-i", "750", "-o", "150", "-r", "1.4.5", "-q", "none")),
+    ],
+)
+def test_a_size(golden: Golden, own: str, name: str, args: tuple[str, ...]) -> None:
+    ran = run("size", *args, "-g", "g6.xlarge,g5.xlarge,h100-sxm", "-n", "1,4", "--prices", own)
+    golden(f"choose/size-{name}.txt", ran.out)
+    assert ran.code == Exit.STARTS
+
+
+def test_the_spec_of_a_replica_starts(tmp_path: Path) -> None:
+    args = (*LLAMA3, "-u", "30", "-i", "750,p99=4k", "-o", "150", "-g", "g5.xlarge", "-n", "1")
+    best = rows("fleets", "size", *args)[0]
+    path = tmp_path / "replica.yaml"
+    path.write_text(run("size", *args, "--emit-spec").out)
+    plan = json.loads(run("predict", str(path), "--json").out)
+    assert plan["outcome"] == "starts"
+    assert plan["limits"]["max_total_tokens"] == best["max_total_tokens"] == 4096 + 150
+    assert best["requests"] == plan["limits"]["max_batch_total_tokens"] // 900
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(50, 6000), st.integers(1, 1500))
+def test_more_users_never_take_fewer_replicas(users: int, more: int, prompt: int, answer: int) -> None:
+    def replicas(count: int) -> list[int]:
+        asked = {"model": {"id": "meta-llama/Meta-Llama-3-8B-Instruct"}, "hardware": {"gpu": "a10g"}}
+        found = tgi_advisor.size(
+            asked, users=count, prompts=prompt, answers=answer, gpu=["a10g"], count=[1], release=["2.0.4"]
+        )
+        for fleet in found.fleets:
+            assert fleet.each * fleet.replicas >= count
+            assert fleet.each * (fleet.replicas - 1) < count
+            assert (
+                fleet.speed.tokens is None or fleet.speed.bound is None or fleet.speed.tokens.value < fleet.speed.bound
+            )
+        return [fleet.replicas for fleet in found.fleets]
+
+    few, many = replicas(users), replicas(users + more)
+    assert len(few) == len(many)
+    assert all(low <= high for low, high in zip(few, many, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("-u", "0", "-i", "10", "-o", "10"), Exit.USAGE, "0"),
+        (("-u", "5", "-i", "ten", "-o", "10"), Exit.USAGE, "expected a count"),
+        (("-u", "5", "-i", "10,p99", "-o", "10"), Exit.USAGE, "no percentile"),
+        (("-u", "5", "-i", "100,p99=10", "-o", "10"), Exit.USAGE, "below the typical"),
+        (("-u", "5", "-i", "100,p90=400,p99=200", "-o", "10"), Exit.USAGE, "below p90"),
+        (("-u", "5", "-i", "0", "-o", "10"), Exit.USAGE, "below 1"),
+        (("-u", "5", "-i", "10", "-o", "10", "-g", "nvidia-l5"), Exit.FACTS, "not known"),
+    ],
+)
+def test_a_load_that_is_none(args: tuple[str, ...], code: Exit, words: str) -> None:
+    ran = run("size", *LLAMA3, *args, "--json")
+    assert ran.code == code
+    assert words in json.loads(ran.out)["error"]["message"] + str(json.loads(ran.out)["error"]["problems"])
+
+
+def test_a_load_nothing_carries() -> None:
+    ran = run("size", *LLAMA3, "-u", "5", "-i", "9k", "-o", "1k", "-g", "l4", "-n", "1")
+    assert (ran.code, "the model's context is 8,192" in ran.out) == (Exit.OUT_OF_MEMORY, True)
+    ran = run("size", *LLAMA3, "-u", "5", "-i", "1k", "-o", "1k", "-g", "a10g", "-n", "1", "--latency", "0.5")
+    assert (ran.code, "answers within 0.5 s" in ran.out) == (Exit.OUT_OF_MEMORY, True)
+    ran = run(
+        "size", "-m", "meta-llama/Llama-3.1-70B-Instruct", "-u", "5", "-i", "1k", "-o", "1k", "-g", "t4", "-n", "1"
+    )
+    assert (ran.code, "out of memory" in ran.out) == (Exit.OUT_OF_MEMORY, True)
+
+
+def test_lengths() -> None:
+    found = load.lengths("1500,p99=6k, p90=4000", "input")
+    assert (found.typical, found.longest, found.percentiles) == (1500, 6144, ((90.0, 4000), (99.0, 6144)))
+    with pytest.raises(UsageError):
+        load.lengths("", "input")
+    assert issubclass(UsageError, AdvisorError)
+    assert math.isclose(load.Load(4, load.lengths("10", "i"), load.lengths("5", "o")).each, 15)
+
+
+def test_none_of_them_imports_what_is_heavy() -> None:
+    for name in ("fits", "compare", "sweep", "size"):
+        ran = process(name, "--help")
+        assert ran.returncode == 0
+        assert "Examples:" in ran.stdout
