@@ -83,7 +83,7 @@ class Comparison:
     def text(self, width: int, today: date | None = None) -> str:
         """The options as a terminal of so many columns shows them."""
         starting = [option for option in self.options if option.starts]
-        once = {"model", "outcome", "why"} | ({"kv_cache_dtype"} if self._one_kv_cache else set())
+        once = {"model", "outcome", "why", "currency"} | ({"kv_cache_dtype"} if self._one_kv_cache else set())
         shown, same = tabular.constants(tabular.without(_table(starting), once), SAID_ONCE)
         said = [f"{one.heading} {same[one.key]}" for one in COLUMNS if one.heading and same.get(one.key)]
         lines = [", ".join([self.model, *said]), *checkpoints(self.options)]
@@ -109,7 +109,7 @@ class Comparison:
 
 LESS_WANTED = ("headroom_bytes", "max_batch_prefill_tokens", "under_load", "currency", "instance")
 """Columns that go first where a terminal is narrow."""
-SAID_ONCE = ("quantize", "gpu", "count", "release", "kv_cache_dtype", "currency")
+SAID_ONCE = ("quantize", "gpu", "count", "release", "kv_cache_dtype")
 """Further columns that are said once where all rows say the same."""
 
 

@@ -99,8 +99,8 @@ class Sizing:
             slow = f"no server answers within {load.latency:g} s" if load.latency else ""
             why = self.why or (self.failed[0].why if self.failed else slow)
             return "\n".join([*lines, "", *wrapped(f"Nothing carries it: {why}", width)])
-        table = tabular.without(self.table(), {"model"})
-        shown, _ = tabular.constants(table, ("quantize", "release", "currency"))
+        table = tabular.without(self.table(), {"model", "currency"})
+        shown, _ = tabular.constants(table, ("quantize", "release"))
         lines += [*checkpoints([one.option for one in self.fleets]), "", tabular.text(shown, width, LESS_WANTED), ""]
         prices = prices_said([one.option for one in self.fleets], today or date.today())
         assumed = ASSUMED if load.rps is None and load.latency is None else ARRIVALS
