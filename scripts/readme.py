@@ -96,6 +96,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "formats": formats,
     "gpus": gpus,
+    "fits": lambda: console("fits", "--model", "Qwen/Qwen2.5-7B-Instruct", "--gpu", "g6.12xlarge"),
     "validate": lambda: console(
         "validate", "tests/data/validate/run.sh", "--gpu", "nvidia-l4", "--ignore", "TGI540", ends=Exit.FINDINGS
     ),

@@ -22,6 +22,7 @@ from tgi_advisor.choose.fits import Everywhere, Ladder, Models
 from tgi_advisor.choose.load import Load, lengths
 from tgi_advisor.choose.size import Sizing
 from tgi_advisor.choose.sweep import Step, Sweep
+from tgi_advisor.choose.words import told
 from tgi_advisor.errors import AdvisorError, FactsError, Problem, SpecError, UsageError, did_you_mean
 from tgi_advisor.estimate import defaults
 from tgi_advisor.facts import gpu as gpus
@@ -151,7 +152,7 @@ def sweep(
             one = with_set(asked, [f"{path}={value}" for path, value in pairs])
         except SpecError as error:
             wrong.append(error)
-            steps.append(Step(values, None, " ".join(str(error).split())))
+            steps.append(Step(values, None, told(error)))
         else:
             named = one.model.id, one.model.revision
             facts = gather(one, source=source, offline=offline, progress=progress, model=known.get(named))
@@ -185,7 +186,7 @@ def _step(spec: Spec, facts: Facts, method: Method, values: tuple[str, ...]) -> 
             found, seen = notebook.advise(defaults.resolve(spec, facts), method)
             figures = seen.printed()
     except AdvisorError as error:
-        return Step(values, None, " ".join(str(error).split()))
+        return Step(values, None, told(error))
     prediction = search.outcome(found, spec.workload.concurrency)
     why = found.search.bound_by if prediction.outcome == "starts" else prediction.reason
     return Step(values, prediction, why or "", figures)

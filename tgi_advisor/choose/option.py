@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from tgi_advisor import search
+from tgi_advisor.choose.words import told
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate.underload import Safety
 from tgi_advisor.estimate.warmup import Base
@@ -120,7 +121,7 @@ def refused(spec: Spec, facts: Facts, error: AdvisorError, offer: Offer | None =
     """The option of a spec that cannot even be asked about, with the reason."""
     return Option(
         facts.model.id, facts.gpu.name, facts.gpu_count, facts.release.name, spec.model.quantize or "none", "", None,
-        "refused", NO_LIMITS, None, None, None, facts.gpu.memory_bytes, " ".join(str(error).split()), spec, offer,
+        "refused", NO_LIMITS, None, None, None, facts.gpu.memory_bytes, told(error), spec, offer,
     )  # fmt: skip
 
 

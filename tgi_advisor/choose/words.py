@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from tgi_advisor.errors import AdvisorError
+
 FEW = 4
 """Names of a list that are worth reading."""
 
@@ -21,3 +23,10 @@ def wrapped(text: str, width: int, first: str = "", rest: str = "") -> list[str]
     return textwrap.wrap(
         text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )
+
+
+def told(error: AdvisorError) -> str:
+    """What is wrong, on one line and without the places it stands at."""
+    if error.problems:
+        return "; ".join(problem.message for problem in error.problems)
+    return " ".join(error.message.split())

@@ -103,7 +103,7 @@ price_list = click.option(
 @output_format
 @as_json
 def compare(spec: str | None, model: str | None, sets: tuple[str, ...], name: str, as_json: bool, **asked: Any) -> int:
-    """Every way to serve one model, side by side.
+    """Show every way to serve one model, side by side.
 
     A row for every GPU, number of GPUs, quantization and release: whether it fits, the largest context,
     how many such requests at once, what binds, and what an instance with that GPU costs. Bounds and floors
@@ -134,7 +134,7 @@ def compare(spec: str | None, model: str | None, sets: tuple[str, ...], name: st
 @output_format
 @as_json
 def fits(name: str, as_json: bool, **asked: Any) -> int:
-    """What runs where: models on a GPU, GPUs for a model, users for both.
+    """List what runs where: models on a GPU, or GPUs for a model.
 
     With --gpu, which shipped models run there, with the largest context each reaches and how many such
     requests at once. With --model, which GPUs and how many of them, cheapest and smallest first. With
@@ -183,7 +183,7 @@ def sweep(
     sets: tuple[str, ...], vary: tuple[str, ...], chart: str | None, picture: str | None, name: str, as_json: bool,
     **asked: Any,
 ) -> int:  # fmt: skip
-    """What changes when one thing is turned: a table of steps.
+    """Show what changes when one thing is turned.
 
     A step for every value, or combination of values, of the fields that vary: whether it fits, the budget of
     the KV cache, how many requests at once, and every part of the memory. What the SPEC leaves open is
@@ -249,7 +249,7 @@ def sweep(
 def size(
     spec: str | None, model: str | None, sets: tuple[str, ...], emit_spec: bool, name: str, as_json: bool, **asked: Any
 ) -> int:
-    """How many GPUs a load needs, from what people can state.
+    """Say how many GPUs a load needs.
 
     From the users at once, a typical and a longest prompt and the length of an answer: GPUs of one replica,
     replicas, token limits, and how fast it can be at most. Estimates of speed are given where public

@@ -1,5 +1,7 @@
 """The facts one deployment is judged on."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
