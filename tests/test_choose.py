@@ -79,6 +79,14 @@ def test_which_models_run_on_a_gpu() -> None:
     assert str(one["limits"]["max_total_tokens"]) == told[0]["max_total_tokens"]
 
 
+def test_advise_with_half_a_question_is_answered_too() -> None:
+    for half in (("-g", "nvidia-rtx-3080-10gb"), (*QWEN, "-n", "1")):
+        assert run("advise", *half).out == run("fits", *half).out
+        assert run("advise", *half, "--json").out == run("fits", *half, "--json").out
+    assert run("advise", "-g", "nvidia-l5").code == Exit.FACTS
+    assert run("predict", "-g", "nvidia-l4").code == Exit.USAGE
+
+
 # sweep
 
 

@@ -146,11 +146,16 @@ def fits(name: str, as_json: bool, **asked: Any) -> int:
       tgi-advisor fits --model meta-llama/Llama-3.1-70B-Instruct
       tgi-advisor fits --model Qwen/Qwen2.5-7B-Instruct --gpu g6.12xlarge
     """
+    return what_fits("json" if as_json else name, **asked)
+
+
+def what_fits(name: str, **asked: Any) -> int:
+    """Print what runs where in a format; the exit code."""
     from tgi_advisor import ask
 
     with _counted() as (show, done):
         found = ask.fits(progress=show, done=done, **asked)
-    _show("fits", found, "json" if as_json else name)
+    _show("fits", found, name)
     return Exit.STARTS if found.table().rows else Exit.OUT_OF_MEMORY
 
 

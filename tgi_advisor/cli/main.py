@@ -63,7 +63,14 @@ def advise(
 
     Several specs, in several files or as documents of one, are servers on one machine: those on one GPU
     share its memory, and start in the order given.
+
+    A model without a GPU, or a GPU without a model, is answered as `fits` answers it.
     """
+    if not any(specs) and not sets and (model is None) != (gpu is None) and rest["method"] == "tgi":
+        from tgi_advisor.cli.choose import what_fits
+
+        where = {name: rest[name] for name in ("source", "offline")}
+        return what_fits("json" if as_json else "text", model=model, gpu=gpu, count=count, release=release, **where)
     asked = options.specs_of(specs, model, gpu, count, release, options.with_risk(sets, allow_risk))
     if len(asked) > 1:
         return _show_together(_together(asked, **rest), as_json)
