@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tgi_advisor
-from tgi_advisor.choose import axes, load
+from tgi_advisor.choose import axes, load, rough
 from tgi_advisor.errors import AdvisorError, Exit, UsageError
 
 OWN = """\
@@ -85,6 +85,16 @@ def test_advise_with_half_a_question_is_answered_too() -> None:
         assert run("advise", *half, "--json").out == run("fits", *half, "--json").out
     assert run("advise", "-g", "nvidia-l5").code == Exit.FACTS
     assert run("predict", "-g", "nvidia-l4").code == Exit.USAGE
+
+
+def test_a_plan_in_a_notebook() -> None:
+    plan = tgi_advisor.advise({"model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "hardware": {"gpu": "nvidia-l4"}})
+    assert repr(plan).startswith("<Qwen/Qwen2.5-7B-Instruct on 1 x nvidia-l4, TGI 3.3.7: starts, max_input_tokens ")
+    page = plan._repr_html_()
+    assert all(part.name in page for part in plan.prediction.parts if part.bytes)
+    assert page.count("<span") == 2 * len([part for part in plan.prediction.parts if part.bytes > 0])
+    hostile = plan._replace(facts=plan.facts._replace(model=plan.facts.model._replace(id="<script>x</script>")))
+    assert "<script>" not in hostile._repr_html_()
 
 
 # sweep
@@ -274,6 +284,26 @@ def test_a_load_nothing_carries() -> None:
         "size", "-m", "meta-llama/Llama-3.1-70B-Instruct", "-u", "5", "-i", "1k", "-o", "1k", "-g", "t4", "-n", "1"
     )
     assert (ran.code, "out of memory" in ran.out) == (Exit.OUT_OF_MEMORY, True)
+
+
+def test_rules_of_thumb(golden: Golden) -> None:
+    """The article's and the calculator's printed figures; the article's 101.2 GB do not follow from its own parts."""
+    llama = rough.Shape(13e9, 16, 40, 5120)
+    assert rough.kv_per_token(40, 5120) == 800 * 1024
+    assert round(2000 * rough.kv_per_token(40, 5120) / 1e9, 1) == 1.6
+    assert [round(rough.weights(rough.Shape(count)) / 1e9, 2) for count in (13e9, 175e9, 345e6)] == [26, 350, 0.69]
+    parts = {
+        part: round(size / 1e9, 1) for rule, part, size in rough.estimate(llama, 10, 2000).rows if rule == "article"
+    }
+    assert parts == {"weights": 26.0, "KV cache": 16.4, "beside": 9.3, "together": 51.7}  # 51.2 with its rounded 16
+    seven = {part: size / 1e9 for rule, part, size in rough.estimate(rough.Shape(7e9, 4), 1, 4096).rows}
+    assert seven == {"weights": 3.5, "KV cache": 1.5, "overhead": 1.5, "together": 6.5}
+    asked = ("-u", "10", "-i", "1500", "-o", "500")
+    golden("choose/size-rough.txt", run("size", "--params", "13B", "--layers", "40", "--hidden", "5120", *asked).out)
+    assert rows("rough", "size", "--params", "7b", "--bits", "4", *asked)[0]["bytes"] == 3_500_000_000
+    for wrong in ("13", "B", "-1B", "900T", "0B", "1e9"):
+        assert run("size", f"--params={wrong}", *asked).code == (Exit.STARTS if wrong == "13" else Exit.USAGE)
+    assert run("size", "--params", "13B", *LLAMA3, *asked).code == Exit.USAGE
 
 
 def test_lengths() -> None:

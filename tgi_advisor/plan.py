@@ -242,6 +242,19 @@ class Plan(NamedTuple):
     extra: Mapping[str, object] = NOTHING
     """Figures of another method (the notebook's), by name."""
 
+    def __repr__(self) -> str:
+        facts, seen = self.facts, self.prediction
+        where = f"{facts.model.id} on {facts.gpu_count} x {facts.gpu.name}, TGI {facts.release}"
+        limits = ", ".join(f"{name} {value:,}" for name, value in seen.limits.given().items())
+        return f"<{where}: {seen.outcome}, {limits}>"
+
+    def _repr_html_(self) -> str:
+        """The plan in a notebook: a bar of the GPU's memory."""
+        from tgi_advisor.tabular import bar
+
+        parts = [(part.name, part.bytes) for part in self.prediction.parts]
+        return bar(repr(self)[1:-1], parts, self.prediction.gpu_total_bytes)
+
 
 class Share(NamedTuple):
     """What one server takes of one GPU."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Sequence
+from html import escape
 from typing import Any, Literal, NamedTuple
 
 from tgi_advisor.safe import printable
@@ -91,6 +92,26 @@ def html(table: Table) -> str:
     cells = _cells(shown)
     headings = [column.heading.lower() for column in shown.columns]
     return str(tabulate(cells, headings, tablefmt="html", disable_numparse=True, colalign=_alignment(shown.columns)))
+
+
+COLOURS = ("#4e79a7", "#a0cbe8", "#f28e2b", "#ffbe7d", "#59a14f", "#8cd17d", "#e15759", "#ff9d9a", "#b07aa1", "#d4a6c8")
+
+
+def bar(caption: str, parts: Sequence[tuple[str, int]], total: int) -> str:
+    """Parts in bytes as a bar of a notebook, as wide as they are of `total`, with what each colour means."""
+    known = [(name, size, COLOURS[number % len(COLOURS)]) for number, (name, size) in enumerate(parts) if size > 0]
+    whole = max(total, sum(size for _, size, _ in known), 1)
+    pieces = "".join(
+        f'<span style="display:inline-block;height:1.4em;width:{100 * size / whole:.2f}%;background:{colour}"'
+        f' title="{escape(name)}: {size / GiB:.2f} GiB"></span>'
+        for name, size, colour in known
+    )
+    legend = " ".join(
+        f'<span style="border-left:0.8em solid {colour};padding:0 0.8em 0 0.3em">'
+        f"{escape(name)} {size / GiB:.2f} GiB</span>"
+        for name, size, colour in known
+    )
+    return f'<div><div>{escape(caption)}</div><div style="white-space:nowrap">{pieces}</div><div>{legend}</div></div>'
 
 
 def constants(table: Table, names: Sequence[str]) -> tuple[Table, dict[str, Any]]:

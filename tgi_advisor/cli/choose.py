@@ -18,12 +18,13 @@ from tgi_advisor.errors import Exit, UsageError
 if TYPE_CHECKING:
     from tgi_advisor.choose.compare import Comparison
     from tgi_advisor.choose.fits import Everywhere, Ladder, Models
+    from tgi_advisor.choose.rough import Rough
     from tgi_advisor.choose.size import Sizing
     from tgi_advisor.choose.sweep import Sweep
     from tgi_advisor.spec.records import Spec
     from tgi_advisor.tabular import Table
 
-    Answer = Comparison | Everywhere | Ladder | Models | Sizing | Sweep
+    Answer = Comparison | Everywhere | Ladder | Models | Rough | Sizing | Sweep
 
 PURPOSES = ("context", "concurrency", "price")
 FORMATS = ("text", "csv", "markdown", "json")
@@ -245,6 +246,10 @@ def sweep(
 @several_weights
 @several_releases
 @click.option("--emit-spec", is_flag=True, help="Print the spec of one replica of the first fleet.")
+@click.option("--params", metavar="13B", help="Rules of thumb for a model of so many parameters, instead of --model.")
+@click.option("--bits", metavar="N", type=click.FloatRange(1, 64), default=16, help="Bits of a weight, with --params.")
+@click.option("--layers", metavar="N", type=click.IntRange(1), help="Layers, with --params.")
+@click.option("--hidden", metavar="N", type=click.IntRange(1), help="Width of the hidden state, with --params.")
 @price_list
 @options.sets
 @options.source
@@ -252,8 +257,9 @@ def sweep(
 @output_format
 @as_json
 def size(
-    spec: str | None, model: str | None, sets: tuple[str, ...], emit_spec: bool, name: str, as_json: bool, **asked: Any
-) -> int:
+    spec: str | None, model: str | None, sets: tuple[str, ...], emit_spec: bool, params: str | None, bits: float,
+    layers: int | None, hidden: int | None, name: str, as_json: bool, **asked: Any,
+) -> int:  # fmt: skip
     """Say how many GPUs a load needs.
 
     From the users at once, a typical and a longest prompt and the length of an answer: GPUs of one replica,
@@ -265,7 +271,17 @@ def size(
       tgi-advisor size -m meta-llama/Llama-3.1-8B-Instruct --users 10 --input 1500 --output 500
       tgi-advisor size -m Qwen/Qwen2.5-7B-Instruct -u 200 -i 1500,p99=6000 -o 400 --gpu l4,l40s
       tgi-advisor size llama.yaml -u 50 -i 2k -o 500 --emit-spec > replica.yaml
+      tgi-advisor size --params 13B --layers 40 --hidden 5120 -u 10 -i 1500 -o 500
     """
+    if params is not None:
+        if spec or model is not None:
+            raise UsageError("--params is for a model without a checkpoint", "Leave out --params, or the model.")
+        from tgi_advisor.choose import load, rough
+
+        tokens = load.lengths(asked["prompts"], "input").longest + load.lengths(asked["answers"], "output").longest
+        shape = rough.Shape(rough.parameters(params), bits, layers, hidden)
+        _show("rough", rough.estimate(shape, asked["users"], tokens), "json" if as_json else name)
+        return Exit.STARTS
     from tgi_advisor import ask
 
     with _counted() as (show, done):

@@ -1,0 +1,136 @@
+"""Rules of thumb for what nobody has a checkpoint of: an article's and a calculator's, as they print them.
+
+Both leave out what TGI does: it holds an embedding of its own size, a prefill, CUDA's context, graphs and a reserve,
+and a model with grouped queries has a KV cache many times smaller than its hidden size says. Each answer says so.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tgi_advisor import tabular
+from tgi_advisor.choose.words import wrapped
+from tgi_advisor.errors import UsageError
+from tgi_advisor.tabular import Column, Table
+from tgi_advisor.units import GB
+
+_PARAMETERS = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMbBtT]?)")
+_SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+MOST = 10**14
+"""Parameters beyond which a number is a slip."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is known of a model."""
+
+    parameters: float
+    """How many it has."""
+    bits: float = 16
+    """Bits of a weight."""
+    layers: int | None = None
+    """Layers; None where nobody said."""
+    hidden: int | None = None
+    """Width of the residual stream; None where nobody said."""
+
+
+@dataclass(frozen=True, repr=False)
+class Rough:
+    """What a load takes by rules of thumb, in bytes."""
+
+    shape: Shape
+    """The model."""
+    users: int
+    """Requests at once."""
+    tokens: int
+    """Tokens of each."""
+    rows: tuple[tuple[str, str, int], ...]
+    """Rule, part, bytes."""
+
+    def table(self) -> Table:
+        """One row for every part of every rule."""
+        return Table(COLUMNS, self.rows)
+
+    def records(self) -> list[dict[str, object]]:
+        """The rows as `pandas.DataFrame` takes them."""
+        return tabular.records(self.table())
+
+    def text(self, width: int) -> str:
+        """The rules side by side, and what they leave out."""
+        rows = tuple((rule, part, f"{size / GB:,.2f} GB") for rule, part, size in self.rows)
+        shown = Table((*COLUMNS[:2], Column("size", "BYTES", "text", "")), rows)
+        head = f"Rules of thumb for {self.shape.parameters / 1e9:g} B parameters, {self.users} x {self.tokens:,} tokens"
+        return "\n".join([*wrapped(head, width), "", tabular.text(shown, width), "", *wrapped(NOTE, width)])
+
+    def __repr__(self) -> str:
+        return self.text(140)
+
+    def _repr_html_(self) -> str:
+        return tabular.html(self.table())
+
+
+COLUMNS = (
+    Column("rule", "RULE", "text", "Whose it is."),
+    Column("part", "PART", "text", "What takes the memory."),
+    Column("bytes", "BYTES", "bytes", "How much of it."),
+)
+NOTE = (
+    "Rules of thumb, with no GPU and no release in them. TGI reserves a KV cache at its start, of what the weights and "
+    "a whole prefill leave of each GPU, and a model with grouped queries needs a fraction of the cache its hidden size "
+    "suggests: `tgi-advisor size --model` computes it from the checkpoint."
+)
+
+
+def parameters(text: str) -> float:
+    """The number in `13B`, `345M` or `1.3e10`; UsageError for anything else."""
+    found = _PARAMETERS.fullmatch(text.strip())
+    count = float(found[1]) * _SCALE[found[2].lower()] if found else 0.0
+    if not 0 < count <= MOST:
+        raise UsageError(f"{text!r} is no number of parameters", "Write 13B, 345M or 1.5T.")
+    return count
+
+
+def weights(shape: Shape) -> float:
+    """Bytes of the weights: parameters times bits. LLaMA 13B at 16 bits: 26 GB, GPT-3 350 GB, 345M 690 MB."""
+    return shape.parameters * shape.bits / 8
+
+
+def kv_per_token(layers: int, hidden: int) -> int:
+    """Bytes of the KV cache of one token by the article: a key and a value of `hidden` in 16 bits for every layer.
+
+    LLaMA 13B (40 layers, 5,120 wide): 819,200 bytes, 800 KB in the article's units. It is so for TGI where every query
+    head has keys of its own; grouped queries divide it by their group.
+    """
+    return 2 * layers * hidden * 2
+
+
+def calculator_cache(context: int, count: float) -> float:
+    """Bytes of the KV cache by the web calculator: 1.5 GB for 7 B parameters and 4k tokens, and in proportion.
+
+    The sizes of a model's layers and heads decide, not its parameters: Llama 3.1 8B has 0.5 GiB for 4k tokens.
+    """
+    return (context / 1024 / 4) * (count / 1e9 / 7) * 1.5 * GB
+
+
+CALCULATOR_OVERHEAD = 1.5 * GB
+"""What the calculator adds for CUDA and the framework."""
+ARTICLE_OVERHEAD = 9.2 / (26 + 16)
+"""Activations and overheads of the article's example, as a share of weights and cache: 9.2 GB of 42. Its text says 5 to
+10 % and 20 to 30 %, its sum 101.2 GB; the parts it gives are 51.2."""
+
+
+def estimate(shape: Shape, users: int, tokens: int) -> Rough:
+    """What so many users with so many tokens take, by both rules; by the article's only where the shape is known."""
+    held = round(weights(shape))
+    rows: list[tuple[str, str, int]] = []
+    if shape.layers and shape.hidden:
+        cache = users * tokens * kv_per_token(shape.layers, shape.hidden)
+        beside = round(ARTICLE_OVERHEAD * (held + cache))
+        rows += [("article", "weights", held), ("article", "KV cache", cache), ("article", "beside", beside)]
+        rows.append(("article", "together", held + cache + beside))
+    cached = round(users * calculator_cache(tokens, shape.parameters))
+    over = round(CALCULATOR_OVERHEAD)
+    rows += [("calculator", "weights", held), ("calculator", "KV cache", cached), ("calculator", "overhead", over)]
+    rows.append(("calculator", "together", held + cached + over))
+    return Rough(shape, users, tokens, tuple(rows))
