@@ -23,6 +23,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import fast
 import inside
 
 from tgi_advisor.errors import AdvisorError
@@ -381,6 +382,7 @@ def page(found: list[Result], skipped: list[tuple[str, str]]) -> str:
                 "The second verdict on runs that started, of every confidence.",
                 table(["", *VERDICTS, "not judged"], load_rows(found)),
                 *inside_pytorch(),
+                *fast.section(),
                 "## Amounts outside PyTorch's allocator",
                 "None is fitted: each follows from NCCL's source or is a reading of memory, not a budget of the runs "
                 "here. One reading is of a run in this list: the context that driver 525 made eager on an A10G, from "

@@ -1,0 +1,107 @@
+"""Estimates of speed against public measurements: a section of docs/accuracy.md, on tests/data/speed.yaml."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from tgi_advisor import search
+from tgi_advisor.choose import speed
+from tgi_advisor.choose.load import Lengths, Load
+from tgi_advisor.choose.speed import Speed
+from tgi_advisor.estimate.warmup import Base
+from tgi_advisor.gather.facts import gather
+from tgi_advisor.spec.reader import read_any
+
+ROWS = Path(__file__).parent.parent / "tests" / "data" / "speed.yaml"
+HEADINGS = ("", "rows", "above the bound", "estimated", "median, off by a factor", "nine in ten", "within the band")
+
+
+class Measured(NamedTuple):
+    """One measurement and what is said of it."""
+
+    row: dict[str, Any]
+    """The row."""
+    said: Speed
+    """The estimate for its load."""
+    group: str
+    """What it is a measurement of."""
+
+    @property
+    def factor(self) -> float | None:
+        """How many times the estimate is off, either way; None where there is none."""
+        if self.said.tokens is None:
+            return None
+        ratio = self.row["out_tps"] / self.said.tokens.value
+        return float(max(ratio, 1 / ratio))
+
+
+@cache
+def launch(model: str, gpu: str, count: int, release: str, quantize: str | None, total: int) -> tuple[Base, int | None]:
+    """The launch of a row with limits for its requests, and the KV cache that is found."""
+    spec = read_any(
+        {
+            "model": {"id": model, **({"quantize": quantize} if quantize else {})},
+            "hardware": {"gpu": gpu, "count": count}, "tgi": {"release": release, "num_shard": count},
+            "limits": {"max_total_tokens": total},
+        }
+    )  # fmt: skip
+    advice = search.best(spec, gather(spec, source="snapshot", offline=True))
+    return advice.base, advice.found.prediction.limits.max_batch_total_tokens
+
+
+def measured() -> list[Measured]:
+    """Every row with what is said of it."""
+    return [_measured(row) for row in yaml.safe_load(ROWS.read_text("utf-8")) if row["out_tps"]]
+
+
+def _measured(row: dict[str, Any]) -> Measured:
+    tokens = row["input"] + row["output"]
+    here, budget = launch(row["model"], row["gpu"], row["count"], row["release"], row["quantize"], max(1024, tokens))
+    load = Load(row["concurrency"], Lengths(row["input"]), Lengths(row["output"]))
+    said = speed.of(here, budget or tokens * row["concurrency"], load)
+    cards = f"{row['count']} GPU{'s' if row['count'] > 1 else ''}"
+    if here.setting.facts.gpu.system == "rocm":
+        group = f"ROCm, {cards}"
+    elif row["quantize"]:
+        group = f"NVIDIA, {row['quantize']}"
+    else:
+        graphs = "CUDA graphs" if here.setting.graph_sizes else "no CUDA graphs"
+        group = f"NVIDIA, 16 bit, {graphs}, {cards}"
+    return Measured(row, said, group)
+
+
+def section() -> list[str]:
+    """The section: a table by what the rows are of, and what the figures are."""
+    found = measured()
+    groups: dict[str, list[Measured]] = defaultdict(list)
+    for one in found:
+        groups[one.group].append(one)
+    above = sum(one.said.bound is not None and one.row["out_tps"] > one.said.bound for one in found)
+    lines = [f"| {' | '.join(HEADINGS)} |", f"| --- |{' ---: |' * (len(HEADINGS) - 1)}"]
+    lines += [f"| {' | '.join(_cells(name, rows))} |" for name, rows in sorted(groups.items())]
+    return [
+        "## Speed",
+        f"{len(found)} [public measurements](../tests/data/speed.yaml) of tokens per second against what `size` says. "
+        f"The bound, weights and KV cache read once a step at the card's full bandwidth, is exceeded by {above} of "
+        "them. The estimate is given where measurements support one: one NVIDIA GPU, 16 bit, CUDA graphs (within a "
+        "factor of 1.5), other NVIDIA launches of up to four shards (2, rough); its constants (facts/speed.yaml) were "
+        "fitted on the A10G's rows. No public row has CUDA graphs on another card, chunked prefills, or Marlin kernels.",
+        "\n".join(lines),
+    ]
+
+
+def _cells(name: str, rows: list[Measured]) -> list[str]:
+    above = sum(one.said.bound is not None and one.row["out_tps"] > one.said.bound for one in rows)
+    factors = sorted(one.factor for one in rows if one.factor is not None)
+    if not factors:
+        return [name, str(len(rows)), str(above), "0", "", "", ""]
+    most = factors[min(len(factors) - 1, int(0.9 * len(factors)))]
+    held = sum(one.said.tokens is not None and (one.factor or 0) <= one.said.tokens.factor for one in rows)
+    median = f"{statistics.median(factors):.2f}"
+    return [name, str(len(rows)), str(above), str(len(factors)), median, f"{most:.2f}", f"{held} of {len(factors)}"]
