@@ -91,7 +91,7 @@ def section() -> list[str]:
         f"The bound, weights and KV cache read once a step at the card's full bandwidth, is exceeded by {above} of "
         "them. The estimate is given where measurements support one: one NVIDIA GPU, 16 bit, CUDA graphs (within a "
         "factor of 1.5), other NVIDIA launches of up to four shards (2, rough); its constants (facts/speed.yaml) were "
-        "fitted on the A10G's rows. No public row has CUDA graphs on another card, chunked prefills, or Marlin kernels.",
+        "fitted on the A10G's rows. No public row has CUDA graphs on another card, chunked prefills or Marlin kernels.",
         "\n".join(lines),
     ]
 
