@@ -217,7 +217,7 @@ FILES = {
 }
 WRONG: dict[str, tuple[Exit, tuple[str, ...]]] = {
     "nothing": (Exit.USAGE, ("advise",)),
-    "model without gpu": (Exit.USAGE, ("advise", "-m", "a/b")),
+    "model without gpu": (Exit.USAGE, ("predict", "-m", "a/b")),
     "gpu without model": (Exit.USAGE, ("predict", "-g", "nvidia-l4")),
     "command misspelt": (Exit.USAGE, ("advize",)),
     "option misspelt": (Exit.USAGE, ("advise", "--modle", "a/b")),

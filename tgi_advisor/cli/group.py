@@ -60,6 +60,19 @@ class AdvisorGroup(click.Group):
             self.add_command(getattr(module, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name), cmd_name)
         return super().get_command(ctx, cmd_name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; what may have been meant are all commands, those of modules that are not imported too."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if (named := getattr(error, "command_name", None)) is not None:
+                from difflib import get_close_matches  # imported only when something is misspelt
+
+                error.__dict__["possibilities"] = get_close_matches(named, self._order)
+            raise
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """In the order they are defined, which is the order of use."""
         return self._order
