@@ -16,6 +16,15 @@ from tgi_advisor.cli.main import cli
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 LLAMA = ("--model", "meta-llama/Llama-3.1-8B-Instruct")
+PRICES = """\
+- cloud: Ours
+  region: cellar
+  currency: EUR
+  date: "2026-11-01"
+  shelf_life: 36500
+  source: the bill
+  per_hour: {g5.xlarge: 1, g5.12xlarge: 4.5, g6.xlarge: 0.5, g6.12xlarge: 3}
+"""
 L4 = str(ROOT / "configs" / "llama-3.1-8b-l4.yaml")
 
 
@@ -43,3 +52,10 @@ def process(*args: str, env: Mapping[str, str] | None = None, **options: Any) ->
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
     command = [sys.executable, "-m", "tgi_advisor", *args]
     return subprocess.run(command, env=env or environment(), check=False, timeout=60, **{**streams, **options})
+
+
+def price_list(folder: Path, text: str = PRICES) -> str:
+    """A price list of the user's, in a file of this folder."""
+    path = folder / "prices.yaml"
+    path.write_text(text, "utf-8")
+    return str(path)

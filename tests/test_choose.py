@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from front import L4, process, run
+from front import L4, PRICES, price_list, process, run
 from golden import Golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,15 +22,6 @@ import tgi_advisor
 from tgi_advisor.choose import axes, load, rough
 from tgi_advisor.errors import AdvisorError, Exit, UsageError
 
-OWN = """\
-- cloud: Ours
-  region: cellar
-  currency: EUR
-  date: "2026-11-01"
-  shelf_life: 36500
-  source: the bill
-  per_hour: {g5.xlarge: 1, g5.12xlarge: 4.5, g6.xlarge: 0.5, g6.12xlarge: 3, p5.48xlarge: 80}
-"""
 QWEN = ("--model", "Qwen/Qwen2.5-7B-Instruct")
 LLAMA3 = ("--model", "meta-llama/Meta-Llama-3-8B-Instruct")
 
@@ -38,9 +29,7 @@ LLAMA3 = ("--model", "meta-llama/Meta-Llama-3-8B-Instruct")
 @pytest.fixture
 def own(tmp_path: Path) -> str:
     """A price list of the user's."""
-    path = tmp_path / "prices.yaml"
-    path.write_text(OWN)
-    return str(path)
+    return price_list(tmp_path, PRICES.replace("}", ", p5.48xlarge: 80}"))
 
 
 def rows(key: str, *args: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from front import ROOT, run
+from front import PRICES, ROOT, price_list, run
 from golden import Golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,23 +21,12 @@ from tgi_advisor.gather import snapshot
 
 QWEN = ("compare", "--model", "Qwen/Qwen2.5-14B-Instruct")
 CARDS = ("--gpu", "nvidia-t4,g6.xlarge,g5.xlarge,amd-mi300x")
-OWN = """\
-- cloud: Ours
-  region: cellar
-  currency: EUR
-  date: "2026-11-01"
-  shelf_life: 36500
-  source: the bill
-  per_hour: {g5.xlarge: 1, g5.12xlarge: 4.5, g6.xlarge: 0.5, g6.12xlarge: 3}
-"""
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> str:
     """A price list of the user's."""
-    path = tmp_path / "prices.yaml"
-    path.write_text(OWN)
-    return str(path)
+    return price_list(tmp_path)
 
 
 def rows(*args: str) -> list[dict[str, Any]]:
@@ -126,8 +115,8 @@ def test_what_cannot_be_asked() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "prices: 1", "- cloud: A", "[[]]", "{",
-     OWN.replace("g5.xlarge: 1", "g5.xlarge: -1"), OWN.replace("g6.12x", "g0.x"),
-     OWN.replace('"2026-11-01"', '"yesterday"'), OWN.replace("36500", "long")],
+     PRICES.replace("g5.xlarge: 1", "g5.xlarge: -1"), PRICES.replace("g6.12x", "g0.x"),
+     PRICES.replace('"2026-11-01"', '"yesterday"'), PRICES.replace("36500", "long")],
 )  # fmt: skip
 def test_a_price_list_that_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "prices.yaml").write_text(text)
@@ -137,7 +126,7 @@ def test_a_price_list_that_is_none(tmp_path: Path, text: str) -> None:
 
 
 def test_old_prices_say_so(tmp_path: Path) -> None:
-    (tmp_path / "prices.yaml").write_text(OWN.replace("2026-11-01", "2020-02-02").replace("36500", "90"))
+    (tmp_path / "prices.yaml").write_text(PRICES.replace("2026-11-01", "2020-02-02").replace("36500", "90"))
     out = run(*QWEN, "-g", "a10g", "-n", "1", "--prices", str(tmp_path / "prices.yaml")).out
     assert "of 2020-02-02" in out
     assert "Older than such prices hold: g5.xlarge" in out

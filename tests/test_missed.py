@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from judged import findings
 
 from tgi_advisor import validate_files
-from tgi_advisor.gather import snapshot
-from tgi_advisor.validate.judge import judge
 from tgi_advisor.validate.read import read
 
 IMAGE = "ghcr.io/huggingface/text-generation-inference:3.3.7"
@@ -45,9 +44,8 @@ def modal(gpu: str) -> str:
 
 def seen(text: str, file: str) -> tuple[list[int], list[tuple[int, str]]]:
     """Lines of the servers, and line and code of every error."""
-    document = read(text, file)
-    errors = [one for one in judge(document, lambda model, _: snapshot.find(model)) if one.severity == "error"]
-    return [one.place.line for one in document.servers], [(one.place.line, one.code) for one in errors]
+    errors = [(one.place.line, one.code) for one in findings(text, file) if one.severity == "error"]
+    return [one.place.line for one in read(text, file).servers], errors
 
 
 MISSED = {

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 from front import run
+from judged import findings
 
 from tgi_advisor import lint
-from tgi_advisor.gather import snapshot
 from tgi_advisor.validate.effective import effective
-from tgi_advisor.validate.judge import judge
 from tgi_advisor.validate.read import read
 
 IMAGE = "ghcr.io/huggingface/text-generation-inference"
@@ -21,7 +20,7 @@ SAME = '"--max-input-tokens", "4096", "--max-total-tokens", "4096"'
 
 def errors(text: str, file: str = "deploy.py") -> list[tuple[int, str, str]]:
     """Line, code and marked text of every error."""
-    found = judge(read(text, file), lambda model, _: snapshot.find(model))
+    found = findings(text, file)
     lines = text.split("\n")
     return [
         (one.place.line, one.code, lines[one.place.line - 1][one.place.column - 1 :][: one.length])
@@ -323,5 +322,5 @@ def test_an_instance_without_a_gpu_is_seen(instance: str, has: bool) -> None:
         'model = HuggingFaceModel(image_uri=get_huggingface_llm_image_uri("huggingface", version="1.4.2"), env=env)\n'
         f'model.deploy(instance_type="{instance}")\n'
     )
-    found = judge(read(text, "deploy.py"), lambda model, _: snapshot.find(model))
+    found = findings(text, "deploy.py")
     assert [one.place.line for one in found if one.code == "TGI301"] == ([] if has else [3])

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import pytest
-
-from tgi_advisor.gather import snapshot
-from tgi_advisor.validate.judge import judge
-from tgi_advisor.validate.read import read
+from judged import findings
 
 IMAGE = "ghcr.io/huggingface/text-generation-inference"
 
 
 def said(text: str, file: str, severity: str = "error") -> list[tuple[int, str]]:
     """Line and code of every finding of this severity, the shipped models being the only facts."""
-    found = judge(read(text, file), lambda model, _: snapshot.find(model))
+    found = findings(text, file)
     return [(one.place.line, one.code) for one in found if one.severity == severity]
 
 
@@ -248,7 +245,7 @@ def test_asking_the_launcher_for_help_names_no_model(words: str) -> None:
 
 def test_an_image_that_is_no_longer_made_says_what_follows_it() -> None:
     text = "docker run --runtime=habana -p 80:80 -v $PWD:/data ghcr.io/huggingface/tgi-gaudi:2.3.1 --model-id gpt2\n"
-    found = judge(read(text, "run.sh"), lambda model, _: snapshot.find(model))
+    found = findings(text, "run.sh")
     assert any("it is no longer made: TGI's own images that end in -gaudi follow it" in one.message for one in found)
 
 
@@ -363,7 +360,7 @@ HELD = {
 def test_what_a_launcher_is_given_around_it_is_judged_at_its_place(name: str) -> None:
     text, line = HELD[name]
     assert said(text, "run.sh") == [(line, "TGI110")]
-    found = judge(read(text, "run.sh"), lambda model, _: snapshot.find(model))
+    found = findings(text, "run.sh")
     place = next(one.place for one in found if one.code == "TGI110")
     before = text.splitlines()[line - 1][: place.column - 1]
     assert before.endswith(("--max-input-tokens ", "--max-input-tokens, ", "MAX_INPUT_TOKENS="))

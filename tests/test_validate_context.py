@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import pytest
-
-from tgi_advisor.gather import snapshot
-from tgi_advisor.validate.judge import judge
-from tgi_advisor.validate.read import read
+from judged import errors, findings
 
 IMAGE = "ghcr.io/huggingface/text-generation-inference"
 RUN = "docker run --gpus all --shm-size 1g -p 8080:80 -v hub:/data"
-
-
-def errors(text: str, file: str) -> list[str]:
-    """The codes of the errors in a file, in order."""
-    found = judge(read(text, file), lambda model, _: snapshot.find(model))
-    return [one.code for one in found if one.severity == "error"]
 
 
 POD = f"""\
@@ -381,5 +372,5 @@ def test_what_is_wrong_beside_it_keeps_its_error(name: str) -> None:
     ],
 )
 def test_what_another_file_or_the_host_says_is_no_warning(text: str, file: str, code: str) -> None:
-    found = judge(read(text, file), lambda model, _: snapshot.find(model))
+    found = findings(text, file)
     assert code not in {one.code for one in found}

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 from front import run
+from judged import findings
 
-from tgi_advisor.gather import snapshot
 from tgi_advisor.validate.images import identify
-from tgi_advisor.validate.judge import judge
 from tgi_advisor.validate.read import read
 
 GOOGLE = "us-docker.pkg.dev/deeplearning-platform-release/gcr.io/huggingface-text-generation-inference-"
@@ -19,7 +18,7 @@ ARGUMENTS = "--model-id gpt2 --max-total-tokens 2048 --num-shard 1"
 
 def told(text: str, file: str) -> list[tuple[str, str]]:
     """Severity and code of every finding, the shipped models being the only facts."""
-    found = judge(read(text, file), lambda model, _: snapshot.find(model))
+    found = findings(text, file)
     return [(one.severity, one.code) for one in found]
 
 

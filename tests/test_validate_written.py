@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from front import run
+from judged import errors, findings
 
-from tgi_advisor.gather import snapshot
 from tgi_advisor.validate.judge import judge
 from tgi_advisor.validate.read import read
 
@@ -101,12 +101,6 @@ def test_servers_are_found_where_they_are_written(what: str) -> None:
     assert [(one.place.line, one.image.text if one.image else "") for one in found] == servers
 
 
-def errors(text: str, file: str) -> list[str]:
-    """The codes of the errors in a file, in order."""
-    found = judge(read(text, file), lambda model, _: snapshot.find(model))
-    return [one.code for one in found if one.severity == "error"]
-
-
 BRANCHES = f"""\
 import subprocess
 cmd = ["docker", "run", "--gpus", "all", "{IMAGE}:3.3.7", "--model-id", "gpt2"]
@@ -138,7 +132,7 @@ def test_a_manifest_in_a_string_is_judged_at_its_lines() -> None:
 
 def said(text: str, file: str) -> list[str]:
     """The codes of every finding in a file but of those on memory, in order."""
-    found = judge(read(text, file), lambda model, _: snapshot.find(model))
+    found = findings(text, file)
     return [one.code for one in found if one.code != "TGI505"]
 
 

@@ -8,8 +8,8 @@ Facts are gathered here, once for a model; `choose` thinks about them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from tgi_advisor import notebook, search
@@ -77,11 +77,8 @@ def compare(
     are judged, of how many. Raises the kinds of `tgi_advisor.errors`: all names that are not known at once.
     """
     asked = read_any(spec)
-    methods = _methods(quantize)
-    dtypes = _dtypes(kv_cache_dtype)
-    cards, releases = _named(gpu, release)
-    facts = gather(asked, source=source, offline=offline, progress=progress)
-    ways = Ways(checkpoints(asked, facts, methods), cards, tuple(dict.fromkeys(count)) or COUNTS, releases, dtypes)
+    facts_of = partial(gather, source=source, offline=offline, progress=progress)
+    ways = _ways(asked, facts_of, gpu, count, quantize, release, kv_cache_dtype)
     return comparing.compare(asked, ways, purpose=purpose, offers=_offers(prices), progress=done)
 
 
@@ -109,7 +106,10 @@ def fits(
     asked = read_any({"model": {"id": model or ANY_MODEL}, "hardware": card, "tgi": tgi})
     if model is None:
         here = hardware(asked) if gpu else None
-        there = [_shipped(asked, name, here) for name in snapshot.recorded_ids()]
+        known = releases.find(release) if release else releases.latest()
+        gpu_there, gpus_there = here or (gpus.find(ANY_CARD), 1)
+        models = filter(None, map(snapshot.find, snapshot.recorded_ids()))
+        there = [Facts(one, gpu_there, gpus_there, known).elsewhere(gpu_there, gpus_there) for one in models]
         if here is not None:
             return fitting.models(asked, there, len(there), done)
         return fitting.everywhere(asked, there, _named((), ())[0], done)
@@ -141,7 +141,7 @@ def sweep(
     asked = read_any(spec)
     texts = [f"{path}={_listed(values)}" for path, values in vary.items()] if isinstance(vary, Mapping) else vary
     turned = axes.read(texts)
-    count = math.prod(len(axis.values) for axis in turned)
+    count = axes.size(turned)
     known: dict[tuple[str, str], ModelFacts] = {}
     steps: list[Step] = []
     wrong: list[SpecError] = []
@@ -196,15 +196,6 @@ ANY_MODEL, ANY_CARD = "gpt2", "nvidia-l4"
 """What stands in a spec for the model and the GPU where every option has its own."""
 
 
-def _shipped(spec: Spec, name: str, here: tuple[GpuFacts, int] | None) -> Facts:
-    """The facts of a shipped model on a GPU, without asking anybody."""
-    gpu, count = here or (gpus.find(ANY_CARD), 1)
-    known = releases.find(spec.tgi.release) if spec.tgi.release else releases.latest()
-    model = snapshot.find(name)
-    assert model is not None, name
-    return Facts(model, gpu, count, known).elsewhere(gpu, count)
-
-
 def size(
     spec: SpecLike,
     *,
@@ -229,11 +220,20 @@ def size(
     """
     asked = read_any(spec)
     load = Load(users, lengths(str(prompts), "input"), lengths(str(answers), "output"), rps, latency)
-    methods = _methods(quantize)
-    cards, named = _named(gpu, release)
-    facts = gather(asked, source=source, offline=offline, progress=progress)
-    ways = Ways(checkpoints(asked, facts, methods), cards, tuple(dict.fromkeys(count)) or COUNTS, named)
+    facts_of = partial(gather, source=source, offline=offline, progress=progress)
+    ways = _ways(asked, facts_of, gpu, count, quantize, release)
     return sizing.size(asked, ways, load, offers=_offers(prices), progress=done)
+
+
+def _ways(
+    spec: Spec, facts_of: Callable[[Spec], Facts], gpu: Sequence[str], count: Sequence[int], quantize: Sequence[str],
+    release: Sequence[str], kv_cache_dtype: Sequence[str] = (),
+) -> Ways:  # fmt: skip
+    """What is varied; names are looked up before anything is gathered."""
+    methods = _methods(quantize)
+    dtypes = _dtypes(kv_cache_dtype)
+    cards, named = _named(gpu, release)
+    return Ways(checkpoints(spec, facts_of(spec), methods), cards, tuple(dict.fromkeys(count)) or COUNTS, named, dtypes)
 
 
 def checkpoints(spec: Spec, facts: Facts, methods: Sequence[str] = ()) -> tuple[Checkpoint, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from html import escape
 from typing import Any, Literal, NamedTuple
@@ -13,6 +14,8 @@ from tgi_advisor.units import GiB, thousands
 
 Unit = Literal["text", "count", "bytes", "money", "share", "flag"]
 
+WIDE = 140
+"""Columns for which an answer is written where nobody says how many there are."""
 NARROWEST = 16
 """Columns of the terminal that a wrapped text is left at least."""
 
@@ -37,6 +40,28 @@ class Table(NamedTuple):
     """What the values of a row are, in their order."""
     rows: tuple[tuple[Any, ...], ...]
     """One value for every column; None where there is none."""
+
+
+class Answer(ABC):
+    """A record that answers a question with a table: readable as it is, in notebooks too."""
+
+    @abstractmethod
+    def table(self) -> Table:
+        """The answer's rows."""
+
+    @abstractmethod
+    def text(self, width: int) -> str:
+        """The answer as a terminal of so many columns shows it."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows as `pandas.DataFrame` takes them."""
+        return records(self.table())
+
+    def __repr__(self) -> str:
+        return self.text(WIDE)
+
+    def _repr_html_(self) -> str:
+        return html(self.table())
 
 
 def records(table: Table) -> list[dict[str, Any]]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from tgi_advisor.choose.words import count
 from tgi_advisor.errors import UsageError, did_you_mean
 from tgi_advisor.spec.records import all_settings
-from tgi_advisor.units import parse_count
 
 MOST = 10_000
 """Steps of one sweep."""
@@ -42,10 +42,14 @@ def read(texts: Sequence[str]) -> tuple[Axis, ...]:
     paths = [axis.path for axis in axes]
     if twice := next((path for path in paths if paths.count(path) > 1), None):
         raise UsageError(f"{twice} is varied twice", "Give all its values in one --vary.")
-    steps = math.prod(len(axis.values) for axis in axes)
-    if steps > MOST:
-        raise UsageError(f"{steps:,} steps are too many", f"At most {MOST:,} are taken: make the ranges coarser.")
+    if size(axes) > MOST:
+        raise UsageError(f"{size(axes):,} steps are too many", f"At most {MOST:,} are taken: make the ranges coarser.")
     return axes
+
+
+def size(axes: Sequence[Axis]) -> int:
+    """How many steps there are."""
+    return math.prod(len(axis.values) for axis in axes)
 
 
 def steps(axes: Sequence[Axis]) -> Iterator[tuple[tuple[str, str], ...]]:
@@ -88,28 +92,17 @@ def _values(path: str, text: str) -> tuple[str, ...]:
             raise UsageError(f"{len(values):,} steps are too many", f"At most {MOST:,} are taken.")
         return values
     high, colon, step = rest.partition(":")
-    first, last = _count(path, low), _count(path, high)
+    first, last = count(low, path, FORM), count(high, path, FORM)
     if first > last:
         raise UsageError(f"{path}={text} runs backwards", f"Write {path}={high}..{low}{colon}{step}.")
     if colon:
-        by = _count(path, step)
-        count = (last - first) // by + 1
-        if count > MOST:
-            raise UsageError(f"{path}={text} has {count:,} steps", f"At most {MOST:,} are taken: use a larger step.")
+        by = count(step, path, FORM)
+        many = (last - first) // by + 1
+        if many > MOST:
+            raise UsageError(f"{path}={text} has {many:,} steps", f"At most {MOST:,} are taken: use a larger step.")
         return tuple(str(value) for value in range(first, last + 1, by))
     doubled = []
     while first < last:
         doubled.append(str(first))
         first *= 2
     return (*doubled, str(last))
-
-
-def _count(path: str, text: str) -> int:
-    """One end of a range."""
-    try:
-        value = parse_count(text)
-    except ValueError as error:
-        raise UsageError(f"{path}: {error}", FORM) from None
-    if value < 1:
-        raise UsageError(f"{path}: {text.strip()} is below 1", FORM)
-    return value

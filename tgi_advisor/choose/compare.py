@@ -19,10 +19,9 @@ from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.prices import Offer, cheapest
 from tgi_advisor.spec.records import GpuSpec, Spec
-from tgi_advisor.tabular import Column, Table
+from tgi_advisor.tabular import Answer, Column, Table
 
 Purpose = Literal["context", "concurrency", "price"]
-PURPOSES: tuple[Purpose, ...] = ("context", "concurrency", "price")
 COUNTS = (1, 2, 4, 8)
 """Counts of GPUs that are compared when none are named."""
 
@@ -59,7 +58,7 @@ class Ways(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
+class Comparison(Answer):
     """Options side by side."""
 
     model: str
@@ -75,10 +74,6 @@ class Comparison:
     def table(self) -> Table:
         """One row for every option."""
         return _table(self.options)
-
-    def records(self) -> list[dict[str, object]]:
-        """The rows as `pandas.DataFrame` takes them."""
-        return tabular.records(self.table())
 
     def text(self, width: int, today: date | None = None) -> str:
         """The options as a terminal of so many columns shows them."""
@@ -100,14 +95,8 @@ class Comparison:
         """Whether nobody asked for several dtypes of the KV cache (cards may have their own)."""
         return not any(option.kv_cache_dtype.startswith("fp8") for option in self.options)
 
-    def __repr__(self) -> str:
-        return self.text(140)
 
-    def _repr_html_(self) -> str:
-        return tabular.html(self.table())
-
-
-LESS_WANTED = ("headroom_bytes", "max_batch_prefill_tokens", "under_load", "currency", "instance")
+LESS_WANTED = ("headroom_bytes", "max_batch_prefill_tokens", "under_load", "instance")
 """Columns that go first where a terminal is narrow."""
 SAID_ONCE = ("quantize", "gpu", "count", "release", "kv_cache_dtype")
 """Further columns that are said once where all rows say the same."""

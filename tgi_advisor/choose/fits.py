@@ -17,7 +17,7 @@ from tgi_advisor.facts import families
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.spec.records import Bound, GpuSpec, Spec
-from tgi_advisor.tabular import Column, Table
+from tgi_advisor.tabular import Answer, Column, Table
 from tgi_advisor.units import thousands
 
 SHORTEST = 4096
@@ -25,7 +25,7 @@ SHORTEST = 4096
 
 
 @dataclass(frozen=True, repr=False)
-class Models:
+class Models(Answer):
     """The models that run on one machine."""
 
     gpu: str
@@ -40,10 +40,6 @@ class Models:
         starting = tuple(row(option) for option in self.options if option.starts)
         return tabular.without(Table(COMPARED, starting), {"gpu", "count", *PRICED})
 
-    def records(self) -> list[dict[str, object]]:
-        """The rows as `pandas.DataFrame` takes them."""
-        return tabular.records(self.table())
-
     def text(self, width: int) -> str:
         """The models as a terminal of so many columns shows them."""
         starting = sum(option.starts for option in self.options)
@@ -54,12 +50,6 @@ class Models:
         if starting:
             lines += ["", tabular.text(shown, width, (*LESS_WANTED, "kv_cache_dtype"))]
         return "\n".join(lines)
-
-    def __repr__(self) -> str:
-        return self.text(140)
-
-    def _repr_html_(self) -> str:
-        return tabular.html(self.table())
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,7 +72,7 @@ RUNGS = (
 
 
 @dataclass(frozen=True, repr=False)
-class Ladder:
+class Ladder(Answer):
     """How many users one deployment has at which context."""
 
     largest: Option
@@ -99,10 +89,6 @@ class Ladder:
         prefill = one.limits.max_batch_prefill_tokens
         return rung.context, one.concurrency if one.starts else 0, prefill, one.under_load, one.headroom_bytes
 
-    def records(self) -> list[dict[str, object]]:
-        """The rows as `pandas.DataFrame` takes them."""
-        return tabular.records(self.table())
-
     def text(self, width: int) -> str:
         """The ladder as a terminal of so many columns shows it."""
         one = self.largest
@@ -112,12 +98,6 @@ class Ladder:
         held = f", {one.concurrency} at once" if one.concurrency else ""
         lines = wrapped(f"{where}: up to {thousands(one.total)} tokens{held}.", width)
         return "\n".join([*lines, "", tabular.text(self.table(), width)])
-
-    def __repr__(self) -> str:
-        return self.text(140)
-
-    def _repr_html_(self) -> str:
-        return tabular.html(self.table())
 
 
 def models(
@@ -174,7 +154,7 @@ def _pinned(spec: Spec, facts: Facts, length: int) -> Option:
 
 
 @dataclass(frozen=True, repr=False)
-class Everywhere:
+class Everywhere(Answer):
     """Every model on one of every GPU."""
 
     options: tuple[Option, ...]
@@ -183,10 +163,6 @@ class Everywhere:
     def table(self) -> Table:
         """One row for every model and GPU, those that do not start included."""
         return tabular.without(Table(COMPARED, tuple(map(row, self.options))), PRICED)
-
-    def records(self) -> list[dict[str, object]]:
-        """The rows as `pandas.DataFrame` takes them."""
-        return tabular.records(self.table())
 
     def text(self, width: int) -> str:
         """One line a model: the smallest card that runs it, and the largest context there and anywhere."""
@@ -199,12 +175,6 @@ class Everywhere:
             f"{len(of)} shipped models on one of {cards} GPUs. --format csv and --json have every pair.", width
         )
         return "\n".join([*lines, "", tabular.text(Table(CARDS, rows), width)])
-
-    def __repr__(self) -> str:
-        return self.text(140)
-
-    def _repr_html_(self) -> str:
-        return tabular.html(self.table())
 
 
 PRICED = {"instance", "price_per_hour", "price_per_request", "currency"}

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
+from tgi_advisor.choose.words import count
 from tgi_advisor.errors import UsageError
-from tgi_advisor.units import parse_count
 
 FORM = "Write tokens, such as 1500, or with percentiles 1500,p90=4k,p99=6000."
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?|100)\s*=\s*(.+)", re.ASCII)
@@ -57,13 +57,13 @@ class Load:
 def lengths(text: str, of: str) -> Lengths:
     """The lengths in a text such as `1500,p99=6000`; UsageError for one that is none, named by `of`."""
     first, *rest = [part.strip() for part in text.split(",")]
-    typical = _tokens(first, of)
+    typical = count(first, of, FORM)
     found: dict[float, int] = {}
     for part in rest:
         match = _PERCENTILE.fullmatch(part)
         if match is None:
             raise UsageError(f"{of}: {part!r} is no percentile", FORM)
-        found[float(match[1])] = _tokens(match[2], of)
+        found[float(match[1])] = count(match[2], of, FORM)
     ordered = tuple(sorted(found.items()))
     for (low, before), (high, after) in pairwise(ordered):
         if after < before:
@@ -72,13 +72,3 @@ def lengths(text: str, of: str) -> Lengths:
         if percent >= 50 and tokens < typical:
             raise UsageError(f"{of}: p{percent:g} ({tokens}) is below the typical {typical}", FORM)
     return Lengths(typical, ordered)
-
-
-def _tokens(text: str, of: str) -> int:
-    try:
-        tokens = parse_count(text)
-    except ValueError as error:
-        raise UsageError(f"{of}: {error}", FORM) from None
-    if tokens < 1:
-        raise UsageError(f"{of}: {text} is below 1", FORM)
-    return tokens

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tgi_advisor import tabular
 from tgi_advisor.choose.words import wrapped
 from tgi_advisor.errors import UsageError
-from tgi_advisor.tabular import Column, Table
+from tgi_advisor.tabular import Answer, Column, Table
 from tgi_advisor.units import GB
 
 _PARAMETERS = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMbBtT]?)")
@@ -36,7 +36,7 @@ class Shape:
 
 
 @dataclass(frozen=True, repr=False)
-class Rough:
+class Rough(Answer):
     """What a load takes by rules of thumb, in bytes."""
 
     shape: Shape
@@ -52,22 +52,12 @@ class Rough:
         """One row for every part of every rule."""
         return Table(COLUMNS, self.rows)
 
-    def records(self) -> list[dict[str, object]]:
-        """The rows as `pandas.DataFrame` takes them."""
-        return tabular.records(self.table())
-
     def text(self, width: int) -> str:
         """The rules side by side, and what they leave out."""
         rows = tuple((rule, part, f"{size / GB:,.2f} GB") for rule, part, size in self.rows)
         shown = Table((*COLUMNS[:2], Column("size", "BYTES", "text", "")), rows)
         head = f"Rules of thumb for {self.shape.parameters / 1e9:g} B parameters, {self.users} x {self.tokens:,} tokens"
         return "\n".join([*wrapped(head, width), "", tabular.text(shown, width), "", *wrapped(NOTE, width)])
-
-    def __repr__(self) -> str:
-        return self.text(140)
-
-    def _repr_html_(self) -> str:
-        return tabular.html(self.table())
 
 
 COLUMNS = (

@@ -23,7 +23,7 @@ from tgi_advisor.facts import families
 from tgi_advisor.facts.prices import Offer
 from tgi_advisor.search import last_that_holds
 from tgi_advisor.spec.records import Bound, Spec
-from tgi_advisor.tabular import Column, Table
+from tgi_advisor.tabular import Answer, Column, Table
 from tgi_advisor.units import thousands
 
 ASSUMED = (
@@ -61,7 +61,7 @@ class Fleet:
 
 
 @dataclass(frozen=True, repr=False)
-class Sizing:
+class Sizing(Answer):
     """Ways to carry a load, the cheapest first where prices are known, else the fewest GPUs."""
 
     model: str
@@ -83,10 +83,6 @@ class Sizing:
     def table(self) -> Table:
         """One row for every fleet."""
         return Table(COLUMNS, tuple(map(_row, self.fleets)))
-
-    def records(self) -> list[dict[str, object]]:
-        """The rows as `pandas.DataFrame` takes them."""
-        return tabular.records(self.table())
 
     def text(self, width: int, today: date | None = None) -> str:
         """The fleets as a terminal of so many columns shows them."""
@@ -116,12 +112,6 @@ class Sizing:
         return [
             "Where there is no estimate, replicas are counted on what a server cannot exceed: take them as the least."
         ]
-
-    def __repr__(self) -> str:
-        return self.text(140)
-
-    def _repr_html_(self) -> str:
-        return tabular.html(self.table())
 
 
 _SAME = {column.key: column for column in COMPARED}

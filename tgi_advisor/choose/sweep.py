@@ -13,7 +13,7 @@ from tgi_advisor.choose.axes import Axis
 from tgi_advisor.choose.words import wrapped
 from tgi_advisor.plan import Method, Prediction
 from tgi_advisor.spec.records import EMPTY
-from tgi_advisor.tabular import Column, Table
+from tgi_advisor.tabular import Answer, Column, Table
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,7 +36,7 @@ class Step:
 
 
 @dataclass(frozen=True, repr=False)
-class Sweep:
+class Sweep(Answer):
     """A table of steps."""
 
     title: str
@@ -84,10 +84,6 @@ class Sweep:
             *(step.figures.get(name) for name in figures),
         )  # fmt: skip
 
-    def records(self) -> list[dict[str, object]]:
-        """The rows as `pandas.DataFrame` takes them."""
-        return tabular.records(self.table())
-
     def text(self, width: int) -> str:
         """The steps as a terminal of so many columns shows them; parts of the memory go first where it is narrow."""
         table = tabular.without(self.table(), {name for step in self.steps for name in step.figures})
@@ -116,12 +112,6 @@ class Sweep:
         if not any(step.starts for step in self.steps) and self.steps:
             lines += ["", *wrapped(f"None starts: {self.steps[0].bound_by}", width, "", "  ")]
         return lines
-
-    def __repr__(self) -> str:
-        return self.text(140)
-
-    def _repr_html_(self) -> str:
-        return tabular.html(self.table())
 
 
 COLUMNS = (

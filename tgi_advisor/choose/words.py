@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from tgi_advisor.errors import AdvisorError
+from tgi_advisor.errors import AdvisorError, UsageError
+from tgi_advisor.units import parse_count
 
 FEW = 4
 """Names of a list that are worth reading."""
@@ -23,6 +24,17 @@ def wrapped(text: str, width: int, first: str = "", rest: str = "") -> list[str]
     return textwrap.wrap(
         text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )
+
+
+def count(text: str, of: str, form: str) -> int:
+    """A number of tokens or of anything else, at least 1; UsageError names what it is of, with the form to write."""
+    try:
+        value = parse_count(text)
+    except ValueError as error:
+        raise UsageError(f"{of}: {error}", form) from None
+    if value < 1:
+        raise UsageError(f"{of}: {text.strip()} is below 1", form)
+    return value
 
 
 def told(error: AdvisorError) -> str:

@@ -16,15 +16,9 @@ from tgi_advisor.cli.output import colour, progress, say, width
 from tgi_advisor.errors import Exit, UsageError
 
 if TYPE_CHECKING:
-    from tgi_advisor.choose.compare import Comparison
-    from tgi_advisor.choose.fits import Everywhere, Ladder, Models
-    from tgi_advisor.choose.rough import Rough
-    from tgi_advisor.choose.size import Sizing
     from tgi_advisor.choose.sweep import Sweep
     from tgi_advisor.spec.records import Spec
-    from tgi_advisor.tabular import Table
-
-    Answer = Comparison | Everywhere | Ladder | Models | Rough | Sizing | Sweep
+    from tgi_advisor.tabular import Answer, Table
 
 PURPOSES = ("context", "concurrency", "price")
 FORMATS = ("text", "csv", "markdown", "json")

@@ -42,9 +42,14 @@ def method(config: Mapping[str, Any]) -> Method | None:
     return "mlp_speculator" if config.get("model_type") == "mlp_speculator" else None
 
 
+def number_field(config: Mapping[str, Any]) -> str:
+    """The field that states how many heads there are."""
+    return "medusa_num_heads" if method(config) == "medusa" else "n_predict"
+
+
 def number(config: Mapping[str, Any]) -> int:
     """How many heads the configuration of heads states; 0 where it states no usable number."""
-    stated = config.get("medusa_num_heads" if method(config) == "medusa" else "n_predict")
+    stated = config.get(number_field(config))
     return stated if type(stated) is int and 0 < stated <= MOST else 0
 
 

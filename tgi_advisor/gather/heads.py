@@ -18,11 +18,10 @@ def served(found: ModelFacts, base_of: Callable[[str], ModelFacts]) -> ModelFact
     `base_of` has the facts of a model by its id or path. FactsError when the heads do not say what they are heads of,
     or that is not to be had.
     """
-    method = heads.method(found.config)
-    if method is None:
+    if heads.method(found.config) is None:
         return found
-    field = "medusa_num_heads" if method == "medusa" else "n_predict"
     if not heads.number(found.config):
+        field = heads.number_field(found.config)
         raise FactsError(
             f"config.json of {found.id} has no usable `{field}`: how many heads there are is not known.",
             "Correct the file or fetch it again; TGI could not serve them either.",
