@@ -18,6 +18,8 @@ def main() -> None:
         cli.main(prog_name="tgi-advisor")
     except KeyboardInterrupt:  # while still starting, or already ending
         sys.exit(130)
+    finally:
+        gc.freeze()  # or the interpreter's end looks for cycles among all there is, once more
 
 
 if __name__ == "__main__":

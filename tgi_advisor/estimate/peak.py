@@ -1,7 +1,5 @@
 """What a warm-up adds to a loaded model."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, Protocol
 
 
@@ -48,7 +46,7 @@ class Prefills(Protocol):
     """The warm-ups of one launch."""
 
     @property
-    def rough(self) -> Prefills | None:
+    def rough(self) -> "Prefills | None":
         """About the same for less work, where a search may begin; None where `at` is no work."""
 
     def in_gaps(self, blocks: int) -> int:

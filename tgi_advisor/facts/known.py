@@ -1,7 +1,5 @@
 """The facts one deployment is judged on."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -33,7 +31,7 @@ class Facts(NamedTuple):
     adapters: Mapping[str, Lora] = MappingProxyType({})
     """The LoRA adapters that could be read, by their entry of --lora-adapters."""
 
-    def elsewhere(self, gpu: GpuFacts, count: int, release: str | None = None) -> Facts:
+    def elsewhere(self, gpu: GpuFacts, count: int, release: str | None = None) -> "Facts":
         """The same model on so many of another GPU, with another release; FactsError where that has no image for it."""
         known = self.release if release is None else releases.find(release)
         variant = releases.VARIANTS[gpu.system]

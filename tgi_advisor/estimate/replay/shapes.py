@@ -1,7 +1,5 @@
 """The widths of a model's tensors on one shard, read once per launch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -49,6 +47,53 @@ OWN_LOADERS = frozenset({"gpt2", "gpt_bigcode", "gpt_neox"})
 
 LATENT_KEYS = ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
 """Keys of config.json that DeepSeek's class needs."""
+
+
+class Latent(NamedTuple):
+    """DeepSeek's latent attention, in elements per token (heads of the shard)."""
+
+    query_rank: int
+    """Width of the compressed query; 0 where queries are not compressed."""
+    rank: int
+    """Width of the compressed keys and values."""
+    rope: int
+    """Turned part of one head."""
+    nope: int
+    """Unturned part of one head."""
+    value: int
+    """Value size of one head."""
+
+
+class Mixture(NamedTuple):
+    """A mixture of experts, in elements per token."""
+
+    way: Way
+    """How the experts run."""
+    expert: int
+    """Feed-forward width of one routed expert."""
+    shared: int
+    """Feed-forward width of the experts every token goes through; 0 without."""
+    groups: int
+    """Groups the experts are routed by; 0 where all compete."""
+    groups_taken: int
+    """Groups a token's experts come from."""
+    biased: bool
+    """Whether a bias corrects the scores that choose (DeepSeek-V3)."""
+    renormalized: bool
+    """Whether the chosen experts' weights are made to sum to one."""
+    scaled: bool
+    """Whether the experts' sum is scaled into a tensor of its own (DeepSeek-V2 before 2.3.0)."""
+    at_once: int
+    """Tokens the fused kernel takes at once; 0: all.
+
+    https://github.com/danieldk/moe-kernels/blob/v0.8.2/moe_kernels/fused_moe.py#L17
+    """
+    vllm: bool
+    """Whether the kernels are vLLM's, before 2.3.0."""
+    newest_kernels: bool
+    """Whether they are those of 3.1.0 or later."""
+    in_fp8: bool
+    """Whether the fused kernel takes inputs in fp8."""
 
 
 class Shapes(NamedTuple):
@@ -152,53 +197,6 @@ class Shapes(NamedTuple):
     """Whether queries, keys and values are clipped, into a copy (DBRX)."""
     heads: Made | None
     """The speculation heads behind the last layer."""
-
-
-class Latent(NamedTuple):
-    """DeepSeek's latent attention, in elements per token (heads of the shard)."""
-
-    query_rank: int
-    """Width of the compressed query; 0 where queries are not compressed."""
-    rank: int
-    """Width of the compressed keys and values."""
-    rope: int
-    """Turned part of one head."""
-    nope: int
-    """Unturned part of one head."""
-    value: int
-    """Value size of one head."""
-
-
-class Mixture(NamedTuple):
-    """A mixture of experts, in elements per token."""
-
-    way: Way
-    """How the experts run."""
-    expert: int
-    """Feed-forward width of one routed expert."""
-    shared: int
-    """Feed-forward width of the experts every token goes through; 0 without."""
-    groups: int
-    """Groups the experts are routed by; 0 where all compete."""
-    groups_taken: int
-    """Groups a token's experts come from."""
-    biased: bool
-    """Whether a bias corrects the scores that choose (DeepSeek-V3)."""
-    renormalized: bool
-    """Whether the chosen experts' weights are made to sum to one."""
-    scaled: bool
-    """Whether the experts' sum is scaled into a tensor of its own (DeepSeek-V2 before 2.3.0)."""
-    at_once: int
-    """Tokens the fused kernel takes at once; 0: all.
-
-    https://github.com/danieldk/moe-kernels/blob/v0.8.2/moe_kernels/fused_moe.py#L17
-    """
-    vllm: bool
-    """Whether the kernels are vLLM's, before 2.3.0."""
-    newest_kernels: bool
-    """Whether they are those of 3.1.0 or later."""
-    in_fp8: bool
-    """Whether the fused kernel takes inputs in fp8."""
 
 
 def known(setting: Setting) -> bool:
