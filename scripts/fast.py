@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from tgi_advisor import search
-from tgi_advisor.choose import speed
-from tgi_advisor.choose.load import Lengths, Load
-from tgi_advisor.choose.speed import Speed
+from tgi_advisor.estimate import speed
+from tgi_advisor.estimate.speed import Request, Speed
 from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.gather.facts import gather
 from tgi_advisor.spec.reader import read_any
@@ -63,8 +62,8 @@ def measured() -> list[Measured]:
 def _measured(row: dict[str, Any]) -> Measured:
     tokens = row["input"] + row["output"]
     here, budget = launch(row["model"], row["gpu"], row["count"], row["release"], row["quantize"], max(1024, tokens))
-    load = Load(row["concurrency"], Lengths(row["input"]), Lengths(row["output"]))
-    said = speed.of(here, budget or tokens * row["concurrency"], load)
+    request = Request(row["input"], row["output"])
+    said = speed.of(here, budget or tokens * row["concurrency"], row["concurrency"], request)
     cards = f"{row['count']} GPU{'s' if row['count'] > 1 else ''}"
     if here.setting.facts.gpu.system == "rocm":
         group = f"ROCm, {cards}"

@@ -86,6 +86,35 @@ def test_a_plan_in_a_notebook() -> None:
     assert "<script>" not in hostile._repr_html_()
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    gpu=st.sampled_from(["nvidia-l4", "nvidia-a10g", "nvidia-a100-80gb-sxm", "amd-mi300x", "intel-cpu"]),
+    release=st.sampled_from(["1.4.5", "2.0.4", "2.4.1", "3.3.7"]),
+    count=st.sampled_from([1, 2, 8]),
+)
+def test_a_plan_says_how_fast_it_is(gpu: str, release: str, count: int) -> None:
+    asked = {"model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "tgi": {"release": release},
+             "hardware": {"gpu": gpu, "count": count, **({"memory": "64GiB"} if "cpu" in gpu else {})}}  # fmt: skip
+    try:
+        plan = tgi_advisor.advise(asked)
+    except AdvisorError:
+        return
+    if plan.prediction.outcome != "starts":
+        assert plan.speed is None
+        return
+    limits, said = plan.prediction.limits, plan.speed
+    assert said is not None
+    assert said.request.tokens == limits.max_total_tokens
+    assert (said.full is not None) == ((plan.prediction.concurrency or 0) > 1)
+    for one in filter(None, (said.alone, said.full)):
+        assert (one.bound is None) == (plan.facts.gpu.bandwidth is None)
+        assert bool(one.tokens) != bool(one.why_not)
+        if one.tokens and one.bound:
+            assert 0 < one.tokens.low <= one.tokens.value <= one.tokens.high <= one.bound
+    if said.full and said.full.bound and said.alone.bound:
+        assert said.alone.bound < said.full.bound <= said.full.together * said.alone.bound
+
+
 # sweep
 
 
@@ -301,7 +330,7 @@ def test_lengths() -> None:
     with pytest.raises(UsageError):
         load.lengths("", "input")
     assert issubclass(UsageError, AdvisorError)
-    assert math.isclose(load.Load(4, load.lengths("10", "i"), load.lengths("5", "o")).each, 15)
+    assert math.isclose(load.Load(4, load.lengths("10", "i"), load.lengths("5", "o")).request.tokens, 15)
 
 
 def test_none_of_them_imports_what_is_heavy() -> None:

@@ -5,13 +5,15 @@
 >>> plan.prediction.outcome, plan.prediction.limits.max_total_tokens
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from tgi_advisor import container, search, verdict
 from tgi_advisor.errors import AdvisorError, SpecError
 from tgi_advisor.estimate import defaults, warmup
+from tgi_advisor.estimate.speed import Served, served, unsupported
+from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.gather.facts import gather as gather_facts
 from tgi_advisor.gather.model import Source
@@ -42,15 +44,16 @@ def advise(
     asked = read_spec(spec)
     known = facts or gather_facts(asked, source=source, offline=offline, progress=progress)
     figures: Mapping[str, object] = {}
+    here = None
     if method == "tgi":
-        base, found = search.advise(asked, known)
-        asked = base.setting.spec  # with what had to be searched as well (Gaudi's --max-batch-size)
+        here, found = search.advise(asked, known)
+        asked = here.setting.spec  # with what had to be searched as well (Gaudi's --max-batch-size)
     else:
         from tgi_advisor import notebook
 
         found, seen = notebook.advise(defaults.resolve(asked, known), method)
         figures = seen.printed()
-    plan = _plan(asked, known, found, method, figures)
+    plan = _plan(asked, known, found, here, method, figures)
     return plan if facts or method != "tgi" else _remembering(plan)
 
 
@@ -86,15 +89,17 @@ def predict(
     setting = defaults.resolve(asked, known)
     given = defaults.given_limits(setting)
     figures: Mapping[str, object] = {}
+    fast = None
     if method == "tgi":
         here = warmup.base(setting)
         prediction = search.way_out(here, verdict.predict(here, given))
+        fast = _speed(here, prediction)
     else:
         from tgi_advisor import notebook
 
         prediction, seen = notebook.predict(setting, given, method)
         figures = seen.printed()
-    return Plan(asked, known, prediction, _container(asked, known, given, prediction), method, None, figures)
+    return Plan(asked, known, prediction, _container(asked, known, given, prediction), method, None, figures, fast)
 
 
 class Together(NamedTuple):
@@ -124,14 +129,32 @@ def advise_together(
     asked = [read_spec(spec) for spec in specs]
     known = facts or [gather_facts(spec, source=source, offline=offline, progress=progress) for spec in asked]
     packed = pack(asked, known)
-    return Together(packed.packing, tuple(_plan(one.spec, one.facts, one.found, "tgi", {}) for one in packed.servers))
+    plans = [_plan(one.spec, one.facts, one.found, one.base, "tgi", {}) for one in packed.servers]
+    sharing = {share.server for gpu in packed.packing.gpus if len(gpu.shares) > 1 for share in gpu.shares}
+    return Together(packed.packing, tuple(_beside(plan, sharing) for plan in plans))
 
 
-def _plan(spec: Spec, facts: Facts, found: Found, method: Method, figures: Mapping[str, object]) -> Plan:
+def _beside(plan: Plan, sharing: Collection[str]) -> Plan:
+    """The plan of a server that has its GPU for itself as it is, else without estimates of speed."""
+    if plan.speed is None or plan.spec.container.name not in sharing:
+        return plan
+    why = "no measurement supports one beside other servers"
+    return plan._replace(speed=unsupported(plan.speed, why))
+
+
+def _plan(
+    spec: Spec, facts: Facts, found: Found, here: Base | None, method: Method, figures: Mapping[str, object]
+) -> Plan:
     """The plan that a search leads to."""
     prediction = search.outcome(found, spec.workload.concurrency)
     what_runs = _container(spec, facts, prediction.limits, prediction) if prediction.outcome == "starts" else None
-    return Plan(spec, facts, prediction, what_runs, method, found.search, figures)
+    fast = None if here is None else _speed(here, prediction)
+    return Plan(spec, facts, prediction, what_runs, method, found.search, figures, fast)
+
+
+def _speed(here: Base, prediction: Prediction) -> Served | None:
+    """How fast a server is that starts."""
+    return served(here, prediction.limits, prediction.concurrency) if prediction.outcome == "starts" else None
 
 
 def _container(spec: Spec, facts: Facts, limits: Limits, prediction: Prediction) -> Container | None:

@@ -49,6 +49,8 @@ class Decided(NamedTuple):
     """What is true of it."""
     found: Found
     """Its limits and the verdict on them."""
+    base: Base
+    """Its launch with nobody else on the GPUs."""
 
 
 class Packed(NamedTuple):
@@ -245,7 +247,7 @@ def _groups(servers: Sequence[_Server]) -> Iterator[list[_Server]]:
 def _by_itself(server: _Server) -> _Laid:
     """A server with its GPUs to itself."""
     in_use = dict.fromkeys(server.devices, server.spec.hardware.in_use)
-    return _laid(server, Decided(server.spec, server.facts, server.alone), in_use)
+    return _laid(server, Decided(server.spec, server.facts, server.alone, server.base), in_use)
 
 
 def _share(group: Sequence[_Server]) -> tuple[list[_Laid], bool]:
@@ -316,7 +318,7 @@ def _decide(server: _Server, in_use: int, tokens: int, *, careful: bool) -> Deci
     )
     found = search.search(here._replace(setting=here.setting._replace(spec=spec)))
     short = tokens and not server.pinned and search.at_least(here, tokens) is None
-    return Decided(spec, server.facts, found._replace(limits=None) if short else found)
+    return Decided(spec, server.facts, found._replace(limits=None) if short else found, server.base)
 
 
 def _with(here: Base, fraction: float) -> Base:

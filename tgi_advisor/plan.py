@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from tgi_advisor.estimate.capture import Capture
 from tgi_advisor.estimate.parts import Part, Reserved
+from tgi_advisor.estimate.speed import Served
 from tgi_advisor.estimate.uncertainty import Contribution
 from tgi_advisor.estimate.underload import UnderLoad
 from tgi_advisor.facts.known import Facts
@@ -241,6 +242,8 @@ class Plan(NamedTuple):
     """How the limits were found; None when the spec was judged as given."""
     extra: Mapping[str, object] = NOTHING
     """Figures of another method (the notebook's), by name."""
+    speed: Served | None = None
+    """How fast it is with the longest requests it takes; None unless it starts, and for the notebook's methods."""
 
     def __repr__(self) -> str:
         facts, seen = self.facts, self.prediction

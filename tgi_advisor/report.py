@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tgi_advisor.estimate.parts import Part
+from tgi_advisor.estimate.speed import Figure, Served, Speed
 from tgi_advisor.plan import GpuShares, Other, Packing, Plan, Prediction, Search
 from tgi_advisor.units import gib, human, thousands
 
@@ -96,10 +97,36 @@ def document(plan: Plan) -> dict[str, Any]:
             "why": seen.under_load.why,
         },
         "capture": None if seen.capture is None else seen.capture._asdict(),
+        "speed": None if plan.speed is None else {
+            "prompt_tokens": plan.speed.request.prompt,
+            "answer_tokens": plan.speed.request.answer,
+            "alone": _fast(plan.speed.alone),
+            "full": None if plan.speed.full is None else _fast(plan.speed.full),
+        },
         "warnings": list(seen.warnings),
         "container": plan.container.as_dict() if plan.container else None,
         "extra": dict(plan.extra),
     }  # fmt: skip
+
+
+def _fast(found: Speed) -> dict[str, Any]:
+    """How fast a server is with so many requests at once."""
+    return {
+        "requests": found.together,
+        "bound_tokens_per_s": None if found.bound is None else round(found.bound, 1),
+        "tokens_per_s": _figure(found.tokens),
+        "first_token_s": _figure(found.first),
+        "why_not": found.why_not or None,
+        "note": found.note or None,
+    }
+
+
+def _figure(figure: Figure | None) -> dict[str, Any] | None:
+    """An estimate with its band; three digits are more than it knows."""
+    if figure is None:
+        return None
+    low, value, high = (float(f"{number:.3g}") for number in (figure.low, figure.value, figure.high))
+    return {"value": value, "low": low, "high": high, "label": figure.label}
 
 
 def _other(other: Other | None) -> dict[str, Any] | None:
@@ -371,12 +398,13 @@ def _bounds(plan: Plan, width: int) -> str:
         lines = _wrapped("Headroom: ", spare, width)
         if seen.uncertainty is not None:
             lines += _wrapped("Estimate: ", f"good to {seen.uncertainty.why}", width)
-        return "\n".join([*lines, *_under_load(plan, width), *_capture(seen, width)])
+        return "\n".join([*lines, *_under_load(plan, width), *_capture(seen, width), *_speed(plan.speed, width)])
     margin = f"{human(search.headroom_bytes)}{each} left unplanned: " if search.headroom_bytes else ""
     bound_by = _wrapped("Bound by: ", search.bound_by, width) if search.bound_by else []
     kept = _wrapped("Headroom: ", f"{margin}{search.headroom_why}", width)
     others = _others(seen, search, width)
-    return "\n".join([*bound_by, *others, *kept, *_under_load(plan, width), *_capture(seen, width)])
+    load = [*_under_load(plan, width), *_capture(seen, width), *_speed(plan.speed, width)]
+    return "\n".join([*bound_by, *others, *kept, *load])
 
 
 def _others(seen: Prediction, search: Search, width: int) -> list[str]:
@@ -410,6 +438,43 @@ def _capture(seen: Prediction, width: int) -> list[str]:
     if seen.capture is None or seen.capture.next_step is None:
         return []
     return _wrapped("CUDA graphs: ", f"{seen.capture.why}. Use {seen.capture.next_step}", width)
+
+
+def speed(found: Served | None) -> str:
+    """How fast a server is with the longest requests it takes, in a sentence; empty where nothing is known."""
+    if found is None or found.alone.bound is None:
+        return ""
+    alone, full = found.alone, found.full
+    said = f"one full-length request at a time: no more than {amount(found.alone.bound)} tokens/s{_estimate(alone)}"
+    if alone.first is not None:
+        said += f", first token after {band(alone.first)} s"
+    if full is not None and full.bound is not None:
+        said += f"; {thousands(full.together)} at once: no more than {amount(full.bound)} together{_estimate(full)}"
+    return "; ".join(filter(None, (said, alone.note)))
+
+
+def _estimate(found: Speed) -> str:
+    """`, estimated 9.0 to 20`, where there is one."""
+    if found.tokens is None:
+        return ""
+    how = "roughly" if found.tokens.label == "rough" else found.tokens.label
+    return f", {how} {band(found.tokens)}"
+
+
+def band(figure: Figure) -> str:
+    """`9.0 to 20`: what an estimate is between."""
+    return f"{amount(figure.low)} to {amount(figure.high)}"
+
+
+def amount(number: float) -> str:
+    """A figure in the digits that matter: `0.85`, `3.1`, `20`, `12,345`."""
+    digits = 0 if number >= 10 else 1 if number >= 1 else 2
+    return f"{number:,.{digits}f}"
+
+
+def _speed(found: Served | None, width: int) -> list[str]:
+    said = speed(found)
+    return _wrapped("Speed:    ", said, width) if said else []
 
 
 def _wrapped(label: str, text: str, width: int) -> list[str]:

@@ -112,6 +112,14 @@ def plan_schema() -> Schema:
                 next_step=_or_null(_text("What to do about it; null where they fit.")),
             )
         ),
+        speed=_or_null(
+            _object(
+                prompt_tokens=_whole("Tokens of the prompts: max_input_tokens."),
+                answer_tokens=_whole("Tokens of the answers: what max_total_tokens leaves."),
+                alone=_fast("With one such request."),
+                full=_or_null(_fast("With as many as the KV cache holds; null where that is one.")),
+            )
+        ),
         warnings=_list(_text("Things that work but surprise.")),
         container=_or_null(_container()),
         extra={"type": "object", "description": "Figures of another method, under its own names."},
@@ -137,6 +145,30 @@ def plan_schema() -> Schema:
         "title": "tgi-advisor plan",
         "oneOf": [plan, error, _together(version)],
     }
+
+
+def _fast(about: str) -> Schema:
+    """How fast a server is with so many requests at once."""
+    tokens = _figure("Tokens per second of the whole server; null where no measurement supports an estimate.")
+    return {"description": about} | _object(
+        requests=_whole("Requests at once."),
+        bound_tokens_per_s=_or_null(_number("Tokens per second the memory bandwidth does not let it exceed.")),
+        tokens_per_s=tokens,
+        first_token_s=_figure("Seconds to the first token with nobody else there."),
+        why_not=_or_null(_text("Why there is no estimate of tokens per second.")),
+        note=_or_null(_text("What the release alone decides.")),
+    )
+
+
+def _figure(about: str) -> Schema:
+    """An estimate with its band."""
+    return _or_null(
+        {"description": about}
+        | _object(
+            value=_number("The middle."), low=_number("Lower end of its band."), high=_number("Upper end."),
+            label=_text("`estimated`, or `rough`."),
+        )
+    )  # fmt: skip
 
 
 def _other(about: str) -> Schema:
@@ -208,6 +240,10 @@ def _text(about: str) -> Schema:
 
 def _whole(about: str) -> Schema:
     return {"type": "integer", "minimum": 0, "description": about}
+
+
+def _number(about: str) -> Schema:
+    return {"type": "number", "minimum": 0, "description": about}
 
 
 def _one_of(*values: str, about: str) -> Schema:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal, NamedTuple
 
-from tgi_advisor import tabular
+from tgi_advisor import report, tabular
 from tgi_advisor.choose.option import Option, judge, refused
 from tgi_advisor.choose.words import listed_short, wrapped
 from tgi_advisor.errors import AdvisorError
+from tgi_advisor.estimate.speed import Served
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.prices import Offer, cheapest
@@ -78,7 +79,9 @@ class Comparison(Answer):
     def text(self, width: int, today: date | None = None) -> str:
         """The options as a terminal of so many columns shows them."""
         starting = [option for option in self.options if option.starts]
-        once = {"model", "outcome", "why", "currency"} | ({"kv_cache_dtype"} if self._one_kv_cache else set())
+        once = {"model", "outcome", "why", "currency", "tokens_per_s", "tokens_per_s_factor"} | (
+            {"kv_cache_dtype"} if self._one_kv_cache else set()
+        )
         shown, same = tabular.constants(tabular.without(_table(starting), once), SAID_ONCE)
         said = [f"{one.heading} {same[one.key]}" for one in COLUMNS if one.heading and same.get(one.key)]
         lines = [", ".join([self.model, *said]), *checkpoints(self.options)]
@@ -86,6 +89,8 @@ class Comparison(Answer):
         if starting:
             lines += [tabular.text(shown, width, LESS_WANTED), ""]
         lines += _not_starting(self.options, width)
+        if starting and (fast := report.speed(starting[0].speed)):
+            lines += wrapped(f"Speed of the first: {fast}.", width)
         for sentence in prices_said(self.options, today or date.today()):
             lines += wrapped(sentence, width)
         return "\n".join(lines).rstrip()
@@ -96,14 +101,14 @@ class Comparison(Answer):
         return not any(option.kv_cache_dtype.startswith("fp8") for option in self.options)
 
 
-LESS_WANTED = ("headroom_bytes", "max_batch_prefill_tokens", "under_load", "instance")
+LESS_WANTED = ("headroom_bytes", "max_batch_prefill_tokens", "bound_tokens_per_s", "under_load", "instance")
 """Columns that go first where a terminal is narrow."""
 SAID_ONCE = ("quantize", "gpu", "count", "release", "kv_cache_dtype")
 """Further columns that are said once where all rows say the same."""
 
 
 def _table(options: Sequence[Option]) -> Table:
-    return Table(COLUMNS, tuple(map(row, options)))
+    return Table((*COLUMNS, *FAST), tuple((*row(option), *_fast(option.speed)) for option in options))
 
 
 def checkpoints(options: Sequence[Option]) -> list[str]:
@@ -176,6 +181,26 @@ COLUMNS = (
     Column("currency", "", "text", "Currency of the prices."),
     Column("why", "BOUND BY", "text", "What keeps the context from growing, or why it does not start."),
 )
+
+
+FAST = (
+    Column(
+        "bound_tokens_per_s", "TOKENS/S AT MOST", "count",
+        "What it cannot exceed, by its bandwidth, with as many requests of that length as it holds.",
+    ),
+    Column("tokens_per_s", "ESTIMATE", "count", "Tokens per second with them; empty where nothing supports one."),
+    Column("tokens_per_s_factor", "WITHIN x/", "text", "The factor the estimate holds within."),
+)  # fmt: skip
+"""Further columns of `compare`: how fast an option is."""
+
+
+def _fast(found: Served | None) -> tuple[object, ...]:
+    """The values under `FAST`."""
+    if found is None:
+        return None, None, None
+    busy = found.full or found.alone
+    tokens = busy.tokens
+    return busy.bound and round(busy.bound), tokens and round(tokens.value), tokens and tokens.factor
 
 
 def compare(

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from tgi_advisor.choose.words import count
 from tgi_advisor.errors import UsageError
+from tgi_advisor.estimate.speed import Request
 
 FORM = "Write tokens, such as 1500, or with percentiles 1500,p90=4k,p99=6000."
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?|100)\s*=\s*(.+)", re.ASCII)
@@ -49,9 +50,9 @@ class Load:
         return self.prompts.longest + self.answers.longest
 
     @property
-    def each(self) -> int:
-        """Tokens of the KV cache a typical request takes from its start on: TGI reserves its prompt and answer."""
-        return self.prompts.typical + self.answers.typical
+    def request(self) -> Request:
+        """A typical one."""
+        return Request(self.prompts.typical, self.answers.typical)
 
 
 def lengths(text: str, of: str) -> Lengths:

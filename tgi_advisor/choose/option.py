@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from tgi_advisor import search
 from tgi_advisor.choose.words import told
 from tgi_advisor.errors import AdvisorError
+from tgi_advisor.estimate.speed import Served, served
 from tgi_advisor.estimate.underload import Safety
 from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.facts.known import Facts
@@ -82,6 +83,13 @@ class Option:
         if self.offer is None or not self.starts or not self.concurrency:
             return None
         return self.offer.per_hour / self.concurrency
+
+    @property
+    def speed(self) -> Served | None:
+        """How fast it is with the longest requests it takes; None where it does not start."""
+        if self.base is None or not self.starts:
+            return None
+        return served(self.base, self.limits, self.concurrency)
 
 
 NO_LIMITS = Limits()

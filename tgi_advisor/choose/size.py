@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from tgi_advisor import tabular
-from tgi_advisor.choose import speed
 from tgi_advisor.choose.compare import COLUMNS as COMPARED
 from tgi_advisor.choose.compare import Ways, checkpoints, compare, prices_said
 from tgi_advisor.choose.load import Load
 from tgi_advisor.choose.option import Option
-from tgi_advisor.choose.speed import Speed
 from tgi_advisor.choose.words import wrapped
+from tgi_advisor.estimate import speed
+from tgi_advisor.estimate.speed import Speed
 from tgi_advisor.facts import families
 from tgi_advisor.facts.prices import Offer
 from tgi_advisor.search import last_that_holds
@@ -171,10 +171,10 @@ def _fleet(option: Option, load: Load) -> Fleet | None:
     """So many of one server as the load takes; None where none of them answers as fast as is wished."""
     here, budget = option.base, option.limits.max_batch_total_tokens or 0
     assert here is not None
-    each = max(1, budget // load.each)
+    each = max(1, budget // load.request.tokens)
 
     def fast(together: int) -> Speed:
-        return speed.of(here, budget, replace(load, users=together))
+        return speed.of(here, budget, together, load.request)
 
     if load.latency is not None:
         each = _last_in_time(fast, each, load, load.latency)
@@ -190,7 +190,7 @@ def _last_in_time(fast: Callable[[int], Speed], most: int, load: Load, wish: flo
     """The most requests at once whose answers are complete in time; 0 where not even one's is."""
 
     def holds(together: int) -> bool:
-        taken = fast(together).answered(load)
+        taken = fast(together).answered(load.request)
         return taken is None or taken <= wish
 
     return last_that_holds(1, most, holds) if holds(1) else 0
@@ -224,7 +224,7 @@ def said(found: Speed) -> list[str]:
 
 def _band(figure: speed.Figure) -> str:
     digits = 0 if figure.value >= 10 else 2
-    return f"{figure.low:,.{digits}f} to {figure.high:,.{digits}f} (a factor of {figure.factor:g} either way)"
+    return f"{figure.low:,.{digits}f} to {figure.high:,.{digits}f} (within a factor of {figure.factor:g})"
 
 
 def _row(fleet: Fleet) -> tuple[object, ...]:

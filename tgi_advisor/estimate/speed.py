@@ -7,13 +7,28 @@ with shares of the GPU's figures (`facts/speed.yaml`), and what launches, reduct
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
-from tgi_advisor.choose.load import Load
 from tgi_advisor.estimate import weights
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.facts.speed import Constants, constants
+from tgi_advisor.limits import Limits
+
+
+class Request(NamedTuple):
+    """A request as it is usually."""
+
+    prompt: int
+    """Its tokens."""
+    answer: int
+    """Tokens of its answer."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the KV cache it takes from its start on: TGI reserves its prompt and answer."""
+        return self.prompt + self.answer
 
 
 class Figure(NamedTuple):
@@ -25,6 +40,8 @@ class Figure(NamedTuple):
     """It holds within this factor, either way."""
     label: str
     """`estimated`, or `rough`."""
+    most: float = math.inf
+    """What physics does not let it exceed."""
 
     @property
     def low(self) -> float:
@@ -34,7 +51,7 @@ class Figure(NamedTuple):
     @property
     def high(self) -> float:
         """The upper end of its band."""
-        return self.value * self.factor
+        return min(self.most, self.value * self.factor)
 
 
 class Speed(NamedTuple):
@@ -60,12 +77,42 @@ class Speed(NamedTuple):
         """Tokens per second to count on: the estimate, else what is not exceeded; None where neither is known."""
         return self.tokens.value if self.tokens else self.bound
 
-    def answered(self, load: Load) -> float | None:
-        """Seconds from a typical request to the end of its answer, with the batch full; None where nothing is known.
+    def answered(self, request: Request) -> float | None:
+        """Seconds from a request to the end of its answer, with the batch full; None where nothing is known.
 
         Where only the bound is known, it takes at least so long.
         """
-        return None if not self.most else self.together * load.answers.typical / self.most
+        return None if not self.most else self.together * request.answer / self.most
+
+
+class Served(NamedTuple):
+    """How fast a server is with the longest requests it takes."""
+
+    request: Request
+    """The request: max_input_tokens, and what max_total_tokens leaves for its answer."""
+    alone: Speed
+    """With one of them."""
+    full: Speed | None
+    """With as many as its KV cache holds; None where that is one, or where none is reserved."""
+
+
+def served(here: Base, limits: Limits, requests: int | None) -> Served | None:
+    """How fast a server with these limits is; None where they are not all known. `requests` are what it holds."""
+    prompt, total = limits.max_input_tokens, limits.max_total_tokens
+    if not prompt or not total or total <= prompt:
+        return None
+    request, budget = Request(prompt, total - prompt), limits.max_batch_total_tokens
+    full = of(here, budget, requests, request) if requests is not None and requests > 1 else None
+    return Served(request, of(here, budget, 1, request), full)
+
+
+def unsupported(found: Served, why: str) -> Served:
+    """The same without estimates, and the reason: only what is not exceeded is left."""
+
+    def bare(one: Speed) -> Speed:
+        return one._replace(tokens=None, first=None, why_not=why)
+
+    return found._replace(alone=bare(found.alone), full=None if found.full is None else bare(found.full))
 
 
 class Work(NamedTuple):
@@ -77,13 +124,13 @@ class Work(NamedTuple):
     """Floating point operations for one token."""
 
 
-def of(here: Base, budget: int | None, load: Load, known: Constants | None = None) -> Speed:
-    """How fast a launch is that has a KV cache of `budget` tokens, under a load."""
+def of(here: Base, budget: int | None, users: int, request: Request, known: Constants | None = None) -> Speed:
+    """How fast a launch is that has a KV cache of `budget` tokens, for so many users with such requests at once."""
     setting, gpu = here.setting, here.setting.facts.gpu
-    saturates = max(1, (budget or 0) // load.each)
-    together = min(load.users, saturates)
+    saturates = max(1, (budget or 0) // request.tokens)
+    together = min(users, saturates)
     work = _work(setting)
-    context = load.prompts.typical + load.answers.typical / 2
+    context = request.prompt + request.answer / 2
     cache = here.geometry.kv_bytes_per_token * context
     bound = together / ((work.weights + together * cache) / gpu.bandwidth) if gpu.bandwidth else None
     known = known or constants()
@@ -93,15 +140,17 @@ def of(here: Base, budget: int | None, load: Load, known: Constants | None = Non
     if band is None or why_not or not gpu.bandwidth or not gpu.fp16_tflops:
         return Speed(together, saturates, bound, None, None, why_not or "the card's speed is not known", note)
     server = _Server(here, work, known, gpu.bandwidth, gpu.fp16_tflops * 1e12)
-    first = Figure(server.prefill(load.prompts.typical, alone=True), band.factor, band.label)
+    most = math.inf if bound is None else bound
+    first = Figure(server.prefill(request.prompt, alone=True), band.factor, band.label)
     if setting.chunking:
         alone = server.step(1, context)
-        tokens = Figure(1 / alone, band.factor, band.label) if together == 1 else None
+        tokens = Figure(1 / alone, band.factor, band.label, most) if together == 1 else None
         why = "" if tokens else "this release mixes prefills into decoding, and no public measurement has that"
         return Speed(together, saturates, bound, tokens, first, why, note)
-    answer = load.answers.typical
-    life = (answer - 1) * server.step(together, context) + together * server.prefill(load.prompts.typical)
-    return Speed(together, saturates, bound, Figure(together * answer / life, band.factor, band.label), first, "", note)
+    answer = request.answer
+    life = (answer - 1) * server.step(together, context) + together * server.prefill(request.prompt)
+    tokens = Figure(together * answer / life, band.factor, band.label, most)
+    return Speed(together, saturates, bound, tokens, first, "", note)
 
 
 class _Server:
