@@ -77,11 +77,11 @@ def test_a_driver_too_old_for_compute_cap(fake: Fake) -> None:
 
 
 def test_a_gpu_that_is_not_in_the_table(fake: Fake) -> None:
-    fake("nvidia-smi", printing("0, NVIDIA L20, 46068, 0, Disabled, 535.54.03, 8.9"))
+    fake("nvidia-smi", printing("0, NVIDIA L21, 46068, 0, Disabled, 535.54.03, 8.9"))
     facts, count = host.this_machine()
     assert (facts, count) == (
         gpu.GpuFacts(
-            "NVIDIA L20", "cuda", 46068 * MiB, None, (8, 9), None, None, "nvidia-l20",
+            "NVIDIA L21", "cuda", 46068 * MiB, None, (8, 9), None, None, "nvidia-l21",
             "nvidia-smi on this machine; not in the table, so throughput and bandwidth are unknown",
             driver="535.54.03",
         ), 1,
@@ -165,19 +165,19 @@ def test_the_launcher_sees_the_printed_name(fake: Fake) -> None:
     ("printed", "message", "hint"),
     [
         (
-            "0, NVIDIA L20, 46068, 0, Disabled, 535.54.03, [N/A]",
-            "NVIDIA L20 is not in the table and nvidia-smi does not print its compute capability",
+            "0, NVIDIA L21, 46068, 0, Disabled, 535.54.03, [N/A]",
+            "NVIDIA L21 is not in the table and nvidia-smi does not print its compute capability",
             "memory: 46068MiB, compute_capability: 8.9",
         ),
         (
             "0, NVIDIA GB10, [N/A], [N/A], [N/A], 535.54.03, 12.1",
             "nvidia-smi does not print how much memory the NVIDIA GB10 of this machine has",
-            "state it by hand: gpu: {name: NVIDIA GB10, memory: ",
+            "hardware.gpu={name: NVIDIA GB10, memory: ",
         ),
         (
             "0, NVIDIA A100-SXM4-40GB, 40960, 0, Enabled, 535.54.03, 8.0",
             "the NVIDIA A100-SXM4-40GB of this machine is cut into MIG slices",
-            "gpu: {name: NVIDIA A100-SXM4-40GB, memory: 9728MiB}",
+            "--set 'hardware.gpu={name: NVIDIA A100-SXM4-40GB, memory: 9728MiB}'",
         ),
         (
             "0, NVIDIA L4, 23034, 0, [N/A], 535.54.03, 8.9\n1, Tesla T4, 15360, 0, [N/A], 535.54.03, 7.5",

@@ -68,6 +68,7 @@ def as_awq(name: str) -> ModelFacts:
     return found._replace(config={**found.config, "quantization_config": stored})
 
 
+NO_KERNEL = "RuntimeError: CUDA error: no kernel image is available for execution on the device"
 EXAMPLES: dict[str, Example] = {
     "speculate-above-heads": Example(
         "RuntimeError: Speculate is set to `5` but this medusa models only has `3` heads, please make them match",
@@ -172,6 +173,11 @@ EXAMPLES: dict[str, Example] = {
     ),
     "mig-sharded": Example(
         "AssertionError: Each process is one gpu", {"gpu": "a100-80gb-mig-3g.40gb", "count": 2, "shards": 2}
+    ),
+    "gpu-newer-than-its-kernels": Example(NO_KERNEL, {"gpu": "nvidia-rtx-5090"}),
+    "gpu-older-than-its-kernels": Example(NO_KERNEL, {"gpu": "nvidia-v100-32gb"}),
+    "gpu-without-rocm-kernels": Example(
+        "RuntimeError: HIP error: invalid device function", {"gpu": "amd-mi100", "variant": "rocm"}, at="3.3.7"
     ),
     "arm64-host": Example("exec format error (or: no matching manifest for linux/arm64/v8)", {"gpu": "gh200"}),
     "adapter-class": Example(
@@ -514,6 +520,20 @@ def boundaries(rule: Rule) -> list[tuple[str, bool]]:
 
 def test_every_rule_has_an_example() -> None:
     assert EXAMPLES.keys() == RULES.keys()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "release", "refused"),
+    [
+        ("nvidia-b300", "3.3.0", True), ("nvidia-b300", "3.3.1", False), ("nvidia-p100-16gb", "3.3.0", False),
+        ("nvidia-t4", "3.3.7", False), ("amd-mi300x", "2.0.3", True), ("amd-mi300x", "2.0.4", False),
+        ("amd-mi250", "1.2.0", False), ("amd-mi325x", "3.3.7", False), ("amd-mi355x", "3.3.7", True),
+    ],
+)  # fmt: skip
+def test_gpus_the_image_has_kernels_for(gpu: str, release: str, refused: bool) -> None:
+    setting = settle(release=release, gpu=gpu, variant="rocm" if gpu.startswith("amd") else "")
+    codes = [found.code for found in refusals.shard_refusals(setting)]
+    assert any("kernels" in code for code in codes) is refused
 
 
 @pytest.mark.parametrize("code", EXAMPLES)

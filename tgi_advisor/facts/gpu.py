@@ -21,7 +21,11 @@ ALLOWED = REQUIRED | {"smi_names", "groups", "accelerators", "note", "host", "li
 _SLICE = r"(?:mig)?([1-7])g(\d+)gb(?:me)?"
 """The end of a MIG slice's name, without punctuation: `1g.10gb`, `mig-1g.10gb`, `1g.10gb+me`."""
 
-BY_HAND = "a GPU can be stated by hand: gpu: {name: my-card, memory: 24564MiB, compute_capability: 8.9}"
+BY_HAND = (
+    "A GPU can be stated by hand, on the command line or in a spec's hardware.gpu:\n"
+    "--set 'hardware.gpu={name: mine, memory: 24564MiB, compute_capability: 8.9}'"
+)
+"""On a line of its own, so that it can be pasted."""
 
 
 class GpuFacts(NamedTuple):
@@ -121,7 +125,7 @@ def find(name: str) -> GpuFacts:
     if rows[0]["memory_mib"] is None:
         raise FactsError(
             f"how much memory {rows[0]['name']} has does not follow from its name",
-            f"state it: gpu: {{name: {rows[0]['name']}, memory: 64GiB}}",
+            f"State it: --set 'hardware.gpu={{name: {rows[0]['name']}, memory: 64GiB}}'",
         )
     return _with_others(_facts(rows[0]), name, rows)
 
@@ -183,7 +187,7 @@ def stated(spec: Stated) -> GpuFacts:
             near = _near(spec.name)
             raise FactsError(
                 f"GPU {spec.name!r} is not in the table, so the spec must state its {' and its '.join(missing)}",
-                f"{near}; {BY_HAND}" if near else BY_HAND,
+                f"{near}\n{BY_HAND}" if near else BY_HAND,
             )
         base = GpuFacts(
             name=spec.name, system=cast(System, system), memory_bytes=spec.memory or 0, cuda_total_bytes=None,
@@ -319,7 +323,7 @@ def _plain(name: str) -> str:
 
 
 def _matches(name: str) -> list[Mapping[str, Any]]:
-    """The one row that has this name to itself, else all rows that share it."""
+    """The one row that has this name to itself, else all rows that print it, else all that share it as a group."""
     wanted = _plain(name)
     label = name.lower().replace("_", "-")
     for row in tables.load("gpus"):
@@ -327,13 +331,15 @@ def _matches(name: str) -> list[Mapping[str, Any]]:
             return [row]
     if "gb" in wanted and (found := re.fullmatch(rf"(.*?){_SLICE}", wanted)):
         return _slices(found[1], f"{found[2]}g.{found[3]}gb")
-    shared = []
+    printed, grouped = [], []
     for row in tables.load("gpus"):
-        if any(_plain(own) == wanted for own in (row["name"], *row["aliases"], *row.get("smi_names", ()))):
+        if any(_plain(own) == wanted for own in (row["name"], *row["aliases"])):
             return [row]
+        if any(_plain(name) == wanted for name in row.get("smi_names", ())):
+            printed.append(row)
         if any(_plain(group) == wanted for group in row.get("groups", ())):
-            shared.append(row)
-    return shared
+            grouped.append(row)
+    return printed or grouped
 
 
 def _slices(card: str, profile: str) -> list[Mapping[str, Any]]:
@@ -375,12 +381,16 @@ def slice_of(card: GpuFacts, profile: str) -> GpuFacts | None:
     return _facts(rows[0]) if rows else None
 
 
+SAME_CARD = 0.05
+"""Share by which what older drivers print of a card's memory differs from the table."""
+
+
 def _candidates(name: str, memory: int | None = None) -> list[Mapping[str, Any]]:
     """The rows a name means, all with the same memory; `memory` in bytes picks among cards of different size."""
     rows = _matches(name)
     if len({row["memory_mib"] for row in rows}) == 1:
         return rows
-    of_size = [row for row in rows if memory == row["memory_mib"] * units.MiB]
+    of_size = [row for row in rows if memory and abs(memory / units.MiB / row["memory_mib"] - 1) < SAME_CARD]
     if rows and not of_size:
         sizes = [f"{row['name']} ({row['memory_mib']} MiB)" for row in rows]
         raise FactsError(
@@ -427,14 +437,14 @@ def _near(name: str) -> str | None:
     """What may have been meant. For a MIG slice other slices, never its card, which has many times the memory."""
     plain = _plain(name)
     if re.search(_SLICE, plain) is None and "mig" not in plain:
-        return did_you_mean(name, _names())
+        return near[0].upper() + near[1:] if (near := did_you_mean(name, _names())) else None
     card = _matches(plain.partition("mig")[0])
     rows = card or [row for row in tables.load("gpus") if "mig" in row]
     known = dict.fromkeys(f"{row['name']}-mig-{profile}" for row in rows for profile in row.get("mig", {}))
     if not known:
-        return "no MIG slice of this card is known"
+        return "No MIG slice of this card is known."
     return (
-        f"slices that are known: {', '.join(known)}" if len(known) <= 12 else "a slice is named a100-80gb-mig-1g.10gb"
+        f"Slices that are known: {', '.join(known)}." if len(known) <= 12 else "A slice is named a100-80gb-mig-1g.10gb."
     )
 
 
@@ -442,5 +452,5 @@ def _unknown(name: str) -> FactsError:
     if is_arm64(name):
         return FactsError(f"{name!r} has an arm64 CPU, for which TGI has no image", "Take an x86-64 instance type.")
     near = _near(name)
-    hints = [near, "`tgi-advisor gpus` lists what is known", BY_HAND]
-    return FactsError(f"GPU {name!r} is not known", "; ".join(hint for hint in hints if hint))
+    known = "`tgi-advisor gpus` lists what is known."
+    return FactsError(f"GPU {name!r} is not known", f"{f'{near} ' if near else ''}{known}\n{BY_HAND}")

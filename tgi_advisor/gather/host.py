@@ -109,20 +109,22 @@ def this_machine() -> tuple[GpuFacts, int]:
     if first.mig:
         raise FactsError(
             f"the {first.name} of this machine is cut into MIG slices, and {first.source} prints only the whole GPU",
-            "name the slice, such as a100-80gb-mig-1g.10gb, or state it by hand, with its own memory: "
-            f"gpu: {{name: {first.name}, memory: 9728MiB}}",
+            "Name the slice, such as a100-80gb-mig-1g.10gb, or state it by hand, with its own memory:\n"
+            f"--set 'hardware.gpu={{name: {first.name}, memory: 9728MiB}}'",
         )
     if not first.memory_bytes:
         raise FactsError(
             f"{first.source} does not print how much memory the {first.name} of this machine has",
-            f"state it by hand: gpu: {{name: {first.name}, memory: 64GiB, compute_capability: 8.9}}",
+            "State it by hand:\n"
+            f"--set 'hardware.gpu={{name: {first.name}, memory: 64GiB, compute_capability: 8.9}}'",
         )
     facts = measured(first.name, first.system, first.memory_bytes, first.compute_capability, first.source)
     if facts is None:
         raise FactsError(
             f"{first.name} is not in the table and {first.source} does not print its compute capability",
-            f"state it by hand: gpu: {{name: {first.name}, memory: {first.memory_bytes // MiB}MiB, "
-            "compute_capability: 8.9}",
+            "State it by hand:\n"
+            f"--set 'hardware.gpu={{name: {first.name}, memory: {first.memory_bytes // MiB}MiB, "
+            "compute_capability: 8.9}'",
         )
     return on_machine(facts, first.driver, _link(facts, len(gpus)) if first.system == "cuda" else None), len(gpus)
 

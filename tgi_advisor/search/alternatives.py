@@ -108,4 +108,4 @@ def replacements(instead_of: GpuFacts) -> list[GpuFacts]:
 
 
 def _for_desks(gpu: GpuFacts) -> bool:
-    return "-rtx-" in gpu.name
+    return "-rtx" in gpu.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from tgi_advisor.errors import AdvisorError
+from tgi_advisor.errors import AdvisorError, Place
 from tgi_advisor.facts.gpu import is_arm64, without_gpu
 from tgi_advisor.render.kubernetes import shm_bytes
 from tgi_advisor.units import GiB, MiB, human
@@ -13,7 +13,7 @@ from tgi_advisor.validate.finding import Severity
 from tgi_advisor.validate.found import Port, Probe, Value
 from tgi_advisor.validate.memory import memory_limit
 from tgi_advisor.validate.rules.arguments import is_docker_flag
-from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
+from tgi_advisor.validate.rules.rule import Case, Hit, Hits, refused, rule
 from tgi_advisor.validate.rules.shards import count_word
 
 SHM = "/dev/shm"  # noqa: S108
@@ -404,3 +404,23 @@ def docker_option(case: Case) -> Hits:
         if slip.kind == "unknown" and is_docker_flag(case, slip):
             message = f"{slip.word.text.partition('=')[0]} is an option of docker run, but stands behind the image"
             yield Hit(slip.word, message, "move it before the image")
+
+
+@refused(
+    "TGI310", "GPU the image has no kernels for", "gpu-newer-than-its-kernels", "gpu-older-than-its-kernels",
+    "gpu-without-rocm-kernels",
+)  # fmt: skip
+def kernels(case: Case) -> Place | Value | None:
+    """PyTorch and TGI's own code are compiled for some GPUs. Until 3.3.0 these are NVIDIA's up to compute capability
+    9.0, so no Blackwell; from 3.3.1 on (PyTorch 2.7 for CUDA 12.8) those from 7.5 on, so no V100. The ROCm images are
+    for MI200 and, from 2.0.4 on, MI300.
+
+    Failing, --gpu nvidia-v100-32gb::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1
+
+    Fixed, --gpu nvidia-l4::
+
+        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1
+    """
+    return case.gpu_word
