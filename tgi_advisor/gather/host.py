@@ -115,8 +115,7 @@ def this_machine() -> tuple[GpuFacts, int]:
     if not first.memory_bytes:
         raise FactsError(
             f"{first.source} does not print how much memory the {first.name} of this machine has",
-            "State it by hand:\n"
-            f"--set 'hardware.gpu={{name: {first.name}, memory: 64GiB, compute_capability: 8.9}}'",
+            f"State it by hand:\n--set 'hardware.gpu={{name: {first.name}, memory: 64GiB, compute_capability: 8.9}}'",
         )
     facts = measured(first.name, first.system, first.memory_bytes, first.compute_capability, first.source)
     if facts is None:
