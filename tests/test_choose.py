@@ -21,6 +21,9 @@ from hypothesis import strategies as st
 import tgi_advisor
 from tgi_advisor.choose import axes, load, rough
 from tgi_advisor.errors import AdvisorError, Exit, UsageError
+from tgi_advisor.facts.known import Facts
+from tgi_advisor.gather.facts import gather
+from tgi_advisor.spec.records import Spec
 
 QWEN = ("--model", "Qwen/Qwen2.5-7B-Instruct")
 LLAMA3 = ("--model", "meta-llama/Meta-Llama-3-8B-Instruct")
@@ -146,6 +149,33 @@ def test_the_table_of_the_notebook() -> None:
     assert printed[0] == (4.8, 16.06052, 3.60732, 0.00036, 10.48471, 91.2, 34.95291, True, 9999)
     assert printed[9] == (4.8, 16.06052, 6.85423, 0.00036, 19.9219, 91.2, 47.63701, True, 18999)
     assert len(printed) == 11
+
+
+def test_facts_are_gathered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def counted(spec: Spec, **rest: Any) -> Facts:
+        asked.append(spec.hardware.count)
+        return gather(spec, **rest)
+
+    monkeypatch.setattr("tgi_advisor.ask.gather", counted)
+    tgi_advisor.sweep(L4, ["max_total_tokens=1k..64k"])
+    assert asked == [None]
+    tgi_advisor.sweep(L4, {"hardware.count": [1, 2], "max_total_tokens": [4096, 8192], "workload.concurrency": [1, 2]})
+    assert asked == [None, 1, 2]
+
+
+def test_all_names_that_are_not_known_are_said_at_once() -> None:
+    varied = ("--vary", "hardware.gpu.name=nvidia-l4,nvidia-l5,auto,t4x", "--vary", "tgi.release=3.3.7,9.9.9,null")
+    ran = run("sweep", L4, *varied, "--json")
+    assert ran.code == Exit.FACTS
+    assert len(json.loads(ran.out)["error"]["problems"]) == 3
+
+
+def test_a_step_that_cannot_be_asked_is_one_row() -> None:
+    table = rows("sweep", "sweep", *QWEN, "--gpu", "g5.12xlarge", "--vary", "hardware.count=2,4,8")
+    assert [row["outcome"] for row in table] == ["starts", "starts", "refused"]
+    assert table[2]["why"] == "g5.12xlarge has 4 GPUs, but hardware.count asks for 8"
 
 
 def test_a_step_is_what_advise_says() -> None:

@@ -141,8 +141,9 @@ def sweep(
     asked = read_any(spec)
     texts = [f"{path}={_listed(values)}" for path, values in vary.items()] if isinstance(vary, Mapping) else vary
     turned = axes.read(texts)
+    _all_known(turned, asked)
     count = axes.size(turned)
-    known: dict[tuple[str, str], ModelFacts] = {}
+    facts_of = _gathered_once(partial(gather, source=source, offline=offline, progress=progress))
     steps: list[Step] = []
     wrong: list[SpecError] = []
     seen: dict[str, set[str]] = {"model": set(), "where": set(), "release": set()}
@@ -150,13 +151,11 @@ def sweep(
         values = tuple(value for _, value in pairs)
         try:
             one = with_set(asked, [f"{path}={value}" for path, value in pairs])
+            facts = facts_of(one, tuple(pair for pair in pairs if not pair[0].startswith(NO_FACTS)))
         except SpecError as error:
             wrong.append(error)
             steps.append(Step(values, None, told(error)))
         else:
-            named = one.model.id, one.model.revision
-            facts = gather(one, source=source, offline=offline, progress=progress, model=known.get(named))
-            known[named] = facts.model
             steps.append(_step(one, facts, method, values))
             seen["model"].add(facts.model.id)
             seen["where"].add(f"{facts.gpu_count} x {facts.gpu.name}")
@@ -167,6 +166,33 @@ def sweep(
         raise wrong[0]
     same = [next(iter(words)) for words in seen.values() if len(words) == 1]
     return Sweep(", ".join(same), method, turned, tuple(steps))
+
+
+def _all_known(turned: Sequence[axes.Axis], asked: Spec) -> None:
+    """FactsError with every GPU and release of a sweep that is not known."""
+    of = {axis.path: axis.values for axis in turned}
+    cards = () if asked.hardware.gpu.stated else (*of.get("hardware.gpu", ()), *of.get("hardware.gpu.name", ()))
+    named = [name for name in cards if name != "auto" and not name.startswith("{")]
+    _named(named, [name for name in of.get("tgi.release", ()) if name not in ("null", "~")])
+
+
+NO_FACTS = ("limits.", "workload.")
+"""Fields of a spec that say nothing of model, GPU and release: what is gathered is the same whatever they are."""
+
+
+def _gathered_once(gather: Callable[..., Facts]) -> Callable[[Spec, tuple[tuple[str, str], ...]], Facts]:
+    """The facts of a spec, gathered once for every setting of what they depend on, and those of a model once."""
+    known: dict[tuple[tuple[str, str], ...], Facts] = {}
+    models: dict[tuple[str, str], ModelFacts] = {}
+
+    def facts_of(spec: Spec, turned: tuple[tuple[str, str], ...]) -> Facts:
+        if turned not in known:
+            named = spec.model.id, spec.model.revision
+            known[turned] = gather(spec, model=models.get(named))
+            models[named] = known[turned].model
+        return known[turned]
+
+    return facts_of
 
 
 def _listed(values: object) -> str:
