@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from tgi_advisor.safe import printable
 from tgi_advisor.units import GiB, thousands
 
-Unit = Literal["text", "count", "bytes", "money", "share", "flag"]
+Unit = Literal["text", "figure", "count", "bytes", "money", "share", "flag"]
 
 WIDE = 140
 """Columns for which an answer is written where nobody says how many there are."""
@@ -28,7 +28,7 @@ class Column(NamedTuple):
     heading: str
     """What stands above it for people."""
     unit: Unit
-    """What the values are: `bytes` are shown in GiB, `money` per hour with two decimals or more."""
+    """What the values are: `bytes` are shown in GiB, `money` with two decimals or more, a `figure` as it is."""
     about: str
     """What it means, in a sentence."""
 
@@ -210,7 +210,7 @@ def _cell(value: Any, unit: Unit) -> str:
             return f"{100 * value:.1f} %"
         case "flag":
             return "yes" if value else "no"
-        case "text":
+        case "text" | "figure":
             return printable(str(value))
 
 

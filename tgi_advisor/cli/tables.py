@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
+from tgi_advisor import tabular
 from tgi_advisor.cli import options
 from tgi_advisor.cli.options import as_json
 from tgi_advisor.cli.output import say, width
+from tgi_advisor.tabular import Column, Table, Unit
 
 search = click.argument("words", nargs=-1, metavar="[WORD]...")
 
 Row = dict[str, Any]
-Column = tuple[str, Callable[[Row], Any]]
-"""Heading, and what of a row stands below it."""
+
+
+class Shown(NamedTuple):
+    """One column for people."""
+
+    heading: str
+    """What stands above it."""
+    value: Callable[[Row], Any]
+    """What of a row stands below it; a list is joined."""
+    unit: Unit = "text"
+    """What it is."""
 
 
 def _matches(words: Sequence[str], texts: Iterable[object]) -> bool:
@@ -25,40 +36,30 @@ def _matches(words: Sequence[str], texts: Iterable[object]) -> bool:
 
 
 def _print(
-    rows: list[Row], columns: Sequence[Column], as_json: bool, one: str, many: str, words: Sequence[str]
-) -> None:
-    """The rows as a JSON list, or as an aligned table."""
+    rows: list[Row], columns: Sequence[Shown], as_json: bool, one: str, many: str, words: Sequence[str],
+    spare: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """The rows as a JSON list, or as an aligned table; the columns of `spare` go first where it is narrow."""
     if as_json:
         import json
 
         say(json.dumps(rows, indent=2, ensure_ascii=False))
     elif rows:
-        say("\n".join([*_table(rows, columns), *(line for row in rows[:_FEW] for line in _where_from(row, len(rows)))]))
+        sources = [line for row in rows[:_FEW] for line in _where_from(row, len(rows))]
+        say("\n".join([tabular.text(_table(rows, columns), width(), spare), *sources]))
         say(f"\n{len(rows)} {one if len(rows) == 1 else many}. --json has more, sources included.", err=True)
     else:
         say(f"No {one} matches {' '.join(words)!r}. Without words, all are listed.", err=True)
 
 
-def _table(rows: list[Row], columns: Sequence[Column]) -> list[str]:
-    """Aligned lines: numbers to the right, the last column wrapped to what is left of the terminal."""
-    import textwrap
+def _table(rows: list[Row], columns: Sequence[Shown]) -> Table:
+    """The rows under the columns."""
+    headings = tuple(Column(column.heading, column.heading, column.unit, "") for column in columns)
+    return Table(headings, tuple(tuple(_joined(column.value(row)) for column in columns) for row in rows))
 
-    values = [[value(row) for _, value in columns] for row in rows]
-    cells = [[heading for heading, _ in columns], *([_cell(value) for value in line] for line in values)]
-    right = [all(isinstance(line[i], int | float | None) for line in values) for i in range(len(columns))]
-    sizes = [min(_WIDEST, max(len(line[i]) for line in cells)) for i in range(len(columns) - 1)]
-    sizes.append(max(24, width() - sum(sizes) - 2 * len(sizes)))
-    lines = []
-    for cell in cells:
-        wrapped = [textwrap.wrap(text, size, break_on_hyphens=False) for text, size in zip(cell, sizes, strict=True)]
-        for n in range(max(map(len, wrapped))):
-            parts = [column[n] if n < len(column) else "" for column in wrapped]
-            padded = [
-                part.rjust(size) if is_right else part.ljust(size)
-                for part, size, is_right in zip(parts, sizes, right, strict=True)
-            ]
-            lines.append("  ".join(padded).rstrip())
-    return lines
+
+def _joined(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 _FEW = 3
@@ -78,24 +79,6 @@ def _where_from(row: Row, shown: int) -> list[str]:
     name = next(iter(row.values()))
     lines = [textwrap.wrap(str(text), width() - 4, break_on_hyphens=False, break_long_words=False) for text in texts]
     return ["", f"Source of {name}:", *(f"  {line}" for wrapped in lines for line in wrapped)]
-
-
-_WIDEST = 52
-"""Characters of the widest column but the last: the longest model id there is."""
-
-
-def _cell(value: Any) -> str:
-    match value:
-        case None | "" | () | []:
-            return "-"
-        case bool():
-            return "yes" if value else "no"
-        case int():
-            return f"{value:,}"
-        case list() | tuple():
-            return ", ".join(map(str, value))
-        case _:
-            return str(value)
 
 
 def _of(key: str) -> Callable[[Row], Any]:
@@ -141,13 +124,14 @@ def gpus(words: tuple[str, ...], as_json: bool) -> None:
                 "sources": list(row.sources),
             }
         )
-    columns: list[Column] = [
-        ("NAME", _of("name")), ("MEMORY MiB", _of("memory_mib")), ("CC", _of("compute_capability")),
-        ("FP16 TFLOPS", _of("fp16_tflops")), ("GB/s", _of("bandwidth_gb_s")),
-        ("INSTANCE TYPES", lambda row: [f"{kind} ({count})" for kind, count in row["instances"].items()]),
+    columns = [
+        Shown("NAME", _of("name")), Shown("MEMORY MiB", _of("memory_mib"), "count"),
+        Shown("CC", _of("compute_capability"), "figure"), Shown("FP16 TFLOPS", _of("fp16_tflops"), "figure"),
+        Shown("GB/s", _of("bandwidth_gb_s"), "count"),
+        Shown("INSTANCE TYPES", lambda row: [f"{kind} ({count})" for kind, count in row["instances"].items()]),
     ]  # fmt: skip
     if not words:
-        columns[-1] = ("ALSO KNOWN AS", _of("aliases"))
+        columns[-1] = Shown("ALSO KNOWN AS", _of("aliases"))
     _print(rows, columns, as_json, "GPU", "GPUs", words)
 
 
@@ -191,10 +175,11 @@ def releases(words: tuple[str, ...], as_json: bool) -> None:
                 "sources": dict(table.sources(release)),
             }
         )
-    columns: list[Column] = [
-        ("RELEASE", _of("version")), ("DATE", _of("date")),
-        ("ROOM", lambda row: f"{row['wiggle_room']} of {row['of']}"), ("CHUNKING", _of("chunking")),
-        ("GRAPHS", _of("cuda_graphs")), ("LOGITS", _of("prefill_logits")), ("ATTENTION", _of("attention")),
+    columns = [
+        Shown("RELEASE", _of("version")), Shown("DATE", _of("date")),
+        Shown("ROOM", lambda row: f"{row['wiggle_room']} of {row['of']}"), Shown("CHUNKING", _of("chunking")),
+        Shown("GRAPHS", _of("cuda_graphs")), Shown("LOGITS", _of("prefill_logits")),
+        Shown("ATTENTION", _of("attention")),
     ]  # fmt: skip
     _print(rows, columns, as_json, "release", "releases", words)
 
@@ -209,20 +194,19 @@ def models(words: tuple[str, ...], as_json: bool) -> None:
     other model works too: by its Hub id, or as a local folder.
     """
     from tgi_advisor.gather import snapshot
-    from tgi_advisor.units import gib
 
     rows = [
         row._asdict()
         for row in snapshot.listing()
         if _matches(words, (row.id, *row.aliases, row.model_type, row.quantization))
     ]
-    columns: list[Column] = [
-        ("MODEL", _of("id")), ("TYPE", _of("model_type")),
-        ("PARAMETERS", lambda row: f"{row['parameters'] / 1e9:7.2f} B"),
-        ("WEIGHTS", lambda row: f"{gib(row['stored_bytes']):>10}"), ("CONTEXT", _of("context")),
-        ("GATED", _of("gated")), ("QUANTIZED", _of("quantization")),
+    columns = [
+        Shown("MODEL", _of("id")), Shown("TYPE", _of("model_type")),
+        Shown("PARAMETERS", lambda row: f"{row['parameters'] / 1e9:.2f} B", "figure"),
+        Shown("WEIGHTS GiB", _of("stored_bytes"), "bytes"), Shown("CONTEXT", _of("context"), "count"),
+        Shown("GATED", _of("gated"), "flag"), Shown("QUANTIZED", _of("quantization")),
     ]  # fmt: skip
-    _print(rows, columns, as_json, "model", "models", words)
+    _print(rows, columns, as_json, "model", "models", words, ("TYPE", "QUANTIZED", "GATED", "PARAMETERS"))
 
 
 @click.command()
@@ -261,10 +245,7 @@ def flags(words: tuple[str, ...], release: str | None, as_json: bool) -> None:
         for variable in table.environment(known).values()
     ]  # fmt: skip
     rows = [row for row in rows if _matches(words, (row["name"] or "", row["env"], row["help"]))]
-    columns: list[Column] = [
-        ("FLAG OR VARIABLE", lambda row: row["name"] or row["env"]),
-        ("WHAT IT DOES", _explained),
-    ]
+    columns = [Shown("FLAG OR VARIABLE", lambda row: row["name"] or row["env"]), Shown("WHAT IT DOES", _explained)]
     _print(rows, columns, as_json, "flag or variable", f"flags and variables of TGI {known}", words)
 
 
