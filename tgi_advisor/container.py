@@ -4,6 +4,8 @@ Everything here is pure. What a renderer writes and what a launch starts both co
 made here, so the traps of TGI's images are handled here once:
 
 - A cloud's image has a port and a weight cache of its own (`facts/clouds.yaml`); what follows is true of TGI's.
+- SageMaker's image, and Google's of 2.0.0, drop their arguments: the launcher gets everything as variables, the
+  model, its revision, shards and quantization under the names that SageMaker's entry point copies from.
 - The images set PORT=80 and HOSTNAME is the container's id, so neither `--port` nor `--hostname` is
   passed and a host port is mapped to 80. Host networking, which TGI's pages show for AMD and Intel,
   is not used: the server would take port 80 of the host, and two servers on one machine would clash
@@ -32,7 +34,7 @@ from tgi_advisor.facts.release import image_for, in_force
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Container, Mount, Prediction
 from tgi_advisor.safe import looks_secret
-from tgi_advisor.spec.records import EMPTY, Spec
+from tgi_advisor.spec.records import EMPTY, Spec, flag_homes
 from tgi_advisor.spec.values import VOLUME
 from tgi_advisor.units import GiB
 
@@ -111,10 +113,13 @@ def build(spec: Spec, facts: Facts, limits: Limits, num_shard: int, prediction: 
     """
     platform = PLATFORMS[facts.gpu.system]
     weights = _local_weights(spec, facts)
-    launch = _launch(_flags(spec, facts, limits, num_shard, prediction, weights), spec, facts)
+    cloud = clouds.find(spec.tgi.image) if spec.tgi.image else None
+    flags = _flags(spec, facts, limits, num_shard, prediction, weights)
+    deaf = cloud is not None and not cloud.reads_arguments(facts.release.name)
+    launch = _variables(flags, spec, facts, cloud) if cloud and deaf else _launch(flags, spec, facts)
     shared = platform.sharded_env if num_shard > 1 else {}
     gpus = _gpus(spec, num_shard)
-    port, cache = _of_image(spec, facts)
+    port, cache = _of_image(spec, facts, cloud)
     made = Container(
         name=spec.container.name,
         image=spec.tgi.image or image_for(facts.release, facts.variant or platform.variant),
@@ -215,14 +220,15 @@ def _mirror(facts: Facts) -> dict[str, str]:
     return {"HF_ENDPOINT": facts.mirror} if facts.mirror else {}
 
 
-def _of_image(spec: Spec, facts: Facts) -> tuple[int, str]:
-    """Port the server listens on and folder of the weights: those of a cloud's image are its own."""
-    cloud = clouds.find(spec.tgi.image) if spec.tgi.image else None
+def _of_image(spec: Spec, facts: Facts, cloud: clouds.Cloud | None) -> tuple[int, str]:
+    """Port the server listens on and folder of the weights: those of a cloud's image are its own.
+
+    A variable that comes first and holds no port is passed over (router/src/server.rs@v3.3.7:1898).
+    """
     if cloud is None:
         return PORT, CACHE
     env = in_force(cloud.env, facts.release) or {}
-    first = spec.tgi.env.get(cloud.port_env, "")
-    port = int(first) if re.fullmatch(r"\d{1,4}", first, re.ASCII) else int(env.get("PORT", PORT))
+    port = clouds.port_of(spec.tgi.env.get(cloud.port_env, "")) or cloud.port or int(env.get("PORT", PORT))
     return port, env.get("HF_HOME") or env.get("HUGGINGFACE_HUB_CACHE") or CACHE
 
 
@@ -313,12 +319,7 @@ def _launch(flags: Mapping[str, object], spec: Spec, facts: Facts) -> _Launch:
     args_only: list[str] = []
     for name, given in flags.items():
         flag = find(name, facts.release)
-        try:
-            value = parse_value(flag, given)
-        except ValueError as error:
-            raise _wrong(
-                spec, f"tgi.flags.{name}", str(error), "`tgi-advisor flags` lists what each flag takes."
-            ) from None
+        value = _parsed(flag, given, spec)
         words, variable = render(flag, value), _as_variable(flag, value)
         if not any(re.search(_SPLIT, word) for word in words):
             args += words
@@ -333,6 +334,35 @@ def _launch(flags: Mapping[str, object], spec: Spec, facts: Facts) -> _Launch:
                 "Use a value without blanks and without the characters * ? [ ].",
             )  # fmt: skip
     return _Launch(tuple(args), env, args_env, tuple(args_only))
+
+
+def _variables(flags: Mapping[str, object], spec: Spec, facts: Facts, cloud: clouds.Cloud) -> _Launch:
+    """Everything as environment, for an image whose entry point passes no argument on."""
+    copied = {inside: outside for outside, inside in clouds.SAGEMAKER.items()} if cloud.entry == "sagemaker" else {}
+    if given := sorted(copied.values() & spec.tgi.env.keys()):
+        home = flag_homes()[clouds.SAGEMAKER[given[0]].lower().replace("_", "-")]
+        message = f"{given[0]} says what {home} says, and `emit` writes it."
+        raise _wrong(spec, f"tgi.env.{given[0]}", message, f"Set {home} instead.")
+    env: dict[str, str] = {}
+    for name, stated in flags.items():
+        flag = find(name, facts.release)
+        variable = _as_variable(flag, _parsed(flag, stated, spec))
+        if variable is None:
+            raise _wrong(
+                spec, f"tgi.flags.{name}", f"--{name} cannot be passed: {cloud.name}'s image reads variables alone.",
+                "Leave it out, or use TGI's own image of the same release.",
+            )  # fmt: skip
+        env |= {copied.get(key, key): text for key, text in variable.items()}
+    return _Launch((), env, {}, ())
+
+
+def _parsed(flag: Flag, given: object, spec: Spec) -> Value:
+    try:
+        return parse_value(flag, given)
+    except ValueError as error:
+        raise _wrong(
+            spec, f"tgi.flags.{flag.name}", str(error), "`tgi-advisor flags` lists what each flag takes."
+        ) from None
 
 
 def _as_variable(flag: Flag, value: Value) -> dict[str, str] | None:

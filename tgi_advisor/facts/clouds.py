@@ -1,11 +1,23 @@
 """Images of TGI that clouds and forks of its model server make: what `clouds.yaml` says of them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 from tgi_advisor.facts import tables
+
+SAGEMAKER: Mapping[str, str] = {
+    "HF_MODEL_ID": "MODEL_ID", "HF_MODEL_REVISION": "REVISION", "SM_NUM_GPUS": "NUM_SHARD",
+    "HF_MODEL_QUANTIZE": "QUANTIZE", "HF_MODEL_TRUST_REMOTE_CODE": "TRUST_REMOTE_CODE",
+}  # fmt: skip
+"""What the SageMaker entry point copies (sagemaker-entrypoint.sh@v3.3.7)."""
+
+
+def port_of(text: str) -> int | None:
+    """The port a variable says, read as the router reads it (router/src/server.rs@v3.3.7:1900); None for any other."""
+    found = re.fullmatch(r"\+?0*(\d{1,5})", text, re.ASCII)
+    return int(found[1]) if found and 0 < int(found[1]) < 1 << 16 else None
 
 
 class Cloud(NamedTuple):
@@ -37,6 +49,8 @@ class Cloud(NamedTuple):
     """Variable that names a model for the entry point to fetch."""
     entry: str = ""
     """What its entry point adds: `sagemaker`, or nothing."""
+    deaf: Sequence[str] = ()
+    """Releases whose entry point passes none of its arguments on, beside SageMaker's, which never does."""
     router: str = ""
     """`other` for a back end with its own server."""
     server: str = ""
@@ -44,15 +58,23 @@ class Cloud(NamedTuple):
     ended: str = ""
     """What became of an image that is no longer made."""
 
+    def said(self, reference: str) -> str:
+        """The version a reference says, as `2.3.1` or `2.3`; empty where it says none."""
+        found = re.search(self.release, reference) if self.release else None
+        return found[1].replace("-", ".") if found else ""
+
     def versions(self, reference: str) -> tuple[str, ...]:
         """The TGI releases a reference may mean, the likeliest last; a version that is not known as it is written."""
-        found = re.search(self.release, reference) if self.release else None
-        if found is None:
+        text = self.said(reference)
+        if not text:
             return ()
-        text = found[1].replace("-", ".")
         if self.releases:
             return (self.releases[text],) if text in self.releases else ()
         return tuple(self.minors.get(text, (text,)))
+
+    def reads_arguments(self, release: str) -> bool:
+        """Whether the image of this release hands the arguments of the container to the launcher."""
+        return self.entry != "sagemaker" and release not in self.deaf
 
     @property
     def newest(self) -> str:

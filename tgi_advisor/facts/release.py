@@ -160,7 +160,7 @@ def from_image(image: str, stated: TgiRelease | None = None) -> ImageTag:
     tag tells no release that is known, or a variant that release did not have.
     """
     tag, digest = _tag(image)
-    said, suffix, note = _said_by_cloud(image) or _said(tag, image, stated)
+    said, suffix, note = _said_by_cloud(tag, image, stated) or _said(tag, image, stated)
     if said and stated and said is not stated and not note:
         raise SpecError(
             f"image {image!r} is TGI {said}, but the spec says release {stated}", "leave out tgi.release or correct it"
@@ -301,12 +301,19 @@ def _said(tag: str, image: str, stated: TgiRelease | None) -> tuple[TgiRelease |
     return None, next((ending for ending in _endings(stated) if tag.endswith(ending)), ""), ""
 
 
-def _said_by_cloud(image: str) -> tuple[TgiRelease, str, str] | None:
-    """What the reference of a cloud's image says, where it runs TGI's own arguments; None for every other."""
+def _said_by_cloud(tag: str, image: str, stated: TgiRelease | None) -> tuple[TgiRelease | None, str, str] | None:
+    """What the reference of a cloud's image says, whose tag may begin with another version; None for every other."""
     cloud = clouds.find(image)
-    versions = cloud.versions(image) if cloud is not None and cloud.system == "cuda" and not cloud.entry else ()
-    if not versions:
+    if cloud is None or not cloud.release or cloud.system != "cuda":
         return None
+    versions = cloud.versions(image)
+    if not versions and stated is None and not tag:
+        note = f"image {image!r} has no tag that tells its release; taken as TGI {cloud.newest}, its newest"
+        return find(cloud.newest), "", note
+    if not versions and stated is None:
+        raise FactsError(f"the tag of image {image!r} tells no TGI release", "state it: tgi.release beside tgi.image")
+    if not versions or (stated and not _matching(versions[-1])):
+        return None, "", ""
     release = find(versions[-1])
     several = f"image {image!r} is one of TGI {', '.join(versions)}; taken as the last" if len(versions) > 1 else ""
     return release, "", several

@@ -369,7 +369,7 @@ def _to_download(plan: Plan, container: Container) -> int:
 def _cached(container: Container) -> int:
     """Bytes of the model already in the cache folder (`models--org--name`, directly or under `hub`)."""
     cache = container.mounts[0]
-    model = _argument(container, "--model-id")
+    model = _model(container)
     if not cache.is_path or not model:
         return 0
     name = f"models--{model.replace('/', '--')}"
@@ -382,10 +382,12 @@ def _cached(container: Container) -> int:
     return total
 
 
-def _argument(container: Container, flag: str) -> str | None:
-    """The value of a launcher flag."""
+def _model(container: Container) -> str | None:
+    """The model it is told to serve, as an argument or in the environment (HF_MODEL_ID: SageMaker's entry point)."""
     args = container.args
-    return args[args.index(flag) + 1] if flag in args[:-1] else container.env.get("MODEL_ID")
+    if "--model-id" in args[:-1]:
+        return args[args.index("--model-id") + 1]
+    return container.env.get("MODEL_ID", container.env.get("HF_MODEL_ID"))
 
 
 def pull(image: str, engine: Engine, tell: Callable[[Mapping[str, Any]], None]) -> None:

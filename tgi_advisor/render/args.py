@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import shlex
 
+from tgi_advisor.errors import SpecError
 from tgi_advisor.plan import Container
 
 
 def render(container: Container) -> str:
-    """What follows the image's name; the environment is not among it, `note` says it."""
+    """What follows the image's name; the environment is not among it, `note` says it.
+
+    SpecError where the image passes no argument on to the launcher.
+    """
+    if not container.args:
+        raise SpecError(
+            "This image reads no arguments: its launcher is set by variables alone.",
+            "Choose another format, such as env or docker-run.",
+        )
     return shlex.join(container.args) + "\n"
 
 

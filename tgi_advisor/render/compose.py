@@ -24,7 +24,7 @@ def _service(container: Container) -> dict[str, Any]:
     service: dict[str, Any] = {
         "image": container.image,
         "container_name": container.name,
-        "command": list(container.args),
+        **({"command": list(container.args)} if container.args else {}),
         "ports": [f"{container.port}:{container.container_port}"],
         "volumes": [_volume(mount) for mount in container.mounts],
         "shm_size": container.shm_size,

@@ -76,7 +76,8 @@ def image_release(image: str) -> str | None:
     AWS's tags begin with PyTorch's version and carry TGI's as `tgi3.3.4`.
     """
     tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
-    match = re.search(r"tgi(\d+\.\d+\.\d+)", tag, re.ASCII) or re.match(r"v?(\d+\.\d+(?:\.\d+)?)(?=$|-)", tag, re.ASCII)
+    version = r"(\d+\.\d+(?:\.\d+)?)"
+    match = re.search(rf"tgi{version}\b", tag, re.ASCII) or re.match(rf"v?{version}(?=$|-)", tag, re.ASCII)
     return match[1] if match else None
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.facts import flags, tables
 from tgi_advisor.facts import release as releases
+from tgi_advisor.facts.clouds import SAGEMAKER
 from tgi_advisor.facts.flags import Flag
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.validate.found import Server, Value
@@ -23,11 +24,6 @@ from tgi_advisor.validate.read.launcher import is_fork, other_server
 
 ENTRY_SINCE = (2, 0, 0)
 """From here on /tgi-entrypoint.sh hands its arguments on unquoted, so words with blanks are split."""
-SAGEMAKER = {
-    "HF_MODEL_ID": "MODEL_ID", "HF_MODEL_REVISION": "REVISION", "SM_NUM_GPUS": "NUM_SHARD",
-    "HF_MODEL_QUANTIZE": "QUANTIZE", "HF_MODEL_TRUST_REMOTE_CODE": "TRUST_REMOTE_CODE",
-}  # fmt: skip
-"""What the SageMaker entry point copies (sagemaker-entrypoint.sh@v3.3.7)."""
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN")
 """Variables a Hub token may stand in."""
 
@@ -189,7 +185,8 @@ def effective(server: Server, stated: TgiRelease | None = None, tag: str = "") -
     image = _released(image, server, stated)
     env = _environment(server, image)
     known = known_flags(image.release, image.older)
-    given, slips, open_words = _arguments(list(_words(server, image.release)), known)
+    words = [] if unread(server, image) else list(_words(server, image.release))
+    given, slips, open_words = _arguments(words, known)
     in_force: dict[str, Given] = {}
     hidden = []
     for entry in _from_environment(env, known):
@@ -198,6 +195,11 @@ def effective(server: Server, stated: TgiRelease | None = None, tag: str = "") -
         else:
             in_force[entry.flag.name] = entry
     return Effective(server, image, {**in_force, **given}, tuple(hidden), env, tuple(slips), tuple(open_words))
+
+
+def unread(server: Server, image: Image) -> bool:
+    """Whether the image's own entry point runs and drops the arguments it is given."""
+    return image.deaf and server.entry is None and server.form not in ("launcher", "systemd", "spec")
 
 
 def _released(image: Image, server: Server, stated: TgiRelease | None) -> Image:
@@ -213,7 +215,8 @@ def _released(image: Image, server: Server, stated: TgiRelease | None) -> Image:
         return _as_spec_says(image, server)
     noted = next((note.removeprefix("image ") for note in server.notes if note.startswith("image ")), None)
     if stated is None and noted is not None:  # an environment file of ours says which image it is for
-        return image._replace(release=identify(noted).release, note=identify(noted).note)
+        meant = identify(noted)
+        return image._replace(release=meant.release, note=meant.note, entry=meant.entry, port=meant.port)
     if stated is None or not image.judged or (image.release is not None and not image.floating):
         return image
     env = releases.image_env(stated, image.variant) if image.variant is not None and not image.cloud else image.env

@@ -40,6 +40,8 @@ class Image(NamedTuple):
     """Row of `clouds.yaml`; empty for TGI's own image."""
     entry: str = ""
     """`sagemaker` where the entry point reads HF_MODEL_ID and its like."""
+    deaf: bool = False
+    """Whether its entry point passes no argument on to the launcher."""
     port: int | None = 80
     """What the server listens on when nothing says otherwise; None when that is not known."""
     env: Mapping[str, str] = {}
@@ -213,8 +215,8 @@ def _of_cloud(cloud: Cloud, reference: str) -> Image:
         note = f"the image is {cloud.name}'s, which has its own server and is not judged"
     unknown = Image(
         None, note, variant, cloud.system,
-        cloud.router != "other", cloud.name, cloud.entry, port_env=cloud.port_env, model_env=cloud.model_env,
-        server=server,
+        cloud.router != "other", cloud.name, cloud.entry, cloud.entry == "sagemaker",
+        port_env=cloud.port_env, model_env=cloud.model_env, server=server,
     )  # fmt: skip
     unknown = _with_env(unknown, cloud, list(cloud.env.values()))
     versions = cloud.versions(reference)
@@ -237,7 +239,8 @@ def _of_cloud(cloud: Cloud, reference: str) -> Image:
 
 def _released(image: Image, cloud: Cloud, versions: Sequence[TgiRelease]) -> Image:
     """The image of a cloud with its release and the environment it sets: of several only what holds for each."""
-    known = image._replace(release=versions[-1])
+    deaf = all(not cloud.reads_arguments(one.name) for one in versions)
+    known = image._replace(release=versions[-1], deaf=deaf)
     return _with_env(known, cloud, [releases.in_force(cloud.env, one) or {} for one in versions])
 
 

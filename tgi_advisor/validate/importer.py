@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from tgi_advisor.container import CACHE, PLATFORMS, PORT
 from tgi_advisor.errors import AdvisorError, SpecError, UsageError
 from tgi_advisor.facts import release as releases
+from tgi_advisor.facts.clouds import SAGEMAKER
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.safe import printable, unobeyed
 from tgi_advisor.spec import reader, writer
 from tgi_advisor.spec.contradictions import image_release
 from tgi_advisor.spec.records import MountSpec, Spec, flag_homes
-from tgi_advisor.validate.effective import SAGEMAKER, TOKENS, Given
+from tgi_advisor.validate.effective import TOKENS, Given
 from tgi_advisor.validate.found import Mount, Server, Value
 from tgi_advisor.validate.images import SYSTEMS
 from tgi_advisor.validate.paths import host_folder, inside, on_host
@@ -134,7 +135,8 @@ def _software(new: Importing, case: Case) -> None:
     if image is not None and image.known and release is None and _release_of(image.text) is not None:
         new.put("tgi.image", image.text, "the image")  # not TGI's own, but its tag says a release of TGI
         return
-    if image is not None and image.known and release is not None and case.view.image.cloud != "sagemaker":
+    looked_up = image is not None and case.view.image.cloud == "sagemaker" and "/" not in image.text
+    if image is not None and image.known and release is not None and not looked_up:  # that is no whole reference
         if _release_of(image.text) == release:
             new.put("tgi.image", image.text, "the image")
             return
@@ -195,14 +197,16 @@ def _flags(new: Importing, case: Case) -> None:
 def _stays_variable(case: Case, given: Given) -> bool:
     """Whether a flag is set by a variable that a spec can hold as one.
 
-    In an environment file of ours those before the model are variables, and those after it the launcher's flags.
+    In an environment of ours that says everything those before the model are variables, and those after it the
+    launcher's flags.
     """
     if given.by != "environment" or given.flag.name in flag_homes() or given.name.text in SAGEMAKER:
         return False
-    order = list(case.server.env)
-    return (
-        case.server.form != "env" or given.name.text in order[: order.index("MODEL_ID") if "MODEL_ID" in order else 0]
-    )
+    image, order = case.view.image, list(case.server.env)
+    if case.server.form != "env" and (not image.deaf or given.typed is None):
+        return True
+    model = "HF_MODEL_ID" if image.entry == "sagemaker" else "MODEL_ID"
+    return given.name.text in order[: order.index(model) if model in order else 0]
 
 
 def _text(given: Given) -> str:

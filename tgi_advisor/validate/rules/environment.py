@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from tgi_advisor import refusals
 from tgi_advisor.estimate import defaults
+from tgi_advisor.facts.clouds import SAGEMAKER
 from tgi_advisor.refusals.surprises import OF_MODEL
-from tgi_advisor.validate.effective import SAGEMAKER, variable_releases
+from tgi_advisor.validate.effective import variable_releases
 from tgi_advisor.validate.finding import Fix
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.arguments import one_edit
