@@ -250,7 +250,7 @@ def read_compose(text: str, folder: Path, container: Container) -> Said:
         tuple(service.get("security_opt", ())), tuple(service.get("group_add", ())), service.get("ipc"),
         service.get("privileged", False),
     )  # fmt: skip
-    return Said(service["image"], tuple(service["command"]), env, frozenset(secrets), (int(host), int(inside)),
+    return Said(service["image"], tuple(service.get("command", ())), env, frozenset(secrets), (int(host), int(inside)),
                 tuple(mounts), gpus, shm_bytes(service["shm_size"]), access)  # fmt: skip
 
 

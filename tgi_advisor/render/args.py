@@ -7,13 +7,16 @@ import shlex
 from tgi_advisor.errors import SpecError
 from tgi_advisor.plan import Container
 
+_MODEL = {"MODEL_ID", "HF_MODEL_ID"}
+"""Variables that name the model."""
+
 
 def render(container: Container) -> str:
     """What follows the image's name; the environment is not among it, `note` says it.
 
     SpecError where the image passes no argument on to the launcher.
     """
-    if not container.args:
+    if not container.args and _MODEL & container.env.keys():
         raise SpecError(
             "This image reads no arguments: its launcher is set by variables alone.",
             "Choose another format, such as env or docker-run.",

@@ -162,6 +162,22 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """How long a platform waits for something of the start."""
+
+    what: str
+    """`start` (until the server answers) or `download` (of a model archive that the platform fetches)."""
+    by: str
+    """Who waits: `SageMaker`, `Vertex AI`, `Cloud Run`, or `the platform`."""
+    name: str
+    """Name of the setting, as written."""
+    value: Value
+    """Its value."""
+    seconds: float
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hint:
     """What the file says of the hardware beside a GPU request."""
 
@@ -235,6 +251,8 @@ class Server:
     """Working directory."""
     probes: tuple[Probe, ...] = ()
     """Health checks."""
+    waits: tuple[Wait, ...] = ()
+    """How long its platform waits for its start, where the file says it; a manifest's probes are `probes`."""
     restart: Value | None = None
     """Restart policy as written."""
     replicas: Value | None = None

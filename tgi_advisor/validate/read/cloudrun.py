@@ -6,13 +6,14 @@ Lists are parted by commas, or by what stands between two carets at their start 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from tgi_advisor.validate.found import UNSAID, Gpus, Hint, Port, Server, Value
+from tgi_advisor.validate.found import UNSAID, Gpus, Hint, Port, Server, Value, Wait
 from tgi_advisor.validate.read.environment import Environment
 from tgi_advisor.validate.read.launcher import is_launcher, is_ours
 from tgi_advisor.validate.read.source import Source
+from tgi_advisor.validate.read.waits import deployment, probe
 from tgi_advisor.validate.read.words import Word
 
 COMMAND = (
@@ -61,7 +62,27 @@ def read_gcloud(source: Source, words: Sequence[Word]) -> Server | None:
         ports=tuple(Port("platform", one) for one in ports),
         gpus=Gpus("count", "platform", gpu, count) if count else UNSAID,
         hints=(Hint("gpu", kind, count),) if kind else (),
+        waits=tuple(_waits(source, options)),
     )  # fmt: skip
+
+
+def _waits(source: Source, options: Mapping[str, tuple[Word, int]]) -> Iterator[Wait]:
+    """`--startup-probe=httpGet.path=/health,periodSeconds=10,...` and what Vertex AI is told beside its container."""
+    if "startup-probe" in options:
+        pieces = [(one, one.text.partition("=")) for one in _parts(source, options["startup-probe"])]
+        numbers = {name: replace(piece, text=text) for piece, (name, _, text) in pieces}
+        yield from probe("Cloud Run", "--startup-probe", numbers)
+    if "container-startup-probe-exec" in options:
+        numbers = {
+            name: _only(source, options[option])
+            for option, name in (("container-startup-probe-period-seconds", "periodSeconds"),
+                                 ("container-startup-probe-timeout-seconds", "timeoutSeconds"))
+            if option in options
+        }  # fmt: skip
+        yield from probe("Vertex AI", "the startup probe", numbers)
+    if "container-deployment-timeout-seconds" in options:
+        name = "container-deployment-timeout-seconds"
+        yield from deployment(f"--{name}", _only(source, options[name]))
 
 
 def _options(words: Sequence[Word]) -> Iterator[tuple[str, tuple[Word, int]]]:

@@ -20,6 +20,7 @@ from tgi_advisor.validate.read.kubernetes import gpus_of, label_hint, resources_
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_image, is_launcher
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar, compose, walk
 from tgi_advisor.validate.read.script import MAX_SERVERS, scan
+from tgi_advisor.validate.read.waits import waits_of
 from tgi_advisor.validate.read.words import PLAIN, Variable, lex
 from tgi_advisor.validate.read.world import World
 
@@ -250,6 +251,7 @@ def _server(
         memory_request=resources.map("requests").value("memory"),
         hints=hints,
         replicas=next((v for m in around if (v := m.value("replicas"))), None),
+        waits=waits_of(root, around),
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from tgi_advisor.validate.read.script import MANIFEST, Scan, with_variables
 from tgi_advisor.validate.read.sdk import Call
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.tokens import Group, Item, Token, is_word, split, tokens, unescaped
+from tgi_advisor.validate.read.waits import SAGEMAKER, of_sagemaker
 from tgi_advisor.validate.read.words import MAX_VALUE, Found, Variable, interpolate_kubernetes
 from tgi_advisor.validate.read.world import World
 
@@ -131,6 +132,7 @@ class _Reader:
         self.instances: list[tuple[int, Value]] = []
         self.images: list[tuple[int, Value]] = []
         self.gpus: list[tuple[int, Value]] = []
+        self.waits: list[tuple[str, Value]] = []
         self.counts: dict[Place, int | None] = {}
         self.blocks: list[_Block] = []
         self.hcl = source.file.name.endswith((".tf", ".hcl", ".nomad"))
@@ -256,7 +258,8 @@ class _Reader:
         if "HF_MODEL_ID" in server.env or (instance is not None and instance.text.startswith("ml.")):
             gpus = Gpus("all", "platform", instance) if instance else Gpus("unknown", "platform")
             hints = (Hint("instance", instance),) if instance else ()
-            return replace(server, form="sagemaker", place=place, gpus=gpus, hints=hints)
+            waits = of_sagemaker(self.waits) if instance is not None and instance.text.startswith("ml.") else ()
+            return replace(server, form="sagemaker", place=place, gpus=gpus, hints=hints, waits=waits)
         if not server.hints and (gpu := _nearest(self.gpus, node.start)):
             server = replace(server, hints=(sdk.gpu_hint(gpu, self.counts.get(gpu.place)),))
         return replace(server, place=place)
@@ -479,9 +482,11 @@ class _Reader:
         return made
 
     def _note(self, name: str, value: Node) -> None:
-        """Remembers instance types, GPUs and images by where they stand."""
+        """Remembers instance types, GPUs and images by where they stand, and how long SageMaker waits."""
         if not isinstance(value, Scalar):
             return
+        if name in SAGEMAKER:
+            self.waits.append((name, value.value("file")))
         if name in _INSTANCE and value.known and not value.text.startswith(("nvidia-", "amd-")):
             self.instances.append((value.start, value.value("file")))
         elif name in sdk.GPU_NAMES and value.known and re.fullmatch(r"[A-Za-z][\w-]*\d.*", value.text):

@@ -278,3 +278,47 @@ def host_interpolation(case: Case) -> Hits:
                 seen.add(word.place.line)
                 message = f"${name} is taken from the host, not from the container's environment"
                 yield Hit(word, message, "leave the argument out: the launcher reads the variable itself")
+
+
+@rule("TGI177", "error", "what SageMaker's image does not read")
+def sagemaker_entry(case: Case) -> Hits:
+    """The entry point of SageMaker's image takes the model from HF_MODEL_ID, and stops where it is not set or empty.
+
+    It passes no argument on to the launcher, so what stands there has no effect (a warning): each flag has a variable
+    that does. So does Google's image of TGI 2.0.0 (sagemaker-entrypoint.sh@v3.3.7, and `clouds.yaml`).
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:8080 -v tgi-data:/data \\
+            7.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:2.7.0-tgi3.3.6-gpu-py311 \\
+            --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:8080 -v tgi-data:/data -e HF_MODEL_ID=Qwen/Qwen2.5-7B-Instruct \\
+            7.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:2.7.0-tgi3.3.6-gpu-py311
+    """
+    image, server = case.view.image, case.server
+    if not image.cloud or not image.deaf or server.entry is not None or server.form in _WITHOUT_ENTRY:
+        return
+    model = case.view.env.get("HF_MODEL_ID")
+    stated = bool(server.env) or server.form in ("docker-run", "compose", "kubernetes")
+    if image.entry == "sagemaker" and case.view.complete and stated:
+        if model is None:
+            other = case.variable("MODEL_ID")
+            named = Value("MODEL_ID", other.key, length=8) if other is not None and other.key else None
+            message = "HF_MODEL_ID is not set: SageMaker's image stops with 'HF_MODEL_ID must be set'"
+            yield Hit(named or case.home, message, "set HF_MODEL_ID to the model")
+        elif model.known and not model.text and not model.defaulted:
+            yield Hit(model, "HF_MODEL_ID is empty: SageMaker's image stops with 'HF_MODEL_ID must be set'")
+    unread = [word for word in server.args if word.text.startswith("-") and word.known and word.text != "--json-output"]
+    if unread:
+        names = ", ".join(dict.fromkeys(word.text.partition("=")[0] for word in unread[:3]))
+        more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
+        whose = "SageMaker's image" if image.entry == "sagemaker" else f"the image of TGI {case.release}"
+        message = f"the entry point of {whose} passes no argument on: {names}{more} has no effect"
+        yield Hit(unread[0], message, "set the variables that the launcher reads instead", "warning")
+
+
+_WITHOUT_ENTRY = ("launcher", "systemd", "spec", "env", "dockerfile", "helm")
+"""Forms that do not say everything a container of the image is given."""

@@ -61,7 +61,8 @@ def page(rule: Rule) -> str:
         said = "Fixed" if example.fixed else "Failing"
         with_options = f", checked with `{' '.join(example.options)}`" if example.options else ""
         parts.append(f"{said}, `{example.file}`{with_options}:")
-        parts.append(f"```{'yaml' if example.file.endswith(('.yaml', '.yml')) else 'sh'}\n{example.text}```")
+        language = {"yml": "yaml", "yaml": "yaml", "py": "python"}.get(example.file.rpartition(".")[2], "sh")
+        parts.append(f"```{language}\n{example.text}```")
     return "\n\n".join(parts) + "\n"
 
 

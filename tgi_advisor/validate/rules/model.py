@@ -37,8 +37,8 @@ def model_missing(case: Case) -> Hits:
     elsewhere = case.server.form in ("platform", "helm", "env", "dockerfile")
     if "model-id" in view.flags or not view.complete or view.slips or elsewhere:
         return
-    if view.image.model_env in view.env:
-        return  # its entry point fetches one
+    if view.image.model_env in view.env or view.image.entry == "sagemaker":
+        return  # its entry point fetches one, or stops (TGI177)
     if any(word.text == "--env" for word in case.server.args):
         return  # nothing is served
     yield Hit(

@@ -5,13 +5,25 @@ from __future__ import annotations
 from tgi_advisor.container import startup_seconds
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.release import latest
-from tgi_advisor.validate.found import Probe
+from tgi_advisor.validate.found import Probe, Wait
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, rule
 
 PATHS = ("/health", "/", "/ping", "/info", "/metrics", "/v1/models", "/docs")
 """What answers GET (router/src/server.rs@v3.3.7:2203)."""
 ENOUGH = 600
 """Seconds a start takes at least with the weights at hand: load and warm-up."""
+QUICKEST = 60
+"""Seconds a start takes at best beside its weights: two Python programs, one after the other, import PyTorch (the
+check of the files, the shard), then come the warm-up and the CUDA graphs (launcher/src/main.rs@v3.3.7:2233-2317).
+"""
+FASTEST = 1_000_000_000
+"""Bytes of weights a second at best, fetched from the Hub and then loaded, one after the other. hf_transfer, which the
+images use, is made for links above 500 MB/s (https://github.com/huggingface/hf_transfer).
+"""
+SAGEMAKER_RANGE = (60, 3600)
+"""What SageMaker accepts in seconds for both limits of a start
+(https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html).
+"""
 
 
 @rule("TGI330", "warning", "liveness check that kills a loading server")
@@ -147,3 +159,84 @@ def restart_loop(case: Case) -> Hits:
         yield Hit(
             word, "the server cannot start as it is written, and is started again for ever", "mend the error first"
         )
+
+
+@rule("TGI333", "warning", "platform that gives up before the server can be up")
+def short_wait(case: Case) -> Hits:
+    """The platform stops the container if it does not answer in time, and the time does not suffice for these weights.
+
+    TGI answers only after download, load and warm-up. Counted is the least that takes: 60 s, and the weights at
+    1 GB/s. SageMaker's limit is container_startup_health_check_timeout; Vertex AI has one for the whole deployment
+    and, as Cloud Run has, a startup probe, which gives up after initialDelaySeconds + failureThreshold x periodSeconds.
+
+    Failing, deploy.py::
+
+        from sagemaker.huggingface import HuggingFaceModel, get_huggingface_llm_image_uri
+
+        model = HuggingFaceModel(
+            image_uri=get_huggingface_llm_image_uri("huggingface", version="3.3.6"),
+            env={"HF_MODEL_ID": "deepseek-ai/DeepSeek-R1-Distill-Llama-70B", "SM_NUM_GPUS": "8"},
+            role="role",
+        )
+        model.deploy(1, instance_type="ml.p4d.24xlarge", container_startup_health_check_timeout=180)
+
+    Fixed, deploy.py::
+
+        from sagemaker.huggingface import HuggingFaceModel, get_huggingface_llm_image_uri
+
+        model = HuggingFaceModel(
+            image_uri=get_huggingface_llm_image_uri("huggingface", version="3.3.6"),
+            env={"HF_MODEL_ID": "deepseek-ai/DeepSeek-R1-Distill-Llama-70B", "SM_NUM_GPUS": "8"},
+            role="role",
+        )
+        model.deploy(1, instance_type="ml.p4d.24xlarge", container_startup_health_check_timeout=3600)
+    """
+    weights = case.facts.stored_bytes if case.facts is not None else 0
+    needed = QUICKEST + weights / FASTEST
+    for wait in case.server.waits:
+        if wait.what != "start" or wait.seconds >= needed or out_of_range(wait):
+            continue
+        with_them = f" with {weights / 1e9:,.1f} GB of weights" if weights else ""
+        message = f"{wait.by} waits {wait.seconds:.0f} s ({wait.name}); a start{with_them} takes {needed:.0f} s at best"
+        enough = min(_needed(case), SAGEMAKER_RANGE[1] if wait.by == "SageMaker" else _needed(case))
+        yield Hit(wait.value, message, f"allow {enough} s")
+
+
+@rule("TGI334", "error", "time limit that SageMaker refuses")
+def refused_wait(case: Case) -> Hits:
+    """SageMaker takes 60 to 3600 seconds for container_startup_health_check_timeout and model_data_download_timeout.
+
+    With any other number the endpoint's configuration is refused (ValidationException).
+
+    Failing, deploy.py::
+
+        from sagemaker.huggingface import HuggingFaceModel, get_huggingface_llm_image_uri
+
+        model = HuggingFaceModel(
+            image_uri=get_huggingface_llm_image_uri("huggingface", version="3.3.6"),
+            env={"HF_MODEL_ID": "Qwen/Qwen2.5-7B-Instruct", "SM_NUM_GPUS": "1"},
+            role="role",
+        )
+        model.deploy(1, instance_type="ml.g5.2xlarge", container_startup_health_check_timeout=7200)
+
+    Fixed, deploy.py::
+
+        from sagemaker.huggingface import HuggingFaceModel, get_huggingface_llm_image_uri
+
+        model = HuggingFaceModel(
+            image_uri=get_huggingface_llm_image_uri("huggingface", version="3.3.6"),
+            env={"HF_MODEL_ID": "Qwen/Qwen2.5-7B-Instruct", "SM_NUM_GPUS": "1"},
+            role="role",
+        )
+        model.deploy(1, instance_type="ml.g5.2xlarge", container_startup_health_check_timeout=3600)
+    """
+    for wait in case.server.waits:
+        if out_of_range(wait):
+            least, most = SAGEMAKER_RANGE
+            message = f"SageMaker refuses {wait.seconds:.0f} s for {wait.name}: it takes {least} to {most}"
+            yield Hit(wait.value, message, f"write {most if wait.seconds > most else least} or a number between them")
+
+
+def out_of_range(wait: Wait) -> bool:
+    """Whether SageMaker refuses the number."""
+    return wait.by == "SageMaker" and not SAGEMAKER_RANGE[0] <= wait.seconds <= SAGEMAKER_RANGE[1]
