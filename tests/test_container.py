@@ -296,3 +296,16 @@ def test_startup_leaves_time_for_the_download() -> None:
     assert startup_seconds(facts(system="rocm")) == startup_seconds(small) + 600
     assert made().host_memory_bytes == 4 * GiB
     assert made(f=facts(system="cpu")).host_memory_bytes < 24 * GiB
+
+
+def test_sagemakers_entry_point_is_told_by_variables_alone() -> None:
+    image = "7.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:2.7.0-tgi3.3.6-gpu-py311"
+    model = ModelSpec(id=MODEL, quantize="gptq", trust_remote_code=True)
+    container = made(spec(model=model, tgi=TgiSpec(image=image, env={"A": "b"})), facts("3.3.6"), num_shard=2)
+    assert (container.args, container.args_env, container.args_only) == ((), {}, ())
+    assert container.env == {
+        "A": "b", "HF_MODEL_ID": MODEL, "HF_MODEL_REVISION": "c0ffee", "SM_NUM_GPUS": "2", "HF_MODEL_QUANTIZE": "gptq",
+        "HF_MODEL_TRUST_REMOTE_CODE": "true", "MAX_INPUT_TOKENS": "7168", "MAX_TOTAL_TOKENS": "8192",
+        "MAX_BATCH_PREFILL_TOKENS": "4096",
+    }  # fmt: skip
+    assert (container.image, container.container_port, container.mounts) == (image, 8080, (Mount("./data", "/data"),))

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tgi_advisor.errors import Place
+from tgi_advisor.facts import clouds
 from tgi_advisor.validate.found import Defect, Gpus, Hint, Server, Value
 from tgi_advisor.validate.read import sdk
 from tgi_advisor.validate.read.commands import HOLE, as_template, scan_text, server_of
@@ -255,7 +256,9 @@ class _Reader:
         """With its place, and the instance it runs on."""
         place = node.entries[0][0].place if node.entries else node.place
         instance = _nearest(self.instances, node.start) if not self.shared else None
-        if "HF_MODEL_ID" in server.env or (instance is not None and instance.text.startswith("ml.")):
+        cloud = clouds.find(server.image.text) if server.image is not None else None
+        elsewhere = cloud is not None and cloud.name != "sagemaker"
+        if "HF_MODEL_ID" in server.env or (instance and instance.text.startswith("ml.") and not elsewhere):
             gpus = Gpus("all", "platform", instance) if instance else Gpus("unknown", "platform")
             hints = (Hint("instance", instance),) if instance else ()
             waits = of_sagemaker(self.waits) if instance is not None and instance.text.startswith("ml.") else ()

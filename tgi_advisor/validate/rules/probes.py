@@ -24,6 +24,10 @@ SAGEMAKER_RANGE = (60, 3600)
 """What SageMaker accepts in seconds for both limits of a start
 (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html).
 """
+MOST = {"SageMaker": SAGEMAKER_RANGE[1], "Cloud Run": 1800}
+"""Seconds a platform waits at most; Cloud Run's with a GPU
+(https://docs.cloud.google.com/run/docs/configuring/jobs/healthchecks).
+"""
 
 
 @rule("TGI330", "warning", "liveness check that kills a loading server")
@@ -198,8 +202,7 @@ def short_wait(case: Case) -> Hits:
             continue
         with_them = f" with {weights / 1e9:,.1f} GB of weights" if weights else ""
         message = f"{wait.by} waits {wait.seconds:.0f} s ({wait.name}); a start{with_them} takes {needed:.0f} s at best"
-        enough = min(_needed(case), SAGEMAKER_RANGE[1] if wait.by == "SageMaker" else _needed(case))
-        yield Hit(wait.value, message, f"allow {enough} s")
+        yield Hit(wait.value, message, f"allow {min(_needed(case), MOST.get(wait.by, _needed(case)))} s")
 
 
 @rule("TGI334", "error", "time limit that SageMaker refuses")
