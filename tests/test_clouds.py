@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +21,7 @@ NEW = f"{AWS}2.7.0-tgi3.3.6-gpu-py311-cu124-ubuntu22.04-v2.1"
 OLD = f"{AWS}2.1.1-tgi2.0.2-gpu-py310-cu121-ubuntu22.04"
 GOOGLE = "us-docker.pkg.dev/deeplearning-platform-release/gcr.io/huggingface-text-generation-inference-"
 FILES = {"docker-run": "run.sh", "compose": "compose.yaml", "kubernetes": "pod.yaml", "env": "tgi.env"}
-SPECS = {
+SPECS: dict[str, dict[str, dict[str, Any]]] = {
     "sagemaker": {"tgi": {"image": NEW}},
     "sagemaker with a cache in tmp": {"tgi": {"image": OLD}, "hardware": {"count": 2}},
     "all that is copied": {
@@ -37,8 +38,8 @@ SPECS = {
 }
 
 
-def spec(*changes: dict[str, dict[str, object]]) -> str:
-    made: dict[str, dict[str, object]] = {
+def spec(*changes: dict[str, dict[str, Any]]) -> str:
+    made: dict[str, dict[str, Any]] = {
         "model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "hardware": {"gpu": "nvidia-l4"}, "tgi": {},
     }  # fmt: skip
     for change in changes:
@@ -104,7 +105,7 @@ def test_a_hostile_value_reaches_sagemakers_entry_point_unchanged(
         ({"image": f"{GOOGLE}gpu.2.3.1", "release": "3.3.4"}, "env", "but the spec says release 3.3.4"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_written(change: dict[str, object], form: str, said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_written(change: dict[str, Any], form: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(spec({"tgi": change}))
     ran = run("emit", str(tmp_path / "spec.yaml"), "--format", form, "--offline")
     assert (ran.code in (Exit.SPEC, Exit.FACTS), ran.out) == (True, "")
