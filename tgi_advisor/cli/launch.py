@@ -350,10 +350,10 @@ def _figure(figure: Compared) -> str:
 
 
 def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """Aligned columns."""
-    sizes = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    lines = ("  ".join(cell.ljust(size) for cell, size in zip(row, sizes, strict=True)) for row in (headings, *rows))
-    return "\n".join(line.rstrip() for line in lines)
+    """Aligned columns, as the terminal has room for them."""
+    from tgi_advisor.tabular import Column, Table, text
+
+    return text(Table(tuple(Column(name, name, "text", "") for name in headings), tuple(rows)), width())
 
 
 def _number(value: int | None) -> str:
