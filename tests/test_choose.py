@@ -118,6 +118,24 @@ def test_a_plan_says_how_fast_it_is(gpu: str, release: str, count: int) -> None:
         assert said.alone.bound < said.full.bound <= said.full.together * said.alone.bound
 
 
+def test_more_users_than_the_router_lets_in_are_let_in() -> None:
+    asked = ("size", *QWEN, "--gpu", "nvidia-l40s", "-n", "1", "-q", "none", "-i", "100", "-o", "50")
+    (few,), (many,) = rows("fleets", *asked, "-u", "128"), rows("fleets", *asked, "-u", "1000")
+    assert "max-concurrent-requests" not in run(*asked, "-u", "128", "--emit-spec").out
+    assert f"max-concurrent-requests: {many['requests']}\n" in run(*asked, "-u", "1000", "--emit-spec").out
+    assert few["requests"] >= many["requests"] > 128
+    (own,) = rows("fleets", *asked, "-u", "1000", "--set", "tgi.flags.max-concurrent-requests=200")
+    assert (own["requests"], own["replicas"]) == (200, 5)
+
+
+@pytest.mark.parametrize("amount", ["nan", "inf", "-1", "0", "x"])
+def test_amounts_that_are_none(amount: str) -> None:
+    for option in ("--rps", "--latency"):
+        ran = run("size", *QWEN, "--gpu", "l4", "-u", "1", "-i", "10", "-o", "5", option, amount, "--json")
+        assert ran.code == Exit.USAGE
+        assert json.loads(ran.out)["error"]["kind"] == "usage"
+
+
 # sweep
 
 

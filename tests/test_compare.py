@@ -130,6 +130,8 @@ def test_old_prices_say_so(tmp_path: Path) -> None:
     out = run(*QWEN, "-g", "a10g", "-n", "1", "--prices", str(tmp_path / "prices.yaml")).out
     assert "of 2020-02-02" in out
     assert "Older than such prices hold: g5.xlarge" in out
+    told = json.loads(run(*QWEN, "-g", "a10g", "-n", "1", "--prices", str(tmp_path / "prices.yaml"), "--json").out)
+    assert {row["price_is_old"] for row in told["comparison"]} == {True}
 
 
 def test_records_and_a_table_for_notebooks() -> None:

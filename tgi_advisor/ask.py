@@ -23,7 +23,7 @@ from tgi_advisor.choose.load import Load, lengths
 from tgi_advisor.choose.size import Sizing
 from tgi_advisor.choose.sweep import Step, Sweep
 from tgi_advisor.choose.words import told
-from tgi_advisor.errors import AdvisorError, FactsError, Problem, SpecError, UsageError, did_you_mean
+from tgi_advisor.errors import AdvisorError, FactsError, Problem, SpecError, UsageError, did_you_mean, listed
 from tgi_advisor.estimate import defaults
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import prices as pricing
@@ -340,8 +340,9 @@ def _values(names: Sequence[str], known: Sequence[str], option: str) -> tuple[st
     """The names, each once; UsageError for one that is no value of the option."""
     wrong = [name for name in names if name not in known]
     if wrong:
-        near = did_you_mean(wrong[0], known)
-        raise UsageError(f"{wrong[0]!r} is no value of {option}", near or f"Known are {', '.join(known)}.")
+        near = did_you_mean(wrong[0], known) if len(wrong) == 1 else ""
+        said = f"{wrong[0]!r} is no value" if len(wrong) == 1 else f"{listed(wrong, 'and')} are no values"
+        raise UsageError(f"{said} of {option}", near or f"Known are {', '.join(known)}.")
     return tuple(dict.fromkeys(names))
 
 

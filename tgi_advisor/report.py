@@ -468,7 +468,7 @@ def band(figure: Figure) -> str:
 
 def amount(number: float) -> str:
     """A figure in the digits that matter: `0.85`, `3.1`, `20`, `12,345`."""
-    digits = 0 if number >= 10 else 1 if number >= 1 else 2
+    digits = 0 if number >= 10 else 1 if number >= 1 else 2 if number >= 0.1 else 3
     return f"{number:,.{digits}f}"
 
 

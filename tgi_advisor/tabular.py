@@ -205,7 +205,7 @@ def _cell(value: Any, unit: Unit) -> str:
         case "bytes":
             return f"{value / GiB:.2f}"
         case "money":
-            return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+            return f"{value:,.2f}" if value >= 1 else f"{value:.3g}"
         case "share":
             return f"{100 * value:.1f} %"
         case "flag":

@@ -79,7 +79,7 @@ class Comparison(Answer):
     def text(self, width: int, today: date | None = None) -> str:
         """The options as a terminal of so many columns shows them."""
         starting = [option for option in self.options if option.starts]
-        once = {"model", "outcome", "why", "currency", "tokens_per_s", "tokens_per_s_factor"} | (
+        once = {"model", "outcome", "why", *PRICE_SAID, "tokens_per_s", "tokens_per_s_factor"} | (
             {"kv_cache_dtype"} if self._one_kv_cache else set()
         )
         shown, same = tabular.constants(tabular.without(_table(starting), once), SAID_ONCE)
@@ -91,7 +91,7 @@ class Comparison(Answer):
         lines += _not_starting(self.options, width)
         if starting and (fast := report.speed(starting[0].speed)):
             lines += wrapped(f"Speed of the first: {fast}.", width)
-        for sentence in prices_said(self.options, today or date.today()):
+        for sentence in prices_said(starting, today or date.today()):
             lines += wrapped(sentence, width)
         return "\n".join(lines).rstrip()
 
@@ -101,6 +101,8 @@ class Comparison(Answer):
         return not any(option.kv_cache_dtype.startswith("fp8") for option in self.options)
 
 
+PRICE_SAID = ("currency", "price_date", "price_is_old")
+"""What a terminal shows in a sentence, for all prices at once."""
 LESS_WANTED = ("headroom_bytes", "max_batch_prefill_tokens", "bound_tokens_per_s", "under_load", "instance")
 """Columns that go first where a terminal is narrow."""
 SAID_ONCE = ("quantize", "gpu", "count", "release", "kv_cache_dtype")
@@ -145,9 +147,9 @@ def _not_starting(options: Sequence[Option], width: int) -> list[str]:
 def prices_said(options: Sequence[Option], today: date) -> list[str]:
     """What to know about the prices that are shown: where they hold, of when they are, and that they are old."""
     offers = {option.offer for option in options if option.offer}
+    if not options:
+        return []
     if not offers:
-        if not any(option.starts for option in options):
-            return []
         return ["No price is known of an instance with these GPUs: --prices FILE takes your own."]
     days = sorted({offer.date for offer in offers})
     regions = sorted({f"{offer.cloud} {offer.region}" for offer in offers})
@@ -178,7 +180,9 @@ COLUMNS = (
     Column("instance", "INSTANCE", "text", "The cheapest instance with a known price that carries so many of the GPU."),
     Column("price_per_hour", "PER HOUR", "money", "Its on-demand list price."),
     Column("price_per_request", "PER REQUEST", "money", "The same for one of the requests that run together."),
-    Column("currency", "", "text", "Currency of the prices."),
+    Column("currency", "CURRENCY", "text", "Currency of the prices."),
+    Column("price_date", "PRICE OF", "text", "The day the price was read, as YYYY-MM-DD."),
+    Column("price_is_old", "OLD PRICE", "flag", "Whether it is older than such prices hold."),
     Column("why", "BOUND BY", "text", "What keeps the context from growing, or why it does not start."),
 )
 
@@ -298,6 +302,11 @@ def _short(option: Option) -> tuple[object, ...]:
     )  # fmt: skip
 
 
+def price_said(offer: Offer | None) -> tuple[object, ...]:
+    """The values under `PRICE_SAID`."""
+    return (None,) * len(PRICE_SAID) if offer is None else (offer.currency, offer.date, offer.is_old(date.today()))
+
+
 def row(option: Option) -> tuple[object, ...]:
     """The values of one option, under `COLUMNS`."""
     limits, offer = option.limits, option.offer
@@ -305,5 +314,5 @@ def row(option: Option) -> tuple[object, ...]:
         option.model, option.quantize, option.gpu, option.count, option.release, option.kv_cache_dtype, option.outcome,
         limits.max_total_tokens, option.concurrency, limits.max_batch_prefill_tokens, option.under_load,
         option.headroom_bytes, offer and offer.instance, option.price, option.price_per_request,
-        offer and offer.currency, option.why,
+        *price_said(offer), option.why,
     )  # fmt: skip

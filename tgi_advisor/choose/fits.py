@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from tgi_advisor import tabular
 from tgi_advisor.choose.compare import COLUMNS as COMPARED
-from tgi_advisor.choose.compare import LESS_WANTED, Comparison, row
+from tgi_advisor.choose.compare import LESS_WANTED, PRICE_SAID, Comparison, row
 from tgi_advisor.choose.option import Option, judge
 from tgi_advisor.choose.words import wrapped
 from tgi_advisor.facts import families
@@ -177,7 +177,7 @@ class Everywhere(Answer):
         return "\n".join([*lines, "", tabular.text(Table(CARDS, rows), width)])
 
 
-PRICED = {"instance", "price_per_hour", "price_per_request", "currency"}
+PRICED = {"instance", "price_per_hour", "price_per_request", *PRICE_SAID}
 CARDS = (
     Column("model", "MODEL", "text", "The model."),
     Column("cards", "GPUS", "count", "Cards one of which runs it."),

@@ -10,15 +10,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from types import MappingProxyType
 
 from tgi_advisor import tabular
 from tgi_advisor.choose.compare import COLUMNS as COMPARED
-from tgi_advisor.choose.compare import Ways, checkpoints, compare, prices_said
+from tgi_advisor.choose.compare import PRICE_SAID, Ways, checkpoints, compare, price_said, prices_said
 from tgi_advisor.choose.load import Load
-from tgi_advisor.choose.option import Option
+from tgi_advisor.choose.option import Option, judge
 from tgi_advisor.choose.words import wrapped
 from tgi_advisor.estimate import speed
 from tgi_advisor.estimate.speed import Speed
+from tgi_advisor.estimate.underload import DECODING
 from tgi_advisor.facts import families
 from tgi_advisor.facts.prices import Offer
 from tgi_advisor.search import last_that_holds
@@ -93,9 +95,9 @@ class Sizing(Answer):
         lines = wrapped(head, width)
         if not self.fleets:
             slow = f"no server answers within {load.latency:g} s" if load.latency else ""
-            why = self.why or (self.failed[0].why if self.failed else slow)
+            why = self.why or (self._nearest() if self.failed else slow)
             return "\n".join([*lines, "", *wrapped(f"Nothing carries it: {why}", width)])
-        table = tabular.without(self.table(), {"model", "currency"})
+        table = tabular.without(self.table(), {"model", *PRICE_SAID})
         shown, _ = tabular.constants(table, ("quantize", "release"))
         lines += [*checkpoints([one.option for one in self.fleets]), "", tabular.text(shown, width, LESS_WANTED), ""]
         prices = prices_said([one.option for one in self.fleets], today or date.today())
@@ -103,6 +105,11 @@ class Sizing(Answer):
         for sentence in (assumed, *self._counted_on(), *said(self.fleets[0].speed), *prices):
             lines += wrapped(sentence, width)
         return "\n".join(lines)
+
+    def _nearest(self) -> str:
+        """Why the server does not start that misses least."""
+        least = max(self.failed, key=lambda one: (one.outcome == "out_of_memory", one.headroom_bytes or 0))
+        return f"{least.name}: {least.why}" if len(self.failed) > 1 else least.why
 
     def _counted_on(self) -> list[str]:
         """That replicas are counted on a bound, where a rate or a latency is wished and nothing better is known."""
@@ -133,10 +140,10 @@ COLUMNS = (
     _SAME["under_load"],
     _SAME["instance"],
     Column("price_per_hour", "PER HOUR", "money", "On-demand list price of all replicas."),
-    _SAME["currency"],
+    *(_SAME[key] for key in PRICE_SAID),
 )
 LESS_WANTED = (
-    "max_batch_prefill_tokens", "first_token_s", "tokens_per_s_factor", "currency", "tokens_per_s", "under_load",
+    "max_batch_prefill_tokens", "first_token_s", "tokens_per_s_factor", "tokens_per_s", "under_load",
     "instance", "bound_tokens_per_s",
 )  # fmt: skip
 """Columns that go first where a terminal is narrow."""
@@ -159,19 +166,49 @@ def size(
         return Sizing(spec.model.id, load, (), (), why)
     pinned = replace(spec.limits, max_total_tokens=Bound(load.longest, load.longest))
     workload = replace(spec.workload, max_new_tokens=load.answers.longest)
-    found = compare(
-        replace(spec, limits=pinned, workload=workload), ways, offers=offers, progress=progress
-    )  # fmt: skip
-    fleets = [fleet for fleet in (_fleet(option, load) for option in found.options if option.starts) if fleet]
+    asked = replace(spec, limits=pinned, workload=workload)
+    found = compare(asked, ways, offers=offers, progress=progress)
+    near = sorted(found.options, key=lambda one: (one.model, one.quantize, one.release, one.count, one.memory_bytes))
+    starting = (_admitting(option, asked, load) for option in near if option.starts)
+    fleets = [fleet for fleet in (_fleet(option, load) for option in starting if option.starts) if fleet]
     failed = tuple(option for option in found.options if not option.starts)
     return Sizing(spec.model.id, load, tuple(sorted(fleets, key=_order)), failed)
+
+
+ADMITS = "max-concurrent-requests"
+"""The flag that says how many requests the router lets in; it answers 429 to more."""
+
+
+def _admitting(option: Option, asked: Spec, load: Load) -> Option:
+    """The option, told to let in as many users as it holds where that is more than TGI does by itself.
+
+    Decoding and sampling for more requests takes memory, so that the search is made again.
+    """
+    assert option.base is not None
+    setting = option.base.setting
+    if ADMITS in setting.flags:
+        return option
+    admitted = min(_held(option, load), load.users)
+    if admitted <= DECODING:
+        return option
+    flags = MappingProxyType({**setting.spec.tgi.flags, ADMITS: admitted})
+    again = replace(option.spec, limits=asked.limits, tgi=replace(option.spec.tgi, flags=flags))
+    return judge(again, setting.facts, option.offer)
+
+
+def _held(option: Option, load: Load) -> int:
+    """Typical requests that one server holds at once: in its KV cache, and as far as its router lets them in."""
+    assert option.base is not None
+    cached = max(1, (option.limits.max_batch_total_tokens or 0) // load.request.tokens)
+    admitted = option.base.setting.flags.get(ADMITS)
+    return min(cached, admitted) if isinstance(admitted, int) and admitted > 0 else cached
 
 
 def _fleet(option: Option, load: Load) -> Fleet | None:
     """So many of one server as the load takes; None where none of them answers as fast as is wished."""
     here, budget = option.base, option.limits.max_batch_total_tokens or 0
     assert here is not None
-    each = max(1, budget // load.request.tokens)
+    each = _held(option, load)
 
     def fast(together: int) -> Speed:
         return speed.of(here, budget, together, load.request)
@@ -234,5 +271,5 @@ def _row(fleet: Fleet) -> tuple[object, ...]:
         one.limits.max_total_tokens, one.limits.max_batch_prefill_tokens, fleet.each,
         None if fast.bound is None else round(fast.bound), None if fast.tokens is None else round(fast.tokens.value),
         fast.tokens and fast.tokens.factor, fast.first and round(fast.first.value, 3), one.under_load,
-        one.offer and one.offer.instance, fleet.price, one.offer and one.offer.currency,
+        one.offer and one.offer.instance, fleet.price, *price_said(one.offer),
     )  # fmt: skip

@@ -102,16 +102,31 @@ class Sweep(Answer):
         return sorted(most, key=lambda name: most[name])
 
     def _turns(self, width: int) -> list[str]:
-        """Where it stops fitting."""
-        lines = []
-        for before, after in zip(self.steps, self.steps[1:], strict=False):
-            same = before.values[:-1] == after.values[:-1]
-            if same and before.starts and not after.starts:
-                where = " ".join(f"{axis.name} {value}" for axis, value in zip(self.axes, after.values, strict=True))
-                lines += ["", *wrapped(f"From {where} on: {after.bound_by}", width, "", "  ")]
-        if not any(step.starts for step in self.steps) and self.steps:
-            lines += ["", *wrapped(f"None starts: {self.steps[0].bound_by}", width, "", "  ")]
+        """Why steps do not start: a reason once, and along one axis only where it first runs out of memory."""
+        lines: list[str] = []
+        told: list[Step] = []
+        for number, step in enumerate(self.steps):
+            if step.starts or not step.bound_by or any(_says_the_same(step, other) for other in told):
+                continue
+            told.append(step)
+            where = ", ".join(f"{axis.name} {value}" for axis, value in zip(self.axes, step.values, strict=True))
+            stops = any(other.starts and _neighbours(step, other) for other in self.steps[:number])
+            at = f"From {where} on" if stops else where
+            lines += ["", *wrapped(f"{at}: {step.bound_by}", width, "", "  ")]
         return lines
+
+
+def _neighbours(one: Step, other: Step) -> bool:
+    """Whether two steps differ in one axis."""
+    return sum(a != b for a, b in zip(one.values, other.values, strict=True)) == 1
+
+
+def _says_the_same(step: Step, told: Step) -> bool:
+    """Whether the reason of a step is known from another: it is the same, or both run out of memory along one axis."""
+    if step.bound_by == told.bound_by:
+        return True
+    short = all(one.prediction and one.prediction.outcome == "out_of_memory" for one in (step, told))
+    return short and _neighbours(step, told)
 
 
 COLUMNS = (

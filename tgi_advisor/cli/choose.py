@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -51,6 +52,18 @@ def _whole(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= 1024:
         raise ValueError(text)
     return int(text)
+
+
+class _Amount(click.FloatRange):
+    """A positive number, of which there is more than none and less than for ever."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
 
 
 several_gpus = click.option(
@@ -231,17 +244,15 @@ def sweep(
     required=True,
     help="A typical answer; percentiles may follow.",
 )
-@click.option("--rps", metavar="N", type=click.FloatRange(0, min_open=True), help="Requests that arrive per second.")
-@click.option(
-    "--latency", metavar="S", type=click.FloatRange(0, min_open=True), help="Seconds a typical answer may take."
-)
+@click.option("--rps", metavar="N", type=_Amount(0, min_open=True), help="Requests that arrive per second.")
+@click.option("--latency", metavar="S", type=_Amount(0, min_open=True), help="Seconds a typical answer may take.")
 @several_gpus
 @several_counts
 @several_weights
 @several_releases
 @click.option("--emit-spec", is_flag=True, help="Print the spec of one replica of the first fleet.")
 @click.option("--params", metavar="13B", help="Rules of thumb for a model of so many parameters, instead of --model.")
-@click.option("--bits", metavar="N", type=click.FloatRange(1, 64), default=16, help="Bits of a weight, with --params.")
+@click.option("--bits", metavar="N", type=_Amount(1, 64), default=16, help="Bits of a weight, with --params.")
 @click.option("--layers", metavar="N", type=click.IntRange(1), help="Layers, with --params.")
 @click.option("--hidden", metavar="N", type=click.IntRange(1), help="Width of the hidden state, with --params.")
 @price_list
