@@ -25,9 +25,14 @@ def forward(run: Pass) -> tuple[Block, ...]:
     embedded = hidden = run.new(g.hidden)
     mask, tables = _mask(run), _tables(run)
     seen: set[tuple[object, ...]] = set()
+
+    def layer(run: Pass) -> tuple[Block]:
+        return (_parallel_layer(run, turns) if run.shapes.kind == PARALLEL else _layer(run),)
+
     for number in range(g.layers):
         turns = run.shapes.turns[number]
-        after = _parallel_layer(run, turns) if run.shapes.kind == PARALLEL else _layer(run)
+        (after,) = run.play(turns, layer)
+        assert after is not None
         if hidden is not embedded:  # which the model holds to the end
             run.drop(hidden)
         hidden = after

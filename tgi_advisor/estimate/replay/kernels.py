@@ -16,6 +16,7 @@ from typing import Literal
 
 from tgi_advisor.estimate import exllama, weights
 from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import families
 
 Kernel = Literal[
     "plain", "marlin", "awq", "exllama", "gptq", "exl2", "stored_marlin", "fp8_marlin", "fp8_fbgemm", "fp8_cutlass",
@@ -70,6 +71,18 @@ def of(setting: Setting) -> Kernel | None:
     if method not in ON_THE_FLY or setting.facts.release.version < since:
         return None
     return ON_THE_FLY[method]
+
+
+def generation(setting: Setting) -> tuple[object, ...]:
+    """What the GPU decides of a replay beside its system: launches on GPUs of one generation share theirs.
+
+    The kernels, flash-attention 1 or 2, and the size of cuBLAS' workspace.
+    """
+    capability = setting.facts.gpu.at_least
+    return (
+        capability >= (8, 0), capability >= (9, 0), of(setting),
+        experts(setting) if families.experts(setting.facts.model) else None,
+    )  # fmt: skip
 
 
 def _packed(setting: Setting, method: str) -> Kernel | None:

@@ -72,9 +72,7 @@ def forward(
             run.drop(residual)
             residual = None
             continue
-        after, carried, gone = _layer(run, hidden, residual, version, number)
-        run.drop(*{*gone, hidden, residual} - {after, carried, *held})
-        hidden, residual = after, carried
+        hidden, residual = _turn(run, hidden, residual, held, version, number)
         state = run.turn(hidden, residual)
         if number >= first and state in seen:  # from here on the layers go round in a circle
             break
@@ -82,6 +80,29 @@ def forward(
     final, summed = _norm(run, hidden, residual)
     run.drop(*{hidden, residual, summed, *tables} - {final, *held})
     return final, *held
+
+
+def _turn(
+    run: Pass, hidden: Block, residual: Block | None, held: tuple[Block, ...], version: Version, number: int
+) -> tuple[Block, Block | None]:
+    """(hidden states, residual) behind a layer, and nothing else of it left but what is `held` beside them."""
+    stays = hidden in held, residual in held
+
+    def layer(run: Pass, hidden: Block, residual: Block | None) -> tuple[Block, Block | None]:
+        after, carried, gone = _layer(run, hidden, residual, version, number)
+        kept = {one for one, held in zip((hidden, residual), stays, strict=True) if held}
+        run.drop(*{*gone, hidden, residual} - {after, carried, *kept})
+        return after, carried
+
+    shapes = run.shapes
+    key = (
+        stays, number >= shapes.dense_layers,
+        shapes.edge_kernel != shapes.kernel and number in (0, shapes.g.layers - 1),
+        run.windowed > 0, shapes.flash_one and (run.longest > 0, run.longest > FLASH_ONE_BLOCK),
+    )  # fmt: skip
+    after, carried = run.play(key, layer, hidden, residual)
+    assert after is not None
+    return after, carried
 
 
 def _cross(crossing: Crossing) -> None:

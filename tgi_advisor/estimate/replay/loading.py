@@ -14,11 +14,12 @@ transformers v4.51.3, src/transformers/modeling_utils.py:770-800 and :5750-5810.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import NamedTuple
 
 from tgi_advisor.estimate import adapters, geometry, heads, weights
 from tgi_advisor.estimate.allocator import Allocator, Block, State
-from tgi_advisor.estimate.replay import guesses, kernels, packed, pictures, stacks, towers
+from tgi_advisor.estimate.replay import guesses, kernels, packed, pictures, stacks, tapes, towers
 from tgi_advisor.estimate.replay.kernels import Kernel
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.weights import Held
@@ -94,8 +95,8 @@ def loaded(setting: Setting, most: int | None = None) -> State:
     old = setting.facts.release.version < JOINED_BEFORE_THE_MOVE
     reads = towers.of(setting.family.model_type, seen, _is_converted(setting), old) if seen else ()
     tower = [_made(one) for one in reads]
-    for step in _steps(setting, stored, tower):
-        step(memory)
+    for steps, times in _steps(setting, stored, tower):
+        tapes.play(memory, steps, times)
     if setting.attention == "flashinfer":
         for size in WORKSPACE:
             memory.new(size)
@@ -122,29 +123,30 @@ def _stored(rows: Sequence[Held]) -> Stored:
     return Stored(tuple(embeddings), layer, edges, tuple(others), tuple(head))
 
 
-def _steps(setting: Setting, stored: Stored, tower: Sequence[Step]) -> Iterator[Step]:
-    """Every module's step, in the order of the class; those of a vision tower are given."""
+def _steps(setting: Setting, stored: Stored, tower: Sequence[Step]) -> Iterator[tuple[Sequence[Step], int]]:
+    """(steps of modules, how often they come) in the order of the class; those of a vision tower are given."""
     if setting.family.served_by == "transformers":
-        yield from _as_transformers(setting, stored)
+        yield from (([step], 1) for step in _as_transformers(setting, stored))
         return
     embeddings = [_copied(size, row) for size, row in stored.embeddings]
     since = EMBEDDING_LAST.get(setting.family.model_type)
     last = since is not None and setting.facts.release.version >= since
     kind = setting.family.model_type
     if kind not in towers.INSIDE and kind not in towers.LAST:
-        yield from tower
+        yield tower, 1
     if not last:
-        yield from embeddings
+        yield embeddings, 1
     if kind in towers.INSIDE:
-        yield from tower
-    for layer in _layers(setting, stored):
-        yield from layer
-    yield from map(_kept, stored.others)
-    yield from _head(setting, stored)
+        yield tower, 1
+    for _, alike in groupby(_layers(setting, stored), key=id):
+        layers = list(alike)
+        yield layers[0], len(layers)
+    yield list(map(_kept, stored.others)), 1
+    yield list(_head(setting, stored)), 1
     if last:
-        yield from embeddings
+        yield embeddings, 1
     if kind in towers.LAST:
-        yield from tower
+        yield tower, 1
 
 
 def _head(setting: Setting, stored: Stored) -> Iterator[Step]:

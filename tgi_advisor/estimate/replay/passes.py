@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from tgi_advisor.estimate.allocator import Allocator, Block
 from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.replay import kernels
 from tgi_advisor.estimate.replay.kernels import Kernel
 from tgi_advisor.estimate.replay.shapes import Shapes
+from tgi_advisor.estimate.replay.tapes import Recorder, Tape
 
 ADDS_BIAS = frozenset({"awq", "gptq", "eetq"})
 """Kernels whose layers add the bias into another tensor; the others take it along or add it in place."""
@@ -32,10 +33,58 @@ class Pass:
         self.workspaces: list[Block] = []
         self._lingering: Block | None = None
         self.brisk = False
+        self.tapes: dict[Hashable, Tape | None] = {}
+        self._ready: dict[Hashable, tuple[Sequence[int], Tape]] = {}
 
     def new(self, width: int) -> Block:
         """A tensor of `width` elements per token."""
         return self.memory.new(width * self._column)
+
+    def fixed(self, size: int) -> Block:
+        """A tensor of so many bytes, whatever the tokens."""
+        return self.memory.new(size)
+
+    def play(
+        self, key: Hashable, part: Callable[..., tuple[Block | None, ...]], *given: Block | None
+    ) -> tuple[Block | None, ...]:
+        """What `part` does with a pass and the tensors given, and what it returns: from its tape, once there is one.
+
+        All that a part with this `key` does has to follow from the tensors given being there, or being the same, and
+        from the pass; with the same `tapes`, from no more of it than its shapes where all is made by `new` and `fixed`.
+        A part that takes a workspace is no other part's model.
+        """
+        inputs = list(dict.fromkeys([one for one in given if one is not None]))
+        places = tuple([None if one is None else inputs.index(one) for one in given])
+        named = (key, places, not self.workspaces)
+        ready = self._ready.get(named)
+        if ready is None:
+            if named not in self.tapes:
+                self.tapes[named] = self._recorded(part, len(inputs), places)
+            tape = self.tapes[named]
+            if tape is None:
+                return part(self, *given)
+            if not tape.scales:  # it holds for this pass alone
+                del self.tapes[named]
+            ready = self._ready[named] = tape.units(self._column), tape
+        units, tape = ready
+        addresses, sizes = self.memory.play(units, inputs)
+        made = {
+            place: inputs[place] if place < len(inputs) else Block(addresses[place], sizes[place])
+            for place in tape.results
+            if place is not None
+        }
+        return tuple([None if place is None else made[place] for place in tape.results])
+
+    def _recorded(
+        self, part: Callable[..., tuple[Block | None, ...]], number: int, places: tuple[int | None, ...]
+    ) -> Tape | None:
+        """The tape of a part that is given so many tensors; None where it takes a workspace or leaves one lingering."""
+        inputs = [Block(place, 0) for place in range(number)]
+        run = _Recording(self, Recorder(number))
+        results = part(run, *(None if place is None else inputs[place] for place in places))
+        if len(run.workspaces) > len(self.workspaces) or run._lingering is not None:
+            return None
+        return run.recorder.tape([None if one is None else one.address for one in results])
 
     def places(self) -> tuple[object, ...]:
         """The free blocks that decide where the next layer's tensors go."""
@@ -50,7 +99,7 @@ class Pass:
     def beside(self, tokens: int) -> Pass:
         """A pass over other tokens, of unpacked weights, on the same allocator."""
         other = Pass(self.shapes._replace(kernel="plain"), self.memory, tokens)
-        other.workspaces = self.workspaces
+        other.workspaces, other.tapes = self.workspaces, self.tapes
         return other
 
     def drop(self, *tensors: Block | None) -> None:
@@ -64,7 +113,7 @@ class Pass:
         https://github.com/pytorch/pytorch/blob/v2.7.0/aten/src/ATen/cuda/CUDABlas.cpp#L160-L200
         """
         out = self.new(width)
-        space = self.memory.new(self.shapes.cublaslt) if bias and self.shapes.cublaslt else None
+        space = self.fixed(self.shapes.cublaslt) if bias and self.shapes.cublaslt else None
         self.take_cublas()
         self.drop(space)
         if bias and self.shapes.copies_bias:
@@ -197,3 +246,23 @@ class Pass:
         half, out = self.new(width), self.new(width)
         self.drop(half, scaled)
         return out
+
+
+class _Recording(Pass):
+    """A pass that only notes what it makes and drops."""
+
+    def __init__(self, like: Pass, recorder: Recorder) -> None:
+        super().__init__(like.shapes, recorder, like.tokens, like.windowed, like.longest)
+        self.recorder = recorder
+        self.workspaces = list(like.workspaces)
+
+    def new(self, width: int) -> Block:
+        return self.recorder.of_width(width)
+
+    def fixed(self, size: int) -> Block:
+        return self.recorder.of_size(size)
+
+    def play(
+        self, _: Hashable, part: Callable[..., tuple[Block | None, ...]], *given: Block | None
+    ) -> tuple[Block | None, ...]:
+        return part(self, *given)

@@ -10,14 +10,16 @@ made larger than the segments they take.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from tgi_advisor.estimate.allocator import MIDDLE, ROUNDING, SMALL, OutOfMemoryError, State
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.peak import Batch, Peak, Seen
-from tgi_advisor.estimate.replay import shapes
+from tgi_advisor.estimate.replay import kernels, shapes
 from tgi_advisor.estimate.replay.loading import loaded
+from tgi_advisor.estimate.replay.tapes import Tape
 from tgi_advisor.estimate.replay.warmup import Prefill, cache_tensor, prefill, prepared, with_cache
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.units import MiB
@@ -54,6 +56,7 @@ class Peaks:
         self._states = [State(0, 0, self._ready.small, ())]  # the first one's gaps are filled
         self._closed = max(self._ready.large, default=0) > SMALL
         self._gappy = max(self._ready.large, default=0) >= GAP
+        self._tapes: dict[Hashable, Tape | None] = {}
         self._replayed: dict[tuple[int, int, int, int], Prefill] = {}
         self._highest: dict[tuple[int, int, int, int], Prefill] = {}
         self._by_length = self._shapes.window is not None or setting.family.served_by == "vlm"
@@ -185,7 +188,7 @@ class Peaks:
             if key[2]:  # several requests: the last may be short, but not empty
                 even = max(1, min(longest, (tokens - 1) // (requests - 1)))
             batch = Batch(requests, tokens, even, 0)
-            seen = prefill(self.setting, self._shapes, self._states[held], batch, brisk=True)
+            seen = prefill(self.setting, self._shapes, self._states[held], batch, brisk=True, tapes=self._tapes)
             more = max(0, SMALL_TENSORS - seen.small)
             self._replayed[key] = seen._replace(layers=seen.layers + more, whole=seen.whole + more)
         return self._replayed[key]
@@ -200,8 +203,8 @@ class _Launch:
         self.setting, self.geometry = setting, g
         facts = setting.facts
         self.key = (
-            id(facts.model), tuple(facts.adapters.items()), facts.gpu.system, facts.gpu.at_least, facts.release.version,
-            facts.variant, setting.family, setting.num_shard, setting.dtype, setting.quantize, setting.kv_dtype,
+            id(facts.model), tuple(facts.adapters.items()), facts.gpu.system, kernels.generation(setting),
+            facts.release.version, facts.variant, setting.family, setting.num_shard, setting.dtype, setting.quantize, setting.kv_dtype,
             setting.attention, setting.block_size, setting.prefill_logprobs, setting.speculate, setting.lora_adapters,
             setting.flash, tuple(setting.env.items()), g,
         )  # fmt: skip

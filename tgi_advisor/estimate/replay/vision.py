@@ -260,8 +260,8 @@ def _clip_layer(run: Pass, seen: Tower) -> Block:
     query = run.new(seen.query)
     run.drop(scaled)
     each = seen.pictures * seen.heads * seen.patches**2 * ELEMENT
-    made = run.memory.new(each)
-    weights = run.memory.new(each)
+    made = run.fixed(each)
+    weights = run.fixed(each)
     run.drop(made)
     attended = run.new(seen.query)
     flat = run.new(seen.query)
@@ -318,16 +318,20 @@ def _mllama(run: Pass, seen: Tower) -> None:
     inside.take_cublas()
     mask = memory.new(square)
     run.drop(outer)
-    kept = [hidden, *(_mllama_layer(inside, seen) for _ in range(seen.layers))]
+    kept = [hidden, *(_played(inside, seen) for _ in range(seen.layers))]
     chosen = inside.new(seen.projected - wide)
     normed = inside.new(wide)
     kept.append(inside.new(wide))
     run.drop(normed)
-    kept += [_mllama_layer(inside, seen) for _ in range(seen.more)]
+    kept += [_played(inside, seen) for _ in range(seen.more)]
     joined = whole.new(seen.projected)
     run.drop(*kept, chosen, mask, patches)
     whole.new(run.shapes.g.hidden)
     run.drop(joined)
+
+
+def _played(run: Pass, seen: Tower) -> Block | None:
+    return run.play(("mllama", seen), lambda run: (_mllama_layer(run, seen),))[0]
 
 
 def _mllama_layer(run: Pass, seen: Tower) -> Block:
@@ -538,8 +542,10 @@ def _through(
     """The tower's layers, as far as they reserve anything new; what they start from `stays` until they are done."""
     hidden = first
     met: set[tuple[object, ...]] = set()
+    key = layer.__name__, seen
     for _ in range(seen.layers):
-        after = layer(run, seen)
+        (after,) = run.play(key, lambda run: (layer(run, seen),))
+        assert after is not None
         if hidden is not first or not stays:
             run.drop(hidden)
         hidden = after
@@ -621,14 +627,14 @@ def _scores(run: Pass, seen: Tower, *inputs: Block) -> Block:
     https://github.com/pytorch/pytorch/blob/v2.7.0/aten/src/ATen/native/SoftMax.cpp#L447-L463
     """
     each = seen.pictures * seen.heads * seen.patches**2
-    made = run.memory.new(each * ELEMENT)
+    made = run.fixed(each * ELEMENT)
     run.drop(*inputs)
-    scaled = run.memory.new(each * ELEMENT)
+    scaled = run.fixed(each * ELEMENT)
     run.drop(made)
-    single = None if seen.halves else run.memory.new(each * SINGLE)
-    soft = run.memory.new(each * SINGLE)
+    single = None if seen.halves else run.fixed(each * SINGLE)
+    soft = run.fixed(each * SINGLE)
     run.drop(single)
-    out = run.memory.new(each * ELEMENT)
+    out = run.fixed(each * ELEMENT)
     run.drop(soft, scaled)
     return out
 

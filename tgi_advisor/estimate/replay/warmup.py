@@ -5,6 +5,7 @@ Read at v3.3.7, server/text_generation_server/models/flash_causal_lm.py:1511-159
 (exllama's buffers, made before anything else).
 """
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from tgi_advisor.estimate import exllama
@@ -15,6 +16,7 @@ from tgi_advisor.estimate.peak import Batch
 from tgi_advisor.estimate.replay import fallback, layers, sampling, shapes
 from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.estimate.replay.shapes import Shapes
+from tgi_advisor.estimate.replay.tapes import Tape
 from tgi_advisor.estimate.setting import Setting
 
 OF_A_TOKEN = (8, 4, 8, 8, 8)
@@ -87,11 +89,13 @@ def with_cache(state: State, size: int, tensors: int, most: int | None = None) -
 
 
 def prefill(
-    setting: Setting, widths: Shapes, held: State, batch: Batch, most: int | None = None, *, brisk: bool = False
-) -> Prefill:
+    setting: Setting, widths: Shapes, held: State, batch: Batch, most: int | None = None, *, brisk: bool = False,
+    tapes: dict[Hashable, Tape | None] | None = None,
+) -> Prefill:  # fmt: skip
     """One prefill of a batch on an allocator that holds its KV cache.
 
     With `brisk`, layers end their turns sooner, and sampling that finds room in what they left is not replayed.
+    `tapes` are those of other prefills of the launch, which this one adds to.
     OutOfMemoryError where `most` reserved bytes are too few even when PyTorch has given its cache back.
     """
     g, requests, tokens = widths.g, batch.requests, batch.tokens
@@ -102,6 +106,8 @@ def prefill(
         memory.new(width * tokens)
     run = Pass(widths, memory, tokens, _windowed(batch, widths.window), min(batch.longest, tokens))
     run.brisk = brisk
+    if tapes is not None:
+        run.tapes = tapes
     if setting.family.served_by == "transformers":
         alive = fallback.forward(run)
     elif setting.family.served_by == "vlm":
