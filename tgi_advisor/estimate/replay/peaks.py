@@ -204,7 +204,8 @@ class _Launch:
         facts = setting.facts
         self.key = (
             id(facts.model), tuple(facts.adapters.items()), facts.gpu.system, kernels.generation(setting),
-            facts.release.version, facts.variant, setting.family, setting.num_shard, setting.dtype, setting.quantize, setting.kv_dtype,
+            facts.release.version, facts.variant, setting.family, setting.num_shard, setting.dtype, setting.quantize,
+            setting.kv_dtype,
             setting.attention, setting.block_size, setting.prefill_logprobs, setting.speculate, setting.lora_adapters,
             setting.flash, tuple(setting.env.items()), g,
         )  # fmt: skip
