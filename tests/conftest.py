@@ -6,13 +6,31 @@ import gc
 import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from golden import Golden
 
+ENGINES = ("test_launch", "test_launch_faults", "test_launch_pull")
+"""The files whose tests start Docker Engines: one at a time, as an engine alters the machine's network."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden instead of comparing with it")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several workers (`-n 2`) a file's tests stay together, and those that start Docker Engines, one by one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    def scope(test: str) -> str:
+        file = Path(test.split("::", 1)[0]).stem
+        return "engines" if file in ENGINES else file
+
+    scheduler = LoadFileScheduling(config, log)
+    scheduler._split_scope = scope
+    return scheduler
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,7 +49,7 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 def broken_streams(request: pytest.FixtureRequest) -> Iterator[None]:
     """The Docker SDK leaves the sockets of streams that broke to the garbage collector: not to that of a later test."""
     yield
-    if request.module.__name__ in ("test_launch", "test_launch_faults", "test_launch_pull"):
+    if request.module.__name__ in (*ENGINES, "test_launch_laws"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()

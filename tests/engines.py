@@ -20,8 +20,9 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import pytest
@@ -68,6 +69,17 @@ def require() -> None:
         pytest.fail(reason)
     if reason:
         pytest.skip(reason)
+    _alone()
+
+
+@cache
+def _alone() -> object:
+    """Wait until no other run of these tests has engines on this machine; to the end of this process they are ours."""
+    import fcntl
+
+    held = (Path(gettempdir()) / "tgi-advisor-tests-of-engines").open("w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    return held
 
 
 @contextmanager
