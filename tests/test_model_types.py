@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from front import run
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from launch import LLAMA, model, settle
 from test_folder import write_model
@@ -157,6 +157,7 @@ TYPES = st.sampled_from(" ".join(MAPPED).split()) | st.text(min_size=1, max_size
 
 @settings(max_examples=80, deadline=None)
 @given(TYPES, st.sampled_from(releases.all_releases()), st.sampled_from(sorted(VARIANTS)), st.sampled_from((1, 2)))
+@example("mamba", releases.find("3.3.3"), "gaudi", 2)
 def test_every_type_has_an_answer(kind: str, release: TgiRelease, variant: str, shards: int) -> None:
     if variant and release.version < ((3, 1, 1) if variant == "gaudi" else (1, 2, 0)):
         return

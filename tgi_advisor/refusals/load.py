@@ -384,7 +384,7 @@ def memory_fraction_out_of_range(case: Case) -> Found:
 @rule(LOAD, "load", "S/models/mamba.py@v3.3.7:419", since=(1, 4, 1))
 def mamba_sharded(case: Case) -> Found:
     """Mamba runs on one GPU only."""
-    if case.family.served_by == "mamba" and case.setting.num_shard > 1:
+    if case.family.supported and case.family.served_by == "mamba" and case.setting.num_shard > 1:
         return "RuntimeError: Mamba does not support Tensor Parallelism (TP)", ("set tgi.num_shard: 1",)
     return None
 
