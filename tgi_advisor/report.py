@@ -210,12 +210,13 @@ def page(plan: Plan, command: str | None, *, width: int = 100, colour: bool = Fa
     """The plan as people read it; `command` is the rendered docker command, if it is worth showing."""
     style = Style(colour)
     seen = plan.prediction
-    blocks = [_heading(plan, style), _why_not(plan, width), _limits(plan, style)]
+    blocks = [_heading(plan, style), _limits(plan, style, width)]
     if plan.extra:
         blocks.append(_extra(plan.extra, style))
     if seen.outcome != "refused" or seen.stage == "router":  # earlier, memory has no part in it
         blocks.append(_memory(plan, style, width))
     blocks += [_bounds(plan, width), _warnings(plan, style, width), _facts(plan, style, width)]
+    blocks.append(_why_not(plan, width))  # last, where it is seen when the rest has scrolled away
     if command is not None and seen.outcome == "starts":
         blocks.append(command.rstrip("\n"))
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -234,7 +235,7 @@ def packing_page(
     blocks = []
     for number, (plan, command) in enumerate(zip(plans, commands, strict=True), 1):
         heading = f"{number}. {_name(plan)}: {_heading(plan, style)}"
-        blocks += [heading, _why_not(plan, width), _limits(plan, style), _bounds(plan, width)]
+        blocks += [heading, _why_not(plan, width), _limits(plan, style, width), _bounds(plan, width)]
         blocks.append(_warnings(plan, style, width))
         if command is not None and plan.prediction.outcome == "starts":
             blocks.append(command.rstrip("\n"))
@@ -327,7 +328,7 @@ def _why_not(plan: Plan, width: int) -> str:
     return "\n".join(lines)
 
 
-def _limits(plan: Plan, style: Style) -> str:
+def _limits(plan: Plan, style: Style, width: int) -> str:
     seen = plan.prediction
     if plan.search and seen.outcome == "refused":  # whatever was searched, it is not for this launch
         return ""
@@ -341,14 +342,26 @@ def _limits(plan: Plan, style: Style) -> str:
         note = ""
         if name == "max_batch_total_tokens" and starts and plan.method == "tgi":
             band = seen.uncertainty
-            note = "  not measured for this family"
+            note = "not measured for this family"
             if band is not None:
-                note = f"  TGI infers this: {thousands(band.budget_low)} to {thousands(band.budget_high)}"
-        lines.append(f"  {name:<26}{shown:>12}{style.faint(note)}".rstrip())
+                note = f"TGI infers this: {thousands(band.budget_low)}\xa0to\xa0{thousands(band.budget_high)}"
+        lines += _row(name, shown, note, style, width)
     if seen.concurrency is not None:
-        note = style.faint("  requests of max_total_tokens in the KV cache together")
-        lines.append(f"  {'full-length requests':<26}{thousands(seen.concurrency):>12}{note}")
+        asked = plan.spec.workload.concurrency
+        note = "requests of max_total_tokens in the KV cache together"
+        note += f"; asked for: {thousands(asked)}" if asked > 1 else ""
+        lines += _row("full-length requests", thousands(seen.concurrency), note, style, width)
     return "\n".join(lines)
+
+
+def _row(name: str, figure: str, note: str, style: Style, width: int) -> list[str]:
+    """A figure by its name, and what it is, in the columns that are left."""
+    head = f"  {name:<26}{figure:>12}"
+    told = textwrap.wrap(note, max(18, width - len(head) - 2))
+    told = [line.replace("\xa0", " ") for line in told]
+    if not told:
+        return [head]
+    return [f"{head}{style.faint(f'  {told[0]}')}", *(" " * (len(head) + 2) + style.faint(line) for line in told[1:])]
 
 
 def _memory(plan: Plan, style: Style, width: int) -> str:

@@ -71,7 +71,7 @@ several_gpus = click.option(
     help="GPUs or cloud instance types; default the whole table.",
 )  # fmt: skip
 several_counts = click.option(
-    "--count", "-n", metavar="1,2,…", callback=_several("number of GPUs", _whole),
+    "--count", "-n", "-c", metavar="1,2,…", callback=_several("number of GPUs", _whole),
     help="GPUs of one server; default 1,2,4,8.",
 )  # fmt: skip
 several_weights = click.option(
@@ -104,6 +104,7 @@ price_list = click.option(
     help="dtypes of the KV cache; default the spec's.",
 )
 @click.option("--for", "purpose", type=click.Choice(PURPOSES), help="What to sort by; default the least hardware.")
+@options.takes_load
 @price_list
 @options.sets
 @options.source
@@ -179,6 +180,7 @@ def what_fits(name: str, **asked: Any) -> int:
     multiple=True,
     help="A field and its values: A..B (doubled), A..B:STEP, or A,B,C. Repeatable.",
 )
+@options.takes_load
 @options.sets
 @options.source
 @options.offline

@@ -148,9 +148,12 @@ def stop(name: str | None, every: bool) -> None:
     if (name is None) == (not every):
         raise UsageError("say which container to stop", "Give its NAME, or --all; `tgi-advisor status` lists them.")
     with connect() as engine:
-        for one in ours.find(engine) if name is None else [ours.named(engine, name)]:
+        found = ours.find(engine) if name is None else [ours.named(engine, name)]
+        for one in found:
             ours.stop(engine, one.id)
             say(f"Stopped and removed {one.name}.")
+    if not found:
+        say("tgi-advisor has started no container here.")
 
 
 @click.command()

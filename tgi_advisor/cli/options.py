@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -23,6 +24,21 @@ class _Count(click.IntRange):
     """A positive whole number, called that in messages."""
 
     name = "whole number"
+
+
+class _Tokens(click.ParamType):
+    """A number of tokens as a spec takes it (`4096`, `16k`); kept as text."""
+
+    name = "tokens"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from tgi_advisor.units import parse_count
+
+        try:
+            parse_count(value)
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+        return value
 
 
 def _complete(names: Callable[[], list[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
@@ -52,6 +68,12 @@ def _releases() -> list[str]:
     return [release.name for release in all_releases()]
 
 
+def _rules() -> list[str]:
+    from tgi_advisor.validate.rules import RULES
+
+    return list(RULES)
+
+
 def _fields() -> list[str]:
     from tgi_advisor.spec.records import Spec, settings
 
@@ -74,7 +96,8 @@ gpu = click.option(
     "--gpu", "-g", metavar="NAME", help="GPU name, cloud instance type, or auto (this machine's).",
     shell_complete=_complete(_gpus),
 )  # fmt: skip
-count = click.option("--count", "-n", metavar="N", type=_Count(1), help="GPUs the container sees.")
+count = click.option("--count", "-n", "-c", metavar="N", type=_Count(1), help="GPUs the container sees.")
+rule_code = click.argument("code", required=False, shell_complete=_complete(_rules))
 
 allow_risk = click.option(
     "--allow-risk", is_flag=True,
@@ -86,6 +109,15 @@ def with_risk(sets: tuple[str, ...], allowed: bool) -> tuple[str, ...]:
     """The `--set` options with what --allow-risk stands for."""
     return (*sets, "workload.allow_risk=true") if allowed else sets
 
+
+_context = click.option(
+    "--context", metavar="TOKENS", type=_Tokens(),
+    help="Longest request, prompt and answer together, e.g. 16k (limits.max_total_tokens).",
+)  # fmt: skip
+_users = click.option(
+    "--users", metavar="N", type=_Count(1),
+    help="Requests of that length at the same time (workload.concurrency).",
+)  # fmt: skip
 
 _ONE = click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True))
 _SEVERAL = click.argument("specs", metavar="[SPEC]...", nargs=-1, type=click.Path(allow_dash=True))
@@ -124,7 +156,20 @@ def takes_specs(command: Command) -> Command:
     return _add(command, _SEVERAL)
 
 
+def takes_load(command: Command) -> Command:
+    """Adds --context and --users, which stand for two fields of the spec; `--set` is laid over them."""
+
+    @wraps(command)
+    def with_load(*, context: str | None, users: int | None, sets: tuple[str, ...], **rest: Any) -> Any:
+        plain = (("limits.max_total_tokens", context), ("workload.concurrency", users))
+        given = (f"{path}={value}" for path, value in plain if value is not None)
+        return command(sets=(*given, *sets), **rest)
+
+    return cast(Command, _context(_users(with_load)))
+
+
 def _add(command: Command, argument: Callable[[Command], Command]) -> Command:
+    command = takes_load(command)
     for option in reversed((argument, *_OPTIONS)):
         command = option(command)
     return command
@@ -137,6 +182,7 @@ def specs_of(
     """The specs a command line adds up to: every document of every file, the options and `--set` over each."""
     if not any(specs):
         return [spec_of(None, model, gpu, count, release, sets)]
+    gpu, sets = _block(gpu, sets)
     from tgi_advisor.spec import reader
 
     if specs.count("-") > 1:
@@ -158,6 +204,7 @@ def spec_of(
     """The spec a command line adds up to: the file, the options over it, `--set` over both."""
     from tgi_advisor.spec import reader
 
+    gpu, sets = _block(gpu, sets)
     given = _given(model, gpu, count, release)
     if not spec:
         _named(model, gpu, sets)
@@ -172,6 +219,11 @@ def _readable(path: str) -> None:
 
     if path == "-" and sys.stdin is None:
         raise UsageError("standard input is closed", "Name a SPEC file, or pipe one in.")
+
+
+def _block(gpu: str | None, sets: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """A GPU that is stated by hand, `{name: mine, memory: 24564MiB, …}`, as the field of the spec that it is."""
+    return (None, (f"hardware.gpu={gpu}", *sets)) if gpu is not None and gpu.startswith("{") else (gpu, sets)
 
 
 def _given(model: str | None, gpu: str | None, count: int | None, release: str | None) -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ def say(text: str, *, err: bool = False, nl: bool = True) -> None:
     if stream is None:  # closed by the caller (`>&-`): nobody wants to know
         return
     try:
-        click.echo(_writable(text, stream.encoding), nl=nl, err=err, color=colour() if not err else None)
+        click.echo(_writable(text, stream.encoding), nl=nl, err=err, color=colour(stream))
     except OSError as error:
         problem = unwritable(error, stream)
         if not (err or isinstance(error, BrokenPipeError) or error.errno == errno.EIO):
@@ -64,27 +64,42 @@ def _writable(text: str, encoding: str | None) -> str:
 def progress() -> Callable[[str], None] | None:
     """A line on standard error that is overwritten, on a terminal; None elsewhere."""
     stream = sys.stderr
-    if stream is None or not stream.isatty():
+    if stream is None or not stream.isatty() or os.environ.get("TERM") == "dumb":
         return None
 
     return lambda text: draw(f"\r\x1b[2K{printable(text)}")
 
 
 def width() -> int:
-    """Columns to write for: COLUMNS, else the terminal's, else 100; from 60 to 140."""
+    """Columns to write for: COLUMNS, else the terminal's (before a pager too), else 100; from 60 to 140."""
     asked = os.environ.get("COLUMNS", "")
     if not asked.isdecimal() or len(asked) > 9 or int(asked) == 0:
-        try:
-            asked = str(os.get_terminal_size(1).columns)
-        except OSError:
-            asked = "100"
+        asked = str(next(filter(None, map(_columns, (1, 2, 0))), 100))
     return max(60, min(140, int(asked)))
 
 
-def colour() -> bool:
-    """Colour on a terminal, unless NO_COLOR or TERM=dumb says otherwise."""
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    return terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def _columns(descriptor: int) -> int | None:
+    """Columns of the terminal behind a descriptor; None where there is none."""
+    try:
+        return os.get_terminal_size(descriptor).columns
+    except OSError:
+        return None
+
+
+def colour(stream: TextIO | None = None) -> bool:
+    """Whether to colour a stream, standard output by default: on a terminal, unless the environment says otherwise.
+
+    NO_COLOR is above FORCE_COLOR and CLICOLOR_FORCE, these are above CLICOLOR=0 and TERM=dumb.
+    """
+    said = os.environ.get
+    if said("NO_COLOR") or said("FORCE_COLOR") == "0":
+        return False
+    if said("FORCE_COLOR") or said("CLICOLOR_FORCE", "0") not in ("", "0"):
+        return True
+    if said("CLICOLOR") == "0" or said("TERM") == "dumb":
+        return False
+    stream = stream or sys.stdout
+    return stream is not None and stream.isatty()
 
 
 def exit_code(plan: Plan) -> Exit:

@@ -141,14 +141,15 @@ def gpus(words: tuple[str, ...], as_json: bool) -> None:
 def releases(words: tuple[str, ...], as_json: bool) -> None:
     """List the TGI releases and what matters for memory in each.
 
-    \b
     A word may begin a version (3.3) or be part of a date.
 
-    ROOM       share of memory TGI plans with: of what is free at the peak, or of the total
+    \b
+    ROOM       share of memory TGI plans with: of what is free at the peak,
+               or of the total
     CHUNKING   whether long prompts are prefilled in pieces
     GRAPHS     CUDA graphs: none, opt_in, or by default
-    LOGITS     of a prefill: two_copies or in_place for every token; flag: for the last
-               token alone, unless --enable-prefill-logprobs asks for all
+    LOGITS     of a prefill: two_copies or in_place for every token; flag: for
+               the last token alone, unless --enable-prefill-logprobs asks for all
     ATTENTION  back ends, the preferred one first
     """
     from tgi_advisor.facts import release as table
@@ -233,7 +234,7 @@ def flags(words: tuple[str, ...], release: str | None, as_json: bool) -> None:
             "until": flag.until,
             "help": flag.help,
             "notes": list(flag.notes),
-            "source": flag.source,
+            "source": table.cited(flag, known),
         }
         for flag in table.flags_of(known).values()
     ]

@@ -116,7 +116,7 @@ def validate(paths: tuple[str, ...], name: str, **asked: Any) -> int:
 
 
 @click.command()
-@click.argument("code", required=False)
+@options.rule_code
 def rule(code: str | None) -> None:
     """Explain a rule of `validate`.
 

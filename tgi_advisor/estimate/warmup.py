@@ -361,7 +361,7 @@ def parts(here: Base, seen: Warmup) -> tuple[Part, ...]:
     rows.append(
         Part("KV cache", cache, "exact", f"{_blocks(seen.blocks, setting)}, {human(g.kv_bytes_per_token)} per token")
     )
-    rest = here.total - sum(part.bytes for part in rows)
+    rest = left = here.total - sum(part.bytes for part in rows)
     captured = overhead.graphs(
         setting, g, here.captured, seen.limits.max_total_tokens or seen.budget or 0,
         -(-seen.warm_blocks // max(1, seen.requests)),
@@ -373,7 +373,7 @@ def parts(here: Base, seen: Warmup) -> tuple[Part, ...]:
             shown = captured._replace(bytes=rest, why=why)
         rows.append(shown)
         rest -= shown.bytes
-    rows.append(Part("reserve", rest, "exact", _reserve_why(setting)))
+    rows.append(Part("reserve", rest, "exact", _reserve_why(setting, left, here.total)))
     return tuple(rows)
 
 
@@ -384,8 +384,8 @@ def _blocks(count: int, setting: Setting) -> str:
     return f"{thousands(count)} block{'s' if count > 1 else ''} of {setting.block_size} tokens"
 
 
-def _reserve_why(setting: Setting) -> str:
-    """What TGI's room is, in this release's terms."""
+def _reserve_why(setting: Setting, left: int, total: int) -> str:
+    """What TGI's room is, in this release's terms; `left` of `total` bytes are not taken by anything else."""
     percent = f"{100 * (1 - setting.memory_fraction * setting.wiggle):.3g} %"
     if setting.facts.gpu.system not in ("cuda", "rocm"):
         return f"what TGI leaves free on {setting.facts.gpu.system}"
@@ -393,5 +393,7 @@ def _reserve_why(setting: Setting) -> str:
         room = f"TGI_WIGGLE_ROOM={setting.wiggle:g}"
         if setting.memory_fraction < 1:
             room += f" of --cuda-memory-fraction {setting.memory_fraction:g}"
-        return f"{percent} of the GPU TGI keeps out of the KV cache ({room})"
+        kept = total * (1 - setting.memory_fraction * setting.wiggle)
+        rest = "what is left of the " if left < kept / 2 else ""
+        return f"{rest}{percent} of the GPU TGI keeps out of the KV cache ({room})"
     return f"TGI gives the KV cache {setting.wiggle:g} of what is free at the peak"

@@ -133,6 +133,14 @@ def find(name: str, release: TgiRelease) -> Flag:
     )
 
 
+def cited(flag: Flag, release: TgiRelease) -> str:
+    """Where a release declares a flag; by the field's name where only the line in a newer release was recorded."""
+    path, _, place = flag.source.partition("@v")
+    if place.partition(":")[0] == str(release):
+        return flag.source
+    return f"{path}@v{release}, {flag.name.replace('-', '_')}"
+
+
 @cache
 def env_index(release: TgiRelease) -> Mapping[str, Flag]:
     """The flags of a release by the environment variable that sets them, as declared: the order they are read in."""

@@ -7,6 +7,7 @@ and `attention` (TGI1xx, mostly TGI's own refusals), `memory` (TGI2xx), `host`, 
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 
 from tgi_advisor.errors import UsageError, did_you_mean
@@ -30,8 +31,9 @@ def find(code: str) -> Rule:
     """A rule by its code, in any case; UsageError when there is none."""
     found = RULES.get(code.upper())
     if found is None:
-        near = did_you_mean(code.upper(), RULES)
-        raise UsageError(f"there is no rule {code[:40]!r}", near or f"codes go from {min(RULES)} to {max(RULES)}")
+        whole = re.fullmatch(r"TGI\d{3}", code.upper())  # of numbers, none is nearer to what was meant than another
+        near = None if whole else did_you_mean(code.upper(), RULES)
+        raise UsageError(f"there is no rule {code[:40]!r}", near or "`tgi-advisor rule` without a code lists them all")
     return found
 
 

@@ -1,0 +1,170 @@
+"""What a user meets first: options people try, colours and widths of the terminal, what stands last on the screen."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+from front import L4, LLAMA, environment, process, run
+
+from tgi_advisor.errors import Exit
+from tgi_advisor.facts.flags import cited, flags_of
+from tgi_advisor.facts.release import all_releases
+from tgi_advisor.validate.rules import RULES
+
+SMALL = ("-m", "Qwen/Qwen2.5-7B-Instruct")
+TOO_BIG = ("-m", "Qwen/Qwen2.5-14B-Instruct", "-g", "rtx-3090")
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR", "NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+# Options
+
+
+def test_context_and_users_are_fields_of_the_spec() -> None:
+    short = run("advise", *SMALL, "-g", "l4", "--context", "16k", "--users", "3", "--json")
+    fields = ("--set", "limits.max_total_tokens=16k", "--set", "workload.concurrency=3")
+    assert short == run("advise", *SMALL, "-g", "l4", *fields, "--json")
+    assert json.loads(short.out)["limits"]["max_total_tokens"] == 16384
+
+
+def test_set_is_laid_over_context() -> None:
+    ran = run("advise", *SMALL, "-g", "l4", "--context", "16k", "--set", "limits.max_total_tokens=8k", "--json")
+    assert json.loads(ran.out)["limits"]["max_total_tokens"] == 8192
+
+
+@pytest.mark.parametrize("command", ["predict", "emit", "compare", "sweep", "launch"])
+def test_every_command_that_plans_takes_them(command: str) -> None:
+    help_text = run(command, "--help").out
+    assert "--context TOKENS" in help_text
+    assert "--users N" in help_text
+
+
+def test_a_context_that_is_no_number() -> None:
+    ran = run("advise", *SMALL, "-g", "l4", "--context", "much")
+    assert ran.code == Exit.USAGE
+    assert "'--context': expected a count such as 4096" in ran.err
+
+
+def test_the_users_that_were_asked_for_are_named() -> None:
+    said = run("advise", *SMALL, "-g", "l4", "--context", "4k", "--users", "3").out
+    assert "in the KV cache together; asked for: 3" in " ".join(said.split())
+
+
+def test_count_has_the_short_form_people_try() -> None:
+    assert run("advise", *SMALL, "-g", "l4", "-c", "2").out == run("advise", *SMALL, "-g", "l4", "-n", "2").out
+
+
+def test_the_hint_for_an_unknown_gpu_works_when_pasted() -> None:
+    hint = run("advise", *SMALL, "-g", "mystery").err.rstrip("\n").rpartition("\n")[2].strip()
+    option, _, value = hint.partition(" ")
+    assert run("advise", *SMALL, option, value.strip("'")).out.startswith("Qwen/Qwen2.5-7B-Instruct on 1 x mine,")
+
+
+def test_a_gpu_stated_by_hand_goes_behind_the_option_too() -> None:
+    block = "{name: mine, memory: 24564MiB, compute_capability: 8.9}"
+    by_set = run("advise", *SMALL, "--set", f"hardware.gpu={block}")
+    assert run("advise", *SMALL, "-g", block) == by_set
+    assert run("advise", L4, "-g", block).out.startswith("meta-llama/Llama-3.1-8B-Instruct on 1 x mine,")
+
+
+def test_rules_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TGI_ADVISOR_COMPLETE", "bash_complete"), ("COMP_CWORD", "2")):
+        monkeypatch.setenv(f"_{name}" if name.startswith("TGI") else name, value)
+    monkeypatch.setenv("COMP_WORDS", "tgi-advisor rule tgi20")
+    offered = run().out.split()
+    assert offered == [f"plain,{code}" for code in RULES if code.startswith("TGI20")]
+
+
+def test_a_rule_there_is_not() -> None:
+    assert "without a code lists them all" in run("rule", "TGI999").err
+    assert "did you mean 'TGI202'" in run("rule", "TG1202").err
+
+
+# Colour
+
+
+@pytest.mark.parametrize(
+    ("said", "coloured"),
+    [
+        ({}, False), ({"FORCE_COLOR": "1"}, True), ({"CLICOLOR_FORCE": "1"}, True), ({"CLICOLOR_FORCE": "0"}, False),
+        ({"FORCE_COLOR": "0"}, False), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ({"FORCE_COLOR": "1", "TERM": "dumb"}, True), ({"CLICOLOR_FORCE": "1", "CLICOLOR": "0"}, True),
+    ],
+)  # fmt: skip
+def test_colour_in_a_pipe(said: dict[str, str], coloured: bool) -> None:
+    env = {name: value for name, value in environment().items() if name != "NO_COLOR"} | said
+    assert ("\x1b[" in process("advise", L4, env=env).stdout) is coloured
+    assert ("\x1b[" in process("advise", "-m", "x", env=env).stderr) is coloured
+
+
+@pytest.mark.parametrize(
+    ("said", "coloured"),
+    [({}, True), ({"CLICOLOR": "0"}, False), ({"CLICOLOR": "1"}, True), ({"TERM": "dumb"}, False)],
+)
+def test_colour_on_a_terminal(said: dict[str, str], coloured: bool) -> None:
+    env = {name: value for name, value in environment().items() if name != "NO_COLOR"} | said
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "tgi_advisor", "advise", "-m", "x"]
+    subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=theirs, check=False, timeout=60)
+    os.close(theirs)
+    assert (b"\x1b[31m" in os.read(ours, 4096)) is coloured
+    os.close(ours)
+
+
+# Widths
+
+
+@pytest.mark.parametrize("columns", ["70", "80", "100"])
+def test_no_line_of_a_report_is_wider_than_the_terminal(columns: str) -> None:
+    for options in ((L4,), TOO_BIG, (*LLAMA, "-g", "a100-80gb", "-n", "4", "--users", "3")):
+        said = process("advise", *options, env=environment(COLUMNS=columns)).stdout.partition("docker run")[0]
+        assert max(map(len, said.splitlines())) <= int(columns)
+
+
+def test_a_pager_has_the_columns_of_its_terminal() -> None:
+    ours, theirs = pty.openpty()
+    os.set_inheritable(theirs, True)
+    subprocess.run(["stty", "cols", "72"], stdin=theirs, check=True)
+    env = {name: value for name, value in environment().items() if name != "COLUMNS"}
+    command = [sys.executable, "-m", "tgi_advisor", "advise", L4]
+    said = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=theirs, encoding="utf-8", check=False)
+    lines = said.stdout.partition("docker run")[0].splitlines()
+    assert 60 < max(map(len, lines)) <= 72
+    os.close(theirs)
+    os.close(ours)
+
+
+# What stands last
+
+
+def test_where_nothing_fits_the_reason_and_the_steps_are_last() -> None:
+    said = run("advise", *TOO_BIG).out
+    last = said[said.index("Reason: ") :]
+    assert len(last.splitlines()) < 24
+    assert "Next steps:" in last
+    assert "Memory of one GPU" not in last
+
+
+def test_the_reserve_that_is_nearly_gone_is_said_to_be_a_rest() -> None:
+    said = " ".join(run("advise", "-m", "google/gemma-7b", "-g", "l4").out.split())
+    assert "exact what is left of the 10 % of the GPU" in said
+
+
+def test_flags_of_a_release_are_cited_from_it() -> None:
+    for release in all_releases():
+        for flag in flags_of(release).values():
+            assert f"launcher/src/main.rs@v{release}" in cited(flag, release)
+
+
+def test_the_legend_of_releases_keeps_its_lines() -> None:
+    assert "\n  CHUNKING   whether long prompts are prefilled in pieces\n" in run("releases", "--help").out
