@@ -26,7 +26,7 @@ class _Count(click.IntRange):
     name = "whole number"
 
 
-class _Tokens(click.ParamType):
+class _Tokens(click.ParamType[str]):
     """A number of tokens as a spec takes it (`4096`, `16k`); kept as text."""
 
     name = "tokens"
