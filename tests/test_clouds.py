@@ -136,6 +136,23 @@ def test_a_port_is_read_as_the_router_reads_it(text: str, port: int | None) -> N
     assert clouds.port_of(text) == port
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [("8080", set()), ("http", {"TGI178"}), ("65536", {"TGI178"}), ("$P", set())]
+)
+def test_what_is_no_port_for_googles_router(text: str, said: set[str]) -> None:
+    image = f"{GOOGLE}gpu.3.0.1"
+    line = f"docker run --gpus all -p 8080:8080 -e AIP_HTTP_PORT={text} {image} --model-id gpt2 --num-shard 1\n"
+    assert {one.code for one in findings(line, "run.sh")} & {"TGI178", "TGI308"} == said
+
+
+def test_the_model_google_fetches_comes_before_the_variable_and_after_the_argument() -> None:
+    image = f"{GOOGLE}gpu.3.0.1"
+    line = f"docker run --gpus all -p 8080:8080 -e AIP_STORAGE_URI=gs://b/m -e MODEL_ID=google/gemma-2-2b-it {image}"
+    assert "TGI403" not in {one.code for one in findings(f"{line}\n", "run.sh")}
+    named = findings(f"{line} --model-id google/gemma-2-2b-it\n", "run.sh")
+    assert "TGI403" in {one.code for one in named}
+
+
 def test_what_the_sdk_looks_up_is_no_image_to_pull(tmp_path: Path) -> None:
     (tmp_path / "deploy.py").write_text(python("version='2.3.1'"))
     back = run("import", str(tmp_path / "deploy.py"))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.facts import flags, tables
 from tgi_advisor.facts import release as releases
-from tgi_advisor.facts.clouds import SAGEMAKER
+from tgi_advisor.facts.clouds import SAGEMAKER, port_of
 from tgi_advisor.facts.flags import Flag
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.validate.found import Server, Value
@@ -133,8 +133,8 @@ class Effective:
         first = self.env.get(self.image.port_env)
         if first is not None and not first.known:
             return None
-        if first is not None and first.number is not None and first.number < 1 << 16:
-            return first.number
+        if first is not None and (port := port_of(first.text)) is not None:
+            return port
         return self._port_of_launcher  # what is no port is passed over
 
     @property
@@ -293,6 +293,9 @@ def _environment(server: Server, image: Image) -> dict[str, Value]:
         for outside, inside in SAGEMAKER.items():
             if outside in env and env[outside].text:
                 env[inside] = env[outside]
+    fetched = env.get(image.model_env)
+    if fetched is not None and (fetched.text.startswith("gs://") or not fetched.known):
+        env["MODEL_ID"] = replace(fetched, text="/tmp/model", known=False, missing=())  # noqa: S108  (its own folder)
     return env
 
 

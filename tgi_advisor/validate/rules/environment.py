@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from tgi_advisor import refusals
 from tgi_advisor.estimate import defaults
-from tgi_advisor.facts.clouds import SAGEMAKER
+from tgi_advisor.facts.clouds import SAGEMAKER, port_of
 from tgi_advisor.refusals.surprises import OF_MODEL
 from tgi_advisor.validate.effective import variable_releases
 from tgi_advisor.validate.finding import Fix
@@ -318,6 +318,33 @@ def sagemaker_entry(case: Case) -> Hits:
         whose = "SageMaker's image" if image.entry == "sagemaker" else f"the image of TGI {case.release}"
         message = f"the entry point of {whose} passes no argument on: {names}{more} has no effect"
         yield Hit(unread[0], message, "set the variables that the launcher reads instead", "warning")
+
+
+@rule("TGI178", "warning", "AIP_HTTP_PORT that is no port")
+def no_port(case: Case) -> Hits:
+    """The router of Google's images takes its port from AIP_HTTP_PORT, before --port and PORT, and passes over what is
+    no number from 1 to 65535 without a word (router/src/server.rs@v3.3.7:1898).
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:8080 -v tgi-data:/tmp -e AIP_HTTP_PORT=http \\
+            us-docker.pkg.dev/deeplearning-platform-release/gcr.io/huggingface-text-generation-inference-gpu.3.0.1 \\
+            --model-id Qwen/Qwen2.5-7B-Instruct
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:8080 -v tgi-data:/tmp -e AIP_HTTP_PORT=8080 \\
+            us-docker.pkg.dev/deeplearning-platform-release/gcr.io/huggingface-text-generation-inference-gpu.3.0.1 \\
+            --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    name = case.view.image.port_env
+    value = case.variable(name) if name else None
+    if value is None or not value.known or value.defaulted or value.number == 0:  # 0: whichever is free
+        return
+    if port_of(value.text) is None:
+        message = f"{name}={value.text} is no port, so it is passed over"
+        instead = f" and the server listens on {case.view.port}" if case.view.port else ""
+        yield Hit(value, message + instead, "write a number from 1 to 65535")
 
 
 _WITHOUT_ENTRY = ("launcher", "systemd", "spec", "env", "dockerfile", "helm")
