@@ -26,19 +26,16 @@ class _Count(click.IntRange):
     name = "whole number"
 
 
-class _Tokens(click.ParamType[str]):
+def _tokens(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """A number of tokens as a spec takes it (`4096`, `16k`); kept as text."""
+    from tgi_advisor.units import parse_count
 
-    name = "tokens"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from tgi_advisor.units import parse_count
-
+    if value is not None:
         try:
             parse_count(value)
         except ValueError as error:
-            self.fail(f"{error}.", param, ctx)
-        return value
+            raise click.BadParameter(f"{error}.") from None
+    return value
 
 
 def _complete(names: Callable[[], list[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
@@ -111,7 +108,7 @@ def with_risk(sets: tuple[str, ...], allowed: bool) -> tuple[str, ...]:
 
 
 _context = click.option(
-    "--context", metavar="TOKENS", type=_Tokens(),
+    "--context", metavar="TOKENS", callback=_tokens,
     help="Longest request, prompt and answer together, e.g. 16k (limits.max_total_tokens).",
 )  # fmt: skip
 _users = click.option(
