@@ -15,6 +15,7 @@ from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.estimate.speed import Served, served, unsupported
 from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.facts.known import Facts
+from tgi_advisor.gather import snapshot
 from tgi_advisor.gather.facts import gather as gather_facts
 from tgi_advisor.gather.model import Source
 from tgi_advisor.limits import Limits
@@ -46,7 +47,7 @@ def advise(
     figures: Mapping[str, object] = {}
     here = None
     if method == "tgi":
-        here, found = search.advise(asked, known)
+        here, found = search.advise(asked, known, lambda: snapshot.made_of(known.model))
         asked = here.setting.spec  # with what had to be searched as well (Gaudi's --max-batch-size)
     else:
         from tgi_advisor import notebook

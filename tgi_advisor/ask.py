@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tgi_advisor import notebook, search
 from tgi_advisor.choose import axes
@@ -28,7 +28,6 @@ from tgi_advisor.estimate import defaults
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import prices as pricing
 from tgi_advisor.facts import release as releases
-from tgi_advisor.facts import siblings
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
@@ -268,7 +267,7 @@ def checkpoints(spec: Spec, facts: Facts, methods: Sequence[str] = ()) -> tuple[
     With `methods` (values of --quantize, or `none`) those that hold their weights so, and those that TGI can make so
     while it loads; where there are none, the model itself, which TGI then refuses in its own words.
     """
-    there = [facts, *(facts._replace(model=model) for model in _made_of(facts))]
+    there = [facts, *(facts._replace(model=model) for model in snapshot.made_of(facts.model))]
     if not methods:
         return (Checkpoint(facts, spec.model.quantize), *(Checkpoint(one, None) for one in there[1:]))
     found: list[Checkpoint] = []
@@ -281,14 +280,6 @@ def checkpoints(spec: Spec, facts: Facts, methods: Sequence[str] = ()) -> tuple[
         ]
         found += stored + made or [Checkpoint(facts, None if method == "none" else method)]
     return tuple(found)
-
-
-def _made_of(facts: Facts) -> Iterable[Any]:
-    """The facts of the other shipped checkpoints of a model."""
-    if facts.model.folder:
-        return ()
-    recorded = snapshot.recorded(facts.model.id)
-    return filter(None, map(snapshot.find, siblings.of(recorded))) if recorded else ()
 
 
 def _stored(facts: Facts) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from tgi_advisor import __version__
 from tgi_advisor.errors import FactsError
+from tgi_advisor.facts import siblings
 from tgi_advisor.facts.model import ModelFacts, read_group
 from tgi_advisor.gather.class_defaults import fill_defaults
 
@@ -70,6 +71,12 @@ def find(model_id: str) -> ModelFacts | None:
 def recorded(model_id: str) -> str | None:
     """The id a model was recorded under; None when it is not shipped."""
     return _by_name().get(model_id.casefold())
+
+
+def made_of(model: ModelFacts) -> tuple[ModelFacts, ...]:
+    """The other shipped checkpoints of a model: made of it, or it of them; none for a local folder."""
+    known = None if model.folder else recorded(model.id)
+    return tuple(filter(None, map(find, siblings.of(known)))) if known else ()
 
 
 def names() -> list[str]:
