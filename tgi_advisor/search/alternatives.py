@@ -68,10 +68,10 @@ def _neighbours(spec: Spec, facts: Facts, siblings: Iterable[ModelFacts] = ()) -
     if spec.model.kv_cache_dtype is None:
         model = replace(spec.model, kv_cache_dtype="fp8_e4m3fn")
         yield "model.kv_cache_dtype: fp8_e4m3fn", replace(spec, model=model), facts
-    for model in siblings:
-        if model.stored_bytes < facts.model.stored_bytes:
-            asked = replace(spec.model, id=model.id, revision="main", quantize=None, dtype=None)
-            yield f"model.id: {model.id}", replace(spec, model=asked), facts._replace(model=model)
+    for stored in siblings:
+        if stored.stored_bytes < facts.model.stored_bytes:
+            asked = replace(spec.model, id=stored.id, revision="main", quantize=None, dtype=None)
+            yield f"model.id: {stored.id}", replace(spec, model=asked), facts._replace(model=stored)
     if spec.model.quantize is None and facts.model.text().get("quantization_config") is None:
         for method in ("fp8", "eetq", "bitsandbytes-nf4"):
             if method in facts.release.quantize:
