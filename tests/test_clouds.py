@@ -276,6 +276,18 @@ WAITS: dict[str, tuple[str, str, set[str]]] = {
         "def go(t=180):\n" + "".join(f"    {line}\n" for line in python(timeout="t").splitlines()), "a.py", set(),
     ),
     "several": (python(timeout="180") + "other.deploy(container_startup_health_check_timeout=900)\n", "a.py", set()),
+    "another model's": (python(timeout="180") + "other.deploy(1, instance_type='ml.g5.xlarge')\n", "a.py", set()),
+    "one before it": (
+        f"other.deploy(1, container_startup_health_check_timeout=60)\n{python()}".replace(
+            ", container_startup_health_check_timeout=900", ""
+        ),
+        "a.py", set(),
+    ),
+    "a method's default": (
+        "class A:\n    def deploy(self, container_startup_health_check_timeout=30):\n        pass\n"
+        + python().replace(", container_startup_health_check_timeout=900", ""),
+        "a.py", set(),
+    ),
     "out of range": (python(timeout="7200"), "a.py", {"TGI334"}),
     "below the range": (python(timeout="30"), "a.py", {"TGI334"}),
     "on this machine": (python(timeout="30", instance="local_gpu"), "a.py", set()),

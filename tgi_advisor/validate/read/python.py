@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tgi_advisor.errors import Place
 from tgi_advisor.facts import clouds
-from tgi_advisor.validate.found import Defect, Gpus, Hint, Server, Value
+from tgi_advisor.validate.found import Defect, Gpus, Hint, Server, Value, Wait
 from tgi_advisor.validate.read import sdk
 from tgi_advisor.validate.read.commands import HOLE, as_template, scan_text, server_of
 from tgi_advisor.validate.read.launcher import is_image
@@ -49,6 +49,8 @@ _TELLS = frozenset(
 """Environment that only a TGI container has."""
 _OTHERS = ("OPTION_", "SERVING_", "SM_VLLM_", "VLLM_", "SM_SGLANG_")
 """How variables of other servers begin: DJL-LMI's, vLLM's, SGLang's."""
+_ENDPOINT = re.compile(r"\.deploy\(|create_endpoint_config\(|EndpointConfig(?:\.create)?\(|\bproduction_variants\s*\{")
+"""Where an endpoint of SageMaker is set up."""
 _INSTANCE = ("instance_type", "InstanceType", "instanceType", "machine_type")
 _ANOTHER = re.compile(r"lorax|djl-|\blmi\b|vllm|sglang", re.IGNORECASE)
 _OURS = re.compile(r"text.generation.inference|\btgi\b|huggingface.llm", re.IGNORECASE)
@@ -133,7 +135,7 @@ class _Reader:
         self.instances: list[tuple[int, Value]] = []
         self.images: list[tuple[int, Value]] = []
         self.gpus: list[tuple[int, Value]] = []
-        self.waits: list[tuple[str, Value]] = []
+        self.waits: list[tuple[int, str, Value]] = []
         self.counts: dict[Place, int | None] = {}
         self.blocks: list[_Block] = []
         self.hcl = source.file.name.endswith((".tf", ".hcl", ".nomad"))
@@ -261,11 +263,16 @@ class _Reader:
         if "HF_MODEL_ID" in server.env or (instance and instance.text.startswith("ml.") and not elsewhere):
             gpus = Gpus("all", "platform", instance) if instance else Gpus("unknown", "platform")
             hints = (Hint("instance", instance),) if instance else ()
-            waits = of_sagemaker(self.waits) if instance is not None and instance.text.startswith("ml.") else ()
+            waits = self._waits(node.start) if instance is not None and instance.text.startswith("ml.") else ()
             return replace(server, form="sagemaker", place=place, gpus=gpus, hints=hints, waits=waits)
         if not server.hints and (gpu := _nearest(self.gpus, node.start)):
             server = replace(server, hints=(sdk.gpu_hint(gpu, self.counts.get(gpu.place)),))
         return replace(server, place=place)
+
+    def _waits(self, start: int) -> tuple[Wait, ...]:
+        """How long SageMaker waits for a model that is described at this place, and deployed after it."""
+        later = [(name, value) for at, name, value in self.waits if self.hcl or at > start]
+        return of_sagemaker(later, len(_ENDPOINT.findall(self.source.text))) if len(later) == len(self.waits) else ()
 
     # -- statements
 
@@ -489,7 +496,7 @@ class _Reader:
         if not isinstance(value, Scalar):
             return
         if name in SAGEMAKER:
-            self.waits.append((name, value.value("file")))
+            self.waits.append((value.start, name, value.value("file")))
         if name in _INSTANCE and value.known and not value.text.startswith(("nvidia-", "amd-")):
             self.instances.append((value.start, value.value("file")))
         elif name in sdk.GPU_NAMES and value.known and re.fullmatch(r"[A-Za-z][\w-]*\d.*", value.text):
