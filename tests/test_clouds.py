@@ -116,7 +116,8 @@ def test_what_cannot_be_written(change: dict[str, Any], form: str, said: str, tm
     ("image", "release", "certain"),
     [
         (NEW, "3.3.6", True),
-        (f"{AWS}2.1-tgi2.0-gpu-py310", "2.0.2", True),
+        (f"{AWS}2.1-tgi2.0-gpu-py310", "2.0.2", False),  # or 2.4.0, as SageMaker's SDK has it
+        (f"{AWS}2.1-tgi1.4-gpu-py310", "1.4.5", True),
         (f"{AWS}tgi2.3.1", "2.3.1", True),
         (AWS.rstrip(":"), "3.3.6", False),
         (f"{GOOGLE}cu121.2-0.ubuntu2204.py310", "2.0.3", False),
@@ -157,6 +158,20 @@ def test_what_the_sdk_looks_up_is_no_image_to_pull(tmp_path: Path) -> None:
     (tmp_path / "deploy.py").write_text(python("version='2.3.1'"))
     back = run("import", str(tmp_path / "deploy.py"))
     assert yaml.safe_load(back.out)["tgi"] == {"release": "2.3.1", "num_shard": 8}
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("2.4.0", ""),
+        ("2.4.1", "sagemaker has no image of TGI 2.4.1, only of 2.4.0 and 3.0.1"),
+        ("3.3.7", ""),
+        ("2.0", ""),
+    ],
+)
+def test_releases_sagemaker_never_had(version: str, said: str) -> None:
+    found = [one for one in findings(python(f"version='{version}'"), "a.py") if one.code == "TGI507"]
+    assert [(one.message, one.severity) for one in found] == ([(said, "warning")] if said else [])
 
 
 # -- what SageMaker's image reads

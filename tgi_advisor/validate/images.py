@@ -231,6 +231,8 @@ def _of_cloud(cloud: Cloud, reference: str) -> Image:
             return unknown._replace(note=other.note if other else error.message, never=other.never if other else "")
         return _released(unknown, cloud, (other.release,))._replace(note=other.note, older=other.older)
     image = _released(unknown, cloud, tuple(releases.find(one) for one in versions))
+    if (around := cloud.never(reference)) is not None:
+        image = image._replace(never=f"{cloud.name} has no image of TGI {release}, only of {around[0]} and {around[1]}")
     if len(versions) > 1 or newest.count(".") == 1:
         note = f"{cloud.name}'s image names TGI {release.version[0]}.{release.version[1]} without a patch release"
         return image._replace(note=f"{note}; taken as {release}", supposed=True)
