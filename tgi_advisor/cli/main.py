@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tgi_advisor.api import Together
     from tgi_advisor.plan import Plan
     from tgi_advisor.spec.records import Spec
+    from tgi_advisor.spec.schema import Names
 
 
 @click.group(
@@ -199,8 +200,26 @@ def schema(what: str) -> None:
     else:
         from tgi_advisor.spec.schema import json_schema
 
-        document = json_schema()
+        document = json_schema(_names())
     say(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _names() -> Names:
+    """What an editor offers in a spec."""
+    from tgi_advisor.facts import flags
+    from tgi_advisor.facts.release import all_releases
+    from tgi_advisor.spec.schema import Names
+
+    releases = all_releases()
+    declared = {flag.name: flag.help for release in releases for flag in flags.flags_of(release).values()}
+    variables = {one.name: one for release in releases for one in flags.environment(release).values()}
+    return Names(
+        tuple(options.model_names()),
+        tuple(options.gpu_names()),
+        tuple(release.name for release in reversed(releases)),
+        declared,
+        {name: one.meaning for name, one in variables.items() if not one.secret},
+    )
 
 
 @cli.command()

@@ -47,13 +47,15 @@ def _complete(names: Callable[[], list[str]]) -> Callable[[click.Context, click.
     return complete
 
 
-def _models() -> list[str]:
+def model_names() -> list[str]:
+    """The shipped models."""
     from tgi_advisor.gather import snapshot
 
     return list(snapshot.names())
 
 
-def _gpus() -> list[str]:
+def gpu_names() -> list[str]:
+    """What stands for a GPU: `auto`, names of the table, cloud instance types."""
     from tgi_advisor.facts.gpu import all_gpus
 
     return ["auto", *(name for row in all_gpus() for name in (row.name, *(kind for kind, _ in row.instances)))]
@@ -88,10 +90,12 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs
 release = click.option(
     "--release", "-r", metavar="X.Y.Z", help="TGI release; default the newest.", shell_complete=_complete(_releases)
 )
-model = click.option("--model", "-m", metavar="ID", help="Hub id or local folder.", shell_complete=_complete(_models))
+model = click.option(
+    "--model", "-m", metavar="ID", help="Hub id or local folder.", shell_complete=_complete(model_names)
+)
 gpu = click.option(
     "--gpu", "-g", metavar="NAME", help="GPU name, cloud instance type, or auto (this machine's).",
-    shell_complete=_complete(_gpus),
+    shell_complete=_complete(gpu_names),
 )  # fmt: skip
 count = click.option("--count", "-n", "-c", metavar="N", type=_Count(1), help="GPUs the container sees.")
 rule_code = click.argument("code", required=False, shell_complete=_complete(_rules))

@@ -81,7 +81,7 @@ def made_of(model: ModelFacts) -> tuple[ModelFacts, ...]:
 
 def names() -> list[str]:
     """Every id and alias that `find` knows, sorted."""
-    return sorted({*recorded_ids(), *aliases()}, key=str.casefold)
+    return sorted({*recorded_ids(), *aliases()}, key=lambda name: (name.casefold(), name))
 
 
 def recorded_ids() -> list[str]:
