@@ -55,9 +55,9 @@ def setting(doc: str, kind: str, default: Any = None, *, required: bool = False,
     """A field of the spec: `doc` its sentence, `kind` how a value is written (see `fields.py` and `values.py`).
 
     `more` may hold `choices`, `minimum` and `maximum`, a `pattern` with `pattern_says` in words (and `number`, where
-    what it matches may be a number to YAML), an
-    `example` (required fields have one), `names` (which of `schema.Names` an editor offers), and `flags`: launcher flags this field stands for, which
-    are therefore refused under `tgi.flags` and, as variables, under `tgi.env`.
+    what it matches may be a number to YAML), an `example` (required fields have one), `names` (which of `schema.Names`
+    an editor offers), and `flags`: launcher flags this field stands for, which are therefore refused under `tgi.flags`
+    and, as variables, under `tgi.env`.
     """
     meta = {"doc": doc, "kind": kind, "default": default, "required": required, **more}
     return field(default=default, metadata=meta)
