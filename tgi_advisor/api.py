@@ -35,15 +35,16 @@ def advise(
     method: Method = "tgi",
     source: Source = "auto",
     offline: bool = False,
+    speed: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """Search the largest token limits that fit and plan the deployment with them.
 
-    `facts` skips the gathering; the other arguments are the command line's. The plan's
-    `prediction.outcome` says whether anything fits. Raises the kinds of `tgi_advisor.errors`.
+    `facts` skips the gathering; `speed` names files that `calibrate` wrote; the other arguments are the command line's.
+    The plan's `prediction.outcome` says whether anything fits. Raises the kinds of `tgi_advisor.errors`.
     """
     asked = read_spec(spec)
-    known = facts or gather_facts(asked, source=source, offline=offline, progress=progress)
+    known = facts or gather_facts(asked, source=source, offline=offline, speed=speed, progress=progress)
     figures: Mapping[str, object] = {}
     here = None
     if method == "tgi":
@@ -82,11 +83,12 @@ def predict(
     method: Method = "tgi",
     source: Source = "auto",
     offline: bool = False,
+    speed: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """What TGI does with exactly what the spec says; limits left out are left to TGI. Arguments as `advise`."""
     asked = read_spec(spec)
-    known = facts or gather_facts(asked, source=source, offline=offline, progress=progress)
+    known = facts or gather_facts(asked, source=source, offline=offline, speed=speed, progress=progress)
     setting = defaults.resolve(asked, known)
     given = defaults.given_limits(setting)
     figures: Mapping[str, object] = {}
@@ -118,6 +120,7 @@ def advise_together(
     facts: Sequence[Facts] | None = None,
     source: Source = "auto",
     offline: bool = False,
+    speed: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Together:
     """Plan servers that run on one machine at the same time: those on one GPU share its memory.
@@ -128,7 +131,9 @@ def advise_together(
     from tgi_advisor.packing import pack
 
     asked = [read_spec(spec) for spec in specs]
-    known = facts or [gather_facts(spec, source=source, offline=offline, progress=progress) for spec in asked]
+    known = facts or [
+        gather_facts(spec, source=source, offline=offline, speed=speed, progress=progress) for spec in asked
+    ]
     packed = pack(asked, known)
     plans = [_plan(one.spec, one.facts, one.found, one.base, "tgi", {}) for one in packed.servers]
     sharing = {share.server for gpu in packed.packing.gpus if len(gpu.shares) > 1 for share in gpu.shares}

@@ -51,6 +51,7 @@ def cli() -> None:
 @cli.command()
 @takes_specs
 @options.allow_risk
+@options.speed
 @as_json
 def advise(
     as_json: bool, allow_risk: bool, specs: tuple[str, ...], model: str | None, gpu: str | None, count: int | None,
@@ -80,6 +81,7 @@ def advise(
 
 @cli.command()
 @takes_spec
+@options.speed
 @as_json
 def predict(as_json: bool, **asked: Any) -> int:
     """Say what TGI will do with exactly what the spec says.
@@ -177,7 +179,7 @@ def init(
     say(f"Wrote {output}. Next: tgi-advisor advise {output}", err=True)
 
 
-cli.elsewhere("tgi_advisor.cli.choose", "fits", "compare", "sweep", "size")
+cli.elsewhere("tgi_advisor.cli.choose", "fits", "compare", "sweep", "size", "calibrate")
 cli.elsewhere("tgi_advisor.cli.validate", "validate", "rule", "import")
 cli.elsewhere("tgi_advisor.cli.launch", "launch", "status", "stop", "history")
 cli.json_lines = frozenset({"launch"})

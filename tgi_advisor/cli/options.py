@@ -135,6 +135,10 @@ method = click.option(
     "--method", type=click.Choice(METHODS), default="tgi", show_default=True,
     help="TGI's own sum, or one of the notebook's formulas (docs/notebook.md).",
 )  # fmt: skip
+speed = click.option(
+    "--speed", metavar="FILE", type=click.Path(), multiple=True,
+    help="What `calibrate` measured on a server of yours. Repeatable.",
+)  # fmt: skip
 _OPTIONS = (
     model,
     gpu,
