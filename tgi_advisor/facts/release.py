@@ -304,6 +304,12 @@ def _said(tag: str, image: str, stated: TgiRelease | None) -> tuple[TgiRelease |
 def _said_by_cloud(tag: str, image: str, stated: TgiRelease | None) -> tuple[TgiRelease | None, str, str] | None:
     """What the reference of a cloud's image says, whose tag may begin with another version; None for every other."""
     cloud = clouds.find(image)
+    if cloud is not None and (cloud.router == "other" or (cloud.server and stated is None)):
+        whose = cloud.server or f"a back end for {cloud.system} with its own router"
+        raise FactsError(
+            f"image {image!r} runs {whose}, of which nothing is known: there is nothing to estimate",
+            cloud.ended or f"name an image for GPUs, such as {image_for(latest())}",
+        )
     if cloud is None or not cloud.release or cloud.system != "cuda":
         return None
     versions = cloud.versions(image)
