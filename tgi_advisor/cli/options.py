@@ -244,10 +244,11 @@ def _given(model: str | None, gpu: str | None, count: int | None, release: str |
 
 def _over(base: Spec, given: list[tuple[str, str]], release: str | None, sets: tuple[str, ...]) -> Spec:
     """A spec with the options laid over it; another release changes the image's tag too."""
+    from tgi_advisor.facts import release as releases
     from tgi_advisor.spec import reader
 
     if release is not None and base.tgi.image is not None:
-        given = [*given, ("tgi.image", _retagged(base.tgi.image, release))]
+        given = [*given, ("tgi.image", releases.retagged(base.tgi.image, release))]
     return reader.build(given, "command line", base, sets)
 
 
@@ -270,13 +271,3 @@ def _named(model: str | None, gpu: str | None, sets: tuple[str, ...]) -> None:
         raise UsageError(
             "--gpu is given, but no --model", "Give a Hub id (`tgi-advisor models` lists some) or a folder."
         )
-
-
-def _retagged(image: str, release: str) -> str:
-    """The image of another release: its tag with the version replaced, or as it is where the tag has none."""
-    import re
-
-    from tgi_advisor.facts import release as releases
-
-    name = releases.find(release).name
-    return re.sub(r"(:v?)[0-9]+(\.[0-9]+){1,2}(?=$|-[a-z-]+$)", rf"\g<1>{name}", image)

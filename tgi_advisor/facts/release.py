@@ -182,6 +182,12 @@ def is_own(image: str) -> bool:
     return name == "text-generation-inference" or name.endswith("huggingface/text-generation-inference")
 
 
+def retagged(image: str, release: str) -> str:
+    """The image of another release: its tag with the version replaced, or as it is where the tag has none."""
+    name = find(release).name
+    return re.sub(r"(:v?)[0-9]+(\.[0-9]+){1,2}(?=$|-[a-z-]+$)", rf"\g<1>{name}", image)
+
+
 def image_for(release: TgiRelease, variant: str = "") -> str:
     """TGI's own image: `ghcr.io/huggingface/text-generation-inference:3.3.7-rocm`; FactsError where there is none."""
     ending = in_force(_image(variant)["tag"], release)
