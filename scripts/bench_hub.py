@@ -1,9 +1,10 @@
 """How long a plan takes when the model's facts come from a Hub at 50 ms per request, start of Python included.
 
-    python scripts/bench_hub.py [--latency-ms 50] [--runs 5]
+    python scripts/bench_hub.py [--latency-ms 50] [--runs 5] [--hf-mem /path/to/its/python]
 
 Each row is a whole process, `tgi-advisor predict --json`, against the loopback Hub of the tests: first with an
-empty cache, then again. Medians, and how many bare `python -c pass` that is. The repositories hold headers only.
+empty cache, then again. Medians, beside a bare `python -c pass`. The repositories hold headers only. With the Python of
+an environment in which hf-mem is installed, `hf-mem` is run beside it, in turns.
 """
 
 from __future__ import annotations
@@ -34,6 +35,17 @@ ROWS = (
     ("158 shards, header by header", LARGE, 158, False, False),
 )
 """Name, model whose tensors are served, files, whether the layout adds up, whether the Hub has the one call."""
+
+
+HF_MEM = """
+import os, sys, httpx2
+from hf_mem.cli import main
+plain = httpx2.AsyncClient.request
+def request(self, method, url, **rest):  # its address of the Hub is fixed
+    return plain(self, method, str(url).replace("https://huggingface.co", os.environ["HF_ENDPOINT"]), **rest)
+httpx2.AsyncClient.request = request
+main()
+"""
 
 
 def tensors_of(name: str) -> tuple[dict[str, object], Tensors]:
@@ -67,11 +79,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--latency-ms", type=float, default=50)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--hf-mem", metavar="PYTHON", help="interpreter of an environment that has hf-mem")
     options = parser.parse_args()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and k != "PYTHONDONTWRITEBYTECODE"}
     bare = statistics.median(seconds([sys.executable, "-c", "pass"], environment) for _ in range(options.runs * 2))
     print(f"bare python {bare * 1000:.0f} ms; Hub at {options.latency_ms:g} ms per request; median of {options.runs}\n")
-    print(f"{'':34}{'requests':>9}{'cold':>10}{'warm':>10}")
+    print(
+        f"{'':34}{'requests':>9}{'cold':>10}{'warm':>10}{'hf-mem':>10}"
+        if options.hf_mem
+        else f"{'':34}{'requests':>9}{'cold':>10}{'warm':>10}"
+    )
     with tempfile.TemporaryDirectory() as folder, Hub() as hub:
         environment |= {"HF_ENDPOINT": hub.endpoint, "PYTHONPYCACHEPREFIX": f"{folder}/pyc"}
         for number, (name, model, shards, adds_up, one_call) in enumerate(ROWS):
@@ -85,7 +102,7 @@ def main() -> None:
             gc.freeze()  # no pause of the Hub for the sake of its own headers
             command = [sys.executable, "-m", "tgi_advisor", "predict", "-m", repo, "-g", "nvidia-h200", "--count", "8"]
             command.append("--json")
-            times: dict[str, list[float]] = {"cold": [], "warm": []}
+            times: dict[str, list[float]] = {"cold": [], "warm": [], "hf-mem": []}
             for run in range(-1, options.runs):  # the first writes byte code and does not count
                 environment["TGI_ADVISOR_CACHE"] = f"{folder}/{number}-{run}"
                 hub.requests.clear()
@@ -94,10 +111,13 @@ def main() -> None:
                 asked = len(hub.requests)
                 spent["warm"] = seconds(command, environment)
                 assert len(hub.requests) == asked, "the second run must not ask the Hub"
+                if options.hf_mem:
+                    theirs = [options.hf_mem, "-c", HF_MEM, "--model-id", repo]
+                    spent["hf-mem"] = seconds(theirs, environment)
                 for kind in spent if run >= 0 else ():
                     times[kind].append(spent[kind])
-            cold, warm = (statistics.median(times[kind]) * 1000 for kind in ("cold", "warm"))
-            print(f"{name:34}{asked:>9}{cold:>7.0f} ms{warm:>7.0f} ms")
+            shown = "".join(f"{statistics.median(spent) * 1000:>7.0f} ms" for spent in times.values() if spent)
+            print(f"{name:34}{asked:>9}{shown}")
 
 
 if __name__ == "__main__":

@@ -256,11 +256,13 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def answer(self) -> None:
             path = unquote(urlsplit(self.path).path)
-            if match := re.fullmatch(r"/api/models/(.+?)/(revision|safetensors-metadata)/(.+)", path):
+            if match := re.fullmatch(r"/api/models/(.+?)/(tree|revision|safetensors-metadata)/(.+)", path):
                 repo = self.find(match[1])
                 if repo is None:
                     return
-                if match[2] == "revision":
+                if match[2] == "tree":
+                    self.tree(repo)
+                elif match[2] == "revision":
                     self.entry(match[1], repo, match[3])
                 else:
                     self.headers_of_all(match[1], repo, match[3])
@@ -303,6 +305,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if repo.totals is not None:
                 entry["safetensors"] = {"parameters": repo.totals, "total": sum(repo.totals.values())}
             self.send(200, json.dumps(entry).encode())
+
+        def tree(self, repo: Repo) -> None:
+            files = [{"type": "file", "path": name, "size": 1} for name in repo.files]
+            self.send(200, json.dumps(files).encode())
 
         def headers_of_all(self, name: str, repo: Repo, index: str) -> None:
             if self.closed(repo):

@@ -152,6 +152,14 @@ class AccessError(AdvisorError):
     exit_code = Exit.ACCESS
 
 
+def missing(package: str, what_for: str) -> tuple[str, str]:
+    """(what to say, what to do) where a package that only some commands need is not installed."""
+    return (
+        f"Python package {package} is not installed, which tgi-advisor needs to {what_for}.",
+        f"pip install {package}, or all that belongs to it: pip install tgi-advisor",
+    )
+
+
 def nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The known names most like `word`, best first; case and punctuation do not count against one.
 

@@ -5,8 +5,6 @@ An adapter that cannot be read is no error: it is assumed, and a note says so.
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
 from tgi_advisor.facts import adapters
@@ -62,15 +60,12 @@ def _config(spec: Spec, entry: Entry, *, network: bool) -> tuple[dict[str, objec
 
 
 def _of_hub(repo: str, revision: str) -> tuple[dict[str, object], str]:
-    from tgi_advisor.gather.hub.http import Client
+    from tgi_advisor.gather.hub.client import Client
     from tgi_advisor.gather.hub.refused import refused
 
-    token, token_from = settings.token()
-    client = Client(settings.endpoint(), token, settings.timeout())
-    try:
-        answer = client.get(f"/{repo}/resolve/{quote(revision, safe='')}/{CONFIG}", bounds.MAX_CONFIG)
-    finally:
-        client.close()
-    if answer.status != 200:
-        raise refused(answer, repo, revision, CONFIG, token_from)
-    return checkpoint.read_json(answer.body, answer.url), f"{answer.url} at {revision}"
+    client = Client()
+    (answer,) = client.all(lambda name: client.file(repo, revision, name, bounds.MAX_CONFIG), [CONFIG], lambda _: None)
+    if isinstance(answer, Exception):
+        raise refused(answer, repo, revision, CONFIG, client.token_from)  # type: ignore[arg-type]
+    url = settings.public(str(answer.url))
+    return checkpoint.read_json(answer.content, url), f"{url} at {revision}"

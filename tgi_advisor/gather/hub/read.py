@@ -9,33 +9,34 @@ with names of their own) the beginnings of the files are read in parallel.
 from __future__ import annotations
 
 import gc
-import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
 from tgi_advisor import bounds
-from tgi_advisor.errors import FactsError
+from tgi_advisor.errors import AdvisorError, FactsError
 from tgi_advisor.facts import layouts
 from tgi_advisor.facts.model import DTYPE_BITS, ModelFacts, TensorGroup
 from tgi_advisor.gather import checkpoint
 from tgi_advisor.gather.class_defaults import fill_defaults
-from tgi_advisor.gather.hub import settings
-from tgi_advisor.gather.hub.http import Answer, Client, UnreachableError, parallel
+from tgi_advisor.gather.hub.client import Client, Span, UnreachableError
 from tgi_advisor.gather.hub.names import COMMIT, check_id
 from tgi_advisor.gather.hub.refused import refused
+from tgi_advisor.gather.hub.settings import public
 from tgi_advisor.safe import named, printable
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
 
 INDEX = "model.safetensors.index.json"
 GUESS = 100_000
 """Bytes asked for first of each weight file: most headers end within them."""
-WORKERS = 32
 MOMENT = 0.7
 """Seconds before progress is worth a line."""
 
+_NO_HUB = "Check HF_ENDPOINT; a proxy or login page may have answered instead of the Hub."
 _STANDARD = re.compile(r"model(-[0-9]{5}-of-[0-9]{5})?\.safetensors")
 _SHARD = re.compile(r"(.*)-[0-9]+-of-([0-9]{1,9})\.(?:safetensors|bin)")
 
@@ -48,49 +49,46 @@ def read(model_id: str, revision: str = "main", progress: Progress | None = None
     `progress` is called with a line of text now and then once it takes longer than a moment.
     `UnreachableError` when the Hub gave no usable answer, another FactsError for everything it can refuse.
     """
-    token, token_from = settings.token()
-    client = Client(settings.endpoint(), token, settings.timeout())
-    try:
-        return _Reading(client, model_id, revision, token_from, progress).facts()
-    finally:
-        client.close()
+    return _Reading(Client(), model_id, revision, progress).facts()
 
 
 class _Reading:
     """One model being read: what all its requests share."""
 
-    def __init__(self, client: Client, repo: str, revision: str, token_from: str, progress: Progress | None) -> None:
+    def __init__(self, client: Client, repo: str, revision: str, progress: Progress | None) -> None:
         self.client = client
         self.asked = repo
         self.repo = repo
         """The id the repository has now; the one asked for may be an older one."""
         self.revision = revision
-        self.token_from = token_from
         self.progress = progress
         self.started = time.monotonic()
         self.held = 0
         """Bytes of the tensor headers read so far."""
 
     def facts(self) -> ModelFacts:
-        repo, at = self.repo, quote(self.revision, safe="")
-        entry_path = f"/api/models/{repo}/revision/{at}?expand=sha&expand=gated&expand=safetensors&expand=siblings"
-        files = ("config.json", "tokenizer_config.json")
+        repo, at = self.repo, self.revision
         entry, config_file, tokenizer_file = self._all(
-            lambda path: self.client.get(path, bounds.MAX_INDEX),
-            [entry_path, *(self._path(name, at) for name in files)],
-            f"asking {settings.public(self.client.endpoint)} about {repo}",
+            lambda ask: ask(),
+            [
+                self._entry,
+                lambda: self.client.file(repo, at, "config.json", bounds.MAX_CONFIG + 1),
+                lambda: self.client.file(repo, at, "tokenizer_config.json", bounds.MAX_TOKENIZER + 1),
+            ],
+            f"asking {self.client.shown} about {repo}",
         )
-        info = self._info(entry)
-        self.repo = _present_id(info, repo)
-        commit = info.get("sha") or config_file.headers.get("x-repo-commit")
+        info = self._good(entry, "")
+        self.repo = _present_id(info.id, repo)
+        config_file = self._good(config_file, "config.json")
+        commit = info.sha or config_file.headers.get("x-repo-commit")
         if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
             commit = None
         pinned = commit or at
-        weights = checkpoint.which_files(_names(info), repo)
+        weights = checkpoint.which_files(_names(info.siblings), repo)
         _require_all_shards(weights.files, repo)
         if commit and config_file.headers.get("x-repo-commit", commit) != commit:  # pushed to in this very moment
-            config_file = self.client.get(self._path("config.json", commit), bounds.MAX_CONFIG + 1)
-        config = checkpoint.read_config(self._body(config_file, "config.json"), f"config.json of {repo}")
+            config_file = self._file("config.json", commit, bounds.MAX_CONFIG + 1)
+        config = checkpoint.read_config(config_file.content, f"config.json of {repo}")
         weights = checkpoint.files_of_heads(weights, config, repo)
         defaults = fill_defaults(config)
         full = {**config, **defaults}
@@ -101,7 +99,7 @@ class _Reading:
         else:
             with _no_collection():
                 tensors, how = self._of_headers(weights.files, full, pinned, info), "tensors from the files' headers"
-        where = f"{settings.public(self.client.endpoint)}/{self.repo}"
+        where = f"{self.client.shown}/{self.repo}"
         return ModelFacts(
             id=self.asked,
             commit=commit,
@@ -110,12 +108,25 @@ class _Reading:
             defaults=defaults,
             tensors=tensors,
             model_max_length=self._model_max_length(tokenizer_file),
-            gated=bool(info.get("gated")),
+            gated=bool(info.gated),
             weights_format=weights.format,
         )
 
-    def _path(self, name: str, at: str) -> str:
-        return f"/{self.repo}/resolve/{at}/{quote(name)}"
+    def _entry(self) -> Any:
+        """The repository's entry, or the library's refusal."""
+        return self.client.ask(self._model_info, bounds.MAX_INDEX, judge=_require_entry)
+
+    def _model_info(self) -> ModelInfo:
+        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+        expand = ["sha", "gated", "safetensors", "siblings"]
+        try:
+            return self.client.api.model_info(self.repo, revision=self.revision, expand=expand)  # type: ignore[arg-type]
+        except (HfHubHTTPError, OfflineModeIsEnabled, AdvisorError):
+            raise
+        except Exception:  # noqa: BLE001  (the library takes for granted what the Hub sends)
+            where = f"{self.client.shown}/api/models/{self.repo}"
+        raise UnreachableError(f"{where} answers with something that is no entry of a model.", _NO_HUB)
 
     def _all(self, work: Callable[[Any], Any], items: Iterable[Any], what: str) -> list[Any]:
         todo = list(items)
@@ -124,37 +135,35 @@ class _Reading:
             if self.progress and time.monotonic() - self.started > MOMENT:
                 self.progress(self.client.status or (f"{what}: {done} of {len(todo)}" if len(todo) > 3 else what))
 
-        return parallel(work, todo, WORKERS, tick)
+        return self.client.all(work, todo, tick)
 
-    def _body(self, answer: Answer, what: str) -> bytes:
-        if answer.status not in (200, 206):
-            raise refused(answer, self.repo, self.revision, printable(what), self.token_from)
-        return answer.body
+    def _file(self, name: str, at: str, limit: int) -> Any:
+        """A file that must be there."""
+        return self._good(self._one(name, at, limit), name)
 
-    def _info(self, answer: Answer) -> dict[str, Any]:
-        body = self._body(answer, "")
-        try:
-            return checkpoint.read_json(body, answer.url)
-        except FactsError:
-            kind = printable(answer.headers.get("content-type", "").partition(";")[0][:40]) or "something"
-            raise UnreachableError(
-                f"{answer.url} answers with {kind} that is no entry of a model.",
-                "Check HF_ENDPOINT; a proxy or login page may have answered instead of the Hub.",
-            ) from None
+    def _one(self, name: str, at: str, limit: int) -> Any:
+        return self._all(lambda name: self.client.file(self.repo, at, name, limit), [name], f"asking about {name}")[0]
 
-    def _model_max_length(self, answer: Answer) -> int | None:
-        if answer.status == 404:
+    def _good(self, answer: Any, what: str) -> Any:
+        """The answer; a refusal is raised, in our words."""
+        if isinstance(answer, Exception):
+            raise refused(answer, self.repo, self.revision, printable(what), self.client.token_from)  # type: ignore[arg-type]
+        return answer
+
+    def _model_max_length(self, answer: Any) -> int | None:
+        if isinstance(answer, Exception) and answer.response.status_code == 404:  # type: ignore[attr-defined]
             return None
-        body, where = self._body(answer, "tokenizer_config.json"), f"tokenizer_config.json of {self.repo}"
+        body = self._good(answer, "tokenizer_config.json").content
+        where = f"tokenizer_config.json of {self.repo}"
         return checkpoint.model_max_length(checkpoint.read_json(body, where, bounds.MAX_TOKENIZER))
 
     def _of_headers(
-        self, files: tuple[str, ...], config: Mapping[str, Any], at: str, info: Mapping[str, Any]
+        self, files: tuple[str, ...], config: Mapping[str, Any], at: str, info: ModelInfo
     ) -> tuple[TensorGroup, ...]:
         """Tensors as the headers have them: all in one call where that is sure to be this commit, else file by file."""
         layers = checkpoint.layers(config)
-        totals = _totals(info)
-        if len(files) > 1 and self.revision == "main" and totals and INDEX in _names(info):
+        totals = _totals(info.safetensors)
+        if len(files) > 1 and self.revision == "main" and totals and INDEX in _names(info.siblings):
             headers = self._in_one_call(files)
             if headers is not None:
                 tensors = checkpoint.group_tensors(headers, layers)
@@ -164,46 +173,48 @@ class _Reading:
         return checkpoint.group_tensors(headers, layers)
 
     def _in_one_call(self, files: tuple[str, ...]) -> list[checkpoint.Header] | None:
-        """All headers by the call huggingface_hub 2.4 has for `main`; None where the server does not offer it."""
-        path = f"/api/models/{self.repo}/safetensors-metadata/{INDEX}"
+        """All headers in one call; None where the server, or an older huggingface_hub, does not have it."""
+        call = getattr(self.client.api, "get_sharded_safetensors_metadata", None)
+        if call is None:
+            return None
+        what = f"tensor headers of {self.repo}"
         try:
             (answer,) = self._all(
-                lambda path: self.client.get(path, bounds.MAX_HEADERS), [path], f"tensor headers of {self.repo}"
+                lambda repo: self.client.ask(lambda: call(repo), bounds.MAX_HEADERS, judge=_require_room),
+                [self.repo],
+                what,
             )
-            if answer.status != 200 or checkpoint.crowded(answer.body):
+            if isinstance(answer, Exception) or sorted(answer.files_metadata) != list(files):
                 return None
-            headers = json.loads(answer.body)["headers"]
-            if sorted(headers) != list(files):
-                return None
-            for name in files:
-                headers[name].pop("__metadata__", None)
-                for entry in headers[name].values():
-                    checkpoint.tensor_bytes(entry["dtype"], entry["shape"], name)
-        except (FactsError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+            headers = [answer.files_metadata[name].tensors for name in files]
+            for name, tensors in zip(files, headers, strict=True):
+                for tensor in tensors.values():
+                    checkpoint.tensor_bytes(tensor.dtype, tensor.shape, name)
+        except Exception:  # noqa: BLE001  (the library takes for granted what the Hub sends; there is another way)
             return None
-        return [headers[name] for name in files]
+        return [{name: vars(tensor) for name, tensor in tensors.items()} for tensors in headers]
 
     def _header(self, name: str, at: str) -> checkpoint.Header:
         where = f"{self.repo}/{printable(name)}"
-        path = self._path(name, at)
-        answer = self.client.get(path, span=(0, GUESS - 1))
-        data = b"" if answer.status == 416 else self._body(answer, name)
-        size = _file_size(answer)
+        answer = self.client.file(self.repo, at, name, 0, Span(0, GUESS - 1))
+        response = getattr(answer, "response", answer)
+        data = b"" if response.status_code == 416 else self._good(answer, name).content
+        size = _file_size(response)
         end = 8 + checkpoint.header_length(data, where, size)
         self.held += end
         if self.held > bounds.MAX_HEADERS:
             raise FactsError(f"The tensor headers of {self.repo} are longer than {bounds.MAX_HEADERS:,} bytes.")
         if len(data) < end and len(data) == GUESS:
-            data += self._body(self.client.get(path, span=(GUESS, end - 1)), name)
+            data += self._good(self.client.file(self.repo, at, name, 0, Span(GUESS, end - 1)), name).content
         return checkpoint.parse_header(data, where, size)
 
     def _of_pickles(
         self, files: tuple[str, ...], config: Mapping[str, Any], at: str
     ) -> tuple[tuple[TensorGroup, ...], str]:
         """Tensors of a repository with only *.bin: the family's layout, if the index agrees in names and bytes."""
-        answer = self.client.get(self._path("pytorch_model.bin.index.json", at), bounds.MAX_INDEX)
-        if answer.status == 200:
-            index = checkpoint.read_json(answer.body, f"pytorch_model.bin.index.json of {self.repo}")
+        answer = self._one("pytorch_model.bin.index.json", at, bounds.MAX_INDEX)
+        if not isinstance(answer, Exception):
+            index = checkpoint.read_json(answer.content, f"pytorch_model.bin.index.json of {self.repo}")
             if tensors := layouts.derive_from_index(config, index):
                 return tensors, "tensors proved by the index of its .bin files"
         raise FactsError(
@@ -225,9 +236,24 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _present_id(info: Mapping[str, Any], asked: str) -> str:
+def _require_entry(answer: Any) -> None:
+    """UnreachableError where an answer is no entry of a model."""
+    where = public(str(answer.url))
+    try:
+        checkpoint.read_json(answer.content, where)
+    except FactsError:
+        kind = printable(answer.headers.get("content-type", "").partition(";")[0][:40]) or "something"
+        raise UnreachableError(f"{where} answers with {kind} that is no entry of a model.", _NO_HUB) from None
+
+
+def _require_room(answer: Any) -> None:
+    """FactsError where reading an answer would take far more memory than headers do."""
+    if checkpoint.crowded(answer.content):
+        raise FactsError("The tensor headers hold more values than tensors can have.")
+
+
+def _present_id(present: object, asked: str) -> str:
     """The id a renamed repository has now, which spares its further requests a redirect."""
-    present = info.get("id")
     if not isinstance(present, str):
         return asked
     try:
@@ -237,27 +263,23 @@ def _present_id(info: Mapping[str, Any], asked: str) -> str:
     return present
 
 
-def _names(info: Mapping[str, Any]) -> list[str]:
+def _names(siblings: object) -> list[str]:
     """Names of the repository's files."""
-    siblings = info.get("siblings")
-    names = [s.get("rfilename") for s in siblings if isinstance(s, dict)] if isinstance(siblings, list) else []
+    names = [getattr(one, "rfilename", None) for one in siblings] if isinstance(siblings, list) else []
     return [name for name in names if isinstance(name, str)]
 
 
-def _totals(info: Mapping[str, Any]) -> dict[str, int]:
+def _totals(safetensors: object) -> dict[str, int]:
     """Elements by dtype as the Hub counts them; it unpacks the integers of AWQ and GPTQ files."""
-    found = info.get("safetensors")
-    totals = found.get("parameters") if isinstance(found, dict) else None
-    if not isinstance(totals, dict) or not all(isinstance(count, int) for count in totals.values()):
+    totals = getattr(safetensors, "parameters", None)
+    if not isinstance(totals, dict) or not all(type(count) is int for count in totals.values()):
         return {}
     return totals if DTYPE_BITS.keys() >= totals.keys() else {}
 
 
-def _proved(
-    files: tuple[str, ...], config: Mapping[str, Any], info: Mapping[str, Any]
-) -> tuple[TensorGroup, ...] | None:
+def _proved(files: tuple[str, ...], config: Mapping[str, Any], info: ModelInfo) -> tuple[TensorGroup, ...] | None:
     """The family's layout where the Hub's counts prove it; the Hub counts files with the usual names only."""
-    totals = _totals(info)
+    totals = _totals(info.safetensors)
     usual = all(_STANDARD.fullmatch(name) for name in files) and (len(files) == 1 or "model.safetensors" not in files)
     return layouts.derive(config, totals) if totals and usual else None
 
@@ -276,9 +298,9 @@ def _require_all_shards(files: tuple[str, ...], repo: str) -> None:
             )
 
 
-def _file_size(answer: Answer) -> int | None:
+def _file_size(response: Any) -> int | None:
     """Size of a file of which a part was asked for."""
-    of = answer.headers.get("content-range", "").rpartition("/")[2]
-    if answer.status == 200:
-        of = answer.headers.get("content-length", "")
+    of = response.headers.get("content-range", "").rpartition("/")[2]
+    if response.status_code == 200:
+        of = response.headers.get("content-length", "")
     return int(of) if of.isdecimal() and len(of) <= bounds.MAX_DIGITS else None

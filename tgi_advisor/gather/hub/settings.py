@@ -1,14 +1,15 @@
 """Where the Hub is, who asks, and where answers are kept: the environment variables of huggingface_hub.
 
 The names and their order are those of https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables;
-they are read here because importing huggingface_hub costs more than all our requests together.
+they are read here because shipped models, folders and what was kept need them without the time that importing
+huggingface_hub takes.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
@@ -43,6 +44,17 @@ def public(url: str) -> str:
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0].partition('#')[0]}"
+
+
+def basic(url: str) -> dict[str, str]:
+    """The Authorization field for the user and password of an address; empty where it names none."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return {}
+    from base64 import b64encode
+
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"authorization": f"Basic {b64encode(pair.encode()).decode()}"}
 
 
 def mirror() -> str | None:
