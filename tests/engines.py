@@ -32,6 +32,7 @@ from launch_image import build
 from tgi_advisor.facts import flags, release
 
 IMAGE = "pretend/text-generation-inference"
+SAGEMAKER = "pretend/huggingface-pytorch-tgi-inference:2.7.0-tgi3.3.7-gpu"
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,13 @@ def _load_images(client: Any) -> None:
         for suffix in ("", "-intel-cpu"):
             client.commit(made, repository=IMAGE, tag=name + suffix)
         client.remove_container(made)
+    made = client.create_container_from_config(
+        {"Image": base, "Env": ["PORT=80", "PRETEND_RELEASE=3.3.7", "HF_HOME=/data", "PATH=/usr/bin:/bin"],
+         "Entrypoint": ["/sagemaker-entrypoint.sh"], "Cmd": ["--json-output"]}
+    )["Id"]  # fmt: skip
+    repository, _, tag = SAGEMAKER.partition(":")
+    client.commit(made, repository=repository, tag=tag)
+    client.remove_container(made)
 
 
 def logs_of(client: Any, container: str) -> str:

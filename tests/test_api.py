@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from front import CONFIGS, L4, ROOT, run
 
 import tgi_advisor
-from tgi_advisor.errors import AdvisorError, FactsError, SpecError
+from tgi_advisor.errors import AdvisorError, FactsError, SpecError, UsageError
 from tgi_advisor.report import document
 
 SPEC: dict[str, Any] = {"model": {"id": "meta-llama/Llama-3.1-8B-Instruct"}, "hardware": {"gpu": "nvidia-l4"}}
@@ -130,3 +131,56 @@ def test_the_docstring_of_the_api_is_true(monkeypatch: pytest.MonkeyPatch) -> No
     plan = tgi_advisor.advise("configs/llama-3.1-8b-l4.yaml")
     assert plan.prediction.outcome == "starts"
     assert plan.prediction.limits == tgi_advisor.advise(L4).prediction.limits
+
+
+# Arguments by name, and plans that write themselves
+
+
+def test_arguments_are_the_options_of_those_names() -> None:
+    llama = "meta-llama/Llama-3.1-8B-Instruct"
+    named = tgi_advisor.advise(model=llama, gpu="l4", count=2, release="3.2.3", context="8k", users=2)
+    options = ("-m", llama, "-g", "l4", "-n", "2", "-r", "3.2.3", "--context", "8k", "--users", "2", "--json")
+    assert named.to_dict() == json.loads(run("advise", *options).out)
+
+
+def test_they_are_laid_over_a_spec() -> None:
+    over = tgi_advisor.predict(L4, release="2.4.1", fields={"limits.max_batch_prefill_tokens": 4096})
+    options = ("--release", "2.4.1", "--set", "limits.max_batch_prefill_tokens=4096", "--json")
+    assert over.to_dict() == json.loads(run("predict", L4, *options).out)
+    block = {"name": "mine", "memory": "24564MiB", "compute_capability": 8.9}
+    assert tgi_advisor.advise(SPEC, gpu=block).facts.gpu.name == "mine"
+    assert tgi_advisor.advise(SPEC, gpu="l40s").facts.gpu.name == "nvidia-l40s"
+
+
+@pytest.mark.parametrize("arguments", [{}, {"gpu": "l4"}, {"count": 2}])
+def test_no_deployment(arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="no deployment was named"):
+        tgi_advisor.advise(**arguments)
+
+
+def test_a_plan_writes_itself() -> None:
+    plan = tgi_advisor.advise(L4)
+    assert f"{plan}\n" == run("advise", L4).out
+    assert plan.emit("compose") == run("emit", L4, "-f", "compose").out
+    assert plan.emit() == run("emit", L4).out
+    assert isinstance(plan._replace(method="tgi"), tgi_advisor.Plan)
+    assert len(repr(plan)) < 250
+
+
+def test_what_does_not_start_is_not_emitted() -> None:
+    plan = tgi_advisor.advise(model="Qwen/Qwen2.5-72B-Instruct", gpu="t4")
+    assert "Next steps:" in str(plan)
+    with pytest.raises(UsageError, match="nothing to emit"):
+        plan.emit()
+
+
+def test_the_code_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "python.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    there: dict[str, Any] = {}
+    for block in blocks:
+        if block.startswith(">>> plan\n"):
+            assert repr(there["plan"]) == block.splitlines()[1]
+        else:
+            exec(block, there)
+    assert "GPU 'mystery' is not known" in capsys.readouterr().out

@@ -101,6 +101,9 @@ def test_a_hostile_value_reaches_sagemakers_entry_point_unchanged(
         ({"image": NEW, "env": {"SM_NUM_GPUS": "2"}}, "env", "SM_NUM_GPUS says what tgi.num_shard says"),
         ({"image": NEW, "flags": {"env": True}}, "env", "--env cannot be passed: sagemaker's image reads variables"),
         ({"image": f"{AWS}2.7.0-gpu-py311"}, "env", "tells no TGI release"),
+        ({"image": f"{AWS}2.1.1-optimum0.0.24-neuronx-py310"}, "env", "runs a back end for neuron with its own router"),
+        ({"image": f"{GOOGLE}tpu.0.2.3.py310"}, "env", "runs a back end for tpu with its own router"),
+        ({"image": "ghcr.io/huggingface/tgi-gaudi:2.0.4"}, "env", "runs tgi-gaudi's own model server"),
         ({"image": NEW, "release": "3.3.4"}, "env", "tgi.release 3.3.4 is not the release of tgi.image"),
         ({"image": f"{GOOGLE}gpu.2.3.1", "release": "3.3.4"}, "env", "but the spec says release 3.3.4"),
     ],
@@ -116,7 +119,8 @@ def test_what_cannot_be_written(change: dict[str, Any], form: str, said: str, tm
     ("image", "release", "certain"),
     [
         (NEW, "3.3.6", True),
-        (f"{AWS}2.1-tgi2.0-gpu-py310", "2.0.2", True),
+        (f"{AWS}2.1-tgi2.0-gpu-py310", "2.0.2", False),  # or 2.4.0, as SageMaker's SDK has it
+        (f"{AWS}2.1-tgi1.4-gpu-py310", "1.4.5", True),
         (f"{AWS}tgi2.3.1", "2.3.1", True),
         (AWS.rstrip(":"), "3.3.6", False),
         (f"{GOOGLE}cu121.2-0.ubuntu2204.py310", "2.0.3", False),
@@ -157,6 +161,20 @@ def test_what_the_sdk_looks_up_is_no_image_to_pull(tmp_path: Path) -> None:
     (tmp_path / "deploy.py").write_text(python("version='2.3.1'"))
     back = run("import", str(tmp_path / "deploy.py"))
     assert yaml.safe_load(back.out)["tgi"] == {"release": "2.3.1", "num_shard": 8}
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("2.4.0", ""),
+        ("2.4.1", "sagemaker has no image of TGI 2.4.1, only of 2.4.0 and 3.0.1"),
+        ("3.3.7", ""),
+        ("2.0", ""),
+    ],
+)
+def test_releases_sagemaker_never_had(version: str, said: str) -> None:
+    found = [one for one in findings(python(f"version='{version}'"), "a.py") if one.code == "TGI507"]
+    assert [(one.message, one.severity) for one in found] == ([(said, "warning")] if said else [])
 
 
 # -- what SageMaker's image reads
@@ -276,6 +294,18 @@ WAITS: dict[str, tuple[str, str, set[str]]] = {
         "def go(t=180):\n" + "".join(f"    {line}\n" for line in python(timeout="t").splitlines()), "a.py", set(),
     ),
     "several": (python(timeout="180") + "other.deploy(container_startup_health_check_timeout=900)\n", "a.py", set()),
+    "another model's": (python(timeout="180") + "other.deploy(1, instance_type='ml.g5.xlarge')\n", "a.py", set()),
+    "one before it": (
+        f"other.deploy(1, container_startup_health_check_timeout=60)\n{python()}".replace(
+            ", container_startup_health_check_timeout=900", ""
+        ),
+        "a.py", set(),
+    ),
+    "a method's default": (
+        "class A:\n    def deploy(self, container_startup_health_check_timeout=30):\n        pass\n"
+        + python().replace(", container_startup_health_check_timeout=900", ""),
+        "a.py", set(),
+    ),
     "out of range": (python(timeout="7200"), "a.py", {"TGI334"}),
     "below the range": (python(timeout="30"), "a.py", {"TGI334"}),
     "on this machine": (python(timeout="30", instance="local_gpu"), "a.py", set()),

@@ -24,7 +24,7 @@ from urllib.request import urlopen
 import engines
 import pytest
 from click.testing import CliRunner, Result
-from engines import IMAGE, Daemon
+from engines import IMAGE, SAGEMAKER, Daemon
 
 import tgi_advisor
 from tgi_advisor.cli.main import cli
@@ -716,6 +716,20 @@ def test_the_gpu_request_reaches_the_engine(desk: Desk, monkeypatch: pytest.Monk
     assert desk.launch(desk.spec(base=CUDA, container={"gpus": ["1"]})).exit_code == 0
     (asked,) = desk.inspect()["HostConfig"]["DeviceRequests"]
     assert (asked["Count"], asked["DeviceIDs"], asked["Capabilities"]) == (0, ["1"], [["gpu"]])
+
+
+def test_sagemakers_image_is_told_by_variables_and_listens_on_its_own_port(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    result = desk.launch(desk.spec(base=CUDA, tgi={"image": SAGEMAKER, "flags": {"max-concurrent-requests": 7}}))
+    assert result.exit_code == 0, result.output
+    received = desk.received()
+    assert received["argv"] == ["--port", "8080"]
+    assert (received["env"]["MODEL_ID"], received["env"]["NUM_SHARD"]) == ("meta-llama/Llama-3.1-8B-Instruct", "1")
+    assert received["env"]["MAX_CONCURRENT_REQUESTS"] == "7"
+    assert int(received["env"]["MAX_TOTAL_TOKENS"]) > int(received["env"]["MAX_INPUT_TOKENS"]) > 0
+    assert desk.inspect()["Config"]["StopTimeout"] == 10
 
 
 def test_an_engine_without_gpus_says_how_to_get_them(

@@ -144,6 +144,9 @@ def test_the_stop_timeout_is_tgi_s(plan: Plan) -> None:
     assert of("3.3.7") == 120
     assert of("3.3.7", **{"graceful-termination-timeout": 300}) == 330
     assert of("2.2.0") == 10
+    image = "7.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:2.7.0-tgi3.3.6-gpu-py311"
+    asked = {"model": {"id": "Qwen/Qwen2.5-3B-Instruct"}, "hardware": {"gpu": "nvidia-l4"}, "tgi": {"image": image}}
+    assert request.stop_timeout(tgi_advisor.advise(asked)) == 10
 
 
 # -- the log

@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 from front import run
 from golden import Golden
 from hypothesis import HealthCheck, assume, given, settings
@@ -371,3 +372,40 @@ def test_a_fraction_leaves_less_for_the_load_of_its_own_server() -> None:
     spare = [plan.prediction.under_load.spare_bytes for plan in (whole, half) if plan.prediction.under_load]
     kept = 0.1 * 0.5 * whole.prediction.gpu_total_bytes  # TGI's room is a tenth of what PyTorch may have
     assert kept - GiB < spare[0] - spare[1] < kept
+
+
+# -- one Compose file
+
+
+def test_two_as_one_compose_file(golden: Golden, tmp_path: Path) -> None:
+    ran = run("emit", "-", "--format", "compose", stdin=PAIR)
+    assert ran.code == Exit.STARTS
+    assert "Note: start chat, then draft" in ran.err
+    golden("cli/packing/compose.yaml", ran.out)
+    file = tmp_path / "compose.yaml"
+    file.write_text(ran.out)
+    assert run("validate", "--strict", str(file), "--gpu", "nvidia-l40s").code == Exit.STARTS
+
+
+def test_each_service_is_the_container_of_its_plan() -> None:
+    services = yaml.safe_load(run("emit", "-", "--format", "compose", stdin=PAIR).out)["services"]
+    plans = json.loads(run("advise", "-", "--json", stdin=PAIR).out)["plans"]
+    assert [plan["container"]["name"] for plan in plans] == list(services)
+    for plan, before in zip(plans, (None, *services), strict=False):
+        service = services[plan["container"]["name"]]
+        assert service["command"] == plan["container"]["args"]
+        waits = service.get("depends_on")
+        assert waits == (before and {before: {"condition": "service_healthy"}})
+        assert f":{plan['container']['container_port']}/health" in service["healthcheck"]["test"][1]
+
+
+def test_what_cannot_keep_an_order_writes_one_server() -> None:
+    for options in (("--format", "kubernetes"), ("--as-given",)):
+        ran = run("emit", "-", *options, stdin=PAIR)
+        assert (ran.code, ran.out) == (Exit.USAGE, "")
+
+
+def test_two_that_do_not_fit_are_not_written() -> None:
+    ran = run("emit", "-", "-f", "compose", "--gpu", "nvidia-a10g", "--set", f"model.id={LLAMA}", stdin=PAIR)
+    assert (ran.code, ran.out) == (Exit.OUT_OF_MEMORY, "")
+    assert "They do not fit together." in ran.err

@@ -168,3 +168,38 @@ def test_flags_of_a_release_are_cited_from_it() -> None:
 
 def test_the_legend_of_releases_keeps_its_lines() -> None:
     assert "\n  CHUNKING   whether long prompts are prefilled in pieces\n" in run("releases", "--help").out
+
+
+# Models that are nearly what was meant
+
+
+def test_stored_quantizations_of_the_model_are_next_steps() -> None:
+    steps = run("advise", *TOO_BIG).out.partition("Next steps:")[2].splitlines()
+    named = [line for line in steps if "model.id: " in line]
+    assert [line.split()[2] for line in named] == [
+        "Qwen/Qwen2.5-14B-Instruct-AWQ", "Qwen/Qwen2.5-14B-Instruct-GPTQ-Int4",
+    ]  # fmt: skip
+    model, total = named[0].split()[2], named[0].split()[-1]
+    assert f"max_total_tokens                {total}" in run("advise", "-m", model, *TOO_BIG[2:]).out
+
+
+def test_a_heavier_checkpoint_is_no_next_step() -> None:
+    assert "model.id: " not in run("advise", "-m", "Qwen/Qwen2.5-72B-Instruct-AWQ", "-g", "t4").out
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (
+            "llama-3.1-8b-instruct",
+            "'llama-3.1-8b-instruct' names no organisation. Did you mean 'meta-llama/Llama-3.1-8B-I",
+        ),
+        ("Llama-3.1-8B", "did you mean 'meta-llama/Llama-3.1-8B-Instruct'?"),
+        ("Qwen2.5-7B-Instuct", "did you mean 'Qwen/Qwen2.5-7B-Instruct"),
+        ("mistralai/Mistral-7B", "did you mean 'mistralai/Mistral-7B-v0.1'"),
+    ],
+)
+def test_a_model_without_its_organisation(typed: str, meant: str) -> None:
+    ran = run("advise", "-m", typed, "-g", "l4")
+    assert ran.code == Exit.FACTS
+    assert meant in " ".join(ran.err.split())

@@ -11,13 +11,14 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from front import run
 from golden import Golden
 
 from tgi_advisor.errors import Place
 from tgi_advisor.spec.contradictions import image_release
 from tgi_advisor.spec.reader import build, read_file, read_text, with_set
 from tgi_advisor.spec.records import AUTO, Bound, GpuSpec, Spec, all_settings
-from tgi_advisor.spec.schema import json_schema
+from tgi_advisor.spec.schema import Names, json_schema
 from tgi_advisor.spec.writer import dump, starter
 from tgi_advisor.units import GB, GiB, MiB
 
@@ -169,6 +170,9 @@ def test_the_starter_teaches_every_field_and_its_comments_are_a_spec_too() -> No
 
 # the schema
 
+SHIPPED = json.loads(run("schema").out)
+"""The schema with the names that are known."""
+
 
 def test_the_schema_is_a_schema_and_states_every_default() -> None:
     schema = json_schema()
@@ -184,13 +188,19 @@ def test_the_schema_is_a_schema_and_states_every_default() -> None:
             jsonschema.Draft202012Validator(here).validate(here["default"])
 
 
-def test_the_schema_knows_the_flags_it_is_given() -> None:
-    check = jsonschema.Draft202012Validator(json_schema(["max-batch-size", "model-id"]))
+def test_the_schema_knows_the_names_it_is_given() -> None:
+    names = Names(
+        ("a/b",), ("nvidia-l4",), ("3.3.7",), {"max-batch-size": "Most requests.", "model-id": ""}, {"X": "x"}
+    )
+    schema = json_schema(names)
+    check = jsonschema.Draft202012Validator(schema)
     start: dict[str, Any] = {"model": {"id": "x"}, "hardware": {"gpu": "y"}}
-    assert check.is_valid(start | {"tgi": {"flags": {"max-batch-size": 8}}})
+    assert check.is_valid(start | {"tgi": {"flags": {"max-batch-size": 8}, "release": "3.2", "env": {"Y": "1"}}})
     assert check.is_valid(start | {"tgi": {"flags": {"--max_batch-size": 8}}})
     assert not check.is_valid(start | {"tgi": {"flags": {"max-batch-sizes": 8}}})
     assert not check.is_valid(start | {"tgi": {"flags": {"model-id": "x"}}})
+    offered = json.dumps(schema)
+    assert all(f'"enum": [{json.dumps(word)}]' in offered for word in ("a/b", "nvidia-l4", "3.3.7"))
 
 
 # configs/
@@ -198,9 +208,7 @@ def test_the_schema_knows_the_flags_it_is_given() -> None:
 
 def test_the_schema_in_configs_is_the_one_we_print() -> None:
     committed = (CONFIGS / "spec.schema.json").read_text("utf-8")
-    assert committed == json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n", (
-        "write it anew: tgi-advisor schema > configs/spec.schema.json"
-    )
+    assert committed == run("schema").out, "write it anew: tgi-advisor schema > configs/spec.schema.json"
 
 
 def test_there_are_configs_to_start_from() -> None:
@@ -218,7 +226,7 @@ def test_a_config(path: Path) -> None:
     assert spec.tgi.image
     assert image_release(spec.tgi.image) is not None
     assert read_text(dump(spec), "again") == spec
-    jsonschema.Draft202012Validator(json_schema()).validate(yaml.safe_load(text))
+    jsonschema.Draft202012Validator(SHIPPED).validate(yaml.safe_load(text))
 
 
 def test_the_other_parser_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,52 +1,118 @@
 """The Python API: a spec in, a plan out. The command line is made of the same calls.
 
 >>> import tgi_advisor
->>> plan = tgi_advisor.advise("configs/llama-3.1-8b-l4.yaml")
+>>> plan = tgi_advisor.advise(model="meta-llama/Llama-3.1-8B-Instruct", gpu="nvidia-l4")
 >>> plan.prediction.outcome, plan.prediction.limits.max_total_tokens
+>>> print(plan.emit("compose"))
 """
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tgi_advisor import container, search, verdict
-from tgi_advisor.errors import AdvisorError, SpecError
+from tgi_advisor import plan as plans
+from tgi_advisor.errors import AdvisorError, SpecError, UsageError
 from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.estimate.speed import Served, served, unsupported
 from tgi_advisor.estimate.warmup import Base
+from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.known import Facts
+from tgi_advisor.gather import snapshot
 from tgi_advisor.gather.facts import gather as gather_facts
 from tgi_advisor.gather.model import Source
 from tgi_advisor.limits import Limits
-from tgi_advisor.plan import Container, Method, Packing, Plan, Prediction
+from tgi_advisor.plan import Container, Method, Packing, Prediction
 from tgi_advisor.search import Found
-from tgi_advisor.spec.reader import SpecLike, read_any
+from tgi_advisor.spec.reader import SpecLike, build, read_any
 from tgi_advisor.spec.records import Spec
 from tgi_advisor.units import MiB
 
 read_spec = read_any
 
 
+class Plan(plans.Plan):
+    """A plan that writes itself: as the page `advise` prints, as JSON's objects, as what `emit` prints."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as `--json` prints it: docs/json.md has every name."""
+        from tgi_advisor.report import document
+
+        return document(self)
+
+    def emit(self, format: str = "docker-run") -> str:  # noqa: A002  (it is the name of the option)
+        """The deployment as text, in a format of `tgi-advisor emit --help`; UsageError where nothing would start."""
+        from tgi_advisor.render import render
+
+        if self.container is None or self.prediction.outcome != "starts":
+            raise UsageError("there is nothing to emit: TGI would not start", self.prediction.reason)
+        return render(self.container, format)
+
+    def __str__(self) -> str:
+        from tgi_advisor.report import page
+
+        starts = self.container is not None and self.prediction.outcome == "starts"
+        return page(self, self.emit() if starts else None).rstrip("\n")
+
+
+def _asked(
+    spec: SpecLike | None, model: str | None, gpu: str | Mapping[str, object] | None, count: int | None,
+    release: str | None, context: int | str | None, users: int | None, fields: Mapping[str, object] | None,
+) -> Spec:  # fmt: skip
+    """The spec that the arguments of a call add up to, as the options of the command line do."""
+    base = None if spec is None else read_spec(spec)
+    given = [("model.id", model), ("tgi.release", release)]
+    if base is not None and release is not None and base.tgi.image is not None:
+        given.append(("tgi.image", releases.retagged(base.tgi.image, release)))
+    if isinstance(gpu, str):
+        given.append(("hardware.gpu", gpu))
+    stated: dict[str, object] = {"hardware.gpu": None if isinstance(gpu, str) else gpu, "hardware.count": count}
+    stated |= {"limits.max_total_tokens": context, "workload.concurrency": users}
+    laid = {path: value for path, value in stated.items() if value is not None} | dict(fields or {})
+    pairs = [(path, text) for path, text in given if text is not None]
+    if base is not None and not pairs and not laid:
+        return base
+    if base is None and not any(path.startswith("model") for path, _ in (*pairs, *laid.items())):
+        raise UsageError("no deployment was named", "Give a spec, or model= and gpu=.")
+    sets = [f"{path}={json.dumps(value, default=str)}" for path, value in laid.items()]
+    return build(pairs, "arguments", base, sets)
+
+
 def advise(
-    spec: SpecLike,
+    spec: SpecLike | None = None,
     *,
+    model: str | None = None,
+    gpu: str | Mapping[str, object] | None = None,
+    count: int | None = None,
+    release: str | None = None,
+    context: int | str | None = None,
+    users: int | None = None,
+    fields: Mapping[str, object] | None = None,
     facts: Facts | None = None,
     method: Method = "tgi",
     source: Source = "auto",
     offline: bool = False,
+    speed: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """Search the largest token limits that fit and plan the deployment with them.
 
-    `facts` skips the gathering; the other arguments are the command line's. The plan's
-    `prediction.outcome` says whether anything fits. Raises the kinds of `tgi_advisor.errors`.
+    `spec` is a path, a mapping or a `Spec`; `model`, `gpu`, `count`, `release`, `context` and `users` stand in for it
+    or are laid over it as the options of those names are, and `fields` as `--set`: `{"hardware.driver": "550.54"}`.
+    A `gpu` may be a mapping that states its facts. `facts` skips the gathering; `speed` names files that `calibrate`
+    wrote; the other arguments are the command line's.
+
+    The plan's `prediction.outcome` says whether anything fits. Raises the kinds of `tgi_advisor.errors`.
     """
-    asked = read_spec(spec)
-    known = facts or gather_facts(asked, source=source, offline=offline, progress=progress)
+    asked = _asked(spec, model, gpu, count, release, context, users, fields)
+    known = facts or gather_facts(asked, source=source, offline=offline, speed=speed, progress=progress)
     figures: Mapping[str, object] = {}
     here = None
     if method == "tgi":
-        here, found = search.advise(asked, known)
+        here, found = search.advise(asked, known, lambda: snapshot.made_of(known.model))
         asked = here.setting.spec  # with what had to be searched as well (Gaudi's --max-batch-size)
     else:
         from tgi_advisor import notebook
@@ -75,17 +141,25 @@ def _remembering(plan: Plan) -> Plan:
 
 
 def predict(
-    spec: SpecLike,
+    spec: SpecLike | None = None,
     *,
+    model: str | None = None,
+    gpu: str | Mapping[str, object] | None = None,
+    count: int | None = None,
+    release: str | None = None,
+    context: int | str | None = None,
+    users: int | None = None,
+    fields: Mapping[str, object] | None = None,
     facts: Facts | None = None,
     method: Method = "tgi",
     source: Source = "auto",
     offline: bool = False,
+    speed: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """What TGI does with exactly what the spec says; limits left out are left to TGI. Arguments as `advise`."""
-    asked = read_spec(spec)
-    known = facts or gather_facts(asked, source=source, offline=offline, progress=progress)
+    asked = _asked(spec, model, gpu, count, release, context, users, fields)
+    known = facts or gather_facts(asked, source=source, offline=offline, speed=speed, progress=progress)
     setting = defaults.resolve(asked, known)
     given = defaults.given_limits(setting)
     figures: Mapping[str, object] = {}
@@ -117,6 +191,7 @@ def advise_together(
     facts: Sequence[Facts] | None = None,
     source: Source = "auto",
     offline: bool = False,
+    speed: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Together:
     """Plan servers that run on one machine at the same time: those on one GPU share its memory.
@@ -127,7 +202,9 @@ def advise_together(
     from tgi_advisor.packing import pack
 
     asked = [read_spec(spec) for spec in specs]
-    known = facts or [gather_facts(spec, source=source, offline=offline, progress=progress) for spec in asked]
+    known = facts or [
+        gather_facts(spec, source=source, offline=offline, speed=speed, progress=progress) for spec in asked
+    ]
     packed = pack(asked, known)
     plans = [_plan(one.spec, one.facts, one.found, one.base, "tgi", {}) for one in packed.servers]
     sharing = {share.server for gpu in packed.packing.gpus if len(gpu.shares) > 1 for share in gpu.shares}

@@ -9,14 +9,17 @@ Facts are gathered here, once for a model; `choose` thinks about them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from tgi_advisor import notebook, search
+from tgi_advisor import metrics, notebook, search
 from tgi_advisor.choose import axes
+from tgi_advisor.choose import calibrate as calibrating
 from tgi_advisor.choose import compare as comparing
 from tgi_advisor.choose import fits as fitting
 from tgi_advisor.choose import size as sizing
+from tgi_advisor.choose.calibrate import Calibrated
 from tgi_advisor.choose.compare import COUNTS, Checkpoint, Comparison, Purpose, Ways
 from tgi_advisor.choose.fits import Everywhere, Ladder, Models
 from tgi_advisor.choose.load import Load, lengths
@@ -24,20 +27,19 @@ from tgi_advisor.choose.size import Sizing
 from tgi_advisor.choose.sweep import Step, Sweep
 from tgi_advisor.choose.words import told
 from tgi_advisor.errors import AdvisorError, FactsError, Problem, SpecError, UsageError, did_you_mean, listed
-from tgi_advisor.estimate import defaults
+from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import prices as pricing
 from tgi_advisor.facts import release as releases
-from tgi_advisor.facts import siblings
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.prices import Offer
-from tgi_advisor.gather import checkpoint, snapshot
+from tgi_advisor.gather import checkpoint, server, snapshot
 from tgi_advisor.gather.facts import gather, hardware
 from tgi_advisor.gather.model import Source
 from tgi_advisor.plan import Method
-from tgi_advisor.spec.reader import SpecLike, read_any, with_set
+from tgi_advisor.spec.reader import SpecLike, build, read_any, with_set
 from tgi_advisor.spec.records import KV_CACHE_DTYPE, QUANTIZE, Spec
 
 Known = TypeVar("Known")
@@ -64,6 +66,7 @@ def compare(
     kv_cache_dtype: Sequence[str] = (),
     purpose: Purpose | None = None,
     prices: str | None = None,
+    speed: Sequence[str] = (),
     source: Source = "auto",
     offline: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -73,11 +76,12 @@ def compare(
 
     What is left out is the whole GPU table, 1, 2, 4 and 8 GPUs, the quantizations this checkpoint or a shipped
     checkpoint of the same model has, and the spec's release and dtype of the KV cache. `purpose` sorts. `prices` is a
-    file in place of the shipped price list. `progress` is told what is asked of the network, `done` how many options
-    are judged, of how many. Raises the kinds of `tgi_advisor.errors`: all names that are not known at once.
+    file in place of the shipped price list, `speed` names files that `calibrate` wrote. `progress` is told what is
+    asked of the network, `done` how many options are judged, of how many. Raises the kinds of `tgi_advisor.errors`:
+    all names that are not known at once.
     """
     asked = read_any(spec)
-    facts_of = partial(gather, source=source, offline=offline, progress=progress)
+    facts_of = partial(gather, source=source, offline=offline, progress=progress, speed=speed)
     ways = _ways(asked, facts_of, gpu, count, quantize, release, kv_cache_dtype)
     return comparing.compare(asked, ways, purpose=purpose, offers=_offers(prices), progress=done)
 
@@ -235,6 +239,7 @@ def size(
     quantize: Sequence[str] = (),
     release: Sequence[str] = (),
     prices: str | None = None,
+    speed: Sequence[str] = (),
     source: Source = "auto",
     offline: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -246,9 +251,71 @@ def size(
     """
     asked = read_any(spec)
     load = Load(users, lengths(str(prompts), "input"), lengths(str(answers), "output"), rps, latency)
-    facts_of = partial(gather, source=source, offline=offline, progress=progress)
+    facts_of = partial(gather, source=source, offline=offline, progress=progress, speed=speed)
     ways = _ways(asked, facts_of, gpu, count, quantize, release)
     return sizing.size(asked, ways, load, offers=_offers(prices), progress=done)
+
+
+def calibrate(
+    url: str,
+    spec: SpecLike | None = None,
+    *,
+    model: str | None = None,
+    gpu: str | None = None,
+    count: int | None = None,
+    release: str | None = None,
+    sets: Sequence[str] = (),
+    timeout: float = 10.0,
+    source: Source = "auto",
+    offline: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Calibrated:
+    """What a running TGI server reaches of its card's figures, from its `/metrics`.
+
+    Model and release are the server's own word unless they are given; the GPU it does not say. A token for the server
+    is taken from the environment variable TGI_API_KEY, and everything is asked within `timeout` seconds.
+    """
+    if spec is None and gpu is None:
+        raise UsageError(
+            "which GPU the server runs on was not said, and TGI does not tell",
+            "Name it with --gpu (`tgi-advisor gpus` lists them), and --count; or give the server's SPEC.",
+        )
+    if gpu is not None:
+        _named([gpu], [])
+    if progress is not None:
+        progress(f"asking {url}")
+    found = server.read(url, timeout)
+    seen = metrics.traffic(found.metrics, f"{found.url}/metrics")
+    held = model or found.model
+    base = read_any(spec if spec is not None else {"model": {"id": held}, "hardware": {"gpu": gpu}})
+    given = (("model.id", model), ("hardware.gpu", gpu), ("hardware.count", count and str(count)))
+    pairs = [(path, text) for path, text in given if text]
+    if release is not None or base.tgi.image is None:
+        pairs.append(("tgi.release", _release_of(found, release)))
+    asked = build(pairs, "command line", base, sets)
+    if model is None and found.model.count("/") == 1 and not found.model.startswith(("/", ".")):
+        _same_model(asked.model.id, found)
+    facts = gather(asked, source=source, offline=offline, progress=progress)
+    here = warmup.base(defaults.resolve(asked, facts))
+    return calibrating.calibrate(here, seen, found.url, date.today().isoformat())
+
+
+def _release_of(found: server.Server, release: str | None) -> str:
+    """The release of a server: what is said of it, else its own word without the mark of a development version."""
+    if release is not None:
+        return release
+    try:
+        return releases.find(found.version.partition("-")[0]).name
+    except FactsError as error:
+        raise FactsError(
+            f"{found.url} says that it is TGI {found.version!r}: {error.message}", "Name a release near it: --release."
+        ) from None
+
+
+def _same_model(model: str, found: server.Server) -> None:
+    """FactsError where a server holds another model than the spec says."""
+    if model.lower() != found.model.lower():
+        raise FactsError(f"{found.url} serves {found.model}, not {model}", "Give that server's spec, or --model.")
 
 
 def _ways(
@@ -268,7 +335,7 @@ def checkpoints(spec: Spec, facts: Facts, methods: Sequence[str] = ()) -> tuple[
     With `methods` (values of --quantize, or `none`) those that hold their weights so, and those that TGI can make so
     while it loads; where there are none, the model itself, which TGI then refuses in its own words.
     """
-    there = [facts, *(facts._replace(model=model) for model in _made_of(facts))]
+    there = [facts, *(facts._replace(model=model) for model in snapshot.made_of(facts.model))]
     if not methods:
         return (Checkpoint(facts, spec.model.quantize), *(Checkpoint(one, None) for one in there[1:]))
     found: list[Checkpoint] = []
@@ -281,14 +348,6 @@ def checkpoints(spec: Spec, facts: Facts, methods: Sequence[str] = ()) -> tuple[
         ]
         found += stored + made or [Checkpoint(facts, None if method == "none" else method)]
     return tuple(found)
-
-
-def _made_of(facts: Facts) -> Iterable[Any]:
-    """The facts of the other shipped checkpoints of a model."""
-    if facts.model.folder:
-        return ()
-    recorded = snapshot.recorded(facts.model.id)
-    return filter(None, map(snapshot.find, siblings.of(recorded))) if recorded else ()
 
 
 def _stored(facts: Facts) -> str | None:

@@ -113,7 +113,7 @@ def _fast(found: Speed) -> dict[str, Any]:
     """How fast a server is with so many requests at once."""
     return {
         "requests": found.together,
-        "bound_tokens_per_s": None if found.bound is None else round(found.bound, 1),
+        "bound_tokens_per_s": None if found.bound is None else _rounded(found.bound),
         "tokens_per_s": _figure(found.tokens),
         "first_token_s": _figure(found.first),
         "why_not": found.why_not or None,
@@ -122,11 +122,16 @@ def _fast(found: Speed) -> dict[str, Any]:
 
 
 def _figure(figure: Figure | None) -> dict[str, Any] | None:
-    """An estimate with its band; three digits are more than it knows."""
+    """An estimate with its band."""
     if figure is None:
         return None
-    low, value, high = (float(f"{number:.3g}") for number in (figure.low, figure.value, figure.high))
+    low, value, high = map(_rounded, (figure.low, figure.value, figure.high))
     return {"value": value, "low": low, "high": high, "label": figure.label}
+
+
+def _rounded(number: float) -> float:
+    """Four digits, which are more than anybody knows of a speed."""
+    return float(f"{number:.4g}")
 
 
 def _other(other: Other | None) -> dict[str, Any] | None:

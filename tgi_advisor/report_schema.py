@@ -166,7 +166,7 @@ def _figure(about: str) -> Schema:
         {"description": about}
         | _object(
             value=_number("The middle."), low=_number("Lower end of its band."), high=_number("Upper end."),
-            label=_text("`estimated`, or `rough`."),
+            label=_text("`estimated`, `rough` or `calibrated`."),
         )
     )  # fmt: skip
 

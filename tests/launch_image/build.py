@@ -34,7 +34,8 @@ def root(flags: dict[str, str]) -> bytes:
         _program(tar, str(python), python)
         launcher = f'#!/bin/sh\nexec {python} -S /pretend_tgi.py "$@"\n'
         _file(tar, "/usr/bin/text-generation-launcher", launcher.encode(), 0o755)
-        _file(tar, "/tgi-entrypoint.sh", (HERE / "tgi-entrypoint.sh").read_bytes(), 0o755)
+        for script in ("tgi-entrypoint.sh", "sagemaker-entrypoint.sh"):
+            _file(tar, f"/{script}", (HERE / script).read_bytes(), 0o755)
         for library in _libraries([str(python), *(m for m in modules if ".so" in m)]):
             _program(tar, library, Path(library))
         _file(tar, "/pretend_tgi.py", (HERE / "pretend_tgi.py").read_bytes())

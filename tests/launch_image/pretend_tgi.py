@@ -252,7 +252,7 @@ class Pretend:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        ThreadingHTTPServer(("0.0.0.0", int(os.environ.get("PORT", "80"))), Answers).serve_forever()
+        ThreadingHTTPServer(("0.0.0.0", int(self.args.get("port", "80"))), Answers).serve_forever()
 
     def info(self) -> dict[str, Any]:
         """/info: what each release has (router/src/infer, router/src/server.rs)."""

@@ -106,6 +106,7 @@ price_list = click.option(
 @click.option("--for", "purpose", type=click.Choice(PURPOSES), help="What to sort by; default the least hardware.")
 @options.takes_load
 @price_list
+@options.speed
 @options.sets
 @options.source
 @options.offline
@@ -258,6 +259,7 @@ def sweep(
 @click.option("--layers", metavar="N", type=click.IntRange(1), help="Layers, with --params.")
 @click.option("--hidden", metavar="N", type=click.IntRange(1), help="Width of the hidden state, with --params.")
 @price_list
+@options.speed
 @options.sets
 @options.source
 @options.offline
@@ -300,6 +302,47 @@ def size(
     else:
         _show("fleets", found, "json" if as_json else name)
     return Exit.STARTS if found.best else Exit.OUT_OF_MEMORY
+
+
+@click.command()
+@click.argument("url")
+@click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True))
+@options.model
+@options.gpu
+@options.count
+@options.release
+@options.sets
+@click.option(
+    "--timeout", metavar="S", type=_Amount(0, 600, min_open=True), default=10, show_default=True,
+    help="Seconds the server may take to answer.",
+)  # fmt: skip
+@options.source
+@options.offline
+@as_json
+def calibrate(url: str, spec: str | None, as_json: bool, **asked: Any) -> int:
+    """Measure how fast a running TGI server is.
+
+    Reads its /metrics and /info, and works out which share of the card's bandwidth and FLOPS it reaches under
+    the traffic it has had. What is printed is a file for --speed of `advise`, `predict`, `compare` and `size`,
+    which then estimate servers on the same card, as many shards and the same quantization with it. Several
+    such files may be joined into one.
+
+    Model and release are the server's own word; which GPU it runs on it does not say. A token is taken from the
+    environment variable TGI_API_KEY.
+
+    \b
+    Examples:
+      tgi-advisor calibrate http://localhost:8080 --gpu nvidia-l4 > l4.yaml
+      tgi-advisor size -m Qwen/Qwen2.5-7B-Instruct -u 50 -i 1500 -o 500 --gpu l4 --speed l4.yaml
+      tgi-advisor calibrate http://localhost:8080 llama.yaml
+    """
+    from tgi_advisor import ask
+    from tgi_advisor.spec.reader import read_file
+
+    with _counted() as (show, _):
+        found = ask.calibrate(url, read_file(spec) if spec else None, progress=show, **asked)
+    _show("calibration", found, "json" if as_json else "text")
+    return Exit.STARTS
 
 
 def _drawn(found: Sweep, chart: str, picture: str | None, *, shown: bool) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tgi_advisor.api import Together
     from tgi_advisor.plan import Plan
     from tgi_advisor.spec.records import Spec
+    from tgi_advisor.spec.schema import Names
 
 
 @click.group(
@@ -50,6 +51,7 @@ def cli() -> None:
 @cli.command()
 @takes_specs
 @options.allow_risk
+@options.speed
 @as_json
 def advise(
     as_json: bool, allow_risk: bool, specs: tuple[str, ...], model: str | None, gpu: str | None, count: int | None,
@@ -79,6 +81,7 @@ def advise(
 
 @cli.command()
 @takes_spec
+@options.speed
 @as_json
 def predict(as_json: bool, **asked: Any) -> int:
     """Say what TGI will do with exactly what the spec says.
@@ -90,32 +93,58 @@ def predict(as_json: bool, **asked: Any) -> int:
 
 
 @cli.command()
-@takes_spec
+@takes_specs
 @click.option(
     "--format", "-f", "name", type=click.Choice(list(FORMATS)), default="docker-run", show_default=True,
     help="What to print.",
 )  # fmt: skip
 @click.option("--as-given", is_flag=True, help="Do not search: emit the limits the spec says.")
 @options.allow_risk
-def emit(name: str, as_given: bool, allow_risk: bool, sets: tuple[str, ...], **asked: Any) -> int:
+def emit(
+    name: str, as_given: bool, allow_risk: bool, specs: tuple[str, ...], model: str | None, gpu: str | None,
+    count: int | None, release: str | None, sets: tuple[str, ...], **rest: Any,
+) -> int:  # fmt: skip
     """Print the deployment as a command or a manifest.
 
-    When it would not start, standard output stays empty and standard error says why.
+    Several specs become one Compose file, in which each server starts when the one before it answers. When it
+    would not start, standard output stays empty and standard error says why.
     """
-    from tgi_advisor.render import note, render
+    from tgi_advisor import render
+    from tgi_advisor.report import page
 
-    plan = _plan("predict" if as_given else "advise", sets=options.with_risk(sets, allow_risk), **asked)
+    asked = options.specs_of(specs, model, gpu, count, release, options.with_risk(sets, allow_risk))
+    if len(asked) > 1:
+        return _emit_together(asked, name, as_given, **rest)
+    plan = _made("predict" if as_given else "advise", asked[0], **rest)
     if plan.prediction.outcome == "starts" and plan.container is not None:
-        say(render(plan.container, name), nl=False)
-        if (left_out := note(plan.container, name)) is not None:
+        say(render.render(plan.container, name), nl=False)
+        if (left_out := render.note(plan.container, name)) is not None:
             say(left_out, err=True)
         for one in plan.facts.notes:
             say(f"Note: {one}", err=True)
     else:
-        from tgi_advisor.report import page
-
         say(page(plan, None, width=width()), err=True, nl=False)
     return exit_code(plan)
+
+
+def _emit_together(asked: list[Spec], name: str, as_given: bool, **rest: Any) -> int:
+    """Print several servers of one machine as one file; the worst plan's exit code."""
+    from tgi_advisor import render
+    from tgi_advisor.report import packing_page
+
+    if as_given:
+        raise UsageError(
+            "--as-given emits one spec", "Servers on one machine are planned together; leave it out, or name one spec."
+        )
+    packing, plans = _together(asked, **rest)
+    containers = [plan.container for plan in plans if plan.container is not None]
+    if packing.fits and len(containers) == len(plans):
+        say(render.together(containers, name), nl=False)
+        for one in dict.fromkeys((*packing.notes, *(note for plan in plans for note in plan.facts.notes))):
+            say(f"Note: {one}", err=True)
+    else:
+        say(packing_page(packing, plans, [None] * len(plans), width=width()), err=True, nl=False)
+    return max(map(exit_code, plans))
 
 
 @cli.command()
@@ -150,7 +179,7 @@ def init(
     say(f"Wrote {output}. Next: tgi-advisor advise {output}", err=True)
 
 
-cli.elsewhere("tgi_advisor.cli.choose", "fits", "compare", "sweep", "size")
+cli.elsewhere("tgi_advisor.cli.choose", "fits", "compare", "sweep", "size", "calibrate")
 cli.elsewhere("tgi_advisor.cli.validate", "validate", "rule", "import")
 cli.elsewhere("tgi_advisor.cli.launch", "launch", "status", "stop", "history")
 cli.json_lines = frozenset({"launch"})
@@ -173,8 +202,26 @@ def schema(what: str) -> None:
     else:
         from tgi_advisor.spec.schema import json_schema
 
-        document = json_schema()
+        document = json_schema(_names())
     say(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _names() -> Names:
+    """What an editor offers in a spec."""
+    from tgi_advisor.facts import flags
+    from tgi_advisor.facts.release import all_releases
+    from tgi_advisor.spec.schema import Names
+
+    releases = all_releases()
+    declared = {flag.name: flag.help for release in releases for flag in flags.flags_of(release).values()}
+    variables = {one.name: one for release in releases for one in flags.environment(release).values()}
+    return Names(
+        tuple(options.model_names()),
+        tuple(options.gpu_names()),
+        tuple(release.name for release in reversed(releases)),
+        declared,
+        {name: one.meaning for name, one in variables.items() if not one.secret},
+    )
 
 
 @cli.command()

@@ -26,19 +26,16 @@ class _Count(click.IntRange):
     name = "whole number"
 
 
-class _Tokens(click.ParamType[str]):
+def _tokens(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """A number of tokens as a spec takes it (`4096`, `16k`); kept as text."""
+    from tgi_advisor.units import parse_count
 
-    name = "tokens"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from tgi_advisor.units import parse_count
-
+    if value is not None:
         try:
             parse_count(value)
         except ValueError as error:
-            self.fail(f"{error}.", param, ctx)
-        return value
+            raise click.BadParameter(f"{error}.") from None
+    return value
 
 
 def _complete(names: Callable[[], list[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
@@ -50,13 +47,15 @@ def _complete(names: Callable[[], list[str]]) -> Callable[[click.Context, click.
     return complete
 
 
-def _models() -> list[str]:
+def model_names() -> list[str]:
+    """The shipped models."""
     from tgi_advisor.gather import snapshot
 
     return list(snapshot.names())
 
 
-def _gpus() -> list[str]:
+def gpu_names() -> list[str]:
+    """What stands for a GPU: `auto`, names of the table, cloud instance types."""
     from tgi_advisor.facts.gpu import all_gpus
 
     return ["auto", *(name for row in all_gpus() for name in (row.name, *(kind for kind, _ in row.instances)))]
@@ -91,10 +90,12 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs
 release = click.option(
     "--release", "-r", metavar="X.Y.Z", help="TGI release; default the newest.", shell_complete=_complete(_releases)
 )
-model = click.option("--model", "-m", metavar="ID", help="Hub id or local folder.", shell_complete=_complete(_models))
+model = click.option(
+    "--model", "-m", metavar="ID", help="Hub id or local folder.", shell_complete=_complete(model_names)
+)
 gpu = click.option(
     "--gpu", "-g", metavar="NAME", help="GPU name, cloud instance type, or auto (this machine's).",
-    shell_complete=_complete(_gpus),
+    shell_complete=_complete(gpu_names),
 )  # fmt: skip
 count = click.option("--count", "-n", "-c", metavar="N", type=_Count(1), help="GPUs the container sees.")
 rule_code = click.argument("code", required=False, shell_complete=_complete(_rules))
@@ -111,7 +112,7 @@ def with_risk(sets: tuple[str, ...], allowed: bool) -> tuple[str, ...]:
 
 
 _context = click.option(
-    "--context", metavar="TOKENS", type=_Tokens(),
+    "--context", metavar="TOKENS", callback=_tokens,
     help="Longest request, prompt and answer together, e.g. 16k (limits.max_total_tokens).",
 )  # fmt: skip
 _users = click.option(
@@ -133,6 +134,10 @@ offline = click.option("--offline", is_flag=True, help="Never use the network (a
 method = click.option(
     "--method", type=click.Choice(METHODS), default="tgi", show_default=True,
     help="TGI's own sum, or one of the notebook's formulas (docs/notebook.md).",
+)  # fmt: skip
+speed = click.option(
+    "--speed", metavar="FILE", type=click.Path(), multiple=True,
+    help="What `calibrate` measured on a server of yours. Repeatable.",
 )  # fmt: skip
 _OPTIONS = (
     model,
@@ -239,10 +244,11 @@ def _given(model: str | None, gpu: str | None, count: int | None, release: str |
 
 def _over(base: Spec, given: list[tuple[str, str]], release: str | None, sets: tuple[str, ...]) -> Spec:
     """A spec with the options laid over it; another release changes the image's tag too."""
+    from tgi_advisor.facts import release as releases
     from tgi_advisor.spec import reader
 
     if release is not None and base.tgi.image is not None:
-        given = [*given, ("tgi.image", _retagged(base.tgi.image, release))]
+        given = [*given, ("tgi.image", releases.retagged(base.tgi.image, release))]
     return reader.build(given, "command line", base, sets)
 
 
@@ -265,13 +271,3 @@ def _named(model: str | None, gpu: str | None, sets: tuple[str, ...]) -> None:
         raise UsageError(
             "--gpu is given, but no --model", "Give a Hub id (`tgi-advisor models` lists some) or a folder."
         )
-
-
-def _retagged(image: str, release: str) -> str:
-    """The image of another release: its tag with the version replaced, or as it is where the tag has none."""
-    import re
-
-    from tgi_advisor.facts import release as releases
-
-    name = releases.find(release).name
-    return re.sub(r"(:v?)[0-9]+(\.[0-9]+){1,2}(?=$|-[a-z-]+$)", rf"\g<1>{name}", image)

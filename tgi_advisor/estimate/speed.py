@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tgi_advisor.estimate import weights
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base
-from tgi_advisor.facts.speed import Constants, constants
+from tgi_advisor.facts.speed import Band, Calibration, Constants, constants, matching
 from tgi_advisor.limits import Limits
 
 
@@ -39,7 +39,7 @@ class Figure(NamedTuple):
     factor: float
     """It holds within this factor, either way."""
     label: str
-    """`estimated`, or `rough`."""
+    """`estimated`, `rough`, or `calibrated` on a server of the user's own."""
     most: float = math.inf
     """What physics does not let it exceed."""
 
@@ -124,7 +124,13 @@ class Work(NamedTuple):
     """Floating point operations for one token."""
 
 
-def of(here: Base, budget: int | None, users: int, request: Request, known: Constants | None = None) -> Speed:
+MEASURED = Band(0, 1.5, "calibrated")
+"""Of a server like one of the user's own: with constants fitted on its card, 96 % of the A10G's rows are within it."""
+MIXED = 2.0
+"""The factor for several requests where prefills are mixed into decoding, which no public row has."""
+
+
+def of(here: Base, budget: int | None, users: int, request: Request) -> Speed:
     """How fast a launch is that has a KV cache of `budget` tokens, for so many users with such requests at once."""
     setting, gpu = here.setting, here.setting.facts.gpu
     saturates = max(1, (budget or 0) // request.tokens)
@@ -133,57 +139,89 @@ def of(here: Base, budget: int | None, users: int, request: Request, known: Cons
     context = request.prompt + request.answer / 2
     cache = here.geometry.kv_bytes_per_token * context
     bound = together / ((work.weights + together * cache) / gpu.bandwidth) if gpu.bandwidth else None
-    known = known or constants()
-    band = known.band(setting.num_shard)
-    why_not = _why_not(setting) or ("" if band else f"no measurement supports one on {setting.num_shard} GPUs")
+    measured = matching(setting.facts.speed, gpu.name, setting.num_shard, setting.quantize)
+    known = constants() if measured is None else measured.over(constants())
+    band = known.band(setting.num_shard) if measured is None else MEASURED
+    why_not = _why_not(setting, measured) or (
+        "" if band else f"no measurement supports one on {setting.num_shard} GPUs"
+    )
     note = _without_graphs(here, known)
     if band is None or why_not or not gpu.bandwidth or not gpu.fp16_tflops:
         return Speed(together, saturates, bound, None, None, why_not or "the card's speed is not known", note)
-    server = _Server(here, work, known, gpu.bandwidth, gpu.fp16_tflops * 1e12)
+    server = Server(here, known, work)
     most = math.inf if bound is None else bound
-    first = Figure(server.prefill(request.prompt, alone=True), band.factor, band.label)
-    if setting.chunking:
+    first = _first(server, request.prompt, known, measured)
+    if setting.chunking and (measured is None or not measured.chunking):
         alone = server.step(1, context)
         tokens = Figure(1 / alone, band.factor, band.label, most) if together == 1 else None
         why = "" if tokens else "this release mixes prefills into decoding, and no public measurement has that"
         return Speed(together, saturates, bound, tokens, first, why, note)
     answer = request.answer
     life = (answer - 1) * server.step(together, context) + together * server.prefill(request.prompt)
-    tokens = Figure(together * answer / life, band.factor, band.label, most)
+    guessed = setting.chunking or (measured is not None and measured.compute is None)
+    factor = MIXED if guessed else band.factor
+    tokens = Figure(together * answer / life, factor, band.label, most)
     return Speed(together, saturates, bound, tokens, first, "", note)
 
 
-class _Server:
-    """The roofline of one launch."""
+def _first(server: Server, prompt: int, known: Constants, measured: Calibration | None) -> Figure | None:
+    """Seconds to the first token with nobody else there; where only decoding was measured, as far as rows support."""
+    setting = server.here.setting
+    band = known.band(setting.num_shard)
+    if measured is not None and measured.compute is not None:
+        band = MEASURED
+    elif _why_not(setting, None):
+        band = None
+    return None if band is None else Figure(server.prefill(prompt, alone=True), band.factor, band.label)
 
-    def __init__(self, here: Base, work: Work, known: Constants, bandwidth: float, flops: float) -> None:
-        self._here, self._work, self._known = here, work, known
-        self._bandwidth, self._peak = bandwidth * known.bandwidth, flops
+
+class Server:
+    """The roofline of one launch, with the shares of its card's figures that are reached."""
+
+    def __init__(self, here: Base, known: Constants, work: Work | None = None) -> None:
+        gpu = here.setting.facts.gpu
+        assert gpu.bandwidth
+        assert gpu.fp16_tflops
+        self.here, self._known = here, known
+        self.work = work or _work(here.setting)
+        """What one decode step moves and computes on one GPU."""
+        self.bandwidth = gpu.bandwidth
+        """Bytes per second of the card's memory."""
+        self.peak = gpu.fp16_tflops * 1e12
+        """Dense 16-bit operations per second of the card."""
+
+    def read(self, together: int | float, context: float) -> float:
+        """Bytes a decode step of a batch reads on one GPU: the weights, and every request's KV cache."""
+        return self.work.weights + together * context * self.here.geometry.kv_bytes_per_token
+
+    def prompt_flops(self, tokens: float) -> float:
+        """Operations of the prefill of one prompt on one GPU, attention to itself included."""
+        g = self.here.geometry
+        return tokens * self.work.flops + 2 * g.layers * tokens * tokens * g.query
+
+    def launched(self, together: float) -> bool:
+        """Whether a batch is too large for the CUDA graphs, so that the layers are launched one after the other."""
+        return together > max(self.here.setting.graph_sizes, default=0)
 
     def step(self, together: int, context: float) -> float:
         """Seconds of one decode step of a batch."""
-        cache = self._here.geometry.kv_bytes_per_token
-        reads = (self._work.weights + together * context * cache) / self._bandwidth
-        computes = together * self._work.flops / (self._peak * self._known.compute)
-        return max(reads, computes, self._launches(together)) + self._reductions(together) + self._known.step
+        reads = self.read(together, context) / (self.bandwidth * self._known.bandwidth)
+        computes = together * self.work.flops / (self.peak * self._known.compute)
+        launches = self.here.geometry.layers * self._known.host if self.launched(together) else 0.0
+        return max(reads, computes, launches) + self.reductions(together) + self._known.step
 
     def prefill(self, tokens: int, *, alone: bool = False) -> float:
         """Seconds of the prefill of one prompt, among others or alone."""
-        g = self._here.geometry
-        attention = 2 * g.layers * tokens * tokens * g.query
         reached = self._known.first if alone else self._known.compute
-        computes = (tokens * self._work.flops + attention) / (self._peak * reached)
-        return max(computes + self._reductions(tokens), self.step(1, tokens))
+        computes = self.prompt_flops(tokens) / (self.peak * reached)
+        return max(computes + self.reductions(tokens), self.step(1, tokens))
 
-    def _launches(self, together: int) -> float:
-        captured = max(self._here.setting.graph_sizes, default=0)
-        return 0.0 if together <= captured else self._here.geometry.layers * self._known.host
-
-    def _reductions(self, tokens: int) -> float:
-        setting, g = self._here.setting, self._here.geometry
+    def reductions(self, tokens: float) -> float:
+        """Seconds in which the shards add up what each has computed for so many tokens."""
+        setting, g = self.here.setting, self.here.geometry
         if setting.num_shard == 1:
             return 0.0
-        link = self._known.links[setting.facts.gpu.link]
+        link = self._known.links.get(setting.facts.gpu.link) or self._known.links["nvlink"]  # AMD's links are as fast
         moved = tokens * g.hidden * 2 * 2 * (setting.num_shard - 1) / setting.num_shard
         return 2 * g.layers * (link.seconds + moved / link.bytes)
 
@@ -204,13 +242,14 @@ def _without_graphs(here: Base, known: Constants) -> str:
     )
 
 
-def _why_not(setting: Setting) -> str:
-    """What keeps public measurements from supporting an estimate."""
-    if setting.facts.gpu.system == "cuda" and not setting.graph_sizes:
+def _why_not(setting: Setting, measured: Calibration | None) -> str:
+    """What keeps measurements, public ones or the user's own, from supporting an estimate."""
+    system = setting.facts.gpu.system
+    if system != "cuda" and (measured is None or system != "rocm"):
+        return f"no measurement supports one on {system}"
+    if not setting.graph_sizes and (measured is None or measured.host is None):
         return "no measurement supports one without CUDA graphs"
-    if setting.facts.gpu.system != "cuda":
-        return f"no measurement supports one on {setting.facts.gpu.system}"
-    if setting.quantize:
+    if setting.quantize and measured is None:
         return f"no measurement supports one of the kernels of {setting.quantize}"
     if setting.speculate:
         return "no measurement supports one with speculation"

@@ -37,6 +37,8 @@ class Cloud(NamedTuple):
     """Pattern of the version in the reference; empty where it does not say one."""
     minors: Mapping[str, list[str]] = {}
     """Versions behind one of two numbers."""
+    made: Sequence[str] = ()
+    """Every version it has made an image of, up to the last; empty where that is not known."""
     releases: Mapping[str, str] = {}
     """The TGI release of a version; empty where they are the same."""
     env: Mapping[str, Mapping[str, str]] = {}
@@ -72,6 +74,14 @@ class Cloud(NamedTuple):
             return (self.releases[text],) if text in self.releases else ()
         return tuple(self.minors.get(text, (text,)))
 
+    def never(self, reference: str) -> tuple[str, str] | None:
+        """The versions around the one a reference says, where the cloud has made no image of that; None otherwise."""
+        text = self.said(reference)
+        if text in self.made or text.count(".") != 2:
+            return None
+        older = [one for one in self.made if _numbers(one) < _numbers(text)]
+        return (older[-1], self.made[len(older)]) if older and len(older) < len(self.made) else None
+
     def reads_arguments(self, release: str) -> bool:
         """Whether the image of this release hands the arguments of the container to the launcher."""
         return self.entry != "sagemaker" and release not in self.deaf
@@ -80,6 +90,10 @@ class Cloud(NamedTuple):
     def newest(self) -> str:
         """The newest release it has, as its own tools take it where none is named."""
         return list(self.minors.values())[-1][-1]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 @cache

@@ -9,6 +9,7 @@ from tgi_advisor.facts.adapters import Lora
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
+from tgi_advisor.facts.speed import Calibration
 
 
 class Facts(NamedTuple):
@@ -30,6 +31,8 @@ class Facts(NamedTuple):
     """Address of the Hub's mirror the container has to ask (HF_ENDPOINT); empty for the public Hub."""
     adapters: Mapping[str, Lora] = MappingProxyType({})
     """The LoRA adapters that could be read, by their entry of --lora-adapters."""
+    speed: tuple[Calibration, ...] = ()
+    """What running servers of the user's own measured of their cards."""
 
     def elsewhere(self, gpu: GpuFacts, count: int, release: str | None = None) -> "Facts":
         """The same model on so many of another GPU, with another release; FactsError where that has no image for it."""

@@ -182,6 +182,12 @@ def is_own(image: str) -> bool:
     return name == "text-generation-inference" or name.endswith("huggingface/text-generation-inference")
 
 
+def retagged(image: str, release: str) -> str:
+    """The image of another release: its tag with the version replaced, or as it is where the tag has none."""
+    name = find(release).name
+    return re.sub(r"(:v?)[0-9]+(\.[0-9]+){1,2}(?=$|-[a-z-]+$)", rf"\g<1>{name}", image)
+
+
 def image_for(release: TgiRelease, variant: str = "") -> str:
     """TGI's own image: `ghcr.io/huggingface/text-generation-inference:3.3.7-rocm`; FactsError where there is none."""
     ending = in_force(_image(variant)["tag"], release)
@@ -304,6 +310,12 @@ def _said(tag: str, image: str, stated: TgiRelease | None) -> tuple[TgiRelease |
 def _said_by_cloud(tag: str, image: str, stated: TgiRelease | None) -> tuple[TgiRelease | None, str, str] | None:
     """What the reference of a cloud's image says, whose tag may begin with another version; None for every other."""
     cloud = clouds.find(image)
+    if cloud is not None and (cloud.router == "other" or (cloud.server and stated is None)):
+        whose = cloud.server or f"a back end for {cloud.system} with its own router"
+        raise FactsError(
+            f"image {image!r} runs {whose}, of which nothing is known: there is nothing to estimate",
+            cloud.ended or f"name an image for GPUs, such as {image_for(latest())}",
+        )
     if cloud is None or not cloud.release or cloud.system != "cuda":
         return None
     versions = cloud.versions(image)

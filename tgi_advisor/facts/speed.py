@@ -1,9 +1,11 @@
-"""The constants of the roofline: `speed.yaml`."""
+"""The constants of the roofline: `speed.yaml`, and what a running server of the user's own measured of them."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tgi_advisor.facts import tables
 
@@ -53,6 +55,71 @@ class Constants(NamedTuple):
     def band(self, shards: int) -> Band | None:
         """How far an estimate on so many shards holds; None where no row supports one."""
         return next((band for band in self.bands if shards <= band.shards), None)
+
+
+class Calibration(NamedTuple):
+    """What a running server reaches of its card's figures: takes the place of the shipped constants for its like."""
+
+    gpu: str
+    """Name of the card."""
+    shards: int
+    """Tensor parallel shards."""
+    quantize: str
+    """How the weights are held: `none`, or a value of --quantize."""
+    chunking: bool
+    """Whether its release mixes prefills into decoding."""
+    date: str
+    """The day it was read, as YYYY-MM-DD."""
+    source: str
+    """Which server, and how much it had done."""
+    bandwidth: float | None = None
+    """As `Constants.bandwidth`; None where its traffic does not tell."""
+    compute: float | None = None
+    """As `Constants.compute` and `first`; None where its traffic does not tell."""
+    host: float | None = None
+    """As `Constants.host`; None where it captures CUDA graphs."""
+
+    def over(self, known: Constants) -> Constants:
+        """The constants with what was measured in the place of what was shipped."""
+        return known._replace(
+            bandwidth=self.bandwidth or known.bandwidth, compute=self.compute or known.compute,
+            first=self.compute or known.first, host=self.host or known.host,
+        )  # fmt: skip
+
+
+FORM = "Write it with `tgi-advisor calibrate URL --gpu NAME > FILE`."
+LARGEST = {"bandwidth": 1.0, "compute": 1.0, "host": 0.1}
+"""What no server exceeds: a share of a figure of the card, seconds of a layer's launch."""
+
+
+def read(rows: Any, where: str) -> tuple[Calibration, ...]:
+    """The calibrations of a file; ValueError says what is wrong with it, at `where`."""
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
+        raise ValueError(f"{where}: it is no list of measurements")
+    return tuple(_calibration(row, f"{where}, {row.get('gpu')}") for row in rows)
+
+
+def _calibration(row: Mapping[str, Any], where: str) -> Calibration:
+    required = {"gpu", "shards", "quantize", "chunking", "date", "source"}
+    tables.strict(row, {*required, *LARGEST}, required, where)
+    kinds = {"gpu": str, "shards": int, "quantize": str, "chunking": bool, "date": str, "source": str}
+    for name, kind in kinds.items():
+        if type(row[name]) is not kind:
+            raise ValueError(f"{where}: {name} is no {kind.__name__}: {row[name]!r}")
+    measured = {name: row[name] for name in LARGEST if row.get(name) is not None}
+    for name, value in measured.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not 0 < value <= LARGEST[name]:
+            raise ValueError(f"{where}: {name} is not between 0 and {LARGEST[name]:g}: {value!r}")
+    if not measured.keys() & {"bandwidth", "host"}:
+        raise ValueError(f"{where}: it has neither bandwidth nor host")
+    return Calibration(**{name: row[name] for name in required}, **measured)
+
+
+def matching(found: Iterable[Calibration], gpu: str, shards: int, quantize: str | None) -> Calibration | None:
+    """The last calibration of a server like this one; None where there is none."""
+    like = (gpu, shards, quantize or "none")
+    return next((one for one in reversed(tuple(found)) if (one.gpu, one.shards, one.quantize) == like), None)
 
 
 @cache

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from tgi_advisor.errors import Problem, SpecError
+from tgi_advisor.errors import FactsError, Problem, SpecError, UsageError
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import outside
 from tgi_advisor.facts import release as releases
@@ -14,6 +14,7 @@ from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
+from tgi_advisor.facts.speed import Calibration
 from tgi_advisor.gather.model import Source, load
 from tgi_advisor.spec.records import Spec
 
@@ -25,12 +26,14 @@ def gather(
     offline: bool = False,
     progress: Callable[[str], None] | None = None,
     model: ModelFacts | None = None,
+    speed: Sequence[str] = (),
 ) -> Facts:
     """Everything true about a spec's deployment; FactsError or SpecError when something is not known.
 
     The cheap questions come first, so that a misspelt GPU is reported before the Hub is asked. With the facts of its
-    `model` the Hub is not asked about it again.
+    `model` the Hub is not asked about it again. `speed` names files that `calibrate` wrote.
     """
+    measured = calibrations(speed)
     gpu, count = hardware(spec)
     release, variant, note = software(spec, gpu)
     about_driver = "" if gpu.driver else outside.note(spec.hardware.gpu.name)
@@ -42,7 +45,31 @@ def gather(
     loras, about_adapters = _adapters(spec, source, offline)
     mirror, about_hub = _hub(spec, model, release) if model.fetched else ("", ())
     notes = tuple(filter(None, (note, about_driver, model.assumed, *about_hub, *about_adapters)))
-    return Facts(model, gpu, count, release, variant, notes, mirror, loras)
+    return Facts(model, gpu, count, release, variant, notes, mirror, loras, measured)
+
+
+MOST_SPEED = 1 << 20
+"""Bytes of a file of calibrations that are read."""
+
+
+def calibrations(paths: Sequence[str]) -> tuple[Calibration, ...]:
+    """What the files hold that `calibrate` wrote; UsageError or FactsError for one that cannot be read or is none."""
+    return tuple(one for path in paths for one in _calibrations(path))
+
+
+def _calibrations(path: str) -> tuple[Calibration, ...]:
+    import yaml
+
+    from tgi_advisor.facts import speed, tables
+    from tgi_advisor.reading import read_named
+
+    try:
+        return speed.read(tables.parse(read_named(path, MOST_SPEED), path), path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise FactsError(f"{path} holds no measurements of a server: {reason}", speed.FORM) from None
 
 
 def _on_host(spec: Spec, path: str) -> str:

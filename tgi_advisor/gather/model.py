@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-from tgi_advisor.errors import FactsError, Problem, did_you_mean
+from tgi_advisor.errors import FactsError, Problem, listed, nearest
 from tgi_advisor.facts.heads import method
 from tgi_advisor.facts.model import ModelFacts
 
@@ -68,6 +68,8 @@ def _load(
     check_id(model_id)
     check_revision(revision)
     offline = offline or settings.offline()
+    if "/" not in model_id and source != "hub":
+        _named_in_full(model_id)
     if source == "hub":
         if offline:
             raise FactsError("Asking the Hub is forbidden (--offline or HF_HUB_OFFLINE).", "Leave the switch out.")
@@ -117,7 +119,8 @@ def _online(model_id: str, revision: str, progress: Callable[[str], None] | None
             return kept.facts._replace(source=kept.facts.source + note)
         if facts := _downloaded(model_id, revision, tried) or _of_another_commit(model_id, revision):
             return facts._replace(source=facts.source + note)
-        raise FactsError(error.message, error.hint, tried) from None
+        meant = _suggestion(model_id)
+        raise FactsError(error.message, f"{error.hint}\n{meant}" if meant else error.hint, tried) from None
 
 
 def _from_hub(model_id: str, revision: str, progress: Callable[[str], None] | None) -> ModelFacts:
@@ -189,10 +192,27 @@ def _is_path(model_id: str) -> bool:
     return model_id.startswith(("/", "./", "../", "~")) or os.path.isdir(model_id)  # noqa: PTH112 (cheaper, and deaf to NUL)
 
 
-def _suggestion(model_id: str) -> str | None:
+def _named_in_full(model_id: str) -> None:
+    """FactsError for a name without its organisation that a shipped model has behind its own."""
     from tgi_advisor.gather import snapshot
 
-    if model_id in snapshot.names():
+    if snapshot.recorded(model_id) is not None:
+        return
+    meant = [name for name in snapshot.names() if name.rpartition("/")[2].casefold() == model_id.casefold()]
+    if meant:
+        raise FactsError(f"{model_id!r} names no organisation.", f"Did you mean {listed(meant[:3])}?")
+
+
+def _suggestion(model_id: str) -> str | None:
+    """The shipped models that may have been meant: those that begin so, the nearest; by the name alone without an
+    organisation.
+    """
+    from tgi_advisor.gather import snapshot
+
+    known = snapshot.names()
+    if model_id in known:
         return f"{model_id} is shipped with tgi-advisor: --source snapshot uses it."
-    meant = did_you_mean(model_id, snapshot.names())
-    return f"Among the shipped models: {meant}" if meant else None
+    behind = {name if "/" in model_id else name.rpartition("/")[2]: name for name in reversed(known)}
+    begun = [name for name in sorted(behind, key=len) if name.casefold().startswith(model_id.casefold())]
+    near = begun[:3] or nearest(model_id, behind)
+    return f"Among the shipped models: did you mean {listed([behind[name] for name in near])}?" if near else None

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from tgi_advisor import __version__
 from tgi_advisor.errors import FactsError
+from tgi_advisor.facts import siblings
 from tgi_advisor.facts.model import ModelFacts, read_group
 from tgi_advisor.gather.class_defaults import fill_defaults
 
@@ -72,9 +73,15 @@ def recorded(model_id: str) -> str | None:
     return _by_name().get(model_id.casefold())
 
 
+def made_of(model: ModelFacts) -> tuple[ModelFacts, ...]:
+    """The other shipped checkpoints of a model: made of it, or it of them; none for a local folder."""
+    known = None if model.folder else recorded(model.id)
+    return tuple(filter(None, map(find, siblings.of(known)))) if known else ()
+
+
 def names() -> list[str]:
     """Every id and alias that `find` knows, sorted."""
-    return sorted({*recorded_ids(), *aliases()}, key=str.casefold)
+    return sorted({*recorded_ids(), *aliases()}, key=lambda name: (name.casefold(), name))
 
 
 def recorded_ids() -> list[str]:

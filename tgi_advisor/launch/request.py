@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Any
 
 from tgi_advisor.errors import UsageError
+from tgi_advisor.facts import clouds
 from tgi_advisor.plan import Container, Mount, Plan
 
 PLAN = "tgi-advisor.plan"
@@ -100,9 +101,11 @@ def stop_timeout(plan: Plan) -> int:
     """Seconds between SIGTERM and SIGKILL: as long as TGI may take to finish the requests it has.
 
     2.0.0 to 2.3.1 do not hear SIGTERM at all: their entry point leaves a shell as process 1, so waiting is idle
-    (tgi-entrypoint.sh at each tag; `exec` from 2.4.0 on).
+    (tgi-entrypoint.sh at each tag; `exec` from 2.4.0 on). SageMaker's always does (sagemaker-entrypoint.sh@v3.3.7:25).
     """
-    if (2, 0, 0) <= plan.facts.release.version < (2, 4, 0):
+    cloud = clouds.find(plan.spec.tgi.image) if plan.spec.tgi.image else None
+    shell = cloud is not None and cloud.entry == "sagemaker"
+    if shell or (2, 0, 0) <= plan.facts.release.version < (2, 4, 0):
         return 10
     asked = plan.spec.tgi.flags.get("graceful-termination-timeout", GRACEFUL_S)
     return int(asked) + _SHARDS_S

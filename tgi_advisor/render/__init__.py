@@ -6,7 +6,7 @@ format says every other says too. A format's file is imported when it is first u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tgi_advisor.errors import UsageError, did_you_mean, listed
@@ -45,6 +45,17 @@ def render(container: Container, name: str) -> str:
         hint = did_you_mean(name, FORMATS) or f"The formats are {listed(list(FORMATS), 'and')}."
         raise UsageError(f"There is no output format {name!r}.", hint)
     return FORMATS[name](container)
+
+
+def together(containers: Sequence[Container], name: str) -> str:
+    """Servers of one machine as one file, in the order they have to start; UsageError for formats that keep none."""
+    if name != "compose":
+        raise UsageError(
+            f"{name} writes one server", "Write several as --format compose, which starts one after the other."
+        )
+    from tgi_advisor.render import compose
+
+    return compose.together(containers)
 
 
 def note(container: Container, name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tgi_advisor.plan import Container, Mount
@@ -12,11 +13,55 @@ HEADER = "# docker compose up\n"
 
 def render(container: Container) -> str:
     """One service, with its volume where the cache is one."""
-    compose: dict[str, Any] = {"services": {container.name: _literal(_service(container)) | _environment(container)}}
-    volumes = {mount.source: {"name": mount.source} for mount in container.mounts if not mount.is_path}
-    if volumes:
-        compose["volumes"] = volumes
-    return HEADER + document(compose)
+    return HEADER + _file({container.name: _whole(container)}, (container,))
+
+
+TOGETHER = """\
+# docker compose up --wait
+# Each server starts when the one before it answers: its warm-up takes the memory that is free then. Docker alone,
+# after a reboot, would keep no order, so nothing is restarted that was stopped: run the command again.
+"""
+
+
+def together(containers: Sequence[Container]) -> str:
+    """Services of one machine that start one after the other, in this order."""
+    services: dict[str, Any] = {}
+    for container, before in zip(containers, (None, *containers), strict=False):
+        waits = {"depends_on": {before.name: {"condition": "service_healthy"}}} if before is not None else {}
+        services[container.name] = (
+            _whole(container) | {"restart": "on-failure", "healthcheck": _healthcheck(container)} | waits
+        )
+    return TOGETHER + _file(services, containers)
+
+
+def _healthcheck(container: Container) -> dict[str, Any]:
+    """Whether the server answers, asked inside the container; while it loads nothing counts against it.
+
+    Not every image holds curl, but each a Python.
+    """
+    url = f"http://127.0.0.1:{container.container_port}/health"
+    ask = f"import urllib.request as u; u.urlopen('{url}')"
+    test = f'curl -sf {url} || python -c "{ask}"'
+    return {
+        "test": ["CMD-SHELL", test],
+        "interval": "10s",
+        "timeout": "10s",
+        "retries": 6,
+        "start_period": f"{container.startup_seconds}s",
+    }
+
+
+def _whole(container: Container) -> dict[str, Any]:
+    """A service with its environment."""
+    service: dict[str, Any] = _literal(_service(container))
+    return service | _environment(container)
+
+
+def _file(services: dict[str, Any], containers: Sequence[Container]) -> str:
+    """The services with the volumes they share."""
+    mounts = [mount for container in containers for mount in container.mounts]
+    volumes = {mount.source: {"name": mount.source} for mount in mounts if not mount.is_path}
+    return document({"services": services, **({"volumes": volumes} if volumes else {})})
 
 
 def _service(container: Container) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from tgi_advisor.facts.known import Facts
+from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Other, Prediction
 from tgi_advisor.search.predicate import GRAPHS_FIRST, TOO_RISKY, USUAL_CHUNK, efficient_prefill
@@ -14,8 +16,11 @@ from tgi_advisor.units import thousands
 from tgi_advisor.verdict import too_small
 
 
-def advise(spec: Spec, facts: Facts) -> Advice:
-    """The largest limits that fit, over the shard counts the spec leaves open; next steps when none do."""
+def advise(spec: Spec, facts: Facts, siblings: Callable[[], Iterable[ModelFacts]] = tuple) -> Advice:
+    """The largest limits that fit, over the shard counts the spec leaves open; next steps when none do.
+
+    `siblings` gives the other checkpoints of the model that are known; it is only asked when nothing fits.
+    """
     advice = best(spec, facts)
     prediction = advice.found.prediction
     if advice.found.limits is not None:
@@ -24,7 +29,7 @@ def advise(spec: Spec, facts: Facts) -> Advice:
         return advice
     from tgi_advisor.search.alternatives import alternatives  # only when nothing fits
 
-    steps = alternatives(spec, facts) or prediction.next_steps
+    steps = alternatives(spec, facts, siblings()) or prediction.next_steps
     return advice._replace(found=advice.found._replace(prediction=prediction._replace(next_steps=steps)))
 
 

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
+from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.search.shards import best
 from tgi_advisor.spec.records import AUTO, GpuSpec, Spec
 from tgi_advisor.units import thousands
 
-STEPS = 6
+STEPS = 8
 """Next steps worth reading."""
 
-STEPS_OF = {"hardware.count": 1, "hardware.gpu": 2}
-"""How many counts and how many GPUs are worth naming: the smallest that work."""
+STEPS_OF = {"hardware.count": 1, "hardware.gpu": 2, "model.id": 2}
+"""How many counts, GPUs and checkpoints are worth naming: the smallest that work."""
 
 
-def alternatives(spec: Spec, facts: Facts) -> tuple[str, ...]:
-    """The nearest things that would work, each of them searched, not guessed; those at risk under load come last."""
+def alternatives(spec: Spec, facts: Facts, siblings: Iterable[ModelFacts] = ()) -> tuple[str, ...]:
+    """The nearest things that would work, each of them searched, not guessed; those at risk under load come last.
+
+    `siblings` are the other checkpoints of the model that are known.
+    """
     calm: list[str] = []
     risky: list[str] = []
-    for label, other_spec, other_facts in _neighbours(spec, facts):
+    for label, other_spec, other_facts in _neighbours(spec, facts, siblings):
         kind = label.partition(":")[0]
         if _named(calm, kind) == STEPS_OF.get(kind, STEPS):
             continue
@@ -49,7 +53,7 @@ def _named(steps: list[str], kind: str) -> int:
     return sum(step.startswith(f"{kind}:") for step in steps)
 
 
-def _neighbours(spec: Spec, facts: Facts) -> Iterator[tuple[str, Spec, Facts]]:
+def _neighbours(spec: Spec, facts: Facts, siblings: Iterable[ModelFacts] = ()) -> Iterator[tuple[str, Spec, Facts]]:
     """Small changes to a deployment, cheapest first: (what to write, the spec, the facts)."""
     if spec.workload.concurrency > 1:
         workload = replace(spec.workload, concurrency=1)
@@ -64,6 +68,10 @@ def _neighbours(spec: Spec, facts: Facts) -> Iterator[tuple[str, Spec, Facts]]:
     if spec.model.kv_cache_dtype is None:
         model = replace(spec.model, kv_cache_dtype="fp8_e4m3fn")
         yield "model.kv_cache_dtype: fp8_e4m3fn", replace(spec, model=model), facts
+    for stored in siblings:
+        if stored.stored_bytes < facts.model.stored_bytes:
+            asked = replace(spec.model, id=stored.id, revision="main", quantize=None, dtype=None)
+            yield f"model.id: {stored.id}", replace(spec, model=asked), facts._replace(model=stored)
     if spec.model.quantize is None and facts.model.text().get("quantization_config") is None:
         for method in ("fp8", "eetq", "bitsandbytes-nf4"):
             if method in facts.release.quantize:

@@ -55,9 +55,9 @@ def setting(doc: str, kind: str, default: Any = None, *, required: bool = False,
     """A field of the spec: `doc` its sentence, `kind` how a value is written (see `fields.py` and `values.py`).
 
     `more` may hold `choices`, `minimum` and `maximum`, a `pattern` with `pattern_says` in words (and `number`, where
-    what it matches may be a number to YAML), an
-    `example` (required fields have one), and `flags`: launcher flags this field stands for, which
-    are therefore refused under `tgi.flags` and, as variables, under `tgi.env`.
+    what it matches may be a number to YAML), an `example` (required fields have one), `names` (which of `schema.Names`
+    an editor offers), and `flags`: launcher flags this field stands for, which are therefore refused under `tgi.flags`
+    and, as variables, under `tgi.env`.
     """
     meta = {"doc": doc, "kind": kind, "default": default, "required": required, **more}
     return field(default=default, metadata=meta)
@@ -90,7 +90,7 @@ class ModelSpec(Section):
 
     id: str = setting(
         "Hub id such as meta-llama/Llama-3.1-8B-Instruct, or a local folder.",
-        "text", "", required=True, example="meta-llama/Llama-3.1-8B-Instruct", flags=("model-id",),
+        "text", "", required=True, example="meta-llama/Llama-3.1-8B-Instruct", flags=("model-id",), names="models",
     )  # fmt: skip
     revision: str = setting("Branch, tag or commit on the Hub.", "text", "main", flags=("revision",))
     dtype: str | None = setting(
@@ -117,7 +117,7 @@ class GpuSpec(Section):
 
     name: str = setting(
         "Table name, alias, cloud instance type, or `auto` for this machine.",
-        "text", "", required=True, example="nvidia-l4",
+        "text", "", required=True, example="nvidia-l4", names="gpus",
     )  # fmt: skip
     memory: int | None = setting("Total memory as nvidia-smi prints it, e.g. 23034MiB.", "size", None, minimum=1)
     cuda_total: int | None = setting(
@@ -143,8 +143,9 @@ class HardwareSpec(Section):
     """The machine the container will see."""
 
     gpu: GpuSpec = setting(
-        "The GPU: a name, or a block that states its facts.", "gpu", GpuSpec(), required=True, example="nvidia-l4"
-    )
+        "The GPU: a name, or a block that states its facts.", "gpu", GpuSpec(), required=True, example="nvidia-l4",
+        names="gpus",
+    )  # fmt: skip
     count: int | None = setting(
         "GPUs the container sees. Default: 1, or what the cloud instance or this machine has.", "count", None, minimum=1
     )
@@ -173,7 +174,7 @@ class TgiSpec(Section):
     """Which TGI, and what else it is told."""
 
     release: str | None = setting(
-        "TGI release such as 3.3.7. Default: the image's tag, else the newest known.", "text", None
+        "TGI release such as 3.3.7. Default: the image's tag, else the newest known.", "text", None, names="releases"
     )
     image: str | None = setting(
         "Container image; its tag tells the release and the variant (-rocm, -intel-cpu, -gaudi).", "text", None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from tgi_advisor.spec.fields import CONFIDENTIAL, FLAG_NAME, env_name
 from tgi_advisor.spec.records import AUTO, ENV_NAME, Spec, flag_homes, settings
@@ -17,41 +18,61 @@ _FLAG_VALUE: Schema = {"type": ["string", "number", "boolean"]}
 _FLAG: Schema = {"anyOf": [_FLAG_VALUE, {"type": "array", "items": _FLAG_VALUE}]}
 
 
-def json_schema(flag_names: Iterable[str] | None = None) -> Schema:
-    """The schema (draft 2020-12). With `flag_names`, exactly those launcher flags are allowed."""
-    own = flag_homes()
-    flags = None if flag_names is None else sorted(set(flag_names) - set(own))
+class Names(NamedTuple):
+    """What is known by name, which an editor offers; where any text is allowed, others stay so."""
+
+    models: tuple[str, ...] = ()
+    """Hub ids of shipped models."""
+    gpus: tuple[str, ...] = ()
+    """Names of GPUs and of cloud instance types."""
+    releases: tuple[str, ...] = ()
+    """TGI releases."""
+    flags: Mapping[str, str] = MappingProxyType({})
+    """Launcher flags of any release, each with what it does. Where there are some, no others are allowed."""
+    env: Mapping[str, str] = MappingProxyType({})
+    """Environment variables that TGI reads, each with what it does."""
+
+
+_NONE = Names()
+
+
+def json_schema(names: Names = _NONE) -> Schema:
+    """The schema (draft 2020-12), with what is known by name."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "tgi-advisor deployment spec",
         "description": "A deployment of text-generation-inference. A field left empty has its default.",
-    } | _record(Spec, flags)
+    } | _record(Spec, names)
 
 
-def _record(record: type[Any], flags: list[str] | None) -> Schema:
+def _record(record: type[Any], names: Names) -> Schema:
     """The schema of a section."""
     fields = settings(record)
     schema: Schema = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {name: _field(field.metadata, flags) for name, field in fields.items()},
+        "properties": {name: _field(field.metadata, names) for name, field in fields.items()},
     }
     required = [name for name, field in fields.items() if field.metadata["required"]]
     return schema | ({"required": required} if required else {})
 
 
-def _field(meta: Mapping[str, Any], flags: list[str] | None) -> Schema:
+def _field(meta: Mapping[str, Any], names: Names) -> Schema:
     """The schema of one field: its sentence, its default and what it may be."""
     default = meta["default"]
     match meta["kind"]:
         case "section":
-            what = _record(type(default), flags)
+            what = _record(type(default), names)
         case "gpu":
-            what = {"anyOf": [_text({}), _record(type(default), flags)]}
+            what = {"anyOf": [_text({}), _record(type(default), names)]}
         case "flags":
-            what = _flags(flags)
+            what = _flags(names.flags)
+        case "env":
+            what = _env(names.env)
         case kind:
             what = _KINDS[kind](meta)
+    if known := getattr(names, meta.get("names", ""), ()):
+        what = {"anyOf": [{"enum": list(known)}, *what.pop("anyOf", [what])]}
     about: Schema = {"description": meta["doc"]}
     if "example" in meta:
         about["examples"] = [meta["example"]]
@@ -97,21 +118,27 @@ def _number(meta: Mapping[str, Any]) -> Schema:
     return {"type": "number", "minimum": meta.get("minimum", 0)} | {k: meta[k] for k in ("maximum",) if k in meta}
 
 
-def _flags(names: list[str] | None) -> Schema:
+def _flags(known: Mapping[str, str]) -> Schema:
     """Launcher flags, also as `--max-batch-size` and `max_batch_size`."""
-    if names is None:
-        not_here = {"enum": sorted(flag_homes())}
-        allowed = {"pattern": f"^{FLAG_NAME}$", "not": not_here}
+    own = flag_homes()
+    if not known:
+        allowed = {"pattern": f"^{FLAG_NAME}$", "not": {"enum": sorted(own)}}
         return {"type": "object", "propertyNames": allowed, "additionalProperties": _FLAG}
-    spellings = {f"^(--)?{name.replace('-', '[-_]')}$": _FLAG for name in names}
-    properties = dict.fromkeys(names, _FLAG)
-    return {"type": "object", "additionalProperties": False, "properties": properties, "patternProperties": spellings}
+    free = sorted(known.keys() - own.keys())
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {name: {"description": known[name]} | _FLAG for name in free},
+        "patternProperties": {f"^(--)?{name.replace('-', '[-_]')}$": _FLAG for name in free},
+    }
 
 
-def _env(_: Mapping[str, Any]) -> Schema:
+def _env(known: Mapping[str, str]) -> Schema:
     elsewhere = {"enum": sorted(map(env_name, flag_homes()))}
     names = {"pattern": ENV_NAME, "not": {"anyOf": [elsewhere, {"pattern": CONFIDENTIAL}]}}
-    return {"type": "object", "propertyNames": names, "additionalProperties": _FLAG_VALUE}
+    schema: Schema = {"type": "object", "propertyNames": names, "additionalProperties": _FLAG_VALUE}
+    offered = {name: {"description": known[name]} | _FLAG_VALUE for name in sorted(known)}
+    return schema | ({"properties": offered} if offered else {})
 
 
 def _gpus(_: Mapping[str, Any]) -> Schema:

@@ -159,7 +159,7 @@ def _documents(text: str, file: str, at: Place | None = None, most: int | None =
                     if most is not None and documents > most:
                         refuse(
                             where, "a second YAML document begins here",
-                            "keep one deployment per file; `advise` and `launch` alone take several",
+                            "keep one deployment per file; `advise`, `emit` and `launch` take several",
                         )  # fmt: skip
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

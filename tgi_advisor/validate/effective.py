@@ -19,8 +19,8 @@ from tgi_advisor.facts.clouds import SAGEMAKER, port_of
 from tgi_advisor.facts.flags import Flag
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.validate.found import Server, Value
-from tgi_advisor.validate.images import NO_IMAGE, OWN, Image, identify, newest_of, split
-from tgi_advisor.validate.read.launcher import is_fork, other_server
+from tgi_advisor.validate.images import NO_IMAGE, OWN, Image, identify, newest_of, of_backend, split
+from tgi_advisor.validate.read.launcher import backend_of, is_fork, other_server
 
 ENTRY_SINCE = (2, 0, 0)
 """From here on /tgi-entrypoint.sh hands its arguments on unquoted, so words with blanks are split."""
@@ -176,10 +176,14 @@ def effective(server: Server, stated: TgiRelease | None = None, tag: str = "") -
             other=fork.what,
             fork=True,
         )
+    if not own and not image.other and (backend := _backend(server)):
+        image = of_backend(backend)
     if server.form == "sagemaker" and not image.entry:
         image = image._replace(entry="sagemaker", port=8080)
     if tag:
         image = identify(f"{OWN}:{tag}")._replace(official=False, how="stated")
+    if "built here" in server.notes:  # from sources that may be a fork's
+        image = image._replace(how="guessed")
     if "built" in server.notes and image.official:  # on top of it, or from a fork
         image = image._replace(official=False, how="named" if image.release is not None else "guessed")
     image = _released(image, server, stated)
@@ -200,6 +204,12 @@ def effective(server: Server, stated: TgiRelease | None = None, tag: str = "") -
 def unread(server: Server, image: Image) -> bool:
     """Whether the image's own entry point runs and drops the arguments it is given."""
     return image.deaf and server.entry is None and server.form not in ("launcher", "systemd", "spec")
+
+
+def _backend(server: Server) -> str:
+    """The back end with a launcher of its own that a server without an image of TGI's runs."""
+    said = next((note.removeprefix("backend ") for note in server.notes if note.startswith("backend ")), "")
+    return said or backend_of([word.text for word in server.args])
 
 
 def _released(image: Image, server: Server, stated: TgiRelease | None) -> Image:

@@ -96,8 +96,7 @@ def identify(reference: str) -> Image:
         return Image(None, note, None, None, judged=False, other=other.what, fork=other.fork)
     ending = _other_router(tag)
     if ending:
-        note = f"the {ending} image has its own server, which is not judged"
-        return Image(None, note, None, ending, judged=False, floating=floating)
+        return of_backend(ending)._replace(floating=floating)
     if not releases.is_own(name):
         note = f"image {name} is not TGI's own, so its tag says no release"
         return Image(None, note, None, None, how="guessed", floating=floating)
@@ -112,6 +111,11 @@ def identify(reference: str) -> Image:
     return _own(said.release, said.variant, note)._replace(
         floating=floating, never=never, supposed=bool(digest and not tag)
     )
+
+
+def of_backend(name: str) -> Image:
+    """TGI's image of a back end that brings a server of its own."""
+    return Image(None, f"the {name} image has its own server, which is not judged", None, name, judged=False)
 
 
 def newest_of(image: Image) -> Image:
@@ -142,6 +146,11 @@ def _own(release: TgiRelease, variant: str, note: str) -> Image:
 
 def _unknown_tag(tag: str, why: str) -> Image:
     """An image whose tag is no release that is known: an old one, a commit, or somebody's own."""
+    if by_hand := tables.load("images")["by_hand"].get(tag):
+        meant = releases.find(by_hand["release"])
+        variant = next(v for v in SYSTEMS if v and tag.endswith(f"-{v}"))
+        note = f"pushed by hand before TGI {meant}; taken as that release"
+        return _own(meant, variant, note)._replace(supposed=True)
     variant = next((v for v in sorted(SYSTEMS, key=len, reverse=True) if v and tag.endswith(f"-{v}")), "")
     if commit := re.fullmatch(r"sha-([0-9a-f]{7,40})(-.+)?", tag):
         release = _after(commit[1][:7])
@@ -231,6 +240,8 @@ def _of_cloud(cloud: Cloud, reference: str) -> Image:
             return unknown._replace(note=other.note if other else error.message, never=other.never if other else "")
         return _released(unknown, cloud, (other.release,))._replace(note=other.note, older=other.older)
     image = _released(unknown, cloud, tuple(releases.find(one) for one in versions))
+    if (around := cloud.never(reference)) is not None:
+        image = image._replace(never=f"{cloud.name} has no image of TGI {release}, only of {around[0]} and {around[1]}")
     if len(versions) > 1 or newest.count(".") == 1:
         note = f"{cloud.name}'s image names TGI {release.version[0]}.{release.version[1]} without a patch release"
         return image._replace(note=f"{note}; taken as {release}", supposed=True)

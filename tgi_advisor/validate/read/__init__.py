@@ -27,6 +27,23 @@ _SIGNS = (
 """One of these stands in every file that starts a TGI server, but for environment files and our own specs."""
 
 
+_OF_TOOLS = re.compile(
+    r"\.git(?!(?:hub|lab|ea)\b|lab-ci)[\w.-]*|\.[\w-]*ignore|codeowners|owners(?:_aliases)?|\.mailmap"
+    r"|\.editorconfig|\.(?:flake8|pylintrc|clang-(?:format|tidy)|coveragerc|npmrc|nvmrc|python-version|tool-versions)"
+    r"|\.(?:pre-commit|yamllint|hadolint|markdownlint|codespell|cspell|prettier|eslint|stylelint|shellcheck|trivy|gitleaks"
+    r"|lycheeignore|licenserc|commitlint|lintstaged|sourcery|codeclimate|codecov)[\w.-]*"
+    r"|\.?(?:renovate|dependabot|cspell|codecov|mkdocs|typos|_typos|mypy|ruff|poetry|cargo)"
+    r"\.(?:ya?ml|json5?|toml|cfg|ini)|(?:requirements|constraints)[\w.-]*\.(?:txt|in)|package-lock\.json"
+    r"|(?:[\w.-]+\.)?lock|\.secrets\.baseline|license(?:\.\w+)?|notice(?:\.\w+)?|authors|manifest\.in|vale\.ini"
+)
+"""Files that git, a linter, an editor or a package manager reads: they name files and programs and start none."""
+
+
+def is_of_a_tool(file: str) -> bool:
+    """Whether a file is one that git, a linter, an editor or a package manager reads."""
+    return _OF_TOOLS.fullmatch(file.replace("\\", "/").rpartition("/")[2].lower()) is not None
+
+
 def read(
     text: str,
     file: str,
@@ -43,7 +60,9 @@ def read(
     Never raises, whatever the text is.
     """
     signs = (*_SIGNS, *map(name_of, images or {}))
-    if not (any(sign in text for sign in signs) or _may_be_ours(text, file) or _has_parts(text, file)):
+    if is_of_a_tool(file) or not (
+        any(sign in text for sign in signs) or _may_be_ours(text, file) or _has_parts(text, file)
+    ):
         return Document(file, text, "none")
     from tgi_advisor.validate.read.forms import dispatch
     from tgi_advisor.validate.read.world import World

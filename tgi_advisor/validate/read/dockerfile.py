@@ -48,6 +48,7 @@ class _Stage:
     entry: Source | None = None
     command: Source | None = None
     own_command: bool = False
+    made: str = ""
 
 
 def read_dockerfile(source: Source) -> list[Server]:
@@ -72,6 +73,8 @@ def read_dockerfile(source: Source) -> list[Server]:
             stage.command = stage.command if stage.own_command else None
         elif name == "CMD":
             stage.command, stage.own_command = rest, True
+        elif name in ("RUN", "COPY", "ADD"):
+            stage.made += f"{rest.text}\n"
     server = _server(stage) if stage is not None else None
     return [server] if server is not None else []
 
@@ -182,6 +185,22 @@ _IDLE = re.compile(
 """What starts a shell to work in, or nothing."""
 
 
+_BACKEND = re.compile(
+    r"text-generation-(?:backends?|router)-(trtllm|llamacpp)\b|(?:^|[/_-])(?:tensorrt|(trt)-?llm)(?:[-_:/]|$)"
+)
+"""The program, or the base, of a back end that has a launcher of its own (Dockerfile_trtllm@v3.3.7:124,147)."""
+_BUILT = re.compile(rf"{LAUNCHER}|\bcargo[ \t]+(?:\S+[ \t]+)*(?:build|install)\b|make[ \t]+(?:\S+[ \t]+)*install")
+"""What puts a launcher into an image that is not built on TGI's."""
+
+
+def _built(stage: _Stage) -> tuple[str, ...]:
+    """What is known of a launcher that the file builds, or copies out of a stage that does."""
+    found = _BACKEND.search(stage.made) or (_BACKEND.search(stage.image.text) if stage.image is not None else None)
+    if found is not None:
+        return (f"backend {found[1] or 'trtllm'}",)
+    return ("built here",) if _BUILT.search(stage.made) else ()
+
+
 def _server(stage: _Stage) -> Server | None:
     """What the last stage starts."""
     image = stage.image
@@ -204,7 +223,7 @@ def _server(stage: _Stage) -> Server | None:
     return Server(
         "dockerfile", "", stage.place, image=image if ours else None,
         entry=launch.entry if launch else None, args=launch.args if launch else (),
-        gpus=UNSAID, **environment.fields(),
+        gpus=UNSAID, notes=() if ours else _built(stage), **environment.fields(),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 from tgi_advisor.errors import Place
@@ -85,6 +86,8 @@ def dispatch(text: str, file: str, world: World) -> Document:
     return Document(file, text, result.form, tuple(servers), tuple(defects) if keep else ())
 
 
+MAX_LINES = 1000
+"""Records of a file of JSON Lines that are read."""
 _TGI = re.compile(r"\btgi|text.generation", re.IGNORECASE)
 _ASKING = frozenset(("--help", "-h", "--version", "-V"))
 """Arguments the launcher answers, and ends."""
@@ -151,6 +154,8 @@ def _reader(file: str, text: str) -> Callable[[Source, World], Result]:
     """The reader for a file of this name that holds this."""
     name = file.replace("\\", "/").rpartition("/")[2].lower()
     suffix = name.rpartition(".")[2] if "." in name else ""
+    if suffix in ("json", "jsonl", "ndjson") and _is_lines(text):
+        return _json_lines
     if suffix in ("yaml", "yml", "json", "jsonc", "json5") or name.endswith(
         (".yaml.j2", ".yml.j2", ".yaml.tpl", ".yml.tmpl")
     ):
@@ -190,6 +195,23 @@ def _yaml(source: Source, world: World) -> Result:
         source = _without_comments(source)
     form, servers, defects = read_documents(source, world)
     return Result(form, servers, defects)
+
+
+_OBJECT = re.compile(r"^[ \t]*\{[^\n]*\}[ \t\r]*$", re.MULTILINE)
+
+
+def _is_lines(text: str) -> bool:
+    """Whether a text has a JSON object on each of its lines, and more than one."""
+    lines = sum(1 for line in text.splitlines() if line.strip())
+    return lines > 1 and len(_OBJECT.findall(text)) == lines
+
+
+def _json_lines(source: Source, world: World) -> Result:
+    """Records, one a line (JSON Lines)."""
+    found = [_yaml(source.part(*line.span()), world) for line in islice(_OBJECT.finditer(source.text), MAX_LINES)]
+    return Result(
+        "yaml", [one for each in found for one in each.servers], [one for each in found for one in each.defects]
+    )
 
 
 _JSON_COMMENT = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|(?P<comment>//[^\n]*|/\*[\s\S]*?\*/)")

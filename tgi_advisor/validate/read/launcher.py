@@ -117,6 +117,21 @@ def _of_another(words: Sequence[str]) -> bool:
     )
 
 
+_OF_BACKENDS = {
+    "--executor-worker": "trtllm",
+    "--model-gguf": "llamacpp",
+    "--n-gpu-layers": "llamacpp",
+}
+"""Flags of back ends that have a launcher of their own under the name of TGI's (backends/trtllm/src/main.rs@v3.3.7:65,
+backends/llamacpp/src/main.rs@v3.3.7:57,77)."""
+
+
+def backend_of(words: Sequence[str]) -> str:
+    """The back end with a launcher of its own whose flags these are; empty where they are not."""
+    named = (word.partition("=")[0] for word in words)
+    return next((_OF_BACKENDS[name] for name in named if name in _OF_BACKENDS), "")
+
+
 class Launch:
     """A launcher found in a command: the word that names it, its arguments, and what a shell does before it runs."""
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from tgi_advisor.errors import Place
 from tgi_advisor.facts import clouds
-from tgi_advisor.validate.found import Defect, Gpus, Hint, Server, Value
+from tgi_advisor.validate.found import Defect, Gpus, Hint, Server, Value, Wait
 from tgi_advisor.validate.read import sdk
 from tgi_advisor.validate.read.commands import HOLE, as_template, scan_text, server_of
+from tgi_advisor.validate.read.guards import order
 from tgi_advisor.validate.read.launcher import is_image
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar
 from tgi_advisor.validate.read.platform import container_of
@@ -49,6 +50,8 @@ _TELLS = frozenset(
 """Environment that only a TGI container has."""
 _OTHERS = ("OPTION_", "SERVING_", "SM_VLLM_", "VLLM_", "SM_SGLANG_")
 """How variables of other servers begin: DJL-LMI's, vLLM's, SGLang's."""
+_ENDPOINT = re.compile(r"\.deploy\(|create_endpoint_config\(|EndpointConfig(?:\.create)?\(|\bproduction_variants\s*\{")
+"""Where an endpoint of SageMaker is set up."""
 _INSTANCE = ("instance_type", "InstanceType", "instanceType", "machine_type")
 _ANOTHER = re.compile(r"lorax|djl-|\blmi\b|vllm|sglang", re.IGNORECASE)
 _OURS = re.compile(r"text.generation.inference|\btgi\b|huggingface.llm", re.IGNORECASE)
@@ -60,6 +63,10 @@ Holder = Callable[[str], Node | None]
 """The value of what stands in a hole of a text."""
 _OPENED = ("if", "for", "while", "except", "else", "elif", "case")
 """What begins a branch that may not be taken."""
+_LEAVES = ("return", "raise", "continue", "break", "sys.exit", "exit", "quit", "process.exit")
+"""What ends a function or a loop."""
+_SIGNS = ("==", "!=", "===", "!==", "<", ">", "<=", ">=", "is", "in", "not")
+"""What compares a name with what stands behind it."""
 _PRINTS = re.compile(
     r"(?<![\w.])(?:print|echo|click\.(?:echo|secho)|console\.(?:log|error|info|warn)|log(?:ger|ging)?\.\w+|parser\.error"
     r"|sys\.exit|sys\.std(?:out|err)\.write|raise \w+)\(\s*[fFrRbBuU]{0,2}[\"'`]{1,3}\Z"
@@ -94,6 +101,12 @@ class _Block(NamedTuple):
     """Whether it is always run."""
     before: dict[str, Node | None]
     """Names that were assigned in it, as they were before."""
+    condition: Sequence[Item]
+    """What it is run under; nothing for an `else`."""
+    ruled_out: dict[str, Node]
+    """Names whose value its condition rules out, with that value."""
+    leaves: list[Item]
+    """What ends the function or the loop in it."""
 
 
 def read_python(
@@ -133,9 +146,10 @@ class _Reader:
         self.instances: list[tuple[int, Value]] = []
         self.images: list[tuple[int, Value]] = []
         self.gpus: list[tuple[int, Value]] = []
-        self.waits: list[tuple[str, Value]] = []
+        self.waits: list[tuple[int, str, Value]] = []
         self.counts: dict[Place, int | None] = {}
         self.blocks: list[_Block] = []
+        self.conditions: dict[int, list[Sequence[Item]]] = {}
         self.hcl = source.file.name.endswith((".tf", ".hcl", ".nomad"))
         self.given: dict[str, set[str]] = {}
         self.of_class = ""
@@ -261,11 +275,16 @@ class _Reader:
         if "HF_MODEL_ID" in server.env or (instance and instance.text.startswith("ml.") and not elsewhere):
             gpus = Gpus("all", "platform", instance) if instance else Gpus("unknown", "platform")
             hints = (Hint("instance", instance),) if instance else ()
-            waits = of_sagemaker(self.waits) if instance is not None and instance.text.startswith("ml.") else ()
+            waits = self._waits(node.start) if instance is not None and instance.text.startswith("ml.") else ()
             return replace(server, form="sagemaker", place=place, gpus=gpus, hints=hints, waits=waits)
         if not server.hints and (gpu := _nearest(self.gpus, node.start)):
             server = replace(server, hints=(sdk.gpu_hint(gpu, self.counts.get(gpu.place)),))
         return replace(server, place=place)
+
+    def _waits(self, start: int) -> tuple[Wait, ...]:
+        """How long SageMaker waits for a model that is described at this place, and deployed after it."""
+        later = [(name, value) for at, name, value in self.waits if self.hcl or at > start]
+        return of_sagemaker(later, len(_ENDPOINT.findall(self.source.text))) if len(later) == len(self.waits) else ()
 
     # -- statements
 
@@ -329,6 +348,8 @@ class _Reader:
         indent = first.start - self.source.text.rfind("\n", 0, first.start) - 1
         while self.blocks and indent <= self.blocks[-1].indent:
             self._close(self.blocks.pop())
+        if self.blocks and is_word(first, *_LEAVES):
+            self.blocks[-1].leaves.append(first)
         if is_word(first, "async", "@") and len(line) > 1:
             line, first = line[1:], line[1]
         if is_word(first, "def", "class", "with", "try", "finally", *_OPENED) and is_word(line[-1], ":"):
@@ -344,7 +365,9 @@ class _Reader:
         function = is_word(first, "def", "class")
         sure = not is_word(first, *_OPENED) or any(is_word(item, "__name__") for item in head)
         if len(self.blocks) < MAX_BLOCKS:
-            self.blocks.append(_Block(indent, function, is_word(first, "class"), sure, {}))
+            self.blocks.append(_Block(indent, function, is_word(first, "class"), sure, {}, head, {}, []))
+            if is_word(first, "if", "elif", "else", "while"):
+                self._rule_out(self.blocks[-1], first, head)
         if is_word(first, "def"):
             parameters = next((item for item in head if isinstance(item, Group)), None)
             name = head[0].text if head and isinstance(head[0], Token) else ""
@@ -360,6 +383,69 @@ class _Reader:
             self.of_class = head[0].text if head and isinstance(head[0], Token) else ""
             return
         self._expression(head)
+
+    def _rule_out(self, block: _Block, first: Item, head: Sequence[Item]) -> None:
+        """Makes the names unknown in a branch whose values its condition, or those before it, rule out."""
+        earlier = self.conditions.get(block.indent, []) if is_word(first, "elif", "else") else []
+        names = {name for one in earlier for name in self._excluded(one, wanted=False)}
+        names |= self._excluded(head, wanted=True)
+        self.conditions[block.indent] = [*earlier, head] if head else []
+        for name in names:
+            block.ruled_out[name] = self.variables[name]
+        self._hide(names)
+
+    def _hide(self, names: Iterable[str]) -> None:
+        """Makes names unknown."""
+        for name in names:
+            held = self.variables.get(name)
+            self._put(name, held.copied(known=False, missing=(name,)) if isinstance(held, Scalar) else None)
+
+    def _excluded(self, condition: Sequence[Item], *, wanted: bool) -> set[str]:
+        """The names whose value a condition rules out: with that it does not hold (or does, where it must not)."""
+        names: set[str] = set()
+        for part in split(condition, ("and", "or")):
+            turned = 0
+            while part and is_word(part[0], "not"):
+                part, turned = part[1:], turned + 1
+            first = part[0] if part else None
+            if isinstance(first, Group) and len(part) == 1 and first.opened == "(":
+                names |= self._excluded(first.items, wanted=wanted is not bool(turned % 2))
+            elif isinstance(first, Token) and first.kind == "name":
+                name = re.sub(r"\.(?:lower|upper|strip|casefold)$", "", first.text)
+                held = self.variables.get(name)
+                if not isinstance(held, Scalar) or not held.known:
+                    continue
+                if name != first.text and len(part) > 1 and isinstance(part[1], Group):  # q.lower() != "none"
+                    part = [first, *part[2:]]
+                elif len(part) > 1 and not is_word(part[1], *_SIGNS):
+                    continue
+                holds = self._holds(held, part[1:])
+                if holds is None or (holds is not bool(turned % 2)) is not wanted:
+                    names.add(name)
+        return names
+
+    def _holds(self, held: Scalar, rest: Sequence[Item]) -> bool | None:
+        """Whether a value is what stands behind it in a condition; None where that cannot be said."""
+        empty = not held.text or (not held.style and held.text in ("0", "False", "false", "null"))
+        if not rest:
+            return not empty
+        turned = is_word(rest[0], "!=", "!==") or any(is_word(item, "not") for item in rest[:2])
+        words = [item for item in rest if not is_word(item, "not")]
+        if len(words) != 2 or not is_word(words[0], "==", "!=", "===", "!==", "is", "in", "<", ">", "<=", ">="):
+            return None
+        other = self._expression([words[1]])
+        if is_word(words[0], "in"):
+            if not isinstance(other, List):
+                return None
+            members = [one.text for one in other.items if isinstance(one, Scalar) and one.known]
+            if held.text not in members and len(members) < len(other.items):
+                return None
+            return (held.text in members) is not turned
+        if not isinstance(other, Scalar) or not other.known:
+            return None
+        if is_word(words[0], "<", ">", "<=", ">="):
+            return order(held.text, words[0].text, other.text)  # type: ignore[union-attr]
+        return (held.text == other.text and bool(held.style) == bool(other.style)) is not turned
 
     def _parameters(self, function: str, items: Sequence[Item]) -> None:
         """Parameters: their defaults, where no call in the text gives something else."""
@@ -380,6 +466,9 @@ class _Reader:
 
     def _close(self, block: _Block) -> None:
         """The end of a branch: what it may have set is unknown after it; of a function the names are gone."""
+        for name, held in block.ruled_out.items():
+            if name not in block.before:
+                self._put(name, held)
         for name, before in block.before.items():
             if block.function:
                 self._put(name, before)
@@ -388,6 +477,11 @@ class _Reader:
                 same = isinstance(before, Scalar) and isinstance(now, Scalar) and before.text == now.text
                 if now is not before and not same:
                     self._put(name, now.copied(known=False, missing=(name,)) if isinstance(now, Scalar) else None)
+        if block.leaves and not block.function and block.condition:
+            for name in self._excluded(block.condition, wanted=False):
+                for around in self.blocks:
+                    around.before.setdefault(name, self.variables.get(name))
+                self._hide((name,))
 
     def _set(self, name: str, value: Node | None) -> None:
         """Gives a name a value, or makes it unknown."""
@@ -489,7 +583,7 @@ class _Reader:
         if not isinstance(value, Scalar):
             return
         if name in SAGEMAKER:
-            self.waits.append((name, value.value("file")))
+            self.waits.append((value.start, name, value.value("file")))
         if name in _INSTANCE and value.known and not value.text.startswith(("nvidia-", "amd-")):
             self.instances.append((value.start, value.value("file")))
         elif name in sdk.GPU_NAMES and value.known and re.fullmatch(r"[A-Za-z][\w-]*\d.*", value.text):
@@ -532,8 +626,10 @@ class _Reader:
         """`a if b else c`: known where both are the same."""
         at = next(at for at, item in enumerate(items) if is_word(item, "if"))
         otherwise = next((n for n, item in enumerate(items) if n > at and is_word(item, "else")), len(items))
-        self._expression(items[at + 1 : otherwise])
-        one, other = self._expression(items[:at]), self._expression(items[otherwise + 1 :])
+        condition = items[at + 1 : otherwise]
+        self._expression(condition)
+        one = self._behind(condition, items[:at], wanted=True)
+        other = self._behind(condition, items[otherwise + 1 :], wanted=False)
         start, end = items[0].start, items[-1].end
         if not isinstance(one, Scalar) or not isinstance(other, Scalar):
             return self._unknown(start, end)
@@ -546,6 +642,14 @@ class _Reader:
             text = f"{head}/{name}:{{tag}}" if head else f"{name}:{{tag}}"
             return images[0].copied(text=text, known=False, missing=("tag",))
         return self._unknown(start, end)
+
+    def _behind(self, condition: Sequence[Item], items: Sequence[Item], *, wanted: bool) -> Node | None:
+        """What an expression is behind a condition."""
+        held = {name: self.variables[name] for name in self._excluded(condition, wanted=wanted)}
+        self._hide(held)
+        node = self._expression(items)
+        self.variables.update(held)
+        return node
 
     def _first_of(self, nodes: Sequence[Node | None], start: int, end: int) -> Node | None:
         """`a or b`: the first that is known to be something; the last where the others may be nothing."""

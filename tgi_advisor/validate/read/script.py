@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tgi_advisor.facts import tables
 from tgi_advisor.validate.found import UNSAID, Defect, Server, Value
-from tgi_advisor.validate.read import singularity
+from tgi_advisor.validate.read import guards, singularity
 from tgi_advisor.validate.read.cloudrun import COMMAND, read_gcloud
 from tgi_advisor.validate.read.docker import read_run, tail
 from tgi_advisor.validate.read.environment import Environment, file_name, is_env_text, variables_of
@@ -35,7 +35,7 @@ _ASSIGN = (
     r"set[ \t]+(?:/\w[ \t]+)?\"?|SET[ \t]+(?:/\w[ \t]+)?\"?|@set[ \t]+\"?|\$(?:env:)?)?"
     r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<op>\+?=|[ \t]*\?=[ \t]*|[ \t]*:=[ \t]*|[ \t]+=[ \t]*))"
 )
-_BLOCK = r"(?P<block>^[ \t]*(?:if|for|while|until|case|else|elif|fi|done|esac)\b)"
+_BLOCK = r"(?P<block>^[ \t]*(?:if|IF|for|while|until|case|else|elif|fi|done|esac)\b)"
 _DOCKERFILE = r"(?P<dockerfile>^(?:ARG|ENV)[ \t]+[A-Za-z_][A-Za-z0-9_]*=[^\n]*)"
 _SINGULARITY = (
     r"(?P<singularity>(?<![\w.-])(?:(?:singularity|apptainer)[ \t]+(?:-\w+[ \t]+)*"
@@ -108,6 +108,10 @@ _READS = re.compile(
 )
 """What may set a variable without its name before an equals sign."""
 _SOURCED = re.compile(r"^[ \t]*(?:(?:source|\.)[ \t]+\S+|set[ \t]+-(?:a\b|o[ \t]+allexport)|eval\b)", re.MULTILINE)
+_CONDITION = re.compile(r"(?:(?!\b(?:then|do)\b|;[ \t]*(?:then|do)\b)(?:\\\n|(?:&&|\|\|)[ \t]*\n|[^\n]))*")
+"""A condition, over the lines that continue it."""
+_ENDS = re.compile(r"(?:^|[;{&|]|\b(?:then|do))[ \t]*(?:exit|return|continue|break|die|usage)\b", re.MULTILINE)
+"""What leaves a script, a function or a loop."""
 MAX_SERVERS = 300
 """Servers of a text that are read."""
 MAX_SOURCED = 20
@@ -136,6 +140,12 @@ class _Block(NamedTuple):
     """Values variables had at the end of its branches so far, of those any branch sets."""
     complete: list[str]
     """`else`, once it was seen."""
+    conditions: list[str]
+    """The conditions of its branches so far."""
+    ruled_out: dict[str, Variable | None]
+    """Values that the branch at hand is not run with: the variable is unknown in it, and this again behind it."""
+    start: int
+    """Where it begins."""
 
 
 def scan(
@@ -210,7 +220,7 @@ class _Scanner:
             elif match["dockerfile"] is not None:
                 self._dockerfile(match)
             elif match["block"] is not None:
-                self._branch(match["block"].strip(), line)
+                self._branch(match["block"].strip().lower(), line)
         self._flush_arrays()
         self.world.exported.update(self.exports)
         return Scan(self.servers, [*self.early, *self.defects] if self.servers else [])
@@ -233,7 +243,8 @@ class _Scanner:
         end, quote = self._region(line, match.start())
         if self.strict and quote != "`":
             return None
-        command = lex(self.source, match.end(), self.variables, self.mode, end, mend=True)
+        seen = self._seen(line, match.start())
+        command = lex(self.source, match.end(), seen, self.mode, end, mend=True)
         last = command.words[-1].text if command.words and end is not None and command.end >= end else ""
         if quote in "\"'" and re.fullmatch(r"--[a-z][\w-]*", last) and not _is_script(self.source.file.name):
             command.words.append(Word("${_}", end or 0, end or 0, False))  # a program puts its value behind the string
@@ -417,7 +428,7 @@ class _Scanner:
         begins = around or _BEFORE_LAUNCHER.search(before) or not before.strip()
         if (self.strict and quote != "`") or not begins:
             return match.end()
-        command = lex(self.source, first, self.variables, self.mode, end, mend=True)
+        command = lex(self.source, first, self._seen(line, first), self.mode, end, mend=True)
         words = self._spliced(command.words)
         done = max(command.end, match.end())
         if (
@@ -428,6 +439,8 @@ class _Scanner:
             return done  # named, not run
         if len(words) > 1 and not any(word.text.startswith("-") or word.text in _EVERY for word in words[1:]):
             return done
+        if len(words) > 1 and re.match(r"[a-z]\w*=", words[1].text):
+            return done  # attributes of a file (`filter=lfs`): the launcher takes nothing of the kind
         environment = self._exported(first, any(word.text.partition("=")[0] == "--model-id" for word in words))
         for name, value in self._assigned(first, line):
             environment.add(name, value)
@@ -633,28 +646,71 @@ class _Scanner:
 
     def _branch(self, word: str, line: int) -> None:
         """Opens or closes a branch; a variable it may have changed is unknown after it."""
+        stop = self.text.find("\n", line)
+        rest = self.text[line : stop if stop >= 0 else None]
         if word in ("if", "for", "while", "until", "case"):
-            stop = self.text.find("\n", line)
-            rest = self.text[line : stop if stop >= 0 else None]
             if len(self.blocks) < MAX_BLOCKS and not re.search(r"\b(?:fi|done|esac)\b", rest):
-                self.blocks.append(_Block(dict(self.variables), {}, []))
+                self.blocks.append(_Block(dict(self.variables), {}, [], [], {}, line))
+                self._rule_out(word, self._condition(line))
             return
         if not self.blocks:
             return
         block = self.blocks[-1]
+        for name, held in block.ruled_out.items():
+            if name not in block.changed:
+                self._put_back(name, held)
+        block.ruled_out.clear()
         for name, values in block.changed.items():
             values.add(self.variables.get(name))
             if word in ("else", "elif"):
-                if name in block.before:
-                    self.variables[name] = block.before[name]
-                else:
-                    self.variables.pop(name, None)
+                self._put_back(name, block.before.get(name))
             elif len(values if "else" in block.complete else values | {block.before.get(name)}) > 1:
                 self.variables[name] = Variable(f"${name}", False, (name,))
         if word in ("else", "elif"):
             block.complete.append(word)
+            self._rule_out(word, self._condition(line) if word == "elif" else "")
         else:
             self.blocks.pop()
+            if not block.complete and _ENDS.search(self.text, block.start, line):
+                for name in self._excluded(block.conditions, wanted=False):
+                    self._set(name, Variable(f"${name}", False, (name,)))
+
+    def _put_back(self, name: str, held: Variable | None) -> None:
+        """Gives a variable the value it had."""
+        if held is None:
+            self.variables.pop(name, None)
+        else:
+            self.variables[name] = held
+
+    def _condition(self, line: int) -> str:
+        """The condition that begins on a line, as far as `then`, `do` or the end of what continues it."""
+        found = _CONDITION.match(self.text, line)
+        return found[0][:MAX_VALUE] if found else ""
+
+    def _excluded(self, conditions: list[str], *, wanted: bool) -> set[str]:
+        """The variables whose values these conditions rule out."""
+        return {name for one in conditions for name in guards.behind(one, self.variables, wanted)}
+
+    def _rule_out(self, word: str, condition: str) -> None:
+        """Makes the variables unknown whose values the branch that begins is not run with."""
+        block = self.blocks[-1]
+        names = self._excluded(block.conditions, wanted=False) if word in ("else", "elif") else set()
+        if word == "case":
+            names = set(re.findall(r"\$\{?([A-Za-z_]\w*)", condition))
+        elif word in ("if", "elif", "while", "until"):
+            names |= self._excluded([condition], wanted=word != "until")
+            block.conditions.append(condition)
+        for name in names:
+            block.ruled_out[name] = self.variables.get(name)
+            self.variables[name] = Variable(f"${name}", False, (name,))
+
+    def _seen(self, line: int, start: int) -> dict[str, Variable]:
+        """The variables as a command sees them that begins here, behind conditions on its line."""
+        while self.text.endswith("\\\n", 0, line):
+            line = self.text.rfind("\n", 0, line - 1) + 1
+        names = guards.before(self.text[max(line, start - MAX_VALUE) : start], self.variables)
+        unknown = {name: Variable(f"${name}", False, (name,)) for name in names}
+        return {**self.variables, **unknown} if unknown else self.variables
 
     def _dockerfile(self, match: re.Match[str]) -> None:
         """`ARG NAME=value` in a shell script sets nothing."""

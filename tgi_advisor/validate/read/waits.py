@@ -30,11 +30,16 @@ _DEFAULTS = {"initialDelaySeconds": 0, "periodSeconds": 10, "timeoutSeconds": 1,
 """
 
 
-def of_sagemaker(found: Sequence[tuple[str, Value]]) -> tuple[Wait, ...]:
-    """What a file says of SageMaker's limits by name; nothing where it says several things of one."""
+def of_sagemaker(found: Sequence[tuple[str, Value]], endpoints: int) -> tuple[Wait, ...]:
+    """What a file says of SageMaker's limits by name; nothing where it says several things of one.
+
+    `endpoints` is how many it sets up: each has to have the limit, or it may be another's.
+    """
     waits = []
     for what in ("start", "download"):
         values = [value for name, value in found if SAGEMAKER[name] == what]
+        if len(values) < endpoints:
+            continue
         sure = all(value.known and not value.defaulted and value.number is not None for value in values)
         if sure and len({value.number for value in values}) == 1:
             name = next(name for name, value in found if value is values[-1])
@@ -44,8 +49,10 @@ def of_sagemaker(found: Sequence[tuple[str, Value]]) -> tuple[Wait, ...]:
 
 def waits_of(root: Map, around: Sequence[Map]) -> tuple[Wait, ...]:
     """The limits in a container, the mappings around it, and (SageMaker's) the whole file."""
-    stated = [(name, item.value("file")) for name, item in _everywhere(root) if name in SAGEMAKER]
-    waits = list(of_sagemaker(stated))
+    texts = list(_everywhere(root))
+    stated = [(name, item.value("file")) for name, item in texts if name in SAGEMAKER]
+    endpoints = sum(name in ("InstanceType", "instance_type") for name, _ in texts)
+    waits = list(of_sagemaker(stated, endpoints)) if stated else []
     for place in around:
         for name in _DEPLOYMENT:
             waits += deployment(name, place.value(name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tgi_advisor.errors import nearest
 from tgi_advisor.facts import families, flags, tables
 from tgi_advisor.facts import release as releases
@@ -324,7 +326,7 @@ def value_missing(case: Case) -> Hits:
     """A flag that wants a value stands at the end, or before the next flag.
 
     Where the release is not known and one before 1.0.0 took the flag for a switch, that is a warning, unless the model
-    came later.
+    came later; in a Makefile, which goes with the sources it stands in, nothing is said then.
 
     Failing::
 
@@ -338,9 +340,14 @@ def value_missing(case: Case) -> Hits:
         if slip.kind == "no-value":
             step = f"write --{slip.flag} and a value, or leave it out"
             old = _once_a_switch(case, slip.flag)
+            if old and case.server.image is None and _MAKEFILE.search(case.document.file):
+                continue
             before = " (only releases before 1.0.0 took it for a switch)" if old else ""
             message = f"--{slip.flag} needs a value, and none follows{before}"
             yield Hit(slip.word, message, step, "warning" if old else None)
+
+
+_MAKEFILE = re.compile(r"(?:^|[/\\])(?:gnu)?makefile(?:[.-][\w.-]+)?$|\.mk$", re.IGNORECASE)
 
 
 def _once_a_switch(case: Case, name: str) -> bool:

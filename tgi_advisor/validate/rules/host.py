@@ -22,6 +22,10 @@ CONTAINERS = ("compose", "docker-run", "kubernetes")
 """Forms in which the file itself decides how the container is started."""
 
 
+_FOR_CPU = re.compile(r"(?<![A-Za-z0-9])(?:cpu|cpus|cpu-?only|no-?gpu|xeon|epyc|spr|gnr)(?![A-Za-z0-9])", re.IGNORECASE)
+"""The path of a file that is meant for a machine without a GPU."""
+
+
 @rule("TGI301", "warning", "no GPU is asked for")
 def gpu_not_requested(case: Case) -> Hits:
     """An image for GPUs is started without one: at best it runs on the CPU, without flash attention.
@@ -29,7 +33,8 @@ def gpu_not_requested(case: Case) -> Hits:
     2.0 and later have been reported to stop instead (huggingface/text-generation-inference#1770).
 
     `docker run` wants `--gpus`, Compose a device reservation or `runtime: nvidia`, Kubernetes
-    `resources.limits` with `nvidia.com/gpu`, a cloud an instance type that has one.
+    `resources.limits` with `nvidia.com/gpu`, a cloud an instance type that has one. In a file whose path says that it
+    is for a CPU (`intel/cpu/xeon/compose.yaml`) that is meant, and not said.
 
     Failing::
 
@@ -50,7 +55,7 @@ def gpu_not_requested(case: Case) -> Hits:
         return
     if case.server.form not in CONTAINERS:
         return
-    if case.server.gpus.asked == "none" and case.server.privileged is None:
+    if case.server.gpus.asked == "none" and case.server.privileged is None and not _FOR_CPU.search(case.document.file):
         how = {"docker-run": "add --gpus all", "compose": "reserve a GPU under deploy.resources.reservations.devices"}
         step = how.get(case.server.form, "add nvidia.com/gpu under resources.limits")
         if case.view.image.system == "rocm":

@@ -217,7 +217,7 @@ def other_server(case: Case) -> Hits:
 
 @rule("TGI507", "warning", "release that never was")
 def no_such_release(case: Case) -> Hits:
-    """TGI has published no image of this tag, so there is nothing to pull.
+    """TGI has published no image of this tag, or SageMaker none of this release, so there is nothing to pull.
 
     Its tags are a version of two or three numbers, without a `v`, and the ending of a variant that the release
     has (`3.3.7-rocm`).
@@ -230,7 +230,7 @@ def no_such_release(case: Case) -> Hits:
 
         tgi:2.0.4 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 1
     """
-    if case.view.image.never and case.server.image is not None:
-        yield Hit(
-            case.server.image, case.view.image.never, "take a tag that is there: `tgi-advisor releases` lists them"
-        )
+    image = case.view.image
+    if image.never and case.server.image is not None:
+        step = "take one of these" if image.cloud else "take a tag that is there: `tgi-advisor releases` lists them"
+        yield Hit(case.server.image, image.never, step)

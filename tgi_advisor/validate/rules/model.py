@@ -14,7 +14,7 @@ from tgi_advisor.validate.finding import Severity
 from tgi_advisor.validate.found import Value
 from tgi_advisor.validate.rules.adapters import adapters_not_mounted
 from tgi_advisor.validate.rules.rule import Case, Hit, Hits, of_refusal, refused, rule
-from tgi_advisor.validate.rules.storage import elsewhere, mounted_at, path_in_container, reaches
+from tgi_advisor.validate.rules.storage import WORKDIR, elsewhere, mounted_at, path_in_container, reaches
 
 _PLACEHOLDER = re.compile(r"[<>{}\[\]]|\byour|\bMODEL", re.IGNORECASE)
 
@@ -46,6 +46,24 @@ def model_missing(case: Case) -> Hits:
     )
 
 
+_FOLDER = re.compile(r"(?![a-z][a-z0-9+.-]*:)[^\s:<>{}\[\]$@]*[^\s:<>{}\[\]$@/]/?")
+"""What may be a folder below the one that the launcher is started in."""
+_IN_IMAGE = ("docker-run", "compose", "kubernetes", "sagemaker")
+"""Forms in which TGI's image decides where its launcher is started."""
+
+
+def _may_be_folder(case: Case, model: str) -> bool:
+    """Whether a relative path may lead to a folder: on this host, where a command goes before, or below a mount."""
+    if not _FOLDER.fullmatch(model):
+        return False
+    if case.server.form not in _IN_IMAGE or case.server.entry is not None:
+        return True
+    stated = case.server.workdir
+    if any(not mount.target.known for mount in case.server.mounts) or (stated is not None and not stated.known):
+        return True
+    return reaches(case, posixpath.join(stated.text if stated is not None else WORKDIR, model))
+
+
 @rule("TGI131", "error", "not a model id")
 def invalid_model_id(case: Case) -> Hits:
     """What stands for the model is neither a Hub id (`owner/name`) nor a path of the container.
@@ -70,7 +88,7 @@ def invalid_model_id(case: Case) -> Hits:
         return
     if word is None or model is None or catalogue.is_path(model) or catalogue.is_hub_id(model):
         return
-    if mounted_at(case, model) is not None:
+    if mounted_at(case, model) is not None or _may_be_folder(case, model):
         return
     if not model.strip():
         yield Hit(word, "the model id is empty", "name a Hub id (owner/name) or a path of the container")

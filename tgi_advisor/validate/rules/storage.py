@@ -46,7 +46,7 @@ def mounted_at(case: Case, model: str) -> Mount | None:
     return None
 
 
-_WORKDIR = "/usr/src"
+WORKDIR = "/usr/src"
 """Where TGI's images start the launcher."""
 
 
@@ -57,7 +57,7 @@ def path_in_container(case: Case, folder: str) -> str | None:
     if not container or not known or case.server.unknown or folder.startswith("~"):
         return None
     stated = case.server.workdir
-    workdir = stated.text if stated is not None and stated.text.startswith("/") else _WORKDIR
+    workdir = stated.text if stated is not None and stated.text.startswith("/") else WORKDIR
     return posixpath.normpath(posixpath.join(workdir, folder))
 
 

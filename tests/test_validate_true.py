@@ -1,0 +1,293 @@
+"""An error is true: files that work although one part of them, taken alone, would not, each kind in several ways."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from front import run
+from judged import errors
+
+IMAGE = "ghcr.io/huggingface/text-generation-inference:3.3.7"
+RUN = f"docker run --gpus all --shm-size 1g -p 8080:80 -v $PWD/d:/data {IMAGE} --model-id org/m"
+LAUNCH = "text-generation-launcher --model-id org/m"
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder to stand in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def said(here: Path, files: dict[str, str], *named: str) -> list[tuple[str, str, str]]:
+    """File, severity and code of what is found in these files."""
+    for file, text in files.items():
+        (here / file).parent.mkdir(parents=True, exist_ok=True)
+        (here / file).write_text(text, encoding="utf-8")
+    ran = run("validate", *(named or sorted(files)), "-f", "json")
+    return [(one["file"], one["severity"], one["code"]) for one in json.loads(ran.out)["findings"]]
+
+
+# -- another program under the launcher's name
+
+
+BUILT = """\
+FROM nvidia/cuda:12.8.0-cudnn-devel-ubuntu24.04 AS builder
+RUN cargo build --release --package text-generation-backends-trtllm
+FROM {base} AS runtime
+COPY --from=builder /usr/src/target/release/{program} /usr/local/tgi/bin/text-generation-launcher
+FROM runtime
+ENTRYPOINT ["./text-generation-launcher"]
+CMD [{arguments}]
+"""
+CUDA, TENSORRT = "nvidia/cuda:12.8.0-cudnn-runtime-ubuntu24.04", "nvcr.io/nvidia/tensorrt:24.10-py3"
+WORKER = '"--executor-worker", "/usr/local/tgi/bin/executorWorker"'
+
+
+@pytest.mark.parametrize(
+    ("base", "program", "arguments"),
+    [
+        (CUDA, "text-generation-backends-trtllm", WORKER),
+        (CUDA, "text-generation-router-llamacpp", '"--n-threads", "8"'),
+        (TENSORRT, "launcher", '"--max-engines", "1"'),
+        (CUDA, "text-generation-launcher", '"--flag-of-a-fork", "1"'),
+        (CUDA, "text-generation-launcher", f'"--model-id", "org/m", {WORKER}'),
+    ],
+)
+def test_the_launcher_of_another_back_end_is_not_judged(base: str, program: str, arguments: str) -> None:
+    text = BUILT.format(base=base, program=program, arguments=arguments)
+    assert [errors(text, name) for name in ("Dockerfile_trtllm", "trtllm/Dockerfile", "x.dockerfile")] == [[]] * 3
+
+
+def test_one_that_stands_on_tgis_image_is() -> None:
+    assert errors(BUILT.format(base=IMAGE, program="x", arguments=WORKER), "Dockerfile") == ["TGI101"]
+    assert errors(f"FROM {IMAGE}\nCMD [{WORKER}]\n", "Dockerfile") == ["TGI101"]
+
+
+def test_flags_of_another_back_end_tell_it() -> None:
+    assert errors(f"{LAUNCH} --executor-worker /x/executorWorker\n", "run.sh") == []
+    assert errors(f"{LAUNCH} --model-gguf m.gguf --n-gpu-layers 99\n", "run.sh") == []
+    assert errors(f"{RUN} --executor-worker /x\n", "run.sh") == ["TGI101"]
+
+
+# -- files of git, linters and editors
+
+
+ATTRIBUTES = "*.bin filter=lfs -text\nbin/text-generation-launcher filter=lfs diff=lfs merge=lfs -text\n"
+NAMES = {
+    ".gitattributes": ATTRIBUTES,
+    "bin/.gitattributes": "text-generation-launcher -text -diff\n",
+    ".gitignore": "/target/release/text-generation-launcher\ntext-generation-launcher\n",
+    ".dockerignore": f"{LAUNCH}\n",
+    ".git-blame-ignore-revs": f"# {LAUNCH}\ntext-generation-launcher\n",
+    "CODEOWNERS": "text-generation-launcher --everybody @org/team\n",
+    ".github/CODEOWNERS": f"{LAUNCH} --bad\n",
+    ".editorconfig": f"[{LAUNCH} --bad]\nindent_style = tab\n",
+    ".pre-commit-config.yaml": f"repos: [{{repo: local, hooks: [{{id: a, entry: {LAUNCH} --bad}}]}}]\n",
+    ".codespellrc": f"[codespell]\nskip = {LAUNCH} --bad\n",
+    "requirements.txt": "text-generation-launcher --hash=sha256:00\n",
+    "poetry.lock": f"# {LAUNCH}\n{LAUNCH} --bad\n",
+    "LICENSE": f"{LAUNCH} --bad\n",
+}
+
+
+def test_what_git_and_linters_read_starts_nothing(here: Path) -> None:
+    assert said(here, NAMES) == []
+    assert json.loads(run("validate", *NAMES, "-f", "json").out)["servers"] == []
+
+
+@pytest.mark.parametrize("file", ["attributes.txt", "weights.md", "list", "setup.sh"])
+def test_attributes_are_told_by_their_form(file: str, here: Path) -> None:
+    assert said(here, {file: ATTRIBUTES}) == []
+
+
+def test_files_with_like_names_are_read(here: Path) -> None:
+    names = (".gitlab-ci.yml", "package.json", "lock.sh", "git.sh", "ignore.txt", "requirements.sh")
+    texts = {".gitlab-ci.yml": f"tgi: {{script: ['{LAUNCH} --bad']}}\n", "package.json": f'{{"a": "{LAUNCH} --bad"}}\n'}
+    found = said(here, {name: texts.get(name, f"{LAUNCH} --bad\n") for name in names})
+    assert sorted(file for file, _, code in found if code == "TGI101") == sorted(names)
+
+
+# -- values that a condition rules out
+
+
+ELSE = f'if %s; then\n  {RUN}\nelse\n  {RUN} --quantize "$Q"\nfi\n'
+THEN = f'if %s; then\n  {RUN} --quantize "$Q"\nfi\n'
+GUARDED = {
+    "not the default": "Q=default\n" + THEN % '[ "$Q" != default ]',
+    "the default first": f"Q=default\n{ELSE % '[[ $Q == default ]]'}",
+    "a default of its own": f'if [ "${{Q:-none}}" != "none" ]; then\n  {RUN} --quantize "${{Q:-none}}"\nfi\n',
+    "behind and": f'Q=default\n[ "$Q" != default ] && {RUN} --quantize $Q\n',
+    "behind and, on the next line": f'Q=default\n[ "$Q" != default ] && \\\n  {RUN} --quantize $Q\n',
+    "behind or": f'Q=default\ntest "$Q" = default || {RUN} --quantize $Q\n',
+    "something": f'N=\ntest -n "$N" && exec {LAUNCH} --num-shard "$N"\n',
+    "something alone": f'N=\nif [ "$N" ]; then\n  {RUN} --num-shard "$N"\nfi\n',
+    "nothing first": f'N=""\nif [ -z "$N" ]; then\n  {RUN}\nelse\n  {RUN} --num-shard "$N"\nfi\n',
+    "a pattern": f'Q=default\ncase "$Q" in\n  default) {RUN} ;;\n  *) {RUN} --quantize "$Q" ;;\nesac\n',
+    "on one line": f'Q=default\nif [ "$Q" != default ]; then {RUN} --quantize "$Q"; else {RUN}; fi\n',
+    "else on one line": f'Q=default\nif [ "$Q" = default ]; then {RUN}; else {RUN} --quantize "$Q"; fi\n',
+    "what leaves before": f'Q=default\nif [ "$Q" = default ]; then\n  echo no\n  exit 1\nfi\n{RUN} --quantize $Q\n',
+    "a number": f'N=0\nif [ "$N" -gt 0 ]; then\n  {RUN} --num-shard $N\nfi\n',
+    "arithmetic": f"N=0\nif (( $N > 0 )); then\n  {RUN} --num-shard $N\nfi\n",
+    "the branch after": f'Q=bad\nif [ "$Q" = bad ]; then\n  {RUN}\nelif [ "$Z" ]; then\n  {RUN} --quantize "$Q"\nfi\n',
+    "one of two": "Q=bad\n" + THEN % '[ -n "$Z" ] && [ $Q != bad ]',
+    "not equal": f"Q=bad\n{THEN % '! [ $Q = bad ]'}",
+    "not equal within": f"Q=bad\n{THEN % '[ ! $Q = bad ]'}",
+    "an old way": f"Q=bad\n{THEN % '[ x$Q != xbad ]'}",
+    "an option in a variable": f'Q=bad\nA=""\nif [ "$Q" != bad ]; then\n  A="--quantize $Q"\nfi\n{RUN} $A\n',
+    "an option in a list": f'Q=bad\nA=()\nif [ "$Q" != bad ]; then\n  A+=(--quantize "$Q")\nfi\n{RUN} "${{A[@]}}"\n',
+    "a loop": f'N=0\nwhile [ "$N" -ne 0 ]; do\n  {RUN} --num-shard $N\ndone\n',
+    "within another": f'Q=bad\nif [ $1 ]; then\n  if [ "$Q" != bad ]; then\n    {RUN} --quantize $Q\n  fi\nfi\n',
+}
+UNGUARDED = {
+    "the value itself": f'Q=bad\nif [ "$Q" = bad ]; then\n  {RUN} --quantize $Q\nfi\n',
+    "another value": f'Q=bad\nif [ "$Q" != none ]; then\n  {RUN} --quantize $Q\nfi\n',
+    "something it is": f'Q=bad\n[ -n "$Q" ] && {RUN} --quantize $Q\n',
+    "behind it": f'Q=bad\nif [ "$Q" != bad ]; then\n  echo no\nfi\n{RUN} --quantize $Q\n',
+    "before it": f'Q=bad\n{RUN} --quantize $Q\nif [ "$Q" = bad ]; then\n  exit 1\nfi\n',
+    "another variable": f'Q=bad\nZ=none\nif [ "$Z" != none ]; then\n  {RUN} --quantize $Q\nfi\n',
+    "a file": f'Q=bad\nif [ -f "$Q" ]; then\n  {RUN} --quantize $Q\nfi\n',
+}
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_a_value_that_a_condition_rules_out_is_not_judged(name: str) -> None:
+    assert errors(GUARDED[name], "run.sh") == []
+    assert errors(f"```bash\n{GUARDED[name]}```\n", "page.md") == []
+
+
+@pytest.mark.parametrize("name", UNGUARDED)
+def test_one_that_it_does_not_is(name: str) -> None:
+    assert errors(UNGUARDED[name], "run.sh") == ["TGI103"]
+
+
+WINDOWS = "docker run --gpus all ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id org/m --quantize"
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        (f'set Q=none\nif not "%Q%"=="none" {WINDOWS} %Q%\n', "a.bat"),
+        (f'set Q=none\nif not "%Q%"=="none" (\n  {WINDOWS} %Q%\n)\n', "a.bat"),
+        (f'set Q=none\nIF "%Q%" NEQ "none" (\n  {WINDOWS} %Q%\n)\n', "a.cmd"),
+        (f'$Q = "none"\nif ($Q -ne "none") {{\n  {WINDOWS} $Q\n}}\n', "a.ps1"),
+        (f'Q ?= none\nrun:\n\tif [ "$(Q)" != none ]; then {WINDOWS} $(Q); fi\n', "Makefile"),
+    ],
+)
+def test_other_shells_rule_out_as_well(text: str, file: str) -> None:
+    assert errors(text, file) == []
+
+
+PYTHON = f'["docker", "run", "--gpus", "all", "{IMAGE}", "--model-id", "org/m", "--quantize", q]'
+SYSTEM = f'os.system(f"docker run --gpus all {IMAGE} --model-id org/m --quantize {{q}}")'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'q = os.getenv("Q", "none")\nif q != "none":\n    subprocess.run({PYTHON})\n',
+        f'q = "none"\nif q == "none":\n    pass\nelse:\n    subprocess.run({PYTHON})\n',
+        f'q = "none"\nif x:\n    pass\nelif q not in ("none", None):\n    {SYSTEM}\n',
+        f'q = "none"\nif gpu and not (q == "none" or y):\n    {SYSTEM}\n',
+        f'q = "none"\nif q.lower() != "none":\n    {SYSTEM}\n',
+        f'def f(q="none"):\n    if q == "none":\n        return\n    {SYSTEM}\n',
+        f'for q in qs:\n    q = "none"\n    if q == "none":\n        continue\n    {SYSTEM}\n',
+        f'q = "none"\ncmd = f"docker run --gpus all {IMAGE} --model-id m --quantize {{q}}" if q != "none" else ""\n',
+        f'q = "none"\ncmd = "docker run --gpus all {IMAGE} --model-id m"\n'
+        'if q != "none":\n    cmd += f" --quantize {q}"\nsubprocess.run(cmd)\n',
+        SYSTEM.join(("q = ''\nif q:\n    ", "\n")),
+        'p.add_argument("--q", default="none")\nargs = p.parse_args()\nif args.q != "none":\n    '
+        + SYSTEM.replace("{q}", "{args.q}"),
+    ],
+)
+def test_a_program_rules_out_as_well(text: str) -> None:
+    assert errors(text, "run.py") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'q = "bad"\nif q != "none":\n    {SYSTEM}\n',
+        f'q = "bad"\nif q:\n    {SYSTEM}\n',
+        f'q = "bad"\nif q == "none":\n    return\n{SYSTEM}\n',
+        f'q = "bad"\nif q in ("bad", "none"):\n    {SYSTEM}\n',
+        f'q = "bad"\nif q != "bad":\n    pass\n{SYSTEM}\n',
+        f'q = "bad"\nif os.path.exists(q):\n    {SYSTEM}\n',
+    ],
+)
+def test_a_program_that_does_not_is_judged(text: str) -> None:
+    assert errors(text, "run.py") == ["TGI103"]
+
+
+# -- folders beside the launcher
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        ("text-generation-launcher --model-id ./model\n", "run.sh"),
+        ("text-generation-launcher --model-id data/model/v1/\n", "run.sh"),
+        ("export MODEL_ID=../models/my/llama\ntext-generation-launcher --port 80\n", "run.sh"),
+        ("[Service]\nExecStart=/usr/bin/text-generation-launcher --model-id models/a/b\n", "tgi.service"),
+        ('subprocess.run(["text-generation-launcher", "--model-id", "out/run 1/model".replace(" ", "")])\n', "run.py"),
+        ('subprocess.run(["text-generation-launcher", "--model-id", "outputs/run-1/model"])\n', "run.py"),
+        (f"docker run --gpus all -w /w -v $PWD:/w -v hub:/data {IMAGE} --model-id out/run/model\n", "run.sh"),
+        (f"docker run --gpus all -v $PWD/m:/usr/src/m {IMAGE} --model-id m/a/b\n", "run.sh"),
+        ("run: |\n  text-generation-launcher --model-id ckpt/a/b\nresources: {accelerators: L4}\n", "task.yaml"),
+        (f"FROM {IMAGE}\nCOPY m m\nENV MODEL_ID=m/a/b\n", "Dockerfile"),
+    ],
+)
+def test_a_relative_folder_is_a_model(text: str, file: str) -> None:
+    assert errors(text, file) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "text-generation-launcher --model-id https://huggingface.co/org/m\n",
+        "text-generation-launcher --model-id 'org/m '\n",
+        "text-generation-launcher --model-id org/m:main\n",
+        f"docker run --gpus all -v $PWD/m:/data {IMAGE} --model-id out/run/m\n",
+    ],
+)
+def test_what_can_be_no_folder_is_none(text: str) -> None:
+    assert errors(text, "run.sh") == ["TGI131"]
+
+
+# -- what a maintainer would rather not read
+
+
+def test_a_makefile_goes_with_its_sources(here: Path) -> None:
+    text = "run:\n\ttext-generation-launcher --model-id bigscience/bloom --num-shard 8 --quantize --port 80\n"
+    files = dict.fromkeys(("Makefile", "GNUmakefile", "server/Makefile", "tgi.mk", "Makefile.gpu"), text)
+    assert said(here, files) == []
+    assert said(here, {"Makefile": text.replace("--quantize", "--num-shard")}) == [("Makefile", "error", "TGI106")]
+    assert said(here, {"run.sh": text}) == [("run.sh", "warning", "TGI106")]
+
+
+def test_a_file_for_a_cpu_asks_for_no_gpu(here: Path) -> None:
+    text = f"services: {{tgi: {{image: '{IMAGE}', command: --model-id gpt2, volumes: ['d:/data']}}}}\n"
+    for file in ("cpu/xeon/compose.yaml", "intel/xeon/a.yaml", "compose.cpu.yaml", "compose_cpu.yaml", "k8s/epyc.yaml"):
+        assert "TGI301" not in [code for _, _, code in said(here, {file: text})]
+    for file in ("compose.yaml", "cpus2/gpu.yaml", "acpu/a.yaml"):
+        assert "TGI301" in [code for _, _, code in said(here, {file: text})]
+
+
+def test_a_tag_that_was_pushed_by_hand_is_there(here: Path) -> None:
+    line = f"docker run --runtime habana -v $PWD:/data {IMAGE.replace('3.3.7', '%s')} --model-id gpt2\n"
+    assert "TGI507" not in [code for _, _, code in said(here, {"a.sh": line % "3.1.1-gaudi"})]
+    assert "TGI507" in [code for _, _, code in said(here, {"a.sh": line % "3.0.0-gaudi"})]
+
+
+# -- records
+
+
+def test_json_lines_are_one_document_each(here: Path) -> None:
+    server = {"image": IMAGE, "args": ["--model-id", "gpt2", "--bad"]}
+    record = {"backend": "text-generation-inference", "time": 1}
+    for name in ("perf.json", "perf.jsonl", "log.ndjson"):
+        assert said(here, {name: f"{json.dumps(record)}\n" * 3}) == []
+        found = said(here, {name: f"{json.dumps(record)}\n\n{json.dumps(server)}\n"})
+        assert (name, "error", "TGI101") in found

@@ -1,0 +1,117 @@
+"""A running TGI server: what it is (`/info`) and what it has done (`/metrics`)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from tgi_advisor.deadline import Deadline, keep
+from tgi_advisor.errors import FactsError, UsageError
+from tgi_advisor.safe import printable
+
+TOKEN = "TGI_API_KEY"  # noqa: S105  (the name of a variable)
+"""The variable that holds the token of a server that asks for one."""
+MOST_INFO = 1 << 20
+"""Bytes of `/info` that are read."""
+MOST_METRICS = 4 << 20
+"""Bytes of `/metrics` that are read. A busy server's have about 300 KB."""
+MEANT = "Give the address of a TGI server, such as http://localhost:8080."
+
+
+class Server(NamedTuple):
+    """What a server says."""
+
+    url: str
+    """Its address, as it may be shown."""
+    model: str
+    """`model_id` of its `/info`: a Hub id, or a folder inside the container."""
+    version: str
+    """TGI release it says it is."""
+    metrics: str
+    """Its `/metrics`."""
+
+
+def read(url: str, seconds: float) -> Server:
+    """Ask a server, all within so many seconds. UsageError for an address that is none, FactsError for no answer."""
+    address = _address(url)
+    deadline = Deadline(seconds)
+    shown = printable(address.geturl())
+    info = _info(_get(address, "/info", deadline, MOST_INFO), f"{shown}/info")
+    metrics = _get(address, "/metrics", deadline, MOST_METRICS).decode("utf-8", "replace")
+    return Server(shown, info["model_id"], info["version"], metrics)
+
+
+def _address(url: str) -> SplitResult:
+    """The address without a trailing slash; a secret in it is not taken, or it would stand in shell histories."""
+    text = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise UsageError("that is no address of a server", MEANT) from None
+    if parts.username is not None or parts.password is not None or parts.query:
+        raise UsageError("the address holds more than scheme, host, port and path", f"A token is read from {TOKEN}.")
+    plain = all(33 <= ord(character) < 127 for character in text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not plain or port == 0:
+        raise UsageError(f"{url!r} is no address of a server", MEANT)
+    path = parts.path.rstrip("/").removesuffix("/metrics").removesuffix("/info")
+    return parts._replace(path=path, fragment="")
+
+
+def _get(address: SplitResult, path: str, deadline: Deadline, most: int) -> bytes:
+    """The body of one answer."""
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection
+
+    shown = f"{printable(address.geturl())}{path}"
+    assert address.hostname is not None
+    connection = (HTTPSConnection if address.scheme == "https" else HTTPConnection)(address.hostname, address.port)
+    try:
+        keep(connection, deadline)
+        connection.request("GET", f"{address.path}{path}", headers=_headers())
+        answer = connection.getresponse()
+        body = answer.read(most + 1)
+    except TimeoutError:
+        raise FactsError(
+            f"{shown} did not answer in time", "Is it busy, or still starting? --timeout waits longer."
+        ) from None
+    except (OSError, HTTPException) as error:
+        reason = printable(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+        raise FactsError(f"{shown} does not answer: {reason}", MEANT) from None
+    finally:
+        connection.close()
+    if answer.status in (401, 403):
+        given = f"The token in {TOKEN} is not accepted." if _token() else f"Put its token into {TOKEN}."
+        raise FactsError(f"{shown} answers {answer.status}: it asks for a token", given)
+    if answer.status != 200:
+        to = answer.headers.get("Location", "")
+        where = f" to {printable(to)}" if to and 300 <= answer.status < 400 else ""
+        raise FactsError(f"{shown} answers {answer.status}{where}", MEANT)
+    if len(body) > most:
+        raise FactsError(f"{shown} has more than {most >> 20} MiB", MEANT)
+    return body
+
+
+def _token() -> str:
+    return os.environ.get(TOKEN, "").strip()
+
+
+def _headers() -> dict[str, str]:
+    """With the token, where there is one; one that no header takes is not quoted."""
+    token = _token()
+    if not all(33 <= ord(character) < 127 for character in token):
+        raise UsageError(f"{TOKEN} holds characters that no token has", "Set it to the token alone.")
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _info(body: bytes, where: str) -> Mapping[str, Any]:
+    """`/info` of a TGI server."""
+    try:
+        info = json.loads(body)
+    except (ValueError, RecursionError):
+        info = None
+    if not isinstance(info, dict) or not all(isinstance(info.get(name), str) for name in ("model_id", "version")):
+        raise FactsError(f"{where} is not what a TGI server says: it has no model_id and version", MEANT)
+    return info
