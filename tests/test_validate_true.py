@@ -291,3 +291,62 @@ def test_json_lines_are_one_document_each(here: Path) -> None:
         assert said(here, {name: f"{json.dumps(record)}\n" * 3}) == []
         found = said(here, {name: f"{json.dumps(record)}\n\n{json.dumps(server)}\n"})
         assert (name, "error", "TGI101") in found
+
+
+# -- instance types of other jobs
+
+
+LLM = """\
+llm = HuggingFaceModel(
+    role=role, image_uri=get_huggingface_llm_image_uri("huggingface", version="2.0.2"),
+    env={"HF_MODEL_ID": "Qwen/Qwen2.5-7B-Instruct", "SM_NUM_GPUS": "4"},
+)
+"""
+CONFIG = 'config = {"HF_MODEL_ID": "Qwen/Qwen2.5-7B-Instruct", "SM_NUM_GPUS": "4"}\n'
+OF_CONFIG = "llm = HuggingFaceModel(role=role, image_uri=uri, env=config)\n"
+LARGE, SMALL = "ml.g5.12xlarge", "ml.g5.2xlarge"
+"""Four GPUs, and one."""
+JOB = f'HuggingFace(entry_point="train.py", instance_type="{SMALL}", instance_count=1, role=role).fit()\n'
+OTHER_JOBS = {
+    "a training before": f'{JOB}{LLM}llm.deploy(instance_type="{LARGE}")\n',
+    "a training after the environment": f'{CONFIG}{JOB}{OF_CONFIG}llm.deploy(instance_type="{LARGE}")\n',
+    "a training, and a type that is not known": f"{JOB}{LLM}llm.deploy(instance_type=args.instance)\n{JOB}",
+    "a training whose type is a variable": (
+        f'instance_type = "{SMALL}"\nHuggingFace(instance_type=instance_type).fit()\n{LLM}llm.deploy(instance_type=t())\n'
+    ),
+    "a processing job": f'{CONFIG}ScriptProcessor(instance_type="{SMALL}")\n{OF_CONFIG}llm.deploy(instance_type=x)\n',
+    "a batch transform": f'{LLM}llm.deploy(instance_type=kind)\nm.transformer(instance_type="{SMALL}")\n',
+    "another endpoint after": f'{LLM}llm.deploy(instance_type="{LARGE}")\nemb = HuggingFaceModel(model_data=x)\n'
+    f'emb.deploy(instance_type="{SMALL}")\n',
+    "another endpoint between": f'{CONFIG}emb = JumpStartModel(model_id="a")\nemb.deploy(instance_type="{SMALL}")\n'
+    f'{OF_CONFIG}llm.deploy(instance_type="{LARGE}")\n',
+    "endpoints of which nobody can tell": f'{CONFIG}make().deploy(instance_type="{SMALL}")\n'
+    f'other().deploy(instance_type="{LARGE}")\n',
+    "a lookup of an image": f'retrieve("pytorch", instance_type="{SMALL}")\n{LLM}',
+    "boto3's training": f'sm.create_training_job(ResourceConfig={{"InstanceType": "{SMALL}", "InstanceCount": 1, '
+    f'"VolumeSizeInGB": 9}})\n{LLM}sm.create_endpoint_config(ProductionVariants=[{{"InstanceType": kind, '
+    '"VariantName": "a"}])\n',
+    "a notebook": f'create_notebook_instance(InstanceType="{SMALL}", NotebookInstanceName="n")\n{LLM}',
+    "a machine": f'ec2.Instance(self, "x", instance_type="g5.2xlarge")\n{LLM}',
+}
+
+
+@pytest.mark.parametrize("name", OTHER_JOBS)
+def test_the_instance_of_another_job_is_not_the_servers(name: str) -> None:
+    assert errors(OTHER_JOBS[name], "deploy.py") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{LLM}llm.deploy(instance_type="{SMALL}")\n',
+        f'{LLM}{JOB.replace(SMALL, LARGE)}llm.deploy(instance_type="{SMALL}")\n',
+        f'instance_type = "{SMALL}"\n{LLM}llm.deploy(instance_type=instance_type)\n',
+        f'{CONFIG}emb = Model(model_data=x)\nemb.deploy(instance_type="{LARGE}")\n{OF_CONFIG}'
+        f'llm.deploy(instance_type="{SMALL}")\n',
+        f'{CONFIG}make().deploy(instance_type="{SMALL}")\n',
+        f'sm.create_endpoint_config(ProductionVariants=[{{"InstanceType": "{SMALL}", "VariantName": "a"}}])\n{LLM}',
+    ],
+)
+def test_its_own_is(text: str) -> None:
+    assert errors(text, "deploy.py") == ["TGI143"]

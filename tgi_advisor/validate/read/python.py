@@ -53,6 +53,20 @@ _OTHERS = ("OPTION_", "SERVING_", "SM_VLLM_", "VLLM_", "SM_SGLANG_")
 _ENDPOINT = re.compile(r"\.deploy\(|create_endpoint_config\(|EndpointConfig(?:\.create)?\(|\bproduction_variants\s*\{")
 """Where an endpoint of SageMaker is set up."""
 _INSTANCE = ("instance_type", "InstanceType", "instanceType", "machine_type")
+_DEPLOYS = frozenset(("deploy", "ProductionVariant", "production_variant", "ProductionVariantProperty"))
+"""What is given the instance type of an endpoint."""
+_OF_JOB = re.compile(
+    r"Estimator$|^HuggingFace$|^PyTorch$|^TensorFlow$|^SKLearn$|^XGBoost$|Processor$|[Tt]ransformer$|[Tt]uner$|Trainer$"
+    r"|^Compute$|[Nn]otebook|(?:[Tt]raining|[Pp]rocessing|[Tt]ransform|[Tt]uning)_?(?:[Jj]ob|Step)|^retrieve$|Step$"
+    r"|^Cluster|_cluster$|Benchmark|Recommend|right_size|[Cc]ompil"
+)
+"""What runs a job, or looks something up for one, and no endpoint."""
+_VARIANT = frozenset(("VariantName", "InitialInstanceCount", "initial_instance_count", "variant_name", "ModelName",
+                      "model_name", "initialInstanceCount", "variantName", "endpoint_name"))  # fmt: skip
+"""What stands beside the instance type of an endpoint."""
+_RESOURCES = frozenset(("VolumeSizeInGB", "volume_size_in_gb", "volume_size", "NotebookInstanceName", "MaxRuntimeInSeconds",
+                        "lifecycle_config_name", "platform_identifier", "KeepAlivePeriodInSeconds", "ami"))  # fmt: skip
+"""What stands beside the instance type of a job, a notebook or a machine."""
 _ANOTHER = re.compile(r"lorax|djl-|\blmi\b|vllm|sglang", re.IGNORECASE)
 _OURS = re.compile(r"text.generation.inference|\btgi\b|huggingface.llm", re.IGNORECASE)
 _OWN = re.compile(r"[/_-]tgi(?![a-z])", re.IGNORECASE)
@@ -73,6 +87,19 @@ _PRINTS = re.compile(
     r"|\b(?:help|description|epilog|usage)\s*=\s*\(?\s*[fFrRbBuU]{0,2}[\"']{1,3}\Z"
 )
 """What prints the string behind it."""
+
+
+class _Instance(NamedTuple):
+    """One mention of a cloud instance type."""
+
+    at: int
+    """Where it stands."""
+    value: Value
+    """It."""
+    deploys: bool
+    """Whether it is that of an endpoint: given to `deploy`, or in a production variant."""
+    of: frozenset[int]
+    """The mappings its model is made of; nothing where that cannot be said."""
 
 
 class Program(NamedTuple):
@@ -143,7 +170,7 @@ class _Reader:
         self.lists: dict[int, List] = {}
         self.texts: dict[int, Scalar] = {}
         self.strings: list[tuple[int, int]] = []
-        self.instances: list[tuple[int, Value]] = []
+        self.instances: list[_Instance] = []
         self.images: list[tuple[int, Value]] = []
         self.gpus: list[tuple[int, Value]] = []
         self.waits: list[tuple[int, str, Value]] = []
@@ -269,14 +296,11 @@ class _Reader:
     def _finished(self, server: Server, node: Map) -> Server:
         """With its place, and the instance it runs on."""
         place = node.entries[0][0].place if node.entries else node.place
-        instance = _nearest(self.instances, node.start) if not self.shared else None
-        cloud = clouds.find(server.image.text) if server.image is not None else None
-        elsewhere = cloud is not None and cloud.name != "sagemaker"
-        if "HF_MODEL_ID" in server.env or (instance and instance.text.startswith("ml.") and not elsewhere):
+        instance = self._instance_of(server, node)
+        if "HF_MODEL_ID" in server.env or (instance is not None and instance.text.startswith("ml.")):
             gpus = Gpus("all", "platform", instance) if instance else Gpus("unknown", "platform")
             hints = (Hint("instance", instance),) if instance else ()
-            waits = self._waits(node.start) if instance is not None and instance.text.startswith("ml.") else ()
-            return replace(server, form="sagemaker", place=place, gpus=gpus, hints=hints, waits=waits)
+            return replace(server, form="sagemaker", place=place, gpus=gpus, hints=hints)
         if not server.hints and (gpu := _nearest(self.gpus, node.start)):
             server = replace(server, hints=(sdk.gpu_hint(gpu, self.counts.get(gpu.place)),))
         return replace(server, place=place)
@@ -285,6 +309,23 @@ class _Reader:
         """How long SageMaker waits for a model that is described at this place, and deployed after it."""
         later = [(name, value) for at, name, value in self.waits if self.hcl or at > start]
         return of_sagemaker(later, len(_ENDPOINT.findall(self.source.text))) if len(later) == len(self.waits) else ()
+
+    def _instance_of(self, server: Server, node: Map) -> Value | None:
+        """The instance type a server runs on: beside it, of the call that deploys it, else the only one it can be."""
+        if self.shared:
+            return None
+        own = next((hint.value for hint in server.hints if hint.kind == "instance"), None)
+        if own is not None:
+            return own
+        deploys = [one for one in self.instances if one.deploys]
+        found = [one for one in deploys if id(node) in one.of]
+        if not found:
+            found = [one for one in deploys if not one.of] if deploys else self.instances
+        if "HF_MODEL_ID" in server.env:
+            found = [one for one in found if one.value.text.startswith("ml.") or not one.value.known]
+        if len({one.value.text for one in found}) != 1 or not found[0].value.known:
+            return None
+        return _nearest([(one.at, one.value) for one in found], node.start)
 
     # -- statements
 
@@ -584,12 +625,31 @@ class _Reader:
             return
         if name in SAGEMAKER:
             self.waits.append((value.start, name, value.value("file")))
-        if name in _INSTANCE and value.known and not value.text.startswith(("nvidia-", "amd-")):
-            self.instances.append((value.start, value.value("file")))
-        elif name in sdk.GPU_NAMES and value.known and re.fullmatch(r"[A-Za-z][\w-]*\d.*", value.text):
+        if name in _INSTANCE and value.known:
+            self._note_instance(value)
+        if name in sdk.GPU_NAMES and value.known and re.fullmatch(r"[A-Za-z][\w-]*\d.*", value.text):
             self.gpus.append((self.source.offset(value.start), value.value("file")))
         elif is_image(value.text):
             self.images.append((value.start, value.value("image")))
+
+    def _note_instance(self, value: Scalar, deploys: bool = False, owner: Node | None = None) -> None:
+        """Remembers an instance type, one of an endpoint even if it is not known."""
+        if (value.known or deploys) and not value.text.startswith(("nvidia-", "amd-")):
+            held = (
+                (owner, *(item for _, item in owner.entries if isinstance(item, Map))) if isinstance(owner, Map) else ()
+            )
+            self.instances.append(_Instance(value.start, value.value("file"), deploys, frozenset(map(id, held))))
+
+    def _note_instances(self, made: Map, call: str) -> None:
+        """Remembers the instance type that a call, or a mapping, gives an endpoint; that of a job is none of a server's."""
+        owner, _, short = call.rpartition(".")
+        value = next((found for name in _INSTANCE if (found := made.scalar(name)) is not None), None)
+        if value is None or _OF_JOB.search(short) or _RESOURCES & made.merged.keys():
+            return
+        beside = not call and bool(_VARIANT & made.merged.keys())
+        self._note_instance(
+            value, short in _DEPLOYS or beside, self.variables.get(owner) if short == "deploy" else None
+        )
 
     # -- expressions
 
@@ -992,7 +1052,8 @@ class _Reader:
                 if value is not None:
                     key = part[0]
                     name = Scalar(key.text, self.source, key.start, key.end)
-                    self._note(key.text, value)
+                    if key.text not in _INSTANCE:
+                        self._note(key.text, value)
                     entries.append((name, value))
             elif is_word(part[0], "**", "*"):
                 held = self._expression(part[1:])
@@ -1002,6 +1063,7 @@ class _Reader:
             elif (value := self._expression(part)) is not None:
                 positional.append(value)
         made = Map(entries, self.source, group.start)
+        self._note_instances(made, call)
         if entries or call.endswith("containers.run"):
             self.maps.append(Call(made, call or "()", positional, open_))
         return positional, made
@@ -1033,9 +1095,11 @@ class _Reader:
             name = self._string(key) if key.kind == "string" else Scalar(key.text, self.source, key.start, key.end)
             value = self._expression(part[at + 1 :])
             if value is not None:
-                self._note(name.text, value)
+                if name.text not in _INSTANCE:
+                    self._note(name.text, value)
                 entries.append((name, value))
         made = Map(_gathered(entries) if self.hcl else entries, self.source, group.start)
+        self._note_instances(made, "")
         if self.hcl:
             _on_nodes(made)
         if entries:
