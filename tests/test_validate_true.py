@@ -312,7 +312,7 @@ OTHER_JOBS = {
     "a training after the environment": f'{CONFIG}{JOB}{OF_CONFIG}llm.deploy(instance_type="{LARGE}")\n',
     "a training, and a type that is not known": f"{JOB}{LLM}llm.deploy(instance_type=args.instance)\n{JOB}",
     "a training whose type is a variable": (
-        f'instance_type = "{SMALL}"\nHuggingFace(instance_type=instance_type).fit()\n{LLM}llm.deploy(instance_type=t())\n'
+        f'instance_type = "{SMALL}"\nHuggingFace(instance_type=instance_type)\n{LLM}llm.deploy(instance_type=t())\n'
     ),
     "a processing job": f'{CONFIG}ScriptProcessor(instance_type="{SMALL}")\n{OF_CONFIG}llm.deploy(instance_type=x)\n',
     "a batch transform": f'{LLM}llm.deploy(instance_type=kind)\nm.transformer(instance_type="{SMALL}")\n',

@@ -61,11 +61,15 @@ _OF_JOB = re.compile(
     r"|^Cluster|_cluster$|Benchmark|Recommend|right_size|[Cc]ompil"
 )
 """What runs a job, or looks something up for one, and no endpoint."""
-_VARIANT = frozenset(("VariantName", "InitialInstanceCount", "initial_instance_count", "variant_name", "ModelName",
-                      "model_name", "initialInstanceCount", "variantName", "endpoint_name"))  # fmt: skip
+_VARIANT = frozenset((
+    "VariantName", "InitialInstanceCount", "initial_instance_count", "variant_name", "ModelName", "model_name",
+    "initialInstanceCount", "variantName", "endpoint_name",
+))  # fmt: skip
 """What stands beside the instance type of an endpoint."""
-_RESOURCES = frozenset(("VolumeSizeInGB", "volume_size_in_gb", "volume_size", "NotebookInstanceName", "MaxRuntimeInSeconds",
-                        "lifecycle_config_name", "platform_identifier", "KeepAlivePeriodInSeconds", "ami"))  # fmt: skip
+_RESOURCES = frozenset((
+    "VolumeSizeInGB", "volume_size_in_gb", "volume_size", "NotebookInstanceName", "ami", "MaxRuntimeInSeconds",
+    "lifecycle_config_name", "platform_identifier", "KeepAlivePeriodInSeconds",
+))  # fmt: skip
 """What stands beside the instance type of a job, a notebook or a machine."""
 _ANOTHER = re.compile(r"lorax|djl-|\blmi\b|vllm|sglang", re.IGNORECASE)
 _OURS = re.compile(r"text.generation.inference|\btgi\b|huggingface.llm", re.IGNORECASE)
@@ -297,10 +301,13 @@ class _Reader:
         """With its place, and the instance it runs on."""
         place = node.entries[0][0].place if node.entries else node.place
         instance = self._instance_of(server, node)
-        if "HF_MODEL_ID" in server.env or (instance is not None and instance.text.startswith("ml.")):
+        cloud = clouds.find(server.image.text) if server.image is not None else None
+        elsewhere = cloud is not None and cloud.name != "sagemaker"
+        if "HF_MODEL_ID" in server.env or (instance and instance.text.startswith("ml.") and not elsewhere):
             gpus = Gpus("all", "platform", instance) if instance else Gpus("unknown", "platform")
             hints = (Hint("instance", instance),) if instance else ()
-            return replace(server, form="sagemaker", place=place, gpus=gpus, hints=hints)
+            waits = self._waits(node.start) if instance is not None and instance.text.startswith("ml.") else ()
+            return replace(server, form="sagemaker", place=place, gpus=gpus, hints=hints, waits=waits)
         if not server.hints and (gpu := _nearest(self.gpus, node.start)):
             server = replace(server, hints=(sdk.gpu_hint(gpu, self.counts.get(gpu.place)),))
         return replace(server, place=place)
@@ -641,7 +648,7 @@ class _Reader:
             self.instances.append(_Instance(value.start, value.value("file"), deploys, frozenset(map(id, held))))
 
     def _note_instances(self, made: Map, call: str) -> None:
-        """Remembers the instance type that a call, or a mapping, gives an endpoint; that of a job is none of a server's."""
+        """Remembers the instance type that a call, or a mapping, gives an endpoint; a job's is none of a server's."""
         owner, _, short = call.rpartition(".")
         value = next((found for name in _INSTANCE if (found := made.scalar(name)) is not None), None)
         if value is None or _OF_JOB.search(short) or _RESOURCES & made.merged.keys():
