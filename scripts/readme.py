@@ -1,4 +1,4 @@
-"""Writes the generated parts of README.md, or with --check says whether they are current.
+"""Writes the generated parts of README.md and docs/how-it-works.md, or with --check says whether they are current.
 
 A part stands between `<!-- generated: NAME -->` and `<!-- end -->`; `BLOCKS` names what makes it.
 """
@@ -18,9 +18,10 @@ from pathlib import Path
 from tgi_advisor import render
 from tgi_advisor.errors import Exit
 from tgi_advisor.facts.gpu import all_gpus
+from tgi_advisor.facts.rows import all_rows
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "how-it-works.md")
 BLOCK = re.compile(r"(?P<open><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<close><!-- end -->)", re.DOTALL)
 
 
@@ -80,6 +81,15 @@ def gpus() -> str:
     return f"| vendor | GPUs |\n| --- | --- |\n{rows}\n{instances} cloud instance types name one of them.\n"
 
 
+def rows() -> str:
+    """What every row of a report means, each with a place to link to."""
+    parts = []
+    for row in all_rows():
+        less = f"\n\n*Less:* {row.less}" if row.less else ""
+        parts.append(f"### {row.row}\n\n{row.means}\n\n*From:* {row.comes}{less}\n")
+    return "\n".join(parts)
+
+
 def formats() -> str:
     """What `emit --format` takes, with the first sentence of each renderer's file."""
     rows = []
@@ -96,6 +106,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "formats": formats,
     "gpus": gpus,
+    "rows": rows,
     "fits": lambda: console("fits", "--model", "Qwen/Qwen2.5-7B-Instruct", "--gpu", "g6.12xlarge"),
     "validate": lambda: console(
         "validate", "tests/data/validate/run.sh", "--gpu", "nvidia-l4", "--ignore", "TGI540", ends=Exit.FINDINGS
@@ -104,31 +115,34 @@ BLOCKS: dict[str, Callable[[], str]] = {
 
 
 def generated(text: str) -> str:
-    """The README with every generated part written anew; SystemExit when a name is not in `BLOCKS`."""
+    """A page with every generated part written anew; SystemExit when a name is not in `BLOCKS`."""
 
     def part(match: re.Match[str]) -> str:
         name = match["name"]
         if name not in BLOCKS:
-            raise SystemExit(f"README.md: nothing generates '{name}'; scripts/readme.py knows {', '.join(BLOCKS)}")
+            raise SystemExit(f"nothing generates '{name}'; scripts/readme.py knows {', '.join(BLOCKS)}")
         return match["open"] + BLOCKS[name]() + match["close"]
 
     return BLOCK.sub(part, text)
 
 
 def main() -> int:
-    """0 when README.md is current (or now is), 1 when --check finds it stale."""
+    """0 when the pages are current (or now are), 1 when --check finds one stale."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when README.md is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a page is stale")
     check = parser.parse_args().check
-    old = README.read_text("utf-8")
-    new = generated(old)
-    if old == new:
-        return 0
-    if check:
-        print("README.md is stale; run: python scripts/readme.py", file=sys.stderr)
-        return 1
-    README.write_text(new, "utf-8")
-    return 0
+    stale = 0
+    for page in PAGES:
+        old = page.read_text("utf-8")
+        new = generated(old)
+        if old == new:
+            continue
+        if check:
+            print(f"{page.relative_to(ROOT)} is stale; run: python scripts/readme.py", file=sys.stderr)
+            stale = 1
+        else:
+            page.write_text(new, "utf-8")
+    return stale
 
 
 if __name__ == "__main__":

@@ -73,6 +73,12 @@ def _rules() -> list[str]:
     return list(RULES)
 
 
+def _rows() -> list[str]:
+    from tgi_advisor.facts.rows import all_rows
+
+    return [row.row for row in all_rows()]
+
+
 def _fields() -> list[str]:
     from tgi_advisor.spec.records import Spec, settings
 
@@ -98,6 +104,7 @@ gpu = click.option(
     shell_complete=_complete(gpu_names),
 )  # fmt: skip
 count = click.option("--count", "-n", "-c", metavar="N", type=_Count(1), help="GPUs the container sees.")
+row_name = click.argument("name", nargs=-1, metavar="[NAME]...", shell_complete=_complete(_rows))
 rule_code = click.argument("code", required=False, shell_complete=_complete(_rules))
 
 allow_risk = click.option(
