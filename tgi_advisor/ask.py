@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from tgi_advisor import metrics, notebook, search
 from tgi_advisor.choose import axes
@@ -38,6 +38,9 @@ from tgi_advisor.facts.prices import Offer
 from tgi_advisor.gather import checkpoint, server, snapshot
 from tgi_advisor.gather.facts import gather, hardware
 from tgi_advisor.gather.model import Source
+from tgi_advisor.pictures import figure as pictures
+from tgi_advisor.pictures.figure import Figure
+from tgi_advisor.pictures.files import FileKind, render
 from tgi_advisor.plan import Method
 from tgi_advisor.spec.reader import SpecLike, build, read_any, with_set
 from tgi_advisor.spec.records import KV_CACHE_DTYPE, QUANTIZE, Spec
@@ -163,12 +166,12 @@ def sweep(
             steps.append(_step(one, facts, method, values))
             seen["model"].add(facts.model.id)
             seen["where"].add(f"{facts.gpu_count} x {facts.gpu.name}")
-            seen["release"].add(f"TGI {facts.release}")
+            seen["release"].add(f"TGI {facts.release}" if method == "tgi" else "")
         if done is not None:
             done(len(steps), count)
     if len(wrong) == count:
         raise wrong[0]
-    same = [next(iter(words)) for words in seen.values() if len(words) == 1]
+    same = [next(iter(words)) for words in seen.values() if len(words) == 1 and "" not in words]
     return Sweep(", ".join(same), method, turned, tuple(steps))
 
 
@@ -178,6 +181,25 @@ def _all_known(turned: Sequence[axes.Axis], asked: Spec) -> None:
     cards = () if asked.hardware.gpu.stated else (*of.get("hardware.gpu", ()), *of.get("hardware.gpu.name", ()))
     named = [name for name in cards if name != "auto" and not name.startswith("{")]
     _named(named, [name for name in of.get("tgi.release", ()) if name not in ("null", "~")])
+
+
+Drawn = Literal["auto", "memory", "budget", "concurrency"]
+
+
+def drawing(found: Sweep, kind: Drawn = "auto") -> Figure:
+    """What there is to draw of a sweep: the parts of the memory, the budget, or the requests at once."""
+    chosen = next(one for one in pictures.KINDS if one == (found.chart if kind == "auto" else kind))
+    names = [axis.name for axis in found.axes]
+    title = found.title if found.method == "tgi" else f"{found.title}, by the formula {found.method}"
+    return pictures.figure(found.table(), names, chosen, title, pooled=found.pooled)
+
+
+def draw(found: Sweep, kind: Drawn = "auto", file: FileKind = "svg") -> bytes:
+    """A picture of a sweep as SVG or PNG, for a file or a notebook (`IPython.display.SVG`); needs the extra `plots`.
+
+    The same sweep gives the same bytes. UsageError where the extra is not installed, or nothing can be drawn.
+    """
+    return render(drawing(found, kind), file)
 
 
 NO_FACTS = ("limits.", "workload.")

@@ -58,6 +58,11 @@ class Sweep(Answer):
         return "budget" if "max_batch_prefill_tokens" in names and held else "memory"
 
     @property
+    def pooled(self) -> bool:
+        """Whether the memory of a step is that of all GPUs together, as the notebook's formulas count it."""
+        return self.method != "tgi"
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts of memory, in the order they lie on a GPU."""
         names = [part.name for step in self.steps if step.prediction for part in step.prediction.parts]

@@ -17,6 +17,7 @@ from tgi_advisor.cli.output import colour, progress, say, width
 from tgi_advisor.errors import Exit, UsageError
 
 if TYPE_CHECKING:
+    from tgi_advisor.ask import Drawn
     from tgi_advisor.choose.sweep import Sweep
     from tgi_advisor.spec.records import Spec
     from tgi_advisor.tabular import Answer, Table
@@ -196,7 +197,7 @@ def what_fits(name: str, **asked: Any) -> int:
 @as_json
 def sweep(
     spec: str | None, model: str | None, gpu: str | None, count: int | None, release: str | None,
-    sets: tuple[str, ...], vary: tuple[str, ...], chart: str | None, picture: str | None, name: str, as_json: bool,
+    sets: tuple[str, ...], vary: tuple[str, ...], chart: Drawn | None, picture: str | None, name: str, as_json: bool,
     **asked: Any,
 ) -> int:  # fmt: skip
     """Show what changes when one thing is turned.
@@ -345,13 +346,12 @@ def calibrate(url: str, spec: str | None, as_json: bool, **asked: Any) -> int:
     return Exit.STARTS
 
 
-def _drawn(found: Sweep, chart: str, picture: str | None, *, shown: bool) -> None:
+def _drawn(found: Sweep, chart: Drawn, picture: str | None, *, shown: bool) -> None:
     """The chart of a sweep on the terminal, and in a file."""
-    from tgi_advisor.pictures import figure, files, terminal
+    from tgi_advisor import ask
+    from tgi_advisor.pictures import files, terminal
 
-    table, names = found.table(), [axis.name for axis in found.axes]
-    kind = next(one for one in figure.KINDS if one == (found.chart if chart == "auto" else chart))
-    drawing = figure.figure(table, names, kind, found.title)
+    drawing = ask.drawing(found, chart)
     if shown:
         say("\n" + terminal.draw(drawing, width(), colour=colour()))
     if picture is not None:

@@ -51,8 +51,11 @@ class Figure:
     """The first step that no longer fits; None where all do."""
 
 
-def figure(table: Table, axes: Sequence[str], kind: Kind, title: str) -> Figure:
-    """The figure of a kind over the steps of a sweep, whose first columns are `axes`."""
+def figure(table: Table, axes: Sequence[str], kind: Kind, title: str, *, pooled: bool = False) -> Figure:
+    """The figure of a kind over the steps of a sweep, whose first columns are `axes`.
+
+    `pooled` says that its memory is that of all GPUs together.
+    """
     if not table.rows:
         raise UsageError("there is nothing to draw", "The table has no rows.")
     steps = tuple(" ".join(_word(value) for value in row[: len(axes)]) for row in table.rows)
@@ -61,7 +64,8 @@ def figure(table: Table, axes: Sequence[str], kind: Kind, title: str) -> Figure:
     if kind == "memory":
         sizes = [value for value in _column(table, "gpu_total_bytes") if value is not None]
         limit = max(sizes) / GiB if sizes else None
-        return Figure(title, x_label, "GiB of one GPU", steps, _parts(table), True, limit, "the GPU", stops)
+        whole, name = ("GiB of all GPUs", "the GPUs") if pooled else ("GiB of one GPU", "the GPU")
+        return Figure(title, x_label, whole, steps, _parts(table), True, limit, name, stops)
     key, label = {
         "budget": ("max_batch_total_tokens", "tokens of the KV cache"),
         "concurrency": ("concurrency", "requests at once"),

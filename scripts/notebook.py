@@ -1,0 +1,98 @@
+"""Runs the notebooks of examples/ and writes their outputs, or with --check says what is no longer as stored.
+
+Texts are compared exactly, pictures (SVG) byte for byte: the same figure gives the same picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from traitlets.config import Config
+
+ROOT = Path(__file__).parent.parent
+SECONDS = 120
+"""Seconds one cell may take."""
+SOCKETS = Config({"KernelManager": {"transport": "ipc"}})
+"""The kernel listens on files, not on ports that others could reach."""
+PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TGI_ADVISOR_DATA": os.devnull, "HF_HUB_OFFLINE": "1"}
+
+
+def run(path: Path) -> nbformat.NotebookNode:
+    """The notebook with the outputs that it has now, in a Jupyter of its own that knows nobody's settings."""
+    book: nbformat.NotebookNode = nbformat.read(path, as_version=4)
+    here = {"metadata": {"path": str(ROOT)}}
+    with tempfile.TemporaryDirectory() as own:
+        folders = dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"), own)
+        os.environ.update({**PLAIN, **folders})
+        NotebookClient(book, timeout=SECONDS, resources=here, record_timing=False, config=SOCKETS).execute()
+    for cell in code(book):
+        cell.metadata = {}
+        for output in cell.outputs:
+            output.get("metadata", {}).clear()
+    book.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    return book
+
+
+def code(book: nbformat.NotebookNode) -> list[Any]:
+    """The cells that run."""
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def texts(cell: Any) -> Iterator[tuple[str, str]]:
+    """(kind, text) of every output of a cell."""
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            yield output.name, output.text
+        yield from sorted(output.get("data", {}).items())
+
+
+def changed(stored: nbformat.NotebookNode, fresh: nbformat.NotebookNode) -> list[str]:
+    """What differs, cell by cell: lines of a text, or that a picture is another one."""
+    found = []
+    for number, (before, after) in enumerate(zip(code(stored), code(fresh), strict=True), 1):
+        old, new = list(texts(before)), list(texts(after))
+        if [kind for kind, _ in old] != [kind for kind, _ in new]:
+            found.append(f"cell {number}: it gave {[kind for kind, _ in old]}, and now {[kind for kind, _ in new]}")
+            continue
+        for (kind, was), (_, now) in zip(old, new, strict=True):
+            if was != now and kind == "image/svg+xml":
+                found.append(f"cell {number}: the picture is another one")
+            elif was != now:
+                lines = difflib.unified_diff(was.splitlines(), now.splitlines(), "stored", "now", lineterm="", n=0)
+                found.append("\n".join([f"cell {number}:", *lines]))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write, or with --check compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 where an output changed")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of examples/")
+    asked = parser.parse_args(arguments)
+    stale = 0
+    for path in asked.notebooks or sorted((ROOT / "examples").glob("*.ipynb")):
+        fresh = run(path)
+        if not asked.check:
+            nbformat.write(fresh, path)
+            continue
+        found = changed(nbformat.read(path, as_version=4), fresh)
+        stale += bool(found)
+        for text in found:
+            print(f"{path.name}, {text}", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
