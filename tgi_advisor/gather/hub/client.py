@@ -68,7 +68,9 @@ class Span(NamedTuple):
     """Bytes of a file that are asked for, both ends included."""
 
     first: int
+    """The first byte, from 0."""
     last: int
+    """The last byte."""
 
 
 class _FailedError(Exception):
