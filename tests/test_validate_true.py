@@ -350,3 +350,84 @@ def test_the_instance_of_another_job_is_not_the_servers(name: str) -> None:
 )
 def test_its_own_is(text: str) -> None:
     assert errors(text, "deploy.py") == ["TGI143"]
+
+
+# -- manifests written in pieces
+
+
+MANIFEST = f"""\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: tgi}}
+spec:
+  selector: {{matchLabels: {{app: tgi}}}}
+  template:
+    metadata: {{labels: {{app: tgi}}}}
+    spec:
+      containers:
+      - name: tgi
+        image: {IMAGE}
+        args: [--model-id, meta-llama/Llama-3.1-8B-Instruct]
+"""
+TOKEN = "        env:\n        - {name: HF_TOKEN, valueFrom: {secretKeyRef: {name: hf, key: token}}}\n"
+GPU = "        resources: {limits: {nvidia.com/gpu: 1}}\n"
+WRITE, MORE, APPLY = "cat > x.yaml <<EOF\n", "cat >> x.yaml <<EOF\n", "cat <<EOF | kubectl apply -f -\n"
+PIECES = {
+    "two": f"{WRITE}{MANIFEST}EOF\n{MORE}{TOKEN}{GPU}EOF\n",
+    "three": f"{WRITE}{MANIFEST}EOF\ncat <<'EOF' >> x.yaml\n{TOKEN}EOF\n{MORE}{GPU}EOF\n",
+    "by a variable": f'cat > "$F" <<EOF\n{MANIFEST}EOF\ncat >> "$F" <<EOF\n{TOKEN}EOF\n',
+    "by tee": f"cat <<EOF | tee x.yaml\n{MANIFEST}EOF\ncat <<EOF | tee -a x.yaml\n{TOKEN}EOF\n",
+    "one in a branch": f'{WRITE}{MANIFEST}EOF\nif [ "$T" ]; then\n{MORE}{TOKEN}EOF\nfi\n{MORE}{GPU}EOF\n',
+    "one by echo": f'{WRITE}{MANIFEST}EOF\necho "        env: []" >> x.yaml\n',
+    "one by printf": f'{WRITE}{MANIFEST}EOF\n[ "$T" ] && printf "%s" "$E" >> x.yaml\n',
+    "edited": f"{WRITE}{MANIFEST}EOF\nyq -i '.spec.x = 1' x.yaml\n",
+    "begun elsewhere": f"./head.sh > x.yaml\n{MORE}{MANIFEST}EOF\n",
+    "a variable on a line": f"{APPLY}{MANIFEST}$EXTRA_YAML\n{GPU}EOF\n",
+    "a variable with several lines": f'E="{TOKEN}"\n{APPLY}{MANIFEST}${{E}}\n{GPU}EOF\n',
+    "a variable that a branch sets": f'E=""\n[ "$T" ] && E="{TOKEN}"\n{APPLY}{MANIFEST}$E\nEOF\n',
+    "a default with an option": f"{APPLY}{MANIFEST}${{E:+        env: [{{name: HF_TOKEN, value: x}}]}}\nEOF\n",
+    "a command on a line": f"{APPLY}{MANIFEST}$(token_env)\n{GPU}EOF\n",
+    "a branch on a line": f'{APPLY}{MANIFEST}$(if [ "$T" ]; then echo "        env: []"; fi)\nEOF\n',
+    "a patch": f'kubectl patch deploy tgi --patch "$(cat <<EOF\n{MANIFEST}EOF\n)"\n',
+    "changed on its way": f"cat <<EOF | yq '.x = 1' | kubectl apply -f -\n{MANIFEST}EOF\n",
+}
+APART = {
+    "one": f"{WRITE}{MANIFEST}EOF\n",
+    "another file": f"{WRITE}{MANIFEST}EOF\ncat > y.yaml <<EOF\n{MANIFEST}{TOKEN}EOF\n",
+    "written again": f"{WRITE}{MANIFEST}EOF\nkubectl apply -f x.yaml\n{WRITE}{MANIFEST}{TOKEN}EOF\n",
+    "two without a token": f"{WRITE}{MANIFEST}EOF\n{MORE}{GPU}EOF\n",
+    "a variable within": f"{APPLY}{MANIFEST.replace('name: tgi', 'name: $NAME')}EOF\n",
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_a_manifest_in_pieces_is_one(name: str) -> None:
+    assert errors(PIECES[name], "deploy.sh") == []
+    assert errors(f"```bash\n{PIECES[name]}```\n", "page.md") == []
+
+
+@pytest.mark.parametrize("name", APART)
+def test_one_in_a_single_piece_is_judged(name: str) -> None:
+    assert errors(APART[name], "deploy.sh") == ["TGI403"]
+
+
+def test_what_a_later_piece_says_is_judged() -> None:
+    shards = "        env: [{name: NUM_SHARD, value: one}]\n"
+    assert errors(f"{WRITE}{MANIFEST}EOF\n{MORE}{shards}EOF\n", "a.sh") == ["TGI403", "TGI103"]
+    piece = f"cat > c.yaml <<EOF\nservices:\n  tgi:\n    image: {IMAGE}\n    gpus: all\nEOF\n"
+    more = "cat >> c.yaml <<EOF\n    command: --model-id org/m%s\nEOF\n"
+    assert errors(piece + more % "", "a.sh") == []
+    assert errors(piece + more % " --bad", "a.sh") == ["TGI101"]
+
+
+def test_a_command_in_pieces_is_open() -> None:
+    begun = f"cat > run.sh <<EOF\ndocker run --gpus all {IMAGE} \\\\\n  --model-id org/m %s\\\\\nEOF\n"
+    assert errors(begun % "" + "cat >> run.sh <<EOF\n  --port 80\nEOF\n", "make.sh") == []
+    assert errors(begun % "--num-shard " + "cat >> run.sh <<EOF\n  2\nEOF\n", "make.sh") == []
+    assert errors(begun % "--bad ", "make.sh") == ["TGI101"]
+
+
+def test_a_program_that_writes_in_pieces() -> None:
+    text = f'f.write("""{MANIFEST}""")\n'
+    assert errors(text, "a.py") == ["TGI403"]
+    assert errors(f'{text}if token:\n    f.write("""{TOKEN}""")\n', "a.py") == []

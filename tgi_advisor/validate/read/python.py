@@ -23,7 +23,7 @@ from tgi_advisor.validate.read.guards import order
 from tgi_advisor.validate.read.launcher import is_image
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar
 from tgi_advisor.validate.read.platform import container_of
-from tgi_advisor.validate.read.script import MANIFEST, Scan, with_variables
+from tgi_advisor.validate.read.script import MANIFEST, Scan, with_more, with_variables
 from tgi_advisor.validate.read.sdk import Call
 from tgi_advisor.validate.read.source import Source
 from tgi_advisor.validate.read.tokens import Group, Item, Token, is_word, split, tokens, unescaped
@@ -81,6 +81,8 @@ Holder = Callable[[str], Node | None]
 """The value of what stands in a hole of a text."""
 _OPENED = ("if", "for", "while", "except", "else", "elif", "case")
 """What begins a branch that may not be taken."""
+_WRITTEN = re.compile(r"\.(?:write|writelines|append|extend)\(\s*\[?\s*[fFrRbBuU]{0,2}[\"'`]{1,3}\Z")
+"""What puts a string into a file, or a list, piece by piece."""
 _LEAVES = ("return", "raise", "continue", "break", "sys.exit", "exit", "quit", "process.exit")
 """What ends a function or a loop."""
 _SIGNS = ("==", "!=", "===", "!==", "<", ">", "<=", ">=", "is", "in", "not")
@@ -187,6 +189,7 @@ class _Reader:
         self.attributes: dict[str, Node] = {}
         self.changing = _set_twice(source.text)
         self.of_another = bool(_ANOTHER.search(source.text)) and not _OURS.search(source.text)
+        self.writes = len(re.findall(r"\.(?:write|writelines|append|extend)\(", source.text))
         self.shared = "NumberOfAcceleratorDevicesRequired" in source.text  # several models on one instance
 
     def servers(self) -> tuple[list[Server], list[Defect]]:
@@ -229,6 +232,8 @@ class _Reader:
         _, servers, defects = read_documents(as_template(text), self.world)
         if any(one.kind == "yaml-syntax" for one in defects):
             return None
+        if _WRITTEN.search(self.source.text, max(0, text.start - 40), text.start) and self.writes > 1:
+            servers = [with_more(one, "what else is written to its file") for one in servers]
         return Scan(servers, defects if servers else [])
 
     def known(self) -> dict[str, Variable]:

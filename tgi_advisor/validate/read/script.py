@@ -15,7 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from tgi_advisor.facts import tables
-from tgi_advisor.validate.found import UNSAID, Defect, Server, Value
+from tgi_advisor.validate.found import NO_GPUS, UNSAID, Defect, Mount, Server, Value
 from tgi_advisor.validate.read import guards, singularity
 from tgi_advisor.validate.read.cloudrun import COMMAND, read_gcloud
 from tgi_advisor.validate.read.docker import read_run, tail
@@ -110,6 +110,19 @@ _READS = re.compile(
 _SOURCED = re.compile(r"^[ \t]*(?:(?:source|\.)[ \t]+\S+|set[ \t]+-(?:a\b|o[ \t]+allexport)|eval\b)", re.MULTILINE)
 _CONDITION = re.compile(r"(?:(?!\b(?:then|do)\b|;[ \t]*(?:then|do)\b)(?:\\\n|(?:&&|\|\|)[ \t]*\n|[^\n]))*")
 """A condition, over the lines that continue it."""
+_YAML_WRITTEN = re.compile(r"(?:(?<![0-9>&])>>?|\btee(?:[ \t]+-a)?)[ \t]*[\"']?(?!/dev/null)(?P<name>[^\s\"'<>|&;]+)")
+"""The file that a line writes."""
+_TWO, _ONE = "\\\\\n", " \\\n"
+_APPENDED = re.compile(r">>|\btee[ \t]+(?:-a|--append)\b")
+"""What adds to a file."""
+_LAID_OVER = re.compile(r"\b(?:yq|jq|kustomize|kubectl[ \t]+(?:patch|set)|oc[ \t]+(?:patch|set))\b|--patch")
+"""What a manifest is laid over, or changed by."""
+_ALONE = re.compile(
+    r"^[ \t]*(?:\$\w+|\$\{[^\n{}]*(?:\{[^\n{}]*\}[^\n{}]*)*\}|\$\([^\n]*\)|`[^\n]*`)[ \t]*$", re.MULTILINE
+)
+"""A line that is made elsewhere: a variable, or what a command prints."""
+_OPENS = re.compile(r"(?:^|[;&|][ \t]*)[ \t]*(?:if|for|while|until|case)\b", re.MULTILINE)
+_CLOSES = re.compile(r"(?:^|;)[ \t]*(?:fi|done|esac)\b", re.MULTILINE)
 _ENDS = re.compile(r"(?:^|[;{&|]|\b(?:then|do))[ \t]*(?:exit|return|continue|break|die|usage)\b", re.MULTILINE)
 """What leaves a script, a function or a loop."""
 MAX_SERVERS = 300
@@ -186,6 +199,8 @@ class _Scanner:
         self.heredocs = MAX_SERVERS
         self.manifests = MAX_MANIFESTS
         self.exports: dict[str, Value] = {}
+        self.pieces: set[int] = set()
+        self.limit = 0
 
     def scan(self) -> Scan:
         """All servers, in the order of the text."""
@@ -236,7 +251,7 @@ class _Scanner:
                 while (end := self.text.find(quote, end)) >= 0 and self.text[end - 1] == "\\":
                     end += 1
                 return (end if end >= 0 else None), quote
-        return None, ""
+        return (self.limit if start < self.limit else None), ""
 
     def _command(self, match: re.Match[str], line: int) -> Command | None:
         """The words behind the beginning of a command; None where it stands in a string that is read elsewhere."""
@@ -248,6 +263,12 @@ class _Scanner:
         last = command.words[-1].text if command.words and end is not None and command.end >= end else ""
         if quote in "\"'" and re.fullmatch(r"--[a-z][\w-]*", last) and not _is_script(self.source.file.name):
             command.words.append(Word("${_}", end or 0, end or 0, False))  # a program puts its value behind the string
+        return self._cut(command, end)
+
+    def _cut(self, command: Command, end: int | None) -> Command:
+        """A command, with words to come where the text between two marks ends before it does."""
+        if end is not None and end == self.limit and self.text[:end].endswith("\\\n") and command.end >= end:
+            command.words.append(Word("${_}", end, end, False))
         return command
 
     def _run(self, match: re.Match[str], line: int) -> int:
@@ -351,33 +372,103 @@ class _Scanner:
         return command.end > start and command.stop != "|" and not _INTO_FILE.search(rest)
 
     def _heredoc(self, match: re.Match[str], line: int) -> int:
-        """A manifest or a Compose file that is written between two marks; other texts are read as the rest is, but
-        what is only printed.
+        """A manifest or a Compose file that is written between two marks, in one piece or in several; other texts are
+        read as the rest is, but what is only printed.
         """
         start = self.text.find("\n", match.end()) + 1
         if not self.heredocs:
             return match.end()
-        close = re.compile(rf"^[ \t]*{match['mark']}[ \t]*$", re.MULTILINE).search(self.text, start) if start else None
+        close = self._closed(match, start)
         self.heredocs -= 1
         stop = self.text.find("\n", line)
         if close is not None and _PRINTED.fullmatch(self.text, line, stop) is not None:
             return close.end()
         if close is not None and self._env_written(match, start, close.start()):
             return close.end()
+        if close is not None and start in self.pieces:
+            return close.end()  # read with the first of them
         if close is None or not MANIFEST.search(self.text, start, close.start()):
+            if close is not None:
+                self.limit = close.start()
+                self._unescape(start, self.limit, raw=bool(match["raw"]))
             return match.end()
         self.manifests -= close.start() - start
         if self.manifests < 0:
             return match.end()
         from tgi_advisor.validate.read.documents import read_documents
 
-        body = self.source.part(start, close.start())
-        _, servers, defects = read_documents(body if match["raw"] else self._filled(body), self.world)
+        named = _YAML_WRITTEN.search(self.text[line:stop]) if stop >= 0 else None
+        pieces, more = [(start, close.start(), bool(match["raw"]))], _LAID_OVER.search(self.text[line:stop]) is not None
+        if named is not None:
+            pieces, more = self._with_pieces(named["name"], pieces[0], line)
+        body = self._put_together(pieces)
+        _, servers, defects = read_documents(body, self.world)
         if any(one.kind == "yaml-syntax" for one in defects):
             return match.end()
-        self.servers += servers
+        self.pieces.update(start for start, _, _ in pieces)
+        what = f"what else is written to {named['name']}" if named is not None else "what its command adds"
+        more = more or any(_ALONE.search(self.text, start, end) is not None for start, end, _ in pieces)
+        self.servers += (with_more(one, what) for one in servers) if more else servers
         self.defects += defects
         return close.end()
+
+    def _unescape(self, start: int, end: int, *, raw: bool) -> None:
+        """Reads two backslashes at the end of a line, between marks without quotes, as the one that is written."""
+        body = self.text[start:end]
+        if not raw and "\\\\\n" in body:
+            self.text = f"{self.text[:start]}{body.replace(_TWO, _ONE)}{self.text[end:]}"
+            self.source = Source(self.source.file, self.text, self.source.offsets)
+
+    def _closed(self, match: re.Match[str], start: int) -> re.Match[str] | None:
+        """The mark that ends a text."""
+        if not start:
+            return None
+        return re.compile(rf"^[ \t]*{match['mark']}[ \t]*$", re.MULTILINE).search(self.text, start)
+
+    def _with_pieces(
+        self, name: str, first: tuple[int, int, bool], line: int
+    ) -> tuple[list[tuple[int, int, bool]], bool]:
+        """The pieces of a file that are surely written one after the other, and whether others may be."""
+        pieces, end, depth, seen = [first], first[1], 0, 0
+        quoted = re.escape(name)
+        for match in islice(re.compile(_HEREDOC, re.MULTILINE).finditer(self.text, first[1]), MAX_SERVERS):
+            if match.start() < end:
+                continue
+            here = self.text.rfind("\n", 0, match.start()) + 1
+            start = self.text.find("\n", match.end()) + 1
+            close = self._closed(match, start)
+            if close is None:
+                break
+            between = self.text[end:here]
+            depth += len(_OPENS.findall(between)) - len(_CLOSES.findall(between))
+            written = _YAML_WRITTEN.search(self.text[here:start])
+            end = close.end()
+            if written is None or written["name"] != name:
+                continue
+            if not _APPENDED.search(self.text[here:start]):
+                break  # the next file of this name
+            seen += 1
+            if depth == 0:
+                pieces.append((start, close.start(), bool(match["raw"])))
+        others = re.findall(
+            rf"(?:>>|\btee[ \t]+-a|\bsed[ \t]+-i[^\n]*|\byq[ \t][^\n]*-i[^\n]*|\bpatch[ \t][^\n]*)[ \t]*[\"']?{quoted}"
+            r"(?![\w.-])", self.source.file.text
+        )  # fmt: skip
+        appended = bool(_APPENDED.search(self.text[line : first[0]]))
+        return pieces, appended or len(others) > len(pieces) - 1
+
+    def _put_together(self, pieces: list[tuple[int, int, bool]]) -> Source:
+        """The text of a file that is written in pieces."""
+        parts = [self.source.part(start, end) for start, end, _ in pieces]
+        changed = re.findall(
+            r"^[ \t]*(?:export[ \t]+)?(\w+)\+?=", self.text[pieces[0][1] : pieces[-1][1]], re.MULTILINE
+        )
+        held = {name: self.variables.pop(name) for name in dict.fromkeys(changed) if name in self.variables}
+        made = [part if raw else self._filled(part) for part, (_, _, raw) in zip(parts, pieces, strict=True)]
+        self.variables.update(held)
+        if len(made) == 1:
+            return made[0]
+        return Source(self.source.file, "".join(one.text for one in made), [at for one in made for at in one.offsets])
 
     def _env_written(self, match: re.Match[str], start: int, end: int) -> bool:
         """Keeps an environment file that is written between two marks, for whatever is given it by its name.
@@ -405,7 +496,7 @@ class _Scanner:
         for match in _IN_TEXT.finditer(body.text):
             found = Found()
             text = match[1] or (interpolate(match[0], self.variables, found) if match[0][1:2] != "(" else "")
-            if match[1] is None and (not found.known or not text or "\n" in text):
+            if match[1] is None and (not found.known or not text or ("\n" in text and not _is_alone(body.text, match))):
                 text = f"{{{{{(found.missing or ['command'])[0]}}}}}"
             parts += [body.text[at : match.start()], text]
             first, last = body.offset(match.start()), body.offset(match.end() - 1)
@@ -428,7 +519,7 @@ class _Scanner:
         begins = around or _BEFORE_LAUNCHER.search(before) or not before.strip()
         if (self.strict and quote != "`") or not begins:
             return match.end()
-        command = lex(self.source, first, self._seen(line, first), self.mode, end, mend=True)
+        command = self._cut(lex(self.source, first, self._seen(line, first), self.mode, end, mend=True), end)
         words = self._spliced(command.words)
         done = max(command.end, match.end())
         if (
@@ -720,6 +811,23 @@ class _Scanner:
         self.early.append(
             Defect("dockerfile-syntax-in-shell", message, place, f"remove `{word}`", len(match["dockerfile"]))
         )
+
+
+def _is_alone(text: str, match: re.Match[str]) -> bool:
+    """Whether a reference has a line of its own."""
+    line = text.rfind("\n", 0, match.start()) + 1
+    return not text[line : match.start()].strip() and text[match.end() : match.end() + 1] in ("", "\n")
+
+
+def with_more(server: Server, what: str) -> Server:
+    """A server whose file may say more."""
+    nowhere = Value("/", server.place, "file", known=False)
+    return replace(
+        server,
+        gpus=UNSAID if server.gpus == NO_GPUS else server.gpus,
+        env_sources=(*server.env_sources, replace(nowhere, text=what)),
+        mounts=(*server.mounts, Mount("unknown", nowhere)),
+    )
 
 
 def _is_script(name: str) -> bool:
