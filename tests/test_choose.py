@@ -128,6 +128,28 @@ def test_more_users_than_the_router_lets_in_are_let_in() -> None:
     assert (own["requests"], own["replicas"]) == (200, 5)
 
 
+def test_where_nothing_carries_a_load_the_reason_is_said_in_every_format() -> None:
+    asked = ("size", *QWEN, "--gpu", "l4", "-u", "1", "-i", "100", "-o", "50")
+    slow, long = ("--latency", "0.00001"), ("--set", "hardware.headroom=100GiB")
+    for more, words in ((slow, "no server answers within 1e-05 s"), (long, "")):
+        ran = run(*asked, *more, "--json")
+        body = json.loads(ran.out)
+        assert (ran.code, body["fleets"]) == (Exit.OUT_OF_MEMORY, [])
+        assert body["why"].startswith("Nothing carries it: ")
+        assert words in body["why"]
+        assert body["why"] in ran.err
+        assert body["why"] in run(*asked, *more, "-f", "csv").err
+        emitted = run(*asked, *more, "--emit-spec")
+        assert (emitted.code, emitted.out) == (Exit.OUT_OF_MEMORY, "")
+        assert body["why"] in emitted.err
+    nowhere = ("fits", "-m", "meta-llama/Llama-3.1-405B-Instruct", "-n", "1")
+    told = json.loads(run(*nowhere, "--json").out)
+    assert run(*nowhere).code == Exit.OUT_OF_MEMORY
+    assert {row["outcome"] for row in told["fits"]} <= {"out_of_memory", "refused"}
+    assert told["why"].startswith("No option starts; ")
+    assert "why" not in json.loads(run("fits", *QWEN, "-n", "1", "--json").out)
+
+
 @pytest.mark.parametrize("amount", ["nan", "inf", "-1", "0", "x"])
 def test_amounts_that_are_none(amount: str) -> None:
     for option in ("--rps", "--latency"):

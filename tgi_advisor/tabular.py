@@ -53,6 +53,10 @@ class Answer(ABC):
     def text(self, width: int) -> str:
         """The answer as a terminal of so many columns shows it."""
 
+    def nothing(self) -> str:
+        """Why there is no row, in a sentence; empty where there are some."""
+        return ""
+
     def records(self) -> list[dict[str, Any]]:
         """The rows as `pandas.DataFrame` takes them."""
         return records(self.table())

@@ -76,10 +76,14 @@ class Comparison(Answer):
         """One row for every option."""
         return _table(self.options)
 
+    def nothing(self) -> str:
+        """Why no option starts."""
+        return "" if self.best else f"No option starts; {nearest(self.options)}"
+
     def text(self, width: int, today: date | None = None) -> str:
         """The options as a terminal of so many columns shows them."""
         starting = [option for option in self.options if option.starts]
-        once = {"model", "outcome", "why", *PRICE_SAID, "tokens_per_s", "tokens_per_s_factor"} | (
+        once = {"model", "outcome", "why", *PRICE_SAID, "tokens_per_s", "tokens_per_s_factor", "tokens_per_s_label"} | (
             {"kv_cache_dtype"} if self._one_kv_cache else set()
         )
         shown, same = tabular.constants(tabular.without(_table(starting), once), SAID_ONCE)
@@ -103,10 +107,18 @@ class Comparison(Answer):
 
 PRICE_SAID = ("currency", "price_date", "price_is_old")
 """What a terminal shows in a sentence, for all prices at once."""
-LESS_WANTED = ("headroom_bytes", "max_batch_prefill_tokens", "bound_tokens_per_s", "under_load", "instance")
+LESS_WANTED = (
+    "headroom_bytes", "max_batch_prefill_tokens", "bound_tokens_per_s", "binds", "under_load", "instance",
+)  # fmt: skip
 """Columns that go first where a terminal is narrow."""
 SAID_ONCE = ("quantize", "gpu", "count", "release", "kv_cache_dtype")
 """Further columns that are said once where all rows say the same."""
+
+
+def nearest(failed: Sequence[Option]) -> str:
+    """The option that misses least, and why it does not start."""
+    least = max(failed, key=lambda one: (one.outcome == "out_of_memory", one.headroom_bytes or 0))
+    return f"{least.name}: {least.why}" if len(failed) > 1 else least.why
 
 
 def _table(options: Sequence[Option]) -> Table:
@@ -177,6 +189,7 @@ COLUMNS = (
     Column("max_batch_prefill_tokens", "PREFILL", "count", "max_batch_prefill_tokens."),
     Column("under_load", "UNDER LOAD", "text", "Whether it survives its traffic."),
     Column("headroom_bytes", "SPARE GiB", "bytes", "Memory of one GPU left over; negative: missing."),
+    Column("binds", "BINDS", "text", "What keeps the context from growing, in a word."),
     Column("instance", "INSTANCE", "text", "The cheapest instance with a known price that carries so many of the GPU."),
     Column("price_per_hour", "PER HOUR", "money", "Its on-demand list price."),
     Column("price_per_request", "PER REQUEST", "money", "The same for one of the requests that run together."),
@@ -193,18 +206,18 @@ FAST = (
         "What it cannot exceed, by its bandwidth, with as many requests of that length as it holds.",
     ),
     Column("tokens_per_s", "ESTIMATE", "count", "Tokens per second with them; empty where nothing supports one."),
-    Column("tokens_per_s_factor", "WITHIN x/", "text", "The factor the estimate holds within."),
+    Column("tokens_per_s_factor", "WITHIN x/", "figure", "The factor the estimate holds within."),
+    Column("tokens_per_s_label", "LABEL", "text", "`estimated`, `rough` or `calibrated`."),
 )  # fmt: skip
 """Further columns of `compare`: how fast an option is."""
 
 
 def _fast(found: Served | None) -> tuple[object, ...]:
     """The values under `FAST`."""
-    if found is None:
-        return None, None, None
-    busy = found.full or found.alone
-    tokens = busy.tokens
-    return busy.bound and round(busy.bound), tokens and round(tokens.value), tokens and tokens.factor
+    busy = (found.full or found.alone) if found else None
+    tokens = busy.tokens if busy else None
+    estimate = (None, None, None) if tokens is None else (round(tokens.value), tokens.factor, tokens.label)
+    return busy and busy.bound and round(busy.bound), *estimate
 
 
 def compare(
@@ -313,6 +326,6 @@ def row(option: Option) -> tuple[object, ...]:
     return (
         option.model, option.quantize, option.gpu, option.count, option.release, option.kv_cache_dtype, option.outcome,
         limits.max_total_tokens, option.concurrency, limits.max_batch_prefill_tokens, option.under_load,
-        option.headroom_bytes, offer and offer.instance, option.price, option.price_per_request,
+        option.headroom_bytes, option.binds, offer and offer.instance, option.price, option.price_per_request,
         *price_said(offer), option.why,
     )  # fmt: skip

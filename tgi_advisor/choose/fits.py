@@ -40,6 +40,11 @@ class Models(Answer):
         starting = tuple(row(option) for option in self.options if option.starts)
         return tabular.without(Table(COMPARED, starting), {"gpu", "count", *PRICED})
 
+    def nothing(self) -> str:
+        """That no model starts."""
+        started = any(option.starts for option in self.options)
+        return "" if started else f"None of {len(self.options)} shipped models starts on {self.count} x {self.gpu}."
+
     def text(self, width: int) -> str:
         """The models as a terminal of so many columns shows them."""
         starting = sum(option.starts for option in self.options)
@@ -84,6 +89,11 @@ class Ladder(Answer):
         """One row for every context."""
         return Table(RUNGS, tuple(self._row(rung) for rung in self.rungs))
 
+    def nothing(self) -> str:
+        """Why it does not start."""
+        one = self.largest
+        return "" if one.starts else f"{one.model} on {one.name}, TGI {one.release} does not start: {one.why}"
+
     def _row(self, rung: Rung) -> tuple[object, ...]:
         one = rung.option
         prefill = one.limits.max_batch_prefill_tokens
@@ -94,7 +104,7 @@ class Ladder(Answer):
         one = self.largest
         where = f"{one.model} on {one.name}, TGI {one.release}"
         if not one.starts:
-            return "\n".join([f"{where}: does not start.", *wrapped(one.why, width)])
+            return "\n".join(wrapped(self.nothing(), width))
         held = f", {one.concurrency} at once" if one.concurrency else ""
         lines = wrapped(f"{where}: up to {thousands(one.total)} tokens{held}.", width)
         return "\n".join([*lines, "", tabular.text(self.table(), width)])
@@ -122,12 +132,14 @@ def on(spec: Spec, facts: Facts) -> Spec:
 
 
 def smallest(found: Comparison) -> Comparison:
-    """Of every GPU and kind of weights the fewest that start, cheapest first where prices are known."""
+    """Of every GPU and kind of weights the fewest that start, cheapest first where prices are known; else all."""
     kept: dict[tuple[str, str, str], Option] = {}
     for option in found.options:
         key = (option.gpu, option.model, option.quantize)
         if option.starts and (key not in kept or option.count < kept[key].count):
             kept[key] = option
+    if not kept:
+        return found
     order = sorted(kept.values(), key=lambda one: (one.price is None, one.price or 0, one.count, one.memory_bytes))
     return Comparison(found.model, tuple(order))
 

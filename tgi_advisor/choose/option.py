@@ -85,6 +85,13 @@ class Option:
         return self.offer.per_hour / self.concurrency
 
     @property
+    def binds(self) -> str:
+        """What keeps the context from growing, in a word; empty where it does not start."""
+        if not self.starts:
+            return ""
+        return next((word for beginning, word in BINDS if self.why.startswith(beginning)), "a rule of TGI")
+
+    @property
     def speed(self) -> Served | None:
         """How fast it is with the longest requests it takes; None where it does not start."""
         if self.base is None or not self.starts:
@@ -92,6 +99,11 @@ class Option:
         return served(self.base, self.limits, self.concurrency)
 
 
+BINDS = (
+    ("memory", "memory"), ("the model's context", "model"), ("limits.", "spec"), ("no room for a prompt", "spec"),
+    (search.TOO_RISKY, "load"), (search.GRAPHS_FIRST, "CUDA graphs"),
+)  # fmt: skip
+"""How the search's reasons begin, and what they are in a word."""
 NO_LIMITS = Limits()
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from tgi_advisor import tabular
 from tgi_advisor.choose.compare import COLUMNS as COMPARED
-from tgi_advisor.choose.compare import PRICE_SAID, Ways, checkpoints, compare, price_said, prices_said
+from tgi_advisor.choose.compare import PRICE_SAID, Ways, checkpoints, compare, nearest, price_said, prices_said
 from tgi_advisor.choose.load import Load
 from tgi_advisor.choose.option import Option, judge
 from tgi_advisor.choose.words import wrapped
@@ -94,22 +94,28 @@ class Sizing(Answer):
         head = f"{self.model} for {users}, {lengths}, the longest {thousands(load.longest)} together"
         lines = wrapped(head, width)
         if not self.fleets:
-            slow = f"no server answers within {load.latency:g} s" if load.latency else ""
-            why = self.why or (self._nearest() if self.failed else slow)
-            return "\n".join([*lines, "", *wrapped(f"Nothing carries it: {why}", width)])
+            return "\n".join([*lines, "", *wrapped(self.nothing(), width)])
         table = tabular.without(self.table(), {"model", *PRICE_SAID})
+        table = tabular.without(table, {"max_input_tokens", *(name for name in LESS_WANTED if name.endswith("_label"))})
         shown, _ = tabular.constants(table, ("quantize", "release"))
         lines += [*checkpoints([one.option for one in self.fleets]), "", tabular.text(shown, width, LESS_WANTED), ""]
         prices = prices_said([one.option for one in self.fleets], today or date.today())
         assumed = ASSUMED if load.rps is None and load.latency is None else ARRIVALS
-        for sentence in (assumed, *self._counted_on(), *said(self.fleets[0].speed), *prices):
+        for sentence in (self._limits(), assumed, *self._counted_on(), *said(self.fleets[0].speed), *prices):
             lines += wrapped(sentence, width)
         return "\n".join(lines)
 
-    def _nearest(self) -> str:
-        """Why the server does not start that misses least."""
-        least = max(self.failed, key=lambda one: (one.outcome == "out_of_memory", one.headroom_bytes or 0))
-        return f"{least.name}: {least.why}" if len(self.failed) > 1 else least.why
+    def nothing(self) -> str:
+        """Why no server carries the load."""
+        return "" if self.fleets else f"Nothing carries it: {self.why or nearest(self.failed)}"
+
+    def _limits(self) -> str:
+        """The token limits of a replica of the first fleet."""
+        one, limits = self.fleets[0].option, self.fleets[0].option.limits
+        told = ", ".join(f"{name} {thousands(value)}" for name, value in limits.given().items())
+        admits = one.spec.tgi.flags.get(ADMITS)
+        more = f", {ADMITS} {admits:,}" if isinstance(admits, int) else ""
+        return f"The first, {one.name} with TGI {one.release}: {told}{more}. --emit-spec prints its spec."
 
     def _counted_on(self) -> list[str]:
         """That replicas are counted on a bound, where a rate or a latency is wished and nothing better is known."""
@@ -130,20 +136,25 @@ COLUMNS = (
     Column("replicas", "REPLICAS", "count", "Servers."),
     Column("gpus", "GPUS", "count", "GPUs of all replicas."),
     _SAME["release"],
+    Column("max_input_tokens", "INPUT", "count", "max_input_tokens of each replica."),
     _SAME["max_total_tokens"],
     _SAME["max_batch_prefill_tokens"],
     Column("requests", "USERS EACH", "count", "Typical requests one replica holds at once."),
     Column("bound_tokens_per_s", "TOKENS/S AT MOST", "count", "What one replica cannot exceed, by its bandwidth."),
     Column("tokens_per_s", "ESTIMATE", "count", "Tokens per second of one replica; empty where nothing supports one."),
-    Column("tokens_per_s_factor", "WITHIN x/", "text", "The factor the estimate holds within."),
-    Column("first_token_s", "FIRST TOKEN S", "text", "Seconds to the first token of a typical prompt, alone."),
+    Column("tokens_per_s_factor", "WITHIN x/", "figure", "The factor the estimate holds within."),
+    Column("tokens_per_s_label", "LABEL", "text", "`estimated`, `rough` or `calibrated`."),
+    Column("first_token_s", "FIRST TOKEN S", "figure", "Seconds to the first token of a typical prompt, alone."),
+    Column("first_token_s_factor", "WITHIN x/", "figure", "The factor that holds within."),
+    Column("first_token_s_label", "LABEL", "text", "`estimated`, `rough` or `calibrated`."),
     _SAME["under_load"],
     _SAME["instance"],
     Column("price_per_hour", "PER HOUR", "money", "On-demand list price of all replicas."),
     *(_SAME[key] for key in PRICE_SAID),
 )
 LESS_WANTED = (
-    "max_batch_prefill_tokens", "first_token_s", "tokens_per_s_factor", "tokens_per_s", "under_load",
+    "max_batch_prefill_tokens", "first_token_s_label", "first_token_s_factor", "first_token_s", "tokens_per_s_label",
+    "tokens_per_s_factor", "tokens_per_s", "under_load",
     "instance", "bound_tokens_per_s",
 )  # fmt: skip
 """Columns that go first where a terminal is narrow."""
@@ -172,7 +183,9 @@ def size(
     starting = (_admitting(option, asked, load) for option in near if option.starts)
     fleets = [fleet for fleet in (_fleet(option, load) for option in starting if option.starts) if fleet]
     failed = tuple(option for option in found.options if not option.starts)
-    return Sizing(spec.model.id, load, tuple(sorted(fleets, key=_order)), failed)
+    slow = len(failed) < len(found.options) and not fleets and load.latency is not None
+    why = f"no server answers within {load.latency:g} s" if slow else ""
+    return Sizing(spec.model.id, load, tuple(sorted(fleets, key=_order)), failed, why)
 
 
 ADMITS = "max-concurrent-requests"
@@ -264,12 +277,19 @@ def _band(figure: speed.Figure) -> str:
     return f"{figure.low:,.{digits}f} to {figure.high:,.{digits}f} (within a factor of {figure.factor:g})"
 
 
+def _estimate(figure: speed.Figure | None, digits: int) -> tuple[object, ...]:
+    """The values of an estimate: the middle, the factor it holds within, its label."""
+    if figure is None:
+        return None, None, None
+    return round(figure.value, digits) if digits else round(figure.value), figure.factor, figure.label
+
+
 def _row(fleet: Fleet) -> tuple[object, ...]:
     one, fast = fleet.option, fleet.speed
     return (
         one.model, one.quantize, one.gpu, one.count, fleet.replicas, fleet.gpus, one.release,
-        one.limits.max_total_tokens, one.limits.max_batch_prefill_tokens, fleet.each,
-        None if fast.bound is None else round(fast.bound), None if fast.tokens is None else round(fast.tokens.value),
-        fast.tokens and fast.tokens.factor, fast.first and round(fast.first.value, 3), one.under_load,
+        one.limits.max_input_tokens, one.limits.max_total_tokens, one.limits.max_batch_prefill_tokens, fleet.each,
+        None if fast.bound is None else round(fast.bound), *_estimate(fast.tokens, 0), *_estimate(fast.first, 3),
+        one.under_load,
         one.offer and one.offer.instance, fleet.price, *price_said(one.offer),
     )  # fmt: skip

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tgi_advisor.ask import Drawn
     from tgi_advisor.choose.sweep import Sweep
     from tgi_advisor.spec.records import Spec
-    from tgi_advisor.tabular import Answer, Table
+    from tgi_advisor.tabular import Answer
 
 PURPOSES = ("context", "concurrency", "price")
 FORMATS = ("text", "csv", "markdown", "json")
@@ -167,7 +167,7 @@ def what_fits(name: str, **asked: Any) -> int:
     with _counted() as (show, done):
         found = ask.fits(progress=show, done=done, **asked)
     _show("fits", found, name)
-    return Exit.STARTS if found.table().rows else Exit.OUT_OF_MEMORY
+    return Exit.OUT_OF_MEMORY if found.nothing() else Exit.STARTS
 
 
 @click.command()
@@ -296,10 +296,13 @@ def size(
 
     with _counted() as (show, done):
         found = ask.size(_spec(spec, model, asked["gpu"], sets), progress=show, done=done, **asked)
-    if emit_spec and found.best is not None:
+    if emit_spec and not as_json:
         from tgi_advisor.spec.writer import dump
 
-        say(dump(found.best.option.spec), nl=False)
+        if found.best is None:
+            say(found.nothing(), err=True)
+        else:
+            say(dump(found.best.option.spec), nl=False)
     else:
         _show("fleets", found, "json" if as_json else name)
     return Exit.STARTS if found.best else Exit.OUT_OF_MEMORY
@@ -370,13 +373,16 @@ def _show(key: str, found: Answer, name: str) -> None:
 
     match name:
         case "json":
-            _document(key, found.table())
+            _document(key, found)
         case "csv":
             say(tabular.comma_separated(found.table()))
         case "markdown":
             say(tabular.markdown(found.table()))
         case _:
             say(found.text(width()))
+            return
+    if why := found.nothing():
+        say(why, err=True)
 
 
 def _spec(spec: str | None, model: str | None, gpus: Sequence[str], sets: tuple[str, ...]) -> Spec:
@@ -421,12 +427,15 @@ BAR = 24
 """Characters of the bar."""
 
 
-def _document(key: str, table: Table) -> None:
-    """A table as the one JSON object on standard output."""
+def _document(key: str, found: Answer) -> None:
+    """An answer as the one JSON object on standard output; where it has no row, with the reason."""
     import json
 
     from tgi_advisor.report import SCHEMA_VERSION
-    from tgi_advisor.tabular import records
 
-    body = {"schema_version": SCHEMA_VERSION, key: records(table)}
+    body = {
+        "schema_version": SCHEMA_VERSION,
+        key: found.records(),
+        **({"why": why} if (why := found.nothing()) else {}),
+    }
     say(json.dumps(body, indent=2, ensure_ascii=False))

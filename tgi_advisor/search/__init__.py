@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from tgi_advisor.search.advice import advise
 from tgi_advisor.search.launch import Found, at_least, fitting, outcome, search, smallest_prefill, way_out
-from tgi_advisor.search.predicate import capacity, last_that_holds, margin, new_tokens, totals
+from tgi_advisor.search.predicate import GRAPHS_FIRST, TOO_RISKY, capacity, last_that_holds, margin, new_tokens, totals
 from tgi_advisor.search.shards import Advice, best
 
 __all__ = [
-    "Advice", "Found", "advise", "at_least", "best", "capacity", "fitting",
+    "GRAPHS_FIRST", "TOO_RISKY", "Advice", "Found", "advise", "at_least", "best", "capacity", "fitting",
     "last_that_holds", "margin", "new_tokens", "outcome", "search", "smallest_prefill", "totals", "way_out",
 ]  # fmt: skip
