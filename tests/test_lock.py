@@ -7,7 +7,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
-LOCKS = {name: (ROOT / name).read_text("utf-8") for name in ("requirements.lock", "requirements-dev.lock")}
+LOCKS = {
+    name: (ROOT / name).read_text("utf-8")
+    for name in (
+        "requirements.lock", "requirements-dev.lock", "requirements-validate.lock", "requirements-hub.lock",
+    )
+}  # fmt: skip
 PIN = re.compile(r"^([a-z0-9-]+)==(\S+)(?: ; [^\n\\]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)\n", re.MULTILINE)
 
 
@@ -26,9 +31,10 @@ def test_a_lock_is_pins_with_hashes_and_names_no_index(name: str) -> None:
 
 
 def test_what_the_package_asks_for_is_locked() -> None:
-    runtime, dev = ({pin[1] for pin in PIN.finditer(text)} for text in LOCKS.values())
+    runtime, dev, alone, _ = ({pin[1] for pin in PIN.finditer(text)} for text in LOCKS.values())
     assert asked("dependencies") <= runtime
     assert asked("dev") <= dev
+    assert asked("validate") == alone
 
 
 def test_the_checks_run_on_what_users_run() -> None:
@@ -36,3 +42,12 @@ def test_the_checks_run_on_what_users_run() -> None:
         return {(pin[1], pin[2]) for pin in PIN.finditer(text)}
 
     assert pins(LOCKS["requirements.lock"]) <= pins(LOCKS["requirements-dev.lock"])
+    assert pins(LOCKS["requirements-validate.lock"]) <= pins(LOCKS["requirements.lock"])
+
+
+def test_the_oldest_huggingface_hub_is_the_oldest_we_ask_for() -> None:
+    asked_for = re.search(r'"huggingface_hub>=(\d+\.\d+)"', PYPROJECT)
+    pinned = re.search(r"^huggingface-hub==(\d+\.\d+)", LOCKS["requirements-hub.lock"], re.MULTILINE)
+    assert asked_for
+    assert pinned
+    assert asked_for[1] == pinned[1]

@@ -16,6 +16,13 @@ def main() -> None:
         from tgi_advisor.cli.main import cli
 
         cli.main(prog_name="tgi-advisor")
+    except ModuleNotFoundError as error:  # of what every command needs
+        from tgi_advisor.errors import not_installed
+
+        if (absent := not_installed(error)) is None:
+            raise
+        sys.stderr.write(f"Error: {absent.message}\n  {absent.hint}\n")
+        sys.exit(absent.exit_code)
     except KeyboardInterrupt:  # while still starting, or already ending
         sys.exit(130)
     finally:

@@ -29,6 +29,7 @@ class Exit(IntEnum):
     ACCESS = 9
     TIMEOUT = 10
     FAILED = 11
+    MISSING = 12
     BUG = 70
     INTERRUPTED = 130
 
@@ -51,6 +52,7 @@ _MEANING = {
     Exit.ACCESS: "no access: the Hub does not give out the model to the server, or the registry the image",
     Exit.TIMEOUT: "the server was not ready within --timeout",
     Exit.FAILED: "the server ended while it came up; the cause is named",
+    Exit.MISSING: "a Python package that this command needs is not installed; the message names it",
     Exit.BUG: "a defect of tgi-advisor itself; please report it",
     Exit.INTERRUPTED: "interrupted with Ctrl-C",
 }
@@ -152,12 +154,24 @@ class AccessError(AdvisorError):
     exit_code = Exit.ACCESS
 
 
-def missing(package: str, what_for: str) -> tuple[str, str]:
+class MissingError(AdvisorError):
+    """A Python package is not there, as in an environment for `validate` alone."""
+
+    exit_code = Exit.MISSING
+
+
+def missing(package: str, what_for: str = "do this") -> tuple[str, str]:
     """(what to say, what to do) where a package that only some commands need is not installed."""
     return (
-        f"Python package {package} is not installed, which tgi-advisor needs to {what_for}.",
-        f"pip install {package}, or all that belongs to it: pip install tgi-advisor",
+        f"The Python package {package} is not installed, which tgi-advisor needs to {what_for}.",
+        f"pip install {package}, or everything at once: pip install tgi-advisor",
     )
+
+
+def not_installed(error: ModuleNotFoundError) -> MissingError | None:
+    """What to say of a module that is not there; None where it is one of ours."""
+    name = (error.name or "tgi_advisor").partition(".")[0]
+    return None if name == "tgi_advisor" else MissingError(*missing({"yaml": "pyyaml"}.get(name, name)))
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import click
 
 from tgi_advisor.cli.output import say, unwritable, width
-from tgi_advisor.errors import AdvisorError, Exit, Problem, UsageError
+from tgi_advisor.errors import AdvisorError, Exit, Problem, UsageError, not_installed
 from tgi_advisor.safe import masked, printable
 
 AsJson = Literal["object", "line"] | None
@@ -112,6 +112,9 @@ class AdvisorGroup(click.Group):
             if isinstance(error, FileNotFoundError) and not _stands_somewhere():
                 _show(UsageError("the folder this was called in no longer exists", "Change to another one."), as_json)
                 return Exit.USAGE
+            if isinstance(error, ModuleNotFoundError) and (absent := not_installed(error)):
+                _show(absent, as_json)
+                return absent.exit_code
             message = f"a defect of tgi-advisor: {type(error).__name__}: {printable(masked(str(error)))}"
             hint = "Please report it with the output of the same command under TGI_ADVISOR_DEBUG=1."
             _json(error_body(Exit.BUG, message, hint), as_json)

@@ -11,6 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tgi_advisor.errors import FactsError, missing
+from tgi_advisor.safe import named
+
 TABLE = Path(__file__).parent.parent / "facts" / "config_defaults.json"
 
 SAME_AS_HEADS = "=num_attention_heads"
@@ -136,7 +139,10 @@ def _recorded(kind: object) -> ConfigClass | None:
 
 
 def _from_transformers(model_type: str) -> ConfigClass | None:
-    """The class transformers of this machine has for the model type, None where it has none."""
+    """The class transformers of this machine has for the model type, None where it has none.
+
+    FactsError where transformers is not installed.
+    """
     import logging
 
     before = logging.root.manager.disable
@@ -146,7 +152,10 @@ def _from_transformers(model_type: str) -> ConfigClass | None:
 
         cls = transformers.CONFIG_MAPPING[model_type]
         return describe(cls, f"transformers {transformers.__version__} {cls.__name__}")
-    except Exception:  # noqa: BLE001  not installed, not known, or not to be made without arguments: no defaults
+    except ModuleNotFoundError as error:
+        what_for = f"know what a {named(model_type)} model leaves out of its config.json"
+        raise FactsError(*missing(error.name or "transformers", what_for)) from None
+    except Exception:  # noqa: BLE001  not known, or not to be made without arguments: no defaults
         return None
     finally:
         logging.disable(before)
