@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from front import L4, LLAMA, environment, process, run
@@ -203,3 +204,36 @@ def test_a_model_without_its_organisation(typed: str, meant: str) -> None:
     ran = run("advise", "-m", typed, "-g", "l4")
     assert ran.code == Exit.FACTS
     assert meant in " ".join(ran.err.split())
+
+
+# What an imported manifest loses
+
+
+def test_what_a_spec_cannot_say_of_a_pod_stands_in_comments(tmp_path: Path) -> None:
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text(
+        """\
+apiVersion: v1
+kind: Pod
+metadata: {name: tgi, namespace: llm, labels: {app: tgi, team: a}}
+spec:
+  nodeSelector: {pool: gpu}
+  tolerations: [{operator: Exists}]
+  serviceAccountName: runner
+  containers:
+    - name: tgi
+      image: ghcr.io/huggingface/text-generation-inference:2.4.0
+      args: [--model-id, Qwen/Qwen2.5-7B-Instruct]
+      env: [{name: HF_TOKEN, valueFrom: {secretKeyRef: {name: mine, key: tok}}}]
+      resources: {limits: {nvidia.com/gpu: 1}}
+"""
+    )
+    comments = [line[4:] for line in run("import", str(manifest)).out.splitlines() if line.startswith("# - ")]
+    assert comments == [
+        "Secret mine, where the token lies; emitted manifests read one of their own name", "namespace llm", "label team: a",
+        "nodeSelector pool: gpu", "tolerations", "serviceAccountName runner",
+    ]  # fmt: skip
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("model: {id: Qwen/Qwen2.5-7B-Instruct}\nhardware: {gpu: nvidia-l4}\n")
+    manifest.write_text(run("emit", str(spec), "--format", "kubernetes").out)
+    assert "Not carried over" not in run("import", str(manifest)).out

@@ -261,6 +261,8 @@ class Server:
     """Other containers of the same pod or network, which may answer on ports of their own."""
     hints: tuple[Hint, ...] = ()
     """Hardware named beside the GPU request."""
+    around: tuple[str, ...] = ()
+    """What is said of it that has nothing to do with TGI, in words: a namespace, where it may run, who it runs as."""
     notes: tuple[str, ...] = ()
     """What the reader wants said with any finding: which controller, what was left out."""
     unknown: tuple[str, ...] = ()

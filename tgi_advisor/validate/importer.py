@@ -253,6 +253,9 @@ def _environment(new: Importing, case: Case) -> None:
     for name, value in case.server.secret_env.items():
         if name in TOKENS:
             new.put("container.token_env", _variable(name, value), name)
+            secret, slash, _ = (value.missing[0] if value.missing else "").rpartition("/")
+            if slash and not secret.endswith("-secrets"):
+                new.leave(f"Secret {secret}, where the token lies; emitted manifests read one of their own name")
         elif name not in of_flags:
             new.leave(f"{name}, whose value comes from {value.origin}")
     if caller := _noted(case, "token"):
@@ -388,6 +391,8 @@ def _rest(new: Importing, case: Case) -> None:
         for value in (*server.cap_add, *server.security_opt, *server.group_add):
             if value.text not in known and value.text.upper().removeprefix("CAP_") not in known:
                 new.leave(value.text)
+    for said in server.around:
+        new.leave(said)
     if server.ipc is not None and (platform is None or platform.ipc != server.ipc.text):
         new.leave(f"ipc {server.ipc.text}: /dev/shm has a size of its own instead")
 

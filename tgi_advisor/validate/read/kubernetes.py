@@ -168,6 +168,7 @@ class _Cluster:
             beside=len(pod.list("containers")) - 1,
             hints=(*_hints(pod), *(_hints(predictor) if predictor is not None else ())),
             unknown=("the workload this patch is laid over",) if _is_patch(item) else (),
+            around=tuple(_around(item, template, pod)),
             notes=(f"{_text(item.get('kind'))} {workload.text if workload else ''}".strip(),),
         )  # fmt: skip
 
@@ -496,6 +497,30 @@ def _probes(container: Map) -> Iterator[Probe]:
             initial_delay=number("initialDelaySeconds"), period=number("periodSeconds"),
             timeout=number("timeoutSeconds"), failures=number("failureThreshold"),
         )  # fmt: skip
+
+
+_AROUND = (
+    "tolerations", "affinity", "topologySpreadConstraints", "serviceAccountName", "priorityClassName",
+    "imagePullSecrets", "initContainers",
+)  # fmt: skip
+"""Keys of a pod that say where it runs and as whom."""
+_OWN_LABELS = ("app", "app.kubernetes.io/")
+"""Labels that name the workload."""
+
+
+def _around(item: Map, template: Map, pod: Map) -> Iterator[str]:
+    """What a manifest says of a workload beside its server."""
+    if namespace := _text(item.at("metadata", "namespace")):
+        yield f"namespace {namespace}"
+    for name, (_, node) in template.map("metadata", "labels").merged.items():
+        if name != _OWN_LABELS[0] and not name.startswith(_OWN_LABELS[1]):
+            yield f"label {name}: {_text(node)}"
+    for name, (_, node) in pod.map("nodeSelector").merged.items():
+        yield f"nodeSelector {name}: {_text(node)}"
+    for key in _AROUND:
+        node = pod.get(key)
+        if node is not None and (_text(node) or not isinstance(node, Scalar)):
+            yield f"{key} {_text(node)}".rstrip()
 
 
 def _labels(pod: Map) -> Iterator[tuple[str, Scalar]]:
