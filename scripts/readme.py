@@ -59,9 +59,10 @@ def accuracy() -> str:
     def counted(kinds: Sequence[str], *columns: int) -> int:
         return sum(said[kind][column] for kind in kinds if kind in said for column in columns)
 
+    worst = "at worst" if int(count) < 10 else "in nine of ten"  # of fewer than ten, nine in ten are all
     text = (
         f"`max_batch_total_tokens` of the {count} published runs whose release, GPU and arguments are known comes out "
-        f"within {usual} in the median and {most} in nine of ten ({usual_share} and {most_share} of the GPU's memory; "
+        f"within {usual} in the median and {most} {worst} ({usual_share} and {most_share} of the GPU's memory; "
         f"the best other way to guess is off by {best} % of it in the median). Of {counted(STARTED, 0, 2, 3)} runs "
         f"that started, {counted(STARTED, 0)} are said to start; of {counted(DIED, 0, 2, 3)} that ran out of memory "
         f"while they came up, {counted(DIED, 3)} are said to, "

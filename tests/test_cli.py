@@ -499,12 +499,19 @@ def test_closed_streams(closed: str, args: str, code: int) -> None:
     assert "defect" not in ran.stdout + ran.stderr
 
 
+def heeding_ctrl_c() -> None:
+    """What a terminal's shell does; a script that runs this in the background has SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_ctrl_c_while_the_hub_is_slow(tmp_path: Path) -> None:
     with Hub(latency=20) as hub:
         hub.add("org/slow", {"model_type": "llama"}, {"a": ("BF16", (2, 2))})
         env = environment(HF_ENDPOINT=hub.endpoint, HF_HUB_OFFLINE="0", NO_PROXY="127.0.0.1")
         command = [sys.executable, "-m", "tgi_advisor", "advise", "-m", "org/slow", "-g", "l4"]
-        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding_ctrl_c
+        ) as process:  # fmt: skip
             while not hub.requests and process.poll() is None:
                 time.sleep(0.01)
             process.send_signal(signal.SIGINT)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from front import L4, LLAMA, environment, process, run
 
-from tgi_advisor.errors import Exit
+import tgi_advisor
+from tgi_advisor.errors import Exit, SpecError
 from tgi_advisor.facts.flags import cited, flags_of
 from tgi_advisor.facts.release import all_releases
 from tgi_advisor.validate.rules import RULES
@@ -230,10 +231,25 @@ spec:
     )
     comments = [line[4:] for line in run("import", str(manifest)).out.splitlines() if line.startswith("# - ")]
     assert comments == [
-        "Secret mine, where the token lies; emitted manifests read one of their own name", "namespace llm", "label team: a",
-        "nodeSelector pool: gpu", "tolerations", "serviceAccountName runner",
+        "Secret mine, where the token lies; emitted manifests read one of their own name",
+        "namespace llm", "label team: a", "nodeSelector pool: gpu", "tolerations", "serviceAccountName runner",
     ]  # fmt: skip
     spec = tmp_path / "spec.yaml"
     spec.write_text("model: {id: Qwen/Qwen2.5-7B-Instruct}\nhardware: {gpu: nvidia-l4}\n")
     manifest.write_text(run("emit", str(spec), "--format", "kubernetes").out)
     assert "Not carried over" not in run("import", str(manifest)).out
+
+
+def test_init_writes_the_schema_its_spec_names(tmp_path: Path) -> None:
+    file = tmp_path / "llama.yaml"
+    ran = run("init", *SMALL, "-g", "l4", "--output", str(file), "--schema")
+    assert ran.code == Exit.STARTS
+    (named,) = (line.partition("$schema=")[2] for line in file.read_text().splitlines() if "$schema=" in line)
+    assert (tmp_path / named).read_text("utf-8") == run("schema").out
+
+
+def test_a_mapping_has_no_lines() -> None:
+    with pytest.raises(SpecError) as told:
+        tgi_advisor.advise({"model": {"id": "a/b", "idd": 1}, "hardware": {"gpu": "l4"}})
+    assert str(told.value).splitlines()[1] == "mapping: unknown key 'idd' under model"
+    assert "did you mean 'id'?" in repr(told.value)

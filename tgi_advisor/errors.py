@@ -106,6 +106,9 @@ class AdvisorError(Exception):
         self.hint = _told(hint) if hint else hint
         self.problems = tuple(problems)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
     def __str__(self) -> str:
         lines = [self.message, *(str(problem) for problem in self.problems)]
         if self.hint:

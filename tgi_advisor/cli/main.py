@@ -154,13 +154,17 @@ def _emit_together(asked: list[Spec], name: str, as_given: bool, **rest: Any) ->
 @options.release
 @click.option("--memory", metavar="SIZE", help="Memory of one GPU, or of a CPU's container, e.g. 64GiB.")
 @click.option("--output", "-o", type=click.Path(), help="Write here instead of standard output.")
+@click.option("--schema", "with_schema", is_flag=True, help="Write spec.schema.json beside it: editors complete by it.")
 def init(
-    model: str | None, gpu: str | None, count: int | None, release: str | None, memory: str | None, output: str | None
-) -> None:
+    model: str | None, gpu: str | None, count: int | None, release: str | None, memory: str | None,
+    output: str | None, with_schema: bool,
+) -> None:  # fmt: skip
     """Write a commented starter spec for a model and a GPU.
 
     Without --gpu it is this machine's.
     """
+    from pathlib import Path
+
     from tgi_advisor.cli.starter import starter
 
     if model is None:
@@ -168,15 +172,29 @@ def init(
     text = starter(model, gpu, count, release, memory)
     if output is None:
         say(text, nl=False)
-        return
+    else:
+        _write(output, text, "x")
+    if with_schema:
+        beside = str(Path(output or ".").parent / SCHEMA_FILE)
+        _write(beside, _schema_text("spec"), "w")
+        say(f"Wrote {beside}.", err=True)
+    if output is not None:
+        say(f"Wrote {output}. Next: tgi-advisor advise {output}", err=True)
+
+
+SCHEMA_FILE = "spec.schema.json"
+"""Where a starter says its schema is."""
+
+
+def _write(path: str, text: str, mode: str) -> None:
+    """Write a file, with `x` only where there is none; UsageError says why it cannot be."""
     try:
-        with open(output, "x", encoding="utf-8") as file:  # noqa: PTH123  (click hands out a str)
+        with open(path, mode, encoding="utf-8") as file:  # noqa: PTH123  (click hands out a str)
             file.write(text)
     except FileExistsError:
-        raise UsageError(f"{output} exists already", "Name another file, or remove it first.") from None
+        raise UsageError(f"{path} exists already", "Name another file, or remove it first.") from None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{output} cannot be written: {getattr(error, 'strerror', None) or error}") from None
-    say(f"Wrote {output}. Next: tgi-advisor advise {output}", err=True)
+        raise UsageError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
 cli.elsewhere("tgi_advisor.cli.choose", "fits", "compare", "sweep", "size", "calibrate")
@@ -194,6 +212,11 @@ def schema(what: str) -> None:
 
     An editor completes and checks a spec with the first; --json prints what the second describes.
     """
+    say(_schema_text(what), nl=False)
+
+
+def _schema_text(what: str) -> str:
+    """The schema of the spec or of the plan, as a file."""
     import json
 
     if what == "plan":
@@ -204,7 +227,7 @@ def schema(what: str) -> None:
         from tgi_advisor.spec.schema import json_schema
 
         document = json_schema(_names())
-    say(json.dumps(document, indent=2, ensure_ascii=False))
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def _names() -> Names:

@@ -8,6 +8,7 @@ each node must be (`fields.py`, `values.py`). Everything wrong is collected and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from types import MappingProxyType
 from typing import Any
@@ -52,8 +53,19 @@ def read_any(spec: SpecLike) -> Spec:
     if isinstance(spec, Mapping):
         import json
 
-        return read_text(json.dumps(spec), "mapping")
+        return _nowhere(read_text, json.dumps(spec), "mapping")
     return read_file(str(spec))
+
+
+def _nowhere(read: Callable[[str, str], Spec], text: str, name: str) -> Spec:
+    """The spec of a text that nobody wrote, so that its lines and columns say nothing."""
+    here = Place(name, 0, 0)
+    try:
+        spec = read(text, name)
+    except SpecError as error:
+        problems = [Problem(one.message, one.hint, here) for one in error.problems]
+        raise SpecError(error.message, error.hint, problems) from None
+    return replace(spec, places=MappingProxyType(dict.fromkeys(spec.places, here)))
 
 
 def read_text(text: str, file: str, sets: Sequence[str] = ()) -> Spec:

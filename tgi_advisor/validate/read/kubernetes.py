@@ -518,9 +518,9 @@ def _around(item: Map, template: Map, pod: Map) -> Iterator[str]:
     for name, (_, node) in pod.map("nodeSelector").merged.items():
         yield f"nodeSelector {name}: {_text(node)}"
     for key in _AROUND:
-        node = pod.get(key)
-        if node is not None and (_text(node) or not isinstance(node, Scalar)):
-            yield f"{key} {_text(node)}".rstrip()
+        given = pod.get(key)
+        if given is not None and (_text(given) or not isinstance(given, Scalar)):
+            yield f"{key} {_text(given)}".rstrip()
 
 
 def _labels(pod: Map) -> Iterator[tuple[str, Scalar]]:
