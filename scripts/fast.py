@@ -14,10 +14,14 @@ from tgi_advisor import search
 from tgi_advisor.estimate import speed
 from tgi_advisor.estimate.speed import Request, Speed
 from tgi_advisor.estimate.warmup import Base
+from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.gather import snapshot
 from tgi_advisor.gather.facts import gather
 from tgi_advisor.spec.reader import read_any
 
 ROWS = Path(__file__).parent.parent / "tests" / "data" / "speed.yaml"
+MODELS = ROWS.parent / "models"
+"""Models of rows that the package does not ship."""
 HEADINGS = ("", "rows", "above the bound", "estimated", "median, off by a factor", "nine in ten", "within the band")
 
 
@@ -50,8 +54,14 @@ def launch(model: str, gpu: str, count: int, release: str, quantize: str | None,
             "limits": {"max_total_tokens": total},
         }
     )  # fmt: skip
-    advice = search.best(spec, gather(spec, source="snapshot", offline=True))
+    advice = search.best(spec, gather(spec, source="snapshot", offline=True, model=_beside(model)))
     return advice.base, advice.found.prediction.limits.max_batch_total_tokens
+
+
+def _beside(model: str) -> ModelFacts | None:
+    """The facts of a model that is not shipped; None for one that is."""
+    path = MODELS / f"{model.replace('/', '--')}.json"
+    return snapshot.read(path.read_bytes(), model) if path.exists() else None
 
 
 def measured() -> list[Measured]:
@@ -92,7 +102,22 @@ def section() -> list[str]:
         "factor of 1.5), other NVIDIA launches of up to four shards (2, rough); its constants (facts/speed.yaml) were "
         "fitted on the A10G's rows. No public row has CUDA graphs on another card, chunked prefills or Marlin kernels.",
         "\n".join(lines),
+        _first_tokens(found),
     ]
+
+
+def _first_tokens(found: list[Measured]) -> str:
+    """How far seconds to the first token of one request alone are off, in a sentence."""
+    factors = sorted(
+        max(ratio, 1 / ratio)
+        for one in found
+        if one.said.first is not None and one.row["ttft_ms"] and one.row["concurrency"] == 1
+        for ratio in [one.row["ttft_ms"] / 1000 / one.said.first.value]
+    )
+    return (
+        f"The first token of a single request comes within a factor of {factors[-1]:.2f} of what is said in all "
+        f"{len(factors)} rows that have it, {statistics.median(factors):.2f} in the median."
+    )
 
 
 def _cells(name: str, rows: list[Measured]) -> list[str]:
