@@ -253,3 +253,24 @@ def test_a_mapping_has_no_lines() -> None:
         tgi_advisor.advise({"model": {"id": "a/b", "idd": 1}, "hardware": {"gpu": "l4"}})
     assert str(told.value).splitlines()[1] == "mapping: unknown key 'idd' under model"
     assert "did you mean 'id'?" in repr(told.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("models", "llma"), "No model matches 'llma'. Did you mean 'llama'"),
+        (("gpus", "rtx-4091"), "Did you mean 'rtx4090'"),
+        (("flags", "max-inputt"), "Did you mean 'max-input-"),
+        (("releases", "99"), "No release matches '99'. Without words, all are listed."),
+    ],
+)
+def test_tables_that_are_empty_say_what_is_near(words: tuple[str, ...], meant: str) -> None:
+    assert meant in run(*words).err
+
+
+def test_leaving_the_limits_open_is_a_next_step() -> None:
+    pinned = [f"limits.{name}=32000" for name in ("max_input_tokens", "max_batch_prefill_tokens")]
+    sets = [word for text in (*pinned, "limits.max_total_tokens=33000") for word in ("--set", text)]
+    said = run("advise", *LLAMA, "-g", "l4", "-r", "2.4.0", *sets).out
+    total = said.partition("limits: {} (all three left open) gives max_total_tokens ")[2].splitlines()[0]
+    assert f"max_total_tokens                {total}" in run("advise", *LLAMA, "-g", "l4", "-r", "2.4.0").out

@@ -253,10 +253,12 @@ class Plan(NamedTuple):
 
     def _repr_html_(self) -> str:
         """The plan in a notebook: a bar of the GPU's memory."""
+        from tgi_advisor.facts.rows import all_rows
         from tgi_advisor.tabular import bar
 
         parts = [(part.name, part.bytes) for part in self.prediction.parts]
-        return bar(repr(self)[1:-1], parts, self.prediction.gpu_total_bytes)
+        about = {row.row: row.means for row in all_rows()}
+        return bar(repr(self)[1:-1], parts, self.prediction.gpu_total_bytes, about)
 
 
 class Share(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from typing import Any, Literal, NamedTuple
 
@@ -126,8 +126,12 @@ def html(table: Table) -> str:
 COLOURS = ("#4e79a7", "#a0cbe8", "#f28e2b", "#ffbe7d", "#59a14f", "#8cd17d", "#e15759", "#ff9d9a", "#b07aa1", "#d4a6c8")
 
 
-def bar(caption: str, parts: Sequence[tuple[str, int]], total: int) -> str:
-    """Parts in bytes as a bar of a notebook, as wide as they are of `total`, with what each colour means."""
+def bar(caption: str, parts: Sequence[tuple[str, int]], total: int, about: Mapping[str, str] | None = None) -> str:
+    """Parts in bytes as a bar of a notebook, as wide as they are of `total`, with what each colour means.
+
+    `about` has what the parts are, which shows where the pointer rests on their names.
+    """
+    told = about or {}
     known = [(name, size, COLOURS[number % len(COLOURS)]) for number, (name, size) in enumerate(parts) if size > 0]
     whole = max(total, sum(size for _, size, _ in known), 1)
     pieces = "".join(
@@ -136,7 +140,7 @@ def bar(caption: str, parts: Sequence[tuple[str, int]], total: int) -> str:
         for name, size, colour in known
     )
     legend = " ".join(
-        f'<span style="border-left:0.8em solid {colour};padding:0 0.8em 0 0.3em">'
+        f'<span style="border-left:0.8em solid {colour};padding:0 0.8em 0 0.3em" title="{escape(told.get(name, ""))}">'
         f"{escape(name)} {size / GiB:.2f} GiB</span>"
         for name, size, colour in known
     )

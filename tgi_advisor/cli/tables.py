@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -37,9 +38,12 @@ def _matches(words: Sequence[str], texts: Iterable[object]) -> bool:
 
 def _print(
     rows: list[Row], columns: Sequence[Shown], as_json: bool, one: str, many: str, words: Sequence[str],
-    spare: Sequence[str] = (),
+    spare: Sequence[str] = (), known: Callable[[], Iterable[str]] = tuple,
 ) -> None:  # fmt: skip
-    """The rows as a JSON list, or as an aligned table; the columns of `spare` go first where it is narrow."""
+    """The rows as a JSON list, or as an aligned table; the columns of `spare` go first where it is narrow.
+
+    `known` gives the names that may have been meant where nothing matches.
+    """
     if as_json:
         import json
 
@@ -49,7 +53,21 @@ def _print(
         say("\n".join([tabular.text(_table(rows, columns), width(), spare), *sources]))
         say(f"\n{len(rows)} {one if len(rows) == 1 else many}. --json has more, sources included.", err=True)
     else:
-        say(f"No {one} matches {' '.join(words)!r}. Without words, all are listed.", err=True)
+        near = _meant(words, known())
+        say(f"No {one} matches {' '.join(words)!r}.{near} Without words, all are listed.", err=True)
+
+
+def _meant(words: Sequence[str], known: Iterable[str]) -> str:
+    """Names, or words of them, that are nearest to a word that none of them holds."""
+    from tgi_advisor.errors import listed, nearest
+
+    pieces: dict[str, None] = {}
+    for name in known:
+        parts = (name, *re.split(r"[/_ -]", name))
+        pieces |= dict.fromkeys(part.lower() for part in parts if len(part) > 2)
+    odd = next((word for word in words if not any(word.lower() in piece for piece in pieces)), None)
+    near = nearest(odd, pieces) if odd else []
+    return f" Did you mean {listed(near)}?" if near else ""
 
 
 def _table(rows: list[Row], columns: Sequence[Shown]) -> Table:
@@ -132,7 +150,8 @@ def gpus(words: tuple[str, ...], as_json: bool) -> None:
     ]  # fmt: skip
     if not words:
         columns[-1] = Shown("ALSO KNOWN AS", _of("aliases"))
-    _print(rows, columns, as_json, "GPU", "GPUs", words)
+    names = [name for row in all_gpus() for name in (row.name, *row.aliases)]
+    _print(rows, columns, as_json, "GPU", "GPUs", words, known=lambda: names)
 
 
 @click.command()
@@ -207,7 +226,9 @@ def models(words: tuple[str, ...], as_json: bool) -> None:
         Shown("WEIGHTS GiB", _of("stored_bytes"), "bytes"), Shown("CONTEXT", _of("context"), "count"),
         Shown("GATED", _of("gated"), "flag"), Shown("QUANTIZED", _of("quantization")),
     ]  # fmt: skip
-    _print(rows, columns, as_json, "model", "models", words, ("TYPE", "QUANTIZED", "GATED", "PARAMETERS"))
+    _print(
+        rows, columns, as_json, "model", "models", words, ("TYPE", "QUANTIZED", "GATED", "PARAMETERS"), snapshot.names
+    )
 
 
 @click.command()
@@ -247,7 +268,10 @@ def flags(words: tuple[str, ...], release: str | None, as_json: bool) -> None:
     ]  # fmt: skip
     rows = [row for row in rows if _matches(words, (row["name"] or "", row["env"], row["help"]))]
     columns = [Shown("FLAG OR VARIABLE", lambda row: row["name"] or row["env"]), Shown("WHAT IT DOES", _explained)]
-    _print(rows, columns, as_json, "flag or variable", f"flags and variables of TGI {known}", words)
+    names = [*table.flags_of(known), *(name.lower() for name in table.environment(known))]
+    _print(
+        rows, columns, as_json, "flag or variable", f"flags and variables of TGI {known}", words, known=lambda: names
+    )
 
 
 def _explained(row: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.search.shards import best
-from tgi_advisor.spec.records import AUTO, GpuSpec, Spec
+from tgi_advisor.spec.records import AUTO, GpuSpec, LimitsSpec, Spec
 from tgi_advisor.units import thousands
 
 STEPS = 8
@@ -65,6 +65,9 @@ def _neighbours(spec: Spec, facts: Facts, siblings: Iterable[ModelFacts] = ()) -
     if spec.limits.max_batch_prefill_tokens.low is not None:
         limits = replace(spec.limits, max_batch_prefill_tokens=AUTO)
         yield "limits.max_batch_prefill_tokens: auto", replace(spec, limits=limits), facts
+        if any(floor is not None for floor in floors):
+            open_limits = LimitsSpec(AUTO, AUTO, AUTO)
+            yield "limits: {} (all three left open)", replace(spec, limits=open_limits), facts
     if spec.model.kv_cache_dtype is None:
         model = replace(spec.model, kv_cache_dtype="fp8_e4m3fn")
         yield "model.kv_cache_dtype: fp8_e4m3fn", replace(spec, model=model), facts
