@@ -179,9 +179,14 @@ def size(
     workload = replace(spec.workload, max_new_tokens=load.answers.longest)
     asked = replace(spec, limits=pinned, workload=workload)
     found = compare(asked, ways, offers=offers, progress=progress)
+    starting = []
     near = sorted(found.options, key=lambda one: (one.model, one.quantize, one.release, one.count, one.memory_bytes))
-    starting = (_admitting(option, asked, load) for option in near if option.starts)
-    fleets = [fleet for fleet in (_fleet(option, load) for option in starting if option.starts) if fleet]
+    for number, option in enumerate(near, 1):
+        if option.starts:
+            starting.append(_admitting(option, asked, load))
+        if progress is not None and load.users > DECODING:
+            progress(number, len(near))
+    fleets = [fleet for fleet in (_fleet(option, load) for option in starting) if fleet]
     failed = tuple(option for option in found.options if not option.starts)
     slow = len(failed) < len(found.options) and not fleets and load.latency is not None
     why = f"no server answers within {load.latency:g} s" if slow else ""
@@ -201,20 +206,28 @@ def _admitting(option: Option, asked: Spec, load: Load) -> Option:
     setting = option.base.setting
     if ADMITS in setting.flags:
         return option
-    admitted = min(_held(option, load), load.users)
+    admitted = min(_cached(option, load), load.users)
     if admitted <= DECODING:
         return option
     flags = MappingProxyType({**setting.spec.tgi.flags, ADMITS: admitted})
-    again = replace(option.spec, limits=asked.limits, tgi=replace(option.spec.tgi, flags=flags))
-    return judge(again, setting.facts, option.offer)
+    again = judge(
+        replace(option.spec, limits=asked.limits, tgi=replace(option.spec.tgi, flags=flags)),
+        setting.facts,
+        option.offer,
+    )
+    return again if again.starts else option
+
+
+def _cached(option: Option, load: Load) -> int:
+    """Typical requests that one server's KV cache holds at once."""
+    return max(1, (option.limits.max_batch_total_tokens or 0) // load.request.tokens)
 
 
 def _held(option: Option, load: Load) -> int:
     """Typical requests that one server holds at once: in its KV cache, and as far as its router lets them in."""
     assert option.base is not None
-    cached = max(1, (option.limits.max_batch_total_tokens or 0) // load.request.tokens)
-    admitted = option.base.setting.flags.get(ADMITS)
-    return min(cached, admitted) if isinstance(admitted, int) and admitted > 0 else cached
+    stated = option.base.setting.flags.get(ADMITS)
+    return min(_cached(option, load), stated if isinstance(stated, int) and stated > 0 else DECODING)
 
 
 def _fleet(option: Option, load: Load) -> Fleet | None:
