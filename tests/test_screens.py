@@ -274,3 +274,11 @@ def test_leaving_the_limits_open_is_a_next_step() -> None:
     said = run("advise", *LLAMA, "-g", "l4", "-r", "2.4.0", *sets).out
     total = said.partition("limits: {} (all three left open) gives max_total_tokens ")[2].splitlines()[0]
     assert f"max_total_tokens                {total}" in run("advise", *LLAMA, "-g", "l4", "-r", "2.4.0").out
+
+
+@pytest.mark.parametrize("options", [(L4,), TOO_BIG])
+def test_a_brief_report_is_the_report_without_two_blocks(options: tuple[str, ...]) -> None:
+    whole, brief = (run("advise", *options, *more).out.split("\n\n") for more in ((), ("--brief",)))
+    left_out = [block for block in whole if block not in brief]
+    assert [block for block in brief if block not in whole] == []
+    assert [block.split()[0] for block in left_out] == ["Memory", "Model"]

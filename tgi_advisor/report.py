@@ -211,16 +211,21 @@ class Style:
         return self._wrap({"exact": "34", "modelled": "36", "calibrated": "33"}[part.basis], text)
 
 
-def page(plan: Plan, command: str | None, *, width: int = 100, colour: bool = False) -> str:
-    """The plan as people read it; `command` is the rendered docker command, if it is worth showing."""
+def page(plan: Plan, command: str | None, *, width: int = 100, colour: bool = False, brief: bool = False) -> str:
+    """The plan as people read it; `command` is the rendered docker command, if it is worth showing.
+
+    A `brief` page leaves out the parts of the memory and where the facts are from.
+    """
     style = Style(colour)
     seen = plan.prediction
     blocks = [_heading(plan, style), _limits(plan, style, width)]
     if plan.extra:
         blocks.append(_extra(plan.extra, style))
-    if seen.outcome != "refused" or seen.stage == "router":  # earlier, memory has no part in it
+    if not brief and (seen.outcome != "refused" or seen.stage == "router"):  # earlier, memory has no part in it
         blocks.append(_memory(plan, style, width))
-    blocks += [_bounds(plan, width), _warnings(plan, style, width), _facts(plan, style, width)]
+    blocks += [_bounds(plan, width), _warnings(plan, style, width)]
+    if not brief:
+        blocks.append(_facts(plan, style, width))
     blocks.append(_why_not(plan, width))  # last, where it is seen when the rest has scrolled away
     if command is not None and seen.outcome == "starts":
         blocks.append(command.rstrip("\n"))

@@ -52,16 +52,17 @@ def cli() -> None:
 @takes_specs
 @options.allow_risk
 @options.speed
+@options.brief
 @as_json
 def advise(
-    as_json: bool, allow_risk: bool, specs: tuple[str, ...], model: str | None, gpu: str | None, count: int | None,
-    release: str | None, sets: tuple[str, ...], **rest: Any,
+    as_json: bool, brief: bool, allow_risk: bool, specs: tuple[str, ...], model: str | None, gpu: str | None,
+    count: int | None, release: str | None, sets: tuple[str, ...], **rest: Any,
 ) -> int:  # fmt: skip
     """Search the largest token limits that fit, and show the plan.
 
     Limits the spec pins or bounds are respected. Limits that start but are at risk of running out of memory
     under load are only given where nothing else fits, or with --allow-risk. Ends with the docker command that
-    runs the plan.
+    runs the plan. `tgi-advisor explain` says what the rows are.
 
     Several specs, in several files or as documents of one, are servers on one machine: those on one GPU
     share its memory, and start in the order given.
@@ -76,20 +77,21 @@ def advise(
     asked = options.specs_of(specs, model, gpu, count, release, options.with_risk(sets, allow_risk))
     if len(asked) > 1:
         return _show_together(_together(asked, **rest), as_json)
-    return _show(_made("advise", asked[0], **rest), as_json)
+    return _show(_made("advise", asked[0], **rest), as_json, brief)
 
 
 @cli.command()
 @takes_spec
 @options.speed
+@options.brief
 @as_json
-def predict(as_json: bool, **asked: Any) -> int:
+def predict(as_json: bool, brief: bool, **asked: Any) -> int:
     """Say what TGI will do with exactly what the spec says.
 
     No search: limits left out are left to TGI, so this shows what its own defaults become. TGI
     refuses (with its own message), runs out of memory (while loading or at warm-up), or starts.
     """
-    return _show(_plan("predict", **asked), as_json)
+    return _show(_plan("predict", **asked), as_json, brief)
 
 
 @cli.command()
@@ -309,7 +311,8 @@ def _progress() -> Iterator[Callable[[str], None] | None]:
             show("")
 
 
-def _show(plan: Plan, as_json: bool) -> int:
+def _show(plan: Plan, as_json: bool, brief: bool) -> int:
+    """A plan, for people or for programs."""
     if as_json:
         import json
 
@@ -321,7 +324,7 @@ def _show(plan: Plan, as_json: bool) -> int:
         from tgi_advisor.report import page
 
         command = render(plan.container, "docker-run") if plan.container else None
-        say(page(plan, command, width=width(), colour=colour()), nl=False)
+        say(page(plan, command, width=width(), colour=colour(), brief=brief), nl=False)
     return exit_code(plan)
 
 

@@ -107,6 +107,7 @@ count = click.option("--count", "-n", "-c", metavar="N", type=_Count(1), help="G
 row_name = click.argument("name", nargs=-1, metavar="[NAME]...", shell_complete=_complete(_rows))
 rule_code = click.argument("code", required=False, shell_complete=_complete(_rules))
 
+brief = click.option("--brief", is_flag=True, help="Leave out the parts of the memory and where the facts are from.")
 allow_risk = click.option(
     "--allow-risk", is_flag=True,
     help="Search also among limits that are at risk of running out of memory under load.",
