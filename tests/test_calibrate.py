@@ -123,6 +123,13 @@ def test_a_server_as_fast_as_the_model_says_gives_its_constants_back(
     assert found.compute is None or math.isclose(found.compute, computed, abs_tol=0.001)
 
 
+def test_prompts_longer_than_a_chunk_slow_decoding_down() -> None:
+    with serving(server_of(LLAMA3, "3.3.7", Done(prompt=6000, decode=0.1))) as (url, _):
+        assert "decode steps compute the rest" not in run("calibrate", url, *A10G).out
+        short = run("calibrate", url, *A10G, "--set", "limits.max_batch_prefill_tokens=1024")
+    assert "longer than a prefill of 1,024 tokens" in short.out
+
+
 # what cannot be read
 
 

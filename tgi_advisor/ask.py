@@ -401,7 +401,9 @@ def _known(find: Callable[[str], Known], name: str, problems: list[Problem]) -> 
 
 
 def _card(name: str) -> GpuFacts:
-    """The GPU of a name or of a cloud instance."""
+    """The GPU of a name or of a cloud instance; `auto` is this machine's."""
+    if name == "auto":
+        return hardware(read_any({"model": {"id": ANY_MODEL}, "hardware": {"gpu": name}}))[0]
     instance = gpus.instance(name)
     return gpus.on_machine(instance[0] if instance else gpus.find(name), None, None)
 

@@ -470,7 +470,8 @@ def speed(found: Served | None) -> str:
     alone, full = found.alone, found.full
     said = f"one full-length request at a time: no more than {amount(found.alone.bound)} tokens/s{_estimate(alone)}"
     if alone.first is not None:
-        said += f", first token after {band(alone.first)} s"
+        other = f" {_how(alone.first)}" if alone.tokens is None or alone.tokens.label != alone.first.label else ""
+        said += f", first token{other} after {band(alone.first)} s"
     if full is not None and full.bound is not None:
         said += f"; {thousands(full.together)} at once: no more than {amount(full.bound)} together{_estimate(full)}"
     return "; ".join(filter(None, (said, alone.note)))
@@ -480,8 +481,12 @@ def _estimate(found: Speed) -> str:
     """`, estimated 9.0 to 20`, where there is one."""
     if found.tokens is None:
         return ""
-    how = "roughly" if found.tokens.label == "rough" else found.tokens.label
-    return f", {how} {band(found.tokens)}"
+    return f", {_how(found.tokens)} {band(found.tokens)}"
+
+
+def _how(figure: Figure) -> str:
+    """The label of an estimate, in a sentence."""
+    return "roughly" if figure.label == "rough" else figure.label
 
 
 def band(figure: Figure) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tgi_advisor.choose.words import wrapped
 from tgi_advisor.errors import FactsError
+from tgi_advisor.estimate import defaults
 from tgi_advisor.estimate.speed import Server
 from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.facts.speed import LARGEST, Calibration, constants
@@ -40,8 +41,8 @@ class Calibrated(Answer):
     """Requests of a decode step, on average."""
     calibration: Calibration
     """What it reaches."""
-    why_no_compute: str
-    """Why its traffic does not tell how fast prompts are computed; empty where it does."""
+    notes: tuple[str, ...]
+    """What its traffic does not tell, and why."""
 
     def table(self) -> Table:
         """One row for each constant, with the one that is shipped."""
@@ -62,8 +63,7 @@ class Calibrated(Answer):
             f"{seen.decodes:,} decode steps of {1000 * step:.1f} ms with {self.batch:.1f} requests each; "
             f"{seen.prefills:,} prefills of {1000 * seen.prefill_seconds / max(1, seen.prefills):.0f} ms",
         ]
-        lines += [self.why_no_compute] if self.why_no_compute else []
-        comments = [line for text in lines for line in wrapped(text, width, "# ", "# ")]
+        comments = [line for text in (*lines, *self.notes) for line in wrapped(text, width, "# ", "# ")]
         return "\n".join([*comments, *self._file()])
 
     def _file(self) -> list[str]:
@@ -100,7 +100,16 @@ def calibrate(here: Base, seen: Traffic, url: str, date: str) -> Calibrated:
     found = Calibration(
         gpu.name, setting.num_shard, setting.quantize or "none", setting.chunking, date, done, bandwidth, compute, host
     )
-    return Calibrated(url, what, seen, batch, found, why)
+    return Calibrated(url, what, seen, batch, found, tuple(filter(None, (why, _mixed(here, seen)))))
+
+
+def _mixed(here: Base, seen: Traffic) -> str:
+    """That decode steps compute prompts too, where those are longer than a chunk; empty where they do not."""
+    setting = here.setting
+    chunk = defaults.launcher_limits(setting, defaults.given_limits(setting)).max_batch_prefill_tokens
+    if not setting.chunking or chunk is None or seen.prompt_tokens <= chunk:
+        return ""
+    return f"prompts are longer than a prefill of {chunk:,} tokens, so that decode steps compute the rest: it is faster"
 
 
 def _enough(seen: Traffic, url: str) -> None:
