@@ -431,3 +431,100 @@ def test_a_program_that_writes_in_pieces() -> None:
     text = f'f.write("""{MANIFEST}""")\n'
     assert errors(text, "a.py") == ["TGI403"]
     assert errors(f'{text}if token:\n    f.write("""{TOKEN}""")\n', "a.py") == []
+
+
+# -- what Kustomize lays over what
+
+
+BASE = f"""\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: tgi}}
+spec:
+  selector: {{matchLabels: {{app: tgi}}}}
+  template:
+    metadata: {{labels: {{app: tgi}}}}
+    spec:
+      containers:
+      - name: tgi
+        image: {IMAGE}
+        args: [--model-id, org/m]
+        env: [{{name: HF_TOKEN, valueFrom: {{secretKeyRef: {{name: hf, key: token}}}}}}]
+        resources: {{limits: {{nvidia.com/gpu: 2}}}}
+        volumeMounts: [{{name: data, mountPath: /data}}]
+      volumes: [{{name: data, persistentVolumeClaim: {{claimName: tgi}}}}]
+"""
+GATED = "meta-llama/Llama-3.1-8B-Instruct"
+PATCH = f"""\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: tgi}}
+spec:
+  template:
+    spec:
+      containers:
+      - name: tgi
+        image: {IMAGE}
+        args: [--model-id, {GATED}%s]
+"""
+LABELLED = PATCH.replace("    spec:\n", "    metadata: {labels: {app: tgi}}\n    spec:\n", 1)
+KSERVE = f"""\
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {{name: tgi}}
+spec: {{predictor: {{containers: [{{name: k, image: {IMAGE}, args: [--model-id, {GATED}]}}]}}}}
+"""
+OPERATIONS = f"""\
+- {{op: replace, path: /spec/template/spec/containers/0/image, value: {IMAGE}}}
+- op: add
+  path: /spec/template/spec/containers/-
+  value: {{name: tgi, image: {IMAGE}, args: [--model-id, {GATED}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"patch.yaml": PATCH % ""},
+        {"tgi-patch.yaml": LABELLED % ""},
+        {"patches/gpu.yaml": LABELLED % "", "kustomization.yaml": "patches: [{path: patches/gpu.yaml}]\n"},
+        {"gpu.yaml": KSERVE, "kustomization.yaml": "patchesStrategicMerge:\n- gpu.yaml\n"},
+        {"gpu.yaml": LABELLED % "", "kustomization.yaml": "patches:\n- {path: gpu.yaml, target: {kind: Deployment}}\n"},
+        {"ops.yaml": OPERATIONS, "kustomization.yaml": "patchesJson6902: [{path: ops.yaml, target: {name: tgi}}]\n"},
+        {"kustomization.yaml": "kind: Kustomization\napiVersion: kustomize.config.k8s.io/v1beta1\npatches:\n- patch: |-\n"
+         + "".join(f"    {line}\n" for line in (LABELLED % "").splitlines())},
+        {"kustomization.yaml": "kind: Kustomization\napiVersion: kustomize.config.k8s.io/v1beta1\nresources: [a]\n"
+         "patches:\n- patch: |-\n" + "".join(f"    {line}\n" for line in OPERATIONS.splitlines())},
+        {"base/tgi.yaml": BASE.replace("org/m", GATED).replace("HF_TOKEN", "A").replace("gpu: 2", "gpu: 1"),
+         "base/kustomization.yaml": "resources: [tgi.yaml]\n", "overlays/a/kustomization.yaml":
+         "resources: [../../base]\npatches: [{path: t.yaml}]\n",
+         "overlays/a/t.yaml": PATCH.replace("args:", "env: [{name: HF_TOKEN, value: $T}]\n        args:") % ""},
+        {"tgi.yaml": KSERVE, "kustomization.yaml": "resources: [tgi.yaml]\npatches: [{path: token.yaml}]\n"},
+    ],
+)  # fmt: skip
+def test_a_patch_leaves_to_its_base_what_it_does_not_say(files: dict[str, str], here: Path) -> None:
+    assert [one for one in said(here, files) if one[1] != "info"] == []
+
+
+@pytest.mark.parametrize("resources", ["[../../base]", "[../../base/tgi.yaml]"])
+def test_a_patch_is_judged_with_its_base(resources: str, here: Path) -> None:
+    kustomize = f"resources: {resources}\npatches:\n- path: big.yaml\n"
+    files = {
+        "base/tgi.yaml": BASE,
+        "base/kustomization.yaml": "resources: [tgi.yaml]\n",
+        "over/a/kustomization.yaml": kustomize,
+    }
+    of_patch = said(here, {**files, "over/a/big.yaml": PATCH % ", --num-shard, '4'"}, "over/a/big.yaml")
+    assert [code for _, severity, code in of_patch if severity == "error"] == ["TGI143"]
+    assert said(here, {"over/a/big.yaml": PATCH % ", --num-shard, '2'"}, "over/a/big.yaml", "-g", "l4") != []
+    less = {"base/tgi.yaml": BASE.replace("HF_TOKEN", "OTHER").replace("data,", "scratch,")}
+    token = PATCH.replace("args:", "env: [{name: HF_TOKEN, value: $T}]\n        args:") % ""
+    assert "TGI403" in [code for _, _, code in said(here, {**less, "over/a/big.yaml": PATCH % ""}, "over/a/big.yaml")]
+    assert "TGI403" not in [code for _, _, code in said(here, {"over/a/big.yaml": token}, "over/a/big.yaml")]
+
+
+def test_patches_for_others_leave_a_manifest_whole(here: Path) -> None:
+    manifest = BASE.replace("org/m", GATED).replace("HF_TOKEN", "A")
+    lone = {"tgi.yaml": manifest, "kustomization.yaml": "resources: [tgi.yaml]\npatches: [{target: {kind: Service}}]\n"}
+    assert "TGI403" in [code for _, _, code in said(here, lone, "tgi.yaml")]
+    assert "TGI403" in [code for _, _, code in said(here, {"k.yaml": manifest}, "k.yaml")]

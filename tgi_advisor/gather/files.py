@@ -137,17 +137,20 @@ class Beside:
         return self.found[name]
 
     def listed(self) -> Sequence[str]:
-        """Names of the other YAML files in its folder, and of the Kustomize files of folders beside it and in those;
+        """Names of the other YAML files in its folder, and of the Kustomize files above it and in folders beside it;
         nothing where there are more than `MAX_LISTED`.
         """
         if self.path == "-":
             return ()
         top, here = escape(self.folder or "."), os.path.basename(self.path)
-        patterns = ("*.y*ml", "../*/kustomization.y*ml", "../overlays/*/kustomization.y*ml")
+        patterns = (
+            "*.y*ml", "../kustomization.y*ml", "../../kustomization.y*ml", "../*/kustomization.y*ml",
+            "../overlays/*/kustomization.y*ml", "../../overlays/*/kustomization.y*ml",
+        )  # fmt: skip
         several = [list(islice(iglob(f"{top}/{pattern}"), MAX_LISTED + 1)) for pattern in patterns]
         found = [path for paths in several if len(paths) <= MAX_LISTED for path in paths]
         names = (os.path.relpath(path, self.folder or ".").replace(os.sep, "/") for path in found)
-        return sorted(name for name in names if name != here)
+        return sorted({name for name in names if name != here})
 
     def path_of(self, name: str) -> str:
         """Where such a file lies, as seen from the working directory."""

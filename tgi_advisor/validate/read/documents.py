@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tgi_advisor.validate.found import Defect, Server
 from tgi_advisor.validate.read.compose import is_compose, read_compose
-from tgi_advisor.validate.read.kubernetes import is_kubernetes, read_kubernetes
+from tgi_advisor.validate.read.kubernetes import is_kubernetes, read_kubernetes, with_more
 from tgi_advisor.validate.read.nodes import List, Map, compose
 from tgi_advisor.validate.read.platform import read_platform
 from tgi_advisor.validate.read.source import Source
@@ -43,6 +43,8 @@ def read_documents(source: Source, world: World) -> tuple[str, list[Server], lis
             forms.add("compose")
         else:
             found, more = read_platform(root, world)
+        if root.get("op") is not None and root.get("path") is not None:  # an operation on something else (RFC 6902)
+            found = [with_more(replace(one, unknown=("the object this patch is for",))) for one in found]
         servers += found
         defects += more
     form = next((name for name in ("compose", "kubernetes") if name in forms), "yaml")

@@ -49,10 +49,10 @@ def read_kubernetes(roots: Sequence[Map], world: World | None = None) -> tuple[l
         found = cluster.servers(item)
         servers += found
         if found:
-            defects += _selector(item)
+            defects += [] if cluster.is_patch(item) else _selector(item)
             defects += cluster.defects
             cluster.defects = []
-        elif not cluster.aside:
+        elif not cluster.aside and _text(item.get("kind")) not in ("Kustomization", "Component"):
             others.append(item)
         cluster.aside = 0
     return servers, defects, others
@@ -82,6 +82,8 @@ class _Cluster:
         self.services: list[Map] = []
         self.inference: dict[str, list[Map]] = {}
         self.defects: list[Defect] = []
+        self.more = ""
+        """What the object at hand takes from elsewhere."""
         self.aside = 0
         """Containers of the object at hand that run another program of TGI's image."""
         for item in objects:
@@ -94,9 +96,19 @@ class _Cluster:
                 used = _text(item.at("spec", "predictor", "model", "runtime"))
                 self.inference.setdefault(used, []).append(item)
 
-    def servers(self, item: Map) -> list[Server]:
-        """The TGI servers in the pods of one object."""
+    def servers(self, item: Map, by: Map | None = None) -> list[Server]:
+        """The TGI servers in the pods of one object; `by` is the Kustomize file in which a patch stands."""
         made: list[Server] = []
+        if _text(item.get("kind")) in ("Kustomization", "Component") and self.near is not None and by is None:
+            return [one for patch in self.near.inline(item) for one in self.servers(patch, item)]
+        patch = by is not None or self.is_patch(item)
+        whole = self.near.whole(item, by) if patch and self.near is not None else None
+        self.more = "the workload this patch is laid over" if patch else ""
+        if whole is not None:
+            item, sure = whole
+            self.more = "" if sure else "other patches"
+        elif not patch and self.near is not None and self.near.is_patched(item):
+            self.more = "the patches that are laid over it"
         for key, node, above in walk(item):
             containers = node.get("containers") if isinstance(node, Map) else None
             if isinstance(node, Map) and isinstance(containers, List) and key not in _ASIDE:
@@ -105,6 +117,12 @@ class _Cluster:
                         server = self._server(item, node, container, above)
                         made += [server] if server else []
         return made
+
+    def is_patch(self, item: Map) -> bool:
+        """Whether an object is laid over another one: by its form, its file's name, or a Kustomize file around."""
+        if _is_patch(item) or any(name == "$patch" for name in item.map("spec").merged):
+            return True
+        return self.near is not None and (self.near.is_patch or _OF_PATCH.search(self.near.name) is not None)
 
     def _server(self, item: Map, pod: Map, container: Map, above: tuple[Map, ...]) -> Server | None:
         """One container, when it runs TGI."""
@@ -144,7 +162,7 @@ class _Cluster:
         privileged = security.scalar("privileged")
         user = security.value("runAsUser") or pod.map("securityContext").value("runAsUser")
         capabilities = [n.value("file") for n in security.list("capabilities", "add") if isinstance(n, Scalar)]
-        return Server(
+        server = Server(
             "kubernetes", named.text if named else "", _first(container),
             image=image, entry=entry, args=tuple(args),
             **environment.fields(),
@@ -167,10 +185,11 @@ class _Cluster:
             replicas=item.value("spec", "replicas"),
             beside=len(pod.list("containers")) - 1,
             hints=(*_hints(pod), *(_hints(predictor) if predictor is not None else ())),
-            unknown=("the workload this patch is laid over",) if _is_patch(item) else (),
+            unknown=(self.more,) if self.more else (),
             around=tuple(_around(item, template, pod)),
             notes=(f"{_text(item.get('kind'))} {workload.text if workload else ''}".strip(),),
         )  # fmt: skip
+        return with_more(server) if self.more else server
 
     # -- KServe
 
@@ -194,7 +213,7 @@ class _Cluster:
         if found == NO_GPUS:  # NVIDIA's runtime gives it those that its environment names
             found = runtime_gpus(pod.value("runtimeClassName"), environment) or found
         if not _is_runtime(item):
-            return UNSAID if found == NO_GPUS and _is_patch(item) else found
+            return UNSAID if found == NO_GPUS and self.more else found
         if predictor is not None:
             added = gpus_of(predictor.map("model", "resources"), pod)
             return added if added != NO_GPUS else found
@@ -563,6 +582,20 @@ def label_hint(label: str, node: Scalar) -> Iterator[Hint]:
         yield Hint("instance", node.value("file"))
     elif _GPU_LABELS.search(label) and not node.truth and node.text.lower() != "false":
         yield Hint("gpu", node.value("file"))
+
+
+_OF_PATCH = re.compile(r"(?:^|[._-])(?:json)?patch(?:es)?(?:[._-]|$)", re.IGNORECASE)
+"""The name of a file with a patch."""
+
+
+def with_more(server: Server) -> Server:
+    """A server that takes settings from elsewhere: what it lacks may be there."""
+    nowhere = Value("/", server.place, "file", known=False)
+    return replace(
+        server,
+        env_sources=(*server.env_sources, *(replace(nowhere, text=one) for one in server.unknown)),
+        mounts=(*server.mounts, Mount("unknown", nowhere)),
+    )
 
 
 def _is_patch(item: Map) -> bool:
