@@ -474,6 +474,7 @@ kind: InferenceService
 metadata: {{name: tgi}}
 spec: {{predictor: {{containers: [{{name: k, image: {IMAGE}, args: [--model-id, {GATED}]}}]}}}}
 """
+KUSTOMIZATION = "kind: Kustomization\napiVersion: kustomize.config.k8s.io/v1beta1\n"
 OPERATIONS = f"""\
 - {{op: replace, path: /spec/template/spec/containers/0/image, value: {IMAGE}}}
 - op: add
@@ -491,9 +492,9 @@ OPERATIONS = f"""\
         {"gpu.yaml": KSERVE, "kustomization.yaml": "patchesStrategicMerge:\n- gpu.yaml\n"},
         {"gpu.yaml": LABELLED % "", "kustomization.yaml": "patches:\n- {path: gpu.yaml, target: {kind: Deployment}}\n"},
         {"ops.yaml": OPERATIONS, "kustomization.yaml": "patchesJson6902: [{path: ops.yaml, target: {name: tgi}}]\n"},
-        {"kustomization.yaml": "kind: Kustomization\napiVersion: kustomize.config.k8s.io/v1beta1\npatches:\n- patch: |-\n"
+        {"kustomization.yaml": f"{KUSTOMIZATION}patches:\n- patch: |-\n"
          + "".join(f"    {line}\n" for line in (LABELLED % "").splitlines())},
-        {"kustomization.yaml": "kind: Kustomization\napiVersion: kustomize.config.k8s.io/v1beta1\nresources: [a]\n"
+        {"kustomization.yaml": f"{KUSTOMIZATION}resources: [a]\n"
          "patches:\n- patch: |-\n" + "".join(f"    {line}\n" for line in OPERATIONS.splitlines())},
         {"base/tgi.yaml": BASE.replace("org/m", GATED).replace("HF_TOKEN", "A").replace("gpu: 2", "gpu: 1"),
          "base/kustomization.yaml": "resources: [tgi.yaml]\n", "overlays/a/kustomization.yaml":
