@@ -30,8 +30,9 @@ from tgi_advisor.errors import FactsError
 from tgi_advisor.facts import layouts
 from tgi_advisor.facts.model import ModelFacts, TensorGroup
 from tgi_advisor.gather import cache, model
-from tgi_advisor.gather.hub import client, read, settings
+from tgi_advisor.gather.hub import client, read, session, settings
 from tgi_advisor.gather.hub.names import check_id, check_revision
+from tgi_advisor.gather.hub.wording import UnreachableError
 
 ID = "org/tiny-llama"
 SECRET = "hf_SECRETsecretSECRET"
@@ -84,7 +85,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_", "TGI_ADVISOR_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(client, "BACKOFF", (0.0,))
+    monkeypatch.setattr(session, "BACKOFF", (0.0,))
 
 
 @pytest.fixture
@@ -337,14 +338,14 @@ def test_a_proxy_is_asked_unless_exempted(hub: Hub, monkeypatch: pytest.MonkeyPa
     assert all(request.path.startswith("http://hub.invalid/") for request in hub.requests)
     assert {request.proxy_authorization for request in hub.requests} == {"Basic dXNlcjp3b3Jk"}
     monkeypatch.setenv("NO_PROXY", "hub.invalid")
-    with pytest.raises(client.UnreachableError, match="its name has no address"):
+    with pytest.raises(UnreachableError, match="its name has no address"):
         read.read(ID)
 
 
 def test_a_proxy_that_refuses_the_tunnel(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", hub.endpoint.replace("//", f"//user:{SECRET}@"))
     monkeypatch.setenv("HF_ENDPOINT", "https://hub.invalid")
-    with pytest.raises(client.UnreachableError, match="the proxy refuses the tunnel") as caught:
+    with pytest.raises(UnreachableError, match="the proxy refuses the tunnel") as caught:
         read.read(ID)
     assert SECRET not in str(caught.value)
 
@@ -359,7 +360,7 @@ def test_tls_is_checked(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     hub.add(ID, CONFIG, llama())
     hub.use_tls(f"{pem}.crt", pem)
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-    with pytest.raises(client.UnreachableError, match="certificate that this machine does not trust"):
+    with pytest.raises(UnreachableError, match="certificate that this machine does not trust"):
         read.read(ID)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", f"{pem}.crt")
     assert read.read(ID).stored_bytes == LLAMA_BYTES
@@ -367,7 +368,7 @@ def test_tls_is_checked(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_tls_with_something_that_does_not_speak_it(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint.replace("http", "https"))
-    with pytest.raises(client.UnreachableError, match=r"cannot agree on TLS|broke off"):
+    with pytest.raises(UnreachableError, match=r"cannot agree on TLS|broke off"):
         read.read(ID)
 
 

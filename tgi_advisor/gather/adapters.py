@@ -61,7 +61,7 @@ def _config(spec: Spec, entry: Entry, *, network: bool) -> tuple[dict[str, objec
 
 def _of_hub(repo: str, revision: str) -> tuple[dict[str, object], str]:
     from tgi_advisor.gather.hub.client import Client
-    from tgi_advisor.gather.hub.refused import refused
+    from tgi_advisor.gather.hub.wording import refused
 
     client = Client()
     (answer,) = client.all(lambda name: client.file(repo, revision, name, bounds.MAX_CONFIG), [CONFIG], lambda _: None)

@@ -56,8 +56,11 @@ def _names(path: str) -> tuple[Path, list[str]]:
     """The folder and the names of the files in it (links count by what they point to)."""
     try:
         folder = Path(path).expanduser()
-        if not folder.exists():
-            raise FactsError(f"There is no folder {folder}.", "Give a Hub id such as org/name, or an existing folder.")
+        try:
+            folder.stat()  # `exists` hides more errors from Python 3.14 on
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            hint = "Give a Hub id such as org/name, or an existing folder."
+            raise FactsError(f"There is no folder {folder}.", hint) from None
         if not folder.is_dir():
             raise FactsError(f"{folder} is a file.", "Give the folder that holds config.json and the weights.")
         return folder, sorted(entry.name for entry in folder.iterdir() if not entry.is_dir())

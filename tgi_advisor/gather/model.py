@@ -109,7 +109,7 @@ def _online(model_id: str, revision: str, progress: Callable[[str], None] | None
         return kept.facts
     if kept is None:
         tried.append(Problem(_NOTHING_KEPT))
-    from tgi_advisor.gather.hub.client import UnreachableError
+    from tgi_advisor.gather.hub.wording import UnreachableError
 
     try:
         return _from_hub(model_id, revision, progress)
@@ -126,7 +126,7 @@ def _online(model_id: str, revision: str, progress: Callable[[str], None] | None
 def _from_hub(model_id: str, revision: str, progress: Callable[[str], None] | None) -> ModelFacts:
     from tgi_advisor.gather import cache
     from tgi_advisor.gather.hub.read import read
-    from tgi_advisor.gather.hub.refused import UnknownModelError
+    from tgi_advisor.gather.hub.wording import UnknownModelError
 
     try:
         facts = read(model_id, revision, progress)

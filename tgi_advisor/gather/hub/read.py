@@ -21,10 +21,11 @@ from tgi_advisor.facts import layouts
 from tgi_advisor.facts.model import DTYPE_BITS, ModelFacts, TensorGroup
 from tgi_advisor.gather import checkpoint
 from tgi_advisor.gather.class_defaults import fill_defaults
-from tgi_advisor.gather.hub.client import Client, Span, UnreachableError
+from tgi_advisor.gather.hub.client import Client
 from tgi_advisor.gather.hub.names import COMMIT, check_id
-from tgi_advisor.gather.hub.refused import refused
+from tgi_advisor.gather.hub.session import Span
 from tgi_advisor.gather.hub.settings import public
+from tgi_advisor.gather.hub.wording import UnreachableError, refused
 from tgi_advisor.safe import named, printable
 
 if TYPE_CHECKING:
