@@ -529,3 +529,62 @@ def test_patches_for_others_leave_a_manifest_whole(here: Path) -> None:
     lone = {"tgi.yaml": manifest, "kustomization.yaml": "resources: [tgi.yaml]\npatches: [{target: {kind: Service}}]\n"}
     assert "TGI403" in [code for _, _, code in said(here, lone, "tgi.yaml")]
     assert "TGI403" in [code for _, _, code in said(here, {"k.yaml": manifest}, "k.yaml")]
+
+
+# -- examples that leave something out
+
+
+EXAMPLE = f"""\
+models:
+  - name: falcon
+    containerConfig:
+      image: {IMAGE}
+      ...
+"""
+TGI_POD = f"""\
+apiVersion: v1
+kind: Pod
+metadata: {{name: tgi}}
+spec:
+  containers:
+    - name: tgi
+      image: {IMAGE}
+      args: [--model-id, {GATED}]
+%s
+"""
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        EXAMPLE, EXAMPLE.replace("...", "\u2026"), EXAMPLE.replace("      ...", "  ..."),
+        EXAMPLE.replace("...", "- ..."),
+        TGI_POD % "      # ...", TGI_POD % "      # ... the token, as above", TGI_POD % "      ...",
+        TGI_POD % "      env: [...]", TGI_POD % "      resources: ...",
+        f'{{"image": "{IMAGE}", "env": {{"MODEL_ID": "org/m", ...}}, ...}}\n',
+        f'{{\n  "image": "{IMAGE}",\n  "env": {{"MODEL_ID": "org/m"}},\n  // ...\n}}\n',
+    ],
+)  # fmt: skip
+def test_an_example_need_not_say_all(block: str) -> None:
+    for language in ("yaml", "", "json"):
+        assert [one for one in (errors(f"```{language}\n{block}```\n", "page.md")) if one != "TGI403"] == []
+    assert errors(f"```yaml\n{block}```\n", "page.md") == []
+
+
+def test_one_that_says_all_does(here: Path) -> None:
+    assert errors(f"```yaml\n{TGI_POD % ''}```\n", "page.md") == ["TGI403"]
+    assert errors(f"```yaml\n{TGI_POD % '      bad: [x'}```\n", "page.md") == ["TGI403", "TGI510"]
+    bad = f"```yaml\n{TGI_POD % '      # ...'}```\n".replace("--model-id", "--bad, x, --model-id")
+    assert errors(bad, "page.md") == ["TGI101"]
+    found = said(here, {"page.md": f"```yaml\n{TGI_POD % '      # ...'}```\n"}, "page.md", "--ignore", "TGI505")
+    assert found == []
+
+
+@pytest.mark.parametrize(("version", "severity"), [("", "warning"), (', version="3.3.4"', "error")])
+def test_a_value_that_an_earlier_release_took(version: str, severity: str, here: Path) -> None:
+    text = (
+        f'HuggingFaceModel(image_uri=get_huggingface_llm_image_uri("huggingface"{version}), role=role, '
+        'env={"HF_MODEL_ID": "org/m", "SM_NUM_GPUS": "1", "HF_MODEL_QUANTIZE": "true"})\n'
+    )
+    assert ("deploy.py", severity, "TGI103") in said(here, {"deploy.py": text})
+    assert ("deploy.py", "error", "TGI103") in said(here, {"deploy.py": text.replace('"true"', '"never"')})

@@ -14,6 +14,7 @@ from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import Defect, Document, Server, Value
 from tgi_advisor.validate.read.commands import SHELL_ALONE
 from tgi_advisor.validate.read.environment import file_name, is_env_text
+from tgi_advisor.validate.read.kubernetes import with_more
 from tgi_advisor.validate.read.launcher import IMAGE_WORDS, LAUNCHER
 from tgi_advisor.validate.read.python import Program, read_python
 from tgi_advisor.validate.read.script import scan
@@ -421,11 +422,27 @@ def _prose(
         defects += found.defects
 
 
+_LEFT_OUT = re.compile(r"^([ \t]*)(?:-[ \t]+)?(?:\.{3,}|\u2026)[ \t]*,?(?=[ \t]*(?:#[^\n]*)?$)", re.MULTILINE)
+"""A line of a page's example that stands for others."""
+_SAID_LEFT_OUT = re.compile(r"(?:#|//)[^\n]*(?:\.{3}|\u2026)|(?<![\"'\w.])(?:\.{3}|\u2026)(?![\"'\w.])")
+"""A comment, or a value, that stands for what an example leaves out."""
+
+
+def _excerpt(block: Source, world: World) -> Result:
+    """YAML or JSON on a page; of an example that leaves something out what it lacks is unknown, and so is its form."""
+    if not _SAID_LEFT_OUT.search(block.text):
+        return _yaml(block, world)
+    text = _LEFT_OUT.sub(lambda found: found[1] + "#" * (len(found[0]) - len(found[1])), block.text)
+    found = _yaml(Source(block.file, text, block.offsets), world)
+    servers = [with_more(replace(one, unknown=(*one.unknown, "what the example leaves out"))) for one in found.servers]
+    return Result(found.form, servers, [one for one in found.defects if one.kind != "yaml-syntax"])
+
+
 def _block(block: Source, language: str, world: World, variables: dict[str, Variable]) -> Result:
     """One fenced block."""
     of_yaml = _YAML_START.match(block.text) or _SERVICE.search(block.text)
     if language in ("yaml", "yml", "json", "jsonc") or (language == "" and of_yaml):
-        found = _yaml(block, world)
+        found = _excerpt(block, world)
         if found.servers or language:
             return found if found.servers else Result("text", [], [])
     if language in ("python", "py", "python3", "hcl", "terraform", "typescript", "javascript"):

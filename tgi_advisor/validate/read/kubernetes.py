@@ -593,6 +593,7 @@ def with_more(server: Server) -> Server:
     nowhere = Value("/", server.place, "file", known=False)
     return replace(
         server,
+        gpus=UNSAID if server.gpus == NO_GPUS else server.gpus,
         env_sources=(*server.env_sources, *(replace(nowhere, text=one) for one in server.unknown)),
         mounts=(*server.mounts, Mount("unknown", nowhere)),
     )

@@ -231,10 +231,25 @@ def invalid_value(case: Case) -> Hits:
         if case.view.image.guessed and given.flag.type == "choice":
             continue  # a fork may know more of them
         if given.wrong is not None and given.value.text != "":
-            yield Hit(given.value, given.wrong, _accepted(given.flag), fix=_plain_boolean(given))
+            other = case.view.image.supposed and _once_read(given)  # a release it may be takes the value
+            severity: Severity | None = "warning" if other else None
+            yield Hit(given.value, given.wrong, _accepted(given.flag), severity, _plain_boolean(given))
         elif rest := _never_a_number(given):
             message = f"whatever ${given.value.missing[0]} is, {rest!r} beside it is no part of a number"
             yield Hit(given.value, f"--{given.flag.name}: {message}", "correct the variable's name")
+
+
+def _once_read(given: Given) -> bool:
+    """Whether a release has read a value that the one at hand refuses."""
+    older = (flags.flags_before(releases.version(one)) for one in tables.load("images")["older"])
+    known = (*older, *(flags.flags_of(one) for one in releases.all_releases()))
+    for flag in {table[given.flag.name] for table in known if given.flag.name in table}:
+        try:
+            flags.parse_value(flag, given.value.text, env=given.by != "argument")
+        except ValueError:
+            continue
+        return True
+    return False
 
 
 def _never_a_number(given: Given) -> str:

@@ -110,8 +110,8 @@ def unknown_value(case: Case) -> Hits:
         docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \\
             ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
     """
-    unread = [source.text for source in case.server.env_sources if not _SET_UP.match(source.text)]
-    unread += case.server.unknown
+    unread = [source.text for source in case.server.env_sources] + list(case.server.unknown)
+    unread = [text for text in unread if not _SET_UP.match(text)]
     if unread:
         message = f"not in this file, so what depends on it is not judged: {', '.join(dict.fromkeys(unread))}"
         yield Hit(case.home, message, once="run")
@@ -122,10 +122,11 @@ def unknown_value(case: Case) -> Hits:
 
 
 _SET_UP = re.compile(
-    r"Secret |.*\(optional\)$|\s*(?:eval\b|set\b|(?:source|\.)[ \t]+\S*"
+    r"Secret |what the example leaves out$|.*\(optional\)$|\s*(?:eval\b|set\b|(?:source|\.)[ \t]+\S*"
     r"(?:rc|profile|activate|conda\.sh|/modules\S*|lmod\S*|setvars\.sh|cargo/env)[\"']?$)"
 )
-"""What no file should hold, what need not be there, and what sets up a shell and says nothing of TGI."""
+"""What no file should hold, what need not be there or is only left out of a page, and what sets up a shell and says
+nothing of TGI."""
 
 
 def _missing(case: Case) -> Iterator[str]:
