@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -175,6 +176,10 @@ EXAMPLES: dict[str, Example] = {
         "AssertionError: Each process is one gpu", {"gpu": "a100-80gb-mig-3g.40gb", "count": 2, "shards": 2}
     ),
     "gpu-newer-than-its-kernels": Example(NO_KERNEL, {"gpu": "nvidia-rtx-5090"}),
+    "norm-without-kernels": Example(
+        "CUDA Error: no kernel image is available for execution on the device "
+        "/usr/src/flash-attention/csrc/layer_norm/ln_fwd_kernels.cuh:236", {"gpu": "nvidia-rtx-5090"}, at="3.3.7",
+    ),
     "gpu-older-than-its-kernels": Example(NO_KERNEL, {"gpu": "nvidia-v100-32gb"}),
     "gpu-without-rocm-kernels": Example(
         "RuntimeError: HIP error: invalid device function", {"gpu": "amd-mi100", "variant": "rocm"}, at="3.3.7"
@@ -525,7 +530,7 @@ def test_every_rule_has_an_example() -> None:
 @pytest.mark.parametrize(
     ("gpu", "release", "refused"),
     [
-        ("nvidia-b300", "3.3.0", True), ("nvidia-b300", "3.3.1", False), ("nvidia-p100-16gb", "3.3.0", False),
+        ("nvidia-b300", "3.3.0", True), ("nvidia-b300", "3.3.1", True), ("nvidia-p100-16gb", "3.3.0", False),
         ("nvidia-t4", "3.3.7", False), ("amd-mi300x", "2.0.3", True), ("amd-mi300x", "2.0.4", False),
         ("amd-mi250", "1.2.0", False), ("amd-mi325x", "3.3.7", False), ("amd-mi355x", "3.3.7", True),
     ],
@@ -534,6 +539,16 @@ def test_gpus_the_image_has_kernels_for(gpu: str, release: str, refused: bool) -
     setting = settle(release=release, gpu=gpu, variant="rocm" if gpu.startswith("amd") else "")
     codes = [found.code for found in refusals.shard_refusals(setting)]
     assert any("kernels" in code for code in codes) is refused
+
+
+@pytest.mark.parametrize(("width", "own", "refused"), [(8192, True, True), (8193, True, False), (4096, False, False)])
+def test_norms_that_pytorch_makes_run_on_newer_gpus(width: int, own: bool, refused: bool) -> None:
+    setting = settle(gpu="nvidia-b200", facts=model(hidden_size=width))
+    if not own:
+        image = replace(setting.spec.tgi, image="registry.example/tgi:3.3.7")
+        setting = setting._replace(spec=replace(setting.spec, tgi=image))
+    codes = [found.code for found in refusals.shard_refusals(setting)]
+    assert ("norm-without-kernels" in codes) is refused
 
 
 @pytest.mark.parametrize("code", EXAMPLES)

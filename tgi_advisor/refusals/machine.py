@@ -25,6 +25,11 @@ def arm64_host(case: Case) -> Found:
     )
 
 
+BLACKWELL = (
+    "use an Ampere, Ada or Hopper GPU, up to compute capability 9.0: no release's image is built for newer ones",
+    "or build an image for this GPU yourself, and name it in tgi.image",
+)
+"""What to do where a GPU is newer than what the images are compiled for."""
 _NO_KERNEL = "RuntimeError: CUDA error: no kernel image is available for execution on the device"
 
 
@@ -36,7 +41,7 @@ def gpu_newer_than_its_kernels(case: Case) -> Found:
     """
     if not _own_image(case) or case.setting.facts.gpu.at_least < (10, 0):
         return None
-    return _NO_KERNEL, ("use TGI 3.3.1 or newer on this GPU",)
+    return _NO_KERNEL, BLACKWELL
 
 
 @rule(SLICES, "load", "server/uv.lock@v3.3.7:329", since=(3, 3, 1))

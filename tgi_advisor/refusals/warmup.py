@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from tgi_advisor.estimate.replay import pictures
 from tgi_advisor.estimate.weights import on_own_layers, quantization_config
+from tgi_advisor.facts.release import is_own
+from tgi_advisor.refusals.machine import BLACKWELL
 from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
 
 WARMUP: list[Rule] = []
@@ -20,6 +22,33 @@ def flash_attention_2_needs_ampere(case: Case) -> Found:
         return None
     text = "RuntimeError: FlashAttention only supports Ampere GPUs or newer."
     return text, ("use TGI 2.3.0 or newer on this GPU",)
+
+
+@rule(WARMUP, "warmup", "S/layers/layernorm.py@v3.3.7:161", since=(3, 3, 1))
+def norm_without_kernels(case: Case) -> Found:
+    """PyTorch knows this GPU, but the norm that TGI builds with flash attention is compiled for 7.0, 8.0 and 9.0 alone.
+
+    Of hidden states up to 8,192 wide. csrc/layer_norm/setup.py of flash-attention names these three and no PTX
+    (server/Makefile-flash-att@v3.3.7:1); seen with 3.3.6 on an RTX 5060 Ti
+    (https://github.com/huggingface/text-generation-inference/issues/3342).
+    """
+    setting, image = case.setting, case.setting.spec.tgi.image
+    width = setting.facts.model.text().get("hidden_size")
+    if setting.facts.gpu.at_least < (10, 0) or (image is not None and not is_own(image)):
+        return None
+    if not setting.flash or not case.family.paged or not on_own_layers(setting):
+        return None
+    if not isinstance(width, int) or width > _WIDEST_NORM:
+        return None
+    text = (
+        "CUDA Error: no kernel image is available for execution on the device "
+        "/usr/src/flash-attention/csrc/layer_norm/ln_fwd_kernels.cuh:236"
+    )
+    return text, BLACKWELL
+
+
+_WIDEST_NORM = 8192
+"""Widest hidden state of that norm; wider ones are normed by PyTorch."""
 
 
 @rule(WARMUP, "warmup", "S/layers/attention/kv_cache.py@v3.3.7:69", since=(2, 4, 0))

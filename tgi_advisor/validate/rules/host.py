@@ -413,12 +413,13 @@ def docker_option(case: Case) -> Hits:
 
 @refused(
     "TGI310", "GPU the image has no kernels for", "gpu-newer-than-its-kernels", "gpu-older-than-its-kernels",
-    "gpu-without-rocm-kernels",
+    "gpu-without-rocm-kernels", "norm-without-kernels",
 )  # fmt: skip
 def kernels(case: Case) -> Place | Value | None:
-    """PyTorch and TGI's own code are compiled for some GPUs. Until 3.3.0 these are NVIDIA's up to compute capability
-    9.0, so no Blackwell; from 3.3.1 on (PyTorch 2.7 for CUDA 12.8) those from 7.5 on, so no V100. The ROCm images are
-    for MI200 and, from 2.0.4 on, MI300.
+    """PyTorch and TGI's own code are compiled for some GPUs: NVIDIA's up to compute capability 9.0, and from 3.3.1 on
+    (PyTorch 2.7 for CUDA 12.8) those from 7.5 on, so no V100. On Blackwell 3.3.1 and newer load, and stop in the
+    warm-up of nearly every model (huggingface/text-generation-inference#3342). The ROCm images are for MI200 and, from
+    2.0.4 on, MI300.
 
     Failing, --gpu nvidia-v100-32gb::
 
