@@ -21,13 +21,13 @@ def arm64_host(case: Case) -> Found:
         return None
     return "exec format error (or: no matching manifest for linux/arm64/v8)", (
         "use an x86-64 machine, such as one with nvidia-h100-sxm or nvidia-h200",
-        "or build an image for arm64 yourself, and name it in tgi.image",
+        "build an image for arm64 yourself, and name it in tgi.image",
     )
 
 
 BLACKWELL = (
     "use an Ampere, Ada or Hopper GPU, up to compute capability 9.0: no release's image is built for newer ones",
-    "or build an image for this GPU yourself, and name it in tgi.image",
+    "build an image for this GPU yourself, and name it in tgi.image",
 )
 """What to do where a GPU is newer than what the images are compiled for."""
 _NO_KERNEL = "RuntimeError: CUDA error: no kernel image is available for execution on the device"
