@@ -282,3 +282,13 @@ def test_a_brief_report_is_the_report_without_two_blocks(options: tuple[str, ...
     left_out = [block for block in whole if block not in brief]
     assert [block for block in brief if block not in whole] == []
     assert [block.split()[0] for block in left_out] == ["Memory", "Model"]
+
+
+def test_steps_of_a_finding_are_joined_once(tmp_path: Path) -> None:
+    file = tmp_path / "run.sh"
+    file.write_text(
+        "docker run --gpus all --shm-size 1g -v tgi:/data -p 8080:80 "
+        "ghcr.io/huggingface/text-generation-inference:1.4.0 --model-id tiiuae/falcon-7b --num-shard 2\n"
+    )
+    said = run("validate", str(file), "--gpu", "nvidia-v100-32gb", "--count", "2").out
+    assert "use a GPU of compute capability 8.0 or newer; or one GPU: the model" in said

@@ -227,7 +227,7 @@ def of_refusal(case: Case, pointer: Pointer, codes: Sequence[str], reads: Reads)
         if flash is not None and not flash.known and refusal.stage != "launcher":
             continue
         if refusal.code in codes and case.sure(*asked):
-            step = "; or ".join(_spelled(step) for step in refusal.next_steps)
+            step = "; or ".join(_spelled(step.removeprefix("or ")) for step in refusal.next_steps)
             message = f"{refusal.why.rstrip('.')}: TGI stops with {_quoted(refusal.message)}"
             if OPEN in refusal.message:
                 message += f" ({OPEN} stands for what depends on what is not known here)"
