@@ -280,6 +280,42 @@ def test_the_environment_means_what_it_means_to_huggingface_hub(environment: Map
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **environment})
 
 
+def test_a_token_that_only_the_library_finds_is_sent(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret of a notebook, a job's identity; not where the environment or a file has one, or none is wanted."""
+    asked: list[str] = []
+
+    def get_token() -> str:
+        asked.append(SECRET)
+        return SECRET
+
+    monkeypatch.setattr("huggingface_hub.get_token", get_token)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/no/such/file")
+    hub.add(ID, CONFIG, llama())
+    read.read(ID)
+    assert {request.authorization for request in hub.requests} == {f"Bearer {SECRET}"}
+    hub.requests.clear()
+    monkeypatch.setenv("HF_TOKEN", "hf_ofTheEnvironment")
+    read.read(ID)
+    assert {request.authorization for request in hub.requests} == {"Bearer hf_ofTheEnvironment"}
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    hub.requests.clear()
+    read.read(ID)
+    assert {request.authorization for request in hub.requests} == {None}
+    assert asked == [SECRET]
+
+
+def test_a_token_that_the_library_cannot_get_is_no_traceback(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> str:
+        raise RuntimeError(f"no {SECRET}")
+
+    monkeypatch.setattr("huggingface_hub.get_token", fails)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/no/such/file")
+    with pytest.raises(FactsError, match="could not get the token") as caught:
+        read.read(ID)
+    assert SECRET not in str(caught.value)
+    assert hub.requests == []
+
+
 # ------------------------------------------------------------------------------------------------ the library
 
 

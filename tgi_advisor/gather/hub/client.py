@@ -9,6 +9,7 @@ an ETag that mirrors leave out, waits for locks and writes into the cache that T
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tgi_advisor import __version__, bounds
 from tgi_advisor.deadline import Deadline
-from tgi_advisor.errors import missing
+from tgi_advisor.errors import AdvisorError, FactsError, missing
 from tgi_advisor.gather.hub import settings
 from tgi_advisor.gather.hub.session import Exchange, Span, bind, current
 from tgi_advisor.gather.hub.wording import UnreachableError, late
@@ -66,6 +67,8 @@ class Client:
                     "huggingface_hub cannot be used: one of its environment variables holds no number.",
                     "Look for HF_..._TIMEOUT and the like: env | grep ^HF_",
                 ) from None
+            bind()
+            self._log_in()
             self._api = HfApi(
                 endpoint=self.shown,
                 token=self.token or False,
@@ -75,13 +78,34 @@ class Client:
             )
         return self._api
 
+    def _log_in(self) -> None:
+        """Take a token that only the library finds: a notebook's secret (Colab), that of a job (HF_OIDC_RESOURCE)."""
+        from huggingface_hub import constants, get_token
+
+        files = (settings.token_path(), constants.HF_TOKEN_PATH)
+        if self.token or not settings.implicit_token() or any(os.path.lexists(file) for file in files):
+            return
+        try:
+            token: Any = self.ask(get_token, bounds.MAX_INDEX)
+        except AdvisorError:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever its many ways to a token may raise)
+            token = error
+        if isinstance(token, Exception):
+            raise FactsError(
+                "huggingface_hub could not get the token of this job or notebook.",
+                "Set HF_TOKEN, unset HF_OIDC_RESOURCE, or send none: HF_HUB_DISABLE_IMPLICIT_TOKEN=1.",
+            )
+        if token:
+            self.token, self.token_from, self._headers = token, "huggingface_hub's login", {}
+
     def all(self, ask: Callable[[T], R], items: Iterable[T], tick: Callable[[int], None]) -> list[R]:
         """`ask` of every item, in order, in up to `WORKERS` threads; the first error ends it and is raised.
 
         `tick` is called with the number of finished items about ten times a second. What has not ended by its
         deadline is abandoned: only from another thread can a lookup of a name, or a header that drips, be left.
         """
-        self.api  # noqa: B018  (imported before the threads ask for it)
+        self.api  # noqa: B018  (made before the threads ask for it)
         bind()
         todo = list(enumerate(items))
         results: list[Any] = [None] * len(todo)

@@ -78,17 +78,27 @@ def proxy() -> bool:
 
 def token() -> tuple[str | None, str]:
     """The access token and where it came from; the place may be shown, the token never."""
-    if _yes("HF_HUB_DISABLE_IMPLICIT_TOKEN"):
+    if not implicit_token():
         return None, ""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if value := os.environ.get(name, "").strip():
             return _checked(value, f"the environment variable {name}"), f"the environment variable {name}"
-    path = Path(_path("HF_TOKEN_PATH") or home() / "token")
+    path = token_path()
     try:
         value = read_regular(path, bounds.MAX_TOKEN).decode("utf-8", "replace").strip()
     except OSError:
         return None, ""
     return (_checked(value, f"the file {path}"), f"the file {path}") if value else (None, "")
+
+
+def implicit_token() -> bool:
+    """Whether a token is sent that nobody asked to send (HF_HUB_DISABLE_IMPLICIT_TOKEN)."""
+    return not _yes("HF_HUB_DISABLE_IMPLICIT_TOKEN")
+
+
+def token_path() -> Path:
+    """HF_TOKEN_PATH: the file that `hf auth login` keeps the token in."""
+    return Path(_path("HF_TOKEN_PATH") or home() / "token")
 
 
 def _checked(value: str, where: str) -> str:
