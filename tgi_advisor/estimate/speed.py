@@ -5,8 +5,6 @@ than `requests / ((weights + requests x context x KV) / bandwidth)` tokens a sec
 with shares of the GPU's figures (`facts/speed.yaml`), and what launches, reductions and the router add.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 
@@ -164,17 +162,6 @@ def of(here: Base, budget: int | None, users: int, request: Request) -> Speed:
     return Speed(together, saturates, bound, tokens, first, "", note)
 
 
-def _first(server: Server, prompt: int, known: Constants, measured: Calibration | None) -> Figure | None:
-    """Seconds to the first token with nobody else there; where only decoding was measured, as far as rows support."""
-    setting = server.here.setting
-    band = known.band(setting.num_shard)
-    if measured is not None and measured.compute is not None:
-        band = MEASURED
-    elif _why_not(setting, None):
-        band = None
-    return None if band is None else Figure(server.prefill(prompt, alone=True), band.factor, band.label)
-
-
 class Server:
     """The roofline of one launch, with the shares of its card's figures that are reached."""
 
@@ -224,6 +211,17 @@ class Server:
         link = self._known.links.get(setting.facts.gpu.link) or self._known.links["nvlink"]  # AMD's links are as fast
         moved = tokens * g.hidden * 2 * 2 * (setting.num_shard - 1) / setting.num_shard
         return 2 * g.layers * (link.seconds + moved / link.bytes)
+
+
+def _first(server: Server, prompt: int, known: Constants, measured: Calibration | None) -> Figure | None:
+    """Seconds to the first token with nobody else there; where only decoding was measured, as far as rows support."""
+    setting = server.here.setting
+    band = known.band(setting.num_shard)
+    if measured is not None and measured.compute is not None:
+        band = MEASURED
+    elif _why_not(setting, None):
+        band = None
+    return None if band is None else Figure(server.prefill(prompt, alone=True), band.factor, band.label)
 
 
 def _captures(here: Base) -> bool:

@@ -1,7 +1,5 @@
 """The constants of the roofline: `speed.yaml`, and what a running server of the user's own measured of them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from functools import cache
