@@ -200,6 +200,7 @@ class _Scanner:
         self.manifests = MAX_MANIFESTS
         self.exports: dict[str, Value] = {}
         self.pieces: set[int] = set()
+        self.added: dict[str, int] = {}
         self.limit = 0
 
     def scan(self) -> Scan:
@@ -430,7 +431,6 @@ class _Scanner:
     ) -> tuple[list[tuple[int, int, bool]], bool]:
         """The pieces of a file that are surely written one after the other, and whether others may be."""
         pieces, end, depth, seen = [first], first[1], 0, 0
-        quoted = re.escape(name)
         for match in islice(re.compile(_HEREDOC, re.MULTILINE).finditer(self.text, first[1]), MAX_SERVERS):
             if match.start() < end:
                 continue
@@ -450,12 +450,20 @@ class _Scanner:
             seen += 1
             if depth == 0:
                 pieces.append((start, close.start(), bool(match["raw"])))
-        others = re.findall(
-            rf"(?:>>|\btee[ \t]+-a|\bsed[ \t]+-i[^\n]*|\byq[ \t][^\n]*-i[^\n]*|\bpatch[ \t][^\n]*)[ \t]*[\"']?{quoted}"
-            r"(?![\w.-])", self.source.file.text
-        )  # fmt: skip
+        others = self._adds(name)
         appended = bool(_APPENDED.search(self.text[line : first[0]]))
-        return pieces, appended or len(others) > len(pieces) - 1
+        return pieces, appended or others > len(pieces) - 1
+
+    def _adds(self, name: str) -> int:
+        """How often the file adds to another of this name, or edits it."""
+        if name not in self.added:
+            found = re.findall(
+                r"(?:>>|\btee[ \t]+-a|\bsed[ \t]+-i[^\n]*|\byq[ \t][^\n]*-i[^\n]*|\bpatch[ \t][^\n]*)[ \t]*[\"']?"
+                rf"{re.escape(name)}(?![\w.-])",
+                self.source.file.text,
+            )
+            self.added[name] = len(found)
+        return self.added[name]
 
     def _put_together(self, pieces: list[tuple[int, int, bool]]) -> Source:
         """The text of a file that is written in pieces."""
