@@ -417,6 +417,9 @@ def test_the_completion_script_is_one(shell: str) -> None:
         (("flags", "--release", "2.4"), {"2.4.0", "2.4.1"}),
         (("predict", "--set", "limits.max_t"), {"limits.max_total_tokens="}),
         (("advise", "--method", "notebook-"), {"notebook-tgi"}),
+        (("compare", "--quantize", "eet"), {"eetq"}),
+        (("sweep", "--vary", "limits.max_t"), {"limits.max_total_tokens="}),
+        (("size", "--release", "2.4"), {"2.4.0", "2.4.1"}),
     ],
 )
 def test_completion(words: tuple[str, ...], wanted: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,6 +427,13 @@ def test_completion(words: tuple[str, ...], wanted: set[str], monkeypatch: pytes
     monkeypatch.setenv("COMP_WORDS", shlex.join(("tgi-advisor", *words)))
     monkeypatch.setenv("COMP_CWORD", str(len(words)))
     assert {line.split(",")[1] for line in run().out.splitlines()} == wanted
+
+
+def test_the_last_of_several_values_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TGI_ADVISOR_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "tgi-advisor compare --gpu l4,g6.12")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    assert run().out == "plain,l4,g6.12xlarge\n"
 
 
 # -- terminals, pipes, signals

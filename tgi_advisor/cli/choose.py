@@ -67,8 +67,21 @@ class _Amount(click.FloatRange):
         return number
 
 
+def _methods() -> list[str]:
+    from tgi_advisor.spec.records import QUANTIZE
+
+    return ["none", *QUANTIZE]
+
+
+def _dtypes() -> list[str]:
+    from tgi_advisor.spec.records import KV_CACHE_DTYPE
+
+    return ["auto", *KV_CACHE_DTYPE]
+
+
 several_gpus = click.option(
     "--gpu", "-g", metavar="A,B,…", callback=_several("GPU"),
+    shell_complete=options.complete_several(options.gpu_names),
     help="GPUs or cloud instance types; default the whole table.",
 )  # fmt: skip
 several_counts = click.option(
@@ -77,10 +90,12 @@ several_counts = click.option(
 )  # fmt: skip
 several_weights = click.option(
     "--quantize", "-q", metavar="none,awq,…", callback=_several("quantization"),
+    shell_complete=options.complete_several(_methods),
     help="How the weights are held; default as this checkpoint and its shipped siblings do.",
 )  # fmt: skip
 several_releases = click.option(
     "--release", "-r", metavar="X.Y.Z,…", callback=_several("release"),
+    shell_complete=options.complete_several(options.release_names),
     help="TGI releases; default the spec's, else the newest.",
 )  # fmt: skip
 output_format = click.option(
@@ -102,6 +117,7 @@ price_list = click.option(
     "--kv-cache-dtype",
     metavar="auto,fp8_e4m3fn,…",
     callback=_several("dtype"),
+    shell_complete=options.complete_several(_dtypes),
     help="dtypes of the KV cache; default the spec's.",
 )
 @click.option("--for", "purpose", type=click.Choice(PURPOSES), help="What to sort by; default the least hardware.")
@@ -180,6 +196,7 @@ def what_fits(name: str, **asked: Any) -> int:
     "--vary",
     metavar="PATH=VALUES",
     multiple=True,
+    shell_complete=options.complete_several(options.field_names),
     help="A field and its values: A..B (doubled), A..B:STEP, or A,B,C. Repeatable.",
 )
 @options.takes_load

@@ -47,6 +47,17 @@ def _complete(names: Callable[[], list[str]]) -> Callable[[click.Context, click.
     return complete
 
 
+def complete_several(names: Callable[[], list[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """The same for values separated by commas: the last of them is completed."""
+    one = _complete(names)
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in one(ctx, param, last)]
+
+    return complete
+
+
 def model_names() -> list[str]:
     """The shipped models."""
     from tgi_advisor.gather import snapshot
@@ -61,7 +72,8 @@ def gpu_names() -> list[str]:
     return ["auto", *(name for row in all_gpus() for name in (row.name, *(kind for kind, _ in row.instances)))]
 
 
-def _releases() -> list[str]:
+def release_names() -> list[str]:
+    """The releases that are known."""
     from tgi_advisor.facts.release import all_releases
 
     return [release.name for release in all_releases()]
@@ -79,7 +91,8 @@ def _rows() -> list[str]:
     return [row.row for row in all_rows()]
 
 
-def _fields() -> list[str]:
+def field_names() -> list[str]:
+    """The fields of a spec, each with an `=`."""
     from tgi_advisor.spec.records import Spec, settings
 
     def below(record: type[Any], path: str) -> Iterator[str]:
@@ -94,7 +107,7 @@ def _fields() -> list[str]:
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 release = click.option(
-    "--release", "-r", metavar="X.Y.Z", help="TGI release; default the newest.", shell_complete=_complete(_releases)
+    "--release", "-r", metavar="X.Y.Z", help="TGI release; default the newest.", shell_complete=_complete(release_names)
 )
 model = click.option(
     "--model", "-m", metavar="ID", help="Hub id or local folder.", shell_complete=_complete(model_names)
@@ -131,7 +144,7 @@ _users = click.option(
 _ONE = click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True))
 _SEVERAL = click.argument("specs", metavar="[SPEC]...", nargs=-1, type=click.Path(allow_dash=True))
 sets = click.option(
-    "--set", "sets", metavar="PATH=VALUE", multiple=True, shell_complete=_complete(_fields),
+    "--set", "sets", metavar="PATH=VALUE", multiple=True, shell_complete=_complete(field_names),
     help="Set any field of the spec, e.g. --set limits.max_total_tokens=8k. Repeatable, last wins.",
 )  # fmt: skip
 source = click.option(
