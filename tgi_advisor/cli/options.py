@@ -165,6 +165,8 @@ _OPTIONS = (
     gpu,
     count,
     release,
+    _context,
+    _users,
     sets,
     source,
     offline,
@@ -184,6 +186,11 @@ def takes_specs(command: Command) -> Command:
 
 def takes_load(command: Command) -> Command:
     """Adds --context and --users, which stand for two fields of the spec; `--set` is laid over them."""
+    return _context(_users(_with_load(command)))
+
+
+def _with_load(command: Command) -> Command:
+    """The command with what --context and --users stand for among its `--set` options."""
 
     @wraps(command)
     def with_load(*, context: str | None, users: int | None, sets: tuple[str, ...], **rest: Any) -> Any:
@@ -191,11 +198,11 @@ def takes_load(command: Command) -> Command:
         given = (f"{path}={value}" for path, value in plain if value is not None)
         return command(sets=(*given, *sets), **rest)
 
-    return cast(Command, _context(_users(with_load)))
+    return cast(Command, with_load)
 
 
 def _add(command: Command, argument: Callable[[Command], Command]) -> Command:
-    command = takes_load(command)
+    command = _with_load(command)
     for option in reversed((argument, *_OPTIONS)):
         command = option(command)
     return command
