@@ -23,6 +23,7 @@ from tgi_advisor.estimate.speed import Speed
 from tgi_advisor.estimate.underload import DECODING
 from tgi_advisor.facts import families
 from tgi_advisor.facts.prices import Offer
+from tgi_advisor.report import amount, band
 from tgi_advisor.search import last_that_holds
 from tgi_advisor.spec.records import Bound, Spec
 from tgi_advisor.tabular import Answer, Column, Table
@@ -277,7 +278,7 @@ def said(found: Speed) -> list[str]:
         lines.append(f"{found.tokens.label.capitalize()}: {found.tokens.value:,.0f} tokens/s, {_band(found.tokens)}.")
     if found.first:
         first = found.first
-        lines.append(f"{first.label.capitalize()}: first token after {first.value:.2f} s alone, {_band(first)}.")
+        lines.append(f"{first.label.capitalize()}: first token after {amount(first.value)} s alone, {_band(first)}.")
     if found.why_not:
         lines.append(f"No estimate of tokens per second: {found.why_not}.")
     if found.note:
@@ -286,8 +287,7 @@ def said(found: Speed) -> list[str]:
 
 
 def _band(figure: speed.Figure) -> str:
-    digits = 0 if figure.value >= 10 else 2
-    return f"{figure.low:,.{digits}f} to {figure.high:,.{digits}f} (within a factor of {figure.factor:g})"
+    return f"{band(figure)} (within a factor of {figure.factor:g})"
 
 
 def _estimate(figure: speed.Figure | None, digits: int) -> tuple[object, ...]:

@@ -328,10 +328,16 @@ def size(
 @click.command()
 @click.argument("url")
 @click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True))
-@options.model
+@click.option(
+    "--model", "-m", metavar="ID", help="Hub id or local folder; default what the server says.",
+    shell_complete=options.complete(options.model_names),
+)  # fmt: skip
 @options.gpu
 @options.count
-@options.release
+@click.option(
+    "--release", "-r", metavar="X.Y.Z", help="TGI release; default what the server says.",
+    shell_complete=options.complete(options.release_names),
+)  # fmt: skip
 @options.sets
 @click.option(
     "--timeout", metavar="S", type=_Amount(0, 600, min_open=True), default=10, show_default=True,

@@ -38,24 +38,24 @@ def _tokens(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     return value
 
 
-def _complete(names: Callable[[], list[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+def complete(names: Callable[[], list[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     """Shell completion from a list that is only made when the shell asks."""
 
-    def complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    def completed(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
         return [name for name in names() if name.lower().startswith(incomplete.lower())]
 
-    return complete
+    return completed
 
 
 def complete_several(names: Callable[[], list[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     """The same for values separated by commas: the last of them is completed."""
-    one = _complete(names)
+    one = complete(names)
 
-    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    def completed(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
         return [f"{before}{comma}{name}" for name in one(ctx, param, last)]
 
-    return complete
+    return completed
 
 
 def model_names() -> list[str]:
@@ -107,18 +107,18 @@ def field_names() -> list[str]:
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 release = click.option(
-    "--release", "-r", metavar="X.Y.Z", help="TGI release; default the newest.", shell_complete=_complete(release_names)
+    "--release", "-r", metavar="X.Y.Z", help="TGI release; default the newest.", shell_complete=complete(release_names)
 )
 model = click.option(
-    "--model", "-m", metavar="ID", help="Hub id or local folder.", shell_complete=_complete(model_names)
+    "--model", "-m", metavar="ID", help="Hub id or local folder.", shell_complete=complete(model_names)
 )
 gpu = click.option(
     "--gpu", "-g", metavar="NAME", help="GPU name, cloud instance type, or auto (this machine's).",
-    shell_complete=_complete(gpu_names),
+    shell_complete=complete(gpu_names),
 )  # fmt: skip
 count = click.option("--count", "-n", "-c", metavar="N", type=_Count(1), help="GPUs the container sees.")
-row_name = click.argument("name", nargs=-1, metavar="[NAME]...", shell_complete=_complete(_rows))
-rule_code = click.argument("code", required=False, shell_complete=_complete(_rules))
+row_name = click.argument("name", nargs=-1, metavar="[NAME]...", shell_complete=complete(_rows))
+rule_code = click.argument("code", required=False, shell_complete=complete(_rules))
 
 brief = click.option("--brief", is_flag=True, help="Leave out the parts of the memory and where the facts are from.")
 allow_risk = click.option(
@@ -144,7 +144,7 @@ _users = click.option(
 _ONE = click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True))
 _SEVERAL = click.argument("specs", metavar="[SPEC]...", nargs=-1, type=click.Path(allow_dash=True))
 sets = click.option(
-    "--set", "sets", metavar="PATH=VALUE", multiple=True, shell_complete=_complete(field_names),
+    "--set", "sets", metavar="PATH=VALUE", multiple=True, shell_complete=complete(field_names),
     help="Set any field of the spec, e.g. --set limits.max_total_tokens=8k. Repeatable, last wins.",
 )  # fmt: skip
 source = click.option(

@@ -149,7 +149,7 @@ def of(here: Base, budget: int | None, users: int, request: Request) -> Speed:
     server = Server(here, known, work)
     most = math.inf if bound is None else bound
     first = _first(server, request.prompt, known, measured)
-    if setting.chunking and (measured is None or not measured.chunking):
+    if setting.chunking and (together == 1 or measured is None or not measured.chunking):
         alone = server.step(1, context)
         tokens = Figure(1 / alone, band.factor, band.label, most) if together == 1 else None
         why = "" if tokens else "this release mixes prefills into decoding, and no public measurement has that"
