@@ -470,8 +470,8 @@ def speed(found: Served | None) -> str:
     alone, full = found.alone, found.full
     said = f"one full-length request at a time: no more than {amount(found.alone.bound)} tokens/s{_estimate(alone)}"
     if alone.first is not None:
-        other = f" {_how(alone.first)}" if alone.tokens is None or alone.tokens.label != alone.first.label else ""
-        said += f", first token{other} after {band(alone.first)} s"
+        other = f" ({alone.first.label})" if alone.tokens is None or alone.tokens.label != alone.first.label else ""
+        said += f", first token after {band(alone.first)} s{other}"
     if full is not None and full.bound is not None:
         said += f"; {thousands(full.together)} at once: no more than {amount(full.bound)} together{_estimate(full)}"
     return "; ".join(filter(None, (said, alone.note)))
