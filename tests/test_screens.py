@@ -292,3 +292,18 @@ def test_steps_of_a_finding_are_joined_once(tmp_path: Path) -> None:
     )
     said = run("validate", str(file), "--gpu", "nvidia-v100-32gb", "--count", "2").out
     assert "use a GPU of compute capability 8.0 or newer; or one GPU: the model" in said
+
+
+def test_a_gpu_stated_by_hand_is_what_is_asked_about() -> None:
+    block = "{name: mine, memory: 24564MiB, compute_capability: 8.9}"
+    assert run("fits", "-g", block).out.startswith("1 x mine,")
+    assert "1 x mine" in run("fits", *SMALL, "-g", block).out
+    rows = json.loads(run("compare", *SMALL, "--set", f"hardware.gpu={block}", "-c", "1,2", "--json").out)["comparison"]
+    assert {row["gpu"] for row in rows} == {"mine"}
+    assert {row["count"] for row in rows} == {1, 2}
+
+
+def test_every_line_of_a_hint_below_a_problem_is_indented() -> None:
+    lines = run("compare", *SMALL, "-g", "mystery,mysterious").err.splitlines()
+    assert all(line.startswith("      ") for line in lines if "--set" in line or "stated by hand" in line)
+    assert sum("--set 'hardware.gpu=" in line for line in lines) == 2

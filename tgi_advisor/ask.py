@@ -77,9 +77,10 @@ def compare(
 ) -> Comparison:
     """Every way to serve the model of a spec, side by side, within the bounds the spec sets.
 
-    What is left out is the whole GPU table, 1, 2, 4 and 8 GPUs, the quantizations this checkpoint or a shipped
-    checkpoint of the same model has, and the spec's release and dtype of the KV cache. `purpose` sorts. `prices` is a
-    file in place of the shipped price list, `speed` names files that `calibrate` wrote. `progress` is told what is
+    What is left out is the whole GPU table (or the GPU that the spec states by hand), 1, 2, 4 and 8 GPUs, the
+    quantizations this checkpoint or a shipped checkpoint of the same model has, and the spec's release and dtype of the
+    KV cache. `purpose` sorts. `prices` is a file in place of the shipped price list, `speed` names files that
+    `calibrate` wrote. `progress` is told what is
     asked of the network, `done` how many options are judged, of how many. Raises the kinds of `tgi_advisor.errors`:
     all names that are not known at once.
     """
@@ -103,14 +104,17 @@ def fits(
 ) -> Models | Comparison | Ladder | Everywhere:
     """What runs where, with the newest release unless another is named.
 
-    With `gpu` alone, which shipped models run on so many of it; with `model` alone, which GPUs of the table and how
-    many of them (checkpoints of the same model included); with both, how many users at which context; with neither,
-    every shipped model on one of every GPU. Arguments as `compare`.
+    With `gpu` alone (a name, or `{name: mine, memory: 24564MiB, …}`), which shipped models run on so many of it; with
+    `model` alone, which GPUs of the table and how many of them (checkpoints of the same model included); with both, how
+    many users at which context; with neither, every shipped model on one of every GPU. Arguments as `compare`.
     """
     named = release and releases.find(release).name
     tgi = {"release": named} if named else {}
-    card = {"gpu": gpu or ANY_CARD, **({"count": count} if count else {})}
+    by_hand = gpu is not None and gpu.startswith("{")
+    card = {"gpu": ANY_CARD if by_hand else gpu or ANY_CARD, **({"count": count} if count else {})}
     asked = read_any({"model": {"id": model or ANY_MODEL}, "hardware": card, "tgi": tgi})
+    if by_hand:
+        asked = with_set(asked, [f"hardware.gpu={gpu}"])
     if model is None:
         here = hardware(asked) if gpu else None
         known = releases.find(release) if release else releases.latest()
@@ -348,6 +352,8 @@ def _ways(
     methods = _methods(quantize)
     dtypes = _dtypes(kv_cache_dtype)
     cards, named = _named(gpu, release)
+    if not gpu and spec.hardware.gpu.stated:
+        cards = (gpus.stated(spec.hardware.gpu),)
     return Ways(checkpoints(spec, facts_of(spec), methods), cards, tuple(dict.fromkeys(count)) or COUNTS, named, dtypes)
 
 

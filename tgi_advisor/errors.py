@@ -90,7 +90,7 @@ class Problem:
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.message}" if self.place else self.message
-        return f"{text}\n    {self.hint}" if self.hint else text
+        return "\n    ".join([text, *self.hint.split("\n")]) if self.hint else text
 
 
 class AdvisorError(Exception):

@@ -266,7 +266,8 @@ def _option(
     tgi = replace(spec.tgi, num_shard=count)
     if release is not None:
         tgi = replace(tgi, release=release, image=None)
-    hardware = replace(spec.hardware, gpu=GpuSpec(name=gpu.name), count=count)
+    named = spec.hardware.gpu if spec.hardware.gpu.name == gpu.name else GpuSpec(name=gpu.name)
+    hardware = replace(spec.hardware, gpu=named, count=count)
     asked = replace(spec, model=model, hardware=hardware, tgi=tgi)
     try:
         facts = weights.facts.elsewhere(gpu, count, release)

@@ -36,11 +36,11 @@ MAX_PROBLEMS = 40
 """Problems listed before the rest is only counted."""
 
 EXAMPLE = """write at least:
-      model:
-        id: meta-llama/Llama-3.1-8B-Instruct
-      hardware:
-        gpu: nvidia-l4
-    or let `tgi-advisor init` write a spec"""
+  model:
+    id: meta-llama/Llama-3.1-8B-Instruct
+  hardware:
+    gpu: nvidia-l4
+or let `tgi-advisor init` write a spec"""
 
 SpecLike = Spec | str | PathLike[str] | Mapping[str, Any]
 """A spec record, the path of a YAML file (`-` is standard input), or the spec as nested mappings."""
