@@ -48,8 +48,8 @@ def gpu_newer_than_its_kernels(case: Case) -> Found:
 def gpu_older_than_its_kernels(case: Case) -> Found:
     """From 3.3.1 on the image's PyTorch, 2.7 for CUDA 12.8, holds kernels from compute capability 7.5 on.
 
-    Its torch.cuda.get_arch_list() is sm_75, sm_80, sm_86, sm_90, sm_100, sm_120, as 2.7.0+cu128 and 2.7.1+cu128 print it
-    in public repositories, in the warning about a Tesla P4 among others.
+    Its torch.cuda.get_arch_list() is sm_75, sm_80, sm_86, sm_90, sm_100, sm_120, as 2.7.0+cu128 and 2.7.1+cu128
+    print it in public repositories, in the warning about a Tesla P4 among others.
     """
     capability = case.setting.facts.gpu.compute_capability
     if not _own_image(case) or capability is None or capability >= (7, 5):

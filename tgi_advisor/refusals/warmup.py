@@ -29,8 +29,8 @@ def norm_without_kernels(case: Case) -> Found:
     """PyTorch knows this GPU, but the norm that TGI builds with flash attention is compiled for 7.0, 8.0 and 9.0 alone.
 
     Of hidden states up to 8,192 wide. https://github.com/Dao-AILab/flash-attention/blob/v1.0.9/csrc/layer_norm/setup.py
-    names these three and no PTX (server/Makefile-flash-att@v3.3.7:1 takes a commit of that line); seen with 3.3.6 on an RTX 5060 Ti
-    (https://github.com/huggingface/text-generation-inference/issues/3342).
+    names these three and no PTX (server/Makefile-flash-att@v3.3.7:1 takes a commit of that line); seen with 3.3.6
+    on an RTX 5060 Ti (https://github.com/huggingface/text-generation-inference/issues/3342).
     """
     setting, image = case.setting, case.setting.spec.tgi.image
     width = setting.facts.model.text().get("hidden_size")
