@@ -150,7 +150,7 @@ def test_the_types_of_the_shipped_models_names_are_theirs() -> None:
         assert kind in (None, facts.model_type)
 
 
-VARIANTS = {"": "nvidia-h100-80gb", "rocm": "amd-mi300x", "gaudi": "intel-gaudi3"}
+VARIANTS = {"": "nvidia-h100-80gb", "rocm": "amd-mi250", "gaudi": "intel-gaudi3"}
 MAPPED = [*tables.load("automodel")["causal"].values(), *tables.load("automodel")["seq2seq"].values()]
 TYPES = st.sampled_from(" ".join(MAPPED).split()) | st.text(min_size=1, max_size=8)
 
@@ -158,6 +158,7 @@ TYPES = st.sampled_from(" ".join(MAPPED).split()) | st.text(min_size=1, max_size
 @settings(max_examples=80, deadline=None)
 @given(TYPES, st.sampled_from(releases.all_releases()), st.sampled_from(sorted(VARIANTS)), st.sampled_from((1, 2)))
 @example("mamba", releases.find("3.3.3"), "gaudi", 2)
+@example("fuyu", releases.find("1.2.0"), "rocm", 1)
 def test_every_type_has_an_answer(kind: str, release: TgiRelease, variant: str, shards: int) -> None:
     if variant and release.version < ((3, 1, 1) if variant == "gaudi" else (1, 2, 0)):
         return
