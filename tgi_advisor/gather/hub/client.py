@@ -1,10 +1,10 @@
 """huggingface_hub, asked about one model by many threads.
 
-Addresses, headers, connections, TLS, proxies, encodings and what a refusal means are the library's; session.py lays
-bounds around it, wording.py says what went wrong. `HfApi.model_info` and `get_sharded_safetensors_metadata` are called
-as they are. Files and the beginnings of files are asked for over the same session: `hf_hub_download` asks twice, needs
-an ETag that mirrors leave out, waits for locks and writes into the cache that TGI reads;
-`parse_safetensors_file_metadata` does not see how long the file is and takes headers of 100 MB.
+Headers, token, connections, TLS, proxies, encodings, redirects and what a refusal means are the library's; session.py
+lays bounds around its session, wording.py says what went wrong. `HfApi` is imported for the headers of many shards
+(`get_sharded_safetensors_metadata`) and not for the entry, for which `model_info` would make every answer wait a fifth
+longer. `hf_hub_download` asks twice, needs an ETag that mirrors leave out, waits for locks and writes into the cache
+that TGI reads; `parse_safetensors_file_metadata` does not see how long the file is and takes headers of 100 MB.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from tgi_advisor import __version__, bounds
 from tgi_advisor.deadline import Deadline
@@ -25,7 +26,6 @@ from tgi_advisor.gather.hub.session import Exchange, Span, bind, current
 from tgi_advisor.gather.hub.wording import UnreachableError, late
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
 PATIENCE = bounds.HUB_S
@@ -33,6 +33,8 @@ PATIENCE = bounds.HUB_S
 WORKERS = 32
 GRACE = 0.05
 """Seconds after its deadline in which an exchange may still tell itself what went wrong."""
+
+_NAME = {"library_name": "tgi-advisor", "library_version": __version__}
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -51,32 +53,24 @@ class Client:
         """What is going on, for a progress line."""
         self._headers = {} if self.token else settings.basic(endpoint)
         self._end = time.monotonic() + bounds.MODEL_S
-        self._api: HfApi | None = None
+        self._connected = False
 
-    @property
-    def api(self) -> HfApi:
-        """The library's client, which is imported here; UnreachableError where it cannot be."""
-        if self._api is None:
-            try:
-                with redirect_stdout(sys.stderr):  # it prints what goes wrong
-                    from huggingface_hub import HfApi
-            except ImportError:
-                raise UnreachableError(*missing("huggingface_hub", "ask the Hub")) from None
-            except ValueError:  # it reads its variables as it is imported
-                raise UnreachableError(
-                    "huggingface_hub cannot be used: one of its environment variables holds no number.",
-                    "Look for HF_..._TIMEOUT and the like: env | grep ^HF_",
-                ) from None
-            bind()
+    def connect(self) -> None:
+        """Import the library, and lay our bounds around its session; UnreachableError where it cannot be used."""
+        try:
+            with redirect_stdout(sys.stderr):  # it prints what goes wrong
+                from huggingface_hub import get_session  # noqa: F401
+        except ImportError:
+            raise UnreachableError(*missing("huggingface_hub", "ask the Hub")) from None
+        except ValueError:  # it reads its variables as it is imported
+            raise UnreachableError(
+                "huggingface_hub cannot be used: one of its environment variables holds no number.",
+                "Look for HF_..._TIMEOUT and the like: env | grep ^HF_",
+            ) from None
+        bind()
+        if not self._connected:
+            self._connected = True
             self._log_in()
-            self._api = HfApi(
-                endpoint=self.shown,
-                token=self.token or False,
-                library_name="tgi-advisor",
-                library_version=__version__,
-                headers=self._headers,
-            )
-        return self._api
 
     def _log_in(self) -> None:
         """Take a token that only the library finds: a notebook's secret (Colab), that of a job (HF_OIDC_RESOURCE)."""
@@ -105,8 +99,7 @@ class Client:
         `tick` is called with the number of finished items about ten times a second. What has not ended by its
         deadline is abandoned: only from another thread can a lookup of a name, or a header that drips, be left.
         """
-        self.api  # noqa: B018  (made before the threads ask for it)
-        bind()
+        self.connect()
         todo = list(enumerate(items))
         results: list[Any] = [None] * len(todo)
         errors: list[BaseException] = []
@@ -170,23 +163,31 @@ class Client:
             current.reset(mark)
         raise UnreachableError("huggingface_hub was told not to use the network.", "Unset HF_HUB_OFFLINE.")
 
-    def file(self, repo: str, at: str, name: str, limit: int, span: Span | None = None) -> Any:
-        """A file of a repository, or the bytes `span` of it: a response of the library, or its HfHubHTTPError."""
-        from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+    def get(self, path: str, limit: int, span: Span | None = None, judge: Callable[[Any], None] | None = None) -> Any:
+        """A path of the Hub, or the bytes `span` of it: a response of the library, or its HfHubHTTPError."""
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
         def call() -> Any:
-            headers = build_hf_headers(
-                token=self.token or False, library_name="tgi-advisor", library_version=__version__,
-                headers=self._headers,
-            )  # fmt: skip
+            headers = build_hf_headers(token=self.token or False, headers=self._headers, **_NAME)
             if span:
                 headers["range"] = f"bytes={span.first}-{span.last}"
-            response = get_session().get(hf_hub_url(repo, name, revision=at, endpoint=self.shown), headers=headers)
+            response = get_session().get(self.shown + path, headers=headers)
             hf_raise_for_status(response)
             return response
 
-        return self.ask(call, limit, span)
+        return self.ask(call, limit, span, judge)
+
+    def file(self, repo: str, at: str, name: str, limit: int, span: Span | None = None) -> Any:
+        """The same for a file of a repository at a branch, tag or commit."""
+        return self.get(f"/{repo}/resolve/{quote(at, safe='')}/{quote(name)}", limit, span)
+
+    def all_headers(self, repo: str, judge: Callable[[Any], None]) -> Any:
+        """The tensor headers of all shards, of `main` and in one call; None where the library is too old for it."""
+        from huggingface_hub import HfApi  # takes a third as long as all the rest of the library
+
+        api = HfApi(endpoint=self.shown, token=self.token or False, headers=self._headers, **_NAME)
+        call = getattr(api, "get_sharded_safetensors_metadata", None)
+        return call and self.ask(lambda: call(repo), bounds.MAX_HEADERS, judge=judge)
 
     @property
     def _patience(self) -> float:

@@ -2,8 +2,8 @@
 
 The repository's entry, config.json and tokenizer_config.json are asked for at once. The entry counts the
 elements of each dtype; where the family's layout adds up to exactly these counts, that was all. Otherwise
-one call returns the tensor headers of all shards, and where it is missing (mirrors, other branches, files
-with names of their own) the beginnings of the files are read in parallel.
+one call returns the tensor headers of many shards, and of few, or where it is missing (mirrors, other branches, files
+with names of their own), the beginnings of the files are read in parallel.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import quote
 
 from tgi_advisor import bounds
-from tgi_advisor.errors import AdvisorError, FactsError
+from tgi_advisor.errors import FactsError
 from tgi_advisor.facts import layouts
 from tgi_advisor.facts.model import DTYPE_BITS, ModelFacts, TensorGroup
 from tgi_advisor.gather import checkpoint
@@ -28,16 +29,14 @@ from tgi_advisor.gather.hub.settings import public
 from tgi_advisor.gather.hub.wording import UnreachableError, refused
 from tgi_advisor.safe import named, printable
 
-if TYPE_CHECKING:
-    from huggingface_hub import ModelInfo
-
 INDEX = "model.safetensors.index.json"
 GUESS = 100_000
 """Bytes asked for first of each weight file: most headers end within them."""
+FEW = 8
+"""Weight files whose beginnings are read at once, with no call for all of them first, which mirrors do not have."""
 MOMENT = 0.7
 """Seconds before progress is worth a line."""
 
-_NO_HUB = "Check HF_ENDPOINT; a proxy or login page may have answered instead of the Hub."
 _STANDARD = re.compile(r"model(-[0-9]{5}-of-[0-9]{5})?\.safetensors")
 _SHARD = re.compile(r"(.*)-[0-9]+-of-([0-9]{1,9})\.(?:safetensors|bin)")
 
@@ -78,14 +77,14 @@ class _Reading:
             ],
             f"asking {self.client.shown} about {repo}",
         )
-        info = self._good(entry, "")
-        self.repo = _present_id(info.id, repo)
+        info = self._info(entry)
+        self.repo = _present_id(info.get("id"), repo)
         config_file = self._good(config_file, "config.json")
-        commit = info.sha or config_file.headers.get("x-repo-commit")
+        commit = info.get("sha") or config_file.headers.get("x-repo-commit")
         if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
             commit = None
         pinned = commit or at
-        weights = checkpoint.which_files(_names(info.siblings), repo)
+        weights = checkpoint.which_files(_names(info), repo)
         _require_all_shards(weights.files, repo)
         if commit and config_file.headers.get("x-repo-commit", commit) != commit:  # pushed to in this very moment
             config_file = self._file("config.json", commit, bounds.MAX_CONFIG + 1)
@@ -109,25 +108,26 @@ class _Reading:
             defaults=defaults,
             tensors=tensors,
             model_max_length=self._model_max_length(tokenizer_file),
-            gated=bool(info.gated),
+            gated=bool(info.get("gated")),
             weights_format=weights.format,
         )
 
     def _entry(self) -> Any:
-        """The repository's entry, or the library's refusal."""
-        return self.client.ask(self._model_info, bounds.MAX_INDEX, judge=_require_entry)
+        """The repository's entry: a response, or the library's refusal."""
+        at = quote(self.revision, safe="")
+        path = f"/api/models/{self.repo}/revision/{at}?expand=sha&expand=gated&expand=safetensors&expand=siblings"
+        return self.client.get(path, bounds.MAX_INDEX)
 
-    def _model_info(self) -> ModelInfo:
-        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-        expand = ["sha", "gated", "safetensors", "siblings"]
+    def _info(self, answer: Any) -> dict[str, Any]:
+        body, where = self._good(answer, "").content, public(str(answer.url))
         try:
-            return self.client.api.model_info(self.repo, revision=self.revision, expand=expand)  # type: ignore[arg-type]
-        except (HfHubHTTPError, OfflineModeIsEnabled, AdvisorError):
-            raise
-        except Exception:  # noqa: BLE001  (the library takes for granted what the Hub sends)
-            where = f"{self.client.shown}/api/models/{self.repo}"
-        raise UnreachableError(f"{where} answers with something that is no entry of a model.", _NO_HUB)
+            return checkpoint.read_json(body, where)
+        except FactsError:
+            kind = printable(answer.headers.get("content-type", "").partition(";")[0][:40]) or "something"
+            raise UnreachableError(
+                f"{where} answers with {kind} that is no entry of a model.",
+                "Check HF_ENDPOINT; a proxy or login page may have answered instead of the Hub.",
+            ) from None
 
     def _all(self, work: Callable[[Any], Any], items: Iterable[Any], what: str) -> list[Any]:
         todo = list(items)
@@ -159,12 +159,12 @@ class _Reading:
         return checkpoint.model_max_length(checkpoint.read_json(body, where, bounds.MAX_TOKENIZER))
 
     def _of_headers(
-        self, files: tuple[str, ...], config: Mapping[str, Any], at: str, info: ModelInfo
+        self, files: tuple[str, ...], config: Mapping[str, Any], at: str, info: Mapping[str, Any]
     ) -> tuple[TensorGroup, ...]:
         """Tensors as the headers have them: all in one call where that is sure to be this commit, else file by file."""
         layers = checkpoint.layers(config)
-        totals = _totals(info.safetensors)
-        if len(files) > 1 and self.revision == "main" and totals and INDEX in _names(info.siblings):
+        totals = _totals(info)
+        if len(files) > FEW and self.revision == "main" and totals and INDEX in _names(info):
             headers = self._in_one_call(files)
             if headers is not None:
                 tensors = checkpoint.group_tensors(headers, layers)
@@ -175,17 +175,10 @@ class _Reading:
 
     def _in_one_call(self, files: tuple[str, ...]) -> list[checkpoint.Header] | None:
         """All headers in one call; None where the server, or an older huggingface_hub, does not have it."""
-        call = getattr(self.client.api, "get_sharded_safetensors_metadata", None)
-        if call is None:
-            return None
         what = f"tensor headers of {self.repo}"
         try:
-            (answer,) = self._all(
-                lambda repo: self.client.ask(lambda: call(repo), bounds.MAX_HEADERS, judge=_require_room),
-                [self.repo],
-                what,
-            )
-            if isinstance(answer, Exception) or sorted(answer.files_metadata) != list(files):
+            (answer,) = self._all(lambda repo: self.client.all_headers(repo, _require_room), [self.repo], what)
+            if answer is None or isinstance(answer, Exception) or sorted(answer.files_metadata) != list(files):
                 return None
             headers = [answer.files_metadata[name].tensors for name in files]
             for name, tensors in zip(files, headers, strict=True):
@@ -237,16 +230,6 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _require_entry(answer: Any) -> None:
-    """UnreachableError where an answer is no entry of a model."""
-    where = public(str(answer.url))
-    try:
-        checkpoint.read_json(answer.content, where)
-    except FactsError:
-        kind = printable(answer.headers.get("content-type", "").partition(";")[0][:40]) or "something"
-        raise UnreachableError(f"{where} answers with {kind} that is no entry of a model.", _NO_HUB) from None
-
-
 def _require_room(answer: Any) -> None:
     """FactsError where reading an answer would take far more memory than headers do."""
     if checkpoint.crowded(answer.content):
@@ -264,23 +247,27 @@ def _present_id(present: object, asked: str) -> str:
     return present
 
 
-def _names(siblings: object) -> list[str]:
+def _names(info: Mapping[str, Any]) -> list[str]:
     """Names of the repository's files."""
-    names = [getattr(one, "rfilename", None) for one in siblings] if isinstance(siblings, list) else []
+    siblings = info.get("siblings")
+    names = [s.get("rfilename") for s in siblings if isinstance(s, dict)] if isinstance(siblings, list) else []
     return [name for name in names if isinstance(name, str)]
 
 
-def _totals(safetensors: object) -> dict[str, int]:
+def _totals(info: Mapping[str, Any]) -> dict[str, int]:
     """Elements by dtype as the Hub counts them; it unpacks the integers of AWQ and GPTQ files."""
-    totals = getattr(safetensors, "parameters", None)
+    found = info.get("safetensors")
+    totals = found.get("parameters") if isinstance(found, dict) else None
     if not isinstance(totals, dict) or not all(type(count) is int for count in totals.values()):
         return {}
     return totals if DTYPE_BITS.keys() >= totals.keys() else {}
 
 
-def _proved(files: tuple[str, ...], config: Mapping[str, Any], info: ModelInfo) -> tuple[TensorGroup, ...] | None:
+def _proved(
+    files: tuple[str, ...], config: Mapping[str, Any], info: Mapping[str, Any]
+) -> tuple[TensorGroup, ...] | None:
     """The family's layout where the Hub's counts prove it; the Hub counts files with the usual names only."""
-    totals = _totals(info.safetensors)
+    totals = _totals(info)
     usual = all(_STANDARD.fullmatch(name) for name in files) and (len(files) == 1 or "model.safetensors" not in files)
     return layouts.derive(config, totals) if totals and usual else None
 

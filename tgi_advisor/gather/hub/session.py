@@ -157,15 +157,15 @@ class Send:
         """One attempt: the answer at the end of the redirects. The library keeps the token from other hosts."""
         request.headers["accept-encoding"] = "identity" if exchange.span else "gzip"
         url = request.url
-        told: dict[str, str] = {}
+        told: dict[bytes, bytes] = {}
         for _ in range(REDIRECTS + 1):
             response, body = self._once(request, exchange)
-            told.update(response.headers)
+            told.update((name.lower(), value) for name, value in response.headers.raw)
             if not response.has_redirect_location:
                 # Put together anew: read, unpacked, and without what the library would print of it.
-                for name in ("content-encoding", "transfer-encoding", "x-hf-warning"):
+                for name in (b"content-encoding", b"transfer-encoding", b"x-hf-warning"):
                     told.pop(name, None)
-                answer = type(response)(response.status_code, headers=told, content=body, request=request)
+                answer = type(response)(response.status_code, headers=[*told.items()], content=body, request=request)
                 if exchange.judge and answer.is_success:
                     exchange.judge(answer)
                 return answer
