@@ -11,6 +11,7 @@ LOCKS = {
     name: (ROOT / name).read_text("utf-8")
     for name in (
         "requirements.lock", "requirements-dev.lock", "requirements-validate.lock", "requirements-hub.lock",
+        "requirements-space.lock",
     )
 }  # fmt: skip
 PIN = re.compile(r"^([a-z0-9-]+)==(\S+)(?: ; [^\n\\]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)\n", re.MULTILINE)
@@ -31,10 +32,12 @@ def test_a_lock_is_pins_with_hashes_and_names_no_index(name: str) -> None:
 
 
 def test_what_the_package_asks_for_is_locked() -> None:
-    runtime, dev, alone, _ = ({pin[1] for pin in PIN.finditer(text)} for text in LOCKS.values())
+    runtime, dev, alone, _, space = ({pin[1] for pin in PIN.finditer(text)} for text in LOCKS.values())
     assert asked("dependencies") <= runtime
     assert asked("dev") <= dev
     assert asked("validate") == alone
+    assert alone | {"jinja2", "starlette", "uvicorn"} <= space
+    assert not space & {"docker", "huggingface-hub", "transformers"}
 
 
 def test_the_checks_run_on_what_users_run() -> None:
@@ -43,6 +46,7 @@ def test_the_checks_run_on_what_users_run() -> None:
 
     assert pins(LOCKS["requirements.lock"]) <= pins(LOCKS["requirements-dev.lock"])
     assert pins(LOCKS["requirements-validate.lock"]) <= pins(LOCKS["requirements.lock"])
+    assert pins(LOCKS["requirements-space.lock"]) <= pins(LOCKS["requirements-dev.lock"])
 
 
 def test_the_oldest_huggingface_hub_is_the_oldest_we_ask_for() -> None:

@@ -296,6 +296,11 @@ def _heading(plan: Plan, style: Style) -> str:
     return f"{style.head(where)}\n{_verdict(plan, style)}"
 
 
+def verdict(plan: Plan) -> str:
+    """Whether it fits, in a sentence."""
+    return _verdict(plan, Style(False))
+
+
 def _verdict(plan: Plan, style: Style) -> str:
     facts, seen = plan.facts, plan.prediction
     if plan.method != "tgi":
@@ -376,7 +381,7 @@ def _row(name: str, figure: str, note: str, style: Style, width: int) -> list[st
 
 def _memory(plan: Plan, style: Style, width: int) -> str:
     seen = plan.prediction
-    lines = [style.head(f"{_whose_memory(plan)}: {gib(seen.gpu_total_bytes)}")]
+    lines = [style.head(f"{whose_memory(plan)}: {gib(seen.gpu_total_bytes)}")]
     indent = 2 + 22 + 10 + 2 + BAR + 2 + 12
     room = width - indent
     for part in seen.parts:
@@ -392,7 +397,8 @@ def _memory(plan: Plan, style: Style, width: int) -> str:
     return "\n".join(lines)
 
 
-def _whose_memory(plan: Plan) -> str:
+def whose_memory(plan: Plan) -> str:
+    """What the parts are parts of."""
     facts, shards = plan.facts, plan.prediction.num_shard
     if plan.method != "tgi":
         return f"Nominal memory of {'all GPUs together' if facts.gpu_count > 1 else 'the GPU'}"

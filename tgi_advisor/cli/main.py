@@ -204,6 +204,7 @@ cli.elsewhere("tgi_advisor.cli.validate", "validate", "rule", "import")
 cli.elsewhere("tgi_advisor.cli.launch", "launch", "status", "stop", "history")
 cli.json_lines = frozenset({"launch"})
 cli.elsewhere("tgi_advisor.cli.explain", "explain")
+cli.elsewhere("tgi_advisor.cli.web", "web")
 cli.elsewhere("tgi_advisor.cli.tables", "gpus", "releases", "models", "flags")
 
 
