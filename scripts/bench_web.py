@@ -1,4 +1,4 @@
-"""How quick the page is: first paint, reaction to a slider, bytes sent. In Debian's Chromium, headless, on this machine.
+"""How quick the page is: first paint, reaction to a slider, bytes sent. In Debian's Chromium, headless.
 
     python scripts/bench_web.py [--runs 15]
 
