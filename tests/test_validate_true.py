@@ -588,3 +588,39 @@ def test_a_value_that_an_earlier_release_took(version: str, severity: str, here:
     )
     assert ("deploy.py", severity, "TGI103") in said(here, {"deploy.py": text})
     assert ("deploy.py", "error", "TGI103") in said(here, {"deploy.py": text.replace('"true"', '"never"')})
+
+
+# -- commands that a program puts together
+
+
+PROGRAM = f"""\
+import docker, shlex
+class Serve:
+  def run(self, n, more, flag):
+    {{made}}
+    docker.from_env().containers.run("{IMAGE}", command=command)
+"""
+TOGETHER = {
+    "f-string in a loop": 'command = f"--model-id {self.m}"\n    for k, v in more:\n      command += f" --{k} {v}"',
+    "format in a loop": 'command = "--model-id org/m"\n    for k, v in more:\n      command += " --{} {}".format(k, v)',
+    "percent in a loop": 'command = "--model-id org/m"\n    for k, v in more:\n      command += " --%s %s" % (k, v)',
+    "percent, put behind": 'command = "--model-id org/m"\n    for k in more:\n      command = command + " --%s %d" % k',
+    "percent": 'command = "--model-id %s --max-total-tokens %d" % (self.m, n)',
+    "percent by name": 'command = "--model-id org/m --max-total-tokens %(total)s" % more',
+    "a choice in brackets": 'command = "--model-id org/m" + (f" --max-total-tokens {n}" if flag else "")',
+    "a comprehension, joined": 'command = " ".join([f"--{k} {v}" for k, v in more.items()])',
+    "a generator, joined": 'command = " ".join(f"--{k} {v}" for k, v in more.items())',
+    "an entry of a branch": 'd = {"c": ""}\n    if flag:\n      d["c"] = f"--num-shard {n}"\n    command = d.get("c")',
+    "words in a loop": 'command = ["--model-id", self.m]\n    for k, v in more:\n      command += [f"--{k}", f"{v}"]',
+    "split": 'command = shlex.split(f"--model-id {self.m} --max-total-tokens {n}")',
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_what_a_program_puts_in_is_not_judged(name: str) -> None:
+    assert errors(PROGRAM.format(made=TOGETHER[name]), "serve.py") == []
+
+
+def test_what_it_writes_itself_is() -> None:
+    made = 'command = "--model-id org/m --max-total-token %d" % n'
+    assert errors(PROGRAM.format(made=made), "serve.py") == ["TGI101"]

@@ -95,6 +95,10 @@ _PRINTS = re.compile(
 """What prints the string behind it."""
 
 
+_CONVERSION = re.compile(r"%(?:\(\w*\))?[-#0+ ]*(?:\d+|\*)?(?:\.(?:\d+|\*))?[diouxXeEfFgGcrsa%]")
+"""A place of `"..." % values`."""
+
+
 class _Instance(NamedTuple):
     """One mention of a cloud instance type."""
 
@@ -451,7 +455,9 @@ class _Reader:
         """Makes names unknown."""
         for name in names:
             held = self.variables.get(name)
-            self._put(name, held.copied(known=False, missing=(name,)) if isinstance(held, Scalar) else None)
+            self._put(
+                name, held.copied(known=False, missing=(*held.missing, name)) if isinstance(held, Scalar) else None
+            )
 
     def _excluded(self, condition: Sequence[Item], *, wanted: bool) -> set[str]:
         """The names whose value a condition rules out: with that it does not hold (or does, where it must not)."""
@@ -529,7 +535,9 @@ class _Reader:
                 now = self.variables.get(name)
                 same = isinstance(before, Scalar) and isinstance(now, Scalar) and before.text == now.text
                 if now is not before and not same:
-                    self._put(name, now.copied(known=False, missing=(name,)) if isinstance(now, Scalar) else None)
+                    self._put(
+                        name, now.copied(known=False, missing=(*now.missing, name)) if isinstance(now, Scalar) else None
+                    )
         if block.leaves and not block.function and block.condition:
             for name in self._excluded(block.condition, wanted=False):
                 for around in self.blocks:
@@ -575,7 +583,9 @@ class _Reader:
         if isinstance(key, Group) and key.opened == "[":
             name = self._expression(key.items)
             if target.text in ("os.environ", "environ") and isinstance(name, Scalar) and isinstance(value, Scalar):
-                self.environ[name.text] = value if self._sure else value.copied(known=False, missing=(name.text,))
+                self.environ[name.text] = (
+                    value if self._sure else value.copied(known=False, missing=(*value.missing, name.text))
+                )
             held = self.variables.get(target.text)
             if isinstance(held, Map) and isinstance(name, Scalar) and value is not None:
                 self._add(held, [(name, value)])
@@ -593,7 +603,7 @@ class _Reader:
         """Entries a dictionary is given later; unknown where that depends."""
         for name, value in entries:
             open_ = isinstance(value, Scalar) and not self._sure
-            held.entries.append((name, value.copied(known=False, missing=()) if open_ else value))  # type: ignore[union-attr]
+            held.entries.append((name, value.copied(known=False, missing=value.missing) if open_ else value))  # type: ignore[union-attr]
         held.__dict__.pop("merged", None)
 
     def _extend(self, name: str, more: Node | None) -> None:
@@ -610,7 +620,7 @@ class _Reader:
                 held.items += items
         elif isinstance(held, Scalar) and isinstance(more, Scalar):
             joined = self._joined([held, more], more.start, more.end)
-            self._set(name, joined if self._sure else joined.copied(known=False, missing=(name,)))
+            self._set(name, joined if self._sure else joined.copied(known=False, missing=(*joined.missing, name)))
         elif held is not None:
             self._set(name, None)
 
@@ -628,7 +638,7 @@ class _Reader:
         for one in scalars:
             flag = one.text.startswith("-")
             again = one.text in there if flag else again
-            made += [] if again else [one if flag else one.copied(known=False, missing=())]
+            made += [] if again else [one if flag else one.copied(known=False, missing=one.missing)]
         return made
 
     def _note(self, name: str, value: Node) -> None:
@@ -689,9 +699,7 @@ class _Reader:
         if words & {"%", "-", "*", "/", "//", "**", ">>", "&"}:
             nodes = [self._expression(part) for part in split(items, ("%", "-", "*", "/", "**", "&"))]
             template = nodes[0] if "%" in words and nodes else None
-            if isinstance(template, Scalar) and template.style:
-                return template.copied(known=False, missing=())
-            return self._unknown(start, end)
+            return self._percent(template, start, end)
         return self._chain(items)
 
     def _choice(self, items: Sequence[Item]) -> Node | None:
@@ -757,20 +765,22 @@ class _Reader:
         """Strings put together; what is not known stands in braces, as in an f-string."""
         if sum(len(part.text) for part in parts) > MAX_TEXT:
             return self._unknown(start, end)
-        text, offsets = "", list[int]()
+        text, offsets, missing = "", list[int](), list[str]()
         for part in parts:
             self.texts.pop(id(part), None)
-            bare = not part.known and "{" not in part.text
-            words = f"{{{part.text}}}" if bare else part.text
+            bare = not part.known and (not part.style or "{" not in part.text)
+            name = part.text if re.fullmatch(r"[\w.()\[\]\"']*", part.text) else "..."
+            words = f"{{{name}}}" if bare else part.text
+            missing += [name] if bare else ()
+            missing += part.missing
             text += words
             offsets += (
                 [part.source.offset(0)] * len(words) if bare else [part.source.offset(at) for at in range(len(words))]
             )
-        missing = tuple(name for part in parts for name in (part.missing or (() if part.known else (part.text,))))
         defaulted = tuple(name for part in parts for name in part.defaulted)
         made = Source(self.source.file, text, offsets)
         known = all(part.known for part in parts)
-        return self._told(Scalar(text, self.source, start, end, '"', known, missing, made, defaulted))
+        return self._told(Scalar(text, self.source, start, end, '"', known, tuple(missing), made, defaulted))
 
     def _listed(self, items: list[Node], start: int) -> List:
         """A list, remembered in case it is a command."""
@@ -883,6 +893,23 @@ class _Reader:
         self.texts.pop(id(template), None)
         text, places = template.text, [template.source.offset(at) for at in range(len(template.text))]
         return self._filled(template, text, places, held)
+
+    def _percent(self, template: Node | None, start: int, end: int) -> Scalar:
+        """`"...%s..." % values`: the values are not looked up. Other arithmetic is unknown."""
+        if not isinstance(template, Scalar) or not template.style:
+            return self._unknown(start, end)
+        self.texts.pop(id(template), None)
+        text, offsets, at = "", list[int](), 0
+        for found in _CONVERSION.finditer(template.text):
+            piece = template.text[at : found.start()] + ("%" if found[0] == "%%" else "{...}")
+            offsets += [template.source.offset(min(at + step, found.start())) for step in range(len(piece))]
+            text, at = text + piece, found.end()
+        offsets += [template.source.offset(step) for step in range(at, len(template.text))]
+        text += template.text[at:]
+        missing = (*template.missing, "...")
+        return self._told(template.copied(
+            text=text, known=False, missing=missing, source=Source(self.source.file, text, offsets)
+        ))  # fmt: skip
 
     def _single(self, item: Item) -> Node | None:
         """One token or group."""
