@@ -46,7 +46,7 @@ def served() -> Iterator[str]:
 def chromium() -> Iterator[Browser]:
     """A headless browser; as root it has no sandbox to run in."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
         try:
             yield browser
         finally:

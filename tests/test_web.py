@@ -13,12 +13,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from browser import CHROMIUM, chromium, served, violations
 from front import run
+from hub import Hub, Tensors
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from starlette.testclient import TestClient
 
+from tgi_advisor.facts.gpu import all_gpus
 from tgi_advisor.gather import snapshot
 from tgi_advisor.spec.reader import read_text
 from tgi_advisor.spec.writer import dump
@@ -93,7 +95,7 @@ def test_the_figures_are_those_of_predict(client: TestClient, query: str) -> Non
         assert html.escape(part["why"]) in page.replace("&#39;", "&#x27;")
 
 
-def test_with_no_limit_open_it_is_predict_itself(client: TestClient) -> None:
+def test_limits_that_do_not_fit_are_told_as_advise_tells_them(client: TestClient) -> None:
     query = "mode=checkpoint&context=32k&prefill=4096&answer=1024"
     text = client.get(f"/results?{query}").text
     found = json.loads(run("advise", *options(query), "--json").out)
@@ -290,6 +292,44 @@ def test_a_link_restores_its_page(texts: dict[str, str]) -> None:
     assert again.problems == ()
 
 
+def test_no_question_takes_for_ever(client: TestClient) -> None:
+    query = "model=google/gemma-3-27b-it&gpu=nvidia-rtx-5090&quantize=fp8&users=65536&prefill=262144"
+    text = client.get(f"/cards?{query}").text
+    judged = re.search(r"of (\d+) GPUs would do(?:; (\d+) took too long to judge)?", text)
+    assert judged
+    assert int(judged[1]) + int(judged[2] or 0) == len([row for row in all_gpus() if row.facts])
+    assert "is not between 1 and 262,144" in client.get("/results?prefill=1m").text
+
+
+def test_another_id_is_asked_of_the_hub_and_the_token_stays_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tensors: Tensors = {f"model.layers.{n}.mlp.up_proj.weight": ("BF16", (96, 64)) for n in range(4)}
+    config = {
+        "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 96, "vocab_size": 320,
+        "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "torch_dtype": "bfloat16",
+    }  # fmt: skip
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with Hub() as hub, TestClient(build(settings("127.0.0.1", online=True)), base_url="http://localhost") as online:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        hub.add("org/tiny", config, tensors)
+        text = online.get("/?model=org/tiny").text
+        assert "org/tiny on 1 × nvidia-l4" in text
+        assert "It fits." in text or "It starts" in text or "refuses" in text
+        assert any(TOKEN in (request.authorization or "") for request in hub.requests)
+        gone = online.get("/?model=org/gone").text
+        assert 'class="card verdict bad"' in gone
+        for answer in (text, gone, online.get("/take/spec?model=org/tiny").text):
+            assert TOKEN not in answer
+        client = TestClient(build(settings("127.0.0.1", online=False)), base_url="http://localhost")
+        asked = len(hub.requests)
+        client.get("/?model=org/other")
+        assert len(hub.requests) == asked
+
+
 # In a real browser
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
@@ -453,6 +493,7 @@ def test_a_model_stated_by_its_size(visit: Visit) -> None:
 def test_bad_input_shows_a_sentence_and_the_page_goes_on(visit: Visit) -> None:
     page = visit.go()
     page.locator("#gpu").fill("nvidia-l5")
+    page.locator("#gpu").press("Enter")
     expect(page.locator(".verdict.bad")).to_contain_text("Did you mean 'nvidia-l4'")
     page.locator("#gpu").fill("nvidia-l4")
     expect(page.locator(".verdict.good h2")).to_have_text("It fits.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal
@@ -11,9 +10,10 @@ from tgi_advisor import api, ask, report
 from tgi_advisor.choose import compare as comparing
 from tgi_advisor.choose import rough
 from tgi_advisor.choose import size as sizing
-from tgi_advisor.choose.compare import COUNTS, Checkpoint, Comparison, Ways, prices_said
+from tgi_advisor.choose.compare import COUNTS, Checkpoint, Ways, prices_said
 from tgi_advisor.choose.load import Load, lengths
 from tgi_advisor.choose.option import Option
+from tgi_advisor.deadline import Deadline
 from tgi_advisor.errors import AdvisorError, Problem, UsageError
 from tgi_advisor.estimate.parts import Part
 from tgi_advisor.facts import families
@@ -31,6 +31,8 @@ from tgi_advisor.web import state as states
 from tgi_advisor.web.curve import Curve, curve
 from tgi_advisor.web.state import State
 
+LONGEST = 2.0
+"""Seconds after which the table of GPUs judges no further one: a prefill budget that fits nowhere takes long."""
 Tone = Literal["good", "warn", "bad"]
 
 
@@ -210,15 +212,9 @@ def facts_of(spec: Spec, where: Where) -> Facts:
 
 
 def plan(state: State, where: Where) -> api.Plan:
-    """The plan of a state: what is left open is searched as `advise` does; with no limit open it is `predict`'s."""
+    """The plan of a state: what is set is kept, what is left open is searched, as `advise` does."""
     spec = states.spec(state)
-    facts = facts_of(spec, where)
-    return _asked(spec)(spec, facts=facts)
-
-
-def _asked(spec: Spec) -> Callable[..., api.Plan]:
-    limits = (spec.limits.max_input_tokens, spec.limits.max_total_tokens, spec.limits.max_batch_prefill_tokens)
-    return api.advise if any(bound.fixed is None for bound in limits) else api.predict
+    return api.advise(spec, facts=facts_of(spec, where))
 
 
 def answer(state: State, where: Where) -> Answer:
@@ -295,8 +291,6 @@ def _limits(made: api.Plan) -> tuple[Row, ...]:
 
 
 def _limits_title(made: api.Plan) -> str:
-    if made.search is None:
-        return "Limits as stated"
     return "Limits" if made.prediction.outcome == "starts" else "The limits that need least memory"
 
 
@@ -417,14 +411,17 @@ def cards(state: State, where: Where) -> Cards:
     spec = states.spec(state)
     facts = facts_of(spec, where)
     gpu, count = facts.gpu, facts.gpu_count
-    options = list(_compared(spec, facts, count).options)
+    deadline = Deadline(LONGEST)
+    options, left_out = _compared(spec, facts, count, deadline)
     fitting = sum(option.starts for option in options)
     caption = f"{fitting} of {len(options)} GPUs would do" + (f", {count} of each together" if count > 1 else "")
     for more in COUNTS if not fitting else ():
-        if more > count and (starting := [one for one in _compared(spec, facts, more).options if one.starts]):
+        several = _compared(spec, facts, more, deadline)[0] if more > count else []
+        if starting := [one for one in several if one.starts]:
             caption, options = f"{caption}; {len(starting)} would, {more} of each together", [*starting, *options]
             break
-    options.sort(key=lambda one: (not one.starts, one.outcome == "refused", 0 if one.starts else _missing(one)))
+    if left_out:
+        caption += f"; {left_out} took too long to judge"
     rows = tuple(_card(state, option, (gpu.name, count)) for option in options)
     prices = " ".join(prices_said([one for one in options if one.starts], date.today()))
     for asked in (": --prices FILE takes your own", ", or give your own: --prices FILE"):
@@ -437,11 +434,25 @@ def _missing(option: Option) -> int:
     return max(0, -(option.headroom_bytes or 0))
 
 
-def _compared(spec: Spec, facts: Facts, count: int) -> Comparison:
-    """The model of a spec on every GPU of the table, everything else as asked."""
-    cards = tuple(row.facts for row in gpus.all_gpus() if row.facts is not None)
-    ways = Ways((Checkpoint(facts, spec.model.quantize),), cards, (count,))
-    return comparing.compare(spec, ways, offers=pricing.known())
+def _compared(spec: Spec, facts: Facts, count: int, deadline: Deadline) -> tuple[list[Option], int]:
+    """The model of a spec on every GPU of the table, everything else as asked; how many were left out at the deadline.
+
+    Those that start come first, with the least memory first; then those that miss least; then what TGI refuses.
+    """
+    cards = sorted((row.facts for row in gpus.all_gpus() if row.facts is not None), key=lambda gpu: gpu.at_least)
+    offers = pricing.known()
+    options: list[Option] = []
+    for card in cards:
+        if deadline.over:
+            break
+        ways = Ways((Checkpoint(facts, spec.model.quantize),), (card,), (count,))
+        options += comparing.compare(spec, ways, offers=offers).options
+
+    def order(one: Option) -> tuple[object, ...]:
+        first = one.memory_bytes if one.starts else _missing(one)
+        return not one.starts, one.outcome == "refused", one.under_load == "at risk", first, one.gpu
+
+    return sorted(options, key=order), len(cards) - len(options)
 
 
 def _card(state: State, option: Option, chosen: tuple[str, int]) -> Card:

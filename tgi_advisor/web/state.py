@@ -18,8 +18,8 @@ from tgi_advisor.units import parse_count
 
 LONGEST = 200
 """Characters of one value of the address."""
-MOST_TOKENS = 1 << 30
-"""Tokens beyond which a number is a slip."""
+MOST = {"count": 1024, "context": 1 << 22, "answer": 1 << 22, "users": 1 << 16, "prefill": 1 << 18}
+"""What a number is a slip beyond; a search takes longer the more there are."""
 MODES = ("checkpoint", "stated")
 """A model of the Hub, or one of which only size and bits are known."""
 
@@ -150,13 +150,13 @@ def spec(state: State) -> Spec:
             tree[section][key] = state[name]
     if state["gpu"].lower() == "auto":
         problems.append(Problem("the page cannot look at your machine", "Name a GPU or a cloud instance."))
-    for name, label, path, most in (
-        ("count", "GPUs", "hardware.count", 1024),
-        *((one.name, one.label, one.path, MOST_TOKENS) for one in LOAD),
+    for name, label, path in (
+        ("count", "GPUs", "hardware.count"),
+        *((one.name, one.label, one.path) for one in LOAD),
     ):
         if state[name]:
             section, _, key = path.partition(".")
-            tree[section][key] = whole(state[name], label, most, problems)
+            tree[section][key] = whole(state[name], label, MOST[name], problems)
     _raise(problems)
     check_id(state["model"])  # never a folder of the machine that serves the page
     return read_any({name: section for name, section in tree.items() if section})
@@ -176,8 +176,8 @@ def shape(state: State) -> rough.Shape:
 def stated_load(state: State) -> tuple[int, int]:
     """(requests at once, tokens of each) of a stated model; one of 4,096 tokens where nothing is said."""
     problems: list[Problem] = []
-    users = whole(state["users"] or "1", "Requests at once", MOST_TOKENS, problems)
-    tokens = whole(state["context"] or "4096", "Context", MOST_TOKENS, problems)
+    users = whole(state["users"] or "1", "Requests at once", MOST["users"], problems)
+    tokens = whole(state["context"] or "4096", "Context", MOST["context"], problems)
     _raise(problems)
     return users, tokens
 

@@ -31,7 +31,8 @@ async function load() {
     if (answer.headers.get("page-link")) history.replaceState(null, "", answer.headers.get("page-link"));
     ready();
     said.textContent = now.textContent;
-    await cards(text, mine.signal);
+    await new Promise((done) => setTimeout(done, 120)); // a slider may still be moving
+    if (!mine.signal.aborted) await cards(text, mine.signal);
   } catch (error) {
     if (error.name !== "AbortError") said.textContent = "The server does not answer.", lost();
   } finally {
@@ -114,7 +115,12 @@ function mode() {
 }
 
 for (const box of form.querySelectorAll(".slider")) slider(box);
-form.addEventListener("input", () => { mode(); ask(); });
+// A name is asked about when it is whole: chosen from the list, or left, or entered.
+function whole(field) {
+  return !field.list || [...field.list.options].some((one) => one.value === field.value);
+}
+for (const field of form.querySelectorAll("[list]")) field.addEventListener("focus", () => field.select());
+form.addEventListener("input", (event) => { mode(); if (whole(event.target)) ask(); });
 form.addEventListener("change", (event) => { if (!event.target.matches(".range")) ask(true); });
 form.addEventListener("submit", (event) => { event.preventDefault(); ask(true); });
 document.addEventListener("click", (event) => {
