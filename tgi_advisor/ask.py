@@ -28,6 +28,7 @@ from tgi_advisor.choose.sweep import Step, Sweep
 from tgi_advisor.choose.words import told
 from tgi_advisor.errors import AdvisorError, FactsError, Problem, SpecError, UsageError, did_you_mean, listed
 from tgi_advisor.estimate import defaults, warmup
+from tgi_advisor.facts import answered
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import prices as pricing
 from tgi_advisor.facts import release as releases
@@ -123,7 +124,8 @@ def fits(
         there = [Facts(one, gpu_there, gpus_there, known).elsewhere(gpu_there, gpus_there) for one in models]
         if here is not None:
             return fitting.models(asked, there, len(there), done)
-        return fitting.everywhere(asked, there, _named((), ())[0], done)
+        kept = answered.recalled() if known == releases.latest() else {}
+        return fitting.everywhere(asked, there, _named((), ())[0], done, kept)
     if gpu is not None:
         facts = gather(asked, source=source, offline=offline, progress=progress)
         return fitting.ladder(asked, facts)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tgi_advisor import search
 from tgi_advisor.choose.words import told
@@ -135,6 +137,24 @@ def judge(spec: Spec, facts: Facts, offer: Offer | None = None) -> Option:
         offer=offer,
         base=advice.base,
     )
+
+
+def kept(option: Option) -> tuple[object, ...]:
+    """What a search adds to the question, for `remembered`."""
+    return (
+        option.quantize, option.kv_cache_dtype, option.num_shard, option.outcome, [*option.limits],
+        option.concurrency, option.under_load, option.headroom_bytes, option.memory_bytes, option.why,
+    )  # fmt: skip
+
+
+def remembered(spec: Spec, facts: Facts, found: Sequence[Any]) -> Option:
+    """The option that `judge` made of a spec once, of what was kept of it: all but the launch before its warm-up."""
+    quantize, kv_cache_dtype, num_shard, outcome, limits, concurrency, under_load, headroom, memory, why = found
+    return Option(
+        facts.model.id, facts.gpu.name, facts.gpu_count, facts.release.name, quantize, kv_cache_dtype, num_shard,
+        outcome, Limits(*limits), concurrency, under_load, headroom, memory, why,
+        _found(spec, Limits(*limits)) if outcome == "starts" else spec,
+    )  # fmt: skip
 
 
 def refused(spec: Spec, facts: Facts, error: AdvisorError, offer: Offer | None = None) -> Option:
