@@ -50,7 +50,7 @@ def off(model: str, release: str, shards: int, tokens: int) -> Off | None:
         limits = defaults.launcher_limits(setting, Limits(tokens, tokens + 512, tokens))
         requests, together, blocks = warmup.warmup_batch(setting, limits)
         batch = Batch(requests, together, together, blocks)
-        peaks = replay.peaks_of(setting, g)
+        peaks = replay.peaks_of(setting)
         exact = warm_up(setting, g, peaks.loaded, batch).peak
     except AdvisorError:
         return None

@@ -16,7 +16,7 @@ from replays import HEADS, heads_for
 from test_folder import write_shard
 from test_hub import CONFIG, llama
 
-from tgi_advisor.estimate import defaults, geometry, heads, replay
+from tgi_advisor.estimate import defaults, heads, replay
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import heads as speculation
 from tgi_advisor.facts import release as releases
@@ -334,4 +334,4 @@ def test_more_heads_never_take_less(speculate: int, shards: int) -> None:
     assert more is not None
     assert (fewer.bytes if fewer else 0) <= more.bytes
     launch = setting("medusa", "3.3.7", shards, speculate)
-    assert replay.peaks_of(launch, geometry.of(launch)).loaded.alive > 0
+    assert replay.peaks_of(launch).loaded.alive > 0

@@ -111,7 +111,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_a_launch_takes_what_it_takes_the_slow_way(name: str, slow: Callable[[], None]) -> None:
     launches = _launches(name)
     _forget()
-    fast = [_numbers(one, peaks.peaks_of(one, geometry.of(one))) for one in launches]
+    fast = [_numbers(one, peaks.peaks_of(one)) for one in launches]
     slow()
     assert fast == [_numbers(one, peaks.Peaks(one, geometry.of(one))) for one in launches]
     _forget()

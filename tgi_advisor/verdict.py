@@ -77,6 +77,20 @@ def predict(here: Base, given: Limits) -> Prediction:
     return prediction._replace(refusals=(*found, *late), runs_out=seen.stage)
 
 
+def is_refused(here: Base, given: Limits) -> bool:
+    """Whether `predict` says that TGI refuses these limits."""
+    setting = here.setting
+    asked = defaults.launcher_limits(setting, given)
+    found = [*refusals.launcher_refusals(setting, given, asked), *refusals.shard_refusals(setting, asked)]
+    if any(refusal.stage in ("launcher", "load") for refusal in found):
+        return True
+    seen = warmup.run(here, given, retry=True)
+    if seen.stage is not None:
+        return bool(found) and seen.stage != "load"
+    final = defaults.server_limits(setting, seen.limits, seen.blocks, seen.tokens)
+    return bool(found or refusals.router_refusals(setting, final, seen.budget))
+
+
 def _first_stop(
     here: Base, seen: Warmup, asked: Limits, final: Limits, found: list[Refusal], late: list[Refusal]
 ) -> Prediction:

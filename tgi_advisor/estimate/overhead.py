@@ -6,7 +6,7 @@ from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.parts import Part
 from tgi_advisor.estimate.replay import graphs as replayed
 from tgi_advisor.estimate.replay.graphs import Captured
-from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.estimate.setting import Setting, remembered
 from tgi_advisor.facts import calibration, outside
 from tgi_advisor.facts.outside import Amount, Eager
 from tgi_advisor.units import human
@@ -38,6 +38,7 @@ class Context(NamedTuple):
     """Whether the driver is known to be one as old; what it adds is in `amount` then."""
 
 
+@remembered
 def context_of(setting: Setting) -> Context | None:
     """The context: kernels loaded when they are first used, or by an old driver all at once; None without a device.
 
@@ -91,6 +92,7 @@ def communicators(setting: Setting) -> Part | None:
     return found.part if found else None
 
 
+@remembered
 def communicators_of(setting: Setting) -> Communicators | None:
     """NCCL's (RCCL's) buffers of one shard with their spread; None on a single shard.
 

@@ -4,8 +4,9 @@
 the search only read it.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import NamedTuple, TypeVar
 
 from tgi_advisor.facts.families import Family
 from tgi_advisor.facts.known import Facts
@@ -70,3 +71,21 @@ class Setting(NamedTuple):
         if self.kv_dtype == "float32":
             return 4
         return 1 if self.kv_dtype.startswith("fp8") else 2
+
+
+Answer = TypeVar("Answer")
+
+
+def remembered(question: Callable[[Setting], Answer]) -> Callable[[Setting], Answer]:
+    """The question, which is answered once for the launch that is asked about again and again."""
+    last: tuple[Setting, Answer] | None = None
+
+    @wraps(question)
+    def ask(setting: Setting) -> Answer:
+        nonlocal last
+        known = last
+        if known is None or known[0] is not setting:
+            last = known = setting, question(setting)
+        return known[1]
+
+    return ask

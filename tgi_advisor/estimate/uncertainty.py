@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from tgi_advisor.estimate import overhead, replay
-from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.estimate.setting import Setting, remembered
 from tgi_advisor.facts import outside
 from tgi_advisor.facts.measured import Measured, runs
 from tgi_advisor.units import gib
@@ -47,6 +47,7 @@ def similar(setting: Setting) -> tuple[Measured, ...]:
     )
 
 
+@remembered
 def spread(setting: Setting) -> Spread:
     """The band of a launch."""
     parts = sorted(contributions(setting), key=lambda part: -part.bytes)

@@ -9,6 +9,7 @@ https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text
 """
 
 import math
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from tgi_advisor.estimate import adapters, defaults, forward, geometry, heads, overhead, prefill, replay, weights
@@ -16,6 +17,7 @@ from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.parts import Part, Reserved
 from tgi_advisor.estimate.peak import Batch, Prefills
 from tgi_advisor.estimate.replay import graphs
+from tgi_advisor.estimate.replay.alike import Alike
 from tgi_advisor.estimate.replay.graphs import Captured
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families
@@ -92,49 +94,65 @@ class Warmup(NamedTuple):
     """`max_batch_total_tokens` TGI infers; None for families that infer none."""
 
 
-def base(setting: Setting) -> Base:
-    """Everything about a launch that no token limit changes."""
+class _Common(NamedTuple):
+    """What launches have in common that load, run and allocate alike."""
+
+    geometry: Geometry
+    """Layer sizes on one shard."""
+    inside: tuple[Part, ...]
+    """What PyTorch's allocator holds once the model is loaded, gaps included."""
+    peaks: replay.Peaks | None
+    """Their warm-ups, where they are replayed."""
+    prefills: Prefills
+    """What a prefill adds, by the batch."""
+    gaps: int
+    """Bytes in segments that loading left half used."""
+    text_per_token: int
+    """Bytes per prefill token of the layers' widest moment, without images and masks."""
+
+
+@lru_cache(maxsize=16)
+def _common(launch: Alike) -> _Common:
+    setting = launch.setting
     g = geometry.of(setting)
-    gpu = setting.facts.gpu
-    held = weights.shard(setting)
-    share = setting.num_shard if gpu.system == "cpu" else 1
-    reserve = overhead.driver_reserve(setting)
-    outside = [part for part in (overhead.context(setting), overhead.communicators(setting)) if part and part.bytes]
-    inside = [*held.parts]
-    extra = adapters.part(setting)
-    if extra:
-        inside.append(extra)
-    guessing = heads.part(setting)
-    if guessing:
-        inside.append(guessing)
+    inside = [*weights.shard(setting).parts]
     workspace = overhead.flashinfer(setting)
-    if workspace:
-        inside.append(workspace)
+    inside += filter(None, (adapters.part(setting), heads.part(setting), workspace))
     counted = sum(part.bytes for part in inside)
     prefills: Prefills
-    captured = None
+    peaks = None
     if replay.known(setting):
-        prefills = peaks = replay.peaks_of(setting, g)
+        prefills = peaks = replay.peaks_of(setting)
         beyond = workspace.bytes - sum(replay.WORKSPACE) if workspace else 0
         gaps = peaks.loaded.reserved + beyond - counted
-        captured = graphs.capture(setting, g, peaks.loaded)
     else:
         prefills, gaps = prefill.Scaled(setting, g), forward.loading_slack(setting, g)
     inside.append(Part(GAPS, gaps, "modelled", "PyTorch's segments that loading leaves pinned"))
-    parts = tuple(part for part in (reserve, *outside, *inside) if part.bytes)
+    return _Common(g, tuple(inside), peaks, prefills, gaps, prefill.per_token(setting, g).layers)
+
+
+def base(setting: Setting) -> Base:
+    """Everything about a launch that no token limit changes."""
+    gpu = setting.facts.gpu
+    alike = _common(Alike(setting))
+    share = setting.num_shard if gpu.system == "cpu" else 1
+    reserve = overhead.driver_reserve(setting)
+    outside = [part for part in (overhead.context(setting), overhead.communicators(setting)) if part and part.bytes]
+    parts = tuple(part for part in (reserve, *outside, *alike.inside) if part.bytes)
     total = gpu.memory_bytes // share
+    peaks = alike.peaks
     alone = Base(
         setting=setting,
-        geometry=g,
+        geometry=alike.geometry,
         parts=parts,
         loaded=sum(part.bytes for part in parts),
-        torch=counted + gaps,
+        torch=sum(part.bytes for part in alike.inside),
         total=total,
         cuda_total=total - reserve.bytes,
-        prefills=prefills,
-        gaps=gaps,
-        captured=captured,
-        text_per_token=prefill.per_token(setting, g).layers,
+        prefills=alike.prefills,
+        gaps=alike.gaps,
+        captured=graphs.capture(setting, alike.geometry, peaks.loaded, peaks.shapes) if peaks else None,
+        text_per_token=alike.text_per_token,
     )
     return beside(alone, setting.spec.hardware.in_use)
 

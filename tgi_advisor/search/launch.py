@@ -26,7 +26,7 @@ from tgi_advisor.plan import Prediction, Search
 from tgi_advisor.search.predicate import TOO_RISKY, USUAL_CHUNK, Searcher, capacity, efficient_prefill, last_that_holds
 from tgi_advisor.spec.records import AUTO, LimitsSpec
 from tgi_advisor.units import human, thousands
-from tgi_advisor.verdict import predict, too_small
+from tgi_advisor.verdict import is_refused, predict, too_small
 
 GIVEN_FOR_CHUNKS = 10
 """`workload.prefer: prefill` costs at most one part in so many of max_total_tokens."""
@@ -101,7 +101,7 @@ def _longer(searcher: Searcher, total: int, prefill: int) -> Limits:
     if searcher.input_for(total) >= prefill and (total == searcher.span.high or not searcher.holds(total + 1, prefill)):
         return limits
     longer = searcher.limits_of(searcher.largest_total(total, prefill) or total, prefill)
-    return limits if predict(searcher.here, longer).outcome == "refused" else longer
+    return limits if is_refused(searcher.here, longer) else longer
 
 
 def _why_no_longer(searcher: Searcher, limits: Limits) -> str | None:

@@ -23,7 +23,7 @@ from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.facts import families
 from tgi_advisor.limits import Limits
 from tgi_advisor.units import thousands
-from tgi_advisor.verdict import concurrency, predict
+from tgi_advisor.verdict import concurrency, is_refused
 
 DEFAULT_NEW_TOKENS = 1024
 """workload.max_new_tokens when the spec leaves it out, unless that is more than half of the total."""
@@ -257,7 +257,7 @@ class Searcher:
     def accepts(self, total: int) -> bool:
         """Whether the limits hold and TGI does not refuse them for another reason than memory."""
         limits = self.limits_of(total, self.smallest_prefill(total))
-        return self.holds(total) and predict(self.here, limits).outcome != "refused"
+        return self.holds(total) and not is_refused(self.here, limits)
 
     def regions(self, low: int, prefill: int | None = None) -> Iterator[tuple[int, int]]:
         """Stretches of max_total_tokens from `low` on of like warm-ups, longest prompts first.

@@ -89,10 +89,13 @@ class _Step(Pass):
         return self.memory.sizes(small=True), self.memory.sizes()
 
 
-def capture(setting: Setting, g: Geometry, after_loading: State | None = None) -> Captured | None:
+def capture(
+    setting: Setting, g: Geometry, after_loading: State | None = None, widths: Shapes | None = None
+) -> Captured | None:
     """What capturing takes for a launch whose sequence is `known`; None where no graph is captured.
 
     flashinfer's buffers fill gaps that loading left: without `after_loading` they may come out 60 MiB too large.
+    `widths` are the launch's, where they have been read.
     """
     sizes, release = setting.graph_sizes, setting.facts.release.version
     if not sizes:
@@ -100,7 +103,7 @@ def capture(setting: Setting, g: Geometry, after_loading: State | None = None) -
     if release >= LARGEST_FIRST:
         sizes = tuple(sorted(sizes, reverse=True))
     transformers = setting.family.served_by == "transformers"
-    pool, kernels = _pool(shapes.of(setting, g), sizes, transformers, release)
+    pool, kernels = _pool(widths or shapes.of(setting, g), sizes, transformers, release)
     each, old = (calibration.find(name, setting.facts.gpu, release) for name in ("graph_kernel", "graph_kernel_old"))
     return Captured(
         wrappers=_wrappers(len(sizes), after_loading) if setting.attention == "flashinfer" else 0,

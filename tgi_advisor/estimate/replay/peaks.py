@@ -14,10 +14,12 @@ from collections.abc import Hashable
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
+from tgi_advisor.estimate import geometry
 from tgi_advisor.estimate.allocator import MIDDLE, ROUNDING, SMALL, OutOfMemoryError, State
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.peak import Batch, Peak, Seen
-from tgi_advisor.estimate.replay import kernels, shapes
+from tgi_advisor.estimate.replay import shapes
+from tgi_advisor.estimate.replay.alike import Alike
 from tgi_advisor.estimate.replay.loading import loaded
 from tgi_advisor.estimate.replay.tapes import Tape
 from tgi_advisor.estimate.replay.warmup import Prefill, cache_tensor, prefill, prepared, with_cache
@@ -50,8 +52,8 @@ class Peaks:
         self.setting = setting
         self.g = g
         self.loaded = loaded(setting)
+        self.shapes = shapes.of(setting, g)
         self._ready = prepared(setting, g, self.loaded)
-        self._shapes = shapes.of(setting, g)
         self._held: dict[int, tuple[int, int]] = {}
         self._states = [State(0, 0, self._ready.small, ())]  # the first one's gaps are filled
         self._closed = max(self._ready.large, default=0) > SMALL
@@ -59,7 +61,7 @@ class Peaks:
         self._tapes: dict[Hashable, Tape | None] = {}
         self._replayed: dict[tuple[int, int, int, int], Prefill] = {}
         self._highest: dict[tuple[int, int, int, int], Prefill] = {}
-        self._by_length = self._shapes.window is not None or setting.family.served_by == "vlm"
+        self._by_length = self.shapes.window is not None or setting.family.served_by == "vlm"
 
     def in_gaps(self, blocks: int) -> int:
         """Bytes of a full KV cache of so many blocks that find room in gaps that loading left.
@@ -153,7 +155,7 @@ class Peaks:
         size = cache_tensor(self.setting, self.g, batch.blocks)
         try:
             held = with_cache(self._ready, size, 2 * self.g.layers, most)
-            added = prefill(self.setting, self._shapes, held, batch, most)
+            added = prefill(self.setting, self.shapes, held, batch, most)
         except OutOfMemoryError:
             return None
         return self._peak(held.reserved - self.loaded.reserved, added, None)
@@ -188,43 +190,20 @@ class Peaks:
             if key[2]:  # several requests: the last may be short, but not empty
                 even = max(1, min(longest, (tokens - 1) // (requests - 1)))
             batch = Batch(requests, tokens, even, 0)
-            seen = prefill(self.setting, self._shapes, self._states[held], batch, brisk=True, tapes=self._tapes)
+            seen = prefill(self.setting, self.shapes, self._states[held], batch, brisk=True, tapes=self._tapes)
             more = max(0, SMALL_TENSORS - seen.small)
             self._replayed[key] = seen._replace(layers=seen.layers + more, whole=seen.whole + more)
         return self._replayed[key]
 
 
-class _Launch:
-    """What decides how a launch is replayed: limits, fractions and the GPU's size do not."""
-
-    __slots__ = ("geometry", "key", "setting")
-
-    def __init__(self, setting: Setting, g: Geometry) -> None:
-        self.setting, self.geometry = setting, g
-        facts = setting.facts
-        self.key = (
-            id(facts.model), tuple(facts.adapters.items()), facts.gpu.system, kernels.generation(setting),
-            facts.release.version, facts.variant, setting.family, setting.num_shard, setting.dtype, setting.quantize,
-            setting.kv_dtype,
-            setting.attention, setting.block_size, setting.prefill_logprobs, setting.speculate, setting.lora_adapters,
-            setting.flash, tuple(setting.env.items()), g,
-        )  # fmt: skip
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Launch) and self.key == other.key
-
-
 @lru_cache(maxsize=16)
-def _peaks(launch: _Launch) -> Peaks:
-    return Peaks(launch.setting, launch.geometry)
+def _peaks(launch: Alike) -> Peaks:
+    return Peaks(launch.setting, geometry.of(launch.setting))
 
 
-def peaks_of(setting: Setting, g: Geometry) -> Peaks:
+def peaks_of(setting: Setting) -> Peaks:
     """The warm-ups of a launch, shared with those that differ in limits, fractions or the GPU's size alone."""
-    return _peaks(_Launch(setting, g))
+    return _peaks(Alike(setting))
 
 
 class Rough:
