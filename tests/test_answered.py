@@ -42,13 +42,11 @@ def test_an_answer_is_what_the_search_finds(pair: tuple[str, str]) -> None:
     assert kept.spec == found.spec
 
 
-@pytest.mark.parametrize(
-    "content", [None, b"", b"no gzip", gzip.compress(b"{}"), gzip.compress(b'{"of": "other code"}')]
-)
+@pytest.mark.parametrize("content", [None, b"", b"no gzip", b"{}", b'{"of": "other code"}'])
 def test_of_other_code_none_is_taken(content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answered, "FILE", tmp_path / "everywhere.json.gz")
     if content is not None:
-        answered.FILE.write_bytes(content)
+        answered.FILE.write_bytes(gzip.compress(content) if content.startswith(b"{") else content)
     assert answered.recalled() == {}
 
 
