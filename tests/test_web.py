@@ -5,14 +5,19 @@ from __future__ import annotations
 import html
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import urlopen
 
 import pytest
 from browser import CHROMIUM, chromium, served, violations
-from front import run
+from front import environment, run
 from hub import Hub, Tensors
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -176,6 +181,9 @@ def test_what_is_missing_is_said(client: TestClient) -> None:
     query = "model=meta-llama/Llama-3.1-70B-Instruct"
     text = client.get(f"/results?{query}").text
     said = json.loads(run("advise", *options(query), "--json").out)
+    steps = html.unescape(client.get(f"/steps?{query}&bad").text)
+    assert said["next_steps"]
+    assert re.findall(r"<li>(.*?)</li>", steps) == said["next_steps"]
     assert said["reason"] in html.unescape(text)
     assert f"{-said['memory']['headroom_bytes'] / (1 << 30):.2f} GiB missing" in text
 
@@ -275,8 +283,6 @@ def test_a_port_that_is_taken_is_told() -> None:
 
 
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "starlette.applications", None)
     ran = run("web")
     assert ran.code == 12
@@ -328,6 +334,33 @@ def test_another_id_is_asked_of_the_hub_and_the_token_stays_here(
         asked = len(hub.requests)
         client.get("/?model=org/other")
         assert len(hub.requests) == asked
+
+
+def test_visitors_at_the_same_time_get_their_own_answers(client: TestClient) -> None:
+    queries = [f"/results?{query}" for query in QUERIES] + [f"/cards?{query}" for query in QUERIES[:3]]
+    alone = {query: client.get(query).text for query in queries}
+    with ThreadPoolExecutor(8) as visitors:
+        together = list(visitors.map(lambda query: (query, client.get(query).text), queries * 3))
+    assert [query for query, text in together if text != alone[query]] == []
+
+
+@pytest.mark.parametrize(("host", "opens"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_the_command_says_where_the_page_is_and_what_opening_it_means(host: str, opens: bool) -> None:
+    command = [sys.executable, "-m", "tgi_advisor", "web", "--host", host, "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(HF_TOKEN=TOKEN)) as server:
+        assert server.stderr
+        said = server.stderr.readline()
+        found = re.fullmatch(rf"tgi-advisor is at http://{re.escape(host)}:(\d+)/ \(Ctrl-C ends it\)\n", said)
+        assert found
+        with urlopen(f"http://127.0.0.1:{found[1]}/?context=8k") as answer:
+            text = answer.read().decode()
+        server.send_signal(signal.SIGINT)
+        rest = server.stderr.read()
+    assert server.returncode in (0, 130)
+    assert figures(text)["max_total_tokens"] == 8192
+    assert TOKEN not in text
+    assert ("Anyone who reaches this address" in rest) is opens
+    assert "Traceback" not in rest
 
 
 # In a real browser

@@ -96,6 +96,7 @@ def advise(
     source: Source = "auto",
     offline: bool = False,
     speed: Sequence[str] = (),
+    next_steps: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """Search the largest token limits that fit and plan the deployment with them.
@@ -103,7 +104,8 @@ def advise(
     `spec` is a path, a mapping or a `Spec`; `model`, `gpu`, `count`, `release`, `context` and `users` stand in for it
     or are laid over it as the options of those names are, and `fields` as `--set`: `{"hardware.driver": "550.54"}`.
     A `gpu` may be a mapping that states its facts. `facts` skips the gathering; `speed` names files that `calibrate`
-    wrote; the other arguments are the command line's.
+    wrote; the other arguments are the command line's. Without `next_steps` nothing else is searched than what was
+    asked for: a quick answer where nothing fits, which names no way out.
 
     The plan's `prediction.outcome` says whether anything fits. Raises the kinds of `tgi_advisor.errors`.
     """
@@ -112,7 +114,10 @@ def advise(
     figures: Mapping[str, object] = {}
     here = None
     if method == "tgi":
-        here, found = search.advise(asked, known, lambda: snapshot.made_of(known.model))
+        if next_steps:
+            here, found = search.advise(asked, known, lambda: snapshot.made_of(known.model))
+        else:
+            here, found = search.best(asked, known)
         asked = here.setting.spec  # with what had to be searched as well (Gaudi's --max-batch-size)
     else:
         from tgi_advisor import notebook

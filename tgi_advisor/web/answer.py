@@ -132,8 +132,6 @@ class Answer:
     """Model, GPU and release."""
     reason: str = ""
     """Why it does not start, in TGI's words where it refuses."""
-    steps: tuple[str, ...] = ()
-    """What to do about it."""
     refusals: tuple[str, ...] = ()
     """What else TGI refuses, once the first is mended."""
     limits_title: str = "Limits"
@@ -211,10 +209,28 @@ def facts_of(spec: Spec, where: Where) -> Facts:
     return gather(spec, source=where.source, offline=where.offline)
 
 
-def plan(state: State, where: Where) -> api.Plan:
+def plan(state: State, where: Where, *, next_steps: bool = False) -> api.Plan:
     """The plan of a state: what is set is kept, what is left open is searched, as `advise` does."""
     spec = states.spec(state)
-    return api.advise(spec, facts=facts_of(spec, where))
+    return api.advise(spec, facts=facts_of(spec, where), next_steps=next_steps)
+
+
+def further(state: State, where: Where) -> tuple[str, ...]:
+    """What to do where it does not fit, and what else could be asked for: it takes longer than the answer itself."""
+    if state.stated:
+        return ()
+    quick = plan(state, where)
+    if quick.prediction.outcome == "refused":
+        return quick.prediction.next_steps
+    made = plan(state, where, next_steps=True)
+    if made.prediction.outcome != "starts":
+        return made.prediction.next_steps
+    known = quick.prediction.warnings
+    steps = [text for text in made.prediction.warnings if text not in known]
+    if made.search and (riskier := made.search.riskier):
+        total = thousands(riskier.limits.max_total_tokens or 0)
+        steps.append(f"max_total_tokens {total} would start, {riskier.risk}")
+    return tuple(steps)
 
 
 def answer(state: State, where: Where) -> Answer:
@@ -234,9 +250,6 @@ def answer(state: State, where: Where) -> Answer:
         notes.append(Row("Speed", fast))
     if seen.capture is not None and seen.capture.next_step:
         notes.append(Row("CUDA graphs", f"{seen.capture.why}. Use {seen.capture.next_step}"))
-    if made.search and (riskier := made.search.riskier):
-        total = thousands(riskier.limits.max_total_tokens or 0)
-        notes.append(Row("Riskier", f"max_total_tokens {total} would start, {riskier.risk}"))
     notes += [Row("Note", text) for text in (*seen.warnings, *facts.notes)]
     own = None
     if starts and seen.limits.max_total_tokens and seen.concurrency:
@@ -247,7 +260,6 @@ def answer(state: State, where: Where) -> Answer:
         verdict=report.verdict(made),
         heading=f"{facts.model.id} on {facts.gpu_count} × {facts.gpu.name}, TGI {facts.release.name}",
         reason="" if seen.outcome == "starts" else seen.reason or "",
-        steps=() if seen.outcome == "starts" else seen.next_steps,
         refusals=tuple(later),
         limits_title=_limits_title(made),
         limits=limits,

@@ -196,6 +196,16 @@ def build(settings: Settings) -> Starlette:
     def cards(request: Request) -> Response:
         return shown("cards.html", request, table=True)
 
+    def steps(request: Request) -> Response:
+        pairs = [pair for pair in request.query_params.multi_items() if pair[0] != "bad"]
+        state = states.read(pairs)
+        try:
+            found = answers.further(state, where)
+        except AdvisorError:  # it stands in the page already
+            found = ()
+        text = _templates().get_template("steps.html").render(steps=found, bad="bad" in request.query_params)
+        return HTMLResponse(text, headers={"cache-control": "no-store"})
+
     def take(request: Request) -> Response:
         state = states.read(request.query_params.multi_items())
         try:
@@ -211,8 +221,8 @@ def build(settings: Settings) -> Starlette:
         return PlainTextResponse("ok\n")
 
     routes: Sequence[Any] = (
-        Route("/", page), Route("/results", results), Route("/cards", cards), Route("/take/{name}", take),
-        Route("/health", health), Mount("/static", StaticFiles(directory=HERE / "static")),
+        Route("/", page), Route("/results", results), Route("/cards", cards), Route("/steps", steps),
+        Route("/take/{name}", take), Route("/health", health), Mount("/static", StaticFiles(directory=HERE / "static")),
     )  # fmt: skip
     middleware = [Middleware(Guard, settings=settings), Middleware(GZipMiddleware, minimum_size=1000)]
     return Starlette(routes=list(routes), middleware=middleware)

@@ -27,7 +27,7 @@ def settings(host: str, *, online: bool, hosts: Sequence[str] = (), framed_by: s
     On loopback what this machine has in its caches is taken too; with `online` the Hub is asked.
     """
     where = Where("auto" if online or is_local(host) else "snapshot", offline=not online)
-    return Settings(where, tuple(hosts), framed_by)
+    return Settings(where, (host, *hosts), framed_by)
 
 
 def serve(

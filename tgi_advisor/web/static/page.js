@@ -33,11 +33,21 @@ async function load() {
     said.textContent = now.textContent;
     await new Promise((done) => setTimeout(done, 120)); // a slider may still be moving
     if (!mine.signal.aborted) await cards(text, mine.signal);
+    if (!mine.signal.aborted) await steps(text, mine.signal);
   } catch (error) {
     if (error.name !== "AbortError") said.textContent = "The server does not answer.", lost();
   } finally {
     if (asking === mine && waiting === null) delete document.body.dataset.busy;
   }
+}
+
+async function steps(text, signal) {
+  const place = document.getElementById("steps");
+  if (!place) return;
+  const bad = document.querySelector("#results .verdict.bad") ? "&bad" : "";
+  const answer = await fetch("steps?" + text + bad, { signal });
+  const html = await answer.text();
+  if (!signal?.aborted) place.innerHTML = html;
 }
 
 async function cards(text, signal) {
@@ -141,4 +151,5 @@ document.body.classList.add("script");
 mode();
 ready();
 document.body.dataset.busy = "yes";
-cards(query()).finally(() => { if (asking === null && waiting === null) delete document.body.dataset.busy; });
+const first = asking = new AbortController();
+cards(query(), first.signal).then(() => steps(query(), first.signal)).catch(() => {}).finally(() => { if (asking === first && waiting === null) delete document.body.dataset.busy; });
