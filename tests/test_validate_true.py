@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from front import run
-from judged import errors
+from judged import errors, findings
 
 IMAGE = "ghcr.io/huggingface/text-generation-inference:3.3.7"
 RUN = f"docker run --gpus all --shm-size 1g -p 8080:80 -v $PWD/d:/data {IMAGE} --model-id org/m"
@@ -624,3 +624,19 @@ def test_what_a_program_puts_in_is_not_judged(name: str) -> None:
 def test_what_it_writes_itself_is() -> None:
     made = 'command = "--model-id org/m --max-total-token %d" % n'
     assert errors(PROGRAM.format(made=made), "serve.py") == ["TGI101"]
+
+
+# -- Dockerfiles on TGI's image that start a program of their own
+
+
+def test_variables_for_a_program_of_its_own_are_its_business() -> None:
+    text = (
+        f'FROM {IMAGE}\nCOPY start.sh /\nENV SM_NUM_GPUS=2 MODEL=/m\nENV PARAMS "--a 1"\n'
+        'ENTRYPOINT ["/bin/bash", "-c"]\nCMD ["/start.sh"]\n'
+    )
+    assert [one.code for one in findings(text, "Dockerfile")] == ["TGI505"]
+
+
+def test_those_for_tgis_own_are_not() -> None:
+    text = f'FROM {IMAGE}\nENV SM_NUM_GPUS 2\nENV LOG_LEVEL "debug"\nCMD ["--model-id", "org/m"]\n'
+    assert [one.code for one in findings(text, "Dockerfile")] == ["TGI505", "TGI170"]

@@ -145,8 +145,11 @@ def _argument(rest: Source, into: dict[str, Variable], before: dict[str, Variabl
 
 
 def _entries(rest: Source, variables: dict[str, Variable]) -> Iterator[tuple[str, Value]]:
-    """`NAME=value` pairs, or one name and all behind it."""
+    """`NAME=value` pairs, or one name and all behind it; Docker takes the quotes of either away."""
     words = lex(rest, 0, variables).words
+    if len(words) == 2 and "=" not in words[0].text:
+        yield words[0].text, replace(words[1].as_value(rest, "environment"), key=rest.place(words[0].start))
+        return
     if words and "=" not in words[0].text:
         start = words[0].end + len(rest.text[words[0].end :]) - len(rest.text[words[0].end :].lstrip())
         value = rest.value(start, len(rest.text), "environment")

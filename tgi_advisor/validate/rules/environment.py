@@ -95,7 +95,10 @@ def _number(release: str) -> tuple[int, int, int]:
 
 def _official(case: Case) -> bool:
     """Whether TGI's own entry point runs, so that nothing else reads the variables."""
-    return case.view.image.variant is not None and case.server.form not in ("env", "launcher")
+    server = case.server
+    if server.form == "dockerfile" and server.entry is None and server.env_sources:  # a program of its own starts
+        return False
+    return case.view.image.variant is not None and server.form not in ("env", "launcher")
 
 
 def _used(case: Case, name: str) -> bool:
