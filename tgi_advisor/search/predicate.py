@@ -124,6 +124,7 @@ class Searcher:
         self.wanted = workload.concurrency
         self.allow_risk = workload.allow_risk if allow_risk is None else allow_risk
         self.evaluations = 0
+        self._seen: dict[tuple[Limits, int], Warmup] = {}
         self.limits = here.setting.spec.limits
         self.new_tokens = new_tokens(here.setting)
         self.span = totals(here.setting)
@@ -186,7 +187,15 @@ class Searcher:
     def warm(self, total: int, prefill: int) -> Warmup:
         """Replay one warm-up with the margin held back."""
         self.evaluations += 1
-        return warmup.run(self.here, self.limits_of(total, prefill), self.margin)
+        return self._run(total, prefill, self.margin)
+
+    def _run(self, total: int, prefill: int, margin: int = 0) -> Warmup:
+        """The warm-up with so many bytes held back; a search comes back to the same limits, which are replayed once."""
+        limits = self.limits_of(total, prefill)
+        seen = self._seen.get((limits, margin))
+        if seen is None:
+            seen = self._seen[limits, margin] = warmup.run(self.here, limits, margin)
+        return seen
 
     def why_not(self, total: int, prefill: int) -> str | None:
         """What stops these limits, or None when they hold."""
@@ -240,7 +249,7 @@ class Searcher:
         It is at risk as well where its CUDA graphs may end the start.
         """
         self.evaluations += 1
-        seen = warmup.run(self.here, self.limits_of(total, prefill))
+        seen = self._run(total, prefill)
         spare = underload.spare(self.here, seen)
         if spare is None or spare >= self.spread:  # then CUDA graphs have at least as much
             return 2
@@ -251,7 +260,7 @@ class Searcher:
         reason = self.why_not(total, prefill)
         if reason != TOO_RISKY:
             return reason
-        spare = underload.spare(self.here, warmup.run(self.here, self.limits_of(total, prefill)))
+        spare = underload.spare(self.here, self._run(total, prefill))
         return GRAPHS_FIRST if spare is not None and spare >= 0 else reason
 
     def accepts(self, total: int) -> bool:
@@ -341,7 +350,7 @@ class Searcher:
         """Whether TGI finds more room for its KV cache than the warm-up's own blocks."""
         self.evaluations += 1
         budget = self.smallest_prefill(total) if prefill is None else prefill
-        seen = warmup.run(self.here, self.limits_of(total, budget))
+        seen = self._run(total, budget)
         return seen.blocks > seen.warm_blocks
 
 
