@@ -637,3 +637,21 @@ def test_variables_for_a_program_of_its_own_are_its_business() -> None:
 def test_those_for_tgis_own_are_not() -> None:
     text = f'FROM {IMAGE}\nENV SM_NUM_GPUS 2\nENV LOG_LEVEL "debug"\nCMD ["--model-id", "org/m"]\n'
     assert [one.code for one in findings(text, "Dockerfile")] == ["TGI505", "TGI170"]
+
+
+# -- variables that hold options of docker run
+
+
+HOLDING = [
+    'for d in /dev/nvidia*; do GPUS="$GPUS --device $d"; done\ndocker run --rm $GPUS -p 8080:80 $OFFLINE "$IMAGE"',
+    f"docker run --rm $GPUS --volume $PWD/d:/data $MORE {IMAGE}",
+    f"docker run $A $B -e HF_TOKEN $C --shm-size 1g {IMAGE}",
+    "docker run --rm $MOUNTS --shm-size 1g -p 8080:80 ${TGI_IMAGE}",
+    'IMAGE="${4:-tgi-own:latest}"\npodman run --rm -it $GPUS $MOUNTS --volume /a:/b:ro -p "$PORT":80 "$IMAGE"',
+]
+
+
+@pytest.mark.parametrize("text", HOLDING)
+def test_a_variable_before_the_image_may_hold_options(text: str) -> None:
+    arguments = "--model-id org/m --port 80 --max-input-tokens 1024 --max-total-tokens 2048"
+    assert errors(f"{text} {arguments}\n", "run.sh") == []

@@ -97,9 +97,11 @@ def _behind_strays(source: Source, run: Run, defects: list[Defect]) -> Run:
     while run.image is not None and not is_image(run.image.text):
         here = run.image
         name = next((name for name, form in _STRAYS.items() if re.fullmatch(form, here.text)), "")
-        held = TEMPLATE.fullmatch(here.text) or (_HELD.fullmatch(here.text) and _SOUNDS.search(here.text))
+        held = TEMPLATE.fullmatch(here.text) or (_HELD.fullmatch(here.text) and _holds_options(here.text, run.rest))
         if not name and not held:
-            return first
+            if run is first or found or not is_ours(here, [word.text for word in run.rest]):
+                return first
+            break  # an image of a name of their own, behind variables that hold options
         if name:
             message = f"`{here.text}` stands where the image is named: docker refuses it as an image's name"
             hint = f"write --{name} before it"
@@ -110,6 +112,17 @@ def _behind_strays(source: Source, run: Run, defects: list[Defect]) -> Run:
         return first
     defects += found
     return run._replace(options=options)
+
+
+def _holds_options(variable: str, rest: Sequence[Word]) -> bool:
+    """Whether a variable before the image holds options: by its name, or because the image stands further on."""
+    if _SOUNDS.search(variable):
+        return True
+    if "image" in variable.lower():
+        return False
+    image = re.compile(r"\$\{?\w*image", re.IGNORECASE)
+    at = next((at for at, word in enumerate(rest) if is_image(word.text) or image.match(word.text)), len(rest))
+    return any(word.text.startswith("--") for word in rest[at + 1 :])  # else it is what another image is given
 
 
 def _runs_another(run: Run) -> bool:
