@@ -15,6 +15,7 @@ from tgi_advisor.choose.load import Load, lengths
 from tgi_advisor.choose.option import Option
 from tgi_advisor.deadline import Deadline
 from tgi_advisor.errors import AdvisorError, Problem, UsageError
+from tgi_advisor.estimate import defaults
 from tgi_advisor.estimate.parts import Part
 from tgi_advisor.facts import families
 from tgi_advisor.facts import gpu as gpus
@@ -23,6 +24,7 @@ from tgi_advisor.facts.known import Facts
 from tgi_advisor.gather.facts import gather, hardware
 from tgi_advisor.gather.model import Source
 from tgi_advisor.safe import masked
+from tgi_advisor.search.predicate import new_tokens
 from tgi_advisor.spec.reader import read_any
 from tgi_advisor.spec.records import AUTO, Spec
 from tgi_advisor.spec.writer import dump
@@ -399,7 +401,7 @@ def _fleet(state: State, spec: Spec, facts: Facts) -> str:
     users, total = spec.workload.concurrency, spec.limits.max_total_tokens.fixed
     if not state["users"] or total is None or total < 2:
         return ""
-    answers = min(spec.workload.max_new_tokens or min(1024, total // 2), total - 1)
+    answers = min(new_tokens(defaults.resolve(spec, facts)), total - 1)
     gpu, count = facts.gpu, facts.gpu_count
     single = replace(spec, workload=replace(spec.workload, concurrency=1))
     ways = Ways((Checkpoint(facts, spec.model.quantize),), (gpu,), (count,))

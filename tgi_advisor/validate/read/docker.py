@@ -85,6 +85,8 @@ _STRAYS = {
 _HELD = re.compile(r"\$(?:\w+|\{\w+(?::?[-+][^{}]*|\[[@*]\])?\})|\$\{?\w+\}?:/.*")
 _SOUNDS = re.compile(r":/|opt|arg|vol|env|flag|param|gpu|mount|port|extra", re.IGNORECASE)
 """What a variable is called that holds options."""
+_IMAGE = re.compile(r"\$\{?\w*image", re.IGNORECASE)
+"""A variable that holds an image."""
 
 
 def _behind_strays(source: Source, run: Run, defects: list[Defect]) -> Run:
@@ -120,8 +122,7 @@ def _holds_options(variable: str, rest: Sequence[Word]) -> bool:
         return True
     if "image" in variable.lower():
         return False
-    image = re.compile(r"\$\{?\w*image", re.IGNORECASE)
-    at = next((at for at, word in enumerate(rest) if is_image(word.text) or image.match(word.text)), len(rest))
+    at = next((at for at, word in enumerate(rest) if is_image(word.text) or _IMAGE.match(word.text)), len(rest))
     return any(word.text.startswith("--") for word in rest[at + 1 :])  # else it is what another image is given
 
 
