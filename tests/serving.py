@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 HELP = {
@@ -31,6 +32,14 @@ class Done(NamedTuple):
     decodes: int = 20_000
     decode: float = 0.0335
     """Seconds of one."""
+    queued: int | None = None
+    """Requests that wait; None before the gauge was first set."""
+    running: int = 0
+    """Requests of the batch."""
+    held: int = 0
+    """Tokens it may come to take."""
+    failed: Mapping[str, int] = MappingProxyType({})
+    """Requests that failed, by TGI's reason."""
 
 
 def histogram(name: str, count: int, mean: float, labels: str = "", buckets: tuple[float, ...] = ()) -> list[str]:
@@ -53,9 +62,13 @@ def metrics(done: Done, release: str) -> str:
             f'tgi_batch_inference_count{{method="decode"}} {done.decodes}',
             f'tgi_batch_inference_count{{method="prefill"}} {done.prefills}',
         ],
-        ("tgi_batch_current_size", "gauge"): ["tgi_batch_current_size 0"],
-        ("tgi_batch_current_max_tokens", "gauge"): ["tgi_batch_current_max_tokens 0"],
-        ("tgi_queue_size", "gauge"): ["tgi_queue_size 0"],
+        ("tgi_request_success", "counter"): [f"tgi_request_success {done.requests - sum(done.failed.values())}"],
+        ("tgi_request_failure", "counter"): [
+            f'tgi_request_failure{{err="{why}"}} {count}' for why, count in done.failed.items()
+        ],
+        ("tgi_batch_current_size", "gauge"): [f"tgi_batch_current_size {done.running}"],
+        ("tgi_batch_current_max_tokens", "gauge"): [f"tgi_batch_current_max_tokens {done.held}"],
+        ("tgi_queue_size", "gauge"): [] if done.queued is None else [f"tgi_queue_size {done.queued}"],
         ("tgi_batch_inference_duration", "histogram"): [
             *histogram("tgi_batch_inference_duration", done.decodes, done.decode, 'method="decode"', seconds),
             *histogram("tgi_batch_inference_duration", done.prefills, done.prefill, 'method="prefill"', seconds),
@@ -77,6 +90,8 @@ def metrics(done: Done, release: str) -> str:
     }  # fmt: skip
     lines: list[str] = []
     for (name, kind), rows in blocks.items():
+        if not rows:
+            continue
         lines += [f"# HELP {name} {HELP[name]}"] if described and name in HELP else []
         lines += [f"# TYPE {name} {kind}", *rows, ""]
     return "\n".join(lines)
@@ -155,4 +170,4 @@ def trickling(handler: BaseHTTPRequestHandler) -> None:
 
 def server_of(model: str, release: str, done: Done | None = None) -> dict[str, str]:
     """The answers of a TGI server."""
-    return {"/info": info(model, release), "/metrics": metrics(done or Done(), release)}
+    return {"/info": info(model, release), "/metrics": metrics(done or Done(), release), "/health": ""}

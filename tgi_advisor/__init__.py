@@ -3,8 +3,9 @@
 `advise` and `predict` take a spec (a path, a mapping or a `Spec`) and return a `Plan`;
 `gather_facts` finds what is true of a spec once, for many questions. `validate_files` judges the
 deployment files people already have, `import_server` makes a spec of one. `compare`, `fits`,
-`sweep` and `size` answer the questions before a deployment, `draw` draws a sweep, and `calibrate`
-measures a running server. They are imported when first used, so that importing the package costs next to nothing.
+`sweep` and `size` answer the questions before a deployment, `draw` draws a sweep, `calibrate`
+measures a running server and `inspect` says what it has and could have. They are imported when first used, so that
+importing the package costs next to nothing.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tgi_advisor.api import Facts, Limits, Plan, Prediction, Spec, advise, gather_facts, predict, read_spec
-    from tgi_advisor.ask import calibrate, compare, draw, fits, size, sweep
+    from tgi_advisor.ask import calibrate, compare, draw, fits, inspect, size, sweep
     from tgi_advisor.errors import AdvisorError
     from tgi_advisor.lint import import_server, validate_files
 
 __all__ = [
     "AdvisorError", "Facts", "Limits", "Plan", "Prediction", "Spec", "__version__",
-    "advise", "calibrate", "compare", "draw", "fits", "gather_facts", "import_server", "predict", "read_spec", "size",
-    "sweep", "validate_files",
+    "advise", "calibrate", "compare", "draw", "fits", "gather_facts", "import_server", "inspect", "predict",
+    "read_spec", "size", "sweep", "validate_files",
 ]  # fmt: skip
 
 
@@ -37,7 +38,7 @@ def __getattr__(name: str) -> object:
         from tgi_advisor import lint
 
         return getattr(lint, name)
-    if name in ("calibrate", "compare", "draw", "fits", "size", "sweep"):
+    if name in ("calibrate", "compare", "draw", "fits", "inspect", "size", "sweep"):
         from tgi_advisor import ask
 
         return getattr(ask, name)

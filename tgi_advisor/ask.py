@@ -8,12 +8,15 @@ Facts are gathered here, once for a model; `choose` thinks about them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import Literal, TypeVar
 
-from tgi_advisor import metrics, notebook, search
+from tgi_advisor import metrics, notebook, search, verdict
 from tgi_advisor.choose import axes
 from tgi_advisor.choose import calibrate as calibrating
 from tgi_advisor.choose import compare as comparing
@@ -23,6 +26,8 @@ from tgi_advisor.choose.calibrate import Calibrated
 from tgi_advisor.choose.compare import COUNTS, Checkpoint, Comparison, Purpose, Ways
 from tgi_advisor.choose.fits import Everywhere, Ladder, Models
 from tgi_advisor.choose.load import Load, lengths
+from tgi_advisor.choose.option import judge
+from tgi_advisor.choose.running import Could, Inspection, Running, Silent
 from tgi_advisor.choose.size import Sizing
 from tgi_advisor.choose.sweep import Step, Sweep
 from tgi_advisor.choose.words import told
@@ -43,8 +48,9 @@ from tgi_advisor.pictures import figure as pictures
 from tgi_advisor.pictures.figure import Figure
 from tgi_advisor.pictures.files import FileKind, render
 from tgi_advisor.plan import Method
+from tgi_advisor.safe import printable
 from tgi_advisor.spec.reader import SpecLike, build, read_any, with_set
-from tgi_advisor.spec.records import KV_CACHE_DTYPE, QUANTIZE, Spec
+from tgi_advisor.spec.records import KV_CACHE_DTYPE, QUANTIZE, LimitsSpec, Spec
 
 Known = TypeVar("Known")
 
@@ -58,6 +64,8 @@ PRICES_FORM = (
 )
 MOST_PRICES = 1 << 20
 """Bytes of a price file that are read."""
+TOGETHER = 16
+"""Servers that `inspect` asks at the same time."""
 
 
 def compare(
@@ -326,6 +334,99 @@ def calibrate(
     facts = gather(asked, source=source, offline=offline, progress=progress)
     here = warmup.base(defaults.resolve(asked, facts))
     return calibrating.calibrate(here, seen, found.url, date.today().isoformat())
+
+
+def inspect(
+    urls: Sequence[str],
+    spec: SpecLike | None = None,
+    *,
+    model: str | None = None,
+    gpu: str | None = None,
+    count: int | None = None,
+    release: str | None = None,
+    sets: Sequence[str] = (),
+    timeout: float = 10.0,
+    source: Source = "auto",
+    offline: bool = False,
+    before: Inspection | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Inspection:
+    """What running TGI servers say of themselves and, where their GPU is named, what they could have and should change.
+
+    Nothing is asked of a server but `/info`, `/health` and `/metrics`, all of them within `timeout` seconds; a token is
+    taken from the environment variable TGI_API_KEY. With `before`, the answer of the same call a moment ago, only these
+    are asked again. A server that does not answer is a row that says why; where there is no other it raises FactsError.
+    """
+    if not urls:
+        raise UsageError("no server was named", "Give the address of one or more, such as http://localhost:8080.")
+    if gpu is not None:
+        _named([gpu], [])
+    if progress is not None and before is None:
+        progress(f"asking {listed(urls)}")
+
+    def one(url: str, earlier: Running | Silent | None) -> Running | Silent:
+        try:
+            seen = _reading(url, timeout)
+        except FactsError as error:
+            if len(urls) == 1:
+                raise
+            return Silent(url, told(error))
+        if isinstance(earlier, Running):
+            return replace(seen[1], spec=earlier.spec, could=earlier.could).after(earlier)
+        return seen[1] if gpu is None and spec is None else possible(seen)
+
+    def possible(seen: tuple[server.Server, Running]) -> Running:
+        asked = _as_spec(seen[0], spec, model, gpu, count, release, sets)
+        facts = gather(asked, source=source, offline=offline)
+        here = warmup.base(defaults.resolve(asked, facts))
+        prediction = verdict.predict(here, defaults.given_limits(here.setting))
+        best = judge(replace(asked, limits=LimitsSpec()), facts)
+        hardware = f"{facts.gpu_count} x {facts.gpu.name}"
+        return replace(seen[1], spec=asked, could=Could(hardware, prediction, best))
+
+    with ThreadPoolExecutor(min(len(urls), TOGETHER)) as asking:
+        found = asking.map(one, urls, before.servers if before else (None,) * len(urls))
+        return Inspection(tuple(found))
+
+
+def _reading(url: str, timeout: float) -> tuple[server.Server, Running]:
+    """What a server says now."""
+    found = server.read(url, timeout)
+    health = server.health(found.url, timeout)
+    load = metrics.load(found.metrics, f"{found.url}/metrics")
+    return found, Running(
+        found.url, printable(found.model), printable(found.commit), printable(found.version), health, found.limits,
+        found.numbers.get("max_concurrent_requests"), load, time.monotonic(),
+    )  # fmt: skip
+
+
+def _as_spec(
+    found: server.Server, spec: SpecLike | None, model: str | None, gpu: str | None, count: int | None,
+    release: str | None, sets: Sequence[str],
+) -> Spec:  # fmt: skip
+    """A server as a spec: what was said of it, and its own word for the rest."""
+    if spec is None and model is None and found.model.startswith(("/", ".")):
+        raise FactsError(
+            f"{found.url} serves {found.model}, a folder of its container", "Say which model that is with --model."
+        )
+    given = (("model.id", model), ("hardware.gpu", gpu), ("hardware.count", count and str(count)))
+    base = read_any(spec if spec is not None else {"model": {"id": model or found.model}, "hardware": {"gpu": gpu}})
+    pairs = [(path, text) for path, text in given if text]
+    if release is not None or base.tgi.image is None:
+        pairs.append(("tgi.release", _release_of(found, release)))
+    if spec is None and found.commit and model is None:
+        pairs.append(("model.revision", found.commit))
+    if "bfloat16" in found.dtype and base.model.dtype is None:
+        pairs.append(("model.dtype", "bfloat16"))
+    limits = found.limits
+    pairs += [
+        (f"limits.{name}", str(value)) for name, value in limits._replace(max_batch_total_tokens=None).given().items()
+    ]
+    for name, usual in (("max_concurrent_requests", 128), ("max_batch_size", None)):
+        flag = name.replace("_", "-")
+        if (value := found.numbers.get(name)) not in (None, usual) and flag not in base.tgi.flags:
+            pairs.append((f"tgi.flags.{flag}", str(value)))
+    return build(pairs, "command line", base, sets)
 
 
 def _release_of(found: server.Server, release: str | None) -> str:

@@ -17,7 +17,7 @@ from tgi_advisor.errors import FactsError
 PREFIX = "tgi_"
 """What TGI's metrics begin with."""
 Key = tuple[str, str]
-"""Name of a sample, and its method (`prefill`, `decode`, or none)."""
+"""Name of a sample, and its method (`prefill`, `decode`), or why it failed, or none."""
 
 
 class Traffic(NamedTuple):
@@ -43,13 +43,70 @@ class Traffic(NamedTuple):
     """Seconds a token took as the requests saw it, waits for other prefills included; on average."""
 
 
+class Load(NamedTuple):
+    """How full a server runs, and how its requests have fared since it started.
+
+    A gauge has no sample before it is first set, and a counter none before it first counts: both are 0 then
+    (https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/v3/src/queue.rs#L143-L158).
+    """
+
+    queued: int
+    """Requests that wait for the batch."""
+    running: int
+    """Requests of the batch."""
+    held: int
+    """Tokens of the KV cache that the batch may come to take."""
+    requests: int
+    """Requests that came, refused ones included."""
+    answered: int
+    """Requests that were answered to their end."""
+    failed: Mapping[str, int]
+    """Requests that were not, by TGI's reason: `overloaded`, `validation`, `generation`, `incomplete`, …"""
+    prompt_tokens: float | None
+    """Tokens of a prompt, on average; None before there was one."""
+    answer_tokens: float | None
+    """Tokens of an answer, on average."""
+    waited: float | None
+    """Seconds a request waited for the batch, on average."""
+    took: float | None
+    """Seconds a request took, on average."""
+    per_token: float | None
+    """Seconds a token took, on average."""
+    generated: float
+    """Tokens of all answers."""
+
+
+def load(text: str, where: str) -> Load:
+    """How full the server runs that `/metrics` is of; FactsError where it is no TGI server's."""
+    seen = _of_tgi(text, where)
+    failed = {why: int(value) for (name, why), value in sorted(seen.items()) if name == "tgi_request_failure" and value}
+
+    def total(name: str) -> int:
+        return int(seen.get((name, ""), 0))
+
+    def mean(name: str) -> float | None:
+        count = total(f"{name}_count")
+        return seen.get((f"{name}_sum", ""), 0.0) / count if count else None
+
+    return Load(
+        queued=total("tgi_queue_size"),
+        running=total("tgi_batch_current_size"),
+        held=total("tgi_batch_current_max_tokens"),
+        requests=total("tgi_request_count"),
+        answered=total("tgi_request_success"),
+        failed=failed,
+        prompt_tokens=mean("tgi_request_input_length"),
+        answer_tokens=mean("tgi_request_generated_tokens"),
+        waited=mean("tgi_request_queue_duration"),
+        took=mean("tgi_request_duration"),
+        per_token=mean("tgi_request_mean_time_per_token_duration"),
+        generated=seen.get(("tgi_request_generated_tokens_sum", ""), 0.0),
+    )
+
+
 def traffic(text: str, where: str) -> Traffic:
     """What `/metrics` says, named `where` in errors; FactsError where it is no TGI server's."""
-    seen = _samples(text, where)
-    if not any(name.startswith(PREFIX) for name, _ in seen):
-        other = next((engine for engine in ("vllm", "sglang", "trtllm") if f"\n{engine}" in f"\n{text}"), None)
-        whose = f", but those of {other}" if other else ""
-        raise FactsError(f"{where} has no metrics of TGI{whose}", "Give the address of a TGI server.")
+    seen = _of_tgi(text, where)
 
     def total(name: str, method: str = "") -> float:
         return seen.get((name, method), 0.0)
@@ -71,8 +128,18 @@ def traffic(text: str, where: str) -> Traffic:
     )
 
 
+def _of_tgi(text: str, where: str) -> Mapping[Key, float]:
+    """The samples of a TGI server."""
+    seen = _samples(text, where)
+    if not any(name.startswith(PREFIX) for name, _ in seen):
+        other = next((engine for engine in ("vllm", "sglang", "trtllm") if f"\n{engine}" in f"\n{text}"), None)
+        whose = f", but those of {other}" if other else ""
+        raise FactsError(f"{where} has no metrics of TGI{whose}", "Give the address of a TGI server.")
+    return seen
+
+
 def _samples(text: str, where: str) -> Mapping[Key, float]:
-    """The samples by name and method, buckets left out; those of several servers behind one address are added up."""
+    """The samples by name and method or reason, without buckets; several servers behind one address are added up."""
     from prometheus_client.parser import text_string_to_metric_families
 
     found: dict[Key, float] = defaultdict(float)
@@ -83,7 +150,10 @@ def _samples(text: str, where: str) -> Mapping[Key, float]:
                     continue
                 if not math.isfinite(sample.value) or sample.value < 0:
                     raise ValueError(f"{sample.name} is {sample.value}")
-                found[sample.name, sample.labels.get("method", "")] += sample.value
+                which = sample.labels.get("method") or sample.labels.get("err", "")
+                # The parser gives counters the ending that OpenMetrics wants.
+                name = sample.name.removesuffix("_total") if family.type == "counter" else sample.name
+                found[name, which] += sample.value
     except (ValueError, KeyError, IndexError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FactsError(f"{where} is no text of Prometheus: {reason}", "Give the address of a TGI server.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,11 @@ import click
 from tgi_advisor.cli import options
 from tgi_advisor.cli.options import as_json
 from tgi_advisor.cli.output import colour, progress, say, width
-from tgi_advisor.errors import Exit, UsageError
+from tgi_advisor.errors import Exit, FactsError, UsageError
 
 if TYPE_CHECKING:
     from tgi_advisor.ask import Drawn
+    from tgi_advisor.choose.running import Inspection
     from tgi_advisor.choose.sweep import Sweep
     from tgi_advisor.spec.records import Spec
     from tgi_advisor.tabular import Answer
@@ -372,6 +374,90 @@ def calibrate(url: str, spec: str | None, as_json: bool, **asked: Any) -> int:
     return Exit.STARTS
 
 
+@click.command()
+@click.argument("urls", metavar="URL…", nargs=-1, required=True)
+@click.option("--spec", metavar="FILE", type=click.Path(allow_dash=True), help="The servers' spec, instead of --gpu.")
+@click.option(
+    "--model", "-m", metavar="ID", help="Hub id or local folder; default what the server says.",
+    shell_complete=options.complete(options.model_names),
+)  # fmt: skip
+@options.gpu
+@options.count
+@click.option(
+    "--release", "-r", metavar="X.Y.Z", help="TGI release; default what the server says.",
+    shell_complete=options.complete(options.release_names),
+)  # fmt: skip
+@options.sets
+@click.option(
+    "--timeout", metavar="S", type=_Amount(0, 600, min_open=True), default=10, show_default=True,
+    help="Seconds a server may take to answer.",
+)  # fmt: skip
+@click.option(
+    "--watch", "-w", metavar="S", type=_Amount(0, 86_400, min_open=True), is_flag=False, flag_value=5.0,
+    help="Ask again every so many seconds, 5 where none are named, until Ctrl-C.",
+)  # fmt: skip
+@click.option("--emit-spec", is_flag=True, help="Print the server as a spec, for `advise`.")
+@options.source
+@options.offline
+@as_json
+def inspect(
+    urls: tuple[str, ...], spec: str | None, watch: float | None, emit_spec: bool, as_json: bool, **asked: Any
+) -> int:
+    """Say what running TGI servers have, could have, and should change.
+
+    Reads /info, /health and /metrics: release, model, limits, how full they run and what became of their requests.
+    With --gpu (and --count; TGI does not tell them) also what that GPU allows, and what to change. Several servers
+    make a table. Nothing is changed, and no text is generated. A token is taken from the environment variable
+    TGI_API_KEY.
+
+    \b
+    Examples:
+      tgi-advisor inspect http://localhost:8080
+      tgi-advisor inspect http://localhost:8080 --gpu nvidia-l4 --watch
+      tgi-advisor inspect http://tgi-0:80 http://tgi-1:80 --gpu g6.xlarge --json
+      tgi-advisor inspect http://localhost:8080 --gpu nvidia-l4 --emit-spec | tgi-advisor advise -
+    """
+    from tgi_advisor import ask
+    from tgi_advisor.spec.reader import read_file
+
+    if emit_spec and (watch or len(urls) > 1):
+        raise UsageError("--emit-spec is for one server, once", "Leave out --watch, and name one URL.")
+    known = read_file(spec) if spec else None
+    show = progress()
+    found = ask.inspect(urls, known, progress=show, **asked)
+    if show is not None:
+        show("")
+    if emit_spec:
+        from tgi_advisor.spec.writer import dump
+
+        (one,) = found.servers
+        if (made := getattr(one, "spec", None)) is None:
+            raise UsageError("a spec names a GPU, and TGI does not tell its own", "Name it with --gpu, and --count.")
+        say(dump(made), nl=False)
+        return Exit.STARTS
+    _inspected(found, as_json=as_json, again=watch)
+    while watch:
+        time.sleep(watch)
+        try:
+            found = ask.inspect(urls, known, before=found, **asked)
+        except FactsError as error:
+            say(f"{error}", err=True)
+            continue
+        _inspected(found, as_json=as_json, again=watch)
+    return Exit.STARTS if found.complete else Exit.FACTS
+
+
+def _inspected(found: Inspection, *, as_json: bool, again: float | None) -> None:
+    """What servers say; again and again on the same screen, one JSON object to a line, or one page after another."""
+    if as_json:
+        _document("servers", found, indent=None if again else 2)
+        return
+    text = found.text(width())
+    if again and sys.stdout.isatty():
+        click.clear()
+    say(f"{text}\n" if again else text)
+
+
 def _drawn(found: Sweep, chart: Drawn, picture: str | None, *, shown: bool) -> None:
     """The chart of a sweep on the terminal, and in a file."""
     from tgi_advisor import ask
@@ -450,7 +536,7 @@ BAR = 24
 """Characters of the bar."""
 
 
-def _document(key: str, found: Answer) -> None:
+def _document(key: str, found: Answer, indent: int | None = 2) -> None:
     """An answer as the one JSON object on standard output; where it has no row, with the reason."""
     import json
 
@@ -461,4 +547,4 @@ def _document(key: str, found: Answer) -> None:
         key: found.records(),
         **({"why": why} if (why := found.nothing()) else {}),
     }
-    say(json.dumps(body, indent=2, ensure_ascii=False))
+    say(json.dumps(body, indent=indent, ensure_ascii=False))

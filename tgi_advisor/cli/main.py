@@ -199,7 +199,7 @@ def _write(path: str, text: str, mode: str) -> None:
         raise UsageError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
-cli.elsewhere("tgi_advisor.cli.choose", "fits", "compare", "sweep", "size", "calibrate")
+cli.elsewhere("tgi_advisor.cli.choose", "fits", "compare", "sweep", "size", "calibrate", "inspect")
 cli.elsewhere("tgi_advisor.cli.validate", "validate", "rule", "import")
 cli.elsewhere("tgi_advisor.cli.launch", "launch", "status", "stop", "history")
 cli.json_lines = frozenset({"launch"})

@@ -1,15 +1,16 @@
-"""A running TGI server: what it is (`/info`) and what it has done (`/metrics`)."""
+"""A running TGI server: what it is (`/info`), what it has done (`/metrics`) and whether it is well (`/health`)."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from tgi_advisor.deadline import Deadline, keep
 from tgi_advisor.errors import FactsError, UsageError
+from tgi_advisor.limits import Limits
 from tgi_advisor.safe import printable
 
 TOKEN = "TGI_API_KEY"  # noqa: S105  (the name of a variable)
@@ -19,6 +20,12 @@ MOST_INFO = 1 << 20
 MOST_METRICS = 4 << 20
 """Bytes of `/metrics` that are read. A busy server's have about 300 KB."""
 MEANT = "Give the address of a TGI server, such as http://localhost:8080."
+
+
+Health = Literal["healthy", "unhealthy", "silent"]
+"""What `/health` says: 200, another status, or nothing in time (it waits for the step that runs)."""
+MOST = 1 << 53
+"""No number of `/info` is larger."""
 
 
 class Server(NamedTuple):
@@ -32,6 +39,14 @@ class Server(NamedTuple):
     """TGI release it says it is."""
     metrics: str
     """Its `/metrics`."""
+    limits: Limits
+    """Its token limits; the prefill budget is not among what it says, and the inferred one is until 2.2.0."""
+    numbers: Mapping[str, int]
+    """The other whole numbers of its `/info`, such as `max_concurrent_requests`."""
+    dtype: str
+    """`model_dtype` of its `/info`, which it has until 2.2.0; empty where it does not say."""
+    commit: str
+    """`model_sha` of its `/info`; empty where it does not say."""
 
 
 def read(url: str, seconds: float) -> Server:
@@ -41,7 +56,23 @@ def read(url: str, seconds: float) -> Server:
     shown = printable(address.geturl())
     info = _info(_get(address, "/info", deadline, MOST_INFO), f"{shown}/info")
     metrics = _get(address, "/metrics", deadline, MOST_METRICS).decode("utf-8", "replace")
-    return Server(shown, info["model_id"], info["version"], metrics)
+    numbers = {name: value for name, value in info.items() if type(value) is int and 0 <= value < MOST}
+    limits = Limits(
+        numbers.get("max_input_tokens", numbers.get("max_input_length")),  # the name before 2.1.0
+        numbers.get("max_total_tokens"),
+        max_batch_total_tokens=numbers.get("max_batch_total_tokens"),
+    )
+    dtype, commit = (value if isinstance(value := info.get(name), str) else "" for name in ("model_dtype", "model_sha"))
+    return Server(shown, info["model_id"], info["version"], metrics, limits, numbers, dtype, commit)
+
+
+def health(url: str, seconds: float) -> Health:
+    """Whether the server of an address that `read` took is well."""
+    try:
+        _get(_address(url), "/health", Deadline(seconds), MOST_INFO)
+    except FactsError as error:
+        return "silent" if isinstance(error.__context__, TimeoutError) else "unhealthy"
+    return "healthy"
 
 
 def _address(url: str) -> SplitResult:

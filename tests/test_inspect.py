@@ -1,0 +1,196 @@
+"""`inspect`: what a running server says of itself, what it could have, and what it should change."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from front import environment, run
+from golden import GOLDEN, Golden
+from serving import Done, info, metrics, server_of, serving, trickling
+
+import tgi_advisor
+from tgi_advisor.choose.running import Running
+from tgi_advisor.errors import Exit
+
+LLAMA3, LLAMA31 = "meta-llama/Meta-Llama-3-8B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"
+BUSY = Done(queued=7, running=12, held=20_500, failed={"overloaded": 6, "validation": 4})
+L4 = ("--gpu", "nvidia-l4")
+
+
+def stable(text: str) -> str:
+    """The text without ports."""
+    return re.sub(r"127\.0\.0\.1:\d+", "localhost:8080", text)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "release", "done", "more"),
+    [
+        ("fresh-3.3.7", LLAMA31, "3.3.7", Done(0, 0, 0, 0, 0, 0, 0), ()),
+        ("busy-3.3.7", LLAMA31, "3.3.7", BUSY, ()),
+        ("busy-3.3.7-l4", LLAMA31, "3.3.7", BUSY, L4),
+        ("busy-2.0.4-a10g", LLAMA3, "2.0.4", BUSY, ("--gpu", "nvidia-a10g")),
+        ("idle-1.4.5-t4", LLAMA3, "1.4.5", Done(), ("--gpu", "nvidia-t4")),
+    ],
+)  # fmt: skip
+def test_what_it_prints(
+    golden: Golden, name: str, model: str, release: str, done: Done, more: tuple[str, ...]
+) -> None:  # fmt: skip
+    with serving(server_of(model, release, done)) as (url, asked):
+        ran = run("inspect", url, *more)
+        assert (ran.code, ran.err) == (Exit.STARTS, "")
+        golden(f"inspect/{name}.txt", stable(ran.out))
+        golden(f"inspect/{name}.json", stable(run("inspect", url, *more, "--json").out))
+    assert {one.path for one in asked} == {"/info", "/metrics", "/health"}
+
+
+def test_the_page_of_the_documentation() -> None:
+    text = Path(__file__).parents[1].joinpath("docs/inspect.md").read_text("utf-8")
+    shown = (GOLDEN / "inspect/busy-3.3.7-l4.txt").read_text("utf-8")
+    assert shown.rstrip() in text
+
+
+def test_several_servers_are_a_table_and_one_that_is_silent_a_row_of_it(golden: Golden) -> None:
+    with ExitStack() as stack:
+        urls = [
+            stack.enter_context(serving(server_of(LLAMA31, release, done)))[0]
+            for release, done in (("3.3.7", BUSY), ("2.0.4", Done()))
+        ]
+        ran = run("inspect", *urls, "127.0.0.1:9", *L4)
+        text = ran.out
+        for number, url in enumerate(urls):
+            text = text.replace(url, f"http://tgi-{number}.test:8080"[: len(url)])
+        assert ran.code == Exit.FACTS
+        rows = json.loads(run("inspect", *urls, "127.0.0.1:9", *L4, "--json").out)["servers"]
+        assert run("inspect", *urls).code == Exit.STARTS
+    golden("inspect/fleet.txt", text)
+    assert [row["error"] is None for row in rows] == [True, True, False]
+    assert [row["release"] for row in rows] == ["3.3.7", "2.0.4", None]
+
+
+def test_the_spec_is_the_server_and_advise_takes_it() -> None:
+    answers = server_of(LLAMA3, "2.0.4")
+    answers["/info"] = answers["/info"].replace("torch.float16", "torch.bfloat16").replace(": 128", ": 64")
+    with serving(answers) as (url, _):
+        spec = run("inspect", url, "-g", "nvidia-a10g", "--emit-spec").out
+        (seen,) = tgi_advisor.inspect([url], gpu="nvidia-a10g").servers
+    read = tgi_advisor.read_spec
+    assert isinstance(seen, Running)
+    assert run("predict", "-", stdin=spec).code == Exit.STARTS
+    assert run("advise", "-", stdin=spec).code == Exit.STARTS
+    assert seen.spec is not None
+    assert read(seen.spec).limits.max_total_tokens.fixed == 4096
+    for told in ("release: 2.0.4", "dtype: bfloat16", "max-concurrent-requests: 64", "max_input_tokens: 4095"):
+        assert told in spec
+    plan = tgi_advisor.predict(seen.spec)
+    assert seen.could is not None
+    assert plan.prediction.limits == seen.could.here.limits
+
+
+def test_a_budget_within_the_band_is_no_finding_and_one_outside_is() -> None:
+    answers = server_of(LLAMA3, "2.0.4")
+    with serving(answers) as (url, _):
+        seen = tgi_advisor.inspect([url], gpu="nvidia-l4")
+    (one,) = seen.servers
+    assert isinstance(one, Running)
+    assert one.could is not None
+    expected = one.could.here.limits.max_batch_total_tokens
+    answers["/info"] = answers["/info"].replace("40000", str(expected))
+    with serving(answers) as (url, _):
+        calm = run("inspect", url, *L4).out
+    assert "are expected: something else" not in calm
+    assert "are expected: something else" in repr(seen)
+
+
+def test_health() -> None:
+    def said(answer: object) -> str:
+        answers = {**server_of(LLAMA31, "3.3.7"), "/health": answer}
+        with serving(answers) as (url, _):  # type: ignore[arg-type]
+            ran = run("inspect", url, "--timeout", "0.5")
+        assert ran.code == Exit.FACTS
+        return ran.out
+
+    assert "unhealthy: its model server does not answer" in " ".join(said((503, "unhealthy")).split())
+    assert "between two steps" in said(trickling)
+
+
+def test_what_may_be_asked_and_what_not() -> None:
+    with serving(server_of("/data/model", "3.3.7")) as (url, _):
+        folder = run("inspect", url, *L4)
+        assert (folder.code, "--model" in folder.err) == (Exit.FACTS, True)
+        assert run("inspect", url, *L4, "-m", LLAMA31).code == Exit.STARTS
+        assert run("inspect", url, "--emit-spec").code == Exit.USAGE
+        assert run("inspect", url, url, "--emit-spec", *L4).code == Exit.USAGE
+        assert run("inspect", url, "--gpu", "nvidia-l44").code == Exit.FACTS
+    assert run("inspect").code == Exit.USAGE
+    assert run("inspect", "http://me:s3cr3t@h").code == Exit.USAGE
+
+
+@pytest.mark.parametrize("name", ["/info", "/metrics"])
+def test_what_is_no_tgi(name: str) -> None:
+    answers = {**server_of(LLAMA31, "3.3.7"), name: "vllm:num_requests_running 1\n"}
+    with serving(answers) as (url, _):
+        ran = run("inspect", url, "--json")
+    assert ran.code == json.loads(ran.out)["error"]["exit_code"] == Exit.FACTS
+
+
+def test_a_hostile_name_cannot_speak_to_the_terminal() -> None:
+    with serving({**server_of("a/b", "3.3.7"), "/info": info("a/\x1b]0;x\x07b", "3.3.7\x1b[2J")}) as (url, _):
+        ran = run("inspect", url)
+    assert "\x1b" not in ran.out + ran.err
+
+
+def test_a_token_is_sent_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TGI_API_KEY", "s3cr3t-token")
+    with serving(server_of(LLAMA31, "3.3.7")) as (url, asked):
+        ran = run("inspect", url, *L4, "--json")
+    assert {one.headers["Authorization"] for one in asked} == {"Bearer s3cr3t-token"}
+    assert "s3cr3t" not in ran.out + ran.err
+
+
+def test_watching_shows_what_is_done_between_two_readings() -> None:
+    count = 0
+
+    def counting(handler: BaseHTTPRequestHandler) -> None:
+        nonlocal count
+        count += 100
+        body = metrics(Done(requests=count, answer=50), "3.3.7").encode()
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    with serving({**server_of(LLAMA31, "3.3.7"), "/metrics": counting}) as (url, _):
+        command = [sys.executable, "-m", "tgi_advisor", "inspect", url, "--watch", "0.2", "--json", *L4]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as watching:
+            assert watching.stdout is not None
+            first, second, third = (json.loads(watching.stdout.readline())["servers"][0] for _ in range(3))
+            watching.send_signal(signal.SIGINT)
+            watching.stdout.read()
+            assert watching.wait(20) == Exit.INTERRUPTED
+    assert first["tokens_per_s"] is None
+    assert (second["answered"], third["answered"]) == (200, 300)
+    assert second["requests_per_s"] > 0
+    assert second["tokens_per_s"] == pytest.approx(50 * second["requests_per_s"], rel=0.01)
+    assert second["fits_max_total_tokens"] == first["fits_max_total_tokens"] > 0
+
+
+def test_a_server_that_goes_away_while_it_is_watched_is_waited_for() -> None:
+    with serving(server_of(LLAMA31, "3.3.7")) as (url, _):
+        command = [sys.executable, "-m", "tgi_advisor", "inspect", url, "--watch", "0.1", "--json"]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        watching = subprocess.Popen(command, text=True, env=environment(), **streams)  # type: ignore[call-overload]
+        watching.stdout.readline()
+    try:
+        assert "does not answer" in watching.stderr.readline()
+    finally:
+        os.kill(watching.pid, signal.SIGINT)
+        watching.communicate(timeout=20)
