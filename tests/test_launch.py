@@ -28,8 +28,9 @@ from engines import IMAGE, SAGEMAKER, Daemon
 
 import tgi_advisor
 from tgi_advisor.cli.main import cli
-from tgi_advisor.launch import follow, request, run
-from tgi_advisor.launch.engine import connect
+from tgi_advisor.launch import follow, marks, run
+from tgi_advisor.launch.docker.engine import connect
+from tgi_advisor.launch.docker.place import DockerPlace
 from tgi_advisor.launch.preflight import Host
 
 CPU = {
@@ -214,8 +215,8 @@ def test_what_was_asked_is_what_the_engine_recorded(desk: Desk) -> None:
     assert host["ShmSize"] == 2 << 30
     assert host["PortBindings"]["80/tcp"][0]["HostPort"] == str(desk.port)
     labels = found["Config"]["Labels"]
-    assert len(labels[request.PLAN]) == 64
-    assert labels[request.MODEL] == "Qwen/Qwen2.5-3B-Instruct"
+    assert len(labels[marks.PLAN]) == 64
+    assert labels[marks.MODEL] == "Qwen/Qwen2.5-3B-Instruct"
 
 
 def test_detached_returns_before_it_is_ready(desk: Desk) -> None:
@@ -431,7 +432,7 @@ def test_killed_outright_it_leaves_only_what_has_its_label(desk: Desk) -> None:
     wait_for(desk.containers)
     process.kill()
     process.communicate(timeout=30)
-    assert all(request.PLAN in row["Labels"] for row in desk.client.containers(all=True))
+    assert all(marks.PLAN in row["Labels"] for row in desk.client.containers(all=True))
     assert desk.name in desk.run("status").stdout
 
 
@@ -464,7 +465,7 @@ def test_the_engine_stops_in_mid_watch(tmp_path: Path, monkeypatch: pytest.Monke
         running.process.wait(10)
         assert result.exit_code == 7, result.stderr
         assert "stopped answering" in result.stderr
-        assert f"has the label {request.LAUNCH}=" in result.stderr
+        assert f"has the label {marks.LAUNCH}=" in result.stderr
         del result  # it holds the error, and that the SDK's sockets
         gc.collect()
 
@@ -817,8 +818,8 @@ def test_a_hostile_model_folder_reaches_the_container_unchanged(desk: Desk) -> N
     plan = tgi_advisor.advise(desk.spec())
     facts = plan.facts._replace(model=plan.facts.model._replace(folder=str(folder)))
     plan = tgi_advisor.advise(plan.spec, facts=facts)
-    with connect() as engine:
-        run.launch(plan, engine, run.Options(), Host(), lambda event: None)
+    with DockerPlace(connect()) as place:
+        run.launch(plan, place, run.Options(), Host(), lambda event: None)
     (mount,) = (found for found in desk.inspect()["Mounts"] if found["Destination"].startswith("/models/"))
     assert mount["Source"] == str(folder)
     assert desk.received()["argv"][:2] == ["--model-id", mount["Destination"]]

@@ -23,7 +23,8 @@ import engines
 import pytest
 from test_launch import Desk, desk, engine, wait_for
 
-from tgi_advisor.launch import follow, ours, request, ssh, verify
+from tgi_advisor.launch import follow, marks, verify
+from tgi_advisor.launch.docker import ours, ssh
 
 __all__ = ["desk", "engine"]
 
@@ -195,7 +196,7 @@ def test_an_engine_that_stays_away_ends_no_server(
     when_the_log_says(desk, "Starting shard", lambda: between.cut(back=False))
     code, events = desk.events(desk.spec({"slow": 0.08}))
     assert (code, events[-1]["kind"]) == (7, "engine")
-    assert f"has the label {request.LAUNCH}=" in events[-2]["text"]
+    assert f"has the label {marks.LAUNCH}=" in events[-2]["text"]
     assert desk.inspect()["State"]["Running"]
 
 
@@ -349,7 +350,7 @@ HOSTILE = ["[[[" * 40_000, '{"max_total_tokens": "many"}', '{"max_total_tokens":
 
 def test_status_of_containers_with_labels_of_others(desk: Desk) -> None:
     for number, limits in enumerate(HOSTILE):
-        labels = {request.PLAN: "x", request.LIMITS: limits, request.MODEL: "\x1b]0;owned\x07\u202emodel\n"}
+        labels = {marks.PLAN: "x", marks.LIMITS: limits, marks.MODEL: "\x1b]0;owned\x07\u202emodel\n"}
         desk.client.create_container(f"{engines.IMAGE}:3.3.7", name=f"{desk.name}-{number}", labels=labels)
     result = desk.run("status")
     assert result.exit_code == 0

@@ -25,8 +25,8 @@ from test_launch_parts import ROW, sections, stamped
 import tgi_advisor
 from tgi_advisor import logs
 from tgi_advisor.errors import EngineError
-from tgi_advisor.launch import failures, history, ours, verify, watch
-from tgi_advisor.launch.engine import Place, connect, places
+from tgi_advisor.launch import failures, history, marks, verify, watch
+from tgi_advisor.launch.docker.engine import Address, addresses, connect
 from tgi_advisor.plan import Plan
 from tgi_advisor.safe import printable
 
@@ -83,7 +83,9 @@ def test_any_log_is_read(plan: Plan, lines: list[str]) -> None:
     seen = logs.start_up(text)
     assert seen.budget is None or 0 <= seen.budget < 10**15
     assert plan.container is not None
-    failure = failures.diagnose(failures.Context(plan, plan.container, text, {"ExitCode": 1}, token_given=True))
+    failure = failures.diagnose(
+        failures.Context(plan, plan.container, text, failures.State(running=False, exit_code=1), token_given=True)
+    )
     assert failure.message
     history.measured(plan, failure.cause, seen, 1.0)
 
@@ -110,7 +112,11 @@ def test_long_lines_are_read_in_time(plan: Plan, line: str) -> None:
     for _ in progress.feed(f"{line}\n".encode() * 20):
         pass
     assert plan.container is not None
-    failures.diagnose(failures.Context(plan, plan.container, progress.kept.text(), {}, token_given=True))
+    failures.diagnose(
+        failures.Context(
+            plan, plan.container, progress.kept.text(), failures.State(running=False, there=False), token_given=True
+        )
+    )
     assert time.process_time() - began < 2
 
 
@@ -143,7 +149,7 @@ ANYTHING = st.recursive(
 
 @given(st.text(max_size=50) | ANYTHING.map(json.dumps))
 def test_any_label_is_read(label: str) -> None:
-    limits = ours._limits(label)
+    limits = marks.limits(label)
     assert all(type(value) is int for value in limits.values())
 
 
@@ -228,7 +234,7 @@ def test_nobody_knows_of_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container with a user id of its own."""
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     assert history.path({}) == Path("/.local/share/tgi-advisor/history.jsonl")
-    assert Place("unix:///.docker/run/docker.sock", "Docker Desktop") in places({})
+    assert Address("unix:///.docker/run/docker.sock", "Docker Desktop") in addresses({})
 
 
 def test_the_current_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
@@ -263,7 +269,7 @@ def test_any_address_of_an_engine_is_answered_in_words(address: str) -> None:
     def refuses(*_: Any, **__: Any) -> Any:
         raise ConnectionRefusedError(111, "Connection refused")
 
-    place = Place(address, "DOCKER_HOST")
+    place = Address(address, "DOCKER_HOST")
     assert "s3cret" not in place.shown
     assert isinstance(place.local, bool)
     with pytest.MonkeyPatch.context() as patch:
@@ -288,7 +294,7 @@ def test_a_docker_config_of_any_shape(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("DOCKER_CONFIG", "HOME", "XDG_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("DOCKER_HOST", host)
-    monkeypatch.setattr("tgi_advisor.launch.engine._refuse_socket", lambda path: None)
+    monkeypatch.setattr("tgi_advisor.launch.docker.engine._refuse_socket", lambda path: None)
     result = run("status")
     assert result.code == 7, result.err
 
@@ -427,7 +433,7 @@ def test_every_error_of_a_launch_is_one_json_line(
 def test_a_defect_is_one_json_object(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tgi_advisor.api.advise", broken)
     monkeypatch.setattr("tgi_advisor.launch.history.rows", broken)
-    monkeypatch.setattr("tgi_advisor.launch.engine.connect", broken)
+    monkeypatch.setattr("tgi_advisor.launch.docker.engine.connect", broken)
     monkeypatch.delenv("TGI_ADVISOR_DEBUG", raising=False)
     result = run(command, *([L4] if command in ("launch", "advise") else []), "--json")
     assert result.code == 70

@@ -22,8 +22,11 @@ import tgi_advisor
 from tgi_advisor.cli.live import Layers, clock
 from tgi_advisor.cli.main import cli
 from tgi_advisor.errors import EngineError, Exit, UsageError
-from tgi_advisor.launch import failures, history, learn, preflight, records, request, run, watch
-from tgi_advisor.launch.engine import Place, connect, places
+from tgi_advisor.launch import failures, history, learn, marks, records, run, watch
+from tgi_advisor.launch.docker import preflight, request
+from tgi_advisor.launch.docker.engine import Address, addresses, connect
+from tgi_advisor.launch.docker.place import body_of
+from tgi_advisor.launch.preflight import Gpu, Host, size
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Plan
 
@@ -41,13 +44,13 @@ def plan() -> Plan:
 
 def test_a_named_engine_is_the_only_one_tried(tmp_path: Path) -> None:
     environ = {"DOCKER_HOST": "ssh://me@far", "DOCKER_CONTEXT": "other", "HOME": str(tmp_path)}
-    assert places(environ) == [Place("ssh://me@far", "DOCKER_HOST", None, verify=False)]
-    assert (places(environ)[0].host, places(environ)[0].local) == ("far", False)
+    assert addresses(environ) == [Address("ssh://me@far", "DOCKER_HOST", None, verify=False)]
+    assert (addresses(environ)[0].host, addresses(environ)[0].local) == ("far", False)
 
 
 def test_tls_as_the_docker_command_reads_it(tmp_path: Path) -> None:
     environ = {"DOCKER_HOST": "tcp://far:2376", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/certs", "HOME": "/h"}
-    assert places(environ) == [Place("tcp://far:2376", "DOCKER_HOST", "/certs", verify=True)]
+    assert addresses(environ) == [Address("tcp://far:2376", "DOCKER_HOST", "/certs", verify=True)]
 
 
 def context(folder: Path, name: str, host: str) -> None:
@@ -59,14 +62,16 @@ def context(folder: Path, name: str, host: str) -> None:
 def test_contexts(tmp_path: Path) -> None:
     context(tmp_path, "box", "tcp://box:2375")
     environ = {"DOCKER_CONFIG": str(tmp_path), "HOME": str(tmp_path), "XDG_RUNTIME_DIR": "/run/user/7"}
-    assert places(environ | {"DOCKER_CONTEXT": "box"}) == [Place("tcp://box:2375", "context 'box' of DOCKER_CONTEXT")]
+    assert addresses(environ | {"DOCKER_CONTEXT": "box"}) == [
+        Address("tcp://box:2375", "context 'box' of DOCKER_CONTEXT")
+    ]
     (tmp_path / "config.json").write_text('{"currentContext": "box"}')
-    assert places(environ) == [Place("tcp://box:2375", "context 'box' of config.json")]
-    assert len(places(environ | {"DOCKER_CONTEXT": "default"})) == 4
+    assert addresses(environ) == [Address("tcp://box:2375", "context 'box' of config.json")]
+    assert len(addresses(environ | {"DOCKER_CONTEXT": "default"})) == 4
     with pytest.raises(EngineError, match="'gone', chosen by DOCKER_CONTEXT, cannot be read"):
-        places(environ | {"DOCKER_CONTEXT": "gone"})
+        addresses(environ | {"DOCKER_CONTEXT": "gone"})
     (tmp_path / "config.json").write_text("no json")
-    assert [place.url for place in places(environ)] == [
+    assert [place.url for place in addresses(environ)] == [
         "unix:///var/run/docker.sock",
         "unix:///run/user/7/docker.sock",
         f"unix://{tmp_path}/.docker/run/docker.sock",
@@ -107,33 +112,33 @@ def test_help_loads_no_docker() -> None:
 
 
 def test_a_plan_has_one_digest(plan: Plan) -> None:
-    body = run.body_of(plan, run.Options(), "one")
-    again = run.body_of(tgi_advisor.advise(CONFIG), run.Options(), "two")
-    assert body["Labels"][request.PLAN] == again["Labels"][request.PLAN] == request.digest(body)
-    other = run.body_of(plan, run.Options(ulimits=("core=0",)))
-    assert other["Labels"][request.PLAN] != body["Labels"][request.PLAN]
+    body = body_of(plan, run.Options(), "one")
+    again = body_of(tgi_advisor.advise(CONFIG), run.Options(), "two")
+    assert body["Labels"][marks.PLAN] == again["Labels"][marks.PLAN] == marks.digest({**body, "Labels": None})
+    other = body_of(plan, run.Options(ulimits=("core=0",)))
+    assert other["Labels"][marks.PLAN] != body["Labels"][marks.PLAN]
 
 
 def test_secrets_are_not_in_the_request(plan: Plan) -> None:
     assert plan.container is not None
     environ = {"HF_TOKEN": "hf_very_secret", "OTHER": "x"}
-    assert request.secrets(plan.container, environ) == {"HF_TOKEN": "hf_very_secret"}
-    assert request.secrets(plan.container, {"HF_TOKEN": ""}) == {}
-    body = run.body_of(plan, run.Options())
+    assert marks.secrets_of(plan.container, environ) == {"HF_TOKEN": "hf_very_secret"}
+    assert marks.secrets_of(plan.container, {"HF_TOKEN": ""}) == {}
+    body = body_of(plan, run.Options())
     assert "hf_very_secret" not in json.dumps(body)
     assert request.with_secrets(body, {"HF_TOKEN": "hf_very_secret"})["Env"] == ["HF_TOKEN=hf_very_secret"]
 
 
-@pytest.mark.parametrize(("text", "size"), [("1g", 1 << 30), ("512m", 512 << 20), ("1b", 1), ("64k", 65536)])
-def test_sizes(text: str, size: int) -> None:
-    assert request.size(text) == size
+@pytest.mark.parametrize(("text", "expected"), [("1g", 1 << 30), ("512m", 512 << 20), ("1b", 1), ("64k", 65536)])
+def test_sizes(text: str, expected: int) -> None:
+    assert size(text) == expected
 
 
 @pytest.mark.parametrize("option", [("--restart", "sometimes"), ("--ulimit", "many"), ("--restart", "always:x")])
 def test_options_docker_does_not_know(option: tuple[str, str], plan: Plan) -> None:
     how = run.Options(restart=option[1], detach=True) if option[0] == "--restart" else run.Options(ulimits=(option[1],))
     with pytest.raises(UsageError, match=option[1]):
-        run.body_of(plan, how)
+        body_of(plan, how)
 
 
 def test_the_stop_timeout_is_tgi_s(plan: Plan) -> None:
@@ -220,9 +225,9 @@ def test_a_long_log_keeps_its_beginning_and_its_end() -> None:
 # -- causes
 
 
-def context_of(plan: Plan, text: str, state: dict[str, Any] | None = None, token: bool = True) -> failures.Context:
+def context_of(plan: Plan, text: str, state: failures.State | None = None, token: bool = True) -> failures.Context:
     assert plan.container is not None
-    return failures.Context(plan, plan.container, text, {"ExitCode": 1} if state is None else state, token)
+    return failures.Context(plan, plan.container, text, state or failures.State(running=False, exit_code=1), token)
 
 
 @pytest.mark.parametrize("release", build.RELEASES)
@@ -257,7 +262,7 @@ def test_other_processes_on_the_gpu_are_said(plan: Plan) -> None:
 def test_an_old_driver_the_plan_knows_nothing_of(plan: Plan, driver: str, found: bool) -> None:
     container = plan.container
     assert container is not None
-    here = preflight.Host((preflight.Gpu(0, "NVIDIA L4", None, None, (), driver),))
+    here = Host((Gpu(0, "NVIDIA L4", None, None, (), driver),))
     said = list(preflight.old_driver(plan, container, here))
     assert [finding.message for finding in said] == [
         "driver 525.85.12 loads every kernel at once, 1.50 GiB of each GPU that the plan does not count"
@@ -268,7 +273,7 @@ def test_an_old_driver_the_plan_knows_nothing_of(plan: Plan, driver: str, found:
 
 
 def test_killed_for_want_of_host_memory(plan: Plan) -> None:
-    seen = failures.diagnose(context_of(plan, "x\n", {"ExitCode": 137, "OOMKilled": True}))
+    seen = failures.diagnose(context_of(plan, "x\n", failures.State(running=False, exit_code=137, oom_killed=True)))
     assert (seen.cause, seen.exit) == ("killed", Exit.OUT_OF_MEMORY)
 
 

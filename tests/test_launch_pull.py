@@ -160,6 +160,6 @@ def test_a_pull_that_was_broken_off_goes_on(desk: Desk) -> None:
     ],
 )
 def test_what_is_asked_of_the_registry(image: str, parts: tuple[str, str]) -> None:
-    from tgi_advisor.launch.preflight import repository
+    from tgi_advisor.launch.docker.preflight import repository
 
     assert repository(image) == parts

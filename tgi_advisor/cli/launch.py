@@ -18,7 +18,7 @@ from tgi_advisor.safe import named
 
 if TYPE_CHECKING:
     from tgi_advisor.cli.live import JsonLines, Lines
-    from tgi_advisor.launch.engine import Engine
+    from tgi_advisor.launch.place import Place
     from tgi_advisor.launch.preflight import Host
     from tgi_advisor.launch.records import Launched, Options, Solve
     from tgi_advisor.launch.verify import Compared
@@ -83,14 +83,14 @@ def launch(
         if not all(plan.prediction.outcome == "starts" and plan.container for plan in plans):
             return _not_started(packing, plans, as_json)
         Path.cwd()  # which relative mounts are resolved against; that it is gone is told where commands end
-        engine, host = _engine(plans)
-        with engine:
+        place, host = _place(plans)
+        with place:
             if dry_run:
-                return _dry_run(packing, plans, engine, host, how, shown)
+                return _dry_run(packing, plans, place, host, how, shown)
             if packing:
-                done = together.launch(plans, packing, engine, how, host, shown, _solver)
+                done = together.launch(plans, packing, place, how, host, shown, _solver)
             else:
-                done = [run.launch(plans[0], engine, how, host, shown, None if as_given else _solver(plans[0]))]
+                done = [run.launch(plans[0], place, how, host, shown, None if as_given else _solver(plans[0]))]
     except AdvisorError as error:
         shown.end()
         if isinstance(shown, JsonLines):
@@ -115,11 +115,10 @@ def launch(
 @as_json
 def status(as_json: bool) -> None:
     """List the servers that `launch` started."""
-    from tgi_advisor.launch import ours
-    from tgi_advisor.launch.engine import connect
+    from tgi_advisor.cli.places import chosen
 
-    with connect() as engine:
-        found = ours.find(engine)
+    with chosen() as place:
+        found = place.find()
     if as_json:
         say(json.dumps([one.as_dict() for one in found], indent=2, ensure_ascii=False))
         return
@@ -142,16 +141,15 @@ def stop(name: str | None, every: bool) -> None:
 
     Requests in flight are finished first, as long as TGI allows them.
     """
-    from tgi_advisor.launch import ours
-    from tgi_advisor.launch.engine import connect
+    from tgi_advisor.cli.places import chosen
 
     if (name is None) == (not every):
         raise UsageError("say which container to stop", "Give its NAME, or --all; `tgi-advisor status` lists them.")
-    with connect() as engine:
-        found = ours.find(engine) if name is None else [ours.named(engine, name)]
+    with chosen() as place:
+        found = place.find() if name is None else [place.named(name)]
         for one in found:
-            ours.stop(engine, one.id)
-            say(f"Stopped and removed {one.name}.")
+            told = place.stop(one.id)
+            say("\n".join([f"Stopped and removed {one.name}.", *told]))
     if not found:
         say("tgi-advisor has started no container here.")
 
@@ -216,16 +214,16 @@ def _solver(plan: Plan) -> Solve:
     return lambda changed: api.advise(changed, facts=plan.facts, method=plan.method)
 
 
-def _engine(plans: Sequence[Plan]) -> tuple[Engine, Host]:
-    """The engine and this machine; without an engine the error also lists what else is in the way."""
+def _place(plans: Sequence[Plan]) -> tuple[Place, Host]:
+    """The place and this machine; without a place the error also lists what else is in the way."""
+    from tgi_advisor.cli.places import chosen
     from tgi_advisor.errors import EngineError
-    from tgi_advisor.launch import preflight
-    from tgi_advisor.launch.engine import connect
+    from tgi_advisor.launch.docker import preflight
 
     containers = [plan.container for plan in plans if plan.container]
     host = _host(containers)
     try:
-        return connect(), host
+        return chosen(), host
     except EngineError as error:
         found = dict.fromkeys(f for container in containers for f in preflight.without_engine(container, host))
         error.problems += tuple(finding.problem for finding in found if finding.blocks)
@@ -277,7 +275,7 @@ def _not_started(packing: Packing | None, plans: Sequence[Plan], as_json: bool) 
 
 
 def _dry_run(
-    packing: Packing | None, plans: Sequence[Plan], engine: Engine, host: Host, how: Options, shown: JsonLines | Lines
+    packing: Packing | None, plans: Sequence[Plan], place: Place, host: Host, how: Options, shown: JsonLines | Lines
 ) -> int:
     """The requests, with the names of secrets in the place of their values; what is in the way is an error."""
     from tgi_advisor.cli.live import JsonLines
@@ -286,13 +284,13 @@ def _dry_run(
     from tgi_advisor.launch.signals import terminated_as_interrupted
 
     with terminated_as_interrupted():
-        checked = together.check(plans, packing, engine, how, host)
-    bodies = [_request(plan, host, how) for plan in plans]
+        checked = together.check(plans, packing, place, how, host)
+    bodies, text = place.preview(plans, how, host)
     if isinstance(shown, JsonLines):
         for body in bodies:
             shown.line("request", **({"server": body["name"]} if packing else {}), request=body)
     else:
-        say(json.dumps(bodies if packing else bodies[0], indent=2, ensure_ascii=False))
+        say(text or json.dumps(bodies if packing else bodies[0], indent=2, ensure_ascii=False))
     for finding in checked.findings:
         if not finding.blocks:
             say(str(finding.problem), err=True)
@@ -301,18 +299,6 @@ def _dry_run(
     if blocking := [finding.problem for finding in checked.findings if finding.blocks]:
         raise PreflightError("a launch would end here", None, blocking)
     return Exit.STARTS
-
-
-def _request(plan: Plan, host: Host, how: Options) -> dict[str, Any]:
-    """One request of a dry run."""
-    from tgi_advisor.launch import request, run
-
-    container = plan.container
-    assert container is not None
-    named = {
-        inside: f"(from your {container.secret_env[inside]})" for inside in request.secrets(container, host.environ)
-    }
-    return {"name": container.name, **request.with_secrets(run.body_of(plan, how), named)}
 
 
 def _failed(error: AdvisorError) -> dict[str, Any]:
@@ -341,7 +327,7 @@ def _page(done: Launched) -> str:
     container = done.plan.container
     name = container.name if container else done.id[:12]
     if done.verified is None:
-        return f"{name} is started and will answer at {done.url}\nFollow it with: docker logs -f {name}\n"
+        return f"{name} is started and will answer at {done.url}\nFollow it with: {done.follow}\n"
     lines = [f"{name} answers at {done.url}", "", f"  {'':<24}{'predicted':>12}{'observed':>12}{'difference':>12}"]
     lines += [_figure(figure) for figure in done.verified.figures]
     return "\n".join([*lines, "", f"Stop it with: tgi-advisor stop {name}", ""])

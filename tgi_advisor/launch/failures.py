@@ -7,16 +7,18 @@ huggingface_hub and clap as they appear in TGI's logs.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from tgi_advisor import logs
 from tgi_advisor.errors import Exit
-from tgi_advisor.launch.request import size
+from tgi_advisor.launch.preflight import size
+from tgi_advisor.launch.watch import Step
 from tgi_advisor.plan import Container, Plan
 from tgi_advisor.units import GiB, human, thousands
 
+Where = Literal["docker", "kubernetes"]
 PROOF_LINES = 4
 LINE_WIDTH = 400
 
@@ -46,6 +48,24 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class State:
+    """A server as its place sees it."""
+
+    running: bool
+    """Whether it runs, or is still to start."""
+    exit_code: int | None = None
+    """What it ended with."""
+    oom_killed: bool = False
+    """Whether the host's memory ran out."""
+    there: bool = True
+    """Whether it has not been removed."""
+    waiting: Step | None = None
+    """What it waits for before it can start."""
+    failure: Failure | None = None
+    """What the place itself knows to be wrong; its proof and next steps, where the log has no better ones."""
+
+
+@dataclass(frozen=True)
 class Context:
     """What a next step may be computed from."""
 
@@ -55,10 +75,12 @@ class Context:
     """What ran."""
     text: str
     """The log."""
-    state: Mapping[str, Any]
-    """`State` of the container as inspected; empty when it is gone."""
+    state: State
+    """How the server ended."""
     token_given: bool
     """Whether a Hub token went in."""
+    where: Where = "docker"
+    """What it ran on."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +102,16 @@ def diagnose(here: Context) -> Failure:
             match = rule.pattern.search(here.text)
             words = {key: value or "" for key, value in match.groupdict().items()} if match else {}
             return Failure(rule.cause, rule.message.format(**words), rule.steps(here), proof, rule.exit)
-    return _by_state(here)
+    return here.state.failure or _by_state(here)
 
 
-def with_the_engine(failure: Failure, state: Mapping[str, Any]) -> Failure:
+def with_the_engine(failure: Failure, state: State) -> Failure:
     """The failure of a server while whose watch the engine went away and came back: that is why, if nothing else is."""
     if failure.cause not in ("exited", "killed"):
         return failure
     return Failure(
         "engine",
-        f"the Docker Engine went away and came back, and the server ended with it (exit code {state.get('ExitCode')})",
+        f"the Docker Engine went away and came back, and the server ended with it (exit code {state.exit_code})",
         ("Launch again: what is downloaded stays.",), failure.proof, Exit.ENGINE,
     )  # fmt: skip
 
@@ -270,22 +292,18 @@ _KILLED = re.compile(r"was signaled to shutdown with signal (?P<signal>\d+)")
 def _by_state(here: Context) -> Failure:
     """What the container's end tells, when the log names no cause."""
     last = tuple(line.strip()[:LINE_WIDTH] for line in here.text.splitlines() if line.strip())[-PROOF_LINES:]
-    code = here.state.get("ExitCode")
+    code = here.state.exit_code
     killed = _KILLED.search(here.text)
-    if here.state.get("OOMKilled") or (killed and killed["signal"] == "9") or code == 137:
+    if here.state.oom_killed or (killed and killed["signal"] == "9") or code == 137:
         proof = tuple(_proof(here.text, _KILLED)) or last
-        who = (
-            "for want of host memory"
-            if here.state.get("OOMKilled")
-            else "with signal 9; mostly for want of host memory"
-        )
+        who = "for want of host memory" if here.state.oom_killed else "with signal 9; mostly for want of host memory"
         return Failure(
             "killed", f"the host killed the server {who}",
             ("See `dmesg` for `Out of memory`; loading needs host memory for a shard's largest file at a time.",
              "Raise the memory limit of the container or add swap; fewer shards load fewer files at once."),
-            proof, Exit.OUT_OF_MEMORY if here.state.get("OOMKilled") else Exit.FAILED,
+            proof, Exit.OUT_OF_MEMORY if here.state.oom_killed else Exit.FAILED,
         )  # fmt: skip
-    if not here.state:
+    if not here.state.there:
         return Failure("removed", "somebody else removed the container", ("Launch again.",), last, Exit.FAILED)
     failure = logs.start_up(here.text).failure
     reason = f": {failure.splitlines()[0][:LINE_WIDTH]}" if failure else ""

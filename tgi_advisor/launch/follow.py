@@ -8,15 +8,15 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from tgi_advisor.errors import Exit
 from tgi_advisor.launch import failures, verify, watch
-from tgi_advisor.launch.engine import Engine, LostEngineError, said
-from tgi_advisor.launch.failures import Failure
-from tgi_advisor.launch.records import Options
+from tgi_advisor.launch.failures import Failure, State
+from tgi_advisor.launch.place import Log, LostPlaceError, NoLog, Server, UnreadableLogError, Way
+from tgi_advisor.launch.records import Options, Say
 from tgi_advisor.launch.signals import interrupted
 from tgi_advisor.plan import Container, Plan
 from tgi_advisor.units import human
@@ -35,39 +35,35 @@ AGAIN_S = 0.3
 KILLED = 128 + 9
 """Exit code of a process that SIGKILL ended."""
 
-Tell = Callable[..., None]
-"""Takes the kind, the text and the data of an event."""
-
 
 class Follower:
     """Reads the log in a thread of its own, asks /health, and notices when nothing moves."""
 
     def __init__(
-        self, engine: Engine, container_id: str, plan: Plan, options: Options, tell: Tell, blot: Callable[[str], str],
-        began: float,
-    ) -> None:  # fmt: skip
+        self, server: Server, plan: Plan, options: Options, tell: Say, blot: Callable[[str], str], began: float
+    ) -> None:
         """`blot` takes secrets out of a text; `began` is when the launch did, on the monotonic clock."""
         assert plan.container is not None
-        self.engine, self.id, self.plan, self.options = engine, container_id, plan, options
+        self.server, self.plan, self.options = server, plan, options
         self.container: Container = plan.container
         self.tell, self.blot = tell, blot
         self.end = None if options.timeout_s is None else began + options.timeout_s
         self.progress = watch.Progress()
         self.chunks: queue.Queue[bytes | None] = queue.Queue(maxsize=64)
-        self.ask = verify.http(engine.place.host, self.container.port)
-        self.other: verify.Ask | None = None
+        self.ways: list[Way] = []
         self.moved = time.monotonic()
         self.warned = 0.0
         self.repeated = 0.0
         self.read_to = self.skip_to = watch.BEGINNING
         self.readable = True
+        self.waits: watch.Step | None = None
         self.away = False
-        self.stream: Any = None
+        self.stream: Log = NoLog()
         self.thread: threading.Thread | None = None
 
     def follow(self, token_given: bool) -> Failure | None:
-        """None when the server answers; why not when it will not. LostEngineError when the engine stays away."""
-        self._look_for_another_way()
+        """None when the server answers; why not when it will not. LostPlaceError when the place stays away."""
+        self.ways = list(self.server.ways())
         self._listen()
         asked = 0.0
         try:
@@ -83,7 +79,9 @@ class Follower:
                     if self._healthy():
                         self._read_up()
                         return None
-                    if not self.readable and (failure := self._ended(token_given)):
+                    glance = self.server.glance()
+                    gone = glance is not None and not glance.running
+                    if (gone or not self.readable) and (failure := self._ended(token_given)):
                         return failure
                 self._notice_stall(now)
                 self.tell("tick", watch.WHAT[self.progress.now])
@@ -109,39 +107,28 @@ class Follower:
 
     def _listen(self) -> None:
         """Follow the log from where it was left; in a thread, for a read from the engine cannot be broken off."""
-        from docker.errors import APIError
-
-        self.skip_to, since = self.read_to, self.read_to.seconds
+        self.skip_to = self.read_to
         try:
-            with self.engine.asked("follow the log"):
-                try:
-                    self.stream = self.engine.client.logs(
-                        self.id, stream=True, follow=True, timestamps=True, since=since
-                    )
-                except APIError as error:
-                    self.readable = error.status_code in (404, 409)  # gone already; else a log driver without reading
-                    if not self.readable:
-                        self.tell("note", f"the log cannot be read: {said(error)}")
-                        return
-                    self.chunks.put(None)
-                    return
-        except LostEngineError:  # told, and waited for, as where a log ends
-            self.chunks.put(None)
+            self.stream = self.server.log(self.read_to)
+        except UnreadableLogError as error:
+            self.readable = False
+            self.tell("note", f"the log cannot be read: {error}")
             return
+        except LostPlaceError:  # told, and waited for, as where a log ends
+            self.stream = NoLog()
         self.thread = threading.Thread(target=self._read, args=(self.stream,), name="log", daemon=True)
         self.thread.start()
 
     def _hang_up(self) -> None:
         """Close the stream, which ends the thread."""
-        if self.stream is not None:
-            with suppress(Exception):  # of a connection that is broken anyway
-                self.stream.close()
+        with suppress(Exception):  # of a connection that is broken anyway
+            self.stream.close()
         end = time.monotonic() + HANG_UP_S
         while self.thread is not None and self.thread.is_alive() and time.monotonic() < end:
             with suppress(queue.Empty):
                 self.chunks.get(timeout=0.01)
 
-    def _read(self, stream: Any) -> None:
+    def _read(self, stream: Log) -> None:
         """The thread: chunks of the log into the queue, None at the end, whatever ended it."""
         with suppress(Exception):  # anything a broken connection raises
             for chunk in stream:
@@ -183,6 +170,9 @@ class Follower:
         if not step.alive and now - self.repeated < HEALTH_EVERY_S:
             return
         self.repeated = now
+        self._step(step)
+
+    def _step(self, step: watch.Step) -> None:
         if step.alive:
             self.moved, self.warned = time.monotonic(), 0.0
         self.tell(
@@ -192,28 +182,39 @@ class Follower:
     # -- the container
 
     def _ended(self, token_given: bool) -> Failure | None:
-        """Why the log ended: the failure; None while the container runs, for then its log goes on."""
+        """Why the log ended: the failure; None while the server runs, for then its log goes on."""
         state = self._state()
-        while state.get("ExitCode") == KILLED and not state.get("Running"):
+        while state.exit_code == KILLED and not state.running:
             # By somebody who removes it, if it is gone a moment later.
             time.sleep(AGAIN_S)
             before, state = state, self._state()
             if state == before:
                 break
-        if state.get("Running"):
+        if state.running:
+            self._waits(state)
             time.sleep(AGAIN_S)
             return None
+        if isinstance(self.stream, NoLog) and state.there:
+            self._read_the_rest()
         text = self.blot(self.progress.kept.text())
-        failure = failures.diagnose(failures.Context(self.plan, self.container, text, state, token_given))
-        return failures.with_the_engine(failure, state) if self.away else failure
+        seen = failures.Context(self.plan, self.container, text, state, token_given, self.server.kind)
+        failure = failures.diagnose(seen)
+        return failures.with_the_engine(failure, state) if self.away and self.server.kind == "docker" else failure
 
-    def _state(self) -> Mapping[str, Any]:
-        """`State` of the container, empty when it is gone; an engine that is away is waited for."""
+    def _read_the_rest(self) -> None:
+        """Read the log of a server that ended before anybody listened."""
+        self._listen()
+        end = time.monotonic() + READ_UP_S
+        while self.readable and time.monotonic() < end and not self._take():
+            pass
+
+    def _state(self) -> State:
+        """How the server is; a place that is away is waited for."""
         end = time.monotonic() + BACK_S
         while True:
             try:
-                found = self.engine.inspect(self.id)
-            except LostEngineError as error:  # noqa: PERF203
+                return self.server.state()
+            except LostPlaceError as error:  # noqa: PERF203
                 if not self.away:
                     self.away = True
                     self.tell("note", f"{error.message}; waiting for it to come back")
@@ -221,40 +222,33 @@ class Follower:
                     raise
                 time.sleep(HEALTH_EVERY_S)
                 interrupted()
-            else:
-                return found["State"] if found else {}
+
+    def _waits(self, state: State) -> None:
+        """Tell what the place is doing before the server can start, each time it is something else."""
+        step = state.waiting
+        if step is not None and step != self.waits:
+            self.waits = step
+            self.progress.now = step.name
+            self._step(step)
 
     # -- the server
 
-    def _look_for_another_way(self) -> None:
-        """How to reach the server where the published port is not ours to reach.
-
-        The container's own address, for an engine seen from another container; ssh, for one behind a firewall.
-        """
-        self.other = verify.through_ssh(self.engine.client, self.container.port)
-        if not self.engine.place.local:
-            return
-        with suppress(LostEngineError):
-            found = self.engine.inspect(self.id)
-            networks = ((found or {}).get("NetworkSettings") or {}).get("Networks") or {}
-            address = next((n["IPAddress"] for n in networks.values() if n.get("IPAddress")), None)
-            if address:
-                self.other = verify.http(address, self.container.container_port)
+    def ask(self, path: str, body: dict[str, Any] | None, seconds: float) -> tuple[int, Any]:
+        """Asks the server in the way that answers."""
+        return self.ways[0].ask(path, body, seconds)
 
     def _healthy(self) -> bool:
-        if verify.healthy(self.ask, self.left(verify.HEALTH_S)):
-            return True
-        local = self.engine.place.local
+        """Whether it answers, in any way; the one that does is the way from then on."""
         open_by_now = self.progress.now == "connected" or not self.readable
-        if self.other is None or not (local or (open_by_now and time.monotonic() - self.moved > OTHER_WAY_S)):
-            return False
-        if not verify.healthy(self.other, self.left(verify.HEALTH_S)):
-            return False
-        self.ask = self.other
-        if not local:
-            self.tell("note", f"port {self.container.port} of the engine's machine is asked through ssh, for it does "
-                              "not answer from here")  # fmt: skip
-        return True
+        for way in self.ways:
+            if way.late and not (open_by_now and time.monotonic() - self.moved > OTHER_WAY_S):
+                continue
+            if verify.healthy(way.ask, self.left(verify.HEALTH_S)):
+                if way.note is not None and way is not self.ways[0]:
+                    self.tell("note", way.note)
+                self.ways = [way]
+                return True
+        return False
 
     def _notice_stall(self, now: float) -> None:
         """Say once, and again each time the silence has doubled, that nothing moves."""
@@ -272,12 +266,8 @@ class Follower:
         """What the network says meanwhile, while weights are downloaded."""
         if self.progress.now != "download":
             return ""
-        try:
-            stats = self.engine.client.stats(self.id, stream=False)
-            total = sum(n["rx_bytes"] for n in (stats.get("networks") or {}).values())
-        except Exception:  # noqa: BLE001  (a figure for a sentence; the watch goes on without it)
-            return ""
-        return f" (the container has received {human(total)} so far)"
+        total = self.server.received()
+        return "" if total is None else f" (the container has received {human(total)} so far)"
 
     def _too_late(self, what: str) -> Failure:
         return Failure(
@@ -292,5 +282,6 @@ class Follower:
             return self._too_late(f"it is ready, but has not generated: {why_not}")
         return Failure(
             "exited", f"the server is ready, but does not generate: {why_not}",
-            ("See its log: `docker logs`, or launch again with --keep.",), tuple(self.last_lines()), Exit.FAILED,
+            (f"See its log: `{self.server.log_command}`, or launch again with --keep.",),
+            tuple(self.last_lines()), Exit.FAILED,
         )  # fmt: skip

@@ -36,6 +36,8 @@ class Event:
 
 
 Tell = Callable[[Event], None]
+Say = Callable[..., None]
+"""Takes the kind, the text and the data of an event."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Launched:
     """What it did and said; None when detached."""
     attempts: int = 1
     """Starts it took."""
+    follow: str | None = None
+    """The command that follows its log, when detached."""
 
 
 class LaunchError(AdvisorError):

@@ -7,19 +7,19 @@ makes carries the launch's own label, and the end removes what carries it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
 from tgi_advisor import logs
 from tgi_advisor.errors import AdvisorError, EngineError, PreflightError
-from tgi_advisor.launch import history, ours, preflight, request, verify
-from tgi_advisor.launch.engine import Engine, LostEngineError, said
+from tgi_advisor.launch import history, marks, verify
 from tgi_advisor.launch.failures import Failure
 from tgi_advisor.launch.follow import Follower
 from tgi_advisor.launch.learn import learnt, smaller_prefill, with_less_prefill
-from tgi_advisor.launch.preflight import Checked, Finding, Host
+from tgi_advisor.launch.place import LostPlaceError, Place, Server
+from tgi_advisor.launch.preflight import Checked, Host, refuse
 from tgi_advisor.launch.records import Event, Kind, Launched, LaunchError, Options, Solve, Tell
 from tgi_advisor.launch.signals import terminated_as_interrupted, tidied, uninterrupted
 from tgi_advisor.plan import Container, Plan
@@ -27,7 +27,7 @@ from tgi_advisor.units import human
 
 
 def launch(
-    plan: Plan, engine: Engine, options: Options, host: Host, tell: Tell, solve: Solve | None = None,
+    plan: Plan, place: Place, options: Options, host: Host, tell: Tell, solve: Solve | None = None,
     launch_id: str | None = None,
 ) -> Launched:  # fmt: skip
     """Start a plan that is predicted to start; raises the kinds of `tgi_advisor.errors`.
@@ -35,52 +35,16 @@ def launch(
     `solve` plans again after running out of memory at warm-up; without it there is one attempt. Servers of one
     command share a `launch_id`, the value of the label on what is made.
     """
-    return _Launch(plan, engine, options, host, tell, solve, launch_id or new_id()).run()
-
-
-def new_id() -> str:
-    """An id no other launch has."""
-    import secrets
-
-    return secrets.token_hex(8)
-
-
-def body_of(plan: Plan, options: Options, launch_id: str = "") -> dict[str, Any]:
-    """The request this launch sends, without secrets."""
-    assert plan.container is not None
-    restart = options.restart if options.detach else "no"
-    return request.request(plan, plan.container, launch_id, restart=restart, ulimits=options.ulimits)
-
-
-def refuse(findings: Iterable[Finding]) -> None:
-    """PreflightError when something blocks."""
-    blocking = [finding.problem for finding in findings if finding.blocks]
-    if blocking:
-        many = f"{len(blocking)} things stand" if len(blocking) > 1 else "something stands"
-        raise PreflightError(f"{many} in the way of this launch; nothing was started", None, blocking)
-
-
-def pull(image: str, engine: Engine, tell: Callable[..., None]) -> None:
-    """Fetch an image; `tell` takes a kind, a text and data of an event."""
-    tell("pull", f"pulling {image}")
-
-    def on(message: Mapping[str, Any]) -> None:
-        detail = message.get("progressDetail") or {}
-        tell(
-            "pull", str(message.get("status", "")),
-            layer=message.get("id"), current=detail.get("current"), total=detail.get("total"),
-        )  # fmt: skip
-
-    preflight.pull(image, engine, on)
+    return _Launch(plan, place, options, host, tell, solve, launch_id or marks.new_id()).run()
 
 
 class _Launch:
     """The state of one launch."""
 
     def __init__(
-        self, plan: Plan, engine: Engine, options: Options, host: Host, tell: Tell, solve: Solve | None, launch_id: str
+        self, plan: Plan, place: Place, options: Options, host: Host, tell: Tell, solve: Solve | None, launch_id: str
     ) -> None:
-        self.plan, self.engine, self.options, self.host, self.solve = plan, engine, options, host, solve
+        self.plan, self.place, self.options, self.host, self.solve = plan, place, options, host, solve
         self.asked = plan.spec
         self.id = launch_id
         self.began = time.monotonic()
@@ -124,7 +88,7 @@ class _Launch:
         while True:
             self.attempts += 1
             self.container = self._container()
-            given = request.secrets(self.container, self.host.environ)
+            given = marks.secrets_of(self.container, self.host.environ)
             self.hidden = tuple(sorted((v for v in given.values() if len(v) > 3), key=len, reverse=True))
             try:
                 return self._attempt(given)
@@ -132,7 +96,7 @@ class _Launch:
                 following = self._again(error)
                 if following is None:
                     raise
-                for _ in self._remove_ours():
+                for _ in self.place.undo(self.id, self.asked.container.name, last=False):
                     pass
                 self.plan = following
 
@@ -143,120 +107,77 @@ class _Launch:
 
     def _attempt(self, given: Mapping[str, str]) -> Launched:
         container = self.container
-        body = body_of(self.plan, self.options, self.id)
-        checked = self._preflight(body)
+        checked = self._preflight()
         if checked.pull:
-            pull(container.image, self.engine, self.tell)
+            self.place.prepare(container.image, self.tell)
         if checked.reuses:
-            return self._reuse(checked.reuses)
+            return self._reuse(checked)
         if checked.replaces:
-            self.tell("note", f"removing the container that had the name {container.name!r}")
-            ours.stop(self.engine, checked.replaces)
+            self._clear(checked.replaces)
         with uninterrupted():
-            made = self._create(request.with_secrets(body, given))
-            self._start(made)
-        self.tell("start", f"container {container.name} started from {container.image}", id=made, attempt=self.attempts)
-        started = time.monotonic()
-        if self.options.detach:
-            return Launched(self.plan, made, self._url(), time.monotonic() - self.began, attempts=self.attempts)
-        return self._until_it_serves(made, started, bool(given))
+            made = self.place.start(self.plan, checked, self.options, given, self.id)
+        with closing(made):
+            self.tell(
+                "start", f"{made.what} started from {container.image}", id=made.id, attempt=self.attempts,
+            )  # fmt: skip
+            started = time.monotonic()
+            if self.options.detach:
+                return Launched(
+                    self.plan, made.id, made.url, time.monotonic() - self.began, attempts=self.attempts,
+                    follow=made.follow_command,
+                )  # fmt: skip
+            return self._until_it_serves(made, started, bool(given))
 
-    def _preflight(self, body: Mapping[str, Any]) -> Checked:
-        again = self.attempts > 1
-        checked = preflight.check(
-            self.plan, self.container, body, self.engine, self.host,
-            replace=self.options.replace and not again, reuse=self.options.reuse and not again,
-        )  # fmt: skip
+    def _preflight(self) -> Checked:
+        checked = self.place.check(self.plan, self.options, self.host, again=self.attempts > 1)
         for finding in checked.findings:
             if not finding.blocks:
                 self.tell("finding", finding.message, hint=finding.hint)
         refuse(checked.findings)
         return checked
 
-    def _reuse(self, container: str) -> Launched:
-        found = self.engine.inspect(container) or {}
-        state = found.get("State", {})
-        if not state.get("Running"):
-            self.tell("note", f"starting the container {self.container.name!r} that runs the same plan")
-            self._start(container)
-        else:
-            self.tell("note", f"{self.container.name!r} runs the same plan already")
-        launched = self._until_it_serves(container, time.monotonic(), token_given=True, own=False)
-        return replace(launched, reused=True)
+    def _clear(self, replaced: str) -> None:
+        if told := self.place.clears(self.container.name):
+            self.tell("note", told)
+            self.place.clear(replaced)
 
-    def _create(self, body: dict[str, Any]) -> str:
-        from docker.errors import APIError
-
-        name = self.container.name
-        with self.engine.asked(f"create container {name}"):
-            try:
-                made: str = self.engine.client.create_container_from_config(body, name=name)["Id"]
-            except APIError as error:
-                if error.status_code == 409:
-                    raise PreflightError(
-                        f"a container named {name!r} appeared while this launch was preparing its own: {said(error)}",
-                        "Another launch may be at work; `tgi-advisor status` shows it.",
-                    ) from None
-                raise
-        return made
-
-    def _start(self, container: str) -> None:
-        from docker.errors import APIError
-
-        with self.engine.asked(f"start container {self.container.name}"):
-            try:
-                self.engine.client.start(container)
-            except APIError as error:
-                raise self._start_refusal(said(error)) from None
-
-    def _start_refusal(self, words: str) -> AdvisorError:
-        """Why the engine would not start a container it had created."""
-        if "port is already allocated" in words or "address already in use" in words:
-            return PreflightError(
-                f"port {self.container.port} was taken while this launch was preparing: {words}",
-                "Stop what has it, or choose another container.port.",
-            )
-        if "device driver" in words or "nvidia" in words.lower():
-            finding = preflight.gpu_refusal(words)
-            return PreflightError(finding.message, finding.hint)
-        return EngineError(f"the engine could not start the container: {words}")
+    def _reuse(self, checked: Checked) -> Launched:
+        kept, ran = self.place.existing(self.plan, checked)
+        with closing(kept):
+            self.tell(
+                "note",
+                f"{self.container.name!r} runs the same plan already" if ran else
+                f"starting the container {self.container.name!r} that runs the same plan",
+            )  # fmt: skip
+            launched = self._until_it_serves(kept, time.monotonic(), token_given=True, own=False)
+            return replace(launched, reused=True)
 
     # -- watching
 
-    def _until_it_serves(self, container: str, started: float, token_given: bool, own: bool = True) -> Launched:
+    def _until_it_serves(self, server: Server, started: float, token_given: bool, own: bool = True) -> Launched:
         """Follow the start-up to its end, good or bad."""
-        follower = Follower(self.engine, container, self.plan, self.options, self.tell, self.blot, self.began)
+        follower = Follower(server, self.plan, self.options, self.tell, self.blot, self.began)
         failure = follower.follow(token_given)
         seconds = time.monotonic() - started
         seen = logs.start_up(follower.progress.kept.text())
         if failure:
             if failure.cause not in ("stopped", "engine"):
                 self._remember(failure.cause, seen, seconds)
-            raise LaunchError(failure, self._left(container))
+            raise LaunchError(failure, self._left(server))
         self.tell(
-            "ready", f"ready at {self._url()} after {seconds:.1f} s", url=self._url(), ready_seconds=round(seconds, 1)
+            "ready", f"ready at {server.url} after {seconds:.1f} s", url=server.url, ready_seconds=round(seconds, 1)
         )
         checked = verify.verify(self.plan, seen, follower.ask, follower.left)
         if checked.text is None:
-            raise LaunchError(follower.mute(checked.why_not or ""), self._left(container))
-        if own and self.options.restart != "no":
-            self._set_restart(container)
+            raise LaunchError(follower.mute(checked.why_not or ""), self._left(server))
+        if own and (failed := server.served(self.options)):
+            self.tell("note", failed)
         if own:
             self._remember("starts", seen, seconds)
         figures = {c.name: {"predicted": c.predicted, "observed": c.observed} for c in checked.figures}
         self.tell("verified", "one generation succeeded", figures=figures, version=checked.version)
         total = time.monotonic() - self.began
-        return Launched(self.plan, container, self._url(), total, verified=checked, attempts=self.attempts)
-
-    def _set_restart(self, container: str) -> None:
-        from docker.errors import APIError
-
-        policy = request.restart_policy(self.options.restart)
-        with self.engine.asked("set the restart policy"):
-            try:
-                self.engine.client.update_container(container, restart_policy=policy)
-            except APIError as error:
-                self.tell("note", f"the restart policy could not be set: {said(error)}")
+        return Launched(self.plan, server.id, server.url, total, verified=checked, attempts=self.attempts)
 
     def _remember(self, outcome: str, seen: logs.StartUp, seconds: float) -> None:
         """A row in the history; one that cannot be written is said and does not end the launch."""
@@ -265,13 +186,10 @@ class _Launch:
         except AdvisorError as error:
             self.tell("note", str(error))
 
-    def _url(self) -> str:
-        return f"http://{self.engine.place.host}:{self.container.port}"
-
-    def _left(self, container: str) -> str | None:
+    def _left(self, server: Server) -> str | None:
         if not self.options.keep:
             return None
-        return f"The container stays, as --keep asks: `docker logs {container[:12]}`, `tgi-advisor stop` removes it."
+        return f"{server.stays}, as --keep asks: `{server.log_command}`, `tgi-advisor stop` removes it."
 
     # -- once more
 
@@ -314,12 +232,12 @@ class _Launch:
         """Remove what this launch made; where the engine is gone, say how to find it later."""
         if self.options.keep:
             return
-        lost = isinstance(error, LostEngineError)
-        label = f"{request.LAUNCH}={self.id}"
+        lost = isinstance(error, LostPlaceError)
+        label = f"{marks.LAUNCH}={self.id}"
         told = f"what this launch started and still runs was left alone: it has the label {label}" if lost else ""
         try:
-            for name in self._remove_ours(ended=lost):
-                self._note(f"removed {name}, which did not serve yet")
+            for done in self.place.undo(self.id, self.asked.container.name, ended=lost):
+                self._note(done)
         except EngineError as also:
             told = f"{also.message}; what this launch started has the label {label}"
         if told:
@@ -330,18 +248,7 @@ class _Launch:
         with suppress(AdvisorError):
             self.tell("note", text, **data)
 
-    def _remove_ours(self, *, ended: bool = False) -> Iterator[str]:
-        """The names of what is removed, one by one: what has the label of this launch and the name of this server.
-
-        With `ended` only what does not run: a server that we lost sight of may be well.
-        """
-        for name, made in ours.made_by(self.engine, self.id, ended=ended).items():
-            if name == self.asked.container.name:
-                self.engine.remove(made)
-                yield name
-
 
 __all__ = [
-    "Event", "Kind", "LaunchError", "Launched", "Options", "Solve", "Tell", "body_of", "launch", "learnt", "new_id",
-    "pull", "refuse", "with_less_prefill",
+    "Event", "Kind", "LaunchError", "Launched", "Options", "Solve", "Tell", "launch", "learnt", "with_less_prefill",
 ]  # fmt: skip

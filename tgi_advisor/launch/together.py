@@ -13,9 +13,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tgi_advisor.errors import AdvisorError, EngineError, UsageError
-from tgi_advisor.launch import ours, preflight, request, run
-from tgi_advisor.launch.engine import Engine, LostEngineError
-from tgi_advisor.launch.preflight import Checked, Finding, Host
+from tgi_advisor.launch import marks, run
+from tgi_advisor.launch.docker import preflight
+from tgi_advisor.launch.place import LostPlaceError, Place
+from tgi_advisor.launch.preflight import Checked, Finding, Host, refuse
 from tgi_advisor.launch.records import Event, Kind, Launched, Options, Solve, Tell
 from tgi_advisor.launch.signals import terminated_as_interrupted, tidied
 from tgi_advisor.plan import Packing, Plan
@@ -33,7 +34,7 @@ class Checks(NamedTuple):
 
 
 def launch(
-    plans: Sequence[Plan], packing: Packing, engine: Engine, options: Options, host: Host, tell: Tell,
+    plans: Sequence[Plan], packing: Packing, place: Place, options: Options, host: Host, tell: Tell,
     solver: Callable[[Plan], Solve],
 ) -> list[Launched]:  # fmt: skip
     """Start plans that were made together, in their order; raises the kinds of `tgi_advisor.errors`.
@@ -41,19 +42,18 @@ def launch(
     The preflight of all comes first; `possible` has passed. An error of one server carries its name; `solver` gives
     what plans it again.
     """
-    all_of_them = _Launch(engine, options, tell)
+    all_of_them = _Launch(place, options, tell)
     with terminated_as_interrupted():
-        checks = check(plans, packing, engine, options, host)
-        run.refuse(checks.findings)
+        checks = check(plans, packing, place, options, host)
+        refuse(checks.findings)
         for image in checks.images:
-            run.pull(image, engine, all_of_them.tell)
+            place.prepare(image, all_of_them.tell)
         with tidied(all_of_them.tidy_up):
             # All of them now: one that starts must not find the memory of another's predecessor in use.
             for plan, checked in zip(plans, checks.each, strict=True):
                 if checked.replaces:
-                    name = plan.spec.container.name
-                    all_of_them.tell("note", f"removing the container that had the name {name!r}")
-                    ours.stop(engine, checked.replaces)
+                    all_of_them.tell("note", place.clears(plan.spec.container.name) or "")
+                    place.clear(checked.replaces)
             return [all_of_them.one(plan, host, solver(plan)) for plan in plans]
 
 
@@ -73,7 +73,7 @@ def possible(packing: Packing, options: Options) -> None:
         )
 
 
-def check(plans: Sequence[Plan], packing: Packing | None, engine: Engine, options: Options, host: Host) -> Checks:
+def check(plans: Sequence[Plan], packing: Packing | None, place: Place, options: Options, host: Host) -> Checks:
     """The preflight of all servers; without a packing there is one."""
     each: list[Checked] = []
     about: dict[Finding, list[str]] = {}
@@ -82,20 +82,18 @@ def check(plans: Sequence[Plan], packing: Packing | None, engine: Engine, option
     for plan in plans:
         container, name = plan.container, plan.spec.container.name
         assert container is not None
-        checked = preflight.check(
-            plan, container, run.body_of(plan, options), engine, host, replace=options.replace, reuse=options.reuse
-        )
+        checked = place.check(plan, options, host)
         each.append(checked)
         for finding in checked.findings:
             about.setdefault(finding, []).append(name)
         if checked.pull:
             images[container.image] = None
-        if checked.reuses and (engine.inspect(checked.reuses) or {}).get("State", {}).get("Running"):
+        if checked.reuses and place.runs(checked.reuses):
             kept.add(name)
     if packing is None:
         return Checks(tuple(about), tuple(each), tuple(images))
     found = [replace(one, message=f"{' and '.join(names)}: {one.message}") for one, names in about.items()]
-    found += [*_out_of_order(packing, kept), *(preflight.disk_of_all(plans) if engine.place.local else ())]
+    found += [*_out_of_order(packing, kept), *(preflight.disk_of_all(plans) if place.local else ())]
     return Checks(tuple(found), tuple(each), tuple(images))
 
 
@@ -115,9 +113,9 @@ def _out_of_order(packing: Packing, kept: set[str]) -> Iterator[Finding]:
 class _Launch:
     """The state of one launch of several servers."""
 
-    def __init__(self, engine: Engine, options: Options, tell: Tell) -> None:
-        self.engine, self.options, self._tell = engine, options, tell
-        self.id = run.new_id()
+    def __init__(self, place: Place, options: Options, tell: Tell) -> None:
+        self.place, self.options, self._tell = place, options, tell
+        self.id = marks.new_id()
         self.began = time.monotonic()
 
     def tell(self, kind: Kind, text: str, **data: Any) -> None:
@@ -132,7 +130,7 @@ class _Launch:
             self._tell(replace(event, server=name, seconds=time.monotonic() - self.began))
 
         try:
-            return run.launch(plan, self.engine, self.options, host, tell, solve, self.id)
+            return run.launch(plan, self.place, self.options, host, tell, solve, self.id)
         except AdvisorError as error:
             error.server = name
             error.message = f"{name}: {error.message}"
@@ -144,17 +142,17 @@ class _Launch:
 
         Servers that ran before are left alone.
         """
-        keep, lost = self.options.keep, isinstance(error, LostEngineError)
+        keep, lost = self.options.keep, isinstance(error, LostPlaceError)
         try:
-            for name, container in ours.made_by(self.engine, self.id).items():
+            for name, container in self.place.made_by(self.id).items():
                 if keep or lost:
                     why = "as --keep asks" if keep else "for the engine is what failed"
                     self._note(f"{name} stays, {why}; `tgi-advisor stop {name}` removes it")
                 else:
-                    ours.stop(self.engine, container)
+                    self.place.stop(container)
                     self._note(f"stopped and removed {name}, for not all of them came up")
         except EngineError as also:
-            label = f"{request.LAUNCH}={self.id}"
+            label = f"{marks.LAUNCH}={self.id}"
             self._note(f"{also.message}; what this launch started has the label {label}", label=label)
 
     def _note(self, text: str, **data: Any) -> None:

@@ -123,12 +123,6 @@ def http(host: str, port: int, dial: Callable[[], socket.socket] | None = None) 
     return ask
 
 
-def through_ssh(client: Any, port: int) -> Ask | None:
-    """Asks a port of the engine's machine from there, where the engine's client goes through ssh; else None."""
-    ssh = getattr(client, "ssh", None)
-    return None if ssh is None else http("localhost", port, dial=lambda: ssh.port(port))
-
-
 def healthy(ask: Ask, seconds: float = HEALTH_S) -> bool:
     """Whether a server says that it serves."""
     return ask("/health", None, seconds)[0] == 200

@@ -24,15 +24,17 @@ KEPT_HEAD, KEPT_TAIL = 400, 4_000
 KEPT_CHARACTERS = 1 << 20
 """The most characters kept of either."""
 
-Name = Literal["start", "download", "convert", "load", "warmup", "budget", "graphs", "connected"]
+Name = Literal["pending", "image", "start", "download", "convert", "load", "warmup", "budget", "graphs", "connected"]
 
 PATIENCE_S: dict[Name, float] = {
-    "start": 60, "download": 120, "convert": 300, "load": 300, "warmup": 300, "budget": 300, "graphs": 300,
-    "connected": 60,
+    "pending": 60, "image": 300, "start": 60, "download": 120, "convert": 300, "load": 300, "warmup": 300,
+    "budget": 300, "graphs": 300, "connected": 60,
 }  # fmt: skip
 """Seconds without progress worth a word, by step; loading and warming up print nothing while they work."""
 
 WHAT: dict[Name, str] = {
+    "pending": "waiting for a node",
+    "image": "pulling the image",
     "start": "starting the launcher",
     "download": "downloading weights",
     "convert": "converting weights to safetensors",

@@ -21,6 +21,8 @@ from docker.transport import UnixHTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
+from tgi_advisor.launch.verify import Ask, http
+
 CONNECT_S = 30
 """Seconds in which ssh has to reach the host."""
 END_S = 5.0
@@ -159,3 +161,9 @@ def hostname(url: str) -> str | None:
         return None
     words = (line.split() for line in done.stdout.decode("utf-8", "replace").splitlines())
     return next((row[1] for row in words if len(row) == 2 and row[0] == "hostname"), None)
+
+
+def through_ssh(client: Any, port: int) -> Ask | None:
+    """Asks a port of the engine's machine from there, where the engine's client goes through ssh; else None."""
+    ssh = getattr(client, "ssh", None)
+    return None if ssh is None else http("localhost", port, dial=lambda: ssh.port(port))

@@ -7,30 +7,21 @@ https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operat
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any
 
 from tgi_advisor.errors import UsageError
 from tgi_advisor.facts import clouds
+from tgi_advisor.launch import marks
+from tgi_advisor.launch.preflight import size
 from tgi_advisor.plan import Container, Mount, Plan
-
-PLAN = "tgi-advisor.plan"
-"""Label with the digest of the request: two containers with the same digest run the same thing."""
-LAUNCH = "tgi-advisor.launch"
-"""Label with the id of the launch that made it."""
-MODEL, RELEASE, LIMITS = "tgi-advisor.model", "tgi-advisor.release", "tgi-advisor.limits"
-"""Labels `status` reads."""
 
 GRACEFUL_S = 90
 """Seconds TGI gives requests in flight when told to stop; a flag since 3.2.2, fixed before (launcher/src/main.rs)."""
 _SHARDS_S = 30
 """Seconds more for the shards to end after the router."""
-
-_SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
 
 def request(
@@ -64,29 +55,13 @@ def request(
         "StopTimeout": stop_timeout(plan),
         "HostConfig": {name: value for name, value in host.items() if value not in (None, [], False)},
     }
-    labels = {
-        PLAN: digest(body),
-        LAUNCH: launch,
-        MODEL: plan.facts.model.id,
-        RELEASE: plan.facts.release.name,
-        LIMITS: json.dumps(plan.prediction.limits.given()),
-    }
+    labels = {marks.PLAN: marks.digest({**body, "Labels": None}), marks.LAUNCH: launch, **marks.described(plan)}
     return {**body, "Labels": labels}
-
-
-def digest(body: Mapping[str, Any]) -> str:
-    """What would run, in 64 hexadecimal digits; labels and secrets do not count."""
-    return sha256(json.dumps({**body, "Labels": None}, sort_keys=True).encode()).hexdigest()
 
 
 def with_secrets(body: dict[str, Any], secrets: Mapping[str, str]) -> dict[str, Any]:
     """The request as it is sent; this one is never printed."""
     return {**body, "Env": [*body["Env"], *(f"{name}={value}" for name, value in secrets.items())]}
-
-
-def secrets(container: Container, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The secrets by the name they have inside; one that is not set in the caller's shell stays unset inside."""
-    return {inside: environ[caller] for inside, caller in container.secret_env.items() if environ.get(caller)}
 
 
 def device_requests(container: Container) -> list[dict[str, Any]]:
@@ -109,14 +84,6 @@ def stop_timeout(plan: Plan) -> int:
         return 10
     asked = plan.spec.tgi.flags.get("graceful-termination-timeout", GRACEFUL_S)
     return int(asked) + _SHARDS_S
-
-
-def size(text: str) -> int:
-    """Bytes of a size in Docker's spelling: `1g`, `512m`; units are powers of 1024."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise UsageError(f"{text!r} is no size in Docker's spelling", "Write 1g or 512m.")
-    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]
 
 
 def source(mount: Mount) -> str:

@@ -2,52 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from tgi_advisor.errors import UsageError, did_you_mean
-from tgi_advisor.launch import request
-from tgi_advisor.launch.engine import Engine
-from tgi_advisor.launch.verify import MOST_TOKENS, healthy, http, through_ssh
+from tgi_advisor.launch import marks
+from tgi_advisor.launch.docker.engine import Engine
+from tgi_advisor.launch.docker.ssh import through_ssh
+from tgi_advisor.launch.place import Ours
+from tgi_advisor.launch.verify import healthy, http
 from tgi_advisor.safe import printable
-
-
-@dataclass(frozen=True)
-class Ours:
-    """One of them."""
-
-    id: str
-    """The container."""
-    name: str
-    """Its name."""
-    image: str
-    """Its image."""
-    state: str
-    """`running`, `exited`, ... as Docker says."""
-    healthy: bool
-    """Whether /health answers now."""
-    port: int | None
-    """Port on the host; None when it is not published now."""
-    model: str
-    """The model."""
-    release: str
-    """TGI release."""
-    limits: dict[str, int]
-    """Limits it was started with."""
-    plan: str
-    """Digest of its plan."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For programs."""
-        return dict(vars(self))
 
 
 def find(engine: Engine) -> list[Ours]:
     """All of them, by name."""
     with engine.asked("list containers"):
-        listed = engine.client.containers(all=True, filters={"label": request.PLAN})
+        listed = engine.client.containers(all=True, filters={"label": marks.PLAN})
     return sorted((_one(engine, row) for row in listed), key=lambda one: one.name)
 
 
@@ -69,7 +39,7 @@ def named(engine: Engine, name: str) -> Ours:
 
 def made_by(engine: Engine, launch_id: str, *, ended: bool = False) -> dict[str, str]:
     """Name and id of every container that a launch made, the last one first; with `ended` of those that do not run."""
-    filters = {"label": f"{request.LAUNCH}={launch_id}", **({"status": ["created", "exited", "dead"]} if ended else {})}
+    filters = {"label": f"{marks.LAUNCH}={launch_id}", **({"status": ["created", "exited", "dead"]} if ended else {})}
     with engine.asked("find what this launch started"):
         mine = engine.client.containers(all=True, filters=filters)
     return {container["Names"][0].lstrip("/"): container["Id"] for container in mine}
@@ -104,7 +74,7 @@ def _serves(engine: Engine, found: Mapping[str, Any]) -> bool:
 def _answers(engine: Engine, port: int) -> bool:
     """Whether a server behind a published port says that it serves."""
     other = through_ssh(engine.client, port)
-    return healthy(http(engine.place.host, port)) or (other is not None and healthy(other))
+    return healthy(http(engine.address.host, port)) or (other is not None and healthy(other))
 
 
 def _one(engine: Engine, row: dict[str, Any]) -> Ours:
@@ -117,19 +87,8 @@ def _one(engine: Engine, row: dict[str, Any]) -> Ours:
         state=row["State"],
         healthy=port is not None and _answers(engine, port),
         port=port,
-        model=labels.get(request.MODEL, ""),
-        release=labels.get(request.RELEASE, ""),
-        limits=_limits(labels.get(request.LIMITS, "")),
-        plan=labels[request.PLAN],
+        model=labels.get(marks.MODEL, ""),
+        release=labels.get(marks.RELEASE, ""),
+        limits=marks.limits(labels.get(marks.LIMITS, "")),
+        plan=labels[marks.PLAN],
     )
-
-
-def _limits(label: str) -> dict[str, int]:
-    """The limits of a label; of one that somebody wrote by hand, what are limits in it."""
-    try:
-        given = json.loads(label)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(given, dict):
-        return {}
-    return {name: value for name, value in given.items() if type(value) is int and 0 <= value < MOST_TOKENS}

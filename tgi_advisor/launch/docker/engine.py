@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tgi_advisor.errors import AdvisorError, EngineError, Problem
+from tgi_advisor.launch.place import LostPlaceError
 from tgi_advisor.reading import home, read_regular
 from tgi_advisor.safe import masked
 
@@ -33,7 +34,7 @@ CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Place:
+class Address:
     """One address an engine may have."""
 
     url: str
@@ -65,7 +66,7 @@ class Place:
             return "127.0.0.1"
         name = urlsplit(self.url if "://" in self.url else f"tcp://{self.url}").hostname or "127.0.0.1"
         if self.scheme == "ssh":
-            from tgi_advisor.launch.ssh import hostname
+            from tgi_advisor.launch.docker.ssh import hostname
 
             name = hostname(self.url) or name
         return f"[{name}]" if ":" in name else name
@@ -76,17 +77,13 @@ class Place:
         return self.scheme in ("unix", "http+unix", "npipe")
 
 
-class LostEngineError(EngineError):
-    """The engine does not answer any more; what it runs may run on."""
-
-
 @dataclass(frozen=True)
 class Engine:
     """A connection that answered."""
 
     client: Any
     """The SDK's low-level `APIClient`, half of whose methods carry no types."""
-    place: Place
+    address: Address
     """Where it was found."""
 
     def __enter__(self) -> Engine:
@@ -109,8 +106,8 @@ class Engine:
         except APIError as error:
             raise EngineError(f"the Docker Engine could not {what}: {said(error)}") from None
         except (RequestException, HTTPError, DockerException, OSError) as error:
-            raise LostEngineError(
-                f"the Docker Engine at {self.place.shown} stopped answering: {_why(error, self.place)}",
+            raise LostPlaceError(
+                f"the Docker Engine at {self.address.shown} stopped answering: {_why(error, self.address)}",
                 "See whether it still runs (`docker info`, `systemctl status docker`).",
             ) from None
         except Exception as error:  # noqa: BLE001  (the SDK takes answers and config.json for what they should be)
@@ -146,11 +143,11 @@ class Engine:
 def connect(environ: Mapping[str, str] = os.environ) -> Engine:
     """The engine that is meant; EngineError with everything that was tried when none answers."""
     tried = []
-    for place in places(environ):
+    for address in addresses(environ):
         try:
-            return Engine(_client(place, environ), place)
+            return Engine(_client(address, environ), address)
         except _NoAnswerError as error:  # noqa: PERF203
-            tried.append(Problem(f"{place.shown} ({place.how}): {error}", error.hint))
+            tried.append(Problem(f"{address.shown} ({address.how}): {error}", error.hint))
     raise EngineError(
         "no Docker Engine answers",
         None if any(problem.hint for problem in tried) else
@@ -160,25 +157,25 @@ def connect(environ: Mapping[str, str] = os.environ) -> Engine:
     )  # fmt: skip
 
 
-def places(environ: Mapping[str, str]) -> list[Place]:
+def addresses(environ: Mapping[str, str]) -> list[Address]:
     """Where to look: the one engine that was named, else the usual sockets."""
     if host := environ.get("DOCKER_HOST"):
         secured = environ.get("DOCKER_TLS_VERIFY") or environ.get("DOCKER_CERT_PATH")
         folder = environ.get("DOCKER_CERT_PATH") or str(_docker_folder(environ))
-        return [Place(host, "DOCKER_HOST", folder if secured else None, bool(environ.get("DOCKER_TLS_VERIFY")))]
+        return [Address(host, "DOCKER_HOST", folder if secured else None, bool(environ.get("DOCKER_TLS_VERIFY")))]
     named = environ.get("DOCKER_CONTEXT")
     name = named or _current_context(environ)
     if name and name != "default":
         return [_context(name, "DOCKER_CONTEXT" if named else "config.json", environ)]
     if sys.platform == "win32":
-        return [Place("npipe:////./pipe/docker_engine", "the default of Windows")]
+        return [Address("npipe:////./pipe/docker_engine", "the default of Windows")]
     own = Path(home(environ))
     runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     return [
-        Place("unix:///var/run/docker.sock", "the default"),
-        Place(f"unix://{runtime}/docker.sock", "a rootless engine"),
-        Place(f"unix://{own / '.docker/run/docker.sock'}", "Docker Desktop"),
-        Place(f"unix://{own / '.docker/desktop/docker.sock'}", "Docker Desktop on Linux"),
+        Address("unix:///var/run/docker.sock", "the default"),
+        Address(f"unix://{runtime}/docker.sock", "a rootless engine"),
+        Address(f"unix://{own / '.docker/run/docker.sock'}", "Docker Desktop"),
+        Address(f"unix://{own / '.docker/desktop/docker.sock'}", "Docker Desktop on Linux"),
     ]
 
 
@@ -190,30 +187,33 @@ def said(error: Exception) -> str:
 
 
 class _NoAnswerError(Exception):
-    """Nobody answers at one place."""
+    """Nobody answers at one address."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
 
 
-def _client(place: Place, environ: Mapping[str, str]) -> APIClient:
+def _client(address: Address, environ: Mapping[str, str]) -> APIClient:
     """A client that has spoken with its engine once."""
-    if place.url.startswith("unix://"):
-        _refuse_socket(Path(place.url.removeprefix("unix://")))
+    if address.url.startswith("unix://"):
+        _refuse_socket(Path(address.url.removeprefix("unix://")))
     _refuse_config(environ)
     from docker import APIClient
     from docker.errors import DockerException
     from requests.exceptions import RequestException
 
     try:
-        if place.scheme == "ssh":
-            return _over_ssh(place)
+        if address.scheme == "ssh":
+            return _over_ssh(address)
         return APIClient(
-            base_url=place.url, version="auto", timeout=TIMEOUT_S, tls=_tls(place) if place.certificates else False
+            base_url=address.url,
+            version="auto",
+            timeout=TIMEOUT_S,
+            tls=_tls(address) if address.certificates else False,
         )
     except (DockerException, RequestException, OSError, ValueError) as error:
-        raise _NoAnswerError(_why(error, place)) from None
+        raise _NoAnswerError(_why(error, address)) from None
     except _NoAnswerError:
         raise
     except Exception as error:  # noqa: BLE001  (the SDK takes answers and config.json for what they should be)
@@ -224,10 +224,10 @@ def _client(place: Place, environ: Mapping[str, str]) -> APIClient:
         ) from None
 
 
-def _over_ssh(place: Place) -> APIClient:
-    from tgi_advisor.launch.ssh import Ssh, SshClient
+def _over_ssh(address: Address) -> APIClient:
+    from tgi_advisor.launch.docker.ssh import Ssh, SshClient
 
-    over = Ssh(place.url)
+    over = Ssh(address.url)
     try:
         return SshClient(over, TIMEOUT_S)
     except FileNotFoundError:
@@ -239,8 +239,8 @@ def _over_ssh(place: Place) -> APIClient:
         if not isinstance(error, Exception):
             raise
         raise _NoAnswerError(
-            _why(error, place) + (f"; ssh says: {words}" if words else ""),
-            f"`ssh ssh://{urlsplit(place.url).netloc} docker version` must work without a question: "
+            _why(error, address) + (f"; ssh says: {words}" if words else ""),
+            f"`ssh ssh://{urlsplit(address.url).netloc} docker version` must work without a question: "
             "a key without a passphrase or in an agent, the host in known_hosts, and `docker` installed there.",
         ) from None
 
@@ -280,26 +280,26 @@ def _refuse_socket(path: Path) -> None:
         raise _NoAnswerError(error.strerror or str(error)) from None
 
 
-def _tls(place: Place) -> Any:
+def _tls(address: Address) -> Any:
     from docker.tls import TLSConfig
 
-    folder = Path(place.certificates or "")
+    folder = Path(address.certificates or "")
     pair = folder / "cert.pem", folder / "key.pem"
     ca = folder / "ca.pem"
     return TLSConfig(
         client_cert=(str(pair[0]), str(pair[1])) if all(path.exists() for path in pair) else None,
         ca_cert=str(ca) if ca.exists() else None,
-        verify=place.verify,
+        verify=address.verify,
     )
 
 
-def _why(error: BaseException, place: Place) -> str:
+def _why(error: BaseException, address: Address) -> str:
     """The innermost reason of a failed connection, in a few words; the address in it as it may be shown."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    words = str(error).replace(place.url.strip(), place.shown)
+    words = str(error).replace(address.url.strip(), address.shown)
     return masked(" ".join(words.split()))[:200] or type(error).__name__
 
 
@@ -316,7 +316,7 @@ def _current_context(environ: Mapping[str, str]) -> str | None:
     return chosen if isinstance(chosen, str) else None
 
 
-def _context(name: str, chosen_by: str, environ: Mapping[str, str]) -> Place:
+def _context(name: str, chosen_by: str, environ: Mapping[str, str]) -> Address:
     """The engine of a named context; EngineError when the context is not there."""
     folder = _docker_folder(environ)
     key = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
@@ -325,7 +325,7 @@ def _context(name: str, chosen_by: str, environ: Mapping[str, str]) -> Place:
         endpoint = json.loads(read_regular(meta, CONFIG_BYTES))["Endpoints"]["docker"]
         tls = folder / "contexts" / "tls" / key / "docker"
         verify = not endpoint.get("SkipTLSVerify", False)
-        return Place(
+        return Address(
             str(endpoint["Host"]), f"context {name!r} of {chosen_by}", str(tls) if tls.exists() else None, verify
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

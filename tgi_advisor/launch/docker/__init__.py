@@ -1,0 +1,1 @@
+"""A Docker Engine as the place where servers run."""
