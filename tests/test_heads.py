@@ -22,7 +22,7 @@ from tgi_advisor.facts import heads as speculation
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.gather import snapshot
-from tgi_advisor.gather.hub import session
+from tgi_advisor.gather.hub import client
 from tgi_advisor.spec.records import GpuSpec, HardwareSpec, ModelSpec, Spec, TgiSpec
 from tgi_advisor.units import MiB
 
@@ -42,7 +42,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setattr(session, "BACKOFF", (0.0,))
+    monkeypatch.setattr(client, "BACKOFF", (0.0,))
     monkeypatch.chdir(tmp_path)
 
 

@@ -9,10 +9,9 @@ from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
 from tgi_advisor.facts import adapters
 from tgi_advisor.facts.adapters import ASSUMED, CONFIG, Entry, Lora
-from tgi_advisor.gather import checkpoint, folder
-from tgi_advisor.gather.hub import local, settings
-from tgi_advisor.gather.hub.names import check_id, check_revision
+from tgi_advisor.gather import checkpoint, downloaded, environment, folder
 from tgi_advisor.gather.mounts import on_this_machine
+from tgi_advisor.gather.names import check_id, check_revision
 from tgi_advisor.safe import printable
 from tgi_advisor.spec.records import Spec
 
@@ -51,7 +50,7 @@ def _config(spec: Spec, entry: Entry, *, network: bool) -> tuple[dict[str, objec
     revision = entry.revision or "main"
     check_id(entry.id)
     check_revision(revision)
-    kept = local.file(entry.id, revision, CONFIG)
+    kept = downloaded.file(entry.id, revision, CONFIG)
     if kept is not None:
         return folder.read_json(kept, bounds.MAX_CONFIG), str(kept)
     if not network:
@@ -67,5 +66,5 @@ def _of_hub(repo: str, revision: str) -> tuple[dict[str, object], str]:
     (answer,) = client.all(lambda name: client.file(repo, revision, name, bounds.MAX_CONFIG), [CONFIG], lambda _: None)
     if isinstance(answer, Exception):
         raise refused(answer, repo, revision, CONFIG, client.token_from)  # type: ignore[arg-type]
-    url = settings.public(str(answer.url))
+    url = environment.public(str(answer.url))
     return checkpoint.read_json(answer.content, url), f"{url} at {revision}"

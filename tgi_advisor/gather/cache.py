@@ -20,8 +20,8 @@ from tgi_advisor.errors import FactsError
 from tgi_advisor.facts.model import ModelFacts, read_group
 from tgi_advisor.gather import checkpoint
 from tgi_advisor.gather.class_defaults import fill_defaults
-from tgi_advisor.gather.hub.names import COMMIT
-from tgi_advisor.gather.hub.settings import endpoint, own_cache, public
+from tgi_advisor.gather.environment import endpoint, own_cache, public
+from tgi_advisor.gather.names import COMMIT
 from tgi_advisor.reading import read_regular
 from tgi_advisor.safe import printable
 

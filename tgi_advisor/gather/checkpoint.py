@@ -23,6 +23,7 @@ Header = Mapping[str, Mapping[str, Any]]
 
 DAMAGED = "The file is damaged: fetch it again, or tell its publisher."
 
+_SHARD = re.compile(r"(.*)-[0-9]+-of-([0-9]{1,9})\.(?:safetensors|bin)")
 _NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 
 
@@ -110,6 +111,20 @@ def _no_weights(names: Sequence[str], where: str) -> FactsError:
             "TGI's CUDA, ROCm and Intel servers cannot read GGUF; give the repository it was made from.",
         )
     return FactsError(f"{where} holds no weight files.", "TGI needs *.safetensors (or *.bin) beside config.json.")
+
+
+def require_all_shards(files: tuple[str, ...], repo: str) -> None:
+    """FactsError when shards that `-of-00004` promises are not listed."""
+    there: dict[tuple[str, str], int] = {}
+    for match in map(_SHARD.fullmatch, files):
+        if match:
+            there[match[1], match[2]] = there.get((match[1], match[2]), 0) + 1
+    for (stem, total), count in there.items():
+        if count != int(total):
+            raise FactsError(
+                f"{repo} lists {count} of the {int(total)} shards {named(stem)}-*-of-{total}.",
+                "The upload may be unfinished: try again later, or give another revision.",
+            )
 
 
 def group_tensors(headers: Iterable[Header], layers: int | None = None) -> tuple[TensorGroup, ...]:
@@ -204,12 +219,44 @@ def parse_header(data: bytes, where: str, file_size: int | None = None) -> dict[
         raise FactsError(f"{where}: the tensor header holds {_values(text):,} values in {length:,} bytes.", DAMAGED)
     try:
         told = text.decode("utf-8")
-        header = json.loads(told)
+        header: dict[str, dict[str, Any]] = json.loads(told)
         entries = len(header) - ("__metadata__" in header) if isinstance(header, dict) else 0
         if text.count(b'"data_offsets"') != entries:  # a name may be there twice; asking always takes twice as long
             header = json.loads(told, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise FactsError(f"{where}: the tensor header is not valid JSON ({_short(error)}).", DAMAGED) from None
+    end = _entries(header, where)
+    if file_size is not None and file_size != 8 + length + end:
+        raise FactsError(
+            f"{where} has {file_size:,} bytes, its header describes {8 + length + end:,}.",
+            "The download is incomplete: fetch the file again.",
+        )
+    return header
+
+
+def parse_headers(data: bytes, files: Sequence[str], where: str) -> list[Header]:
+    """The tensors of all `files` from what the Hub answers to one call for them: `{"headers": {file: header}}`.
+
+    FactsError unless it has exactly these files, each with a header as `parse_header` would take it.
+    """
+    if crowded(data):
+        raise FactsError(f"{where}: the tensor headers hold {_values(data):,} values in {len(data):,} bytes.", DAMAGED)
+    try:
+        headers = json.loads(data.decode("utf-8"))["headers"]
+        if sorted(headers) != sorted(files):
+            raise FactsError(f"{where} does not have the headers of these {len(files)} files.", DAMAGED)
+        for name in files:
+            _entries(headers[name], f"{where}: {named(name)}")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise FactsError(f"{where} has no tensor headers ({_short(error)}).", DAMAGED) from None
+    return [headers[name] for name in files]
+
+
+def _entries(header: Any, where: str) -> int:
+    """Where the last tensor of a header ends; FactsError when an entry is not as the format says.
+
+    What is no tensor, `__metadata__`, is taken out of it.
+    """
     if not isinstance(header, dict):
         raise FactsError(f"{where}: the tensor header is not a JSON object.", DAMAGED)
     notes = header.pop("__metadata__", None)
@@ -235,13 +282,7 @@ def parse_header(data: bytes, where: str, file_size: int | None = None) -> dict[
                 DAMAGED,
             )
         spans.append((start, stop))
-    end = _end(spans, where)
-    if file_size is not None and file_size != 8 + length + end:
-        raise FactsError(
-            f"{where} has {file_size:,} bytes, its header describes {8 + length + end:,}.",
-            "The download is incomplete: fetch the file again.",
-        )
-    return header
+    return _end(spans, where)
 
 
 def crowded(text: bytes) -> bool:

@@ -88,34 +88,33 @@ def _adapters(spec: Spec, source: Source, offline: bool) -> tuple[Mapping[str, L
     """The LoRA adapters of a spec, and what had to be assumed of them."""
     if "lora-adapters" not in spec.tgi.flags and "LORA_ADAPTERS" not in spec.tgi.env:
         return {}, ()
-    from tgi_advisor.gather import adapters
-    from tgi_advisor.gather.hub import settings
+    from tgi_advisor.gather import adapters, environment
 
-    return adapters.gather(spec, network=source in ("auto", "hub") and not (offline or settings.offline()))
+    return adapters.gather(spec, network=source in ("auto", "hub") and not (offline or environment.offline()))
 
 
 def _hub(spec: Spec, model: ModelFacts, release: TgiRelease) -> tuple[str, tuple[str, ...]]:
     """The mirror the container has to ask, as it may be written down, and what to know about reaching the Hub."""
-    from tgi_advisor.gather.hub import settings
+    from tgi_advisor.gather import environment
 
     notes: list[str] = []
-    url = settings.mirror()
+    url = environment.mirror()
     stated = "HF_ENDPOINT" in spec.tgi.env
     if url is not None and not stated:
-        shown = settings.public(url)
+        shown = environment.public(url)
         if shown != url:
             notes.append(
                 f"HF_ENDPOINT ({shown}) holds a secret and is not written down: give it to the container yourself"
             )
             url = None
-        elif settings.is_own(url):
+        elif environment.is_own(url):
             way_out = "set tgi.env.HF_ENDPOINT to an address of the mirror that it reaches"
             notes.append(f"HF_ENDPOINT is {shown}, which inside a container is the container itself: {way_out}")
             url = None
     if (url is not None or stated) and release.version < MIRRORS_SINCE:
         half = f"TGI {release} downloads weights from HF_ENDPOINT, but its launcher and router ask huggingface.co"
         notes.append(f"{half}; 3.2.1 and newer ask the mirror for everything")
-    if settings.proxy() and model.source.startswith("Hub"):
+    if environment.proxy() and model.source.startswith("Hub"):
         way_out = "set HTTPS_PROXY in tgi.env, or in Docker's own settings (https://docs.docker.com/engine/cli/proxy/)"
         notes.append(f"the Hub is asked through a proxy here, and the container does not get it: {way_out}")
     return (url or "") if not stated else "", tuple(notes)

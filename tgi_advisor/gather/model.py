@@ -62,12 +62,12 @@ def _load(
         from tgi_advisor.gather import folder
 
         return folder.read(model_id)
-    from tgi_advisor.gather.hub import settings
-    from tgi_advisor.gather.hub.names import check_id, check_revision
+    from tgi_advisor.gather import environment
+    from tgi_advisor.gather.names import check_id, check_revision
 
     check_id(model_id)
     check_revision(revision)
-    offline = offline or settings.offline()
+    offline = offline or environment.offline()
     if "/" not in model_id and source != "hub":
         _named_in_full(model_id)
     if source == "hub":
@@ -176,12 +176,12 @@ def _kept(model_id: str, revision: str, tried: list[Problem]) -> ModelFacts | No
 
 
 def _downloaded(model_id: str, revision: str, tried: list[Problem]) -> ModelFacts | None:
-    from tgi_advisor.gather.hub import local, settings
+    from tgi_advisor.gather import downloaded, environment
 
     try:
-        if facts := local.read(model_id, revision):
+        if facts := downloaded.read(model_id, revision):
             return facts
-        tried.append(Problem(f"Hugging Face cache {settings.hub_cache()}: not downloaded"))
+        tried.append(Problem(f"Hugging Face cache {environment.hub_cache()}: not downloaded"))
     except FactsError as error:
         tried.append(Problem(f"Hugging Face cache: {error.message}", error.hint))
     return None

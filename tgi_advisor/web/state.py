@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from tgi_advisor.choose import rough
 from tgi_advisor.errors import Problem, UsageError, did_you_mean
-from tgi_advisor.gather.hub.names import check_id
+from tgi_advisor.gather.names import check_id
 from tgi_advisor.safe import looks_secret, named
 from tgi_advisor.spec.reader import read_any
 from tgi_advisor.spec.records import Spec

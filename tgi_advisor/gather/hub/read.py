@@ -22,12 +22,11 @@ from tgi_advisor.facts import layouts
 from tgi_advisor.facts.model import DTYPE_BITS, ModelFacts, TensorGroup
 from tgi_advisor.gather import checkpoint
 from tgi_advisor.gather.class_defaults import fill_defaults
-from tgi_advisor.gather.hub.client import Client
-from tgi_advisor.gather.hub.names import COMMIT, check_id
-from tgi_advisor.gather.hub.session import Span
-from tgi_advisor.gather.hub.settings import public
+from tgi_advisor.gather.environment import public
+from tgi_advisor.gather.hub.client import Client, Span
 from tgi_advisor.gather.hub.wording import UnreachableError, refused
-from tgi_advisor.safe import named, printable
+from tgi_advisor.gather.names import COMMIT, check_id
+from tgi_advisor.safe import printable
 
 INDEX = "model.safetensors.index.json"
 GUESS = 100_000
@@ -38,7 +37,6 @@ MOMENT = 0.7
 """Seconds before progress is worth a line."""
 
 _STANDARD = re.compile(r"model(-[0-9]{5}-of-[0-9]{5})?\.safetensors")
-_SHARD = re.compile(r"(.*)-[0-9]+-of-([0-9]{1,9})\.(?:safetensors|bin)")
 
 Progress = Callable[[str], None]
 
@@ -85,7 +83,7 @@ class _Reading:
             commit = None
         pinned = commit or at
         weights = checkpoint.which_files(_names(info), repo)
-        _require_all_shards(weights.files, repo)
+        checkpoint.require_all_shards(weights.files, repo)
         if commit and config_file.headers.get("x-repo-commit", commit) != commit:  # pushed to in this very moment
             config_file = self._file("config.json", commit, bounds.MAX_CONFIG + 1)
         config = checkpoint.read_config(config_file.content, f"config.json of {repo}")
@@ -174,19 +172,15 @@ class _Reading:
         return checkpoint.group_tensors(headers, layers)
 
     def _in_one_call(self, files: tuple[str, ...]) -> list[checkpoint.Header] | None:
-        """All headers in one call; None where the server, or an older huggingface_hub, does not have it."""
-        what = f"tensor headers of {self.repo}"
+        """All headers in one call; None where the server does not have it, or gives what cannot be used."""
+        path = f"/api/models/{self.repo}/safetensors-metadata/{INDEX}"
         try:
-            (answer,) = self._all(lambda repo: self.client.all_headers(repo, _require_room), [self.repo], what)
-            if answer is None or isinstance(answer, Exception) or sorted(answer.files_metadata) != list(files):
-                return None
-            headers = [answer.files_metadata[name].tensors for name in files]
-            for name, tensors in zip(files, headers, strict=True):
-                for tensor in tensors.values():
-                    checkpoint.tensor_bytes(tensor.dtype, tensor.shape, name)
-        except Exception:  # noqa: BLE001  (the library takes for granted what the Hub sends; there is another way)
+            (answer,) = self._all(
+                lambda path: self.client.get(path, bounds.MAX_HEADERS), [path], f"tensor headers of {self.repo}"
+            )
+            return None if isinstance(answer, Exception) else checkpoint.parse_headers(answer.content, files, path)
+        except FactsError:
             return None
-        return [{name: vars(tensor) for name, tensor in tensors.items()} for tensors in headers]
 
     def _header(self, name: str, at: str) -> checkpoint.Header:
         where = f"{self.repo}/{printable(name)}"
@@ -230,12 +224,6 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _require_room(answer: Any) -> None:
-    """FactsError where reading an answer would take far more memory than headers do."""
-    if checkpoint.crowded(answer.content):
-        raise FactsError("The tensor headers hold more values than tensors can have.")
-
-
 def _present_id(present: object, asked: str) -> str:
     """The id a renamed repository has now, which spares its further requests a redirect."""
     if not isinstance(present, str):
@@ -270,20 +258,6 @@ def _proved(
     totals = _totals(info)
     usual = all(_STANDARD.fullmatch(name) for name in files) and (len(files) == 1 or "model.safetensors" not in files)
     return layouts.derive(config, totals) if totals and usual else None
-
-
-def _require_all_shards(files: tuple[str, ...], repo: str) -> None:
-    """FactsError when shards that `-of-00004` promises are not listed."""
-    there: dict[tuple[str, str], int] = {}
-    for match in map(_SHARD.fullmatch, files):
-        if match:
-            there[match[1], match[2]] = there.get((match[1], match[2]), 0) + 1
-    for (stem, total), count in there.items():
-        if count != int(total):
-            raise FactsError(
-                f"{repo} lists {count} of the {int(total)} shards {named(stem)}-*-of-{total}.",
-                "The upload may be unfinished: try again later, or give another revision.",
-            )
 
 
 def _file_size(response: Any) -> int | None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tgi_advisor.deadline import Deadline
 from tgi_advisor.errors import FactsError
-from tgi_advisor.gather.hub.settings import public
+from tgi_advisor.gather.environment import public
 from tgi_advisor.safe import named
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ def late() -> FailedError:
 
 _BROKE_OFF = ("broke off in the middle of an answer", "Try again; a proxy on the way may be the cause.")
 _FAILURES = (
+    (
+        "OfflineModeIsEnabled", "is not asked: huggingface_hub was told not to use the network",
+        "Unset HF_HUB_OFFLINE.",
+    ),
     (
         "gaierror", "cannot be found: its name has no address",
         f"Check the network, HF_ENDPOINT and the proxy; {_LOCAL}",

@@ -1,4 +1,4 @@
-"""Where the Hub is, who asks, and where answers are kept: the environment variables of huggingface_hub.
+"""Where the Hub is and where answers are kept: the environment variables of huggingface_hub.
 
 The names and their order are those of https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables;
 they are read here because shipped models, folders and what was kept need them without the time that importing
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
-from tgi_advisor.reading import read_regular
 from tgi_advisor.safe import named
 
 PUBLIC_HUB = "https://huggingface.co"
@@ -46,17 +45,6 @@ def public(url: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0].partition('#')[0]}"
 
 
-def basic(url: str) -> dict[str, str]:
-    """The Authorization field for the user and password of an address; empty where it names none."""
-    parts = urlsplit(url)
-    if parts.username is None:
-        return {}
-    from base64 import b64encode
-
-    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return {"authorization": f"Basic {b64encode(pair.encode()).decode()}"}
-
-
 def mirror() -> str | None:
     """The address in HF_ENDPOINT, where it names another Hub than the public one; it may hold credentials."""
     if not os.environ.get("HF_ENDPOINT", "").strip():
@@ -74,40 +62,6 @@ def is_own(url: str) -> bool:
 def proxy() -> bool:
     """Whether the Hub is asked through a proxy of the environment."""
     return any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
-
-
-def token() -> tuple[str | None, str]:
-    """The access token and where it came from; the place may be shown, the token never."""
-    if not implicit_token():
-        return None, ""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if value := os.environ.get(name, "").strip():
-            return _checked(value, f"the environment variable {name}"), f"the environment variable {name}"
-    path = token_path()
-    try:
-        value = read_regular(path, bounds.MAX_TOKEN).decode("utf-8", "replace").strip()
-    except OSError:
-        return None, ""
-    return (_checked(value, f"the file {path}"), f"the file {path}") if value else (None, "")
-
-
-def implicit_token() -> bool:
-    """Whether a token is sent that nobody asked to send (HF_HUB_DISABLE_IMPLICIT_TOKEN)."""
-    return not _yes("HF_HUB_DISABLE_IMPLICIT_TOKEN")
-
-
-def token_path() -> Path:
-    """HF_TOKEN_PATH: the file that `hf auth login` keeps the token in."""
-    return Path(_path("HF_TOKEN_PATH") or home() / "token")
-
-
-def _checked(value: str, where: str) -> str:
-    if not value.isascii() or not value.isprintable() or " " in value:
-        raise FactsError(
-            f"The Hub token in {where} holds characters that no token has.",
-            "Copy it again from https://huggingface.co/settings/tokens; it starts with hf_.",
-        )
-    return value
 
 
 def home() -> Path:

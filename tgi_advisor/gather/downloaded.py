@@ -1,6 +1,6 @@
 """The cache that huggingface_hub and TGI themselves download into.
 
-Its layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+Read without `try_to_load_from_cache`, whose import takes longer than a whole answer from here. The layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from tgi_advisor.facts.layouts import derive_from_index
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.gather import folder
 from tgi_advisor.gather.class_defaults import fill_defaults
-from tgi_advisor.gather.hub.names import COMMIT
-from tgi_advisor.gather.hub.settings import hub_cache
+from tgi_advisor.gather.environment import hub_cache
+from tgi_advisor.gather.names import COMMIT
 from tgi_advisor.reading import read_regular
 
 
