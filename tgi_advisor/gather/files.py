@@ -6,6 +6,7 @@ Nothing here is judged. A file that cannot be text is left alone, one that canno
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
@@ -247,11 +248,15 @@ def _below(folder: str, excluded: Callable[[str], bool]) -> Iterator[str]:
                 if entry.is_dir(follow_symlinks=False):
                     if entry.name not in LEFT_OUT and not excluded(path):
                         below.append(path)
-                elif _readable(entry.name) and entry.is_file() and not excluded(path):
+                elif entry.is_file() and not excluded(path) and (_readable(entry.name) or _is_script(entry)):
                     yield path
             except OSError:
                 continue
         folders += reversed(below)
+
+
+_OF_IMAGE = re.compile(r"(?:.*[._-])?(?:docker|container)file(?:[._-].*)?")
+"""A Dockerfile, whatever it is told apart by: `Dockerfile-rocm`, `tgi_dockerfile`, `Dockerfile.gpu`."""
 
 
 def _readable(name: str) -> bool:
@@ -259,7 +264,21 @@ def _readable(name: str) -> bool:
     plain = name.lower()
     stem, dot, suffix = plain.rpartition(".")
     known = suffix in SUFFIXES or stem in NAMES if dot else plain in NAMES
-    return known or ".env" in plain or plain.startswith("env.")
+    return known or ".env" in plain or plain.startswith("env.") or _OF_IMAGE.fullmatch(plain) is not None
+
+
+def _is_script(entry: os.DirEntry[str]) -> bool:
+    """Whether a file without an ending begins as a program that a shell or Python runs (`#!/bin/sh`)."""
+    if "." in entry.name:
+        return False
+    try:
+        with open(entry.path, "rb") as stream:
+            return _SHEBANG.match(stream.read(128)) is not None
+    except OSError:
+        return False
+
+
+_SHEBANG = re.compile(rb"#![^\n]*[/ ](?:sh|bash|zsh|dash|ash|ksh|fish|python[\d.]*)\b")
 
 
 def _bytes(path: str) -> bytes:

@@ -283,6 +283,9 @@ def _partly_known(reference: Value) -> Image:
     image = identify(reference.text)
     if image.other:
         return image
+    if reference.missing == ("appVersion",):
+        note = "the chart's appVersion says the tag, which another file has"
+        return image._replace(release=None, note=note, floating="")
     if image.release is not None and "$" not in reference.text.rpartition(":")[2]:
         return image
     if image.cloud == "sagemaker" and reference.missing == ("version",):

@@ -8,8 +8,8 @@ from typing import Literal
 from tgi_advisor.errors import Place
 
 Severity = Literal["error", "warning", "info"]
-Once = Literal["", "file", "run"]
-"""Where it is enough to say something once: nowhere, in a file, in a run."""
+Once = Literal["", "file", "run", "kind"]
+"""Where it is enough to say something once: nowhere, in a file, in a run; of a `kind` one a run, whatever each says."""
 RANK: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 """Severities, the worst first."""
 PAGE = "docs/rules.md"
@@ -54,7 +54,7 @@ class Finding:
     @property
     def same(self) -> tuple[str, str]:
         """What two findings share that say the same of two places."""
-        return self.code, self.message
+        return self.code, "" if self.once == "kind" else self.message
 
     @property
     def url(self) -> str:

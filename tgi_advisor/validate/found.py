@@ -306,7 +306,7 @@ class Defect:
 DEFECTS = (
     "yaml-syntax", "duplicate-yaml-key", "yaml-folded-backslash", "yaml-unknown-alias", "too-deep",
     "trailing-space-after-backslash", "broken-line-continuation", "shell-syntax", "shell-placeholder",
-    "shell-tilde-not-expanded", "shell-never-set", "docker-flag-swallowed", "docker-value-alone",
+    "shell-tilde-not-expanded", "shell-never-set", "docker-flag-swallowed", "docker-flag-early", "docker-value-alone",
     "dockerfile-syntax-in-shell", "compose-not-read", "k8s-missing-selector", "k8s-selector-mismatch", "spec",
     "ignore-comment",
 )  # fmt: skip

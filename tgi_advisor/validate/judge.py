@@ -227,11 +227,13 @@ def devices(view: Effective, visible: int | None) -> int | None:
     """Devices the launcher counts when it is not told how many shards to start; None when that cannot be known.
 
     num_cuda_devices, launcher/src/main.rs@v3.3.7:1262-1294. NVIDIA's images and runtime set NVIDIA_VISIBLE_DEVICES,
-    which comes before ZE_AFFINITY_MASK.
+    which comes before ZE_AFFINITY_MASK. Where Docker itself is asked for GPUs, it writes it after the container's own
+    (daemon/nvidia_linux.go of github.com/moby/moby).
     """
+    written = view.server.gpus.how in ("flag", "reservation") and view.server.gpus.asked in ("all", "ids", "count")
     for name in VISIBLE[:2]:
         value = view.env.get(name)
-        if value is None:
+        if value is None or (written and name == "NVIDIA_VISIBLE_DEVICES" and view.server.gpus.vendor == "nvidia"):
             continue
         if not value.known:
             return None
@@ -375,6 +377,11 @@ def _with_memory(case: Case) -> Case:
     """The case with the prediction; where something keeps it from being made, with what that is."""
     why = tuple(_unjudged(case))
     unloadable = any(one.stage == "load" for one in case.refused)
+    if case.gpu is None:
+        shards = case.shards or 1  # as --gpu without --count has it
+        rest = tuple(_unjudged(replace(case, gpu_unknown=NO_GPU, shards=shards)))
+        hopeless = unloadable or rest != (NO_GPU,) or not _predictable(replace(case, shards=shards))
+        return replace(case, unjudged=why, hopeless=hopeless)
     if why or unloadable or case.facts is None or case.gpu is None or not _predictable(case):
         return replace(case, unjudged=why)
     try:

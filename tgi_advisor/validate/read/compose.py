@@ -30,6 +30,7 @@ from tgi_advisor.validate.read.layers import (
     is_overlay,
     lacks_base,
     layers_of,
+    may_be_given,
     merged,
     unread,
     within,
@@ -180,7 +181,7 @@ class _Reader:
                     *([anywhere(fetched)] if fetched else []),
                 ),
                 gpus=self._gpus(get("gpus"), deploy) or device_gpus(devices) or runtime_gpus(runtime, environment)
-                or (UNSAID if missing else NO_GPUS),
+                or (UNSAID if missing or may_be_given(name, self.root, self.world) else NO_GPUS),
                 shm_size=self.value(get("shm_size")),
                 memory_limit=self.value(get("mem_limit")) or self.value(deploy.at("resources", "limits", "memory")),
                 memory_request=self.value(get("mem_reservation"))

@@ -6,9 +6,11 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 from tgi_advisor.errors import Place
+from tgi_advisor.facts import tables
 from tgi_advisor.validate.found import NO_GPUS, UNSAID, Defect, Gpus, Mount, Port, Probe, Server, Value, whole_number
 from tgi_advisor.validate.read.environment import Environment, env_file
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_image, is_launcher, is_ours, launch_of
@@ -53,6 +55,8 @@ class Run(NamedTuple):
     """Words after it."""
     swallowed: list[Option]
     """Options that took the next option for their value."""
+    early: list[Word]
+    """The launcher's own arguments among the options: docker knows none of them."""
 
 
 def read_run(
@@ -72,6 +76,12 @@ def read_run(
     run = _behind_strays(source, run, defects)
     if run.image is None or not _is_server(run) or _runs_another(run):
         return None, []
+    if run.early:
+        named = ", ".join(word.text.partition("=")[0] for word in run.early if word.text.startswith("--"))
+        first = run.early[0].as_value(source)
+        message = f"docker does not know {named} and refuses to start: the launcher's arguments stand behind the image"
+        defects.append(Defect("docker-flag-early", message, first.place, "write it behind the image", first.length))
+        run = run._replace(rest=[*run.early, *run.rest])
     server = _server(source, run, variables, world, defects)
     return server, defects
 
@@ -108,7 +118,9 @@ def _behind_strays(source: Source, run: Run, defects: list[Defect]) -> Run:
             message = f"`{here.text}` stands where the image is named: docker refuses it as an image's name"
             hint = f"write --{name} before it"
             found.append(Defect("docker-value-alone", message, here.place, hint, here.length))
+        early = run.early
         run = _taken_apart(source, run.rest)
+        run = run._replace(early=[*early, *run.early])
         options += [Option(name or "held", here, here), *run.options]
     if run.image is None:  # the first word was the image
         return first
@@ -149,6 +161,7 @@ def _taken_apart(source: Source, words: Sequence[Word], lenient: bool = False) -
     """Options, image and the rest; `lenient` does not take an option for the value of another."""
     options: list[Option] = []
     swallowed: list[Option] = []
+    early: list[Word] = []
     at = 0
     while at < len(words):
         word = words[at]
@@ -162,7 +175,12 @@ def _taken_apart(source: Source, words: Sequence[Word], lenient: bool = False) -
             options.append(Option("env-from", refer, here))
             continue
         if not text.startswith("-") or text == "-":
-            return Run(options, here, list(words[at:]), swallowed)
+            return Run(options, here, list(words[at:]), swallowed, early)
+        if text.startswith("--") and (takes := _of_launcher().get(text[2:].partition("=")[0])) is not None:
+            taken = 1 if takes and "=" not in text and at < len(words) else 0
+            early += words[at - 1 : at + taken]
+            at += taken
+            continue
         name, value = _named(source, word, here)
         if value is None:
             if at >= len(words):
@@ -176,7 +194,14 @@ def _taken_apart(source: Source, words: Sequence[Word], lenient: bool = False) -
             at += 1
         options.append(Option(name, value, here))
     image = words[at].as_value(source) if at < len(words) else None
-    return Run(options, image, list(words[at + 1 :]), swallowed)
+    return Run(options, image, list(words[at + 1 :]), swallowed, early)
+
+
+@cache
+def _of_launcher() -> Mapping[str, bool]:
+    """The launcher's flags that `docker run` does not have, and whether each takes a value."""
+    rows = tables.load("flags")
+    return {name: row["type"] != "switch" for name, row in rows.items() if name not in ("env", "hostname")}
 
 
 def _named(source: Source, word: Word, here: Value) -> tuple[str, Value | None]:

@@ -171,12 +171,14 @@ def _reader(file: str, text: str) -> Callable[[Source, World], Result]:
         return _python
     if suffix in ("service", "container", "conf"):
         return _systemd if re.search(r"^\[(?:Service|Unit|Container)\]", text, re.MULTILINE) else _script
-    if name.startswith(("dockerfile", "containerfile")) or suffix in ("dockerfile", "containerfile"):
+    if re.fullmatch(r"(?:.*[._-])?(?:docker|container)file(?:[._-].*)?", name):
         return _dockerfile
     if ".env" in name or suffix == "env" or name.startswith("env."):
         return _env
     if suffix in ("sh", "bash", "zsh", "bat", "cmd", "ps1", "mk", "fish") or name in ("makefile", "justfile"):
         return _script
+    if not suffix and (begins := re.match(r"#![^\n]*[/ ](?:(python)[\d.]*|\w*sh)\b", text)):
+        return _python if begins[1] else _script
     if re.search(r"^\[(?:Service|Unit)\]", text, re.MULTILINE):
         return _systemd
     if _FENCE.search(text):

@@ -71,6 +71,32 @@ def lacks_base(root: Map, beside: Beside | None) -> bool:
     return beside is None and _OVERRIDE.fullmatch(name) is not None
 
 
+_LAID_UNDER = re.compile(r"(?:^|[._-])(?:base|common)(?:[._-]|$)")
+"""The name of a file that others are laid over."""
+
+
+def may_be_given(service: str, root: Map, world: World) -> bool:
+    """Whether a file that is laid over this one (`-f`) may give a service a GPU: this one is called a base, or another
+    Compose file beside it does so.
+    """
+    own = posixpath.basename(root.raw.file.name.replace("\\", "/"))
+    if _LAID_UNDER.search(own):
+        return True
+    for name in world.listed():
+        if "compose" not in posixpath.basename(name) or posixpath.basename(name) == own:
+            continue
+        other = _file(name, world)
+        held = other.map("services").get(service) if other is not None else None
+        if isinstance(held, Map) and (
+            held.get("gpus", "runtime", "devices") is not None or held.at(*_RESERVED, "devices") is not None
+        ):
+            return True
+    return False
+
+
+_RESERVED = ("deploy", "resources", "reservations")
+
+
 def layers_of(name: str, service: Map, services: Map, beside: Beside | None, world: World) -> list[Layer]:
     """A service and everything below it, the nearest first."""
     own = _extended(service, services, world)

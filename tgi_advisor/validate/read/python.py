@@ -318,7 +318,9 @@ class _Reader:
             waits = self._waits(node.start) if instance is not None and instance.text.startswith("ml.") else ()
             return replace(server, form="sagemaker", place=place, gpus=gpus, hints=hints, waits=waits)
         if not server.hints and (gpu := _nearest(self.gpus, node.start)):
-            server = replace(server, hints=(sdk.gpu_hint(gpu, self.counts.get(gpu.place)),))
+            hint = sdk.gpu_hint(gpu, self.counts.get(gpu.place))
+            count = Gpus("count", "platform", gpu, hint.count) if hint.count else server.gpus
+            server = replace(server, hints=(hint,), gpus=count if server.gpus.asked == "unknown" else server.gpus)
         return replace(server, place=place)
 
     def _waits(self, start: int) -> tuple[Wait, ...]:
@@ -649,14 +651,15 @@ class _Reader:
             self.waits.append((value.start, name, value.value("file")))
         if name in _INSTANCE and value.known:
             self._note_instance(value)
-        if name in sdk.GPU_NAMES and value.known and re.fullmatch(r"[A-Za-z][\w-]*\d.*", value.text):
+        named = name in sdk.GPU_NAMES and (name not in _INSTANCE or _is_card(value))
+        if named and value.known and re.fullmatch(r"[A-Za-z][\w-]*\d.*", value.text):
             self.gpus.append((self.source.offset(value.start), value.value("file")))
         elif is_image(value.text):
             self.images.append((value.start, value.value("image")))
 
     def _note_instance(self, value: Scalar, deploys: bool = False, owner: Node | None = None) -> None:
         """Remembers an instance type, one of an endpoint even if it is not known."""
-        if (value.known or deploys) and not value.text.startswith(("nvidia-", "amd-")):
+        if (value.known or deploys) and not _is_card(value):
             held = (
                 (owner, *(item for _, item in owner.entries if isinstance(item, Map))) if isinstance(owner, Map) else ()
             )
@@ -1091,7 +1094,7 @@ class _Reader:
                 if value is not None:
                     key = part[0]
                     name = Scalar(key.text, self.source, key.start, key.end)
-                    if key.text not in _INSTANCE:
+                    if key.text not in _INSTANCE or _is_card(value):
                         self._note(key.text, value)
                     entries.append((name, value))
             elif is_word(part[0], "**", "*"):
@@ -1134,7 +1137,7 @@ class _Reader:
             name = self._string(key) if key.kind == "string" else Scalar(key.text, self.source, key.start, key.end)
             value = self._expression(part[at + 1 :])
             if value is not None:
-                if name.text not in _INSTANCE:
+                if name.text not in _INSTANCE or _is_card(value):
                     self._note(name.text, value)
                 entries.append((name, value))
         made = Map(_gathered(entries) if self.hcl else entries, self.source, group.start)
@@ -1229,6 +1232,11 @@ def _says_which(image: Scalar) -> bool:
     name = re.split(r"[:@]", image.text.rpartition("/")[2])[0]
     whole = image.known and ("." in image.text or ":" in image.text)
     return whole or (bool(re.search("[/:]", image.text)) and bool(re.fullmatch(r"[\w.-]+", name)))
+
+
+def _is_card(value: Node) -> bool:
+    """Whether an instance type names a card, as those of Inference Endpoints do (`nvidia-a10g`)."""
+    return isinstance(value, Scalar) and value.text.startswith(("nvidia-", "amd-"))
 
 
 def _nearest(found: Sequence[tuple[int, Value]], at: int) -> Value | None:

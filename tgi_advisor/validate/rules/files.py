@@ -260,6 +260,25 @@ def value_alone(case: Case) -> Hits:
     return no_check(case)
 
 
+@defect("TGI529", "error", "launcher's argument before the image", "docker-flag-early")
+def flag_before_the_image(case: Case) -> Hits:
+    r"""What stands before the image are options of Docker, which stops at one that it does not have (`unknown flag`).
+
+    The server is judged with the argument behind the image.
+
+    Failing::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data --model-id Qwen/Qwen2.5-7B-Instruct \
+            ghcr.io/huggingface/text-generation-inference:3.3.7
+
+    Fixed::
+
+        docker run --gpus all --shm-size 1g -p 8080:80 -v tgi-data:/data \
+            ghcr.io/huggingface/text-generation-inference:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct
+    """
+    return no_check(case)
+
+
 @defect("TGI527", "info", "included file that is not there", "compose-not-read")
 def not_included(case: Case) -> Hits:
     """A Compose file includes another that is not beside it: a server in that one is not judged.

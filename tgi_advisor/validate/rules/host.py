@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import takewhile
 
 from tgi_advisor.errors import AdvisorError, Place
 from tgi_advisor.facts.gpu import is_arm64, without_gpu
@@ -23,7 +24,55 @@ CONTAINERS = ("compose", "docker-run", "kubernetes")
 
 
 _FOR_CPU = re.compile(r"(?<![A-Za-z0-9])(?:cpu|cpus|cpu-?only|no-?gpu|xeon|epyc|spr|gnr)(?![A-Za-z0-9])", re.IGNORECASE)
-"""The path of a file that is meant for a machine without a GPU."""
+"""The path of a file, or the name of a service, that is meant for a machine without a GPU."""
+_SAID_FOR_CPU = re.compile(
+    r"\bCPU[- ]?(?:only|examples?|mode|versions?|inference|deployments?|setup|hosts?|machines?|tests?)\b"
+    r"|\b(?:on|for|with|using)\s+(?:an?\s+|the\s+)?(?:Intel\s+|Xeon\s+)?CPUs?\b"
+    r"|\b(?:without|no|not?\s+(?:have|use|need))\s+(?:an?\s+|any\s+)?(?:NVIDIA\s+)?GPUs?\b",
+    re.IGNORECASE,
+)
+"""What a comment or a page says of such a server."""
+_PAGES = (".md", ".mdx", ".markdown", ".rst")
+_ABOVE = 20
+"""Lines above a server in which that is looked for."""
+
+
+def _meant_for_cpu(case: Case) -> bool:
+    """Whether it is said that the server shall do without a GPU: by the file's path, the service's name, a comment or
+    the text above it, no GPU on purpose (`--gpus 0`, CUDA_VISIBLE_DEVICES="") or the kernels of GPUs switched off.
+    """
+    server = case.server
+    hidden = [case.variable(name) for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")]
+    if any(one is not None and one.known and one.text.strip() in ("", "-1", "none", "void") for one in hidden):
+        return True
+    if server.gpus.how == "flag" or case.view.get("disable-custom-kernels") is not None:
+        return True
+    if _FOR_CPU.search(case.document.file) or _FOR_CPU.search(server.name):
+        return True
+    return any(_SAID_FOR_CPU.search(line) for line in _said_above(case))
+
+
+def _said_above(case: Case) -> Iterator[str]:
+    """The comments above a server and, of a page, the text down from its heading; of a script or a manifest those that
+    the file begins with, too.
+    """
+    lines = case.document.text.split("\n")
+    page, prose = case.document.file.lower().endswith(_PAGES), False
+    for line in reversed(lines[max(0, case.server.place.line - 1 - _ABOVE) : case.server.place.line - 1]):
+        plain = line.strip()
+        if page and plain.startswith(("```", "~~~")):
+            if prose:
+                return
+            prose = True
+        elif plain.startswith(("#", "//")):
+            yield plain
+            if prose:
+                return
+        elif prose:
+            yield plain
+        elif plain and not page:
+            break
+    yield from () if page else takewhile(lambda line: line.startswith(("#", "//")), lines)
 
 
 @rule("TGI301", "warning", "no GPU is asked for")
@@ -33,8 +82,10 @@ def gpu_not_requested(case: Case) -> Hits:
     2.0 and later have been reported to stop instead (huggingface/text-generation-inference#1770).
 
     `docker run` wants `--gpus`, Compose a device reservation or `runtime: nvidia`, Kubernetes
-    `resources.limits` with `nvidia.com/gpu`, a cloud an instance type that has one. In a file whose path says that it
-    is for a CPU (`intel/cpu/xeon/compose.yaml`) that is meant, and not said.
+    `resources.limits` with `nvidia.com/gpu`, a cloud an instance type that has one. Nothing is said where that is
+    meant: the file's path (`intel/cpu/xeon/compose.yaml`), the service's name or a comment above says CPU, `--gpus 0`
+    or `--disable-custom-kernels` is given; nor of a Compose file that others are laid over (`compose.base.yaml`, or
+    one beside which another gives the service a GPU).
 
     Failing::
 
@@ -55,7 +106,7 @@ def gpu_not_requested(case: Case) -> Hits:
         return
     if case.server.form not in CONTAINERS:
         return
-    if case.server.gpus.asked == "none" and case.server.privileged is None and not _FOR_CPU.search(case.document.file):
+    if case.server.gpus.asked == "none" and case.server.privileged is None and not _meant_for_cpu(case):
         how = {"docker-run": "add --gpus all", "compose": "reserve a GPU under deploy.resources.reservations.devices"}
         step = how.get(case.server.form, "add nvidia.com/gpu under resources.limits")
         if case.view.image.system == "rocm":

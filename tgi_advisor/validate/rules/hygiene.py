@@ -174,7 +174,8 @@ def not_judged(case: Case) -> Hits:
 
     `--gpu nvidia-l4 --count 2` names the hardware where the file does not, and an instance type such as
     `--gpu g5.12xlarge` both; `--online` asks the Hub about models that are not shipped. With a GPU and no
-    count one is taken. What holds for many servers alike, such as that no GPU is named, is said once a run.
+    count one is taken. Why memory was not judged is said once a run, of the first server; that no GPU is named only
+    where naming one is all that is missing.
 
     Failing::
 
@@ -186,10 +187,12 @@ def not_judged(case: Case) -> Hits:
     """
     if not case.view.image.judged or case.release is None:
         return  # TGI504 says that the release is not known
-    if NO_GPU in case.unjudged:  # whatever else is not known: this comes first
-        yield Hit(case.home, f"whether it fits was not judged: {NO_GPU}", once="run")
+    if case.gpu is None and case.hopeless:
+        return
+    if NO_GPU in case.unjudged:  # a count without a GPU says nothing
+        yield Hit(case.home, f"whether it fits was not judged: {NO_GPU}", once="kind")
     elif case.unjudged:
-        yield Hit(case.home, f"whether it fits was not judged: {'; '.join(case.unjudged)}", once="run")
+        yield Hit(case.home, f"whether it fits was not judged: {'; '.join(case.unjudged)}", once="kind")
     if case.assumed:
         counts = case.prediction is not None and case.prediction.outcome != "starts"
         yield Hit(case.home, "; ".join(case.assumed), once="" if counts else "run")

@@ -90,6 +90,8 @@ class Case:
     """What had to be assumed to say that much, one sentence each."""
     unjudged: tuple[str, ...] = ()
     """Why memory was not judged, with what would tell; empty when it was, or when other findings say it."""
+    hopeless: bool = False
+    """Whether memory could not be judged if the GPU were known either."""
     defect: str = ""
     """What went wrong in tgi-advisor itself while this was worked out; empty when nothing did."""
 

@@ -1,0 +1,182 @@
+"""Kinds of files that were judged wrongly, or not taken up: each in several ways, through the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from front import run
+
+OWN = "ghcr.io/huggingface/text-generation-inference"
+IMAGE = f"{OWN}:3.3.7"
+RUN = f"docker run {{}} --shm-size 1g -p 8080:80 -v data:/data {IMAGE} --model-id Qwen/Qwen2.5-7B-Instruct\n"
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder to stand in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def said(here: Path, files: dict[str, str], *options: str) -> list[tuple[str, str]]:
+    """File and code of what is found in a folder of these files."""
+    for file, text in files.items():
+        (here / file).parent.mkdir(parents=True, exist_ok=True)
+        (here / file).write_text(text, encoding="utf-8")
+    ran = run("validate", ".", "-f", "json", *options)
+    return [(one["file"], one["code"]) for one in json.loads(ran.out)["findings"]]
+
+
+# -- why memory was not judged
+
+
+def test_that_no_gpu_is_named_is_said_where_naming_one_would_tell(here: Path) -> None:
+    missing = {
+        "model.sh": RUN.format("--gpus 1").replace("Qwen/Qwen2.5-7B-Instruct", "org/private"),
+        "limit.sh": RUN.format("--gpus 1").rstrip("\n") + " --max-total-tokens $TOTAL\n",
+    }
+    assert said(here, missing) == []
+    (here / "whole.sh").write_text(RUN.format("--gpus 1"))
+    assert said(here, {}) == [("whole.sh", "TGI505")]
+    assert said(here, {}, "-g", "l4") == [("limit.sh", "TGI503"), ("model.sh", "TGI505")]
+
+
+ENDPOINT = f"""\
+endpoint = create_inference_endpoint(
+    "x", repository="Qwen/Qwen2.5-7B-Instruct", framework="pytorch", task="text-generation", accelerator="gpu",
+    vendor="aws", region="us-east-1", type="protected", instance_size="SIZE", instance_type="CARD",
+    custom_image={{"health_route": "/health", "url": "{IMAGE}", "env": {{"MODEL_ID": "Qwen/Qwen2.5-7B-Instruct"}}}},
+)
+"""
+
+
+@pytest.mark.parametrize(("size", "count"), [("x1", 1), ("x4", 4)])
+@pytest.mark.parametrize("page", [False, True])
+def test_the_card_of_an_endpoint_is_its_instance_type(size: str, count: int, page: bool, here: Path) -> None:
+    text = ENDPOINT.replace("SIZE", size).replace("CARD", "nvidia-a10g")
+    (here / "x.md" if page else here / "x.py").write_text(f"```python\n{text}```\n" if page else text)
+    (server,) = json.loads(run("validate", ".", "-f", "json").out)["servers"]
+    assert (server["gpu"], server["visible_gpus"], server["outcome"]) == ("nvidia-a10g", count, "starts")
+
+
+# -- what the container is given
+
+
+COMPOSE = """\
+{head}services:
+  tgi:
+    image: ghcr.io/huggingface/text-generation-inference:{tag}
+    command: --model-id Qwen/Qwen2.5-7B-Instruct
+    shm_size: 1g
+    ports: ["8080:80"]
+    volumes: ["./data:/data"]
+    environment: {{NVIDIA_VISIBLE_DEVICES: all}}
+{more}"""
+DEVICES = """\
+    deploy: {resources: {reservations: {devices: [{driver: nvidia, %s, capabilities: [gpu]}]}}}
+"""
+
+
+@pytest.mark.parametrize("tag", ["2.4.1", "3.3.4", "3.3.7"])
+def test_a_request_for_gpus_wins_over_the_variable(tag: str, here: Path) -> None:
+    devices = DEVICES % "device_ids: ['0', '1']"
+    assert said(here, {"compose.yaml": COMPOSE.format(head="", tag=tag, more=devices)}) == [("compose.yaml", "TGI505")]
+    shell = RUN.format("--gpus '\"device=0,1\"' -e NVIDIA_VISIBLE_DEVICES=all").replace("3.3.7", tag)
+    (here / "compose.yaml").write_text(shell)
+    assert said(here, {"run.sh": shell}) == [("run.sh", "TGI505")]
+
+
+def test_all_of_them_count_as_one_where_nothing_names_them(here: Path) -> None:
+    text = COMPOSE.format(head="", tag="3.3.4", more="    runtime: nvidia\n")
+    assert said(here, {"compose.yaml": text}, "-g", "l4", "-n", "2", "--select", "TGI144") == [
+        ("compose.yaml", "TGI144")
+    ]
+
+
+BARE = COMPOSE.replace("    environment: {{NVIDIA_VISIBLE_DEVICES: all}}\n", "")
+MEANT = {
+    "no GPU on purpose": {"run.sh": RUN.format("--gpus 0")},
+    "none is shown": {"run.sh": RUN.format('-e CUDA_VISIBLE_DEVICES=""')},
+    "a comment above": {"run.sh": f"set -e\n\n# CPU only, to try it\n{RUN.format('')}"},
+    "a comment at its head": {"run.sh": f"#!/bin/sh\n# Runs TGI on the CPU\n\nset -e\n{RUN.format('')}"},
+    "a heading": {"README.md": f"# TGI\n\n## CPU example\n\nTo try it:\n\n```sh\n{RUN.format('')}```\n"},
+    "the text above": {"README.md": f"# TGI\n\nOn a machine without a GPU:\n\n```sh\n{RUN.format('')}```\n"},
+    "GPU kernels switched off": {"run.sh": RUN.format("").rstrip("\n") + " --disable-custom-kernels\n"},
+    "a service of that name": {"x.yaml": BARE.format(head="", tag="3.3.7", more="").replace("  tgi:", "  tgi-cpu:")},
+    "a comment in Compose": {"compose.yaml": BARE.format(head="# CPU example\n", tag="3.3.7", more="")},
+    "a base": {"docker-compose.base.yml": BARE.format(head="", tag="3.3.7", more="")},
+    "another file gives it one": {
+        "compose.yaml": BARE.format(head="", tag="3.3.7", more=""),
+        "compose.gpu.yaml": f"services:\n  tgi:\n{DEVICES % 'count: 1'}",
+    },
+}
+
+
+@pytest.mark.parametrize("files", MEANT.values(), ids=MEANT)
+def test_no_gpu_where_that_is_meant(files: dict[str, str], here: Path) -> None:
+    assert said(here, files, "--select", "TGI301") == []
+
+
+NOT_MEANT = {
+    "nothing said": {"run.sh": RUN.format("")},
+    "said of another command": {"run.sh": f"set -e\n# on the CPU\nmake\n\n\nX=1\nls\n{RUN.format('')}"},
+    "another block's heading": {
+        "a.md": f"## CPU example\n\n```sh\nmake\n```\n\n## GPU\n\nRun it:\n\n```sh\n{RUN.format('')}```\n"
+    },
+    "a limit of CPU": {"run.sh": f"# mind the CPU limit\n{RUN.format('--cpus 4')}"},
+    "another file of another service": {
+        "compose.yaml": BARE.format(head="", tag="3.3.7", more=""),
+        "compose.gpu.yaml": f"services:\n  other:\n    image: x\n{DEVICES % 'count: 1'}",
+    },
+}
+
+
+@pytest.mark.parametrize("files", NOT_MEANT.values(), ids=NOT_MEANT)
+def test_no_gpu_where_nothing_says_so(files: dict[str, str], here: Path) -> None:
+    assert [code for _, code in said(here, files, "--select", "TGI301")] == ["TGI301"]
+
+
+def test_an_empty_tag_is_the_charts_to_say(here: Path) -> None:
+    values = f"image:\n  repository: {OWN}\n  pullPolicy: Always\n  tag: {{}}\n"
+    assert said(here, {"values.yaml": values.format('""')}) == [("values.yaml", "TGI504")]
+    assert said(here, {"values.yaml": values.format("latest")}, "--ignore", "TGI505") == [("values.yaml", "TGI501")]
+
+
+# -- the launcher's arguments among docker's options
+
+
+@pytest.mark.parametrize(
+    "early",
+    ["--model-id Qwen/Qwen2.5-7B-Instruct", "--model-id=org/m", "--trust-remote-code --model-id a/b"],
+)
+def test_an_argument_before_the_image_is_one_docker_does_not_know(early: str, here: Path) -> None:
+    text = f"docker run --gpus 1 --shm-size 1g -p 8080:80 {early} -v data:/data {IMAGE} --max-input-tokens 9"
+    found = [code for _, code in said(here, {"run.sh": f"{text} --max-total-tokens 9\n"}, "--ignore", "TGI4,TGI505")]
+    assert found == ["TGI529", "TGI110"]  # the model is known, and the server judged with it
+
+
+def test_options_both_have_are_dockers(here: Path) -> None:
+    text = f"docker run --gpus 1 --hostname tgi --env A=1 -p 8080:80 -v data:/data {IMAGE} --model-id a/b\n"
+    assert said(here, {"run.sh": text}, "--ignore", "TGI505") == []
+
+
+# -- names of files
+
+
+BUILT = f'FROM {IMAGE}\nCMD ["--model-id", "a/b", "--no-such"]\n'
+STARTS = "text-generation-launcher --model-id a/b --no-such\n"
+TAKEN = {
+    "Dockerfile-rocm": BUILT, "Dockerfile_x": BUILT, "Dockerfile.gpu": BUILT, "x.Dockerfile": BUILT,
+    "tgi_dockerfile": BUILT, "tgi-Containerfile": BUILT, "bin/serve": f"#!/usr/bin/env bash\n{STARTS}",
+    "run": f"#!/bin/sh\n{STARTS}",
+    "start": f"#!/usr/bin/env python3\nimport subprocess\nsubprocess.run({STARTS.split()!r})\n",
+}  # fmt: skip
+NOT_TAKEN = {"notes": STARTS, "dockerfiles.lst": BUILT, "mydockerfile": BUILT, "serve.rb": f"#!/usr/bin/ruby\n{STARTS}"}
+
+
+def test_a_folder_is_searched_for_dockerfiles_and_scripts_by_any_name(here: Path) -> None:
+    assert sorted(said(here, {**TAKEN, **NOT_TAKEN}, "--ignore", "TGI505")) == sorted(
+        (name, "TGI101") for name in TAKEN
+    )
