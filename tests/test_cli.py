@@ -628,3 +628,23 @@ def test_the_document_names_every_name_of_the_contract() -> None:
     text = (ROOT / "docs" / "json.md").read_text("utf-8").partition("## Example")[0]
     plan = plan_schema()["oneOf"][0]["properties"]
     assert [name for name in plan if f"`{name}`" not in text] == []
+
+
+def test_everything_wrong_with_a_spec_is_told_at_once(golden: Golden, tmp_path: Path) -> None:
+    """Unknown names beside a wrong key end with 3; alone with 4; a flag alone is TGI's to refuse."""
+    keys = "model:\n  id: meta-llama/Llama-3.1-8B-Instrct\nhardware:\n  gpu: nvidia-l5\n  cuont: 2\n"
+    rest = "tgi:\n  release: 3.3.9\n  flags:\n    max-batch-sizze: 4\n"
+    right = "model: {id: meta-llama/Llama-3.1-8B-Instruct}\nhardware: {gpu: nvidia-l4}\n"
+    told = []
+    for text, code in (
+        (keys + rest, 3),
+        (keys.replace("  cuont: 2\n", "") + rest, 4),
+        (f"{right}---\n{keys}", 3),
+        (f"{right}tgi: {{flags: {{max-batch-sizze: 4}}, release: 3.3.9}}\n", 4),
+        (f"{right}tgi: {{flags: {{max-batch-sizze: 4}}}}\n", 6),
+        (f"{right}tgi: {{image: 'ghcr.io/huggingface/text-generation-inference:9.9'}}\nlimits: {{max: 1}}\n", 3),
+    ):
+        ran = run("advise", "-", stdin=text)
+        assert ran.code == code, ran.err
+        told.append(ran.err or ran.out)
+    golden("cli/unknown-names.txt", "\n".join(told))

@@ -22,6 +22,7 @@ from tgi_advisor.facts.known import Facts
 from tgi_advisor.gather import snapshot
 from tgi_advisor.gather.facts import gather as gather_facts
 from tgi_advisor.gather.model import Source
+from tgi_advisor.gather.unknown import with_names
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Container, Method, Packing, Prediction
 from tgi_advisor.search import Found
@@ -29,7 +30,13 @@ from tgi_advisor.spec.reader import SpecLike, build, read_any
 from tgi_advisor.spec.records import Spec
 from tgi_advisor.units import MiB
 
-read_spec = read_any
+
+def read_spec(spec: SpecLike) -> Spec:
+    """The spec as a record; SpecError lists everything that is wrong with it, names that nobody knows among it."""
+    try:
+        return read_any(spec)
+    except SpecError as error:
+        raise with_names(error) from None
 
 
 class Plan(plans.Plan):

@@ -131,6 +131,8 @@ class SpecError(AdvisorError):
     """The deployment spec cannot be read or contradicts itself."""
 
     exit_code = Exit.SPEC
+    specs: Sequence[object] = ()
+    """The specs as far as they could be read: what is well-formed in them may be wrong in other ways."""
 
 
 class FactsError(AdvisorError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from tgi_advisor.errors import Exit, UsageError
+from tgi_advisor.errors import Exit, SpecError, UsageError
 
 if TYPE_CHECKING:
     from tgi_advisor.spec.records import Spec
@@ -226,8 +226,11 @@ def specs_of(
         _readable(path)
         if given:
             found += [_over(base, given, release, sets) for base in reader.read_all(path)]
-        else:
+            continue
+        try:
             found += reader.read_all(path, sets)
+        except SpecError as error:
+            raise _all_of(error) from None
     return found
 
 
@@ -243,7 +246,19 @@ def spec_of(
         _named(model, gpu, sets)
         return reader.build(given, "command line", None, sets)
     _readable(spec)
-    return _over(reader.read_file(spec), given, release, sets) if given else reader.read_file(spec, sets)
+    if given:
+        return _over(reader.read_file(spec), given, release, sets)
+    try:
+        return reader.read_file(spec, sets)
+    except SpecError as error:
+        raise _all_of(error) from None
+
+
+def _all_of(error: SpecError) -> SpecError:
+    """What is wrong with a spec, names that nobody knows among it."""
+    from tgi_advisor.gather import unknown
+
+    return unknown.with_names(error)
 
 
 def _readable(path: str) -> None:

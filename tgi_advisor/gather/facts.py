@@ -15,6 +15,7 @@ from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.facts.speed import Calibration
+from tgi_advisor.gather import unknown
 from tgi_advisor.gather.model import Source, load
 from tgi_advisor.spec.records import Spec
 
@@ -34,14 +35,23 @@ def gather(
     `model` the Hub is not asked about it again. `speed` names files that `calibrate` wrote.
     """
     measured = calibrations(speed)
-    gpu, count = hardware(spec)
-    release, variant, note = software(spec, gpu)
+    try:
+        gpu, count = hardware(spec)
+    except (FactsError, SpecError) as error:
+        raise unknown.beside(error, "hardware.gpu", spec) from None
+    try:
+        release, variant, note = software(spec, gpu)
+    except (FactsError, SpecError) as error:
+        raise unknown.beside(error, "tgi.image" if spec.tgi.image else "tgi.release", spec) from None
     about_driver = "" if gpu.driver else outside.note(spec.hardware.gpu.name)
     if model is None:
         where = partial(_on_host, spec)
-        model = load(
-            spec.model.id, spec.model.revision, source=source, offline=offline, progress=progress, on_host=where
-        )  # fmt: skip
+        try:
+            model = load(
+                spec.model.id, spec.model.revision, source=source, offline=offline, progress=progress, on_host=where
+            )
+        except FactsError as error:
+            raise unknown.beside(error, "model.id", spec) from None
     loras, about_adapters = _adapters(spec, source, offline)
     mirror, about_hub = _hub(spec, model, release) if model.fetched else ("", ())
     notes = tuple(filter(None, (note, about_driver, model.assumed, *about_hub, *about_adapters)))

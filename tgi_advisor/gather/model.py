@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
+from tgi_advisor.bounds import MAX_WORD
 from tgi_advisor.errors import FactsError, Problem, listed, nearest
 from tgi_advisor.facts.heads import method
 from tgi_advisor.facts.model import ModelFacts
@@ -90,7 +91,7 @@ def _load(
         return facts
     raise FactsError(
         f"There are no facts about {model_id} at {revision} on this machine.",
-        _suggestion(model_id)
+        suggestion(model_id)
         or (
             "Run it once without --offline and HF_HUB_OFFLINE." if offline else "Look everywhere: leave out the source."
         ),
@@ -119,7 +120,7 @@ def _online(model_id: str, revision: str, progress: Callable[[str], None] | None
             return kept.facts._replace(source=kept.facts.source + note)
         if facts := _downloaded(model_id, revision, tried) or _of_another_commit(model_id, revision):
             return facts._replace(source=facts.source + note)
-        meant = _suggestion(model_id)
+        meant = suggestion(model_id)
         raise FactsError(error.message, f"{error.hint}\n{meant}" if meant else error.hint, tried) from None
 
 
@@ -131,7 +132,7 @@ def _from_hub(model_id: str, revision: str, progress: Callable[[str], None] | No
     try:
         facts = read(model_id, revision, progress)
     except UnknownModelError as error:
-        raise FactsError(error.message, _suggestion(model_id) or error.hint) from None
+        raise FactsError(error.message, suggestion(model_id) or error.hint) from None
     cache.store(facts, revision)
     return facts
 
@@ -203,7 +204,26 @@ def _named_in_full(model_id: str) -> None:
         raise FactsError(f"{model_id!r} names no organisation.", f"Did you mean {listed(meant[:3])}?")
 
 
-def _suggestion(model_id: str) -> str | None:
+def near_a_shipped_one(model_id: str, revision: str) -> bool:
+    """Whether a model of which nothing is on this machine has nearly the name of a shipped one."""
+    from difflib import get_close_matches
+
+    from tgi_advisor.gather import cache, downloaded, snapshot
+    from tgi_advisor.gather.names import check_id, check_revision
+
+    known = snapshot.names()
+    if _is_path(model_id) or model_id in known or not get_close_matches(model_id[:MAX_WORD], known, 1, 0.9):
+        return False
+    try:
+        check_id(model_id)
+        check_revision(revision)
+        there = cache.load(model_id, revision) or downloaded.file(model_id, revision, "config.json")
+    except FactsError:
+        return False
+    return not there
+
+
+def suggestion(model_id: str) -> str | None:
     """The shipped models that may have been meant: those that begin so, the nearest; by the name alone without an
     organisation.
     """

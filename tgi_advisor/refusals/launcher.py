@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tgi_advisor.errors import did_you_mean
 from tgi_advisor.estimate.defaults import stated_flags
-from tgi_advisor.facts import flags
+from tgi_advisor.facts import flags, tables
 from tgi_advisor.limits import Limits
 from tgi_advisor.refusals.rules import Case, Found, Rule, argument, rule
 from tgi_advisor.spec.records import flag_homes
@@ -34,9 +35,11 @@ def unknown_flag(case: Case) -> Found:
     fault = next(_unread(case, environment=False), None)
     if fault is None or fault.error is not None:
         return None
-    return f"error: unexpected argument '--{fault.name}' found", (
-        f"leave out --{fault.name}, or use a release that has it: `tgi-advisor flags {fault.name}` says which",
-    )
+    step = f"leave out --{fault.name}, or use a release that has it: `tgi-advisor flags {fault.name}` says which"
+    if fault.name not in tables.load("flags"):
+        meant = did_you_mean(fault.name, flags.flags_of(case.release))
+        step = f"leave out --{fault.name}, which no release has" + (f"; {meant}" if meant else "")
+    return f"error: unexpected argument '--{fault.name}' found", (step,)
 
 
 @rule(PARSER, "launcher", "launcher/src/main.rs@v3.3.7:2040")

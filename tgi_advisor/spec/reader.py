@@ -95,14 +95,16 @@ def read_all(path: str, sets: Sequence[str] = ()) -> tuple[Spec, ...]:
     if len(roots) < 2:
         return (_of(roots[0] if roots else None, file, sets),)
     specs: list[Spec] = []
+    partly: list[object] = []
     problems: list[Problem] = []
     for root in roots:
         try:
             specs.append(_of(root, file, sets))
         except SpecError as error:  # noqa: PERF203  (all documents are told of at once)
             problems += error.problems
+            partly += error.specs
     if problems:
-        raise _all_of(problems, file)
+        raise _all_of(problems, file, [*specs, *partly])
     return tuple(specs)
 
 
@@ -160,11 +162,11 @@ def _read(root: Map, source: str, sets: Sequence[str], base: Spec | None = None)
     spec = Spec(**values, source=source, places=MappingProxyType(places))
     reading.problems += [problem for paths, problem in contradictions(spec) if not reading.broken.intersection(paths)]
     if reading.problems:
-        raise _all_of(reading.problems, source)
+        raise _all_of(reading.problems, source, [spec])
     return spec
 
 
-def _all_of(problems: list[Problem], source: str) -> SpecError:
+def _all_of(problems: list[Problem], source: str, specs: Sequence[object]) -> SpecError:
     """All problems as one error, `--set` first and then from the top of the file down."""
     nowhere = Place("", 0, 0)
     ordered = sorted(problems, key=lambda problem: ((problem.place or nowhere).line, problem.place or nowhere))
@@ -172,7 +174,9 @@ def _all_of(problems: list[Problem], source: str) -> SpecError:
     if len(ordered) > MAX_PROBLEMS:
         more = len(ordered) - MAX_PROBLEMS
         ordered = [*ordered[:MAX_PROBLEMS], Problem(f"... and {more} more", "correct these first")]
-    return SpecError(message, problems=ordered)
+    error = SpecError(message, problems=ordered)
+    error.specs = specs
+    return error
 
 
 def _bytes_of(path: str, file: str) -> bytes:
