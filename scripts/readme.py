@@ -109,6 +109,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gpus": gpus,
     "rows": rows,
     "fits": lambda: console("fits", "--model", "Qwen/Qwen2.5-7B-Instruct", "--gpu", "g6.12xlarge"),
+    "upgrade": lambda: console(
+        "upgrade", "tests/data/upgrade/old.sh", "--gpu", "nvidia-l4", "--offline", ends=Exit.LESS
+    ),
     "validate": lambda: console(
         "validate", "tests/data/validate/run.sh", "--gpu", "nvidia-l4", "--ignore", "TGI540", ends=Exit.FINDINGS
     ),

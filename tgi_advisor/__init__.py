@@ -2,10 +2,10 @@
 
 `advise` and `predict` take a spec (a path, a mapping or a `Spec`) and return a `Plan`;
 `gather_facts` finds what is true of a spec once, for many questions. `validate_files` judges the
-deployment files people already have, `import_server` makes a spec of one. `compare`, `fits`,
-`sweep` and `size` answer the questions before a deployment, `draw` draws a sweep, `calibrate`
-measures a running server and `inspect` says what it has and could have. They are imported when first used, so that
-importing the package costs next to nothing.
+deployment files people already have, `import_server` makes a spec of one, and `upgrade` says what another
+release of TGI changes for them. `compare`, `fits`, `sweep` and `size` answer the questions before a deployment,
+`draw` draws a sweep, `calibrate` measures a running server and `inspect` says what it has and could have. They are
+imported when first used, so that importing the package costs next to nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from tgi_advisor.ask import calibrate, compare, draw, fits, inspect, size, sweep
     from tgi_advisor.errors import AdvisorError
     from tgi_advisor.lint import import_server, validate_files
+    from tgi_advisor.moves import upgrade
 
 __all__ = [
     "AdvisorError", "Facts", "Limits", "Plan", "Prediction", "Spec", "__version__",
     "advise", "calibrate", "compare", "draw", "fits", "gather_facts", "import_server", "inspect", "predict",
-    "read_spec", "size", "sweep", "validate_files",
+    "read_spec", "size", "sweep", "upgrade", "validate_files",
 ]  # fmt: skip
 
 
@@ -38,6 +39,10 @@ def __getattr__(name: str) -> object:
         from tgi_advisor import lint
 
         return getattr(lint, name)
+    if name == "upgrade":
+        from tgi_advisor import moves
+
+        return moves.upgrade
     if name in ("calibrate", "compare", "draw", "fits", "inspect", "size", "sweep"):
         from tgi_advisor import ask
 

@@ -30,6 +30,7 @@ class Exit(IntEnum):
     TIMEOUT = 10
     FAILED = 11
     MISSING = 12
+    LESS = 13
     BUG = 70
     INTERRUPTED = 130
 
@@ -53,6 +54,7 @@ _MEANING = {
     Exit.TIMEOUT: "the server was not ready within --timeout",
     Exit.FAILED: "the server ended while it came up; the cause is named",
     Exit.MISSING: "a Python package that this command needs is not installed; the message names it",
+    Exit.LESS: "`upgrade`: the new release serves less: shorter requests, fewer at once, or at risk under load",
     Exit.BUG: "a defect of tgi-advisor itself; please report it",
     Exit.INTERRUPTED: "interrupted with Ctrl-C",
 }

@@ -200,13 +200,13 @@ def import_server(
         problem = document.defects[0].message if document.defects else "it names neither a TGI image nor the launcher"
         raise UsageError(f"there is no TGI server in {files.shown(name)}", f"Perhaps {problem}.")
     more = (f"gpu.memory={memory}",) if memory else ()
-    stated = _stated(gpu, more, count, release)
-    chosen = _chosen(cases(document, _facts_for("snapshot", True, path), stated), server, name)
-    several = stated.machine.gpus if stated.machine and stated.machine.gpus > 1 else None
-    return imported(chosen, gpu, count or several, memory)
+    said = stated(gpu, more, count, release)
+    meant = chosen(cases(document, facts_for("snapshot", True, path), said), server, name)
+    several = said.machine.gpus if said.machine and said.machine.gpus > 1 else None
+    return imported(meant, gpu, count or several, memory)
 
 
-def _chosen(found: Sequence[Case], server: str | None, file: str) -> Case:
+def chosen(found: Sequence[Case], server: str | None, file: str) -> Case:
     """The server that is meant, by its name or its number."""
     names = [case.server.name for case in found]
     lines = "\n".join(
@@ -284,8 +284,8 @@ def _judged(document: Document, settings: Settings, asked: Asked) -> tuple[list[
     """The servers of a file and what every rule has to say about them."""
     from tgi_advisor.validate import judge
 
-    facts = _facts_for(asked.source, asked.offline, document.file)
-    cases = judge.cases(document, facts, _stated(settings.gpu, settings.hardware, settings.count, settings.release))
+    facts = facts_for(asked.source, asked.offline, document.file)
+    cases = judge.cases(document, facts, stated(settings.gpu, settings.hardware, settings.count, settings.release))
     return cases, list(judge.findings(document, cases))
 
 
@@ -349,7 +349,7 @@ def _with_real_places(made: Report, beside: Beside) -> Report:
 
 
 @lru_cache(maxsize=8)
-def _stated(gpu: str | None, hardware: tuple[str, ...], count: int | None, release: str | None) -> Stated:
+def stated(gpu: str | None, hardware: tuple[str, ...], count: int | None, release: str | None) -> Stated:
     """What somebody states about hardware and release; an instance type says how many GPUs there are.
 
     `hardware` are assignments to the fields of a spec's `hardware`, as `gpu.memory=64GiB`.
@@ -403,7 +403,7 @@ def _models(source: Source, offline: bool) -> FactsFor:
     return facts
 
 
-def _facts_for(source: Source, offline: bool, file: str) -> FactsFor:
+def facts_for(source: Source, offline: bool, file: str) -> FactsFor:
     """Facts about models; a relative path is a folder beside the deployment file, or below it."""
     known, folder = _models(source, offline), files.folder_of(file)
 

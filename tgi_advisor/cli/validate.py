@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 FORMATS = ("text", "json", "sarif", "github")
 _release = click.option("--release", "-r", metavar="X.Y.Z", help="TGI release, where a file does not name one.")
 
-_images = click.option(
+image_option = click.option(
     "--image",
     "images",
     metavar="NAME=X.Y.Z",
     multiple=True,
     help="State that images of a name of your own hold TGI, and which release. Repeatable.",
 )
-_memory = click.option("--memory", metavar="SIZE", help="Memory of one GPU, or of a CPU's container, e.g. 64GiB.")
+memory_option = click.option("--memory", metavar="SIZE", help="Memory of one GPU, or of a CPU's container, e.g. 64GiB.")
 
 
 @click.command()
@@ -44,7 +44,7 @@ _memory = click.option("--memory", metavar="SIZE", help="Memory of one GPU, or o
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @options.gpu
 @options.count
-@_memory
+@memory_option
 @click.option(
     "--set",
     "sets",
@@ -54,7 +54,7 @@ _memory = click.option("--memory", metavar="SIZE", help="Memory of one GPU, or o
     "--set 'hardware.gpu={name: my-card, memory: 24564MiB, compute_capability: 8.9}'. Repeatable.",
 )
 @_release
-@_images
+@image_option
 @click.option("--select", metavar="CODES", multiple=True, help="Report only these codes, e.g. TGI1,TGI201. Repeatable.")
 @click.option("--ignore", metavar="CODES", multiple=True, help="Do not report these codes. Repeatable.")
 @click.option("--strict", is_flag=True, default=None, help="Let warnings fail too.")
@@ -136,9 +136,9 @@ def rule(code: str | None) -> None:
 @click.option("--server", metavar="NAME", help="Which server, where the file has several: its name or number.")
 @options.gpu
 @options.count
-@_memory
+@memory_option
 @_release
-@_images
+@image_option
 def import_(file: str, images: tuple[str, ...], **asked: Any) -> None:
     """Turn a server of a deployment file into a spec.
 
@@ -146,10 +146,10 @@ def import_(file: str, images: tuple[str, ...], **asked: Any) -> None:
     """
     from tgi_advisor import lint
 
-    say(lint.import_server(file, images=_stated_images(images), **asked), nl=False)
+    say(lint.import_server(file, images=stated_images(images), **asked), nl=False)
 
 
-def _stated_images(words: tuple[str, ...]) -> dict[str, str]:
+def stated_images(words: tuple[str, ...]) -> dict[str, str]:
     """The images of --image and the tags they stand for; UsageError where one is none."""
     from tgi_advisor.validate.config import images
 
@@ -185,7 +185,7 @@ def _settings(asked: dict[str, Any]) -> tuple[Settings, frozenset[str]]:
     if hardware := (*(one.removeprefix("hardware.") for one in asked["sets"]), *memory):
         stated["hardware"] = hardware
     if asked["images"]:
-        stated["images"] = _stated_images(asked["images"])
+        stated["images"] = stated_images(asked["images"])
     try:
         stated |= {name: codes(stated[name]) for name in ("select", "ignore") if name in stated}
     except ValueError as error:

@@ -91,7 +91,12 @@ def read_file(path: str, sets: Sequence[str] = ()) -> Spec:
 def read_all(path: str, sets: Sequence[str] = ()) -> tuple[Spec, ...]:
     """The specs in a file of one or more YAML documents, `sets` laid over each; SpecError lists all that is wrong."""
     file = _named(path)
-    roots = compose_all(_text_of(path, file), file)
+    return read_text_all(_text_of(path, file), file, sets)
+
+
+def read_text_all(text: str, file: str, sets: Sequence[str] = ()) -> tuple[Spec, ...]:
+    """As `read_all`, of a text."""
+    roots = compose_all(text, file)
     if len(roots) < 2:
         return (_of(roots[0] if roots else None, file, sets),)
     specs: list[Spec] = []

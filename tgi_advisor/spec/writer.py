@@ -76,6 +76,11 @@ def _size(size: int) -> str:
     return f"{size}B"
 
 
+def line(name: str, value: Any, kind: str) -> str:
+    """A field on one line, as `dump` writes it; `kind` as in `settings`."""
+    return f"{_word(name)}: {_size(value) if kind == 'size' else _value(value)}"
+
+
 def starter(
     model_id: str,
     gpu: str,

@@ -82,6 +82,17 @@ def imported(case: Case, gpu: str | None = None, count: int | None = None, memor
 
     `gpu`, `count` and `memory` are the caller's word. UsageError when there is no model to name.
     """
+    new, gpu_name = importing(case, gpu, count, memory)
+    return "\n".join([*_head(case, new, gpu_name), writer.dump(new.spec)])
+
+
+def importing(
+    case: Case, gpu: str | None = None, count: int | None = None, memory: str | None = None
+) -> tuple[Importing, str]:
+    """The spec of a server with what it leaves out, and the name of its GPU (`auto` where nobody says one).
+
+    Arguments and errors as `imported`.
+    """
     view, server = case.view, case.server
     if server.form == "spec":
         raise UsageError(f"{server.place.file} is a deployment spec already", "Give it to `tgi-advisor advise`.")
@@ -106,7 +117,7 @@ def imported(case: Case, gpu: str | None = None, count: int | None = None, memor
     _hardware(new, case, count)
     _container(new, case)
     _rest(new, case)
-    return "\n".join([*_head(case, new, gpu_name), writer.dump(new.spec)])
+    return new, gpu_name
 
 
 def _head(case: Case, new: Importing, gpu: str) -> Iterator[str]:
@@ -324,7 +335,7 @@ def _mounts(new: Importing, case: Case) -> None:
         target = mount.target.text.rstrip("/") or "/"
         if mount.kind == "memory" and target == "/dev/shm":  # noqa: S108
             continue
-        if target == _cache(case):
+        if target == cache_of(case):
             folder = host_folder(mount)
             if mount.kind in ("bind", "volume") and folder is not None:
                 new.put("container.cache", folder, "the cache")
@@ -351,7 +362,7 @@ def _further(new: Importing, mount: Mount, target: str) -> None:
     new.put_list("container.mounts", mounts, said)
 
 
-def _cache(case: Case) -> str:
+def cache_of(case: Case) -> str:
     """Where the server keeps its weights."""
     env = case.view.env
     for name in ("HUGGINGFACE_HUB_CACHE", "HF_HOME"):

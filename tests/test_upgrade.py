@@ -1,0 +1,513 @@
+"""`upgrade`: what another release changes, the spec to go on with, and files mended in place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from front import L4, ROOT, run
+from golden import Golden
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tgi_advisor
+from tgi_advisor.errors import Exit
+from tgi_advisor.facts import changes, flags
+from tgi_advisor.facts import release as releases
+from tgi_advisor.facts.known import Facts
+from tgi_advisor.gather.facts import gather
+from tgi_advisor.moves import Upgrades, upgrade
+from tgi_advisor.spec import reader, writer
+from tgi_advisor.spec.records import Spec
+from tgi_advisor.upgrades import Upgrade
+from tgi_advisor.upgrades import upgrade as judged
+from tgi_advisor.upgrades.records import EXITS
+
+QWEN = "Qwen/Qwen2.5-7B-Instruct"
+LLAMA2 = "meta-llama/Llama-2-7b-chat-hf"
+MOVES = (("1.4.5", "3.3.7"), ("2.0.4", "2.4.1"), ("2.2.0", "3.3.7"), ("3.0.1", "3.3.7"), ("3.3.7", "2.4.1"))
+
+
+def spec_of(model: str, gpu: str, release: str, *sets: str) -> Spec:
+    return reader.build([("model.id", model), ("hardware.gpu", gpu), ("tgi.release", release)], "test", None, sets)
+
+
+def known(spec: Spec) -> Facts:
+    return gather(spec, source="snapshot", offline=True)
+
+
+def moved(model: str, gpu: str, start: str, end: str, *sets: str, **more: Any) -> Upgrade:
+    spec = spec_of(model, gpu, start, *sets)
+    return judged(spec, known(spec), releases.find(end), **more)
+
+
+def of_file(path: Path, **asked: Any) -> Upgrade:
+    (found,) = upgrade(path, source="snapshot", offline=True, **asked).servers
+    return found
+
+
+ARGS = "--max-input-tokens 3000 --max-total-tokens 4096"
+COMPOSE = """\
+# the chat
+services:
+  tgi:
+    image: ghcr.io/huggingface/text-generation-inference:{release} # pinned
+    command: --model-id {model} {args}
+    environment:
+      - HUGGING_FACE_HUB_TOKEN=${{HF_TOKEN}}
+    shm_size: 1g
+    ports: ["8080:80"]
+    volumes: ["tgi-data:/data"]
+    deploy: {{resources: {{reservations: {{devices: [{{driver: nvidia, count: 1, capabilities: [gpu]}}]}}}}}}
+volumes: {{tgi-data: {{}}}}
+"""
+
+
+def compose(folder: Path, release: str = "2.0.4", model: str = QWEN, args: str = ARGS) -> Path:
+    path = folder / "compose.yaml"
+    path.write_text(COMPOSE.format(release=release, model=model, args=args), "utf-8")
+    return path
+
+
+# ---- what is said
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "gpu", "start", "end"),
+    [
+        ("llama-l4", "meta-llama/Llama-3.1-8B-Instruct", "nvidia-l4", "2.2.0", "3.3.7"),
+        ("llama2-a10g", LLAMA2, "a10g", "1.4.5", "3.3.7"),
+        ("awq-l4", "TheBloke/Mistral-7B-Instruct-v0.1-AWQ", "nvidia-l4", "2.0.4", "2.4.1"),
+        ("vision-a100", "meta-llama/Llama-3.2-11B-Vision-Instruct", "a100-80gb-sxm", "3.0.1", "3.3.7"),
+        ("too-big-l4", "Qwen/Qwen2.5-14B-Instruct", "nvidia-l4", "3.0.1", "3.3.7"),
+    ],
+)
+def test_pages(golden: Golden, name: str, model: str, gpu: str, start: str, end: str) -> None:
+    ran = run("upgrade", "-m", model, "-g", gpu, "--from", start, "--to", end, "--offline")
+    golden(f"upgrade/{name}.txt", ran.out)
+    found = json.loads(run("upgrade", "-m", model, "-g", gpu, "--from", start, "--to", end, "--offline", "--json").out)
+    assert found["upgrade"][0]["exit_code"] == ran.code
+
+
+def test_the_table_of_releases_says_where_it_breaks(golden: Golden) -> None:
+    ran = run("upgrade", "-m", LLAMA2, "-g", "a10g", "--from", "1.4.5", "--releases", "--offline")
+    golden("upgrade/releases.txt", ran.out)
+    asked = ("-m", LLAMA2, "-g", "a10g", "--from", "1.4.5", "--table", "--json", "--offline")
+    (one,) = json.loads(run("upgrade", *asked).out)["upgrade"]
+    names = [row["release"] for row in one["releases"]]
+    assert (names[0], names[-1]) == ("1.4.5", "3.3.7")
+    ends = [row["max_batch_total_tokens"] for row in one["releases"]]
+    limits = [one[side]["limits"]["max_batch_total_tokens"] for side in ("before", "after")]
+    assert [ends[0], ends[-1]] == limits
+
+
+def test_what_predict_says_of_both_releases() -> None:
+    """No other arithmetic: before and after are what `predict` says of the spec with each release."""
+    found = moved(QWEN, "nvidia-l4", "2.4.1", "3.3.7")
+    for side in (found.before, found.after):
+        plan = tgi_advisor.predict(model=QWEN, gpu="nvidia-l4", release=side.name, source="snapshot", offline=True)
+        assert side.prediction.limits == plan.prediction.limits
+        assert side.prediction.parts == plan.prediction.parts
+
+
+@pytest.mark.parametrize(("start", "end"), MOVES)
+def test_the_parts_that_differ_add_up(start: str, end: str) -> None:
+    """What the others take more is what the KV cache has less, in bytes."""
+    found = moved(LLAMA2, "a10g", start, end)
+    assert found.memory
+    assert sum(row.after_bytes - row.before_bytes for row in found.memory) == 0
+    cache = found.memory[-1]
+    budgets = [side.prediction.limits.max_batch_total_tokens or 0 for side in (found.before, found.after)]
+    assert (cache.name, cache.tokens) == ("KV cache", budgets[1] - budgets[0])
+
+
+def changed(found: Upgrade) -> dict[str, tuple[str, str]]:
+    return {one.name: (one.before, one.after) for one in found.changes}
+
+
+def test_what_lies_around() -> None:
+    found = changed(moved(LLAMA2, "a10g", "1.4.5", "3.3.7"))
+    assert found["weight cache"][1].startswith("/data/hub/")
+    assert found["entry point"][1].startswith("/tgi-entrypoint.sh")
+    assert found["--waiting-served-ratio"] == ("1.2", "0.3")
+    assert "Hub token" not in found, "emit names the variable as the release does"
+    assert "weight cache" not in changed(moved(LLAMA2, "a10g", "2.4.1", "3.3.7"))
+    back = changed(moved(LLAMA2, "a10g", "3.3.7", "2.2.0"))
+    assert back["weight cache"] == found["weight cache"][::-1]
+
+
+def test_every_source_is_a_place_at_a_tag() -> None:
+    for start, end in MOVES:
+        for one in moved(LLAMA2, "a10g", start, end).changes:
+            assert not one.source or "@v" in one.source or one.source.startswith("https://"), one
+
+
+def test_the_table_of_changes_is_in_order_and_known() -> None:
+    rows = changes.around()
+    assert [row.since for row in rows] == sorted(row.since for row in rows)
+    assert len({row.name for row in rows}) == len(rows)
+    every = {name for one in releases.all_releases() for name in flags.flags_of(one)}
+    variables = {name for one in releases.all_releases() for name in flags.environment(one)}
+    for name in ("disable-usage-stats", "enable-cuda-graphs", "USE_PREFIX_CACHING", "HUGGING_FACE_HUB_TOKEN"):
+        follows = changes.instead(name)
+        assert follows is not None
+        assert not follows.to or follows.to in every | variables
+    assert changes.instead("port") is None
+
+
+# ---- flags and variables
+
+
+def test_a_flag_that_is_gone_is_refused_and_left_out() -> None:
+    found = moved(LLAMA2, "a10g", "1.4.5", "3.3.7", "tgi.flags.enable-cuda-graphs=true")
+    assert found.serves == "refused"
+    assert found.exit_code == Exit.REFUSED
+    assert changed(found)["--enable-cuda-graphs"] == ("true", "refused")
+    assert found.proposal.dropped == ("tgi.flags.enable-cuda-graphs",)
+    assert found.proposal.serves in ("same", "better")
+
+
+def test_a_flag_with_a_successor_becomes_it() -> None:
+    found = moved(LLAMA2, "a10g", "2.2.0", "3.3.7", "tgi.flags.disable-usage-stats=true")
+    assert found.proposal.spec.tgi.flags["usage-stats"] == "off"
+
+
+def test_variables_that_only_one_release_reads() -> None:
+    found = moved(LLAMA2, "a10g", "2.3.1", "3.3.7", 'tgi.env.USE_PREFIX_CACHING="0"')
+    assert changed(found)["USE_PREFIX_CACHING"] == ("0", "renamed")
+    assert found.proposal.spec.tgi.env["PREFIX_CACHING"] == "0"
+    later = moved(LLAMA2, "a10g", "2.2.0", "3.3.7", 'tgi.env.PREFILL_CHUNKING="0"')
+    assert changed(later)["PREFILL_CHUNKING"] == ("ignored", "read")
+
+
+def test_flags_that_chunking_makes_idle() -> None:
+    found = moved(LLAMA2, "a10g", "2.4.1", "3.3.7", "tgi.flags.max-waiting-tokens=10")
+    assert changed(found)["--max-waiting-tokens"] == ("10", "ignored")
+
+
+# ---- the spec to go on with
+
+
+@pytest.mark.parametrize(("start", "end"), MOVES)
+@pytest.mark.parametrize(
+    ("model", "gpu"),
+    [
+        (LLAMA2, "a10g"), ("mistralai/Mistral-7B-Instruct-v0.2", "nvidia-l4"),
+        ("TheBloke/Mistral-7B-Instruct-v0.1-AWQ", "nvidia-l4"), ("bigscience/bloom-560m", "t4"),
+    ],
+)  # fmt: skip
+def test_same_keeps_the_limits_where_it_says_so(model: str, gpu: str, start: str, end: str) -> None:
+    """The law of `--prefer same`: what it does not keep, it names."""
+    found = moved(model, gpu, start, end)
+    made = found.proposal
+    if not (found.before.starts and made.side.starts):
+        return
+    was, now = found.before.prediction.limits, made.side.prediction.limits
+    for name in ("max_total_tokens", "max_input_tokens"):
+        assert getattr(now, name) == getattr(was, name) or made.lost, (name, was, now)
+    if made.serves in ("same", "better"):
+        assert made.less == ()
+        assert (now.max_total_tokens or 0) >= (was.max_total_tokens or 0)
+    else:
+        assert set(made.less) <= set(made.lost)
+
+
+@pytest.mark.parametrize("prefer", ["same", "better"])
+@pytest.mark.parametrize(("start", "end"), MOVES)
+def test_the_spec_says_what_it_is_said_to_say(prefer: Any, start: str, end: str, tmp_path: Path) -> None:
+    """Written, read and predicted again it is the same; and our own linter has no error for it."""
+    found = moved(QWEN, "nvidia-l4", start, end, prefer=prefer)
+    made = found.proposal
+    if not made.side.starts:
+        return
+    path = tmp_path / "spec.yaml"
+    path.write_text(writer.dump(made.spec), "utf-8")
+    plan = tgi_advisor.predict(path, source="snapshot", offline=True)
+    assert plan.prediction.outcome == "starts"
+    assert plan.prediction.limits == made.side.prediction.limits
+    assert plan.facts.release.name == end
+    assert not [one for one in run("validate", str(path), "--json").out.splitlines() if '"error"' in one]
+    for pin in made.pins:
+        record: Any = made.spec
+        for part in pin.path.split(".", 2):
+            record = record[part] if not hasattr(record, part) else getattr(record, part)
+        assert record == pin.value or getattr(record, "fixed", None) == pin.value or list(record) == pin.value
+
+
+def test_better_gives_what_the_search_gives() -> None:
+    found = moved(QWEN, "nvidia-l4", "2.4.1", "3.3.7", prefer="better")
+    plan = tgi_advisor.advise(model=QWEN, gpu="nvidia-l4", source="snapshot", offline=True)
+    assert found.proposal.side.prediction.limits.max_total_tokens == plan.prediction.limits.max_total_tokens
+    assert (plan.prediction.limits.max_total_tokens or 0) > 4096
+
+
+RELEASES = [one.name for one in releases.all_releases()]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(RELEASES), st.sampled_from([LLAMA2, QWEN, "google/gemma-2b-it", "google/flan-t5-xl"]),
+    st.sampled_from(["nvidia-l4", "a10g", "t4"]), st.sampled_from([None, 1024, 4096]),
+)  # fmt: skip
+def test_to_the_same_release_nothing_changes(release: str, model: str, gpu: str, total: int | None) -> None:
+    sets = [f"limits.max_total_tokens={total}", f"limits.max_input_tokens={total // 2}"] if total else []
+    found = moved(model, gpu, release, release, *sets)
+    assert not found.changes
+    assert not found.proposal.pins
+    assert found.proposal.spec == found.before.spec
+    assert all(row.before_bytes == row.after_bytes for row in found.memory)
+    assert found.serves == ("same" if found.before.starts else found.before.prediction.outcome)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(RELEASES), st.sampled_from(RELEASES), st.sampled_from(["nvidia-l4", "a10g"]))
+def test_any_move_has_an_answer(start: str, end: str, gpu: str) -> None:
+    """Up and down: a verdict that agrees with its reasons, and a page and JSON of it."""
+    found = moved(LLAMA2, gpu, start, end)
+    assert found.exit_code == EXITS[found.serves]
+    assert bool(found.less) == (found.serves not in ("same", "better"))
+    assert found.downgrade == (releases.find(end).version < releases.find(start).version)
+    assert json.loads(json.dumps(found.to_dict()))["to"] == end
+    for width in (60, 80, 120):
+        longest = max(len(line) for line in found.text(width).splitlines() if "  with --prefer" not in line)
+        assert longest <= width or any(len(word) > width // 2 for word in found.text(width).split()), longest
+
+
+# ---- files
+
+
+def test_a_compose_file_is_mended(golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compose(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    shown = run("upgrade", "compose.yaml", "-g", "nvidia-l4", "--offline", "--fix", "--diff")
+    assert Path("compose.yaml").read_text("utf-8") == COMPOSE.format(release="2.0.4", model=QWEN, args=ARGS)
+    ran = run("upgrade", "compose.yaml", "-g", "nvidia-l4", "--offline", "--fix")
+    assert ran == shown
+    golden("upgrade/compose.diff", ran.out[ran.out.index("--- a/") :])
+    assert "# pinned" in Path("compose.yaml").read_text("utf-8")
+    again = run("upgrade", "compose.yaml", "-g", "nvidia-l4", "--offline", "--fix")
+    assert again.code == Exit.STARTS
+    assert "--- a/" not in again.out
+
+
+FORMS = {
+    "args.yaml": """\
+apiVersion: v1
+kind: Pod
+metadata: {name: tgi}
+spec:
+  containers:
+    - name: tgi
+      image: ghcr.io/huggingface/text-generation-inference:2.2.0
+      args:
+        - --model-id
+        - Qwen/Qwen2.5-7B-Instruct
+        - --max-batch-prefill-tokens
+        - "4096"
+      resources: {limits: {nvidia.com/gpu: 1}}
+""",
+    "env.yaml": """\
+apiVersion: v1
+kind: Pod
+metadata: {name: tgi}
+spec:
+  containers:
+    - name: tgi
+      image: ghcr.io/huggingface/text-generation-inference:2.2.0
+      env:
+        - name: MODEL_ID
+          value: Qwen/Qwen2.5-7B-Instruct
+      resources: {limits: {nvidia.com/gpu: 1}}
+""",
+    "flow.yaml": """\
+services:
+  tgi:
+    image: ghcr.io/huggingface/text-generation-inference:2.2.0
+    command: ["--model-id", "Qwen/Qwen2.5-7B-Instruct"]
+    environment: {LOG_LEVEL: info}
+    deploy: {resources: {reservations: {devices: [{driver: nvidia, count: 1, capabilities: [gpu]}]}}}
+""",
+    "mapping.yaml": """\
+services:
+  tgi:
+    image: "ghcr.io/huggingface/text-generation-inference:2.2.0"
+    command:
+      - --model-id=Qwen/Qwen2.5-7B-Instruct
+      - --disable-usage-stats
+    deploy: {resources: {reservations: {devices: [{driver: nvidia, count: 1, capabilities: [gpu]}]}}}
+""",
+    "run.sh": """\
+#!/bin/sh
+docker run --gpus all --shm-size 1g -p 8080:80 -v "$PWD/data:/data" \\
+    ghcr.io/huggingface/text-generation-inference:1.4.5 \\
+    --model-id Qwen/Qwen2.5-7B-Instruct \\
+    --enable-cuda-graphs \\
+    --max-input-length 1500
+""",
+}
+
+
+@pytest.mark.parametrize("prefer", ["same", "better"])
+@pytest.mark.parametrize("name", FORMS)
+def test_files_of_every_style_are_mended_whole(golden: Golden, name: str, prefer: Any, tmp_path: Path) -> None:
+    """Everything proposed is in the file then, it serves what the proposal does, and a second time nothing is left."""
+    path = tmp_path / name
+    path.write_text(FORMS[name], "utf-8")
+    found = of_file(path, gpu="nvidia-l4", to="3.3.7", fix=True, write=True, prefer=prefer)
+    assert found.fixed is not None
+    assert found.fixed.undone == ()
+    assert found.fixed.serves == found.proposal.serves
+    assert found.fixed.side.prediction.limits == found.proposal.side.prediction.limits
+    golden(f"upgrade/{prefer}-{name}", path.read_text("utf-8"))
+    once = path.read_bytes()
+    again = upgrade(path, gpu="nvidia-l4", to="3.3.7", fix=True, write=True, source="snapshot", offline=True)
+    assert (again.exit_code, again.diff, path.read_bytes()) == (Exit.STARTS, "", once)
+    assert not json.loads(run("validate", str(path), "-g", "nvidia-l4", "--json").out)["summary"].get("error")
+
+
+def test_a_spec_file_keeps_its_comments(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "# mine\nmodel:\n  id: Qwen/Qwen2.5-7B-Instruct # the model\nhardware:\n  gpu: nvidia-l4\ntgi:\n"
+        "  release: 2.2.0 # until May\nlimits:\n  max_total_tokens: 4096\n",
+        "utf-8",
+    )
+    assert run("upgrade", str(path), "--to", "3.3.7", "--offline", "--fix").code == Exit.STARTS
+    text = path.read_text("utf-8")
+    assert "# mine" in text
+    assert "release: 3.3.7 # until May" in text
+    assert "id: Qwen/Qwen2.5-7B-Instruct # the model" in text
+    assert run("upgrade", str(path), "--offline").out.splitlines()[1].endswith("nothing changes.")
+
+
+def test_several_servers_are_each_judged(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yaml"
+    second = COMPOSE.split("services:\n")[1].split("volumes:")[0].replace("tgi:", "other:", 1)
+    path.write_text(
+        COMPOSE.format(release="3.3.7", model=QWEN, args="").replace(
+            "volumes: {tgi", second.format(release="2.2.0", model=LLAMA2, args="") + "volumes: {tgi"
+        ),
+        "utf-8",
+    )
+    found: Upgrades = upgrade(path, gpu="a10g", source="snapshot", offline=True)
+    assert [(one.surroundings.name, one.before.name) for one in found.servers] == [("tgi", "3.3.7"), ("other", "2.2.0")]
+    assert found.exit_code == max(one.exit_code for one in found.servers)
+    one = run("upgrade", str(path), "-g", "a10g", "--server", "other", "--offline", "--json")
+    assert [row["server"] for row in json.loads(one.out)["upgrade"]] == ["other"]
+    assert run("upgrade", str(path), "-g", "a10g", "--server", "none", "--offline").code == Exit.USAGE
+
+
+def test_gpus_that_are_counted_otherwise(tmp_path: Path) -> None:
+    """`--gpus all` is one shard until 3.3.6 and all GPUs from 3.3.7 on; `same` states the one."""
+    path = tmp_path / "run.sh"
+    path.write_text(FORMS["run.sh"].replace("1.4.5", "3.3.6").replace("    --enable-cuda-graphs \\\n", ""), "utf-8")
+    found = of_file(path, gpu="g6.12xlarge")
+    assert (found.before.setting.num_shard, found.after.setting.num_shard) == (1, 4)
+    assert found.proposal.spec.tgi.num_shard == 1
+
+
+def test_older_than_what_is_known(tmp_path: Path) -> None:
+    path = compose(tmp_path, "0.9.4", LLAMA2, "")
+    found = of_file(path, gpu="a10g", to="1.4.0")
+    assert (found.before.name, found.after.name) == ("0.9.4", "1.4.0")
+    assert any("0.9.4" in note for note in found.notes)
+    assert found.after.starts
+
+
+def test_a_lora_of_the_file_stays(tmp_path: Path) -> None:
+    path = compose(tmp_path, "2.2.0", QWEN, "--lora-adapters org/adapter")
+    found = of_file(path, gpu="a10g", to="3.3.7")
+    assert found.proposal.spec.tgi.flags["lora-adapters"] == "org/adapter"
+
+
+@pytest.mark.parametrize(
+    ("image", "more", "code", "said"),
+    [
+        ("registry.example/llm:prod", (), Exit.USAGE, "--from X.Y.Z"),
+        ("registry.example/llm:prod", ("--from", "2.2.0"), None, "does not say its release"),
+        ("registry.example/tgi:2.2.0", ("--from", "2.2.0"), None, "registry.example/tgi:3.3.7"),
+        ("ghcr.io/huggingface/text-generation-inference:2.2.0@sha256:" + "a" * 64, (), None, "digest"),
+        ("ghcr.io/huggingface/text-generation-inference@sha256:" + "a" * 64, (), None, "digest"),
+        ("ghcr.io/huggingface/text-generation-inference:3.0.2-trtllm", (), Exit.FACTS, "own server"),
+        ("ghcr.io/huggingface/text-generation-inference:7.7.7", (), Exit.USAGE, "7.7.7 is not known"),
+    ],
+)
+def test_images(tmp_path: Path, image: str, more: tuple[str, ...], code: int | None, said: str) -> None:
+    path = compose(tmp_path, "2.2.0")
+    path.write_text(
+        path.read_text("utf-8").replace("ghcr.io/huggingface/text-generation-inference:2.2.0", image), "utf-8"
+    )
+    ran = run("upgrade", str(path), "-g", "nvidia-l4", "--offline", *more)
+    assert ran.code == code if code else ran.code in (Exit.STARTS, Exit.LESS), ran.err
+    assert said in " ".join((ran.out + ran.err).split())
+
+
+@pytest.mark.parametrize(
+    ("gpu", "variant", "start", "end", "code"),
+    [
+        ("mi300x", "-rocm", "2.4.1", "3.3.7", None),
+        ("max-1550", "-intel-xpu", "2.4.0", "3.3.7", None),
+        ("gaudi2", "-gaudi", "3.3.4", "3.3.7", None),
+        ("gaudi2", "-gaudi", "3.3.4", "3.1.0", Exit.FACTS),
+    ],
+)
+def test_other_systems(gpu: str, variant: str, start: str, end: str, code: int | None) -> None:
+    sets = ("--set", "tgi.flags.max-batch-size=8") if "gaudi" in gpu else ()
+    ran = run("upgrade", "-m", LLAMA2, "-g", gpu, "--from", start, "--to", end, "--offline", *sets)
+    if code is not None:
+        assert (ran.code, ran.out) == (code, "")
+        assert "has no gaudi image" in ran.err
+        return
+    assert f"TGI {start}{variant} to {end}{variant}" in ran.out.splitlines()[0]
+    assert ran.code in (Exit.STARTS, Exit.LESS, Exit.OUT_OF_MEMORY, Exit.REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--to", "9.9.9"), Exit.FACTS, "9.9.9 is not known"),
+        (("--from", "0.1"), Exit.FACTS, "the oldest release that is known"),
+        (("--from", "2.4.1"), Exit.USAGE, "--from says TGI 2.4.1, but the spec says 3.3.7"),
+        (("--diff",), Exit.USAGE, "Add --fix"),
+        (("--fix", "--set", "limits.max_total_tokens=1024"), Exit.USAGE, "--fix mends FILE"),
+        (("--server", "none"), Exit.USAGE, "no spec named 'none'"),
+    ],
+)
+def test_what_cannot_be_asked(arguments: tuple[str, ...], code: int, said: str) -> None:
+    ran = run("upgrade", L4, "--offline", *arguments)
+    assert (ran.code, ran.out) == (code, "")
+    assert said in " ".join(ran.err.split())
+
+
+def test_a_file_without_a_gpu(tmp_path: Path) -> None:
+    ran = run("upgrade", str(compose(tmp_path)), "--offline")
+    assert ran.code == Exit.USAGE
+    assert "does not name its GPU" in ran.err
+
+
+def test_a_release_that_cannot_serve_the_model() -> None:
+    ran = run("upgrade", "-m", "meta-llama/Llama-3.1-8B-Instruct", "-g", "nvidia-l4", "--to", "2.0.4", "--offline")
+    assert ran.code == Exit.REFUSED
+    assert "It is a downgrade. As it is, TGI 2.0.4 refuses to start" in ran.out
+    assert "No spec of TGI 2.0.4 serves it" in ran.out
+
+
+def test_secrets_of_the_file_are_not_shown(tmp_path: Path) -> None:
+    secret = "hf_" + "a1B2c3D4" * 4
+    path = compose(tmp_path)
+    path.write_text(path.read_text("utf-8").replace("${HF_TOKEN}", secret), "utf-8")
+    for more in ((), ("--fix", "--diff"), ("--json",), ("--json", "--fix", "--diff")):
+        ran = run("upgrade", str(path), "-g", "nvidia-l4", "--offline", *more)
+        assert ran.code in (Exit.STARTS, Exit.LESS)
+        assert secret not in ran.out + ran.err
+    assert run("upgrade", str(path), "-g", "nvidia-l4", "--offline", "--fix").code == Exit.STARTS
+    assert secret in path.read_text("utf-8"), "it stays where it was"
+
+
+def test_the_page_of_the_docs_names_what_json_has() -> None:
+    (one,) = json.loads(run("upgrade", L4, "--to", "2.4.1", "--offline", "--json").out)["upgrade"]
+    page = (ROOT / "docs" / "json.md").read_text("utf-8")
+    for name in one:
+        assert f"`{name}`" in page, name
