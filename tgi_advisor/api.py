@@ -185,7 +185,8 @@ def predict(
 
         prediction, seen = notebook.predict(setting, given, method)
         figures = seen.printed()
-    return Plan(asked, known, prediction, _container(asked, known, given, prediction), method, None, figures, fast)
+    what_runs = _container(asked, known, given, prediction, fast)
+    return Plan(asked, known, prediction, what_runs, method, None, figures, fast)
 
 
 class Together(NamedTuple):
@@ -236,8 +237,9 @@ def _plan(
 ) -> Plan:
     """The plan that a search leads to."""
     prediction = search.outcome(found, spec.workload.concurrency)
-    what_runs = _container(spec, facts, prediction.limits, prediction) if prediction.outcome == "starts" else None
     fast = None if here is None else _speed(here, prediction)
+    starts = prediction.outcome == "starts"
+    what_runs = _container(spec, facts, prediction.limits, prediction, fast) if starts else None
     return Plan(spec, facts, prediction, what_runs, method, found.search, figures, fast)
 
 
@@ -246,10 +248,12 @@ def _speed(here: Base, prediction: Prediction) -> Served | None:
     return served(here, prediction.limits, prediction.concurrency) if prediction.outcome == "starts" else None
 
 
-def _container(spec: Spec, facts: Facts, limits: Limits, prediction: Prediction) -> Container | None:
+def _container(
+    spec: Spec, facts: Facts, limits: Limits, prediction: Prediction, speed: Served | None
+) -> Container | None:
     """What would run; a spec that cannot be written as a container only matters where something would start."""
     try:
-        return container.build(spec, facts, limits, prediction.num_shard, prediction)
+        return container.build(spec, facts, limits, prediction.num_shard, prediction, speed)
     except SpecError:
         if prediction.outcome == "starts":
             raise

@@ -21,20 +21,22 @@ made here, so the traps of TGI's images are handled here once:
   every model of the Hub, gated or not: a token also lifts the Hub's rate limit.
 """
 
+import math
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from tgi_advisor.errors import SpecError
-from tgi_advisor.facts import clouds
+from tgi_advisor.estimate.speed import Served
+from tgi_advisor.facts import clouds, clusters
 from tgi_advisor.facts.flags import Flag, Value, find, parse_value, render
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.release import image_for, in_force
 from tgi_advisor.limits import Limits
-from tgi_advisor.plan import Container, Mount, Prediction
+from tgi_advisor.plan import Cluster, Container, Mount, Prediction, Scaling
 from tgi_advisor.safe import looks_secret
-from tgi_advisor.spec.records import EMPTY, Spec, flag_homes
+from tgi_advisor.spec.records import EMPTY, Spec, flag_homes, settings
 from tgi_advisor.spec.values import VOLUME
 from tgi_advisor.units import GiB
 
@@ -105,11 +107,15 @@ PLATFORMS: Mapping[str, Platform] = {
 }  # fmt: skip
 
 
-def build(spec: Spec, facts: Facts, limits: Limits, num_shard: int, prediction: Prediction | None = None) -> Container:
+def build(
+    spec: Spec, facts: Facts, limits: Limits, num_shard: int, prediction: Prediction | None = None,
+    speed: Served | None = None,
+) -> Container:  # fmt: skip
     """The container that runs `spec` with these limits on `num_shard` GPUs.
 
     `limits` are the ones to state; `prediction`, where there is one, supplies the input limit when
-    only the total is given. SpecError when something cannot be passed to the image as written.
+    only the total is given, and `speed` how long a prefill takes. SpecError when something cannot be passed to the
+    image as written, FactsError when nodes with the GPU cannot be told.
     """
     platform = PLATFORMS[facts.gpu.system]
     weights = _local_weights(spec, facts)
@@ -147,6 +153,10 @@ def build(spec: Spec, facts: Facts, limits: Limits, num_shard: int, prediction: 
         args_only=launch.args_only,
         device_env={platform.ids_env: ",".join(gpus)} if platform.ids_env and not isinstance(gpus, str) else {},
         token_needed=facts.model.gated and (weights is None or facts.model.fetched),
+        replicas=spec.container.replicas,
+        step_seconds=step_seconds(speed, prediction.limits if prediction else limits),
+        cluster=_cluster(spec, facts, num_shard),
+        scaling=_scaling(spec, prediction),
     )
     _refuse_unwritable(made, spec)
     return made
@@ -166,6 +176,68 @@ def startup_seconds(facts: Facts) -> int:
     tuning = 600 if facts.gpu.system == "rocm" else 0
     seconds = 600 + tuning + disk_bytes(facts) // 25_000_000
     return -(-seconds // 60) * 60
+
+
+def step_seconds(speed: Served | None, limits: Limits) -> int:
+    """Seconds that the longest prefill may take, at least 10: `/health` waits for it.
+
+    Taken from the upper end of the estimate of a prompt of max_input_tokens, which a chunk of it does not exceed, times
+    the number of such prompts in a batch; 60 where nothing supports an estimate.
+    """
+    first = speed.alone.first if speed else None
+    if first is None or not limits.max_input_tokens:
+        return 60
+    prompts = max(1.0, (limits.max_batch_prefill_tokens or 0) / limits.max_input_tokens)
+    return max(10, 5 + math.ceil(first.high * prompts))
+
+
+METRICS = {
+    "queue": "tgi_queue_size", "batch": "tgi_batch_current_size", "gpu-cache": "tgi_batch_current_max_tokens",
+}  # fmt: skip
+"""TGI's gauges by what they tell; every release from 1.0.0 to 3.3.7 has them.
+
+https://github.com/huggingface/text-generation-inference/blob/v1.0.0/router/src/infer.rs#L280-L281
+https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/v3/src/backend.rs#L170-L171
+https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/v3/src/queue.rs#L143-L158
+"""
+ADMITTED = 128
+"""--max-concurrent-requests where nobody sets it (launcher/src/main.rs@v3.3.7)."""
+CACHE_FULL = 80
+"""Per cent of the KV cache above which replicas are added."""
+
+
+def _cluster(spec: Spec, facts: Facts, num_shard: int) -> Cluster:
+    """What the spec says of the cluster, and the nodes of its kind that have the GPU."""
+    said = spec.kubernetes
+    several = max(spec.container.replicas, spec.autoscale.max or 1) > 1
+    storage = said.storage or ("shared" if several else "one")
+    found = clusters.nodes(said.cluster, facts.gpu, num_shard) if said.cluster else clusters.Nodes("", (), ())
+    kind = cast(Literal["one", "shared", "node"], storage)
+    return Cluster(said.cluster, *found, kind, said.storage_class, said.pull_secret)
+
+
+def _scaling(spec: Spec, prediction: Prediction | None) -> Scaling | None:
+    """How the number of replicas is kept; SpecError where a share of the KV cache is asked of one nobody knows."""
+    said = spec.autoscale
+    if said.max is None:
+        return None
+    admitted = spec.tgi.flags.get("max-concurrent-requests", ADMITTED)
+    held = prediction.concurrency if prediction else None
+    budget = prediction.limits.max_batch_total_tokens if prediction else None
+    if said.on == "gpu-cache":
+        if budget is None:
+            raise _wrong(
+                spec, "autoscale.on", "autoscale.on gpu-cache: TGI infers no KV cache for this model and GPU.",
+                "Scale on queue or batch.",
+            )  # fmt: skip
+        above = budget * (said.target or CACHE_FULL) // 100
+    elif said.on == "batch":
+        above = said.target or max(1, (held or ADMITTED) * 4 // 5)
+    else:
+        above = said.target or max(1, (admitted if isinstance(admitted, int) else ADMITTED) // 20)
+    asked = {name: value for name in settings(type(said)) if (value := getattr(said, name)) is not None}
+    fewest = spec.container.replicas if said.min is None else said.min
+    return Scaling(fewest, said.max, METRICS[said.on], above, said.by == "keda", said.prometheus, asked)
 
 
 def host_memory_bytes(facts: Facts, num_shard: int) -> int:

@@ -155,6 +155,47 @@ class Mount(NamedTuple):
         return "/" in self.source or self.source in (".", "..", "~")
 
 
+class Scaling(NamedTuple):
+    """How a cluster keeps the number of replicas."""
+
+    fewest: int
+    """Fewest replicas."""
+    most: int
+    """Most replicas."""
+    metric: str
+    """TGI's gauge that decides, of each replica on average."""
+    above: int
+    """Its value above which replicas are added: requests, or tokens."""
+    keda: bool
+    """Whether KEDA scales, and not a HorizontalPodAutoscaler."""
+    prometheus: str | None
+    """Address of the Prometheus that KEDA asks."""
+    asked: Mapping[str, Any]
+    """What the spec says of it, by field."""
+
+
+class Cluster(NamedTuple):
+    """What a cluster is like, as far as it was said."""
+
+    kind: str | None = None
+    """Kind of cluster, a name of clusters.yaml; None where it was not said."""
+    label: str = ""
+    """Label of the nodes to run on; empty for any."""
+    values: tuple[str, ...] = ()
+    """Values it may have."""
+    tolerations: tuple[tuple[str, str], ...] = ()
+    """Taints of the nodes beside the GPU resource's own: keys and values."""
+    storage: Literal["one", "shared", "node"] = "one"
+    """Where the weights are kept: a claim of one node, of all nodes, or a folder of each node."""
+    storage_class: str | None = None
+    """StorageClass of the claim; None for the cluster's default."""
+    pull_secret: str | None = None
+    """Secret with which the image is pulled."""
+
+
+ANY_CLUSTER = Cluster()
+
+
 class Container(NamedTuple):
     """Exactly what would run. The only input of every renderer and of launch."""
 
@@ -210,6 +251,14 @@ class Container(NamedTuple):
     """Environment that picks devices by id where Docker has no flag for it; a Kubernetes device plugin picks itself."""
     token_needed: bool = False
     """Whether the model is gated, so that its download fails without a token."""
+    replicas: int = 1
+    """Servers of this kind that a cluster keeps."""
+    step_seconds: int = 60
+    """Seconds that the longest prefill may take, during which `/health` waits; 60 where no estimate is supported."""
+    cluster: Cluster = ANY_CLUSTER
+    """What the cluster is like."""
+    scaling: Scaling | None = None
+    """How the number of replicas is kept; None where it stays."""
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name as plain lists and dicts, ready for JSON."""
@@ -220,8 +269,8 @@ def _plain(value: Any) -> Any:
     """A field of a container as JSON knows it."""
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, Mount):
-        return {"source": value.source, "target": value.target, "read_only": value.read_only}
+    if isinstance(value, Mount | Scaling | Cluster):
+        return {name: _plain(one) for name, one in value._asdict().items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 

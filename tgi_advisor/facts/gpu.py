@@ -425,6 +425,16 @@ def _instances() -> Iterator[tuple[str, str, str, str, int, str | None]]:
             yield group["cloud"], group["gpu"], group["source"], kind, count, group.get("link")
 
 
+def machines() -> Iterator[tuple[str, str, str, int]]:
+    """Cloud, GPU's name in the table, instance type and number of GPUs of every row of instances.yaml, in its order."""
+    return ((cloud, gpu, kind, count) for cloud, gpu, _, kind, count, _ in _instances())
+
+
+def printed(name: str) -> tuple[str, ...]:
+    """What the vendor's tool prints of a GPU of the table; nothing for another one."""
+    return next((tuple(row.get("smi_names", ())) for row in tables.load("gpus") if row["name"] == name), ())
+
+
 def _names() -> list[str]:
     """Everything `find` and `instance` understand, for suggestions."""
     rows = tables.load("gpus")

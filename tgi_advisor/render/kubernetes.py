@@ -9,16 +9,22 @@ What differs from Docker, and why:
 - /dev/shm is a memory-backed emptyDir instead of `--ipc=host`, which most clusters forbid.
 - `enableServiceLinks: false`: a Service named `prometheus` would otherwise set
   PROMETHEUS_PORT=tcp://..., which the launcher reads as its own option and refuses.
-- `Recreate`: a second pod would wait for the GPU and the claim the first one holds.
+- `Recreate` where the claim is of one node: a second pod would wait for what the first one holds. Elsewhere old pods
+  serve until new ones answer, which takes a GPU more while a change is rolled out.
+- /health waits for the step that runs, so that a probe waits as long as the longest prefill may take.
+- Nodes with a GPU often keep other pods off by a taint named like its resource: the pod tolerates it.
+- Several replicas, and what keeps their number: scaling.py.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 from tgi_advisor.errors import SpecError
 from tgi_advisor.plan import Container, Mount
+from tgi_advisor.render import scaling
 from tgi_advisor.render.yaml_ import document
 from tgi_advisor.units import GiB
 
@@ -26,13 +32,19 @@ PROBE_PERIOD = 10
 """Seconds between two questions of the startup probe."""
 IMAGE_PULL = 900
 """Seconds granted for pulling the image (about 15 GB unpacked) before a rollout counts as stuck."""
+FINISHING = 90
+"""Seconds the launcher gives requests to end, unless it is told (launcher/src/main.rs@v3.3.7)."""
 GRACE = 120
-"""Seconds to finish requests; the launcher's own limit is 90 (launcher/src/main.rs@v3.3.7)."""
+"""Seconds until Kubernetes kills a pod: the launcher's own, and some to end."""
+NOTES = "tgi-advisor"
+"""What annotations of ours begin with."""
 
 
 def render(container: Container) -> str:
     """The manifests as one file for `kubectl apply -f`."""
-    manifests = (_claim(container), _deployment(container), _service(container))
+    claim = () if container.cluster.storage == "node" else (_claim(container),)
+    beside = scaling.manifests(container, _labels(container))
+    manifests = (*claim, _deployment(container), _service(container), *beside)
     return _header(container) + "---\n".join(document(manifest) for manifest in manifests)
 
 
@@ -43,7 +55,7 @@ def _header(container: Container) -> str:
         f"kubectl create secret generic {_secret(container)} --from-env-file=/dev/stdin"
         for caller in container.secret_env.values()
     ]
-    return "\n".join(["# kubectl apply -f FILE", *lines]) + "\n"
+    return "\n".join(["# kubectl apply -f FILE", *lines, *scaling.head(container)]) + "\n"
 
 
 def _secret(container: Container) -> str:
@@ -61,12 +73,15 @@ def _labels(container: Container) -> dict[str, str]:
 
 def _claim(container: Container) -> dict[str, Any]:
     """A claim for the weights with a quarter to spare and room for tokenizers and caches."""
+    cluster = container.cluster
+    of_class = {"storageClassName": cluster.storage_class} if cluster.storage_class else {}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": _metadata(container, f"{container.name}-data"),
         "spec": {
-            "accessModes": ["ReadWriteOnce"],
+            "accessModes": ["ReadWriteMany" if cluster.storage == "shared" else "ReadWriteOnce"],
+            **of_class,
             "resources": {"requests": {"storage": _gi(container.weights_bytes * 5 // 4 + 10 * GiB)}},
         },
     }
@@ -85,13 +100,16 @@ def _service(container: Container) -> dict[str, Any]:
 
 
 def _deployment(container: Container) -> dict[str, Any]:
+    """The Deployment; without a number of replicas where something else keeps it."""
+    alone = container.cluster.storage == "one"
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(container, container.name),
+        "metadata": _metadata(container, container.name) | _noted(container),
         "spec": {
-            "replicas": 1,
-            "strategy": {"type": "Recreate"},
+            **({} if container.scaling else {"replicas": container.replicas}),
+            "strategy": {"type": "Recreate"} if alone else rolling,
             "progressDeadlineSeconds": container.startup_seconds + IMAGE_PULL,
             "selector": {"matchLabels": _labels(container)},
             "template": {"metadata": {"labels": _labels(container)}, "spec": _pod(container)},
@@ -99,21 +117,39 @@ def _deployment(container: Container) -> dict[str, Any]:
     }
 
 
+def _noted(container: Container) -> dict[str, Any]:
+    """What `import` reads back of the cluster and of scaling, which the objects say in other words."""
+    kind, asked = container.cluster.kind, container.scaling.asked if container.scaling else {}
+    notes = {f"{NOTES}/cluster": kind} if kind else {}
+    if asked:
+        notes[f"{NOTES}/autoscale"] = json.dumps({**asked, "replicas": container.replicas})
+    return {"annotations": notes} if notes else {}
+
+
 def _pod(container: Container) -> dict[str, Any]:
     volumes: list[dict[str, Any]] = []
     for number, mount in enumerate(container.mounts):
-        if number == 0:
-            source: dict[str, Any] = {"persistentVolumeClaim": {"claimName": f"{container.name}-data"}}
+        if number == 0 and container.cluster.storage == "node":
+            source: dict[str, Any] = {"hostPath": {"path": _absolute(mount.source), "type": "DirectoryOrCreate"}}
+        elif number == 0:
+            source = {"persistentVolumeClaim": {"claimName": f"{container.name}-data"}}
         else:
             source = _further(mount)
         volumes.append({"name": _volume_name(number), **source})
     volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _quantity(container.shm_size)}})
     return {
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE,
+        **scaling.pod(container, _labels(container)),
+        "terminationGracePeriodSeconds": max(GRACE, _finishing(container) + GRACE - FINISHING),
         "containers": [_server(container)],
         "volumes": volumes,
     }
+
+
+def _finishing(container: Container) -> int:
+    """Seconds the launcher gives requests to end (--graceful-termination-timeout)."""
+    given = container.args_env.get("GRACEFUL_TERMINATION_TIMEOUT", "")
+    return int(given) if given.isdecimal() else FINISHING
 
 
 def _further(mount: Mount) -> dict[str, Any]:
@@ -182,7 +218,7 @@ def _security(container: Container) -> dict[str, Any]:
 
 def _probes(container: Container) -> dict[str, Any]:
     """The server refuses connections until warm-up is over, so nothing but the startup probe may ask till then."""
-    health = {"httpGet": {"path": "/health", "port": "http"}, "timeoutSeconds": 10}
+    health = {"httpGet": {"path": "/health", "port": "http"}, "timeoutSeconds": container.step_seconds}
     return {
         "startupProbe": {
             **health,
@@ -209,7 +245,7 @@ def _absolute(folder: str) -> str:
     if not folder.startswith("/"):
         raise SpecError(
             f"Kubernetes cannot mount the relative folder {folder!r}.",
-            "Write model.id and container.mounts with absolute paths of the nodes.",
+            "Write model.id, container.mounts and, with kubernetes.storage node, container.cache with absolute paths.",
         )
     return folder
 

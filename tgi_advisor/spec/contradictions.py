@@ -14,7 +14,7 @@ Contradiction = tuple[tuple[str, ...], Problem]
 
 def contradictions(spec: Spec) -> Iterator[Contradiction]:
     """Every contradiction, with the fields it is about."""
-    for rule in (_ranges, _input_below_total, _room_for_output, _release_and_image, _shards, _devices, _flag_and_env):
+    for rule in RULES:
         yield from rule(spec)
 
 
@@ -109,3 +109,45 @@ def _flag_and_env(spec: Spec) -> Iterator[Contradiction]:
             yield _problem(
                 spec, paths, f"{name} and --{flag} set the same thing; the launcher takes the flag", f"delete {name}"
             )
+
+
+def _replicas(spec: Spec) -> Iterator[Contradiction]:
+    """Autoscaling has a most that is no less than its fewest, and what it needs to know."""
+    auto, replicas = spec.autoscale, spec.container.replicas
+    if auto.max is None:
+        given = [f"autoscale.{name}" for name in ("min", "target", "prometheus") if getattr(auto, name) is not None]
+        if given:
+            message = f"{given[0]} is given, but not autoscale.max: nothing scales"
+            yield _problem(spec, (given[0],), message, "write autoscale.max, or leave autoscale out")
+        return
+    fewest = replicas if auto.min is None else auto.min
+    if fewest > auto.max:
+        name = "container.replicas" if auto.min is None else "autoscale.min"
+        message = f"{name} {fewest} is above autoscale.max {auto.max}"
+        yield _problem(spec, ("autoscale.max", name), message, f"write autoscale.max {fewest} or more")
+    if auto.by == "keda" and auto.prometheus is None:
+        message = "autoscale.by keda asks a Prometheus, and autoscale.prometheus does not say which"
+        hint = "write its address, such as http://prometheus-operated.monitoring:9090"
+        yield _problem(spec, ("autoscale.by", "autoscale.prometheus"), message, hint)
+    if auto.on == "gpu-cache" and auto.target is not None and auto.target > 100:
+        message = f"autoscale.target {auto.target}: of the KV cache it is a share in per cent"
+        yield _problem(spec, ("autoscale.target", "autoscale.on"), message, "write 100 or less")
+
+
+def _storage(spec: Spec) -> Iterator[Contradiction]:
+    """A claim of one node does not serve replicas on several."""
+    most = max(spec.container.replicas, spec.autoscale.max or 1)
+    if spec.kubernetes.storage == "one" and most > 1:
+        message = f"kubernetes.storage one: a claim of one node leaves the other {most - 1} of {most} replicas pending"
+        hint = "write `shared`, for a StorageClass that gives ReadWriteMany, or `node`"
+        yield _problem(spec, ("kubernetes.storage", "container.replicas", "autoscale.max"), message, hint)
+    if spec.kubernetes.storage == "node" and spec.kubernetes.storage_class is not None:
+        message = "kubernetes.storage_class is for a claim, and kubernetes.storage node makes none"
+        yield _problem(spec, ("kubernetes.storage_class", "kubernetes.storage"), message, "leave one of them out")
+
+
+RULES = (
+    _ranges, _input_below_total, _room_for_output, _release_and_image, _shards, _devices, _flag_and_env, _replicas,
+    _storage,
+)  # fmt: skip
+"""Every rule."""

@@ -38,6 +38,9 @@ EMPTY: Mapping[str, Any] = _Empty()
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 """What an environment variable may be called."""
 
+KUBERNETES_NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
+"""What an object of Kubernetes may be called (a DNS subdomain)."""
+
 DRIVER = r"^[1-9][0-9]{2}(\.[0-9]{1,6}){0,3}$"
 """What a version of the NVIDIA driver looks like."""
 
@@ -290,9 +293,62 @@ class ContainerSpec(Section):
         "shm_size", "1g",
     )  # fmt: skip
     gpus: str | tuple[str, ...] = setting("`all`, or a list of device ids.", "gpus", "all")
+    replicas: int = setting("Servers of this kind that Kubernetes keeps.", "count", 1, minimum=1, maximum=1000)
     token_env: str = setting(
         "Environment variable of *your* shell that holds the Hub token; only its name is ever written.",
         "text", "HF_TOKEN", pattern=ENV_NAME, pattern_says="the name of an environment variable, such as HF_TOKEN",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class KubernetesSpec(Section):
+    """What the cluster is like, for `emit --format kubernetes` and its like."""
+
+    cluster: str | None = setting(
+        "Kind of cluster, which decides by which labels nodes with the GPU are found; left out, any node that offers "
+        "the GPU resource will do.",
+        "choice", None, choices=("aks", "eks", "eks-auto", "gke", "karpenter", "nvidia"),
+    )  # fmt: skip
+    storage: str | None = setting(
+        "Where replicas keep the weights: `one` claim of one node (ReadWriteOnce), a `shared` claim of all nodes "
+        "(ReadWriteMany), or a folder of each `node`. Default: `one` for one replica, `shared` for several.",
+        "choice", None, choices=("one", "shared", "node"),
+    )  # fmt: skip
+    storage_class: str | None = setting(
+        "StorageClass of the claim; left out, the cluster's default.",
+        "text", None, pattern=KUBERNETES_NAME, pattern_says="a name of lower-case letters, digits, dashes and dots",
+    )  # fmt: skip
+    pull_secret: str | None = setting(
+        "Secret with which the image is pulled.",
+        "text", None, pattern=KUBERNETES_NAME, pattern_says="a name of lower-case letters, digits, dashes and dots",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AutoscaleSpec(Section):
+    """How many replicas Kubernetes keeps, by what the servers measure."""
+
+    max: int | None = setting(
+        "Most replicas; left out, their number stays container.replicas.", "count", None, minimum=1, maximum=1000
+    )
+    min: int | None = setting("Fewest replicas. Default: container.replicas.", "count", None, minimum=1, maximum=1000)
+    on: str = setting(
+        "What decides: requests that wait (`queue`), requests of the batch (`batch`), or the share of the KV cache "
+        "that the batch may come to take (`gpu-cache`), of each replica on average.",
+        "choice", "queue", choices=("queue", "batch", "gpu-cache"),
+    )  # fmt: skip
+    target: int | None = setting(
+        "Value above which replicas are added: requests, or per cent for `gpu-cache`. Default: a twentieth of the "
+        "requests that a server lets in, four fifths of the full-length requests it holds, 80 %.",
+        "count", None, minimum=1, maximum=1_000_000,
+    )  # fmt: skip
+    by: str = setting(
+        "Who scales: Kubernetes' own HorizontalPodAutoscaler, which needs prometheus-adapter, or `keda`.",
+        "choice", "hpa", choices=("hpa", "keda"),
+    )  # fmt: skip
+    prometheus: str | None = setting(
+        "Address of the Prometheus that KEDA asks, such as http://prometheus-operated.monitoring:9090.",
+        "text", None, pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$", pattern_says="an address without a password",
     )  # fmt: skip
 
 
@@ -306,6 +362,8 @@ class Spec(Section):
     limits: LimitsSpec = setting("Which limits to find.", "section", LimitsSpec())
     workload: WorkloadSpec = setting("What it must carry.", "section", WorkloadSpec())
     container: ContainerSpec = setting("How it is started.", "section", ContainerSpec())
+    kubernetes: KubernetesSpec = setting("What the cluster is like.", "section", KubernetesSpec())
+    autoscale: AutoscaleSpec = setting("How many replicas a cluster keeps.", "section", AutoscaleSpec())
     source: str = field(default="", compare=False)
     """Where the spec came from: a file name, `<stdin>` or `command line`."""
     places: Mapping[str, Place] = field(default=EMPTY, compare=False, repr=False)
