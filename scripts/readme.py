@@ -1,4 +1,4 @@
-"""Writes the generated parts of README.md and docs/how-it-works.md, or with --check says whether they are current.
+"""Writes the generated parts of README.md and pages of docs/, or with --check says whether they are current.
 
 A part stands between `<!-- generated: NAME -->` and `<!-- end -->`; `BLOCKS` names what makes it.
 """
@@ -17,11 +17,13 @@ from pathlib import Path
 
 from tgi_advisor import render
 from tgi_advisor.errors import Exit
+from tgi_advisor.facts import clusters
 from tgi_advisor.facts.gpu import all_gpus
+from tgi_advisor.facts.gpu import find as gpu_of
 from tgi_advisor.facts.rows import all_rows
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "how-it-works.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "how-it-works.md", ROOT / "docs" / "scaling.md")
 BLOCK = re.compile(r"(?P<open><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<close><!-- end -->)", re.DOTALL)
 
 
@@ -91,6 +93,20 @@ def rows() -> str:
     return "\n".join(parts)
 
 
+def kinds_of_clusters() -> str:
+    """By which label each kind of cluster tells the GPU, with what that is for an L4."""
+    lines = []
+    for kind in clusters.kinds():
+        found = clusters.nodes(kind.name, gpu_of("nvidia-l4"), 1) if kind.name != "aks" else None
+        shown = (
+            ", ".join(f"`{value}`" for value in found.values[:3]) + (", …" if len(found.values) > 3 else "")
+            if found
+            else ""
+        )
+        lines.append(f"| `{kind.name}` | {kind.title} | `{kind.label}` | {shown} |\n")
+    return "| `cluster` | | label | of an L4 |\n| --- | --- | --- | --- |\n" + "".join(lines)
+
+
 def formats() -> str:
     """What `emit --format` takes, with the first sentence of each renderer's file."""
     rows = []
@@ -107,6 +123,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "formats": formats,
     "gpus": gpus,
+    "clusters": kinds_of_clusters,
     "rows": rows,
     "fits": lambda: console("fits", "--model", "Qwen/Qwen2.5-7B-Instruct", "--gpu", "g6.12xlarge"),
     "upgrade": lambda: console(

@@ -25,7 +25,7 @@ import math
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from tgi_advisor.errors import SpecError
 from tgi_advisor.estimate.speed import Served
@@ -36,7 +36,7 @@ from tgi_advisor.facts.release import image_for, in_force
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Cluster, Container, Mount, Prediction, Scaling
 from tgi_advisor.safe import looks_secret
-from tgi_advisor.spec.records import EMPTY, Spec, flag_homes, settings
+from tgi_advisor.spec.records import EMPTY, AutoscaleSpec, KubernetesSpec, Spec, flag_homes, settings
 from tgi_advisor.spec.values import VOLUME
 from tgi_advisor.units import GiB
 
@@ -213,7 +213,7 @@ def _cluster(spec: Spec, facts: Facts, num_shard: int) -> Cluster:
     storage = said.storage or ("shared" if several else "one")
     found = clusters.nodes(said.cluster, facts.gpu, num_shard) if said.cluster else clusters.Nodes("", (), ())
     kind = cast(Literal["one", "shared", "node"], storage)
-    return Cluster(said.cluster, *found, kind, said.storage_class, said.pull_secret)
+    return Cluster(*found, kind, said.storage_class, said.pull_secret, _asked(said))
 
 
 def _scaling(spec: Spec, prediction: Prediction | None) -> Scaling | None:
@@ -235,9 +235,14 @@ def _scaling(spec: Spec, prediction: Prediction | None) -> Scaling | None:
         above = said.target or max(1, (held or ADMITTED) * 4 // 5)
     else:
         above = said.target or max(1, (admitted if isinstance(admitted, int) else ADMITTED) // 20)
-    asked = {name: value for name in settings(type(said)) if (value := getattr(said, name)) is not None}
     fewest = spec.container.replicas if said.min is None else said.min
-    return Scaling(fewest, said.max, METRICS[said.on], above, said.by == "keda", said.prometheus, asked)
+    return Scaling(fewest, said.max, METRICS[said.on], above, said.by == "keda", said.prometheus, _asked(said))
+
+
+def _asked(section: KubernetesSpec | AutoscaleSpec) -> dict[str, Any]:
+    """The fields of a section that do not have their default."""
+    fields = settings(type(section))
+    return {name: value for name in fields if (value := getattr(section, name)) != fields[name].metadata["default"]}
 
 
 def host_memory_bytes(facts: Facts, num_shard: int) -> int:

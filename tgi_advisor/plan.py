@@ -177,8 +177,6 @@ class Scaling(NamedTuple):
 class Cluster(NamedTuple):
     """What a cluster is like, as far as it was said."""
 
-    kind: str | None = None
-    """Kind of cluster, a name of clusters.yaml; None where it was not said."""
     label: str = ""
     """Label of the nodes to run on; empty for any."""
     values: tuple[str, ...] = ()
@@ -191,6 +189,8 @@ class Cluster(NamedTuple):
     """StorageClass of the claim; None for the cluster's default."""
     pull_secret: str | None = None
     """Secret with which the image is pulled."""
+    asked: Mapping[str, Any] = NOTHING
+    """What the spec says of it, by field."""
 
 
 ANY_CLUSTER = Cluster()

@@ -403,9 +403,9 @@ def calibrate(url: str, spec: str | None, as_json: bool, **asked: Any) -> int:
 def inspect(
     urls: tuple[str, ...], spec: str | None, watch: float | None, emit_spec: bool, as_json: bool, **asked: Any
 ) -> int:
-    """Say what running TGI servers have, could have, and should change.
+    """Say what a running TGI server has and could have.
 
-    Reads /info, /health and /metrics: release, model, limits, how full they run and what became of their requests.
+    Reads /info, /health and /metrics: release, model, limits, how full it runs and what became of its requests.
     With --gpu (and --count; TGI does not tell them) also what that GPU allows, and what to change. Several servers
     make a table. Nothing is changed, and no text is generated. A token is taken from the environment variable
     TGI_API_KEY.

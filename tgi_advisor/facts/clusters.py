@@ -25,9 +25,20 @@ class Nodes(NamedTuple):
     """Taints they may have beside the GPU resource's own: keys and values."""
 
 
-def names() -> list[str]:
-    """The kinds of clusters."""
-    return [row["name"] for row in _rows()]
+class Kind(NamedTuple):
+    """A kind of cluster."""
+
+    name: str
+    """What a spec calls it."""
+    title: str
+    """What it is."""
+    label: str
+    """Label of its nodes that tells the GPU."""
+
+
+def kinds() -> tuple[Kind, ...]:
+    """The kinds of clusters, in the table's order."""
+    return tuple(Kind(row["name"], row["title"], row["label"]) for row in _rows())
 
 
 def nodes(kind: str, gpu: GpuFacts, count: int) -> Nodes:

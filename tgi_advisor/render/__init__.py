@@ -39,6 +39,10 @@ FORMATS: Mapping[str, Renderer] = {
 }
 
 
+ONE_SERVER = ("docker-run", "compose", "env")
+"""Formats of one machine."""
+
+
 def render(container: Container, name: str) -> str:
     """The container in the format `name`, ending with a newline; UsageError when there is no such format."""
     if name not in FORMATS:
@@ -60,8 +64,10 @@ def together(containers: Sequence[Container], name: str) -> str:
 
 def note(container: Container, name: str) -> str | None:
     """What the format `name` does not say of the container and its reader has to add; None where there is nothing."""
-    if name != "args":
-        return None
-    from tgi_advisor.render import args
+    if name == "args":
+        from tgi_advisor.render import args
 
-    return args.note(container)
+        return args.note(container)
+    if name in ONE_SERVER and (container.replicas > 1 or container.scaling):
+        return f"{name} starts one server: replicas and autoscale are for --format kubernetes."
+    return None

@@ -119,10 +119,10 @@ def _deployment(container: Container) -> dict[str, Any]:
 
 def _noted(container: Container) -> dict[str, Any]:
     """What `import` reads back of the cluster and of scaling, which the objects say in other words."""
-    kind, asked = container.cluster.kind, container.scaling.asked if container.scaling else {}
-    notes = {f"{NOTES}/cluster": kind} if kind else {}
-    if asked:
-        notes[f"{NOTES}/autoscale"] = json.dumps({**asked, "replicas": container.replicas})
+    asked = {"kubernetes": container.cluster.asked, "autoscale": container.scaling.asked if container.scaling else {}}
+    notes = {f"{NOTES}/{section}": json.dumps(dict(fields)) for section, fields in asked.items() if fields}
+    if container.scaling and container.replicas > 1:  # which the Deployment does not say
+        notes[f"{NOTES}/replicas"] = str(container.replicas)
     return {"annotations": notes} if notes else {}
 
 

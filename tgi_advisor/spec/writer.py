@@ -151,4 +151,19 @@ container: # how it is started
   shm_size: 1g # shards talk through /dev/shm
   gpus: all # or device ids: [0, 1]
   token_env: HF_TOKEN # name of the variable in your shell; the token itself never goes in here
+  # replicas: 2 # servers of this kind that Kubernetes keeps
+
+kubernetes: # what the cluster is like
+  # cluster: gke # or eks, karpenter, eks-auto, aks, nvidia: by which label nodes with the GPU are found
+  # storage: shared # or one, node: where replicas keep the weights
+  # storage_class: filestore # of the claim; left out, the cluster's default
+  # pull_secret: regcred # Secret with which the image is pulled
+
+autoscale: # how many replicas a cluster keeps
+  # max: 4 # left out, their number stays container.replicas
+  # min: 1
+  # on: queue # or batch, gpu-cache
+  # target: 6 # value of each replica above which some are added
+  # by: keda # or hpa
+  # prometheus: http://prometheus-operated.monitoring:9090 # which KEDA asks
 """

@@ -64,6 +64,20 @@ class Importing:
         """Set a field to a list."""
         self._try(path, named, [], [f"{path}={json.dumps(list(items))}"])
 
+    def put_section(self, section: str, text: str) -> None:
+        """Set the fields of a section that a note of ours holds as JSON."""
+        try:
+            fields = json.loads(text)
+            sets = [f"{section}.{name}={json.dumps(value)}" for name, value in fields.items()]
+            values = [str(value) for value in fields.values()]
+        except (ValueError, AttributeError, RecursionError):
+            self.leave(f"the annotation {section}, which is no JSON object")
+            return
+        if any(without_secrets(value, self.hidden) != value for value in values):
+            self.leave(f"{section}: it holds a secret, which a spec does not hold")
+        else:
+            self._try(section, f"the annotation {section}", [], sets)
+
     def leave(self, what: str) -> None:
         """Note something the spec does not say."""
         if what not in self.left:
@@ -319,6 +333,21 @@ def _container(new: Importing, case: Case) -> None:
             "the size of /dev/shm",
         )
     _mounts(new, case)
+    _cluster(new, server)
+
+
+def _cluster(new: Importing, server: Server) -> None:
+    """Replicas, and what annotations of ours say of the cluster and of scaling."""
+    if server.form != "kubernetes":
+        return
+    if server.replicas is not None and server.replicas.text not in ("", "1"):
+        new.put("container.replicas", server.replicas.text, "the number of replicas")
+    for note in server.notes:
+        section, _, text = note.partition(" ")
+        if section == "replicas":
+            new.put("container.replicas", text, "the number of replicas")
+        elif section in ("kubernetes", "autoscale"):
+            new.put_section(section, text)
 
 
 def _storage(server: Server) -> tuple[Mount, ...]:
@@ -387,7 +416,7 @@ def _rest(new: Importing, case: Case) -> None:
         new.leave(f"the entry point {server.entry.text}: emitted containers use the image's own")
     if server.network is not None:
         new.leave(f"network {server.network.text}: the port is published instead")
-    if server.replicas is not None and server.replicas.text not in ("", "1"):
+    if server.replicas is not None and server.form != "kubernetes" and server.replicas.text not in ("", "1"):
         new.leave(f"{server.replicas.text} replicas")
     for label, value in (
         ("memory limit", server.memory_limit), ("user", server.user), ("working directory", server.workdir),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import inf
 
+from tgi_advisor.container import PLATFORMS
 from tgi_advisor.errors import Place
 from tgi_advisor.validate.found import NO_GPUS, UNSAID, Defect, Gpus, Hint, Mount, Port, Probe, Server, Value
 from tgi_advisor.validate.read.docker import runtime_gpus
@@ -187,7 +188,7 @@ class _Cluster:
             hints=(*_hints(pod), *(_hints(predictor) if predictor is not None else ())),
             unknown=(self.more,) if self.more else (),
             around=tuple(_around(item, template, pod)),
-            notes=(f"{_text(item.get('kind'))} {workload.text if workload else ''}".strip(),),
+            notes=(f"{_text(item.get('kind'))} {workload.text if workload else ''}".strip(), *_annotated(item)),
         )  # fmt: skip
         return with_more(server) if self.more else server
 
@@ -536,10 +537,24 @@ def _around(item: Map, template: Map, pod: Map) -> Iterator[str]:
             yield f"label {name}: {_text(node)}"
     for name, (_, node) in pod.map("nodeSelector").merged.items():
         yield f"nodeSelector {name}: {_text(node)}"
+    ours = any(True for _ in _annotated(item))
     for key in _AROUND:
         given = pod.get(key)
+        if (ours and key in _EMITTED) or (key == "tolerations" and _of_gpus(pod)):
+            continue  # `emit` writes it again
         if given is not None and (_text(given) or not isinstance(given, Scalar)):
             yield f"{key} {_text(given)}".rstrip()
+
+
+_EMITTED = ("affinity", "imagePullSecrets", "tolerations", "topologySpreadConstraints")
+"""What `emit` writes of a pod from the fields that annotations of ours hold."""
+
+
+def _of_gpus(pod: Map) -> bool:
+    """Whether a pod tolerates the taint of a GPU resource and nothing else."""
+    taints = pod.list("tolerations")
+    resources = {platform.gpu_resource for platform in PLATFORMS.values()}
+    return bool(taints) and all(isinstance(one, Map) and _text(one.get("key")) in resources for one in taints)
 
 
 def _labels(pod: Map) -> Iterator[tuple[str, Scalar]]:
@@ -630,3 +645,11 @@ def _selector(item: Map) -> Iterator[Defect]:
             message = f"the pods do not have the label {name}: {node.text} their {kind} selects by"
             hint = "give `template.metadata.labels` the same label"
             yield Defect("k8s-selector-mismatch", message, label.place, hint, len(name))
+
+
+def _annotated(item: Map) -> Iterator[str]:
+    """What annotations of ours say of the cluster and of scaling, one note each."""
+    for section in ("replicas", "kubernetes", "autoscale"):
+        said = item.value("metadata", "annotations", f"tgi-advisor/{section}")
+        if said is not None and said.known:
+            yield f"{section} {said.text}"
