@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tgi_advisor.errors import SpecError
 from tgi_advisor.spec import records
 from tgi_advisor.spec.reader import build, read_file, read_text, with_set
-from tgi_advisor.spec.records import AUTO, Bound, GpuSpec, MountSpec, Spec
+from tgi_advisor.spec.records import AUTO, AutoscaleSpec, Bound, GpuSpec, MountSpec, Spec
 from tgi_advisor.spec.schema import json_schema
 from tgi_advisor.spec.tree import List, Map, Node, Scalar, compose
 from tgi_advisor.spec.writer import dump
@@ -40,6 +40,7 @@ BOUNDS = st.one_of(
 )
 NAMES = st.from_regex(r"[a-z][a-z0-9]{0,20}", fullmatch=True)
 DRIVERS = st.from_regex(r"[1-9][0-9]{2}(\.[0-9]{1,3}){0,2}", fullmatch=True)
+ADDRESSES = st.sampled_from(["http://prometheus:9090", "https://p.example/prometheus"])
 FLAGS = st.dictionaries(
     st.sampled_from(["max-batch-size", "max-best-of", "speculate", "rope-factor", "json-output", "cuda-graphs"]),
     st.one_of(st.booleans(), st.integers(-(2**40), 2**40), st.floats(-1e9, 1e9), WORDS, st.lists(WORDS).map(tuple)),
@@ -62,7 +63,7 @@ def kinds(meta: Any) -> st.SearchStrategy[Any]:
     """Any value of a field, by its kind."""
     low, high = meta.get("minimum", 0), meta.get("maximum", 1e6)
     return {
-        "text": DRIVERS if meta.get("number") else NAMES if "pattern" in meta else WORDS,
+        "text": DRIVERS if meta.get("number") else ADDRESSES if "http" in meta.get("pattern", "") else NAMES if "pattern" in meta else WORDS,
         "choice": st.sampled_from(meta.get("choices", ("",))),
         "bool": st.booleans(),
         "number": st.floats(low, high),
@@ -96,6 +97,14 @@ def consistent(spec: Spec) -> Spec:
         spec = replace(spec, limits=replace(spec.limits, max_total_tokens=AUTO))
     if (spec.tgi.num_shard or 1) > (spec.hardware.count or 1):
         spec = replace(spec, tgi=replace(spec.tgi, num_shard=None))
+    auto, keeps = spec.autoscale, spec.kubernetes
+    fewest = spec.container.replicas if auto.min is None else auto.min
+    if auto.max is None or auto.max < fewest or (auto.by == "keda" and auto.prometheus is None):
+        spec = replace(spec, autoscale=AutoscaleSpec(on=auto.on, by="hpa"))
+    elif auto.on == "gpu-cache":
+        spec = replace(spec, autoscale=replace(auto, target=None))
+    if keeps.storage != "shared":
+        spec = replace(spec, kubernetes=replace(keeps, storage=None))
     return replace(spec, tgi=replace(spec.tgi, image=None)) if spec.tgi.release else spec
 
 
