@@ -59,11 +59,16 @@ MOUNTS = st.lists(
 """Sources with colons and all that YAML quotes, at paths that nothing else lies on."""
 
 
+def patterned(meta: Any) -> st.SearchStrategy[str]:
+    """Texts that a field's pattern takes."""
+    return DRIVERS if meta.get("number") else ADDRESSES if "http" in meta["pattern"] else NAMES
+
+
 def kinds(meta: Any) -> st.SearchStrategy[Any]:
     """Any value of a field, by its kind."""
     low, high = meta.get("minimum", 0), meta.get("maximum", 1e6)
     return {
-        "text": DRIVERS if meta.get("number") else ADDRESSES if "http" in meta.get("pattern", "") else NAMES if "pattern" in meta else WORDS,
+        "text": patterned(meta) if "pattern" in meta else WORDS,
         "choice": st.sampled_from(meta.get("choices", ("",))),
         "bool": st.booleans(),
         "number": st.floats(low, high),
