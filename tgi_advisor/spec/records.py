@@ -316,11 +316,13 @@ class KubernetesSpec(Section):
     )  # fmt: skip
     storage_class: str | None = setting(
         "StorageClass of the claim; left out, the cluster's default.",
-        "text", None, pattern=KUBERNETES_NAME, pattern_says="a name of lower-case letters, digits, dashes and dots",
+        "text", None, pattern=KUBERNETES_NAME, number=True,
+        pattern_says="a name of lower-case letters, digits, dashes and dots",
     )  # fmt: skip
     pull_secret: str | None = setting(
         "Secret with which the image is pulled.",
-        "text", None, pattern=KUBERNETES_NAME, pattern_says="a name of lower-case letters, digits, dashes and dots",
+        "text", None, pattern=KUBERNETES_NAME, number=True,
+        pattern_says="a name of lower-case letters, digits, dashes and dots",
     )  # fmt: skip
 
 
