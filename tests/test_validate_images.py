@@ -145,7 +145,7 @@ def test_googles_entry_point_fetches_a_model_by_itself() -> None:
 def test_of_tgi_gaudi_launcher_and_router_are_judged_and_nothing_else() -> None:
     start = "docker run -p 8080:80 --runtime=habana -e ENABLE_HPU_GRAPH=true -e MAX_LENGTH=9 -v data:/data "
     line = f"{start} ghcr.io/huggingface/tgi-gaudi:2.0.5 --model-id Qwen/Qwen2.5-7B-Instruct --num-shard 8"
-    assert told(line, "run.sh") == []  # 28 heads on 8 cards
+    assert told(line, "run.sh") == [("info", "TGI505")]  # 28 heads on 8 cards
     assert ("error", "TGI110") in told(f"{line} --max-input-tokens 9 --max-total-tokens 9", "run.sh")
     assert ("error", "TGI101") in told(f"{line} --kv-cache-dtype auto", "run.sh")
     assert "TGI405" not in codes(line.replace("-e MAX", "-e HF_TOKEN -e MAX"), "run.sh")

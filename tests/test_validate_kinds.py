@@ -180,3 +180,103 @@ def test_a_folder_is_searched_for_dockerfiles_and_scripts_by_any_name(here: Path
     assert sorted(said(here, {**TAKEN, **NOT_TAKEN}, "--ignore", "TGI505")) == sorted(
         (name, "TGI101") for name in TAKEN
     )
+
+
+# -- programs
+
+
+def servers(here: Path, file: str, text: str) -> list[dict[str, object]]:
+    """The servers in a file."""
+    (here / file).write_text(text, encoding="utf-8")
+    found = json.loads(run("validate", file, "-f", "json").out)["servers"]
+    assert isinstance(found, list)
+    return found
+
+
+TEMPLATES = {
+    "one line": "`docker run --gpus all -v data:/data IMAGE --model-id ${model} --no-such`",
+    "continued": "`docker run --gpus all \\\\\n  -v ${dir}:/data \\\\\n  IMAGE \\\\\n  --model-id ${model} --no-such`",
+    "a variable of the shell": "`docker run -e HF_TOKEN=\\${HF_TOKEN} --gpus all -v d:/data IMAGE --no-such`",
+    "an expression": '`docker run --gpus all -v d:/data IMAGE --model-id ${own ? "a/b" : other[0]} --no-such`',
+}
+
+
+@pytest.mark.parametrize("file", ["run.ts", "run.mjs", "page.md"])
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_commands_in_template_strings_are_read(name: str, file: str, here: Path) -> None:
+    text = f'const model = "a/b";\nexecSync({TEMPLATES[name].replace("IMAGE", IMAGE)});\n'
+    (here / file).write_text(f"```ts\n{text}```\n" if file == "page.md" else text)
+    found = json.loads(run("validate", ".", "-f", "json").out)["findings"]
+    errors = [one for one in found if one["severity"] == "error"]
+    assert [one["code"] for one in errors] == ["TGI101"]
+    line = (here / file).read_text().split("\n")[errors[0]["line"] - 1]
+    assert line[errors[0]["column"] - 1 :].startswith("--no-such")
+
+
+BLOCKS = """\
+First the image:
+
+```python
+instance_type = "ml.g5.2xlarge"
+image = get_huggingface_llm_image_uri("huggingface", version="{version}")
+```
+
+then the model:
+
+```python
+config = {{"HF_MODEL_ID": "org/m", "SM_NUM_GPUS": "1", "HF_MODEL_QUANTIZE": json.dumps(False), "MAX_TOTAL_TOKENS": "9"}}
+model = HuggingFaceModel(role=role, image_uri=image, env=config)
+model.deploy(initial_instance_count=1, instance_type=instance_type)
+```
+"""
+
+
+def test_blocks_of_a_page_are_one_program(here: Path) -> None:
+    (server,) = servers(here, "page.md", BLOCKS.format(version="0.9.3"))
+    assert (server["image"], server["gpu"]) == ("huggingface-pytorch-tgi-inference:tgi0.9.3", "nvidia-a10g")
+    assert ("page.md", "TGI103") in said(here, {})
+    alone = BLOCKS.format(version="2.0.2").replace(", image_uri=image", "").replace("image = ", "")
+    assert [one["line"] for one in servers(here, "page.md", alone)] == [11]
+
+
+BUILDER = """\
+image = image_uris.retrieve(framework="huggingface-llm", region=region, instance_type="ml.g5.2xlarge")
+builder = ModelBuilder({model}image_uri=image, env_vars={{"SM_NUM_GPUS": "1"}}, instance_type="ml.g5.2xlarge")
+builder.build()
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "known"),
+    [('model="Qwen/Qwen2.5-7B-Instruct", ', "Qwen/Qwen2.5-7B-Instruct"), ("model=trained, ", None), ("", None)],
+)
+def test_a_builder_is_given_its_model_beside_the_environment(model: str, known: str | None, here: Path) -> None:
+    (server,) = servers(here, "deploy.py", BUILDER.format(model=model))
+    assert server["model"] == known
+    assert "TGI177" not in [code for _, code in said(here, {})]
+
+
+COMPONENTS = """\
+image = get_huggingface_llm_image_uri("huggingface", version="2.0.2")
+env = {{"HF_MODEL_ID": "Qwen/Qwen2.5-7B-Instruct", "SM_NUM_GPUS": "{count}"}}
+client.create_model(ModelName="m", PrimaryContainer={{"Image": image, "Environment": env}})
+client.create_endpoint_config(ProductionVariants=[{{"VariantName": "a", "InstanceType": "ml.g5.12xlarge"}}])
+client.create_inference_component(
+    Specification={{"ComputeResourceRequirements": {{"NumberOfAcceleratorDevicesRequired": {count}}}}},
+)
+"""
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_inference_component_has_the_gpus_it_requires(count: int, here: Path) -> None:
+    (server,) = servers(here, "deploy.py", COMPONENTS.format(count=count))
+    assert (server["gpu"], server["visible_gpus"], server["outcome"]) == ("nvidia-a10g", count, "starts")
+    several = f"{COMPONENTS.format(count=count)}OTHER = {{'NumberOfAcceleratorDevicesRequired': 4}}\n"
+    assert [one["gpu"] for one in servers(here, "deploy.py", several)] == [None]
+
+
+def test_the_environment_of_a_programs_launcher_may_name_the_model(here: Path) -> None:
+    command = "text-generation-launcher --num-shard 2"
+    assert "TGI130" not in [code for _, code in said(here, {"a.py": f'run(["bash", "-c", "{command}"])\n'})]
+    (here / "a.py").unlink()
+    assert "TGI130" in [code for _, code in said(here, {"a.sh": f"{command}\n"}, "-r", "3.3.7")]

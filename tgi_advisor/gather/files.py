@@ -23,7 +23,8 @@ SUFFIXES = frozenset(
     (
         "yaml", "yml", "json", "jsonc", "tpl", "tmpl", "j2", "sh", "bash", "zsh", "fish", "bat", "cmd", "ps1", "mk",
         "md", "mdx", "markdown", "rst", "adoc", "qmd", "txt", "env", "service", "container", "conf", "py", "ipynb",
-        "tf", "hcl", "nomad", "slurm", "sbatch", "ts", "js", "dockerfile", "containerfile",
+        "tf", "hcl", "nomad", "slurm", "sbatch", "ts", "js", "tsx", "jsx", "mjs", "cjs", "mts",
+        "dockerfile", "containerfile",
     )
 )  # fmt: skip
 """Endings of the files a folder is searched for."""

@@ -377,17 +377,24 @@ def _with_memory(case: Case) -> Case:
     """The case with the prediction; where something keeps it from being made, with what that is."""
     why = tuple(_unjudged(case))
     unloadable = any(one.stage == "load" for one in case.refused)
-    if case.gpu is None:
-        shards = case.shards or 1  # as --gpu without --count has it
-        rest = tuple(_unjudged(replace(case, gpu_unknown=NO_GPU, shards=shards)))
-        hopeless = unloadable or rest != (NO_GPU,) or not _predictable(replace(case, shards=shards))
-        return replace(case, unjudged=why, hopeless=hopeless)
+    case = replace(case, hopeless=_hopeless(case) or (case.gpu is None and unloadable))
     if why or unloadable or case.facts is None or case.gpu is None or not _predictable(case):
         return replace(case, unjudged=why)
     try:
         return _with_prediction(case, case.facts, case.gpu)
     except AdvisorError as error:
         return replace(case, unjudged=(error.message.rstrip("."),))
+
+
+def _hopeless(case: Case) -> bool:
+    """Whether memory could not be judged if the GPU were named either, nor if the Hub were asked."""
+    if case.facts is None and case.view.model and is_path(case.view.model):
+        return True
+    if case.gpu is not None:
+        return False
+    shards = case.shards or 1  # as --gpu without --count has it
+    rest = tuple(_unjudged(replace(case, gpu_unknown=NO_GPU, shards=shards)))
+    return rest != (NO_GPU,) or not _predictable(replace(case, shards=shards))
 
 
 def _unjudged(case: Case) -> Iterator[str]:

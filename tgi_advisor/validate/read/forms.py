@@ -7,7 +7,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from tgi_advisor.errors import Place
@@ -167,7 +167,9 @@ def _reader(file: str, text: str) -> Callable[[Source, World], Result]:
         return _html
     if suffix == "ipynb":
         return _notebook
-    if suffix in ("py", "tf", "ts", "js", "tsx", "hcl", "nomad"):
+    if suffix in _SCRIPTS:
+        return _javascript
+    if suffix in ("py", "tf", "hcl", "nomad"):
         return _python
     if suffix in ("service", "container", "conf"):
         return _systemd if re.search(r"^\[(?:Service|Unit|Container)\]", text, re.MULTILINE) else _script
@@ -314,6 +316,23 @@ def _python(source: Source, world: World) -> Result:
     return _program(source, world, read_python(source, world))
 
 
+_SCRIPTS = ("ts", "js", "tsx", "jsx", "mjs", "cjs", "mts")
+"""Endings of JavaScript and TypeScript."""
+_OF_TEMPLATE = re.compile(r"\\(?=\\\r?\n|`|\$\{)")
+"""The backslash of an escape in a template string."""
+
+
+def _javascript(source: Source, world: World) -> Result:
+    """A program in JavaScript or TypeScript, the escapes in its template strings as they read."""
+    escapes = [match.start() for match in _OF_TEMPLATE.finditer(source.text)]
+    if not escapes:
+        return _python(source, world)
+    cuts = [-1, *escapes, len(source.text)]
+    pieces = [slice(start + 1, end) for start, end in pairwise(cuts)]
+    offsets = [at for piece in pieces for at in source.offsets[piece]]
+    return _python(Source(source.file, "".join(source.text[piece] for piece in pieces), offsets), world)
+
+
 def _program(source: Source, world: World, program: Program) -> Result:
     """What a program holds, with commands that stand outside of its strings."""
     found = scan(source, world, dict(program.variables))
@@ -350,6 +369,7 @@ def _markdown(source: Source, world: World) -> Result:
     defects: list[Defect] = []
     variables: dict[str, Variable] = {}
     several = set[str]()
+    programs: list[Source] = []
     text, at = source.text, 0
     while match := _FENCE.search(text, at):
         hidden = text.find("<!--", at, match.start())
@@ -365,14 +385,40 @@ def _markdown(source: Source, world: World) -> Result:
         if name and name not in several and world.written.setdefault(name, block).text != block.text:
             several.add(name)  # which of them, the page's reader chooses
             del world.written[name]
-        found = _block(block, match["lang"].lower(), world, variables)
+        if match["lang"].lower() in _PYTHONS:
+            programs.append(block)
+            found = Result("python", [], [])
+        else:
+            found = _block(block, match["lang"].lower(), world, variables)
         servers += found.servers
         defects += found.defects
         at = close.end() if close else len(text)
     _prose(source.part(at), world, variables, servers, defects)
+    found = _blocks_of_python(programs, world)
+    servers += found.servers
+    defects += found.defects
     given = {value.place for one in servers if one.form != "env" for value in one.env.values()}
     servers = [one for one in servers if one.form != "env" or not given & {value.place for value in one.env.values()}]
     return Result("text", [_to_fill_in(one) for one in servers], list(_first_blank(defects)))
+
+
+_PYTHONS = ("python", "py", "python3", "pycon", "ipython")
+"""What a page calls a block of Python."""
+
+
+def _blocks_of_python(blocks: Sequence[Source], world: World) -> Result:
+    """The blocks of Python on a page, each with the names that those before it give a value."""
+    if not blocks:
+        return Result("python", [], [])
+    text: list[str] = []
+    offsets: list[int] = []
+    parts: list[tuple[int, int]] = []
+    for block in blocks:
+        parts.append((len(offsets), len(offsets) + len(block.text)))
+        text += [block.text, "\n\n"]
+        offsets += [*block.offsets, *[block.offset(len(block.text) - 1) if block.text else 0] * 2]
+    source = Source(blocks[0].file, "".join(text), offsets)
+    return _program(source, world, read_python(source, world, parts))
 
 
 def _first_blank(defects: Sequence[Defect]) -> Iterator[Defect]:
@@ -447,8 +493,10 @@ def _block(block: Source, language: str, world: World, variables: dict[str, Vari
         found = _excerpt(block, world)
         if found.servers or language:
             return found if found.servers else Result("text", [], [])
-    if language in ("python", "py", "python3", "hcl", "terraform", "typescript", "javascript"):
+    if language in ("hcl", "terraform"):
         return _python(block, world)
+    if language in ("typescript", "javascript", *_SCRIPTS):
+        return _javascript(block, world)
     if language in ("ini", "systemd"):
         return _systemd(block, world)
     if language in ("dockerfile", "containerfile") and re.match(r"\s*(?:#[^\n]*\s+|ARG\s[^\n]*\s+)*FROM\s", block.text):

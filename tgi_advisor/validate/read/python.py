@@ -194,7 +194,9 @@ class _Reader:
         self.changing = _set_twice(source.text)
         self.of_another = bool(_ANOTHER.search(source.text)) and not _OURS.search(source.text)
         self.writes = len(re.findall(r"\.(?:write|writelines|append|extend)\(", source.text))
-        self.shared = "NumberOfAcceleratorDevicesRequired" in source.text  # several models on one instance
+        devices = re.findall(r"NumberOfAcceleratorDevicesRequired[\"']?\s*[:=]\s*([\w.\[]+)", source.text)
+        self.shared = bool(devices)  # several models on one instance (inference components)
+        self.each = int(devices[0]) if len(set(devices)) == 1 and re.fullmatch("[1-9]", devices[0]) else None
 
     def servers(self) -> tuple[list[Server], list[Defect]]:
         """The servers, in the order of the text, and what is wrong with commands among them."""
@@ -274,8 +276,9 @@ class _Reader:
         ]  # fmt: skip
         image = next((item for item in scalars if is_image(item.text)), scalars[0] if scalars else None)
         env = node.get(
-            "env", "Environment", "environment", "environment_variables", "serving_container_environment_variables"
-        )
+            "env", "Environment", "environment", "environment_variables", "serving_container_environment_variables",
+            "env_vars",
+        )  # fmt: skip
         if image is None or id(node) in used:
             if isinstance(env, Map) and image is None and node.get("transformers_version") is not None:
                 used.add(id(env))  # Hugging Face's inference toolkit
@@ -295,7 +298,8 @@ class _Reader:
         elif not is_image(image.text) or len(node.merged) < 2 or call.endswith((*sdk.IMAGE_CALLS, "Model")):
             return None
         used.add(id(node))
-        server = container_of(sdk.as_container(node), image.value("image"), self.world)
+        given = sdk.with_its_model(node) if call.endswith("ModelBuilder") else sdk.as_container(node)
+        server = container_of(given, image.value("image"), self.world)
         server = _with_its_environment(server) if self.hcl else server
         return self._finished(server, env if isinstance(env, Map) else node)
 
@@ -314,8 +318,11 @@ class _Reader:
         elsewhere = cloud is not None and cloud.name != "sagemaker"
         if "HF_MODEL_ID" in server.env or (instance and instance.text.startswith("ml.") and not elsewhere):
             gpus = Gpus("all", "platform", instance) if instance else Gpus("unknown", "platform")
+            if instance and self.each:
+                gpus = Gpus("count", "platform", instance, self.each)
             hints = (Hint("instance", instance),) if instance else ()
-            waits = self._waits(node.start) if instance is not None and instance.text.startswith("ml.") else ()
+            own = instance is not None and instance.text.startswith("ml.") and not self.shared
+            waits = self._waits(node.start) if own else ()
             return replace(server, form="sagemaker", place=place, gpus=gpus, hints=hints, waits=waits)
         if not server.hints and (gpu := _nearest(self.gpus, node.start)):
             hint = sdk.gpu_hint(gpu, self.counts.get(gpu.place))
@@ -330,7 +337,7 @@ class _Reader:
 
     def _instance_of(self, server: Server, node: Map) -> Value | None:
         """The instance type a server runs on: beside it, of the call that deploys it, else the only one it can be."""
-        if self.shared:
+        if self.shared and self.each is None:
             return None
         own = next((hint.value for hint in server.hints if hint.kind == "instance"), None)
         if own is not None:

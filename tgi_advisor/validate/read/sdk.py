@@ -115,6 +115,24 @@ def as_container(node: Map) -> Map:
     return Map(entries, node.raw, node.start)
 
 
+def with_its_model(node: Map) -> Map:
+    """What a SageMaker builder is given, the model it is given beside the environment in that as HF_MODEL_ID.
+
+    sagemaker-serve/src/sagemaker/serve/model_builder.py of github.com/aws/sagemaker-python-sdk (3.0.0 on).
+    """
+    env = node.get("env_vars")
+    held = env.entries if isinstance(env, Map) else []
+    if any(key.text == "HF_MODEL_ID" for key, _ in held):
+        return node
+    key = next((key for key, _ in node.entries), None)
+    if key is None:
+        return node
+    model = node.scalar("model") or key.copied(known=False, missing=("model",))
+    whole = Map([*held, (model.copied(text="HF_MODEL_ID", known=True, missing=()), model)], node.raw, node.start)
+    rest = [entry for entry in node.entries if entry[0].text != "env_vars"]
+    return Map([*rest, (key.copied(text="env_vars"), whole)], node.raw, node.start)
+
+
 def built(name: str, named: Map) -> Node | None:
     """The object that a class makes of its arguments, as a mapping; None for what is no class."""
     if not name[:1].isupper() or not named.entries:

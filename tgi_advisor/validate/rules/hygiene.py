@@ -187,7 +187,7 @@ def not_judged(case: Case) -> Hits:
     """
     if not case.view.image.judged or case.release is None:
         return  # TGI504 says that the release is not known
-    if case.gpu is None and case.hopeless:
+    if case.hopeless and not case.view.image.server:
         return
     if NO_GPU in case.unjudged:  # a count without a GPU says nothing
         yield Hit(case.home, f"whether it fits was not judged: {NO_GPU}", once="kind")

@@ -34,7 +34,8 @@ def model_missing(case: Case) -> Hits:
         LOG_LEVEL=info tgi:3.3.7 --num-shard 1 --model-id Qwen/Qwen2.5-7B-Instruct
     """
     view = case.view
-    elsewhere = case.server.form in ("platform", "helm", "env", "dockerfile")
+    of_program = case.server.form == "launcher" and case.document.form == "python"  # whose environment is not known
+    elsewhere = of_program or case.server.form in ("platform", "helm", "env", "dockerfile")
     if "model-id" in view.flags or not view.complete or view.slips or elsewhere:
         return
     if view.image.model_env in view.env or view.image.entry == "sagemaker":

@@ -91,7 +91,7 @@ class Case:
     unjudged: tuple[str, ...] = ()
     """Why memory was not judged, with what would tell; empty when it was, or when other findings say it."""
     hopeless: bool = False
-    """Whether memory could not be judged if the GPU were known either."""
+    """Whether no option of the command line would let memory be judged."""
     defect: str = ""
     """What went wrong in tgi-advisor itself while this was worked out; empty when nothing did."""
 
