@@ -284,7 +284,7 @@ def test_with_json_every_error_is_one_object() -> None:
             ran = run(*args, "--json")
             error = read(ran.out)["error"]
             assert (name, ran.code, error["exit_code"], error["kind"]) == (name, code, code, code.name.lower())
-            assert error["message"] in ran.err
+            assert " ".join(error["message"].split()) in " ".join(ran.err.split())
 
 
 @pytest.mark.usefixtures("_folder")
@@ -648,3 +648,26 @@ def test_everything_wrong_with_a_spec_is_told_at_once(golden: Golden, tmp_path: 
         assert ran.code == code, ran.err
         told.append(ran.err or ran.out)
     golden("cli/unknown-names.txt", "\n".join(told))
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("validat", "Did you mean 'validate'?"),
+        ("calibrat", "Did you mean 'calibrate'?"),
+        ("advise --modle x", "Did you mean '--model'?"),
+        ("emit --json", "Did you mean '--format json'?"),
+        ("fits --jsno", "Did you mean '--json'?"),
+    ],
+)
+def test_what_is_misspelt_has_one_meaning(line: str, meant: str) -> None:
+    ran = run(*line.split())
+    assert ran.code == 2
+    assert ran.err.rstrip().endswith(meant)
+
+
+@pytest.mark.parametrize("line", ["emit --format compsoe", "advise --context lots", "flags max-inputt", "models llma"])
+def test_a_refusal_is_as_narrow_as_the_terminal(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = process(*line.split(), env=environment(COLUMNS="80")).stderr
+    assert said
+    assert max(map(len, said.splitlines())) <= 80

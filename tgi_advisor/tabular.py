@@ -87,9 +87,8 @@ def text(table: Table, width: int, spare: Sequence[str] = ()) -> str:
             break
         shown = without(shown, {name})
     cells = [[column.heading for column in shown.columns], *_cells(shown)]
-    sizes = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return tabulate(
-        cells, tablefmt="plain", disable_numparse=True, maxcolwidths=_wrapped(shown.columns, sizes, width),
+        cells, tablefmt="plain", disable_numparse=True, maxcolwidths=_wrapped(shown.columns, cells, width),
         colalign=_alignment(shown.columns), break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
 
@@ -183,19 +182,28 @@ def _cells(table: Table) -> list[list[str]]:
     return [[_cell(value, column.unit) for value, column in zip(row, table.columns, strict=True)] for row in table.rows]
 
 
-def _wrapped(columns: Sequence[Column], sizes: Sequence[int], width: int) -> list[int | None]:
-    """How wide each column may be: the widest texts give way until the row fits, but no number does."""
+def _wrapped(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> list[int | None]:
+    """How wide each column may be: the widest texts give way until the row fits, then headings; no word or number does.
+
+    `cells` are the rows as they are shown, the headings first.
+    """
     widest: list[int | None] = [None] * len(columns)
-    sizes = list(sizes)
-    texts = [i for i, column in enumerate(columns) if column.unit == "text"]
-    while texts and sum(sizes) + 2 * (len(sizes) - 1) > width:
-        most = max(texts, key=lambda i: sizes[i])
-        if sizes[most] <= NARROWEST:
-            break
-        others = sum(sizes) - sizes[most] + 2 * (len(sizes) - 1)
+    down = [list(column) for column in zip(*cells, strict=True)]
+    sizes = [max(map(len, column)) for column in down]
+    words = [max((len(word) for cell in column for word in cell.split()), default=0) for column in down]
+    texts = {i: max(NARROWEST, words[i]) for i, column in enumerate(columns) if column.unit == "text"}
+
+    def over() -> int:
+        return sum(sizes) + 2 * (len(sizes) - 1) - width
+
+    while over() > 0 and (wide := [i for i in texts if sizes[i] > texts[i]]):
+        most = max(wide, key=lambda i: sizes[i])
         second = max((sizes[i] for i in texts if i != most), default=NARROWEST)
-        sizes[most] = max(NARROWEST, min(sizes[most] - 1, max(width - others, second - 1)))
+        sizes[most] = max(texts[most], min(sizes[most] - 1, max(sizes[most] - over(), second - 1)))
         widest[most] = sizes[most]
+    for i, column in enumerate(columns):
+        if over() > 0 and column.unit != "text" and words[i] < sizes[i]:
+            widest[i] = sizes[i] = max(words[i], *map(len, down[i][1:]))
     return widest
 
 

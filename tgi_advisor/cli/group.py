@@ -95,9 +95,10 @@ class AdvisorGroup(click.Group):
             _show(error, as_json)
             return error.exit_code
         except click.ClickException as error:
+            _keep_nearest(error)
             told = StringIO()
             error.show(told)
-            say(printable(told.getvalue(), keep="\n"), err=True, nl=False)
+            say(_fitted(printable(told.getvalue(), keep="\n")), err=True, nl=False)
             _json(error_body(Exit.USAGE, printable(error.format_message(), keep="\n")), as_json)
             return Exit.USAGE
         except click.Abort:
@@ -138,6 +139,38 @@ def _show(error: AdvisorError, as_json: AsJson) -> None:
     lines += [_indented(str(problem)) for problem in error.problems]
     lines += [_indented(error.hint)] if error.hint else []
     say("\n".join(lines), err=True)
+
+
+def _keep_nearest(error: click.ClickException) -> None:
+    """Of what click takes for meant, what is about as near as the nearest; `--format json` for `--json`."""
+    named = getattr(error, "option_name", None) or getattr(error, "command_name", None)
+    if named is None:
+        return
+    from difflib import SequenceMatcher  # imported only when something is misspelt
+
+    near = {
+        one: SequenceMatcher(None, named.strip("-"), one.strip("-")).ratio()
+        for one in getattr(error, "possibilities", None) or ()
+    }
+    best = max(near.values(), default=0.0)
+    meant = [one for one, ratio in near.items() if ratio >= max(0.6, best - 0.1)]
+    context = getattr(error, "ctx", None)
+    formats = [one.type for one in context.command.params if "--format" in one.opts] if context else []
+    if named == "--json" and any("json" in getattr(one, "choices", ()) for one in formats):
+        meant = ["--format json"]
+    error.__dict__["possibilities"] = meant
+
+
+def _fitted(text: str) -> str:
+    """What click says, the error's own line continued below where it is too long for the terminal."""
+    import textwrap
+
+    return "".join(
+        f"{textwrap.fill(line, width(), subsequent_indent='  ', break_long_words=False, break_on_hyphens=False)}\n"
+        if line.startswith("Error:")
+        else f"{line}\n"
+        for line in text.splitlines()
+    )
 
 
 def _indented(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -54,7 +55,8 @@ def _print(
         say(f"\n{len(rows)} {one if len(rows) == 1 else many}. --json has more, sources included.", err=True)
     else:
         near = _meant(words, known())
-        say(f"No {one} matches {' '.join(words)!r}.{near} Without words, all are listed.", err=True)
+        said = f"No {one} matches {' '.join(words)!r}.{near} Without words, all are listed."
+        say("\n".join(textwrap.wrap(said, width(), break_on_hyphens=False)), err=True)
 
 
 def _meant(words: Sequence[str], known: Iterable[str]) -> str:
@@ -86,8 +88,6 @@ _FEW = 3
 
 def _where_from(row: Row, shown: int) -> list[str]:
     """The sources of one row, where only a few are shown."""
-    import textwrap
-
     if shown > _FEW:
         return []
     stated = row.get("sources") or [row[key] for key in ("provenance", "source") if row.get(key)]
@@ -196,7 +196,7 @@ def releases(words: tuple[str, ...], as_json: bool) -> None:
             }
         )
     columns = [
-        Shown("RELEASE", _of("version")), Shown("DATE", _of("date")),
+        Shown("TGI", _of("version")), Shown("DATE", _of("date")),
         Shown("ROOM", lambda row: f"{row['wiggle_room']} of {row['of']}"), Shown("CHUNKING", _of("chunking")),
         Shown("GRAPHS", _of("cuda_graphs")), Shown("LOGITS", _of("prefill_logits")),
         Shown("ATTENTION", _of("attention")),

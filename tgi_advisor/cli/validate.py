@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tgi_advisor.cli import options
-from tgi_advisor.cli.output import colour, say
+from tgi_advisor.cli.output import colour, say, width
 from tgi_advisor.errors import Exit, UsageError
 from tgi_advisor.safe import printable, unobeyed
 
@@ -115,6 +115,31 @@ def validate(paths: tuple[str, ...], name: str, **asked: Any) -> int:
     return Exit.FINDINGS if tally.failed or (asked["diff"] and tally.fixed) else Exit.STARTS
 
 
+PAGE = 100
+"""Columns that docs/rules.md is written for."""
+
+
+def _narrowed(text: str) -> str:
+    """Markdown with its paragraphs no wider than the terminal; examples stay as they are."""
+    import textwrap
+
+    if width() >= PAGE:
+        return text
+    shown: list[str] = []
+    for number, piece in enumerate(text.split("```")):
+        if number % 2 == 0:
+            blocks = piece.split("\n\n")
+            wide = {block for block in blocks if max(map(len, block.splitlines()), default=0) > width()}
+            piece = "\n\n".join(
+                textwrap.fill(" ".join(block.split()), width(), break_long_words=False, break_on_hyphens=False)
+                if block in wide and not block.lstrip().startswith(("-", "|"))
+                else block
+                for block in blocks
+            )
+        shown.append(piece)
+    return "```".join(shown)
+
+
 @click.command()
 @options.rule_code
 def rule(code: str | None) -> None:
@@ -125,7 +150,7 @@ def rule(code: str | None) -> None:
     from tgi_advisor.validate import rules
 
     if code is not None:
-        say(rules.text(code), nl=False)
+        say(_narrowed(rules.text(code)), nl=False)
         return
     for one in rules.RULES.values():
         say(f"{one.code}  {one.severity:<7}  {one.title}")

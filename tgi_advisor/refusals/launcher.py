@@ -36,7 +36,7 @@ def unknown_flag(case: Case) -> Found:
     if fault is None or fault.error is not None:
         return None
     step = f"leave out --{fault.name}, or use a release that has it: `tgi-advisor flags {fault.name}` says which"
-    if fault.name not in tables.load("flags"):
+    if fault.name not in {**tables.load("flags"), **tables.load("flags_before")}:
         meant = did_you_mean(fault.name, flags.flags_of(case.release))
         step = f"leave out --{fault.name}, which no release has" + (f"; {meant}" if meant else "")
     return f"error: unexpected argument '--{fault.name}' found", (step,)
