@@ -23,7 +23,12 @@ from tgi_advisor.facts.gpu import find as gpu_of
 from tgi_advisor.facts.rows import all_rows
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "how-it-works.md", ROOT / "docs" / "scaling.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "how-it-works.md",
+    ROOT / "docs" / "scaling.md",
+    ROOT / "docs" / "upgrade.md",
+)
 BLOCK = re.compile(r"(?P<open><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<close><!-- end -->)", re.DOTALL)
 
 
@@ -117,6 +122,20 @@ def formats() -> str:
     return "| format | what it is |\n| --- | --- |\n" + "".join(rows)
 
 
+def _change(page: str) -> str:
+    """Of the answer of `upgrade --fix` the verdict on the mended file, and the change."""
+    command, _, rest = page.partition("\nMended")
+    first = "\n".join(command.splitlines()[:2])
+    return f"{first}\n...\n\nMended{rest}"
+
+
+def _table(page: str) -> str:
+    """Of the answer of `upgrade --releases` the table."""
+    first = "\n".join(page.splitlines()[:2])
+    table = page[page.index("Releases on the way") :].partition("\n\n")[0]
+    return f"{first}\n...\n\n{table}\n...\n```\n"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "advise": lambda: console("advise", "configs/llama-3.1-8b-l4.yaml"),
     "help": lambda: console("--help"),
@@ -128,6 +147,12 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "fits": lambda: console("fits", "--model", "Qwen/Qwen2.5-7B-Instruct", "--gpu", "g6.12xlarge"),
     "upgrade": lambda: console(
         "upgrade", "tests/data/upgrade/old.sh", "--gpu", "nvidia-l4", "--offline", ends=Exit.LESS
+    ),
+    "upgrade-fix": lambda: _change(
+        console("upgrade", "tests/data/upgrade/old.sh", "--gpu", "nvidia-l4", "--offline", "--fix", "--diff")
+    ),
+    "upgrade-releases": lambda: _table(
+        console("upgrade", "tests/data/upgrade/old.sh", "--gpu", "nvidia-l4", "--offline", "--releases", ends=Exit.LESS)
     ),
     "validate": lambda: console(
         "validate", "tests/data/validate/run.sh", "--gpu", "nvidia-l4", "--ignore", "TGI540", ends=Exit.FINDINGS

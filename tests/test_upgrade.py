@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from front import L4, ROOT, run
 from golden import Golden
@@ -511,3 +513,109 @@ def test_the_page_of_the_docs_names_what_json_has() -> None:
     page = (ROOT / "docs" / "json.md").read_text("utf-8")
     for name in one:
         assert f"`{name}`" in page, name
+
+
+# ---- what we write ourselves
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.sampled_from(RELEASES), st.sampled_from(RELEASES), st.sampled_from([QWEN, LLAMA2, "google/gemma-2b-it"]),
+    st.sampled_from([("docker-run", "a.sh"), ("compose", "compose.yaml"), ("kubernetes", "k.yaml"), ("env", "a.env")]),
+    st.sampled_from(["same", "better"]),
+)  # fmt: skip
+def test_every_format_of_emit_is_mended_whole(
+    tmp_path_factory: pytest.TempPathFactory, start: str, end: str, model: str, form: tuple[str, str], prefer: Any
+) -> None:
+    """Whatever `emit` wrote for one release says for another what is proposed, and a second time nothing changes."""
+    plan = tgi_advisor.advise(
+        model=model, gpu="a10g", release=start, source="snapshot", offline=True, next_steps=False,
+        fields={"tgi.env": {"LOG_LEVEL": "info,x='a b'"}},
+    )  # fmt: skip
+    if plan.prediction.outcome != "starts":
+        return
+    path = tmp_path_factory.mktemp("emitted") / form[1]
+    path.write_text(plan.emit(form[0]), "utf-8")
+    found = of_file(path, gpu="a10g", to=end, prefer=prefer, fix=True, write=True)
+    if not found.proposal.side.starts:
+        assert path.read_text("utf-8") == plan.emit(form[0])
+        return
+    assert found.fixed is None or found.fixed.undone == ()
+    assert found.fixed is None or found.fixed.side.prediction.limits == found.proposal.side.prediction.limits
+    again = upgrade(path, gpu="a10g", to=end, fix=True, source="snapshot", offline=True)
+    assert (again.exit_code, again.diff) == (Exit.STARTS, "")
+
+
+def test_hostile_values_of_the_file_stay_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "run.sh"
+    path.write_text(
+        'docker run --gpus all -e USE_PREFIX_CACHING="0; touch pwned #" -e \'LOG_LEVEL=a b "$(id)"\' '
+        "ghcr.io/huggingface/text-generation-inference:2.3.1 --model-id Qwen/Qwen2.5-7B-Instruct\n",
+        "utf-8",
+    )
+    found = of_file(path, gpu="nvidia-l4", fix=True, write=True)
+    assert found.fixed is not None
+    text = path.read_text("utf-8")
+    assert "'LOG_LEVEL=a b \"$(id)\"'" in text
+    words = shlex.split(text)
+    assert [word for word in words if word.startswith("PREFIX_CACHING=")] in ([], ["PREFIX_CACHING=0; touch pwned #"])
+    assert "touch" not in words
+
+
+def test_how_weights_are_moved(tmp_path: Path) -> None:
+    """The commands name the folder or the volume of the file."""
+    path = compose(tmp_path)
+    steps = {one.name: one.step for one in of_file(path, gpu="nvidia-l4").changes}
+    assert steps["weight cache"].startswith("docker run --rm -v tgi-data:/data busybox sh -c 'mkdir -p /data/hub && mv")
+    path.write_text(path.read_text("utf-8").replace("tgi-data:/data", "/srv/my weights:/data"), "utf-8")
+    steps = {one.name: one.step for one in of_file(path, gpu="nvidia-l4").changes}
+    assert steps["weight cache"].startswith("mkdir -p '/srv/my weights'/hub && mv '/srv/my weights'/models--*")
+    path.write_text(path.read_text("utf-8").replace("- HUGG", "- HUGGINGFACE_HUB_CACHE=/data\n      - HUGG"), "utf-8")
+    assert "weight cache" not in changed(of_file(path, gpu="nvidia-l4")), "the file itself says where they lie"
+
+
+def test_the_token_takes_the_name_the_release_reads(tmp_path: Path) -> None:
+    path = compose(tmp_path)
+    assert "Hub token" in changed(of_file(path, gpu="nvidia-l4", fix=True, write=True))
+    assert "- HF_TOKEN=${HF_TOKEN}" in path.read_text("utf-8")
+    assert "Hub token" in changed(of_file(path, gpu="nvidia-l4", to="2.0.4", fix=True, write=True))
+    assert "- HUGGING_FACE_HUB_TOKEN=${HF_TOKEN}" in path.read_text("utf-8")
+
+
+def test_what_validate_finds_with_the_new_release_alone(tmp_path: Path) -> None:
+    path = tmp_path / "run.sh"
+    path.write_text(
+        "docker run --gpus all -p 8080:80 -v data:/data ghcr.io/huggingface/text-generation-inference:2.4.1 "
+        "--model-id Qwen/Qwen2.5-7B-Instruct --max-total-tokens 4096 --max-input-tokens 2048\n",
+        "utf-8",
+    )
+    assert of_file(path, gpu="nvidia-l4").surroundings.found == ()
+    assert all(code.startswith("TGI") for code, _, _ in of_file(path, gpu="nvidia-l4", to="1.0.0").surroundings.found)
+
+
+def test_gaudi_gets_the_batch_size_its_release_needs() -> None:
+    found = moved(LLAMA2, "gaudi2", "3.3.0", "3.3.7", prefer="better")
+    assert found.serves == "refused"
+    if found.proposal.side.starts:
+        assert "max-batch-size" in found.proposal.spec.tgi.flags
+
+
+def test_a_word_the_launcher_never_took(tmp_path: Path) -> None:
+    """Today's launcher refuses the file too; mended, it starts."""
+    path = compose(tmp_path, args=f"{ARGS} --watermark")
+    found = of_file(path, gpu="nvidia-l4", fix=True)
+    assert found.before.prediction.outcome == "refused"
+    assert found.serves == "refused"
+    assert found.fixed is not None
+    assert found.fixed.serves == "better"
+    assert found.exit_code == Exit.STARTS
+
+
+@pytest.mark.parametrize(("option", "part", "offers"), [("--to", "3.3.", "3.3.7"), ("--from", "2.4", "2.4.1")])
+def test_completion_of_releases(option: str, part: str, offers: str) -> None:
+    from tgi_advisor.cli.upgrade import upgrade as command
+
+    name = {"--to": "to", "--from": "since"}[option]
+    parameter = next(one for one in command.params if one.name == name)
+    context = click.Context(command)
+    assert offers in [item.value for item in parameter.shell_complete(context, part)]

@@ -38,14 +38,14 @@ from tgi_advisor.upgrades.records import Fixed, Prefer
 from tgi_advisor.upgrades.sides import compared, judge, renamed
 from tgi_advisor.validate import amend, fix
 from tgi_advisor.validate.amend import Wish
-from tgi_advisor.validate.effective import TOKENS, Effective, effective
+from tgi_advisor.validate.effective import Effective, Slip, effective
 from tgi_advisor.validate.found import Document, Server, Value
 from tgi_advisor.validate.hardware import Stated
-from tgi_advisor.validate.importer import cache_of, importing
-from tgi_advisor.validate.judge import FactsFor, cases
+from tgi_advisor.validate.importer import Importing, cache_of, importing
+from tgi_advisor.validate.judge import FactsFor, cases, findings
 from tgi_advisor.validate.read import read
-from tgi_advisor.validate.rules import Case
-from tgi_advisor.validate.secrets import secrets
+from tgi_advisor.validate.rules import RULES, Case
+from tgi_advisor.validate.secrets import Hidden, secrets, without_secrets
 
 
 class Unjudged(NamedTuple):
@@ -295,7 +295,7 @@ def _of_case(document: Document, case: Case, stated: Stated, asked: _Asked, fact
         facts = facts._replace(release=case.release)
     image = _new_image(case, facts, asked.to)
     after = _moved(document, case, image, stated, asked, facts_for)
-    around = _around(case, after, new.spec, new.left, image)
+    around = _around(document, case, after, new, image)
     found = judged(new.spec, facts, asked.to, prefer=asked.prefer, between=asked.between, around=around)
     notes = (*((case.view.image.note,) if case.view.image.note else ()), *case.assumed)
     return replace(found, notes=tuple(dict.fromkeys((*notes, *found.notes))))
@@ -304,9 +304,8 @@ def _of_case(document: Document, case: Case, stated: Stated, asked: _Asked, fact
 def _new_image(case: Case, facts: Facts, to: TgiRelease) -> str | None:
     """The image of the new release under the server's own name; None where it has none, or the name does not say."""
     image = case.server.image
-    if image is None or not image.known:
-        return None
-    return renamed(image.text, to, facts.variant)[0]
+    text = amend.noted_image(case.server) if image is None else image.text if image.known else ""
+    return renamed(text, to, facts.variant)[0] if text else None
 
 
 def _moved(
@@ -323,14 +322,13 @@ def _moved(
     return moved
 
 
-def _around(case: Case, after: Case, spec: Spec, left: Sequence[str], image: str | None) -> Surroundings:
-    """What the file says of a server beside the spec."""
+def _around(document: Document, case: Case, after: Case, new: Importing, image: str | None) -> Surroundings:
+    """What the file says of a server beside the spec; no secret of the file is in it."""
     server, view = case.server, case.view
     names = {**server.env, **server.secret_env}
     older = view.image.older
-    before = {slip.word.text for slip in view.slips}
-    of_spec = {f"--{name}" for name in spec.tgi.flags}
-    refused = [word for slip in after.view.slips if (word := slip.word.text.partition("=")[0]) not in of_spec]
+    of_spec = {f"--{name}" for name in new.spec.tgi.flags}
+    today, then = ([_said_word(slip, new.hidden) for slip in one.view.slips] for one in (case, after))
     settled = any(name in names for name in ("HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"))
     mounted = any((mount.target.text.rstrip("/") or "/") == cache_of(case) for mount in server.mounts)
     return Surroundings(
@@ -343,12 +341,33 @@ def _around(case: Case, after: Case, spec: Spec, left: Sequence[str], image: str
         bare=not server.args and server.form in ("compose", "kubernetes", "docker-run"),
         host_network=server.network is not None and server.network.text == "host",
         cache=mounted and not settled,
-        old_token="HUGGING_FACE_HUB_TOKEN" in names and not names.keys() & set(TOKENS[:1]),
-        refused=tuple(dict.fromkeys(refused)),
-        broken=tuple(dict.fromkeys(before)),
-        left=tuple(left),
+        old_token="HUGGING_FACE_HUB_TOKEN" in names and "HF_TOKEN" not in names,
+        new_token="HF_TOKEN" in names and "HUGGING_FACE_HUB_TOKEN" not in names,
+        volume=new.spec.container.cache if mounted else "",
+        refused=tuple(dict.fromkeys(word for word in then if word not in of_spec)),
+        broken=tuple(dict.fromkeys(today)),
+        left=tuple(new.told),
         image=image,
+        found=tuple(_found(document, case, after)),
     )
+
+
+def _said_word(slip: Slip, hidden: Hidden) -> str:
+    """A word the launcher refuses, without its value and without secrets."""
+    return without_secrets(slip.word.text.partition("=")[0], hidden)
+
+
+def _found(document: Document, case: Case, after: Case) -> Iterator[tuple[str, str, str]]:
+    """What `validate` finds of a server with the new release alone, apart from what the verdict and the flags say."""
+    today = {one.code for one in findings(replace(document, servers=(case.server,), defects=()), [case])}
+    for one in findings(replace(document, servers=(after.server,), defects=()), [after]):
+        told = RULES[one.code].refusals or one.code[:4] == "TGI2" or one.code in _TOLD
+        if one.code not in today and not told and one.severity != "info":
+            yield one.code, one.message, one.next_step
+
+
+_TOLD = ("TGI101", "TGI102", "TGI170", "TGI173", "TGI321", "TGI404", "TGI405")
+"""Rules whose findings an upgrade says by itself: flags and variables that are gone, the cache, the token."""
 
 
 # ---- mending a deployment file
@@ -389,14 +408,19 @@ def _wishes(case: Case, found: Upgrade, known: Mapping[str, flags.Flag]) -> Iter
         yield Wish("image", "", around.image)
     for word in around.refused:
         yield Wish("flag", word.lstrip("-"), None)
-    for path in proposal.dropped:
-        kind, name = _said(path)
-        if kind == "flag" and name not in known:
-            yield Wish("flag", name, None)
-        elif kind == "variable":
-            yield Wish("variable", name, None)
-    if around.old_token and found.after.release.version >= (2, 1, 0):
-        yield Wish("rename", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN")
+    yield from (Wish(*_said(path), None) for path in proposal.dropped)
+    longest = case.view.get("max-input-tokens")
+    if longest is not None and "max-input-tokens" not in known:  # its name until 1.4.5
+        if longest.by == "environment":
+            yield Wish("rename", "MAX_INPUT_TOKENS", "MAX_INPUT_LENGTH")
+        elif (tokens := proposal.spec.limits.max_input_tokens.fixed) is not None:
+            yield Wish("flag", "max-input-length", tokens)
+    token = "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN"
+    named_since = found.after.release.version >= (2, 1, 0)
+    if around.old_token and named_since:
+        yield Wish("rename", *token)
+    elif around.new_token and not named_since:
+        yield Wish("rename", *token[::-1])
     for pin in proposal.pins:
         kind, name = _said(pin.path)
         if kind == "variable":

@@ -6,6 +6,8 @@ deployment does not use.
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -322,7 +324,7 @@ def _around(before: Side, after: Side, around: Surroundings) -> Iterator[Change]
     start, end = around.older or before.release.version, after.release.version
     down = end < start
     low, high = (end, start) if down else (start, end)
-    crossed = [row for row in facts.around() if low < row.since <= high and _concerns(row.when, around)]
+    crossed = [row for row in facts.around() if low < row.since <= high and _concerns(row.when, around, down)]
     for row in reversed(crossed) if down else crossed:
         if row.name == "weight cache" and _kept(before) == _kept(after):
             continue
@@ -330,8 +332,11 @@ def _around(before: Side, after: Side, around: Surroundings) -> Iterator[Change]
         why = f"from {'.'.join(map(str, row.since))} on" + (", and here undone" if down else "")
         step = _DOWN.get(row.name, "") if down else row.step
         if row.name == "weight cache":
+            step = _in_volume(step, around.volume)
             why += f"; the weights are {gib(after.setting.facts.model.stored_bytes)}"
         yield Change("around", row.name, was, now, why, step, row.source)
+    for code, message, step in around.found:
+        yield Change("around", code, "", message, f"`validate` finds it with TGI {after.name}", step, "docs/rules.md")
 
 
 _DOWN = {
@@ -347,11 +352,23 @@ def _kept(side: Side) -> str:
     return releases.cache_env(side.release, side.setting.facts.variant)
 
 
-def _concerns(when: str, around: Surroundings) -> bool:
+def _concerns(when: str, around: Surroundings, down: bool) -> bool:
     noticed = {
-        "bare": around.bare, "cache": around.cache, "old-token": around.old_token, "host-network": around.host_network,
+        "bare": around.bare, "cache": around.cache, "host-network": around.host_network,
+        "old-token": around.new_token if down else around.old_token,
     }  # fmt: skip
     return noticed.get(when, True)
+
+
+def _in_volume(step: str, volume: str) -> str:
+    """A step about the weights' volume, with the commands for a folder of the host, or for a volume of Docker's."""
+    said = re.match(r"(?P<commands>(?:mkdir|mv) .*?) in the volume", step)
+    if said is None or not volume:
+        return step.replace("DATA", "/data")
+    if "/" in volume:
+        return said["commands"].replace("DATA", shlex.quote(volume.rstrip("/"))) + step[said.end() :]
+    commands = shlex.quote(said["commands"].replace("DATA", "/data"))
+    return f"docker run --rm -v {shlex.quote(volume)}:/data busybox sh -c {commands}{step[said.end() :]}"
 
 
 def unchanged(before: Side, after: Side) -> str:

@@ -108,7 +108,9 @@ class _Habit(NamedTuple):
 
 
 def _shards(was: Setting, _: Setting) -> Wanted:
-    return (Pin("tgi.num_shard", was.num_shard, f"it runs on {was.num_shard} GPU(s) today"),)
+    return (
+        Pin("tgi.num_shard", was.num_shard, f"it runs on {was.num_shard} GPU{'s' if was.num_shard > 1 else ''} today"),
+    )
 
 
 def _dtype(was: Setting, now: Setting) -> Wanted:
@@ -364,19 +366,36 @@ def _shorter(way: _Stated, before: Side, facts: Facts, around: Surroundings) -> 
         bounds = LimitsSpec(Bound(None, most[0]), Bound(None, total), Bound(None, most[1]))
         found = _searched(replace(_without_limits(way.spec), limits=bounds), facts, around.shards_after)
         if found is not None:
-            return _pinned(way, before, found)
+            more = _Stated(_with(way.spec, found.pins), (*way.pins, *found.pins), way.lost)
+            return _pinned(more, before, found.limits)
     return None
 
 
-def _searched(spec: Spec, facts: Facts, shards: int | None) -> Limits | None:
+class _Found(NamedTuple):
+    """What a search finds."""
+
+    limits: Limits
+    """The limits."""
+    pins: tuple[Pin, ...]
+    """Flags that had to be searched as well (`max-batch-size` on Gaudi)."""
+
+
+def _searched(spec: Spec, facts: Facts, shards: int | None) -> _Found | None:
     """The largest limits a spec's bounds allow; None where none fit."""
     if spec.tgi.num_shard is None and shards is not None:
         spec = replace(spec, tgi=replace(spec.tgi, num_shard=shards))
     try:
-        found = search.best(spec, facts).found
+        advice = search.best(spec, facts)
     except AdvisorError:
         return None
-    return found.limits if search.outcome(found, spec.workload.concurrency).outcome == "starts" else None
+    if advice.found.limits is None or search.outcome(advice.found, spec.workload.concurrency).outcome != "starts":
+        return None
+    there = advice.base.setting.spec.tgi.flags
+    more = {name: value for name, value in there.items() if spec.tgi.flags.get(name) != value}
+    pins = tuple(
+        Pin(f"tgi.flags.{name}", value, "TGI needs it, and it was searched too") for name, value in more.items()
+    )
+    return _Found(advice.found.limits, pins)
 
 
 # ---- better
@@ -396,7 +415,8 @@ def _better(
         found = _searched(replace(opened, limits=bounds), facts, around.shards_after)
         if found is None:
             continue
-        made = _pinned(_Stated(spec, (), ()), before, found, f"the largest that TGI {facts.release} holds")
+        start = _Stated(_with(spec, found.pins), found.pins, ())
+        made = _pinned(start, before, found.limits, f"the largest that TGI {facts.release} holds")
         proposal = _proposal("better", before, moved, made, dropped, pins, facts, around)
         if proposal.serves in ("same", "better"):
             return proposal

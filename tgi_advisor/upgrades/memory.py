@@ -96,7 +96,13 @@ def _activations(before: Side, after: Side) -> str:
     was, now = (side.prediction.limits.max_batch_prefill_tokens or 0 for side in (before, after))
     if was == now:
         return f"a warm-up of {thousands(now)} tokens, as before, on other kernels"
-    return f"a warm-up of {thousands(now)} tokens; before: {thousands(was)}"
+    old, new = (_bytes(_sizes(side), "prefill activations") for side in (before, after))
+    kernels = "" if abs(new * was - old * now) * KERNELS < old * now else " on other kernels"
+    return f"a warm-up of {thousands(now)} tokens{kernels}; before: {thousands(was)}"
+
+
+KERNELS = 10
+"""A warm-up that takes a tenth more or less for each token runs on other kernels."""
 
 
 def _graphs(before: Side, after: Side) -> str:

@@ -19,7 +19,8 @@ from tgi_advisor.upgrades.sides import together
 def page(found: Upgrade, *, width: int = 100, colour: bool = False) -> str:
     """One server's upgrade as people read it."""
     style = Style(colour)
-    blocks = [_heading(found, style, width), _sides(found, style), _memory(found, style, width)]
+    blocks = [_heading(found, style, width), _sides(found, style), _picks(found, style, width)]
+    blocks.append(_memory(found, style, width))
     blocks += [_releases(found, style, width), _words(found, style, width), _around(found, style, width)]
     blocks += [_notes(found, style, width), _proposal(found, style, width)]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -53,9 +54,11 @@ def _verdict(found: Upgrade) -> str:
             gain = f" It gains: {_joined(found.more)}." if found.more else ""
             return f"{down}As it is, it serves less: {reasons}.{gain}"
         case "refused":
-            return f"{down}As it is, TGI {found.after.name} refuses to start: {reasons.rstrip('.')}."
+            same = f", as TGI {found.before.name} does" if found.before.prediction.outcome == found.serves else ""
+            return f"{down}As it is, TGI {found.after.name} refuses to start{same}: {reasons.rstrip('.')}."
         case _:
-            return f"{down}As it is, TGI {found.after.name} runs out of memory: {reasons.rstrip('.')}."
+            same = f", as TGI {found.before.name} does" if found.before.prediction.outcome == found.serves else ""
+            return f"{down}As it is, TGI {found.after.name} runs out of memory{same}: {reasons.rstrip('.')}."
 
 
 def _joined(texts: Sequence[str]) -> str:
@@ -143,6 +146,21 @@ def _memory(found: Upgrade, style: Style, width: int) -> str:
     return "\n".join(lines)
 
 
+def _picks(found: Upgrade, style: Style, width: int) -> str:
+    """What TGI picks otherwise by itself, and why."""
+    rows = [one for one in found.changes if one.kind in ("limit", "engine") and one.name not in _SAID_BELOW]
+    lines = [
+        line
+        for one in rows
+        for line in _wrapped(f"{one.name} {one.after}, not {one.before}: {one.why}", width, "  ", "    ")
+    ]
+    return "\n".join([style.head("What TGI picks otherwise"), *lines]) if lines else ""
+
+
+_SAID_BELOW = ("max_batch_total_tokens", "block_size", "reserve", "prefill_logits")
+"""What the rows of the memory say."""
+
+
 SMALL = 5 << 20
 """Bytes below which a difference is no reason worth a line."""
 
@@ -163,14 +181,17 @@ def _releases(found: Upgrade, style: Style, width: int) -> str:
     told = "no release on the way serves less" if breaks is None else (
         f"TGI {breaks.release} is the first that {_BREAKS[breaks.serves]}: {breaks.why}")  # fmt: skip
     table = found.table()
-    why = tuple(column for column in table.columns if column.key == "why")
-    shown = tabular.without(table, {column.key for column in why})
+    shown = tabular.without(table, {"why", *(LESS_WANTED if width < WIDE else ())})
     return "\n".join([
         style.head("Releases on the way, with the spec as it is"),
-        tabular.text(shown, width, LESS_WANTED), *_wrapped(f"{told}.".replace("..", "."), width, "", "  "),
+        tabular.text(shown, width, NARROW), *_wrapped(f"{told}.".replace("..", "."), width, "", "  "),
     ])  # fmt: skip
 
 
+WIDE = 120
+"""Columns from which on the table of releases has the band too."""
+NARROW = ("concurrency", "max_input_tokens", "at_risk")
+"""Columns of the table of releases that go first where a terminal is narrow."""
 _BREAKS = {"less": "serves less", "refused": "refuses to start", "out_of_memory": "runs out of memory"}
 
 

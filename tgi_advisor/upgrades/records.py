@@ -50,6 +50,12 @@ class Surroundings(NamedTuple):
     """Whether the weights are kept outside the container."""
     old_token: bool = False
     """Whether the Hub token is only under its old name."""
+    new_token: bool = False
+    """Whether it is only under its new one."""
+    volume: str = ""
+    """The folder or volume of the weights; empty where it is not known."""
+    found: tuple[tuple[str, str, str], ...] = ()
+    """What `validate` finds of the file with the new release and not with today's: code, message and next step."""
     refused: tuple[str, ...] = ()
     """Words of the file that the new release's launcher refuses, and a spec cannot hold."""
     broken: tuple[str, ...] = ()
@@ -207,8 +213,8 @@ COLUMNS = (
     Column("why", "WHY", "text", "Why it does not start, or in what it serves less."),
 )
 """The table of releases."""
-LESS_WANTED = ("date", "budget_low", "budget_high", "max_input_tokens", "concurrency")
-"""Columns that go first where a terminal is narrow."""
+LESS_WANTED = ("date", "budget_low", "budget_high")
+"""Columns that only a wide terminal has."""
 
 
 @dataclass(frozen=True, repr=False)

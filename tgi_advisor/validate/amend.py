@@ -94,6 +94,12 @@ def amend(text: str, number: int, wishes: Sequence[Wish], known: Mapping[str, Fl
     return Amended(text, tuple(done), tuple(undone))
 
 
+def noted_image(server: Server) -> str:
+    """The image that an environment file of ours names in a comment; empty where it names none."""
+    said = (note.partition(" ")[2] for note in server.notes if note.startswith("image "))
+    return next(said, "")
+
+
 # ---- whether it worked
 
 
@@ -101,7 +107,8 @@ def _holds(view: Effective, wish: Wish) -> bool:
     """Whether a server has what is wished."""
     match wish.kind:
         case "image":
-            return view.server.image is not None and view.server.image.text == wish.value
+            image = view.server.image
+            return wish.value == (image.text if image is not None else noted_image(view.server))
         case "rename":
             names = {**view.server.env, **view.server.secret_env}
             return wish.name not in names and wish.value in names
@@ -138,7 +145,11 @@ def _shape(view: Effective, wish: Wish | None) -> tuple[object, ...]:
     """What a server is told, apart from what is wished."""
     server, renamed = view.server, wish is not None and wish.kind == "image"
     names = {wish.name, wish.value} if wish is not None else set()
-    told: object = {name: one.typed for name, one in view.flags.items() if one.by != "image" and name not in names}
+    told: object = {
+        name: one.typed
+        for name, one in view.flags.items()
+        if one.by != "image" and name not in names and one.flag.env not in names
+    }
     if renamed:  # another release may know other flags, or read them otherwise
         told = [word.text for word in server.args]
     of_flag = {one.flag.env for name, one in view.flags.items() if name in names}
@@ -158,6 +169,8 @@ def _ways(document: Document, view: Effective, wish: Wish, known: Mapping[str, F
         case "image":
             if server.image is not None and (at := _span(file, server.image)) is not None:
                 yield [_Edit(*at, str(wish.value))]
+            if server.image is None and (noted := noted_image(server)) and (start := text.find(noted)) >= 0:
+                yield [_Edit(start, start + len(noted), str(wish.value))]
         case "rename":
             value = server.env.get(wish.name) or server.secret_env.get(wish.name)
             if value is not None and value.key is not None and value.key.file == document.file:
@@ -165,6 +178,8 @@ def _ways(document: Document, view: Effective, wish: Wish, known: Mapping[str, F
                 for skip in (0, 1):
                     if text[start + skip : start + skip + len(wish.name)] == wish.name:
                         yield [_Edit(start + skip, start + skip + len(wish.name), str(wish.value))]
+            everywhere = re.finditer(rf"(?<![\w$]){re.escape(wish.name)}(?!\w)", text)
+            yield [_Edit(*one.span(), str(wish.value)) for one in everywhere]
         case "flag" if wish.value is None:
             yield from _without(file, view, wish.name)
         case "flag" if wish.value is not None:
@@ -327,7 +342,11 @@ def _variable(file: File, server: Server, name: str, value: str) -> Iterator[lis
             yield [_Edit(at, at, f"{brace[2]}{name}={value}{brace[2]}, ")]
         else:
             yield [_Edit(start, start, f"{name}={shlex.quote(value)} ")]
-    if not there and server.image is not None and (at_image := _span(file, server.image)) is not None:
+    if (
+        (not there or server.form == "docker-run")
+        and server.image is not None
+        and (at_image := _span(file, server.image)) is not None
+    ):
         yield from _first_variable(text, at_image[0], server.form, name, value)
 
 
@@ -338,6 +357,9 @@ def _first_variable(text: str, image: int, form: str, name: str, value: str) -> 
     end = len(text) if end < 0 else end
     if form == "docker-run":
         start = image - (text[image - 1 : image] in ("'", '"'))
+        if not text[line:start].strip() and text[:line].endswith("\\\n"):  # one option to a line
+            option = shlex.quote(f"{name}={value}")
+            yield [_Edit(line, line, f"{text[line:start]}-e {option} \\\n")]
         yield [_Edit(start, start, f"-e {shlex.quote(f'{name}={value}')} ")]
         return
     item = re.match(r"([ \t]*(?:-[ \t]+)?)image:", text[line:end])

@@ -83,6 +83,11 @@ class Importing:
         if what not in self.left:
             self.left.append(what)
 
+    @property
+    def told(self) -> list[str]:
+        """What the spec does not say, on a line each and without secrets."""
+        return [_line(one, self.hidden) for one in self.left]
+
     def _try(self, path: str, named: str, assignments: list[tuple[str, str]], sets: Sequence[str] = ()) -> None:
         try:
             self.spec = reader.build(assignments, "import", self.spec, sets)
@@ -145,7 +150,7 @@ def _head(case: Case, new: Importing, gpu: str) -> Iterator[str]:
         yield "# The limits are those of the file: leave one out to have it searched."
     if new.left:
         yield "# Not carried over:"
-        yield from (f"# - {_line(one, new.hidden)}" for one in new.left)
+        yield from (f"# - {one}" for one in new.told)
 
 
 def _pinned(spec: Spec, path: str) -> bool:
