@@ -280,3 +280,82 @@ def test_the_environment_of_a_programs_launcher_may_name_the_model(here: Path) -
     assert "TGI130" not in [code for _, code in said(here, {"a.py": f'run(["bash", "-c", "{command}"])\n'})]
     (here / "a.py").unlink()
     assert "TGI130" in [code for _, code in said(here, {"a.sh": f"{command}\n"}, "-r", "3.3.7")]
+
+
+# -- what Kustomize adds
+
+
+POD = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: tgi}
+spec:
+  selector: {matchLabels: {app: tgi}}
+  template:
+    metadata: {labels: {app: tgi}}
+    spec:
+      containers:
+        - name: tgi
+          image: ghcr.io/huggingface/text-generation-inference:1.0.0
+          args: [--model-id, org/m, --max-input-tokens, "512", --max-total-tokens, "4096"]
+          volumeMounts: [{name: data, mountPath: /data}]
+      volumes: [{name: data, persistentVolumeClaim: {claimName: tgi}}]
+"""
+BUILD = "resources: [pod.yaml]\n"
+REPLACED = """\
+replacements:
+- source: {kind: ConfigMap, name: tags, fieldPath: data.tgi}
+  targets:
+  - select: {kind: Deployment, name: NAME}
+    fieldPaths: [spec.template.spec.containers.0.FIELD]
+"""
+GPU = """\
+apiVersion: kustomize.config.k8s.io/v1alpha1
+kind: Component
+patches:
+- target: {kind: Deployment, name: NAME}
+  patch: |-
+    - op: add
+      path: /spec/template/spec/containers/0/resources
+      value: {limits: {nvidia.com/gpu: 1}}
+"""
+
+
+def test_what_kustomize_replaces_is_unknown(here: Path) -> None:
+    assert said(here, {"pod.yaml": POD, "kustomization.yaml": BUILD}) == [
+        ("pod.yaml", "TGI301"),
+        ("pod.yaml", "TGI101"),
+    ]
+    image = REPLACED.replace("NAME", "tgi").replace("FIELD", "image")
+    assert said(here, {"kustomization.yaml": BUILD + image}, "--ignore", "TGI50") == []
+    elsewhere = {"kustomization.yaml": f"{BUILD}replacements: [{{path: r.yaml}}]\n", "r.yaml": image[14:]}
+    assert said(here, elsewhere, "--ignore", "TGI50") == []
+    environment = REPLACED.replace("NAME", "tgi").replace("FIELD", "env.0.value")
+    assert said(here, {"kustomization.yaml": BUILD + environment}, "--ignore", "TGI50") == [("pod.yaml", "TGI101")]
+    other = environment.replace("name: tgi}", "name: web}")
+    assert [code for _, code in said(here, {"kustomization.yaml": BUILD + other})] == ["TGI301", "TGI101"]
+
+
+def test_what_a_component_adds_is_its_business(here: Path) -> None:
+    build = f"{BUILD}components: [../gpu]\n"
+    files = {"app/pod.yaml": POD, "app/kustomization.yaml": build, "gpu/kustomization.yaml": GPU.replace("NAME", "tgi")}
+    assert said(here, files, "--select", "TGI301") == []
+    assert said(here, {"gpu/kustomization.yaml": GPU.replace("NAME", "web")}, "--select", "TGI301") != []
+    (here / "gpu/kustomization.yaml").unlink()
+    assert said(here, {}, "--select", "TGI301") == []
+
+
+# -- several flags the launcher does not have
+
+
+EVERY = {
+    "run.sh": f"N=$1\ndocker run --gpus 1 -v data:/data {IMAGE} --model-id a/b --no-a 1 --no-b=$N --no-c $N --no-d\n",
+    "run.py": f'run(["docker", "run", "{IMAGE}", "--model-id", m, "--no-a", f"--no-b={{n}}", "--no-c", n, "--no-d"])\n',
+    "start.py": 'run(["text-generation-launcher", "--model-id", m, "--no-a", f"--no-b={n}", "--no-c", n, "--no-d"])\n',
+    "api.py": f'client.containers.run("{IMAGE}", f"--model-id {{m}} --no-a 1 --no-b={{n}} --no-c {{n}} --no-d")\n',
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_flag_it_does_not_have_is_told(name: str, here: Path) -> None:
+    assert said(here, {name: EVERY[name]}, "--select", "TGI101") == [(name, "TGI101")] * 4

@@ -349,6 +349,8 @@ def _given(flag: Flag, value: Value, name: Value, by: str) -> Given:
 
 _NAMED_VALUE = re.compile(r"[A-Za-z_]\w*=")
 """`NAME=...`, which is no argument of the launcher whatever stands behind it."""
+_NAMED_FLAG = re.compile(r"--[a-z][a-z0-9-]*=")
+"""`--name=...`, which is that flag whatever its value; without a `missing` name only a branch may add it."""
 
 
 def _arguments(
@@ -365,7 +367,8 @@ def _arguments(
         index += 1
         named = _flag_word(word, known, short)
         if named is None:
-            if (not word.known and not _NAMED_VALUE.match(word.text)) or word.text == "":
+            certain = _NAMED_VALUE.match(word.text) or (word.missing and _NAMED_FLAG.match(word.text))
+            if (not word.known and not certain) or word.text == "":
                 opened.append(word)
             elif word.text == "--":  # what follows are values without a flag, and the launcher has none
                 slips += [Slip("unexpected", rest, "") for rest in words[index:]]

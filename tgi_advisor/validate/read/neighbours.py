@@ -166,6 +166,44 @@ class Neighbours:
                 for body in bodies:
                     yield _Patch(body if isinstance(body, Map) else None, target)
 
+        if not inline:
+            yield from (_Patch(None, target) for target, _ in self._replacements(above, root))
+            yield from self._of_components(above, root)
+
+    def _of_components(self, above: str, root: Map, depth: int = 0) -> Iterator[_Patch]:
+        """What the components of a Kustomize file lay over its base; of one that is not there, anything."""
+        for item in root.list("components"):
+            path = _path(above, item.text) if isinstance(item, Scalar) else ""
+            inner = [one for name in sorted(_KUSTOMIZE) for one in self._roots(posixpath.join(path, name))]
+            if not inner or depth > _DEEPEST:
+                yield _Patch(None, None)
+            for one in inner:
+                yield from self._patches(path, one.without("components"))
+                yield from self._of_components(path, one, depth + 1)
+
+    def _replacements(self, above: str, root: Map) -> Iterator[tuple[Map | None, bool]]:
+        """What a Kustomize file puts values of other objects into, and whether that may be an image; None for anything.
+
+        https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/replacements/
+        """
+        for entry in root.list("replacements"):
+            held = [entry] if isinstance(entry, Map) else []
+            path = entry.scalar("path") if isinstance(entry, Map) else None
+            if path is not None:
+                text = self.world.lookup(_path(above, path.text))
+                bodies = compose(File(path.text, text).whole())[0] if text is not None else []
+                held = [
+                    one for body in bodies for one in (body.items if isinstance(body, List) else [body])
+                    if isinstance(one, Map)
+                ]  # fmt: skip
+                if text is None:
+                    yield None, True
+            for one in held:
+                for target in one.list("targets"):
+                    fields = target.list("fieldPaths") if isinstance(target, Map) else []
+                    into = any("image" in field.text for field in fields if isinstance(field, Scalar))
+                    yield (target.map("select") if isinstance(target, Map) else None), into
+
     def _built(self, image: Value, file: str) -> Value | None:
         """The image in what a Kustomize file builds; None where that does not hold the manifest."""
         root = next(self._roots(file), None)
@@ -179,6 +217,8 @@ class Neighbours:
         if not own & set(parts):
             return None
         name, tag = _named(image.text)
+        if any(into for _, into in self._replacements(above, root)):
+            return replace(image, text=f"{name}:{{replacement}}", known=False, missing=("replacement",))
         for entry in root.list("images"):
             if isinstance(entry, Map) and _text(entry, "name") == name:
                 return replace(image, text=_renamed(name, tag, entry), origin=file, length=0, quote=0)

@@ -141,6 +141,10 @@ class Map:
         entry = self.merged.get(name)
         return entry[0] if entry else None
 
+    def without(self, name: str) -> Map:
+        """It without a key."""
+        return Map([entry for entry in self.entries if entry[0].text != name], self.raw, self.start)
+
     def at(self, *path: str) -> Node | None:
         """The node at a path of keys."""
         node: Node | None = self
