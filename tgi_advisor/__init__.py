@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from tgi_advisor.errors import AdvisorError
     from tgi_advisor.lint import import_server, validate_files
     from tgi_advisor.moves import upgrade
+    from tgi_advisor.patching import patch
 
 __all__ = [
     "AdvisorError", "Facts", "Limits", "Plan", "Prediction", "Spec", "__version__",
-    "advise", "calibrate", "compare", "draw", "fits", "gather_facts", "import_server", "inspect", "predict",
+    "advise", "calibrate", "compare", "draw", "fits", "gather_facts", "import_server", "inspect", "patch", "predict",
     "read_spec", "size", "sweep", "upgrade", "validate_files",
 ]  # fmt: skip
 
@@ -43,6 +44,10 @@ def __getattr__(name: str) -> object:
         from tgi_advisor import moves
 
         return moves.upgrade
+    if name == "patch":
+        from tgi_advisor import patching
+
+        return patching.patch
     if name in ("calibrate", "compare", "draw", "fits", "inspect", "size", "sweep"):
         from tgi_advisor import ask
 

@@ -53,9 +53,17 @@ def cli() -> None:
 @options.allow_risk
 @options.speed
 @options.brief
+@click.option(
+    "--patch",
+    is_flag=True,
+    help="Write the limits into the one file given, a spec or any `validate` reads, and no more.",
+)
+@click.option("--diff", is_flag=True, help="With --patch: only show the change.")
+@click.option("--server", metavar="NAME", help="With --patch: which server of a file with several, by name or number.")
 @as_json
 def advise(
-    as_json: bool, brief: bool, allow_risk: bool, specs: tuple[str, ...], model: str | None, gpu: str | None,
+    as_json: bool, brief: bool, allow_risk: bool, patch: bool, diff: bool, server: str | None, specs: tuple[str, ...],
+    model: str | None, gpu: str | None,
     count: int | None, release: str | None, sets: tuple[str, ...], **rest: Any,
 ) -> int:  # fmt: skip
     """Search the largest token limits that fit, and show the plan.
@@ -68,7 +76,20 @@ def advise(
     share its memory, and start in the order given.
 
     A model without a GPU, or a GPU without a model, is answered as `fits` answers it.
+
+    \b
+    Examples:
+      tgi-advisor advise llama.yaml
+      tgi-advisor advise -m Qwen/Qwen2.5-7B-Instruct -g g6.xlarge --context 16k --users 20
+      tgi-advisor advise compose.yaml --gpu nvidia-l4 --patch --diff
     """
+    if patch:
+        if model is not None:
+            raise UsageError("--patch takes the model from the file", "Leave --model out.")
+        where = {"gpu": gpu, "count": count, "release": release, "server": server, "write": not diff}
+        return _patch(specs, options.with_risk(sets, allow_risk), as_json, brief, where, rest)
+    if diff or server is not None:
+        raise UsageError(f"{'--diff' if diff else '--server'} belongs to --patch", "Add --patch, or leave it out.")
     if not any(specs) and not sets and (model is None) != (gpu is None) and rest["method"] == "tgi":
         from tgi_advisor.cli.choose import what_fits
 
@@ -328,6 +349,37 @@ def _show(plan: Plan, as_json: bool, brief: bool) -> int:
         command = render(plan.container, "docker-run") if plan.container else None
         say(page(plan, command, width=width(), colour=colour(), brief=brief), nl=False)
     return exit_code(plan)
+
+
+def _patch(
+    specs: tuple[str, ...], sets: tuple[str, ...], as_json: bool, brief: bool, where: dict[str, Any],
+    rest: dict[str, Any],
+) -> int:  # fmt: skip
+    """Limits that fit, written into a file that is there already."""
+    from tgi_advisor import patching
+    from tgi_advisor.safe import printable, unobeyed
+
+    if len(specs) != 1 or not specs[0]:
+        raise UsageError("--patch writes into one file", "Name a spec, a Compose file, a manifest, a script, …")
+    if rest["method"] != "tgi" or rest["speed"]:
+        raise UsageError("--patch writes what TGI's own sum gives", "Leave --method and --speed out.")
+    with _progress() as show:
+        found = patching.patch(
+            specs[0], fields=sets, source=rest["source"], offline=rest["offline"], progress=show, **where
+        )
+    if as_json:
+        import json
+
+        say(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+        return exit_code(found.plan)
+    from tgi_advisor.report import page
+
+    say(page(found.plan, None, width=width(), colour=colour(), brief=brief), nl=False)
+    if found.diff:
+        say("\n" + unobeyed(printable(found.diff, keep="\n\t")), nl=False)
+    elif found.plan.prediction.outcome == "starts":
+        say(f"\n{printable(found.file)} has these limits already.")
+    return exit_code(found.plan)
 
 
 def _show_together(together: Together, as_json: bool) -> int:

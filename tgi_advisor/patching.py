@@ -1,0 +1,192 @@
+"""Limits that fit, put into the deployment file people already have; everything else of it stays, byte for byte.
+
+>>> import tgi_advisor
+>>> found = tgi_advisor.patch("compose.yaml", gpu="nvidia-l4", write=False)
+>>> print(found.diff)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from tgi_advisor import api, lint
+from tgi_advisor.errors import FactsError, SpecError, UsageError, listed
+from tgi_advisor.facts import flags
+from tgi_advisor.facts.release import TgiRelease
+from tgi_advisor.gather import files
+from tgi_advisor.gather.facts import gather
+from tgi_advisor.gather.files import Beside
+from tgi_advisor.gather.model import Source
+from tgi_advisor.limits import Limits
+from tgi_advisor.safe import named
+from tgi_advisor.spec import amend as spec_amend
+from tgi_advisor.spec import reader
+from tgi_advisor.spec.records import Bound, LimitsSpec, Spec
+from tgi_advisor.validate import amend, fix
+from tgi_advisor.validate.amend import Wish
+from tgi_advisor.validate.effective import Effective, effective
+from tgi_advisor.validate.found import Document
+from tgi_advisor.validate.importer import importing
+from tgi_advisor.validate.judge import cases
+from tgi_advisor.validate.read import read
+from tgi_advisor.validate.rules import Case
+from tgi_advisor.validate.secrets import secrets
+
+
+class Patched(NamedTuple):
+    """A deployment file with limits that fit."""
+
+    plan: api.Plan
+    """What the search found; where nothing starts the file is left as it is."""
+    file: str
+    """The file."""
+    text: str
+    """It, with the limits."""
+    diff: str
+    """The change as a unified diff, without secrets; empty where there is none."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as `advise --json` prints it, with the file and the change under `patch`."""
+        return {**self.plan.to_dict(), "patch": {"file": self.file, "diff": self.diff or None}}
+
+
+def patch(
+    path: str | os.PathLike[str],
+    *,
+    gpu: str | None = None,
+    count: int | None = None,
+    memory: str | None = None,
+    release: str | None = None,
+    server: str | None = None,
+    images: Mapping[str, str] | None = None,
+    fields: Sequence[str] = (),
+    write: bool = True,
+    source: Source = "auto",
+    offline: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Patched:
+    """Search the largest limits that fit a server of a deployment file, or a spec, and write them into it.
+
+    The file's own limits are forgotten; `fields` (`path=value`, as `--set`) lay others over what it says, such as
+    `limits.max_total_tokens=16k` and `workload.concurrency=20`. `gpu`, `count`, `memory` (of one GPU) and `release`
+    say what the file does not, `server` which of several is meant. Without `write` the file is left as it is. Raises
+    the kinds of `tgi_advisor.errors`; SpecError where the limits cannot be written there, with those to write by hand.
+    """
+    asked = os.fspath(path)
+    text = files.load(asked)
+    name = files.STDIN if asked == "-" else asked
+    beside = Beside(asked)
+    document = read(text.text if text else "", name, lookup=beside, images=images, listed=beside.listed)
+    facts_of = _facts_of(source, offline, progress)
+    if document.form == "spec":
+        plan, new, hidden = _of_spec(document, gpu, count, memory, release, fields, facts_of)
+    else:
+        if not document.servers:
+            problem = (
+                document.defects[0].message if document.defects else "it names neither a TGI image nor the launcher"
+            )
+            raise UsageError(f"there is no TGI server in {files.shown(name)}", f"Perhaps {problem}.")
+        stated = lint.stated(gpu, (f"gpu.memory={memory}",) if memory else (), count, release)
+        known = cases(document, lint.facts_for("snapshot", True, asked), stated)
+        case = lint.chosen(known, server, document.file)
+        _judged(case, gpu)
+        spec = importing(case, gpu, count, memory)[0].spec
+        spec = reader.build([], "command line", replace(spec, limits=LimitsSpec()), fields)
+        plan = facts_of(spec)
+        number, running = known.index(case), case.release
+
+        def again(text: str) -> tuple[Document, list[Effective]]:
+            there = read(text, document.file, lookup=beside, images=images, listed=beside.listed)
+            return there, [effective(one, running if one.image is None else None) for one in there.servers]
+
+        hidden = secrets(document, known)
+        new = _written(document, number, case, plan, again) if plan.prediction.outcome == "starts" else document.text
+    diff = fix.diff(document.text, new, document.file, hidden) if new != document.text else ""
+    if write and diff and asked != "-" and text is not None:
+        files.save(asked, text._replace(text=new))
+    return Patched(plan, document.file, new, diff)
+
+
+def _facts_of(source: Source, offline: bool, progress: Callable[[str], None] | None) -> Callable[[Spec], api.Plan]:
+    """What searches a spec, its facts gathered as asked."""
+
+    def advise(spec: Spec) -> api.Plan:
+        return api.advise(spec, facts=gather(spec, source=source, offline=offline, progress=progress))
+
+    return advise
+
+
+def _judged(case: Case, gpu: str | None) -> None:
+    """Refuses a server that cannot be planned."""
+    where = f"{named(case.server.name) or 'the server'} at {case.server.place}"
+    if not case.view.image.judged:
+        raise FactsError(f"{where}: {case.view.image.note}", "Only TGI's own server is known, release by release.")
+    if case.release is None:
+        raise UsageError(f"{where}: {case.view.image.note}", "State which release it runs: --release X.Y.Z.")
+    if gpu is None and case.gpu is None:
+        hint = "Name it: --gpu nvidia-l4 (`tgi-advisor gpus` lists them), or --gpu auto for this machine's."
+        raise UsageError(f"{where}: the file does not name its GPU", hint)
+
+
+def _of_spec(
+    document: Document, gpu: str | None, count: int | None, memory: str | None, release: str | None,
+    fields: Sequence[str], advise: Callable[[Spec], api.Plan],
+) -> tuple[api.Plan, str, Any]:  # fmt: skip
+    """A spec of ours with its limits pinned to those found."""
+    specs = reader.read_text_all(document.text, document.file)
+    if len(specs) > 1:
+        raise UsageError(f"{files.shown(document.file)} holds {len(specs)} specs, and --patch writes into one")
+    (spec,) = specs
+    given = (("hardware.gpu", gpu), ("hardware.count", count and str(count)), ("tgi.release", release))
+    sets = [f"hardware.gpu.memory={memory}"] if memory else []
+    pairs = [(path, text) for path, text in given if text]
+    asked = reader.build(pairs, "command line", replace(spec, limits=LimitsSpec()), [*sets, *fields])
+    plan = advise(asked)
+    hidden = secrets(document, [])
+    if plan.prediction.outcome != "starts":
+        return plan, document.text, hidden
+    limits = plan.prediction.limits
+    pinned = (limits.max_input_tokens, limits.max_total_tokens, limits.max_batch_prefill_tokens)
+    wanted = replace(spec, limits=LimitsSpec(*(Bound(value, value) for value in pinned)))
+    new = spec_amend.amended(document.text, document.file, wanted)
+    if new is None:
+        raise _unwritable(document, limits, "it is not written line by line")
+    return plan, new, hidden
+
+
+def _written(
+    document: Document, number: int, case: Case, plan: api.Plan,
+    again: Callable[[str], tuple[Document, list[Effective]]],
+) -> str:  # fmt: skip
+    """The file with the limits of a plan for its server of this number; all of them, or SpecError."""
+    limits, running = plan.prediction.limits, case.release
+    assert running is not None, "such a server was refused"
+    made = amend.amend(document.text, number, _wishes(limits, running, case), flags.flags_of(running), again)
+    if made.undone:
+        raise _unwritable(document, limits, f"{listed(list(made.undone), 'and')} cannot be written there")
+    return made.text
+
+
+def _wishes(limits: Limits, release: TgiRelease, case: Case) -> list[Wish]:
+    """The limits as launcher flags; the input has its old name where the release or the file calls it so."""
+    old = release.version < (2, 0, 0) or case.view.get("max-input-length") is not None
+    known = flags.flags_of(release)
+    values = (
+        ("max-input-length" if old else "max-input-tokens", limits.max_input_tokens),
+        ("max-total-tokens", limits.max_total_tokens),
+        ("max-batch-prefill-tokens", limits.max_batch_prefill_tokens),
+    )
+    return [Wish("flag", name, flags.parse_value(known[name], value)) for name, value in values if value is not None]
+
+
+def _unwritable(document: Document, limits: Limits, why: str) -> SpecError:
+    """What is left to a person."""
+    told = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in limits.given().items()
+                    if name != "max_batch_total_tokens")  # fmt: skip
+    return SpecError(f"{files.shown(document.file)} is left as it is: {why}", f"Write by hand: {told}")
+
+
+__all__ = ["Patched", "patch"]
