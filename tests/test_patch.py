@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from front import run
 
 import tgi_advisor
 from tgi_advisor.errors import AdvisorError, Exit
+from tgi_advisor.patching import Patched
 
 DEPLOYMENTS = Path(__file__).parent / "data" / "deployments"
 QWEN = "Qwen/Qwen2.5-7B-Instruct"
@@ -98,9 +100,12 @@ def test_any_file_is_patched_or_left_with_a_reason(name: str, tmp_path: Path) ->
         else {}
     )
     try:
-        found = tgi_advisor.patch(file, gpu="nvidia-a100-80gb-sxm", offline=True, **said)  # type: ignore[arg-type]
+        found = tgi_advisor.patch(file, gpu="nvidia-a100-80gb-sxm", offline=True, **said)
     except AdvisorError as error:
-        assert error.hint or error.problems
+        refused = error
+    if found is None:
+        assert refused is not None
+        assert refused.hint or refused.problems
         assert file.read_bytes() == before
         return
     assert file.read_text("utf-8") == found.text
@@ -110,7 +115,7 @@ def test_any_file_is_patched_or_left_with_a_reason(name: str, tmp_path: Path) ->
     limits = found.plan.prediction.limits
     for limit in (limits.max_input_tokens, limits.max_total_tokens, limits.max_batch_prefill_tokens):
         assert limit is None or str(limit) in found.text
-    again = tgi_advisor.patch(file, gpu="nvidia-a100-80gb-sxm", offline=True, **said)  # type: ignore[arg-type]
+    again = tgi_advisor.patch(file, gpu="nvidia-a100-80gb-sxm", offline=True, **said)
     assert (again.text, again.diff) == (found.text, "")
 
 
