@@ -94,11 +94,9 @@ def test_any_file_is_patched_or_left_with_a_reason(name: str, tmp_path: Path) ->
     file = tmp_path / name
     file.write_text(re.sub(r"\b(org|meta-llama|mistralai|bigscience|tiiuae)/[\w.-]+", QWEN, file.read_text("utf-8")))
     before = file.read_bytes()
-    said = (
-        {"release": "3.3.7"}
-        if ":3" not in file.read_text() and "text-generation-inference:" not in file.read_text()
-        else {}
-    )
+    refused: AdvisorError | None = None
+    found: Patched | None = None
+    said: dict[str, Any] = {} if "text-generation-inference:" in file.read_text() else {"release": "3.3.7"}
     try:
         found = tgi_advisor.patch(file, gpu="nvidia-a100-80gb-sxm", offline=True, **said)
     except AdvisorError as error:
