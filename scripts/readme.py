@@ -9,10 +9,12 @@ import argparse
 import ast
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from tgi_advisor import render
@@ -28,16 +30,19 @@ PAGES = (
     ROOT / "docs" / "how-it-works.md",
     ROOT / "docs" / "scaling.md",
     ROOT / "docs" / "upgrade.md",
+    ROOT / "docs" / "platforms.md",
 )
 BLOCK = re.compile(r"(?P<open><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<close><!-- end -->)", re.DOTALL)
 
 
+PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", "TGI_ADVISOR_DATA": os.devnull}
+
+
 def console(*arguments: str, ends: Exit = Exit.STARTS) -> str:
     """A command of tgi-advisor and what it prints, as in a terminal of 100 columns without colour."""
-    plain = {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", "TGI_ADVISOR_DATA": os.devnull}
     result = subprocess.run(
         [sys.executable, "-m", "tgi_advisor", *arguments],
-        cwd=ROOT, env={**os.environ, **plain}, capture_output=True, encoding="utf-8", check=False,
+        cwd=ROOT, env={**os.environ, **PLAIN}, capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     if result.returncode != ends:
         raise SystemExit(f"tgi-advisor {' '.join(arguments)} ended with {result.returncode}:\n{result.stderr}")
@@ -136,6 +141,28 @@ def _table(page: str) -> str:
     return f"{first}\n...\n\n{table}\n...\n```\n"
 
 
+MIRROR = "us-docker.pkg.dev/my-project/ghcr/huggingface/text-generation-inference:3.3.7"
+OF_PLATFORM: dict[str, tuple[str, str]] = {
+    "systemd": ("ini", ""), "kserve": ("yaml", ""), "skypilot": ("yaml", ""), "dstack": ("yaml", ""),
+    "cloudrun": ("yaml", MIRROR),
+}  # fmt: skip
+"""Language of each platform's file, and the image it takes where that is not TGI's own."""
+
+
+def example(name: str) -> str:
+    """What `emit` writes for a platform, and what it says beside that."""
+    language, image = OF_PLATFORM[name]
+    arguments = ["emit", "configs/llama-3.1-8b-l4.yaml", "--format", name]
+    arguments += ["--set", f"tgi.image={image}"] if image else []
+    result = subprocess.run(
+        [sys.executable, "-m", "tgi_advisor", *arguments],
+        cwd=ROOT, env={**os.environ, **PLAIN}, capture_output=True, encoding="utf-8", check=True,
+    )  # fmt: skip
+    command = f"```sh\ntgi-advisor {shlex.join(arguments)}\n```\n"
+    said = f"\nOn standard error:\n\n```text\n{result.stderr}```\n" if result.stderr else ""
+    return f"{command}\n```{language}\n{result.stdout}```\n{said}"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "advise": lambda: console("advise", "configs/llama-3.1-8b-l4.yaml"),
     "help": lambda: console("--help"),
@@ -144,6 +171,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gpus": gpus,
     "clusters": kinds_of_clusters,
     "rows": rows,
+    **{f"platform-{name}": partial(example, name) for name in OF_PLATFORM},
     "fits": lambda: console("fits", "--model", "Qwen/Qwen2.5-7B-Instruct", "--gpu", "g6.12xlarge"),
     "upgrade": lambda: console(
         "upgrade", "tests/data/upgrade/old.sh", "--gpu", "nvidia-l4", "--offline", ends=Exit.LESS

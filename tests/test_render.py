@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from tgi_advisor.errors import SpecError, UsageError
 from tgi_advisor.plan import Container, Mount
-from tgi_advisor.render import FORMATS, render
+from tgi_advisor.render import FORMATS as EVERY
+from tgi_advisor.render import PLATFORMS, render
 from tgi_advisor.render.kubernetes import shm_bytes
 from tgi_advisor.units import GiB
 
@@ -90,7 +91,16 @@ CPU = Container(
     args_env={"MODEL_ID": "/models/my-model", "NUM_SHARD": "1"},
 )
 EXAMPLES = {"nvidia": NVIDIA, "rocm": ROCM, "cpu": CPU}
-SUFFIX = {"docker-run": "sh", "compose": "yaml", "kubernetes": "yaml", "args": "txt", "env": "env", "json": "json"}
+FORMATS = tuple(name for name in EVERY if name not in PLATFORMS)  # those are in test_platforms.py
+SUFFIX = {
+    "systemd": "service",
+    "docker-run": "sh",
+    "compose": "yaml",
+    "kubernetes": "yaml",
+    "args": "txt",
+    "env": "env",
+    "json": "json",
+}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -31,8 +31,9 @@ from tgi_advisor.errors import SpecError
 from tgi_advisor.estimate.speed import Served
 from tgi_advisor.facts import clouds, clusters
 from tgi_advisor.facts.flags import Flag, Value, find, parse_value, render
+from tgi_advisor.facts.gpu import instance
 from tgi_advisor.facts.known import Facts
-from tgi_advisor.facts.release import image_for, in_force
+from tgi_advisor.facts.release import TgiRelease, image_for, in_force
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Cluster, Container, Mount, Prediction, Scaling
 from tgi_advisor.safe import looks_secret
@@ -46,6 +47,10 @@ WORKING_DIRECTORY = "/usr/src"
 """`WORKDIR` of every image."""
 PORT = 80
 """`ENV PORT=80` of every image."""
+ENTRY = "/tgi-entrypoint.sh"
+"""`ENTRYPOINT` of every image from 2.0.0 on."""
+LAUNCHER = "text-generation-launcher"
+"""`ENTRYPOINT` of the images before it."""
 
 
 class Platform(NamedTuple):
@@ -157,9 +162,20 @@ def build(
         step_seconds=step_seconds(speed, prediction.limits if prediction else limits),
         cluster=_cluster(spec, facts, num_shard),
         scaling=_scaling(spec, prediction),
+        gpu=facts.gpu.name,
+        instance=spec.hardware.gpu.name if instance(spec.hardware.gpu.name) else "",
+        entry=entry_of(facts.release) if cloud is None else "",
     )
     _refuse_unwritable(made, spec)
     return made
+
+
+def entry_of(release: TgiRelease) -> str:
+    """What TGI's own images start: the launcher, and from 2.0.0 on a script, which from 3.1.1 on activates its Python.
+
+    Dockerfile@v3.3.7:262, Dockerfile@v2.0.0:212, Dockerfile@v1.4.5:190.
+    """
+    return ENTRY if release.version >= (2, 0, 0) else LAUNCHER
 
 
 def disk_bytes(facts: Facts) -> int:

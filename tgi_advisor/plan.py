@@ -259,6 +259,12 @@ class Container(NamedTuple):
     """What the cluster is like."""
     scaling: Scaling | None = None
     """How the number of replicas is kept; None where it stays."""
+    gpu: str = ""
+    """The GPU by its name in gpus.yaml, or by the name the spec gives one it states."""
+    instance: str = ""
+    """Cloud instance type the spec names in place of a GPU; empty where it names none."""
+    entry: str = ""
+    """Program the image starts, for platforms that have to be told; empty where that is not known (a cloud's image)."""
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name as plain lists and dicts, ready for JSON."""

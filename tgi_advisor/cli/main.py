@@ -127,7 +127,16 @@ def emit(
     name: str, as_given: bool, allow_risk: bool, specs: tuple[str, ...], model: str | None, gpu: str | None,
     count: int | None, release: str | None, sets: tuple[str, ...], **rest: Any,
 ) -> int:  # fmt: skip
-    """Print the deployment as a command or a manifest.
+    """Print the deployment as a command or a manifest, also for platforms.
+
+    What the format has no words for, comments in it and standard error say; what its platform does not have is
+    refused (docs/platforms.md).
+
+    \b
+    Examples:
+      tgi-advisor emit llama.yaml --format kubernetes | kubectl apply -f -
+      tgi-advisor emit llama.yaml --format skypilot > sky.yaml
+      tgi-advisor emit llama.yaml --format systemd | sudo tee /etc/systemd/system/llama.service
 
     Several specs become one Compose file, in which each server starts when the one before it answers. When it
     would not start, standard output stays empty and standard error says why.

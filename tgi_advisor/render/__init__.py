@@ -36,10 +36,18 @@ FORMATS: Mapping[str, Renderer] = {
     "args": _in_file("args"),
     "env": _in_file("env"),
     "json": _in_file("json_"),
+    "systemd": _in_file("systemd"),
+    "kserve": _in_file("kserve"),
+    "skypilot": _in_file("skypilot"),
+    "dstack": _in_file("dstack"),
+    "cloudrun": _in_file("cloudrun"),
 }
 
+PLATFORMS = ("kserve", "skypilot", "dstack", "cloudrun")
+"""Formats of platforms that have some GPUs and take some images and folders: for others they raise SpecError."""
 
-ONE_SERVER = ("docker-run", "compose", "env")
+
+ONE_SERVER = ("docker-run", "compose", "env", "systemd")
 """Formats of one machine."""
 
 
@@ -64,10 +72,15 @@ def together(containers: Sequence[Container], name: str) -> str:
 
 def note(container: Container, name: str) -> str | None:
     """What the format `name` does not say of the container and its reader has to add; None where there is nothing."""
-    if name == "args":
-        from tgi_advisor.render import args
-
-        return args.note(container)
     if name in ONE_SERVER and (container.replicas > 1 or container.scaling):
         return f"{name} starts one server: replicas and autoscale are for --format kubernetes."
-    return None
+    if name not in _WITH_NOTES:
+        return None
+    from importlib import import_module
+
+    said: str | None = import_module(f"{__name__}.{name}").note(container)
+    return said
+
+
+_WITH_NOTES = ("args", "kserve", "skypilot", "dstack", "cloudrun")
+"""Formats whose file has a `note`."""

@@ -42,13 +42,13 @@ NOTES = "tgi-advisor"
 
 def render(container: Container) -> str:
     """The manifests as one file for `kubectl apply -f`."""
-    claim = () if container.cluster.storage == "node" else (_claim(container),)
-    beside = scaling.manifests(container, _labels(container))
-    manifests = (*claim, _deployment(container), _service(container), *beside)
-    return _header(container) + "---\n".join(document(manifest) for manifest in manifests)
+    claims = () if container.cluster.storage == "node" else (claim(container),)
+    beside = scaling.manifests(container, labels(container))
+    manifests = (*claims, _deployment(container), _service(container), *beside)
+    return header(container) + "---\n".join(document(manifest) for manifest in manifests)
 
 
-def _header(container: Container) -> str:
+def header(container: Container) -> str:
     """How to make the Secret the Deployment refers to; printf is the shell's own, so no process shows the value."""
     lines = [
         f"# Secret first: printf '{caller}=%s\\n' \"${caller}\" | "
@@ -64,14 +64,15 @@ def _secret(container: Container) -> str:
 
 
 def _metadata(container: Container, name: str) -> dict[str, Any]:
-    return {"name": name, "labels": _labels(container)}
+    return {"name": name, "labels": labels(container)}
 
 
-def _labels(container: Container) -> dict[str, str]:
+def labels(container: Container) -> dict[str, str]:
+    """Labels of everything that belongs to the server, by which its Service finds the pod."""
     return {"app.kubernetes.io/name": container.name}
 
 
-def _claim(container: Container) -> dict[str, Any]:
+def claim(container: Container) -> dict[str, Any]:
     """A claim for the weights with a quarter to spare and room for tokenizers and caches."""
     cluster = container.cluster
     of_class = {"storageClassName": cluster.storage_class} if cluster.storage_class else {}
@@ -93,7 +94,7 @@ def _service(container: Container) -> dict[str, Any]:
         "kind": "Service",
         "metadata": _metadata(container, container.name),
         "spec": {
-            "selector": _labels(container),
+            "selector": labels(container),
             "ports": [{"name": "http", "port": container.port, "targetPort": "http"}],
         },
     }
@@ -111,8 +112,8 @@ def _deployment(container: Container) -> dict[str, Any]:
             **({} if container.scaling else {"replicas": container.replicas}),
             "strategy": {"type": "Recreate"} if alone else rolling,
             "progressDeadlineSeconds": container.startup_seconds + IMAGE_PULL,
-            "selector": {"matchLabels": _labels(container)},
-            "template": {"metadata": {"labels": _labels(container)}, "spec": _pod(container)},
+            "selector": {"matchLabels": labels(container)},
+            "template": {"metadata": {"labels": labels(container)}, "spec": pod(container)},
         },
     }
 
@@ -126,7 +127,8 @@ def _noted(container: Container) -> dict[str, Any]:
     return {"annotations": notes} if notes else {}
 
 
-def _pod(container: Container) -> dict[str, Any]:
+def pod(container: Container) -> dict[str, Any]:
+    """The pod: the server, its storage and its time to finish."""
     volumes: list[dict[str, Any]] = []
     for number, mount in enumerate(container.mounts):
         if number == 0 and container.cluster.storage == "node":
@@ -139,7 +141,7 @@ def _pod(container: Container) -> dict[str, Any]:
     volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _quantity(container.shm_size)}})
     return {
         "enableServiceLinks": False,
-        **scaling.pod(container, _labels(container)),
+        **scaling.pod(container, labels(container)),
         "terminationGracePeriodSeconds": max(GRACE, _finishing(container) + GRACE - FINISHING),
         "containers": [_server(container)],
         "volumes": volumes,

@@ -16,6 +16,12 @@ _BARE = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*(:[A-Za-z0-9_./-]+)*", re.ASCII)
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"})
 
 
+class Block(str):
+    """A text of several lines, written as they are where YAML can."""
+
+    __slots__ = ()
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes defensively, never writes anchors, indents lists below their key."""
 
@@ -31,11 +37,17 @@ def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if bare else '"')
 
 
+def _block(dumper: _Dumper, text: Block) -> yaml.ScalarNode:
+    plain = all(one == "\n" or one.isprintable() for one in text)  # other line ends would become this one
+    return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="|" if plain else '"')
+
+
 def _nothing(dumper: _Dumper, _: None) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 _Dumper.add_representer(str, _text)
+_Dumper.add_representer(Block, _block)
 _Dumper.add_representer(type(None), _nothing)
 
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from tgi_advisor.container import CACHE, PLATFORMS, PORT
+from tgi_advisor.container import CACHE, PLATFORMS, PORT, entry_of
 from tgi_advisor.errors import AdvisorError, SpecError, UsageError
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.clouds import SAGEMAKER
@@ -332,10 +332,11 @@ def _container(new: Importing, case: Case) -> None:
             if number != numbers[0]:
                 new.leave(f"port {number}")
     if server.shm_size is not None and server.shm_size.known:
+        size = server.shm_size.text
+        if server.form == "dstack":  # its GB is 2^30 bytes
+            size = re.sub(r"^(\d+) ?([MGT])B$", lambda found: f"{found[1]}{found[2].lower()}", size)
         new.put(
-            "container.shm_size",
-            _docker_size(server.shm_size.text) if server.form == "kubernetes" else server.shm_size.text,
-            "the size of /dev/shm",
+            "container.shm_size", _docker_size(size) if server.form == "kubernetes" else size, "the size of /dev/shm"
         )
     _mounts(new, case)
     _cluster(new, server)
@@ -417,15 +418,18 @@ def _rest(new: Importing, case: Case) -> None:
     """What a spec has no words for."""
     server, system = case.server, case.view.image.system or SYSTEMS[""]
     platform = PLATFORMS.get(system)
-    if server.entry is not None and server.form not in ("launcher", "systemd"):
+    own = server.form == "dstack" and case.view.release is not None and entry_of(case.view.release)
+    if server.entry is not None and server.form not in ("launcher", "systemd") and server.entry.text != own:
         new.leave(f"the entry point {server.entry.text}: emitted containers use the image's own")
     if server.network is not None:
         new.leave(f"network {server.network.text}: the port is published instead")
     if server.replicas is not None and server.form != "kubernetes" and server.replicas.text not in ("", "1"):
         new.leave(f"{server.replicas.text} replicas")
+    ours = server.form in ("compose", "systemd")  # `emit` has them restart it
     for label, value in (
-        ("memory limit", server.memory_limit), ("user", server.user), ("working directory", server.workdir),
-        ("platform", server.platform), ("restart policy", None if server.form == "compose" else server.restart),
+        ("memory limit", None if "Cloud Run" in server.notes else server.memory_limit), ("user", server.user),
+        ("working directory", server.workdir), ("platform", server.platform),
+        ("restart policy", None if ours else server.restart),
     ):  # fmt: skip
         if value is not None:
             new.leave(f"{label} {value.text}")

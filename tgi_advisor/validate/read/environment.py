@@ -43,6 +43,12 @@ class Environment:
         for name, value in names:
             self.refer(name, replace(value, origin="a command before it"))
 
+    def renamed(self, text: str) -> None:
+        """Variables of the caller's that a comment of ours says others are filled from (`renames`)."""
+        for name, caller in renames(text).items():
+            if name in self.secret:
+                self.secret[name] = replace(self.secret[name], missing=(caller,))
+
     def fields(self) -> dict[str, Any]:
         """The fields of a Server it fills."""
         return {
@@ -57,6 +63,17 @@ class Environment:
         known = {name: Variable(v.text, v.known, v.missing, v.defaulted) for name, v in self.set.items()}
         unknown = {name: Variable(f"${name}", False, (name,)) for name in self.secret}
         return {**known, **unknown}
+
+
+_RENAMED = re.compile(
+    r"^# (?:[^\n]*?printf ')?([A-Za-z_]\w*)=(?:%s\\n' )?\"\$([A-Za-z_]\w*)\" (?:\| sudo install|dstack apply)",
+    re.MULTILINE,
+)
+
+
+def renames(text: str) -> dict[str, str]:
+    """Variables inside and the caller's they are filled from, as comments at the top of what `emit` writes say it."""
+    return dict(_RENAMED.findall(text))
 
 
 def env_file(world: World, name: str, origin: str) -> Iterator[tuple[str, Value]] | None:

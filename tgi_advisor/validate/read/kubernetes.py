@@ -16,6 +16,7 @@ from tgi_advisor.validate.read.launcher import is_ours, launch_of
 from tgi_advisor.validate.read.neighbours import Neighbours
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar, walk
 from tgi_advisor.validate.read.source import Source
+from tgi_advisor.validate.read.waits import waits_of
 from tgi_advisor.validate.read.words import PLAIN, Found, interpolate_kubernetes, lex
 from tgi_advisor.validate.read.world import World
 
@@ -87,6 +88,8 @@ class _Cluster:
         """What the object at hand takes from elsewhere."""
         self.aside = 0
         """Containers of the object at hand that run another program of TGI's image."""
+        self.literal = False
+        """Whether `$(NAME)` and `$$` of the object at hand stand for themselves, as on Cloud Run."""
         for item in objects:
             kind, name = _text(item.get("kind")), _text(item.at("metadata", "name"))
             if kind in ("ConfigMap", "Secret"):
@@ -100,6 +103,7 @@ class _Cluster:
     def servers(self, item: Map, by: Map | None = None) -> list[Server]:
         """The TGI servers in the pods of one object; `by` is the Kustomize file in which a patch stands."""
         made: list[Server] = []
+        self.literal = _is_cloud_run(item)
         if _text(item.get("kind")) in ("Kustomization", "Component") and self.near is not None and by is None:
             return [one for patch in self.near.inline(item) for one in self.servers(patch, item)]
         patch = by is not None or self.is_patch(item)
@@ -190,6 +194,8 @@ class _Cluster:
             around=tuple(_around(item, template, pod)),
             notes=(f"{_text(item.get('kind'))} {workload.text if workload else ''}".strip(), *_annotated(item)),
         )  # fmt: skip
+        if self.literal:
+            server = _on_cloud_run(server, item, container)
         return with_more(server) if self.more else server
 
     # -- KServe
@@ -289,6 +295,9 @@ class _Cluster:
             made = value.value("environment")
         else:
             return
+        if self.literal:
+            environment.add(name.text, replace(made, key=name.spot))
+            return
         found = Found()
         text = interpolate_kubernetes(made.text, environment.variables() if "$(" in made.text else {}, found)
         known = made.known and found.known
@@ -329,7 +338,7 @@ class _Cluster:
             if not isinstance(item, Scalar):
                 continue
             value = item.value()
-            if "$" in value.text:
+            if "$" in value.text and not self.literal:
                 variables = variables if variables is not None else environment.variables()
                 found = Found()
                 text = interpolate_kubernetes(value.text, variables, found)
@@ -351,6 +360,27 @@ class _Cluster:
                 if isinstance(port, Map):
                     target = port.value("targetPort") or port.value("port")
                     yield Port("service", target, port.value("port"), _text(port.get("name")) or None)
+
+
+def _is_cloud_run(item: Map) -> bool:
+    """Whether an object is a service of Cloud Run, whose form is Knative's."""
+    knative = _text(item.get("apiVersion")).startswith("serving.knative.dev/")
+    return knative and "run.googleapis.com/" in item.raw.text
+
+
+def _on_cloud_run(server: Server, item: Map, container: Map) -> Server:
+    """A server as Cloud Run has it: one GPU, secrets by their own name, a probe that is bounded, no storage that lasts.
+
+    https://cloud.google.com/run/docs/reference/yaml/v1
+    """
+    secrets = {
+        name: replace(value, missing=(value.missing[0].removesuffix("/latest"),)) if value.missing else value
+        for name, value in server.secret_env.items()
+    }
+    return replace(
+        server, form="platform", secret_env=secrets, probes=(), waits=waits_of(item, (container,)), around=(),
+        notes=("Cloud Run",),
+    )  # fmt: skip
 
 
 def _is_runtime(item: Map) -> bool:

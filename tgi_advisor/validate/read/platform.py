@@ -11,7 +11,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from tgi_advisor.errors import FactsError
 from tgi_advisor.facts import clouds
+from tgi_advisor.facts import gpu as gpus
+from tgi_advisor.facts.platforms import all_platforms
 from tgi_advisor.validate.found import UNSAID, Defect, Gpus, Hint, Mount, Port, Server, Value, whole_number
 from tgi_advisor.validate.read.compose import folded_backslash
 from tgi_advisor.validate.read.docker import asked, mount_of, published, tail
@@ -230,17 +233,21 @@ def _server(
     image = replace(image, text=re.sub(r"^docker:", "", image.text.strip()))
     around = (node, *reversed(above))
     environment = _environment(node, above, root)
+    if form == "dstack":
+        for name, value in environment.set.items():
+            environment.set[name] = dollars(value)
+        environment.renamed(root.raw.file.text)
     environment.sources += _left_to_the_chart(node, image, environment) if form == "helm" else _left_to_a_script(node)
     known = {**variables, **environment.variables()}
     entry, args = _launch(node, root, known, environment, defects, world)
-    name = next((s for m in around if (s := m.scalar("name") or m.scalar("id") or m.scalar("metadata", "name"))), None)
+    named = next((s for m in around if (s := m.scalar("name") or m.scalar("id") or m.scalar("metadata", "name"))), None)
     shm = next((v for m in (node, node.map("resources")) if (v := _value(m, _SHM))), None)
     if shm is None:
         shm = next((v for m in (root.map("resources"),) if (v := _value(m, _SHM))), None)
     hints = tuple(_hints(root, around))
     resources = next((m.map("resources") for m in around if m.get("resources") is not None), node)
     return Server(
-        form, name.text if name else "", node.entries[0][0].place if node.entries else node.place,
+        form, named.text if named else "", node.entries[0][0].place if node.entries else node.place,
         image=image, entry=entry, args=tuple(args),
         **environment.fields(),
         ports=() if form == "helm" else tuple(_ports(node, root)),  # what a chart makes of its ports, its templates say
@@ -311,6 +318,8 @@ def _launch(
     world: World,
 ) -> tuple[Value | None, list[Value]]:
     """Arguments stated for the container, or the launcher its commands start."""
+    if node is root and (words_of_dstack := _entrypoint(root, variables)):
+        return words_of_dstack
     words: list[Value] = []
     program = False
     for place in (node, root) if node is not root else (node,):
@@ -353,6 +362,24 @@ def _launch(
     if words and program and not words[0].text.startswith("-"):  # a script, which may start it
         words = [replace(words[0], known=False)]
     return None, words
+
+
+def _entrypoint(root: Map, variables: Mapping[str, Variable]) -> tuple[Value, list[Value]] | None:
+    """The launcher as dstack's `entrypoint`, with `commands` as its words, as Docker has them: no shell reads these."""
+    entry, commands = root.scalar("entrypoint"), root.get("commands")
+    if entry is None or _form(root) != "dstack":
+        return None
+    program = [one.as_value(entry.source) for one in lex(entry.source, 0, variables, PLAIN).words]
+    if len(program) != 1 or not is_launcher(program[0].text):
+        return None
+    words = commands.items if isinstance(commands, List) else []
+    return program[0], [dollars(one.value()) for one in words if isinstance(one, Scalar)]
+
+
+def dollars(value: Value) -> Value:
+    """A word with `$$` as dstack makes `$` of it; unknown where dstack fills something in."""
+    known = value.known and re.search(r"(?<!\$)(?:\$\$)*\$\{\{", value.text) is None
+    return replace(value, text=value.text.replace("$$", "$"), known=known)
 
 
 def _environment(node: Map, above: tuple[Map, ...], root: Map | None) -> Environment:
@@ -426,14 +453,17 @@ def _ports(node: Map, root: Map) -> Iterator[Port]:
 
 def _mounts(node: Map, root: Map) -> Iterator[Mount]:
     """Storage of the container."""
+    of_dstack = _form(root) == "dstack"
     for place in (node, root) if node is not root else (node,):
         for name in ("volumeMounts", "modelVolumeMount", "volumes", "mounts", "volume_mount_path", "volumeMountPath"):
             found = place.get(name)
             for item in found.items if isinstance(found, List) else [found]:
                 if isinstance(item, Map):
                     target = item.value("mountPath") or item.value("path") or item.value("mount_path")
-                    if target:
-                        yield Mount("platform", target, item.value("name"))
+                    if target and (folder := item.value("instance_path")):
+                        yield Mount("bind", target, folder)
+                    elif target:
+                        yield Mount("volume" if of_dstack else "platform", target, item.value("name"))
                 elif isinstance(item, Scalar) and not item.null:
                     whole = item.value("file")
                     if ":" in whole.text:
@@ -530,13 +560,14 @@ def _accelerators(node: Node | None) -> Iterator[Hint]:
     if isinstance(node, Map):
         for key, count in list(node.merged.values())[:1]:
             number = count.value("file").number if isinstance(count, Scalar) else None
-            yield Hint("gpu", key.value("file"), number or 1)
+            value = key.value("file")
+            yield Hint("gpu", replace(value, text=_ours("skypilot", value.text)), number or 1)
         return
     first = node.items[0] if isinstance(node, List) and node.items else node
     if isinstance(first, Scalar) and not first.null:
         value = first.value("file")
         name, colon, stated = value.text.partition(":")
-        yield Hint("gpu", replace(value, text=name), whole_number(stated) if colon else 1)
+        yield Hint("gpu", replace(value, text=_ours("skypilot", name)), whole_number(stated) if colon else 1)
 
 
 def _dstack_gpu(value: Value) -> Hint:
@@ -546,7 +577,25 @@ def _dstack_gpu(value: Value) -> Hint:
     if re.match(r"\d+\s*GB", parts[0], re.IGNORECASE):
         return Hint("memory", replace(value, text=parts[0]), count)
     size = next((part for part in parts[1:] if re.match(r"\d+\s*GB", part, re.IGNORECASE)), "")
-    return Hint("gpu", replace(value, text=f"{parts[0]}-{size.lower()}" if size else parts[0]), count)
+    name = f"{parts[0]}:{size}" if size else parts[0]
+    ours = _ours("dstack", name)
+    return Hint("gpu", replace(value, text=ours if ours != name else _joined(parts[0], size)), count)
+
+
+def _joined(name: str, size: str) -> str:
+    return f"{name}-{size.lower()}" if size else name
+
+
+def _ours(platform: str, name: str) -> str:
+    """Our name of a GPU where the platform's means several cards elsewhere (`H100`); else the platform's own."""
+    try:
+        gpus.find(name)
+    except FactsError:
+        pass
+    else:
+        return name
+    names = all_platforms()[platform].gpus.items()
+    return next((ours for ours, theirs in names if theirs.lower() == name.lower()), name)
 
 
 def container_of(node: Map, image: Value | None, world: World) -> Server:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import MappingProxyType
 
 from tgi_advisor.validate.found import UNSAID, Defect, Mount, Server, Value
 from tgi_advisor.validate.read.docker import device_gpus, mount_of, published
-from tgi_advisor.validate.read.environment import Environment, env_file
+from tgi_advisor.validate.read.environment import Environment, env_file, renames
 from tgi_advisor.validate.read.launcher import is_image
 from tgi_advisor.validate.read.script import scan
 from tgi_advisor.validate.read.source import Source
@@ -19,7 +20,8 @@ _LINE = re.compile(r"^(?P<name>[A-Za-z]+)[ \t]*=[ \t]*(?P<value>[^\n]*(?:\\\n[^\
 
 def read_systemd(source: Source, world: World) -> tuple[list[Server], list[Defect]]:
     """The servers the unit's commands start."""
-    source = _uncommented(source)
+    text = source.file.text
+    source = _as_shell(_uncommented(source))
     environment = Environment()
     restart = None
     for match in _LINE.finditer(source.text):
@@ -39,10 +41,16 @@ def read_systemd(source: Source, world: World) -> tuple[list[Server], list[Defec
             restart = source.value(match.start("value"), match.start("value") + len(match["value"].strip()), "file")
     variables: dict[str, Variable] = {name: Variable(v.text, v.known) for name, v in environment.set.items()}
     found = scan(source, world, variables)
+    called = renames(text)
     servers = []
     for server in found.servers:
         fields = environment.fields() if server.form == "launcher" else {}
         made = replace(server, form="systemd", **fields)
+        secret = {
+            name: replace(value, missing=(called[name],)) if name in called else value
+            for name, value in made.secret_env.items()
+        }
+        made = replace(made, secret_env=MappingProxyType(secret))
         servers.append(made if server.restart else replace(made, restart=restart))
     if re.search(r"^\[Container\]", source.text, re.MULTILINE) and (quadlet := _quadlet(source, environment)):
         servers.append(quadlet)
@@ -89,3 +97,71 @@ def _uncommented(source: Source) -> Source:
             offsets += source.offsets[at : at + len(line)]
         at += len(line)
     return Source(source.file, "".join(parts), offsets)
+
+
+_EXEC = re.compile(r"^Exec\w*[ \t]*=[ \t]*(?P<value>[^\n]*?(?:\\\n[^\n]*?)*)$", re.MULTILINE)
+_PIECE = re.compile(
+    r"(?P<quote>[\"'])|(?P<percent>%%)|(?P<folder>%S/[\w.-]+(?=[/:\s]))|(?P<home>%h)|(?P<dollar>\$\$|\$(?![A-Za-z_{]))"
+    r"|(?P<escape>\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{3}|[^\n]))|(?P<back>`)"
+)
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v", "s": " "}
+
+
+def _as_shell(source: Source) -> Source:
+    """The unit with its commands as a shell would have them: systemd's escapes, `%%` and `$$` (systemd.syntax(7))."""
+    parts: list[str] = []
+    offsets: list[int] = []
+    at = 0
+    for line in _EXEC.finditer(source.text):
+        start, end = line.span("value")
+        parts.append(source.text[at:start])
+        offsets += source.offsets[at:start]
+        at, quote = start, ""
+        for piece in _PIECE.finditer(source.text, start, end):
+            if piece.start() < at:
+                continue
+            parts.append(source.text[at : piece.start()])
+            offsets += source.offsets[at : piece.start()]
+            text = _piece(piece, quote)
+            if piece["quote"]:
+                quote = "" if quote == piece[0] else quote or piece[0]
+            parts.append(text)
+            last = source.offset(piece.end() - 1)
+            offsets += [*source.offsets[piece.start() : piece.end()], *[last] * len(text)][: len(text)]
+            at = piece.end()
+    parts.append(source.text[at:])
+    offsets += source.offsets[at:]
+    return Source(source.file, "".join(parts), offsets)
+
+
+def _piece(piece: re.Match[str], quote: str) -> str:
+    """A piece of a command as a shell has it, within a quote or outside."""
+    if piece["percent"]:
+        return "%"
+    if piece["folder"]:
+        return "."
+    if piece["home"]:
+        return "~" if not quote else "$HOME"
+    if quote == "'":
+        return piece[0]
+    if piece["dollar"]:
+        return "\\$"
+    if piece["back"]:
+        return "\\`"
+    if piece["escape"]:
+        return _quoted(_character(piece[0][1:])) if quote else piece[0]
+    return piece[0]
+
+
+def _character(escape: str) -> str:
+    """The character behind a backslash (systemd.syntax(7))."""
+    if escape[0] in "xuU" and len(escape) > 1:
+        return chr(min(int(escape[1:], 16), 0x10FFFF))
+    if len(escape) == 3:
+        return chr(int(escape, 8))
+    return _ESCAPED.get(escape, escape)
+
+
+def _quoted(text: str) -> str:
+    """A character within a shell's double quotes."""
+    return f"\\{text}" if text in '\\"$`' else text

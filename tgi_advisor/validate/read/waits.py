@@ -61,7 +61,8 @@ def waits_of(root: Map, around: Sequence[Map]) -> tuple[Wait, ...]:
             if isinstance(node, Map) and _ACTIONS & node.merged.keys():
                 numbers = {_camel(key): item.value("file") for key, (_, item) in node.merged.items()
                            if isinstance(item, Scalar)}  # fmt: skip
-                waits += probe("the platform", name, numbers)
+                by = "Cloud Run" if "run.googleapis.com/" in root.raw.text else "the platform"
+                waits += probe(by, name, numbers)
         numbers = {_camel(name.removeprefix("serving_container_startup_probe_")): item.value("file")
                    for name, (_, item) in place.merged.items()
                    if name.startswith("serving_container_startup_probe_") and isinstance(item, Scalar)}  # fmt: skip

@@ -1,0 +1,317 @@
+"""Formats of platforms: valid by their own schemas, read back as they were, and honest about what they cannot say."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from front import ROOT, run
+from golden import Golden
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from platform_examples import EXAMPLES, FORMS, spec
+from test_render import NVIDIA, ROCM, hostile, names
+
+from tgi_advisor.errors import Exit, SpecError
+from tgi_advisor.facts.platforms import all_platforms
+from tgi_advisor.plan import Container, Mount
+from tgi_advisor.render import FORMATS, PLATFORMS, note, render
+
+L4 = NVIDIA._replace(gpu="nvidia-l4", gpus="all", gpu_count=1, entry="/tgi-entrypoint.sh", weights_bytes=8 << 30)
+CASES = [(name, example) for name in FORMS for example in EXAMPLES]
+
+
+@cache
+def schema(name: str) -> Any:
+    """The schema of a platform, as scripts/platforms.py recorded it."""
+    held = json.loads((ROOT / "tests" / "data" / "platforms" / f"{name}.json").read_text("utf-8"))
+    assert held["of"]
+    return jsonschema.validators.validator_for(held["schema"])(held["schema"])
+
+
+def test_every_platform_is_tried() -> None:
+    assert set(PLATFORMS) < set(FORMATS)
+    assert set(PLATFORMS) <= FORMS.keys()
+
+
+# -- there and back
+
+
+@pytest.mark.parametrize(("name", "example"), CASES)
+def test_what_is_emitted_has_no_findings_and_is_imported_as_it_was(
+    name: str, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden: Golden
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    form = FORMS[name]
+    Path("first.yaml").write_text(spec(name, example))
+    emitted = run("emit", "first.yaml", "--format", name, "--source", "snapshot")
+    assert emitted.code == Exit.STARTS, emitted.err
+    said = "".join(f"# stderr: {line}\n" for line in emitted.err.splitlines())
+    golden(f"platforms/{example}-{name}{Path(form.file).suffix}", emitted.out + said)
+    Path(form.file).write_text(emitted.out)
+    checked = run("validate", form.file, "--gpu", "nvidia-l4", "--offline")
+    assert (checked.code, re.findall(r"(?:error|warning) TGI\d+", checked.out)) == (Exit.STARTS, []), checked.out
+    assert "in 1 TGI server" in checked.out
+    back = run("import", form.file, *(("--gpu", "nvidia-l4") if name in ("systemd", "kserve") else ()))
+    assert (back.code, "# -" in back.out) == (Exit.STARTS, False), back.err + back.out
+    Path("second.yaml").write_text(back.out)
+    assert container("second.yaml", form.lost) == container("first.yaml", form.lost)
+    again = run("emit", "second.yaml", "--as-given", "--format", name, "--source", "snapshot")
+    assert uncommented(again.out) == uncommented(emitted.out)
+
+
+def container(file: str, lost: frozenset[str]) -> dict[str, Any]:
+    """What a spec would run, field by field, without what a format has no words for."""
+    asked = ("--as-given",) if file == "second.yaml" else ()
+    held = json.loads(run("emit", file, *asked, "--format", "json", "--source", "snapshot").out)
+    return {key: value for key, value in held.items() if key not in lost}
+
+
+def uncommented(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
+
+
+# -- schemas
+
+
+def documents(name: str, text: str) -> Any:
+    """The part of a file that the platform's schema is of."""
+    found = [one for one in yaml.safe_load_all(text) if one.get("kind") != "PersistentVolumeClaim"]
+    (one,) = found
+    return one
+
+
+@pytest.mark.parametrize("name", PLATFORMS)
+def test_a_platforms_own_schema_takes_it(name: str) -> None:
+    made = documents(name, render(made_for(name), name))
+    schema(name).validate(made)
+    with pytest.raises(jsonschema.ValidationError, match="surplus"):
+        schema(name).validate({**made, "surplus": 1})
+
+
+def made_for(platform: str, /, **changes: Any) -> Container:
+    """A container the platform takes."""
+    image = FORMS[platform].image or L4.image
+    return L4._replace(mounts=(Mount("./data", "/data"),), image=image)._replace(**changes)
+
+
+# -- what a platform reads
+
+
+def read_dstack(text: str) -> tuple[list[str], dict[str, str]]:
+    """Arguments and variables as dstack fills them in (dstack/_internal/utils/interpolator.py@0.22.5)."""
+
+    def filled(value: str) -> str:
+        assert "${{" not in value.replace("$$", "")
+        return value.replace("$$", "$")
+
+    service = yaml.safe_load(text)
+    env = [entry.partition("=") for entry in service.get("env", ())]
+    return [filled(one) for one in service["commands"]], {name: filled(value) for name, _, value in env if _}
+
+
+def read_cloud_run(text: str) -> tuple[list[str], dict[str, str]]:
+    """Arguments and variables, in which Cloud Run replaces nothing."""
+    (server,) = yaml.safe_load(text)["spec"]["template"]["spec"]["containers"]
+    return server.get("args", []), {one["name"]: one["value"] for one in server.get("env", ()) if "value" in one}
+
+
+def read_kserve(text: str) -> tuple[list[str], dict[str, str]]:
+    """Arguments and variables as the kubelet makes them: `$$` is `$`."""
+    (server,) = documents("kserve", text)["spec"]["predictor"]["containers"]
+    env = {one["name"]: one["value"].replace("$$", "$") for one in server.get("env", ()) if "value" in one}
+    return [one.replace("$$", "$") for one in server.get("args", ())], env
+
+
+READERS = {"dstack": read_dstack, "cloudrun": read_cloud_run, "kserve": read_kserve}
+
+
+@pytest.mark.parametrize("name", READERS)
+@settings(max_examples=25, deadline=None)
+@given(st.lists(hostile, min_size=1, max_size=3).map(tuple), st.dictionaries(names, hostile, max_size=3))
+def test_hostile_values_arrive(name: str, args: tuple[str, ...], env: dict[str, str]) -> None:
+    if name == "dstack":
+        env = {key: value for key, value in env.items() if "\n" not in value and len(value.splitlines()) < 2}
+    made = made_for(name, args=args, env=env)
+    assert READERS[name](render(made, name)) == (list(args), env)
+    schema(name).validate(documents(name, render(made, name)))
+
+
+# -- systemd
+
+ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"'}
+
+
+def systemd_words(line: str) -> list[str]:
+    """Words of a command as systemd makes them: quotes, escapes, `%%` and `$$` (systemd.syntax(7))."""
+    words: list[str] = []
+    word, quote, at = "", "", 0
+    begun = False
+    while at < len(line):
+        c = line[at]
+        if c == "\\":
+            kind = line[at + 1]
+            size = {"x": 2, "u": 4, "U": 8}.get(kind, 0)
+            word += chr(int(line[at + 2 : at + 2 + size], 16)) if size else ESCAPES[kind]
+            at, begun = at + 2 + size, True
+            continue
+        if c == '"' and quote in ("", c):
+            quote, begun = "" if quote else c, True
+        elif c in " \n" and not quote:
+            words += [word] if begun else []
+            word, begun = "", False
+        elif c in "%$":
+            assert line[at + 1] in (c, "S", "h"), line[at:]
+            word += c if line[at + 1] == c else c + line[at + 1]
+            at, begun = at + 1, True
+        else:
+            assert c.isprintable(), c
+            word, begun = word + c, True
+        at += 1
+    assert not quote
+    return [*words, word] if begun else words
+
+
+def exec_start(text: str) -> list[str]:
+    found = re.search(r"^ExecStart=([^\n]*?(?:\\\n[^\n]*?)*)$", text, re.MULTILINE)
+    assert found
+    return systemd_words(found[1].replace("\\\n", "\n"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(hostile, max_size=4).map(tuple), st.dictionaries(names, hostile, max_size=3))
+def test_hostile_values_reach_docker_through_systemd(args: tuple[str, ...], env: dict[str, str]) -> None:
+    made = L4._replace(args=args, env=env)
+    words = exec_start(render(made, "systemd"))
+    at = words.index(made.image)
+    assert words[:3] == ["/usr/bin/docker", "run", "--rm"]
+    assert tuple(words[at + 1 :]) == args
+    assert {word for one, word in pairwise(words[:at]) if one == "-e" and "=" in word} == {
+        f"{name}={value}" for name, value in env.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [("./d", "%S/llama/d:/data"), (".", "%S/llama:/data"), ("../d e", "%S/llama/../d e:/data"), ("~/w", "%h/w:/data"),
+     ("/srv/100%", "/srv/100%:/data"), ("vol.1", "vol.1:/data")],
+)  # fmt: skip
+def test_folders_of_a_unit(source: str, said: str) -> None:
+    words = exec_start(render(L4._replace(mounts=(Mount(source, "/data"),)), "systemd"))
+    assert words[words.index("-v") + 1] == said
+
+
+def test_systemd_itself_finds_nothing_wrong(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze here, which checks units")
+    unit = tmp_path / "llama.service"
+    text = render(L4._replace(env={"ODD": "a\"b'$z%h\n\\"}), "systemd").replace("/usr/bin/docker", "/usr/bin/env")
+    unit.write_text(text.replace(" docker.service", " ").replace("Requires=docker.service\n", ""))
+    ran = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    assert [line for line in ran.stderr.splitlines() if "llama.service" in line] == []
+
+
+UNIT = re.compile(r"\[[A-Za-z]+\]|#.*|[A-Z][A-Za-z]+=(?:.*\\\n)*.*|")
+
+
+@pytest.mark.parametrize("container", [L4, ROCM, L4._replace(env={"ODD": "[Service]\nExecStart=evil\\"})])
+def test_a_unit_has_nothing_but_sections_settings_and_comments(container: Container) -> None:
+    text = render(container, "systemd")
+    assert all(UNIT.fullmatch(part) for part in re.split(r"(?<!\\)\n", text))
+    assert text.count("ExecStart=") == 1 + container.env.get("ODD", "").count("ExecStart=")
+
+
+# -- skypilot
+
+
+def test_a_task_of_skypilot_runs_the_command_of_docker_run(tmp_path: Path) -> None:
+    made = made_for("skypilot", env={"ODD": "a\n\x85 b: 'c'"}, secret_env={"HF_TOKEN": "MINE"})
+    task = yaml.safe_load(render(made, "skypilot"))
+    assert task["run"] == render(made, "docker-run")
+    assert (task["secrets"], task["resources"]["accelerators"]) == ({"MINE": None}, "L4:1")
+
+
+# -- what is refused, what is said
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("skypilot", {"gpu": "nvidia-titan-rtx"}, "SkyPilot has no nvidia-titan-rtx, or none that is known by name"),
+        ("dstack", {"gpu": "nvidia-l20"}, "dstack has no nvidia-l20"),
+        ("dstack", {"name": "a" * 42}, "dstack does not take the name"),
+        ("dstack", {"entry": ""}, "dstack has to be told what the image starts"),
+        ("dstack", {"mounts": (Mount("./d", "/data"), Mount("./m", "/models/m"))}, "relative folder './m'"),
+        ("dstack", {"env": {"A": "b\nc"}}, "dstack's list of variables cannot hold A: its value has line breaks"),
+        ("cloudrun", {"gpu": "nvidia-h100-sxm"}, "Cloud Run has no nvidia-h100-sxm"),
+        ("cloudrun", {"gpu_count": 2}, "Cloud Run has no machine with 2 nvidia-l4"),
+        ("cloudrun", {"weights_bytes": 40 << 30}, "52 GiB are needed, beside this GPU it has 32 GiB"),
+        ("cloudrun", {"image": NVIDIA.image}, "Cloud Run does not pull ghcr.io/huggingface"),
+        ("cloudrun", {"mounts": (Mount("d", "/data"), Mount("/srv/a", "/a"))}, "cannot mount the folder '/srv/a'"),
+    ],
+)  # fmt: skip
+def test_what_a_platform_does_not_have_is_refused(name: str, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(said)) as refused:
+        render(made_for(name, **changes), name)
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize("name", PLATFORMS)
+def test_what_a_platform_has_no_words_for_is_said_in_the_file_and_beside_it(name: str) -> None:
+    made = made_for(name, gpus=("3",))
+    said = note(made, name) or ""
+    text = render(made, name)
+    assert all(line in text for line in said.splitlines()) or name not in ("dstack", "cloudrun")
+    if name in ("dstack", "cloudrun"):
+        assert "container.gpus" in said
+        assert "container.port (8080)" in said
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_no_format_of_a_platform_holds_a_token(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = render(made_for(name), name)
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "markermarkermarkermarker")
+    assert render(made_for(name), name) == before
+    assert "HF_TOKEN" in before
+
+
+# -- the table
+
+
+def test_the_gpus_of_platforms_are_in_the_table_of_gpus() -> None:
+    from tgi_advisor.facts.gpu import all_gpus
+
+    known = {row.name for row in all_gpus()}
+    for platform in all_platforms().values():
+        assert set(platform.gpus) <= known
+        assert {one.gpu for one in platform.offers} <= known
+
+
+@pytest.mark.parametrize(("name", "known"), [("skypilot", "accelerators"), ("dstack", "gpu")])
+def test_every_gpu_a_platform_has_is_read_back_as_it(name: str, known: str) -> None:
+    from tgi_advisor.facts import gpu as gpus
+
+    for ours, theirs in all_platforms()[name].gpus.items():
+        text = render(made_for(name, gpu=ours), name)
+        assert f"{known}: {theirs}:1\n" in text
+        same = gpus.find(ours)
+        (found,) = {gpus.find(one).memory_bytes for one in [hinted(text, name)]}
+        assert found == same.memory_bytes, ours
+
+
+def hinted(text: str, name: str) -> str:
+    """The name of the GPU that the reader takes from a file."""
+    from tgi_advisor.validate.read import read
+
+    (server,) = read(text, FORMS[name].file).servers
+    (hint,) = {one.value.text for one in server.hints if one.kind == "gpu"}
+    return hint

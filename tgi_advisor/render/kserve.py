@@ -1,0 +1,60 @@
+"""A KServe InferenceService with the server as its own container, and a PersistentVolumeClaim for the weights.
+
+KServe has no runtime for TGI, so the predictor is a custom container
+(https://kserve.github.io/website/docs/model-serving/predictive-inference/frameworks/custom-predictor/custom-predictor).
+
+- It runs as a plain Deployment: Knative's pods may mount neither a claim nor memory for /dev/shm unless the
+  cluster's administrator turned both on, and lose the server when nobody asks for a while.
+- The container has to be called kserve-container; the pod is otherwise that of the `kubernetes` format.
+- KServe makes the Service itself, on port 80 of `NAME-predictor`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tgi_advisor.plan import Container
+from tgi_advisor.render import kubernetes
+from tgi_advisor.render.platform import commented
+from tgi_advisor.render.yaml_ import document
+
+CONTAINER = "kserve-container"
+"""What KServe calls the container that answers (kserve/constants/constants.py@0.21.0)."""
+
+
+def render(container: Container) -> str:
+    """The claim and the InferenceService as one file for `kubectl apply -f`."""
+    head = kubernetes.header(container) + commented([note(container)])
+    return f"{head}{document(kubernetes.claim(container))}---\n{document(_service(container))}"
+
+
+def note(container: Container) -> str:
+    """Where it answers, which the spec's port does not say here."""
+    return (
+        f"KServe's own Service answers on port 80 of {container.name}-predictor: container.port {container.port} "
+        "is not used"
+    )
+
+
+def _service(container: Container) -> dict[str, Any]:
+    pod = kubernetes.pod(container)
+    (server,) = pod["containers"]
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {
+            "name": container.name,
+            "labels": kubernetes.labels(container),
+            # Releases from 0.16 on say Standard, and still take the older word.
+            "annotations": {"serving.kserve.io/deploymentMode": "RawDeployment"},
+        },
+        "spec": {
+            "predictor": {
+                "minReplicas": 1,
+                "maxReplicas": 1,
+                "deploymentStrategy": {"type": "Recreate"},
+                **pod,
+                "containers": [{**server, "name": CONTAINER}],
+            }
+        },
+    }
