@@ -26,7 +26,7 @@ class Form(NamedTuple):
 
 
 REGISTRY = "us-docker.pkg.dev/mine/ghcr/huggingface/text-generation-inference:3.3.7"
-STORAGE = frozenset({"port", "mounts", "shm_size"})
+STORAGE = frozenset({"port", "mounts", "shm_size", "replicas", "cluster"})
 FORMS: dict[str, Form] = {
     "systemd": Form("tgi.service", frozenset()),
     "kserve": Form("kserve.yaml", frozenset({"port", "mounts"})),

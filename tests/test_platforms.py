@@ -315,3 +315,16 @@ def hinted(text: str, name: str) -> str:
     (server,) = read(text, FORMS[name].file).servers
     (hint,) = {one.value.text for one in server.hints if one.kind == "gpu"}
     return hint
+
+
+@pytest.mark.parametrize(
+    ("name", "where"), [("kserve", "minReplicas: 3"), ("skypilot", "replicas: 3"), ("dstack", "replicas: 3")]
+)
+def test_several_servers_are_said_and_read_back(name: str, where: str, tmp_path: Path) -> None:
+    file = tmp_path / FORMS[name].file
+    text = spec(name, "plain") + "container: {replicas: 3}\nkubernetes: {storage: shared}\n"
+    (tmp_path / "spec.yaml").write_text(text)
+    emitted = run("emit", str(tmp_path / "spec.yaml"), "--format", name, "--source", "snapshot")
+    assert where in emitted.out, emitted.err
+    file.write_text(emitted.out)
+    assert yaml.safe_load(run("import", str(file), "--gpu", "nvidia-l4").out)["container"]["replicas"] == 3

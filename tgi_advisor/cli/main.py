@@ -127,7 +127,7 @@ def emit(
     name: str, as_given: bool, allow_risk: bool, specs: tuple[str, ...], model: str | None, gpu: str | None,
     count: int | None, release: str | None, sets: tuple[str, ...], **rest: Any,
 ) -> int:  # fmt: skip
-    """Print the deployment as a command or a manifest, also for platforms.
+    """Print the deployment for Docker, Kubernetes or a platform.
 
     What the format has no words for, comments in it and standard error say; what its platform does not have is
     refused (docs/platforms.md).

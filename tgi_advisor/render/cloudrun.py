@@ -35,7 +35,7 @@ REGISTRIES = r"(?:[a-z0-9-]+-docker\.pkg\.dev|(?:[a-z]+\.)?gcr\.io|docker\.io)/|
 
 
 def render(container: Container) -> str:
-    """The service, with one instance at most."""
+    """The service."""
     no_mounts(container, "cloudrun")
     pullable(container, "Cloud Run")
     gpu = gpu_of(container, "cloudrun")
@@ -45,22 +45,26 @@ def render(container: Container) -> str:
         f'Secret first: printf %s "${caller}" | gcloud secrets create {caller} --data-file=-'
         for caller in container.secret_env.values()
     ]
+    template = {"metadata": {"annotations": _annotations(container)}, "spec": _instance(container, gpu)}
     return commented(["gcloud run services replace FILE", *secrets, *_lines(container)]) + document(
         {
             "apiVersion": "serving.knative.dev/v1",
             "kind": "Service",
             "metadata": {"name": container.name, "labels": {"app": labels(container)["app.kubernetes.io/name"]}},
-            "spec": {"template": {"metadata": {"annotations": ANNOTATIONS}, "spec": _instance(container, gpu)}},
+            "spec": {
+                "template": {"metadata": {"annotations": _annotations(container)}, "spec": _instance(container, gpu)}
+            },
         }
     )
 
 
-ANNOTATIONS = {
-    "autoscaling.knative.dev/maxScale": "1",
-    "run.googleapis.com/cpu-throttling": "false",
-    "run.googleapis.com/gpu-zonal-redundancy-disabled": "true",
-}
-"""One instance, whose CPU runs between requests too, as a GPU asks for."""
+def _annotations(container: Container) -> dict[str, str]:
+    """As many instances as servers, whose CPUs run between requests too, as a GPU asks for."""
+    return {
+        "autoscaling.knative.dev/maxScale": str(container.replicas),
+        "run.googleapis.com/cpu-throttling": "false",
+        "run.googleapis.com/gpu-zonal-redundancy-disabled": "true",
+    }
 
 
 def note(container: Container) -> str:
@@ -82,7 +86,7 @@ def pullable(container: Container, title: str) -> None:
 
 
 def _lines(container: Container) -> list[str]:
-    lines = list(unsaid(container, "cloudrun", "gpus", "port", "cache", "shm"))
+    lines = list(unsaid(container, "cloudrun", "gpus", "port", "cache", "shm", "autoscale"))
     if container.startup_seconds > 2 * LONGEST:
         lines.append(
             f"Cloud Run waits for {2 * LONGEST} s at most, and a start may take {container.startup_seconds} s: weights "
@@ -99,6 +103,7 @@ def _instance(container: Container, gpu: str) -> dict[str, Any]:
             f"Cloud Run keeps downloads in memory: {wanted} GiB are needed, beside this GPU it has {most} GiB.",
             "Choose a smaller or quantized checkpoint, or a platform with disks.",
         )
+    step = max(60, container.step_seconds)
     health = {"httpGet": {"path": "/health", "port": container.container_port}}
     server: dict[str, Any] = {
         "image": container.image,
@@ -113,7 +118,7 @@ def _instance(container: Container, gpu: str) -> dict[str, Any]:
             "timeoutSeconds": PERIOD,
             "failureThreshold": LONGEST // PERIOD,
         },
-        "livenessProbe": {**health, "periodSeconds": 60, "timeoutSeconds": 60, "failureThreshold": 5},
+        "livenessProbe": {**health, "periodSeconds": step, "timeoutSeconds": step, "failureThreshold": 5},
     }
     return {
         "timeoutSeconds": 3600,

@@ -24,12 +24,14 @@ DISK = 100
 """GB of disk dstack asks for where nothing is said."""
 SPARE = 50
 """GB of disk for TGI's image and the machine."""
+PATIENCE = 30
+"""Seconds an answer to the probe may take at least: it waits for the step that is running."""
 STATE = "/var/lib"
 """Where a relative folder of weights lies on the machine, below the server's name."""
 
 
 def render(container: Container) -> str:
-    """One service with one replica."""
+    """One service."""
     if not re.fullmatch(r"[a-z][a-z0-9-]{1,40}", container.name):
         raise SpecError(
             f"dstack does not take the name {container.name!r}.",
@@ -40,7 +42,11 @@ def render(container: Container) -> str:
     if environment := _environment(container):
         service["env"] = environment
     service["port"] = container.container_port
-    service["probes"] = [{"type": "http", "url": "/health", "interval": "15s", "timeout": "30s"}]
+    service["probes"] = [
+        {"type": "http", "url": "/health", "interval": "15s", "timeout": f"{max(PATIENCE, container.step_seconds)}s"}
+    ]
+    if container.replicas > 1:
+        service["replicas"] = container.replicas
     service["volumes"] = _volumes(container)
     if container.privileged:
         service["privileged"] = True
@@ -60,7 +66,7 @@ def _how(container: Container) -> str:
 
 
 def _lines(container: Container) -> list[str]:
-    return [*unsaid(container, "dstack", "gpus", "port"),
+    return [*unsaid(container, "dstack", "gpus", "port", "autoscale"),
             *(f"dstack mounts {mount.source} so that it can be written to" for mount in container.mounts
               if mount.read_only)]  # fmt: skip
 

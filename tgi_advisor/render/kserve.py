@@ -22,17 +22,22 @@ CONTAINER = "kserve-container"
 """What KServe calls the container that answers (kserve/constants/constants.py@0.21.0)."""
 
 
+AUTOSCALE = "autoscale is for --format kubernetes: KServe's own autoscaler does not read TGI's metrics"
+
+
 def render(container: Container) -> str:
     """The claim and the InferenceService as one file for `kubectl apply -f`."""
-    head = kubernetes.header(container) + commented([note(container)])
-    return f"{head}{document(kubernetes.claim(container))}---\n{document(_service(container))}"
+    head = kubernetes.header(container) + commented(note(container).splitlines())
+    claims = [] if container.cluster.storage == "node" else [kubernetes.claim(container)]
+    return head + "---\n".join(document(one) for one in (*claims, _service(container)))
 
 
 def note(container: Container) -> str:
-    """Where it answers, which the spec's port does not say here."""
+    """Where it answers, which the spec's port does not say here, and what is not said of scaling."""
+    scaling = f"\n{AUTOSCALE}" if container.scaling else ""
     return (
         f"KServe's own Service answers on port 80 of {container.name}-predictor: container.port {container.port} "
-        "is not used"
+        f"is not used{scaling}"
     )
 
 
@@ -50,9 +55,9 @@ def _service(container: Container) -> dict[str, Any]:
         },
         "spec": {
             "predictor": {
-                "minReplicas": 1,
-                "maxReplicas": 1,
-                "deploymentStrategy": {"type": "Recreate"},
+                "minReplicas": container.replicas,
+                "maxReplicas": container.replicas,
+                **({"deploymentStrategy": {"type": "Recreate"}} if container.cluster.storage == "one" else {}),
                 **pod,
                 "containers": [{**server, "name": CONTAINER}],
             }

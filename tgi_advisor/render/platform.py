@@ -78,6 +78,7 @@ def unsaid(container: Container, name: str, *fields: str) -> Iterator[str]:
         "gpus": "container.gpus: it picks the devices itself" if devices else "",
         "port": f"container.port ({container.port}): it has an address of its own for the server",
         "cache": f"container.cache ({container.mounts[0].source}): the weights are downloaded at every start",
+        "autoscale": "autoscale: it scales by its own measures" if container.scaling else "",
         "shm": f"container.shm_size ({container.shm_size}): the size of /dev/shm is its own",
     }
     return (f"{title} has no words for {said[field]}" for field in fields if said[field])

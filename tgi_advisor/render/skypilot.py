@@ -10,7 +10,7 @@ from typing import Any
 
 from tgi_advisor.plan import Container
 from tgi_advisor.render import docker_run
-from tgi_advisor.render.platform import commented, gpu_of
+from tgi_advisor.render.platform import commented, gpu_of, unsaid
 from tgi_advisor.render.yaml_ import Block, document
 from tgi_advisor.units import GB
 
@@ -19,7 +19,7 @@ DISK = 256
 SPARE = 100
 """GB of disk for the machine and TGI's image, which is about 15 GB unpacked."""
 PATIENCE = 30
-"""Seconds an answer to the probe may take: it waits for the step that is running."""
+"""Seconds an answer to the probe may take at least: it waits for the step that is running."""
 
 
 def render(container: Container) -> str:
@@ -33,9 +33,9 @@ def render(container: Container) -> str:
         "readiness_probe": {
             "path": "/health",
             "initial_delay_seconds": container.startup_seconds,
-            "timeout_seconds": PATIENCE,
+            "timeout_seconds": max(PATIENCE, container.step_seconds),
         },
-        "replicas": 1,
+        "replicas": container.replicas,
     }
     task["run"] = Block(docker_run.render(container))
     return commented(head) + document(task)
@@ -51,7 +51,7 @@ def _lines(container: Container) -> list[str]:
     folders = [mount.source for mount in container.mounts[1:] if mount.is_path]
     if folders:
         lines.append(f"What is mounted has to lie there, by file_mounts or in its image: {', '.join(folders)}")
-    return lines
+    return [*lines, *unsaid(container, "skypilot", "autoscale")]
 
 
 def _resources(container: Container) -> dict[str, Any]:

@@ -342,9 +342,13 @@ def _container(new: Importing, case: Case) -> None:
     _cluster(new, server)
 
 
+_SCALED = ("kubernetes", "sky", "dstack")
+"""Forms for which `emit` writes several servers."""
+
+
 def _cluster(new: Importing, server: Server) -> None:
     """Replicas, and what annotations of ours say of the cluster and of scaling."""
-    if server.form != "kubernetes":
+    if server.form not in _SCALED:
         return
     if server.replicas is not None and server.replicas.text not in ("", "1"):
         new.put("container.replicas", server.replicas.text, "the number of replicas")
@@ -423,7 +427,7 @@ def _rest(new: Importing, case: Case) -> None:
         new.leave(f"the entry point {server.entry.text}: emitted containers use the image's own")
     if server.network is not None:
         new.leave(f"network {server.network.text}: the port is published instead")
-    if server.replicas is not None and server.form != "kubernetes" and server.replicas.text not in ("", "1"):
+    if server.replicas is not None and server.form not in _SCALED and server.replicas.text not in ("", "1"):
         new.leave(f"{server.replicas.text} replicas")
     ours = server.form in ("compose", "systemd")  # `emit` has them restart it
     for label, value in (

@@ -187,7 +187,7 @@ class _Cluster:
             workdir=container.value("workingDir"),
             probes=tuple(_probes(container)),
             restart=restart,
-            replicas=item.value("spec", "replicas"),
+            replicas=item.value("spec", "replicas") or item.value("spec", "predictor", "minReplicas"),
             beside=len(pod.list("containers")) - 1,
             hints=(*_hints(pod), *(_hints(predictor) if predictor is not None else ())),
             unknown=(self.more,) if self.more else (),

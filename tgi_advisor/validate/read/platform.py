@@ -119,6 +119,7 @@ def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server]
                 replace(
                     server, form=form if form in ("sky", "dstack") else server.form, hints=around,
                     image=server.image or cloud,
+                    replicas=root.value("service", "replicas") if form == "sky" else server.replicas,
                     **({} if environment is None else environment.fields()),
                 )
             )  # fmt: skip
