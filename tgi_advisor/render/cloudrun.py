@@ -51,9 +51,7 @@ def render(container: Container) -> str:
             "apiVersion": "serving.knative.dev/v1",
             "kind": "Service",
             "metadata": {"name": container.name, "labels": {"app": labels(container)["app.kubernetes.io/name"]}},
-            "spec": {
-                "template": {"metadata": {"annotations": _annotations(container)}, "spec": _instance(container, gpu)}
-            },
+            "spec": {"template": template},
         }
     )
 
