@@ -185,7 +185,7 @@ def _of_spec(spec: Spec, asked: _Asked, place: str = "") -> Upgrade:
         spec = replace(spec, tgi=replace(spec.tgi, release=asked.since.name))
     pairs = [(path, text) for path, text in given if text is not None]
     spec = reader.build(pairs, "command line", spec, sets) if pairs or sets else spec
-    around = Surroundings(spec.container.name if place else "", place)
+    around = Surroundings(spec.container.name if place else "", place, volume=spec.container.cache)
     return judged(spec, asked.gather(spec), asked.to, prefer=asked.prefer, between=asked.between, around=around)
 
 

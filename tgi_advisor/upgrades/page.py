@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from tgi_advisor import tabular
 from tgi_advisor.report import Style
 from tgi_advisor.safe import printable
 from tgi_advisor.spec import writer
+from tgi_advisor.tabular import Table
 from tgi_advisor.units import GiB, thousands
 from tgi_advisor.upgrades.changes import LIMITS, unchanged
 from tgi_advisor.upgrades.records import LESS_WANTED, Change, Fixed, Row, Side, Upgrade
@@ -71,7 +73,7 @@ def _sides(found: Upgrade, style: Style) -> str:
     if found.moves or found.proposal.pins:
         columns.append((f"{found.after.name} as it is", found.after))
     if found.proposal.pins or found.proposal.dropped:
-        columns.append((f"with --prefer {found.proposal.prefer}", found.proposal.side))
+        columns.append((f"--prefer {found.proposal.prefer}", found.proposal.side))
     total = found.before.prediction.limits.max_total_tokens
     rows = [("", [name for name, _ in columns])]
     rows += [(label, [told(side) for _, side in columns]) for label, told in _FIGURES.items()]
@@ -105,9 +107,12 @@ def _outcome(side: Side) -> str:
     return "starts, at risk" if side.starts and side.prediction.at_risk else _WORDS[side.prediction.outcome]
 
 
-def _band(side: Side) -> str:
-    band = side.prediction.uncertainty
-    return f"{thousands(band.budget_low)} to {thousands(band.budget_high)}" if band and side.starts else "-"
+def _end(name: Literal["budget_low", "budget_high"]) -> Callable[[Side], str]:
+    def told(side: Side) -> str:
+        band = side.prediction.uncertainty
+        return thousands(getattr(band, name)) if band and side.starts else "-"
+
+    return told
 
 
 def _limit(name: str) -> Callable[[Side], str]:
@@ -117,7 +122,8 @@ def _limit(name: str) -> Callable[[Side], str]:
 _FIGURES: Mapping[str, Callable[[Side], str]] = {
     "it": _outcome,
     **{name: _limit(name) for name in LIMITS},
-    "  between": _band,
+    "  at least": _end("budget_low"),
+    "  at most": _end("budget_high"),
 }
 _PICKED: Mapping[str, Callable[[Side], str]] = {
     "attention": lambda side: side.setting.attention,
@@ -142,7 +148,8 @@ def _memory(found: Upgrade, style: Style, width: int) -> str:
         lines.append(f"{head}  {style.faint(told[0])}")
         lines += [" " * (len(head) + 2) + style.faint(line) for line in told[1:]]
     if counted:
-        lines.append(style.faint("  (tokens: what it does to max_batch_total_tokens; parts below 5 MiB are left out)"))
+        said = "(tokens: what it does to max_batch_total_tokens; parts below 5 MiB are left out)"
+        lines += [style.faint(line) for line in _wrapped(said, width, "  ", "  ")]
     return "\n".join(lines)
 
 
@@ -181,7 +188,7 @@ def _releases(found: Upgrade, style: Style, width: int) -> str:
     told = "no release on the way serves less" if breaks is None else (
         f"TGI {breaks.release} is the first that {_BREAKS[breaks.serves]}: {breaks.why}")  # fmt: skip
     table = found.table()
-    shown = tabular.without(table, {"why", *(LESS_WANTED if width < WIDE else ())})
+    shown = _alike(tabular.without(table, {"why", *(LESS_WANTED if width < WIDE else ("date",))}))
     return "\n".join([
         style.head("Releases on the way, with the spec as it is"),
         tabular.text(shown, width, NARROW), *_wrapped(f"{told}.".replace("..", "."), width, "", "  "),
@@ -192,6 +199,20 @@ WIDE = 120
 """Columns from which on the table of releases has the band too."""
 NARROW = ("concurrency", "max_input_tokens", "at_risk")
 """Columns of the table of releases that go first where a terminal is narrow."""
+
+
+def _alike(table: Table) -> Table:
+    """The table with one row for releases that follow each other and do the same."""
+    groups: list[list[tuple[Any, ...]]] = []
+    for row in table.rows:
+        if groups and groups[-1][-1][1:] == row[1:]:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    rows = ((f"{rows[0][0]} to {rows[-1][0]}" if len(rows) > 1 else rows[0][0], *rows[0][1:]) for rows in groups)
+    return Table(table.columns, tuple(rows))
+
+
 _BREAKS = {"less": "serves less", "refused": "refuses to start", "out_of_memory": "runs out of memory"}
 
 
