@@ -359,3 +359,45 @@ EVERY = {
 @pytest.mark.parametrize("name", EVERY)
 def test_every_flag_it_does_not_have_is_told(name: str, here: Path) -> None:
     assert said(here, {name: EVERY[name]}, "--select", "TGI101") == [(name, "TGI101")] * 4
+
+
+# -- Google's image is not SageMaker's
+
+
+UPLOAD = """\
+model = aiplatform.Model.upload(
+    display_name="m",
+    serving_container_image_uri="us-docker.pkg.dev/deeplearning-platform-release/gcr.io/huggingface-text-generation-inference-cu121.2-2.ubuntu2204.py310",
+    serving_container_environment_variables={"NAME": "black-forest-labs/FLUX.1-dev", "HF_TOKEN": get_token()},
+)
+"""
+
+
+def test_googles_image_reads_no_hf_model_id(here: Path) -> None:
+    assert [code for _, code in said(here, {"a.py": UPLOAD.replace("NAME", "HF_MODEL_ID")})] == ["TGI170"]
+    assert [code for _, code in said(here, {"a.py": UPLOAD.replace("NAME", "MODEL_ID")})] == ["TGI133"]
+
+
+MANIFEST = """\
+K8S = f\'\'\'
+apiVersion: v1
+kind: Pod
+metadata:
+  name: tgi
+spec:
+  containers:
+  - name: tgi
+    image: ghcr.io/huggingface/text-generation-inference:3.3.7
+    args:
+    - --model-id=ARGUMENT
+    env:
+    - name: MODEL_ID
+      value: org/m-{size}
+\'\'\'
+"""
+
+
+@pytest.mark.parametrize(("argument", "said_of_it"), [("$(MODEL_ID)", False), ("org/other", True)])
+def test_an_argument_made_of_its_own_variable_overrides_nothing(argument: str, said_of_it: bool, here: Path) -> None:
+    found = said(here, {"a.py": MANIFEST.replace("ARGUMENT", argument)}, "--select", "TGI172")
+    assert bool(found) == said_of_it

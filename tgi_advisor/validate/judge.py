@@ -388,10 +388,10 @@ def _with_memory(case: Case) -> Case:
 
 def _hopeless(case: Case) -> bool:
     """Whether memory could not be judged if the GPU were named either, nor if the Hub were asked."""
-    if case.facts is None and case.view.model and is_path(case.view.model):
-        return True
     if case.gpu is not None:
-        return False
+        return case.facts is None and bool(case.view.model) and is_path(case.view.model or "")
+    if case.facts is None:
+        return True
     shards = case.shards or 1  # as --gpu without --count has it
     rest = tuple(_unjudged(replace(case, gpu_unknown=NO_GPU, shards=shards)))
     return rest != (NO_GPU,) or not _predictable(replace(case, shards=shards))

@@ -316,7 +316,7 @@ class _Reader:
         instance = self._instance_of(server, node)
         cloud = clouds.find(server.image.text) if server.image is not None else None
         elsewhere = cloud is not None and cloud.name != "sagemaker"
-        if "HF_MODEL_ID" in server.env or (instance and instance.text.startswith("ml.") and not elsewhere):
+        if not elsewhere and ("HF_MODEL_ID" in server.env or (instance and instance.text.startswith("ml."))):
             gpus = Gpus("all", "platform", instance) if instance else Gpus("unknown", "platform")
             if instance and self.each:
                 gpus = Gpus("count", "platform", instance, self.each)

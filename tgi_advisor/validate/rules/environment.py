@@ -149,7 +149,7 @@ def overridden_variable(case: Case) -> Hits:
     for hidden in case.view.hidden:
         winner = case.view.flags[hidden.flag.name]
         name, text = hidden.name.text, winner.value.text
-        if name in winner.value.missing or text in (f"${name}", f"${{{name}}}"):
+        if name in winner.value.missing or text in (f"${name}", f"${{{name}}}", f"$({name})"):
             continue  # the argument is the same by intent: TGI176 (of a Dockerfile TGI131) says more
         if hidden.value.key is None and not hidden.value.known:
             continue  # a script only names it: whether the launcher is given it is not known
