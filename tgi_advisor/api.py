@@ -9,7 +9,7 @@
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgi_advisor import container, search, verdict
 from tgi_advisor import plan as plans
@@ -29,6 +29,9 @@ from tgi_advisor.search import Found
 from tgi_advisor.spec.reader import SpecLike, build, read_any
 from tgi_advisor.spec.records import Spec
 from tgi_advisor.units import MiB
+
+if TYPE_CHECKING:
+    from tgi_advisor.engines.migrate import Migration
 
 
 def read_spec(spec: SpecLike) -> Spec:
@@ -189,6 +192,34 @@ def predict(
     return Plan(asked, known, prediction, what_runs, method, None, figures, fast)
 
 
+def migrate(
+    spec: SpecLike,
+    to: str,
+    engine_version: str | None = None,
+    *,
+    search: bool = True,
+    given: Mapping[str, str] | None = None,
+    facts: Facts | None = None,
+    source: Source = "auto",
+    offline: bool = False,
+    progress: Callable[[str], None] | None = None,
+    text: str = "",
+    notes: Sequence[str] = (),
+) -> "Migration":
+    """A deployment on another engine (`vllm`, `sglang`), with its start-up sum and what becomes of every argument.
+
+    Today's promise is what `advise` plans, or without `search` what TGI makes of the spec as it is. `given` are the
+    engine's own memory settings; `text` is the file the deployment comes from, whose metrics are looked up.
+    """
+    from tgi_advisor.engines import facts as engines
+    from tgi_advisor.engines import migrate as moving
+
+    engine = engines.find(to, engine_version)
+    plan = (advise if search else predict)(spec, facts=facts, source=source, offline=offline, progress=progress)
+    found = moving.migrate(plan, engine, given or {}, notes)
+    return found._replace(renames=moving.renames(text, engine)) if text else found
+
+
 class Together(NamedTuple):
     """Several deployments of one machine, planned together."""
 
@@ -261,6 +292,6 @@ def _container(
 
 
 __all__ = [
-    "Facts", "Limits", "Plan", "Prediction", "Spec", "Together", "advise", "advise_together", "gather_facts", "predict",
-    "read_spec",
+    "Facts", "Limits", "Plan", "Prediction", "Spec", "Together", "advise", "advise_together", "gather_facts", "migrate",
+    "predict", "read_spec",
 ]  # fmt: skip

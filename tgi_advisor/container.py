@@ -125,7 +125,7 @@ def build(
     platform = PLATFORMS[facts.gpu.system]
     weights = _local_weights(spec, facts)
     cloud = clouds.find(spec.tgi.image) if spec.tgi.image else None
-    flags = _flags(spec, facts, limits, num_shard, prediction, weights)
+    flags = _flags(spec, facts, limits, num_shard, prediction)
     deaf = cloud is not None and not cloud.reads_arguments(facts.release.name)
     launch = _variables(flags, spec, facts, cloud) if cloud and deaf else _launch(flags, spec, facts)
     shared = platform.sharded_env if num_shard > 1 else {}
@@ -176,6 +176,48 @@ def entry_of(release: TgiRelease) -> str:
     Dockerfile@v3.3.7:262, Dockerfile@v2.0.0:212, Dockerfile@v1.4.5:190.
     """
     return ENTRY if release.version >= (2, 0, 0) else LAUNCHER
+
+
+def elsewhere(
+    made: Container, image: str, args: tuple[str, ...], port: int, cache: str, health: str, shm_size: str,
+    env: Mapping[str, str], secret_env: Mapping[str, str], metrics: Mapping[str, str],
+) -> Container:  # fmt: skip
+    """The same container with another engine in it: what is the host's stays, what is TGI's image's goes.
+
+    The cache is mounted where the engine's image has its own (`HF_HOME`); what a TGI before 2.3.0 left in it lies
+    without the folder `hub` in between, which is then mounted itself. `metrics` are the engine's gauges that count as
+    TGI's do; replicas that another gauge of TGI's decides about are left as many as they are.
+    """
+    scaled = made.scaling
+    if scaled is not None:
+        gauge = metrics.get(scaled.metric)
+        scaled = scaled._replace(metric=gauge, asked=EMPTY) if gauge else None
+    first, *rest = made.mounts
+    caller = next(iter(made.secret_env.values()), None)
+    kept = {name: value for name, value in made.env.items() if name == "HF_ENDPOINT"}
+    return made._replace(
+        image=image,
+        args=args,
+        env={**kept, **env},
+        secret_env={**({"HF_TOKEN": caller} if caller else {}), **secret_env},
+        mounts=(first._replace(target=cache), *rest),
+        container_port=port,
+        health=health,
+        shm_size=shm_size,
+        args_env={},
+        args_only=args,
+        entry="",
+        cluster=made.cluster._replace(asked=EMPTY),
+        scaling=scaled,
+    )
+
+
+def source_of(spec: Spec, facts: Facts) -> tuple[str, str | None]:
+    """(what a server loads: the model's id, or its folder inside the container; the revision, None for a folder)."""
+    weights = _local_weights(spec, facts)
+    if weights is not None:
+        return weights.path, None
+    return spec.model.id, facts.model.commit or (spec.model.revision if spec.model.revision != "main" else None)
 
 
 def disk_bytes(facts: Facts) -> int:
@@ -361,15 +403,14 @@ def _flags(
     limits: Limits,
     num_shard: int,
     prediction: Prediction | None,
-    weights: _LocalWeights | None,
 ) -> dict[str, object]:
     """Every launcher flag to state, by name, in the order people read them."""
     model = spec.model
-    # The commit the facts were read at: the limits hold for these weights and for no others.
-    revision = facts.model.commit or (model.revision if model.revision != "main" else None)
+    # The revision is the commit the facts were read at: the limits hold for these weights and for no others.
+    loaded, revision = source_of(spec, facts)
     stated: dict[str, object] = {
-        "model-id": weights.path if weights else model.id,
-        "revision": None if weights else revision,
+        "model-id": loaded,
+        "revision": revision,
         "num-shard": num_shard,
         "dtype": model.dtype,
         "quantize": model.quantize,

@@ -54,7 +54,7 @@ _MEANING = {
     Exit.TIMEOUT: "the server was not ready within --timeout",
     Exit.FAILED: "the server ended while it came up; the cause is named",
     Exit.MISSING: "a Python package that this command needs is not installed; the message names it",
-    Exit.LESS: "`upgrade`: the new release serves less: shorter requests, fewer at once, or at risk under load",
+    Exit.LESS: "`upgrade`, `migrate`: the new one serves less: shorter requests, fewer at once, or at risk under load",
     Exit.BUG: "a defect of tgi-advisor itself; please report it",
     Exit.INTERRUPTED: "interrupted with Ctrl-C",
 }

@@ -206,6 +206,19 @@ def import_server(
     return imported(meant, gpu, count or several, memory)
 
 
+def is_spec(path: str) -> bool:
+    """Whether a file is a deployment spec, and not somebody's deployment file. False where it cannot be read."""
+    text = files.load(path)
+    document = read(text.text if text else "", path, lookup=Beside(path))
+    return bool(document.servers) and all(server.form == "spec" for server in document.servers)
+
+
+def text_of(path: str) -> str:
+    """A file as text; empty where it is none."""
+    found = files.load(path)
+    return found.text if found else ""
+
+
 def chosen(found: Sequence[Case], server: str | None, file: str) -> Case:
     """The server that is meant, by its name or its number."""
     names = [case.server.name for case in found]

@@ -265,6 +265,8 @@ class Container(NamedTuple):
     """Cloud instance type the spec names in place of a GPU; empty where it names none."""
     entry: str = ""
     """Program the image starts, for platforms that have to be told; empty where that is not known (a cloud's image)."""
+    health: str = "/health"
+    """Path that answers 200 once the server is ready."""
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name as plain lists and dicts, ready for JSON."""

@@ -232,6 +232,7 @@ def _write(path: str, text: str, mode: str) -> None:
 cli.elsewhere("tgi_advisor.cli.choose", "fits", "compare", "sweep", "size", "calibrate", "inspect")
 cli.elsewhere("tgi_advisor.cli.validate", "validate", "rule", "import")
 cli.elsewhere("tgi_advisor.cli.upgrade", "upgrade")
+cli.elsewhere("tgi_advisor.cli.migrate", "migrate")
 cli.elsewhere("tgi_advisor.cli.launch", "launch", "status", "stop", "history")
 cli.json_lines = frozenset({"launch"})
 cli.elsewhere("tgi_advisor.cli.explain", "explain")

@@ -39,7 +39,7 @@ def _healthcheck(container: Container) -> dict[str, Any]:
 
     Not every image holds curl, but each a Python.
     """
-    url = f"http://127.0.0.1:{container.container_port}/health"
+    url = f"http://127.0.0.1:{container.container_port}{container.health}"
     ask = f"import urllib.request as u; u.urlopen('{url}')"
     test = f'curl -sf {url} || python -c "{ask}"'
     return {

@@ -220,7 +220,7 @@ def _security(container: Container) -> dict[str, Any]:
 
 def _probes(container: Container) -> dict[str, Any]:
     """The server refuses connections until warm-up is over, so nothing but the startup probe may ask till then."""
-    health = {"httpGet": {"path": "/health", "port": "http"}, "timeoutSeconds": container.step_seconds}
+    health = {"httpGet": {"path": container.health, "port": "http"}, "timeoutSeconds": container.step_seconds}
     return {
         "startupProbe": {
             **health,

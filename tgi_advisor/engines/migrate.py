@@ -1,0 +1,238 @@
+"""A deployment on another engine: what is told to it, what it makes of the GPU, whether it keeps today's promise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from tgi_advisor import container as containers
+from tgi_advisor.engines import memory
+from tgi_advisor.engines.facts import Engine, Rule
+from tgi_advisor.engines.memory import Start
+from tgi_advisor.engines.translate import Step, Told, translate, words
+from tgi_advisor.errors import SpecError
+from tgi_advisor.estimate import defaults
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import families
+from tgi_advisor.limits import Limits
+from tgi_advisor.plan import Container, Plan
+from tgi_advisor.units import thousands
+
+Verdict = Literal["holds", "less", "unknown", "refused", "out_of_memory"]
+"""Whether today's promise is kept; `unknown` where TGI makes none, or memory is not computed."""
+
+UNCOMPUTED = frozenset({"mamba", "seq2seq", "padded"})
+"""Families as TGI serves them whose cache no engine sums up the way `memory` does."""
+
+
+GAUGES = ("tgi_queue_size", "tgi_batch_current_size")
+"""Gauges of TGI's whose counterparts count the same: requests."""
+
+
+class Rename(NamedTuple):
+    """A metric of TGI's in a file, and what takes its place."""
+
+    line: int
+    """Line of the file, the first is 1."""
+    name: str
+    """TGI's name as it stands there."""
+    to: str
+    """The engine's; empty where it has none."""
+
+
+class Migration(NamedTuple):
+    """One deployment, on TGI and on another engine."""
+
+    engine: Engine
+    """The engine and its version."""
+    plan: Plan
+    """What TGI makes of it today."""
+    told: Told
+    """What the engine is told, memory setting included, and what became of every argument."""
+    start: Start | None
+    """Its start-up sum; None where it is not computed for this family."""
+    container: Container | None
+    """What would run; None when it would not."""
+    promise: int | None
+    """Tokens TGI's KV cache holds today; None where it infers none, or does not start."""
+    verdict: Verdict
+    """Whether the engine keeps that."""
+    refusals: tuple[str, ...]
+    """Why it would not serve this deployment, most important first."""
+    warnings: tuple[str, ...]
+    """What to know."""
+    renames: tuple[Rename, ...] = ()
+    """Metrics of TGI's in the same file."""
+
+
+def migrate(plan: Plan, engine: Engine, given: Mapping[str, str], notes: Sequence[str] = ()) -> Migration:
+    """`plan` on `engine`; `given` are memory settings that are stated, `notes` what to say besides."""
+    setting = defaults.resolve(plan.spec, plan.facts, plan.prediction.num_shard)
+    limits = plan.prediction.limits
+    model, revision = containers.source_of(plan.spec, plan.facts)
+    told = _fitted(translate(setting, limits, engine, model, revision))
+    promise = _promise(plan)
+    start = None
+    if setting.family.served_by not in UNCOMPUTED and setting.family.supported:
+        start = memory.of(engine).start(engine, setting, told, given, promise or limits.max_total_tokens or 0)
+        told = _with_memory(told, engine, setting, start)
+    refusals = [*_refusals(setting, limits, engine), *told.refusals]
+    if start is not None and start.outcome != "starts":
+        refusals.append(start.reason)
+    verdict = _verdict(start, refusals, promise)
+    made = None if verdict in ("refused", "out_of_memory") else _container(plan, engine, told, model)
+    warnings = (*_warnings(setting, engine, start, plan), *notes)
+    return Migration(engine, plan, told, start, made, promise, verdict, tuple(refusals), warnings)
+
+
+def _promise(plan: Plan) -> int | None:
+    """Tokens TGI's cache holds, where it starts and infers any."""
+    return plan.prediction.limits.max_batch_total_tokens if plan.prediction.outcome == "starts" else None
+
+
+def _verdict(start: Start | None, refusals: Sequence[str], promise: int | None) -> Verdict:
+    if start is not None and start.outcome == "out_of_memory" and len(refusals) == 1:
+        return "out_of_memory"
+    if refusals:
+        return "refused"
+    if start is None or promise is None:
+        return "unknown"
+    return "holds" if start.tokens >= promise else "less"
+
+
+def _fitted(told: Told) -> Told:
+    """vLLM refuses a step smaller than its largest batch (vllm@0.33.0:vllm/config/scheduler.py:331): it is widened."""
+    step, most = told.number("--max-num-batched-tokens"), told.number("--max-num-seqs")
+    if step is None or most is None or step >= most:
+        return told
+    why = f"A step may not be smaller than the largest batch, which --max-batch-size makes {thousands(most)}."
+    said = Step("", f"--max-num-batched-tokens {most}", "near", why, "vllm@0.33.0:vllm/config/scheduler.py:331")
+    flags = {**told.flags, "--max-num-batched-tokens": (str(most),)}
+    return told._replace(flags=flags, steps=(*told.steps, said))
+
+
+def _with_memory(told: Told, engine: Engine, setting: Setting, start: Start) -> Told:
+    """What is told with the memory setting, and the reason of it."""
+    rule: Rule = engine.rules["cuda-memory-fraction"]
+    flags = {**told.flags, **{flag: (value,) for flag, value in start.setting}}
+    text = " ".join(f"{flag} {value}" for flag, value in start.setting)
+    said = "" if "cuda-memory-fraction" in setting.flags else f"--cuda-memory-fraction {setting.memory_fraction:g}"
+    step = Step(said, text, "different", f"{start.why[:1].upper()}{start.why[1:]}. {rule.why}", rule.source)
+    return told._replace(flags=flags, steps=(*told.steps, step))
+
+
+def _container(plan: Plan, engine: Engine, told: Told, model: str) -> Container | None:
+    """TGI's container with the engine in it."""
+    image = engine.image(plan.facts.gpu.system)
+    if image is None:
+        return None
+    made = plan.container
+    if made is None:
+        try:
+            made = containers.build(plan.spec, plan.facts, plan.prediction.limits, plan.prediction.num_shard)
+        except SpecError:
+            return None
+    cache = engine.cache if plan.facts.release.version >= (2, 3, 0) else f"{engine.cache}/hub"
+    several = plan.prediction.num_shard > 1 and made.shm_size == "1g"
+    shm = engine.shm_size if several and engine.shm_size else made.shm_size
+    return containers.elsewhere(
+        made, image, words(engine, model, told.flags), engine.port, cache, engine.health, shm, told.env,
+        told.secret_env, {name: engine.metrics[name] for name in GAUGES if engine.metrics.get(name)},
+    )  # fmt: skip
+
+
+# -- what is refused, and what surprises
+
+
+def _refusals(setting: Setting, limits: Limits, engine: Engine) -> Iterator[str]:
+    """What is known before launch, beside the memory."""
+    gpu, model = setting.facts.gpu, setting.facts.model
+    if engine.image(gpu.system) is None:
+        yield f"no image of {engine.title} for {gpu.system} is known here ({', '.join(engine.images)} is)"
+        return
+    if gpu.system == "cuda" and gpu.compute_capability and gpu.compute_capability < engine.capability:
+        have, need = (".".join(map(str, pair)) for pair in (gpu.compute_capability, engine.capability))
+        yield f"{engine.title} {engine.version} needs compute capability {need}, and {gpu.name} has {have}"
+    if gpu.system == "cuda" and gpu.driver_major is not None and gpu.driver_major < engine.driver:
+        yield (
+            f"the image of {engine.title} {engine.version} needs driver {engine.driver} or later, and this machine has "
+            f"{gpu.driver}. {engine.driver_hint}"
+        )
+    yield from _gone(setting, engine)
+    context = families.context_length(model)
+    longest = limits.max_total_tokens
+    if context and longest and longest > context and "rope-scaling" not in setting.flags:
+        over = {"vllm": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "sglang": "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"}
+        if setting.spec.tgi.env.get(over[engine.name]) != "1":
+            yield (
+                f"requests of {thousands(longest)} tokens are longer than the model's context of {thousands(context)}, "
+                f"which {engine.title} refuses: set limits.max_total_tokens to {context}, or tgi.env."
+                f"{over[engine.name]} to 1"
+            )
+    heads = families.heads(model) if setting.family.supported else 0
+    if heads % setting.num_shard:
+        yield f"{heads} attention heads cannot be split over {setting.num_shard} GPUs"
+
+
+def _gone(setting: Setting, engine: Engine) -> Iterator[str]:
+    """A family the engine has dropped, with the last version that had it, or never had."""
+    model = setting.facts.model
+    kinds = [one for one in model.config.get("architectures") or () if isinstance(one, str)]
+    for name in (*kinds, model.model_type):
+        found = next((one for one in engine.removed if one.name == name), None)
+        if found is None:
+            continue
+        if found.last:
+            image = re.sub(r":v.*", f":v{found.last}", engine.images["cuda"])
+            yield (
+                f"{engine.title} {engine.version} does not serve {name} any more: {found.last} was the last version "
+                f"that did ({image}), with flags and defaults of its own"
+            )
+        else:
+            yield f"{engine.title} {engine.version} does not serve {name} models"
+        return
+
+
+def _warnings(setting: Setting, engine: Engine, start: Start | None, plan: Plan) -> Iterator[str]:
+    gpu, model = setting.facts.gpu, setting.facts.model
+    if gpu.system == "cuda" and gpu.driver_major is None:
+        yield (
+            f"the image of {engine.title} {engine.version} needs NVIDIA driver {engine.driver} or later, TGI's ran on "
+            f"older ones: look at nvidia-smi, or state hardware.driver. {engine.driver_hint}"
+        )
+    kinds = [one for one in model.config.get("architectures") or () if isinstance(one, str)]
+    if kinds and not any(one in engine.architectures for one in kinds):
+        yield (
+            f"{engine.title} {engine.version} has no class of its own for {kinds[0]}: it is served through "
+            "transformers where that can be done, and its memory may differ"
+        )
+    if start is None:
+        yield f"the memory of {model.model_type} in {engine.title} is not computed: its cache is of another kind"
+    if plan.prediction.outcome != "starts":
+        yield f"TGI itself would not start with this today: {plan.prediction.reason}"
+    if "vision_config" in model.config and start is not None:
+        yield "the memory of images (their encoder and its cache) is not in the sum"
+    scaling = plan.container.scaling if plan.container is not None else None
+    if scaling is not None and (scaling.metric not in GAUGES or not engine.metrics.get(scaling.metric)):
+        yield (
+            f"nothing in {engine.title} counts as {scaling.metric} does, so the number of replicas is fixed: state "
+            "kubernetes.autoscale with another metric"
+        )
+    if setting.lora_adapters and start is not None:
+        yield "the memory of adapters is not in the sum"
+
+
+def renames(text: str, engine: Engine) -> tuple[Rename, ...]:
+    """TGI's metrics in a text (autoscalers, alerts, dashboards), with the engine's name for each, by line."""
+    found: list[Rename] = []
+    names = sorted(engine.metrics, key=len, reverse=True)
+    pattern = re.compile(rf"\b({'|'.join(map(re.escape, names))})(_bucket|_sum|_count|_total)?\b")
+    for number, line in enumerate(text.splitlines(), 1):
+        for match in pattern.finditer(line):
+            to = engine.metrics[match[1]]
+            suffix = match[2] or ""
+            if to.endswith("_total") and suffix == "_total":
+                suffix = ""
+            found.append(Rename(number, match[0], f"{to}{suffix}" if to else ""))
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""vLLM: `engine.yaml` what becomes of a TGI deployment, `<version>.json` its flags, `memory` its start-up sum."""
