@@ -27,10 +27,7 @@ from tgi_advisor.facts.rows import all_rows
 ROOT = Path(__file__).parent.parent
 PAGES = (
     ROOT / "README.md",
-    ROOT / "docs" / "how-it-works.md",
-    ROOT / "docs" / "scaling.md",
-    ROOT / "docs" / "upgrade.md",
-    ROOT / "docs" / "platforms.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("how-it-works", "kubernetes", "platforms", "scaling", "upgrade")),
 )
 BLOCK = re.compile(r"(?P<open><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<close><!-- end -->)", re.DOTALL)
 
@@ -163,7 +160,14 @@ def example(name: str) -> str:
     return f"{command}\n```{language}\n{result.stdout}```\n{said}"
 
 
+def manifest() -> str:
+    """The manifest that docs/kubernetes.md applies, as YAML."""
+    deployment = ("emit", "-m", "meta-llama/Llama-3.1-8B-Instruct", "-g", "g6.xlarge", "--format", "kubernetes")
+    return console(*deployment).replace("```console\n$ tgi-advisor " + " ".join(deployment), "```yaml", 1)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "kubernetes": manifest,
     "advise": lambda: console("advise", "configs/llama-3.1-8b-l4.yaml"),
     "help": lambda: console("--help"),
     "accuracy": accuracy,

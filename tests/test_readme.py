@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+import yaml
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -28,10 +32,57 @@ def test_the_first_command_runs_the_main_job_and_the_second_every_check() -> Non
     assert os.access(ROOT / check, os.X_OK)
 
 
-def test_every_linked_file_exists() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), *ROOT.glob("space/*.md")]
+
+
+def _headings(page: Path) -> set[str]:
+    """What a `#` of a link to the page may name, as GitHub makes it of headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ +(.+?) *$", text, re.MULTILINE)
+    plain = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower() for title in titles)
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """To a file of the repository, and to a heading of it where the link names one."""
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    wrong = []
+    for link in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", text):
+        path, _, heading = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (heading and target.suffix == ".md" and heading not in _headings(target)):
+            wrong.append(link)
+    assert wrong == []
+
+
+def test_pages_are_found_from_the_readme() -> None:
+    """Every page of docs/ can be reached over links, beginning with the README."""
+    seen: set[Path] = set()
+    todo = [ROOT / "README.md"]
+    while todo:
+        page = todo.pop().resolve()
+        if page.suffix == ".md" and page.exists() and page not in seen:
+            seen.add(page)
+            links = re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text("utf-8"))
+            todo += [page.parent / link for link in links]
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= {page.name for page in seen}
+
+
+def test_the_walk_through_kubernetes_applies_what_it_shows() -> None:
+    """Its manifest is one that a cluster takes, and its commands name what stands in it."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text("utf-8")
+    (text,) = re.findall(r"```yaml\n(.+?)```", page, re.DOTALL)
+    objects = {one["kind"]: one for one in yaml.safe_load_all(text)}
+    for one in objects.values():
+        kubernetes_validate.validate(one, "1.33", strict=True)
+    pod = objects["Deployment"]["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"node.kubernetes.io/instance-type": "g6.xlarge"}
+    (port,) = objects["Service"]["spec"]["ports"]
+    assert f"kubectl port-forward service/{objects['Service']['metadata']['name']} 8080:{port['port']}" in page
+    assert f"kubectl rollout status deployment/{objects['Deployment']['metadata']['name']}" in page
+    (secret,) = {one["valueFrom"]["secretKeyRef"]["name"] for one in pod["containers"][0]["env"] if "valueFrom" in one}
+    assert f"kubectl create secret generic {secret} " in page
 
 
 def test_the_drawing_is_the_contract() -> None:

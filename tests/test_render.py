@@ -17,10 +17,12 @@ import jsonschema
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
+from front import run as tgi_advisor
 from golden import Golden
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tgi_advisor.api import advise
 from tgi_advisor.errors import SpecError, UsageError
 from tgi_advisor.plan import Container, Mount
 from tgi_advisor.render import FORMATS as EVERY
@@ -520,3 +522,27 @@ def test_every_example_ends_with_one_newline() -> None:
             text = render(container, form)
             assert text.endswith("\n")
             assert not text.endswith("\n\n")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "fields", "selector"),
+    [
+        ("g6.xlarge", {}, "g6.xlarge"),
+        ("ml.G5.2xlarge", {}, "g5.2xlarge"),
+        ("nc24ads_a100_v4", {}, "Standard_NC24ads_A100_v4"),
+        ("g6.xlarge", {"kubernetes.cluster": "eks"}, "g6.xlarge"),
+        ("g6.xlarge", {"kubernetes.cluster": "karpenter"}, None),
+        ("nvidia-l4", {}, None),
+    ],
+)
+def test_an_instance_type_is_that_of_the_nodes(
+    gpu: str, fields: Mapping[str, object], selector: str | None, tmp_path: Path
+) -> None:
+    """The pod asks for nodes of that type, by the name the cloud gives it, and `import` reads it back."""
+    text = advise(model="meta-llama/Llama-3.1-8B-Instruct", gpu=gpu, fields=fields).emit("kubernetes")
+    pod = list(yaml.safe_load_all(text))[1]["spec"]["template"]["spec"]
+    assert pod.get("nodeSelector") == (selector and {"node.kubernetes.io/instance-type": selector})
+    (tmp_path / "tgi.yaml").write_text(text)
+    ran = tgi_advisor("import", str(tmp_path / "tgi.yaml"))
+    assert selector is None or f"gpu: {selector}" in ran.out
+    assert "nodeSelector" not in ran.out

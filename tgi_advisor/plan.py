@@ -174,6 +174,13 @@ class Scaling(NamedTuple):
     """What the spec says of it, by field."""
 
 
+INSTANCE_TYPE = "node.kubernetes.io/instance-type"
+"""Label under which a cloud's nodes have their machine type.
+
+https://kubernetes.io/docs/reference/labels-annotations-taints/#nodekubernetesioinstance-type
+"""
+
+
 class Cluster(NamedTuple):
     """What a cluster is like, as far as it was said."""
 
@@ -191,6 +198,8 @@ class Cluster(NamedTuple):
     """Secret with which the image is pulled."""
     asked: Mapping[str, Any] = NOTHING
     """What the spec says of it, by field."""
+    instance: str = ""
+    """Cloud instance type of the nodes, where the spec names one in place of a GPU; empty for any."""
 
 
 ANY_CLUSTER = Cluster()

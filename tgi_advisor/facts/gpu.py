@@ -165,6 +165,12 @@ def instance(name: str) -> tuple[GpuFacts, int] | None:
     return None
 
 
+def instance_type(name: str) -> str | None:
+    """A cloud instance type as its cloud spells it; None when it is none we know."""
+    wanted = _instance_key(name)
+    return next((kind for _, _, kind, _ in machines() if _instance_key(kind) == wanted), None)
+
+
 def stated(spec: Stated) -> GpuFacts:
     """The GPU of a spec's block: the table's row with the stated figures over it, or figures alone.
 

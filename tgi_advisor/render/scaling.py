@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tgi_advisor.plan import Container, Scaling
+from tgi_advisor.plan import INSTANCE_TYPE, Container, Scaling
 
 LONGEST_WINDOW = 3600
 """The longest stabilizationWindowSeconds that autoscaling/v2 takes."""
@@ -127,6 +127,8 @@ def pod(container: Container, labels: dict[str, str]) -> dict[str, Any]:
     said: dict[str, Any] = {}
     if cluster.pull_secret:
         said["imagePullSecrets"] = [{"name": cluster.pull_secret}]
+    if cluster.instance:
+        said["nodeSelector"] = {INSTANCE_TYPE: cluster.instance}
     if cluster.values:
         wanted = {"key": cluster.label, "operator": "In", "values": list(cluster.values)}
         terms = {"nodeSelectorTerms": [{"matchExpressions": [wanted]}]}

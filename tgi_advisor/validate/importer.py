@@ -14,6 +14,7 @@ from tgi_advisor.container import CACHE, PLATFORMS, PORT, entry_of
 from tgi_advisor.errors import AdvisorError, SpecError, UsageError
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.clouds import SAGEMAKER
+from tgi_advisor.facts.gpu import instance_type
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.safe import printable, unobeyed
 from tgi_advisor.spec import reader, writer
@@ -123,7 +124,7 @@ def importing(
             f"{server.place}: the model of this server is not in the file{where}",
             "Write its id there, or start from `tgi-advisor init --model ID`.",
         )
-    gpu_name = gpu or (case.gpu.name if case.gpu else "auto")
+    gpu_name = gpu or _machine(case) or (case.gpu.name if case.gpu else "auto")
     if memory is None and case.gpu is not None and case.gpu.system == "cpu":
         memory = f"{case.gpu.memory_bytes}B"
     model = on_host(view.model, _storage(server))
@@ -137,6 +138,12 @@ def importing(
     _container(new, case)
     _rest(new, case)
     return new, gpu_name
+
+
+def _machine(case: Case) -> str | None:
+    """The cloud instance type a pod's node selector names."""
+    named = [hint.value.text for hint in case.server.hints if hint.kind == "instance" and hint.value.known]
+    return instance_type(named[0]) if named and case.server.form == "kubernetes" else None
 
 
 def _head(case: Case, new: Importing, gpu: str) -> Iterator[str]:

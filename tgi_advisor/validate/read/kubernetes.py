@@ -9,6 +9,8 @@ from math import inf
 
 from tgi_advisor.container import PLATFORMS
 from tgi_advisor.errors import Place
+from tgi_advisor.facts.gpu import instance_type
+from tgi_advisor.plan import INSTANCE_TYPE
 from tgi_advisor.validate.found import NO_GPUS, UNSAID, Defect, Gpus, Hint, Mount, Port, Probe, Server, Value
 from tgi_advisor.validate.read.docker import runtime_gpus
 from tgi_advisor.validate.read.environment import Environment
@@ -566,7 +568,8 @@ def _around(item: Map, template: Map, pod: Map) -> Iterator[str]:
         if name != _OWN_LABELS[0] and not name.startswith(_OWN_LABELS[1]):
             yield f"label {name}: {_text(node)}"
     for name, (_, node) in pod.map("nodeSelector").merged.items():
-        yield f"nodeSelector {name}: {_text(node)}"
+        if name != INSTANCE_TYPE or instance_type(_text(node)) is None:  # which a spec names in place of a GPU
+            yield f"nodeSelector {name}: {_text(node)}"
     ours = any(True for _ in _annotated(item))
     for key in _AROUND:
         given = pod.get(key)
