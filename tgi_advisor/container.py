@@ -35,7 +35,7 @@ from tgi_advisor.facts.gpu import instance_type
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.release import TgiRelease, image_for, in_force
 from tgi_advisor.limits import Limits
-from tgi_advisor.plan import INSTANCE_TYPE, Cluster, Container, Mount, Prediction, Scaling
+from tgi_advisor.plan import Cluster, Container, Mount, Prediction, Scaling
 from tgi_advisor.safe import looks_secret
 from tgi_advisor.spec.records import EMPTY, AutoscaleSpec, KubernetesSpec, Spec, flag_homes, settings
 from tgi_advisor.spec.values import VOLUME
@@ -267,19 +267,16 @@ CACHE_FULL = 80
 def _cluster(spec: Spec, facts: Facts, num_shard: int) -> Cluster:
     """What the spec says of the cluster, and the nodes of its kind that have the GPU.
 
-    An instance type in place of a GPU is the nodes' own, unless the cluster tells them by another label.
+    No label where an instance type stands in place of the GPU, and the cluster tells its nodes by that.
     """
     said = spec.kubernetes
     several = max(spec.container.replicas, spec.autoscale.max or 1) > 1
     storage = said.storage or ("shared" if several else "one")
     found = clusters.nodes(said.cluster, facts.gpu, num_shard) if said.cluster else clusters.Nodes("", (), ())
-    machine = instance_type(spec.hardware.gpu.name) or ""
-    if found.label and (found.label != INSTANCE_TYPE or machine not in found.values):
-        machine = ""
-    if machine:
+    if instance_type(spec.hardware.gpu.name) in found.values:
         found = found._replace(label="", values=())
     kind = cast(Literal["one", "shared", "node"], storage)
-    return Cluster(*found, kind, said.storage_class, said.pull_secret, _asked(said), machine)
+    return Cluster(*found, kind, said.storage_class, said.pull_secret, _asked(said))
 
 
 def _scaling(spec: Spec, prediction: Prediction | None) -> Scaling | None:

@@ -198,8 +198,6 @@ class Cluster(NamedTuple):
     """Secret with which the image is pulled."""
     asked: Mapping[str, Any] = NOTHING
     """What the spec says of it, by field."""
-    instance: str = ""
-    """Cloud instance type of the nodes, where the spec names one in place of a GPU; empty for any."""
 
 
 ANY_CLUSTER = Cluster()

@@ -127,8 +127,8 @@ def pod(container: Container, labels: dict[str, str]) -> dict[str, Any]:
     said: dict[str, Any] = {}
     if cluster.pull_secret:
         said["imagePullSecrets"] = [{"name": cluster.pull_secret}]
-    if cluster.instance:
-        said["nodeSelector"] = {INSTANCE_TYPE: cluster.instance}
+    if container.instance and not cluster.values:
+        said["nodeSelector"] = {INSTANCE_TYPE: container.instance}
     if cluster.values:
         wanted = {"key": cluster.label, "operator": "In", "values": list(cluster.values)}
         terms = {"nodeSelectorTerms": [{"matchExpressions": [wanted]}]}
