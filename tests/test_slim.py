@@ -77,6 +77,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["schema"],
         ["completion", "bash"],
         ["history"],
+        ["upgrade", "-m", MODEL, "-g", "nvidia-l4", "--from", "3.3.6"],
     ],
     ids=lambda words: " ".join(words[:1] + words[-1:]).replace(str(ROOT), ""),
 )

@@ -392,7 +392,7 @@ def _fixed(
         own = releases.image_for(asked.to, found.before.setting.facts.variant)
         what = "the image" if case.server.image is not None else "the release, which the file does not say"
         undone = (f"{what}: {own}", *undone)
-        notes.append("judged as if it were")
+        notes.append(f"judged as if TGI {asked.to} ran")
     new, _ = importing(now, asked.gpu, asked.gpus, asked.memory)
     facts = found.after.setting.facts
     spec = new.spec

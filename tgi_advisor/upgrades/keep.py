@@ -218,7 +218,7 @@ def _habits(before: Side, spec: Spec, facts: Facts, around: Surroundings, costly
         tried = _with(spec, told)
         there = attempt(tried, facts, around.shards_after)
         if isinstance(there, str) or habit.of(there.setting) != habit.of(before.setting):
-            lost.append(f"{habit.name}: TGI {facts.release} does not take {told[0].path}")
+            lost.append(f"{habit.name}: TGI {facts.release} cannot be told to do the same")
         elif _new_refusal(now, there):
             lost.append(f"{habit.name}: {_new_refusal(now, there)}")
         else:
@@ -293,7 +293,7 @@ def _rank(found: Proposal) -> tuple[bool, int, int, bool]:
 
 
 def _kept(before: Side, way: _Stated, facts: Facts, around: Surroundings) -> Iterator[_Stated]:
-    """The spec with today's limits: as they are, with a smaller reserve, then as long as they fit."""
+    """The spec with today's limits: as they are, with a smaller reserve, as long as they fit, and left to TGI."""
     if not before.starts:
         yield way
         return
@@ -306,6 +306,7 @@ def _kept(before: Side, way: _Stated, facts: Facts, around: Surroundings) -> Ite
     shorter = _shorter(way, before, facts, around)
     if shorter is not None:
         yield shorter
+    yield way._replace(lost=(*way.lost, "the limits, where nobody states them: stated, they serve less or are refused"))
 
 
 NAMES = ("max_input_tokens", "max_total_tokens", "max_batch_prefill_tokens")
@@ -362,9 +363,12 @@ def _shorter(way: _Stated, before: Side, facts: Facts, around: Surroundings) -> 
     """The spec with limits no larger than today's that fit; None where none do."""
     limits = before.prediction.limits
     total, longest, prefill = limits.max_total_tokens, limits.max_input_tokens, limits.max_batch_prefill_tokens
+    answer = total - longest if total is not None and longest is not None and longest < total else None
+    open_spec = _without_limits(way.spec)
+    workload = replace(open_spec.workload, max_new_tokens=answer or open_spec.workload.max_new_tokens)
     for most in ((longest, prefill), (longest, None), (None, None)):
         bounds = LimitsSpec(Bound(None, most[0]), Bound(None, total), Bound(None, most[1]))
-        found = _searched(replace(_without_limits(way.spec), limits=bounds), facts, around.shards_after)
+        found = _searched(replace(open_spec, limits=bounds, workload=workload), facts, around.shards_after)
         if found is not None:
             more = _Stated(_with(way.spec, found.pins), (*way.pins, *found.pins), way.lost)
             return _pinned(more, before, found.limits)
