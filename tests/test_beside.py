@@ -76,7 +76,7 @@ def test_no_other_folder_is(there: Path, model: str, mount: str) -> None:
     write_model(outside / "m", weights(), CONFIG)
     (there / "data" / "away").symlink_to(outside / "m")
     (there / "compose.yaml").write_text(COMPOSE % (model, mount))
-    ran = run("validate", "deploy", "-g", "nvidia-t4")
+    ran = run("validate", "deploy", "-g", "nvidia-t4", "--explain")
     assert "TGI201" not in ran.out
     assert f"nothing is known of {model}" in ran.out
 

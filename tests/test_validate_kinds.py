@@ -239,6 +239,12 @@ def test_blocks_of_a_page_are_one_program(here: Path) -> None:
     assert [one["line"] for one in servers(here, "page.md", alone)] == [11]
 
 
+def test_the_image_of_another_example_is_not_taken(here: Path) -> None:
+    other = '```python\nother = get_huggingface_llm_image_uri("huggingface", version="0.8.2")\n```\n'
+    page = BLOCKS.format(version="0.9.3").replace("image_uri=image", "image_uri=own_image")
+    assert [one["release"] for one in servers(here, "page.md", page + other)] == [None]
+
+
 BUILDER = """\
 image = image_uris.retrieve(framework="huggingface-llm", region=region, instance_type="ml.g5.2xlarge")
 builder = ModelBuilder({model}image_uri=image, env_vars={{"SM_NUM_GPUS": "1"}}, instance_type="ml.g5.2xlarge")

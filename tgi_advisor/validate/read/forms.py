@@ -418,7 +418,7 @@ def _blocks_of_python(blocks: Sequence[Source], world: World) -> Result:
         text += [block.text, "\n\n"]
         offsets += [*block.offsets, *[block.offset(len(block.text) - 1) if block.text else 0] * 2]
     source = Source(blocks[0].file, "".join(text), offsets)
-    return _program(source, world, read_python(source, world, parts))
+    return _program(source, world, read_python(source, world, parts, apart=len(parts) > 1))
 
 
 def _first_blank(defects: Sequence[Defect]) -> Iterator[Defect]:

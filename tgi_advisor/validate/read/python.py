@@ -147,13 +147,16 @@ class _Block(NamedTuple):
 
 
 def read_python(
-    source: Source, world: World, parts: Sequence[tuple[int, int]] = (), environ: Sequence[tuple[str, int, int]] = ()
-) -> Program:
+    source: Source, world: World, parts: Sequence[tuple[int, int]] = (), environ: Sequence[tuple[str, int, int]] = (),
+    apart: bool = False,
+) -> Program:  # fmt: skip
     """Every TGI server a program starts; `parts` are the pieces of the text that are program, all of it by default.
 
-    `environ` are variables its notebook sets: name, and where the value stands.
+    `environ` are variables its notebook sets: name, and where the value stands. `apart`: the pieces may be examples of
+    their own, so that of several images or GPUs none is taken because it stands near.
     """
     reader = _Reader(source, world)
+    reader.apart = apart
     for name, start, end in environ:
         reader.environ[name] = reader.literal(start, end)
     read = [tokens(source, start, end) for start, end in parts or ((0, len(source.text)),)]
@@ -173,6 +176,7 @@ class _Reader:
     def __init__(self, source: Source, world: World) -> None:
         self.source = source
         self.world = world
+        self.apart = False
         self.variables: dict[str, Node] = {}
         self.environ: dict[str, Scalar] = {}
         self.options: dict[str, Node] = {}
@@ -305,7 +309,7 @@ class _Reader:
 
     def _from_environment(self, node: Map) -> Server:
         """An environment whose container is not written as one mapping."""
-        image = _nearest(self.images, node.start)
+        image = self._near(self.images, node.start)
         holder = Map([(Scalar("env", self.source, node.start, node.start), node)], self.source, node.start)
         server = container_of(holder, image, self.world)
         return self._finished(replace(server, image=image), node)
@@ -324,11 +328,16 @@ class _Reader:
             own = instance is not None and instance.text.startswith("ml.") and not self.shared
             waits = self._waits(node.start) if own else ()
             return replace(server, form="sagemaker", place=place, gpus=gpus, hints=hints, waits=waits)
-        if not server.hints and (gpu := _nearest(self.gpus, node.start)):
+        if not server.hints and (gpu := self._near(self.gpus, node.start)):
             hint = sdk.gpu_hint(gpu, self.counts.get(gpu.place))
             count = Gpus("count", "platform", gpu, hint.count) if hint.count else server.gpus
             server = replace(server, hints=(hint,), gpus=count if server.gpus.asked == "unknown" else server.gpus)
         return replace(server, place=place)
+
+    def _near(self, found: Sequence[tuple[int, Value]], at: int) -> Value | None:
+        """The nearest of what is named in the text, where that can be meant."""
+        several = self.apart and len({value.text for _, value in found}) > 1
+        return None if several else _nearest(found, at)
 
     def _waits(self, start: int) -> tuple[Wait, ...]:
         """How long SageMaker waits for a model that is described at this place, and deployed after it."""
