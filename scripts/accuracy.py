@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import fast
 import inside
+import moved
 
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, launcher, uncertainty, warmup
@@ -383,6 +384,7 @@ def page(found: list[Result], skipped: list[tuple[str, str]]) -> str:
                 table(["", *VERDICTS, "not judged"], load_rows(found)),
                 *inside_pytorch(),
                 *fast.section(),
+                *moved.section(),
                 "## Amounts outside PyTorch's allocator",
                 "None is fitted: each follows from NCCL's source or is a reading of memory, not a budget of the runs "
                 "here. One reading is of a run in this list: the context that driver 525 made eager on an A10G, from "

@@ -37,6 +37,14 @@ def test_what_is_published_is_current(found: list[accuracy.Result]) -> None:  # 
         assert path.read_text("utf-8") == text, f"{path.name} is stale: python scripts/accuracy.py --write"
 
 
+def test_caches_of_other_engines_come_out_within_three_percent() -> None:
+    off = sorted(abs(one.share) for one in accuracy.moved.runs())
+    assert len(off) >= 30
+    assert off[len(off) // 2] < 0.03
+    assert {one.row["engine"] for one in accuracy.moved.runs()} == {"vllm", "sglang"}
+    assert all(one.start.outcome == "starts" for one in accuracy.moved.runs())
+
+
 def test_budgets_come_out_as_published(found: list[accuracy.Result]) -> None:  # type: ignore[name-defined]
     known = [result for result in found if result.run.trusted and result.run.observed is not None]
     relative = [result.relative(result.ours) for result in known]

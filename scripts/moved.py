@@ -1,0 +1,117 @@
+"""How far the predicted KV caches of vLLM and SGLang are from those their start-up logs state.
+
+python scripts/moved.py    # print the section of docs/accuracy.md, which scripts/accuracy.py writes
+
+The runs are tests/data/engines.yaml.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from tgi_advisor.engines import facts, memory
+from tgi_advisor.engines.memory import Start
+from tgi_advisor.engines.translate import Told
+from tgi_advisor.estimate import defaults
+from tgi_advisor.gather.facts import gather
+from tgi_advisor.spec.reader import build
+from tgi_advisor.units import GiB
+
+RUNS = Path(__file__).parent.parent / "tests" / "data" / "engines.yaml"
+MEMORY = ("--gpu-memory-utilization", "--mem-fraction-static")
+"""Flags that are the memory setting, and no part of what the sum is told beforehand."""
+
+
+class Moved(NamedTuple):
+    """One run and what is said of it."""
+
+    row: Mapping[str, Any]
+    """The row of engines.yaml."""
+    start: Start
+    """The prediction."""
+
+    @property
+    def error_gib(self) -> float:
+        """Said minus observed, in GiB of one GPU."""
+        return self.start.pool_bytes / GiB - float(self.row["pool_gib"])
+
+    @property
+    def share(self) -> float:
+        """The error as a share of the GPU's memory."""
+        return self.error_gib * GiB / self.start.total_bytes
+
+    @property
+    def tokens_off(self) -> float:
+        """Tokens said against observed, as a share."""
+        return self.start.tokens / int(self.row["tokens"]) - 1
+
+
+@cache
+def runs() -> tuple[Moved, ...]:
+    """Every run of engines.yaml, predicted."""
+    return tuple(Moved(row, _said(row)) for row in _table()["runs"])
+
+
+def _table() -> Any:
+    return yaml.safe_load(RUNS.read_text("utf-8"))
+
+
+def _said(row: Mapping[str, Any]) -> Start:
+    engine = facts.find(row["engine"])._replace(version=row["version"])
+    sets = [f"hardware.count={row['shards']}", *([f"hardware.link={row['link']}"] if "link" in row else [])]
+    spec = build([("model.id", row["model"]), ("hardware.gpu", row["gpu"])], "engines.yaml", None, sets)
+    setting = defaults.resolve(spec, gather(spec, source="snapshot", offline=True), row["shards"])
+    told = {flag: (str(value),) for flag, value in row["flags"].items() if flag not in MEMORY}
+    given = {flag: str(value) for flag, value in row["flags"].items() if flag in MEMORY}
+    setting = setting._replace(dtype=row["dtype"])
+    if engine.name == "vllm":
+        given.setdefault("--gpu-memory-utilization", str(engine.sum.utilization))
+    return memory.of(engine).start(engine, setting, Told(told, {}, {}, (), ()), given, 0)
+
+
+def section() -> list[str]:
+    """What docs/accuracy.md says of the engines."""
+    found = runs()
+    off = [abs(one.share) for one in found]
+    vllm = [one for one in found if one.row["engine"] == "vllm"]
+    left = "\n".join(f"- {row['model']} ([log]({row['source']})): {row['why']}" for row in _table()["left_out"])
+    return [
+        "## KV caches of vLLM and SGLang",
+        f"Of {len(found)} servers of other engines whose start-up log says how large their KV cache became, the "
+        f"prediction `migrate` makes is off by {100 * statistics.median(off):.2f} % of the GPU's memory in the median "
+        f"and {100 * max(off):.2f} % at worst ([the runs](../tests/data/engines.yaml)).",
+        f"That is less than it seems. {len(vllm)} are runs of vLLM 0.19.0 on H100s of one cluster, and four figures "
+        "of vLLM's sum are read from these same logs: what a step leaves outside PyTorch on one GPU and on several, "
+        "copies of the logits in the sampler, and what is alive beside them. Weights, layers, windows and the sizes of "
+        "blocks are not fitted, nor are differences between models. Other cards, later versions (0.33.0 also takes its "
+        "estimate of CUDA graphs from the cache) and models of images have no log here: the band `migrate` states is "
+        "wider for them. Of SGLang nothing is fitted; its two logs are from older versions with the same sum.",
+        _rows(found),
+        "Found and left out:",
+        left,
+    ]
+
+
+def _rows(found: tuple[Moved, ...]) -> str:
+    head = "| engine | model | GPUs | flags | KV cache, GiB | said | of GPU memory | tokens |\n"
+    lines = [head + "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |"]
+    for one in sorted(found, key=lambda one: (one.row["engine"], one.row["model"].lower(), one.row["shards"])):
+        row = one.row
+        flags = " ".join(f"`{flag} {value}`" for flag, value in row["flags"].items())
+        dtype = "" if row["dtype"] == "bfloat16" else f", {row['dtype']}"
+        lines.append(
+            f"| {row['engine']} {row['version']} | [{row['model']}]({row['source']}){dtype} | "
+            f"{row['shards']} x {row['gpu']} | {flags} | {row['pool_gib']:.2f} | "
+            f"{one.start.pool_bytes / GiB:.2f} | {100 * one.share:+.2f} % | {100 * one.tokens_off:+.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print("\n\n".join(section()))
