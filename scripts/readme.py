@@ -27,7 +27,10 @@ from tgi_advisor.facts.rows import all_rows
 ROOT = Path(__file__).parent.parent
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("how-it-works", "kubernetes", "platforms", "scaling", "upgrade")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("how-it-works", "kubernetes", "migrate", "platforms", "scaling", "upgrade")
+    ),
 )
 BLOCK = re.compile(r"(?P<open><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<close><!-- end -->)", re.DOTALL)
 
@@ -186,6 +189,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "upgrade-releases": lambda: _table(
         console("upgrade", "tests/data/upgrade/old.sh", "--gpu", "nvidia-l4", "--offline", "--releases", ends=Exit.LESS)
     ),
+    "migrate": lambda: console("migrate", "tests/data/migrate/chat.yaml", "--to", "vllm", "--offline"),
+    "migrate-brief": lambda: console("migrate", "tests/data/migrate/chat.yaml", "--to", "vllm", "--offline", "--brief"),
     "validate": lambda: console(
         "validate", "tests/data/validate/run.sh", "--gpu", "nvidia-l4", "--ignore", "TGI540", ends=Exit.FINDINGS
     ),

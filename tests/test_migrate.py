@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgi_advisor.engines import facts, memory
-from tgi_advisor.engines.migrate import renames
+from tgi_advisor.engines.migrate import rewritten
 from tgi_advisor.engines.translate import Told, translate, words, wrong
 from tgi_advisor.errors import Exit
 from tgi_advisor.estimate import defaults
@@ -276,9 +276,11 @@ def test_a_server_of_a_compose_file(tmp_path: Path) -> None:
     }  # fmt: skip
     lost = {step["tgi"] for step in found["steps"] if step["relation"] == "none"}
     assert {"--ngrok", "--max-input-tokens 7168"} <= lost
-    names = {one["name"]: one["to"] for one in found["metrics_in_file"]}
-    assert names["tgi_queue_size"] == "vllm:num_requests_waiting"
-    assert names["tgi_request_duration_bucket"] == "vllm:e2e_request_latency_seconds_bucket"
+    (line,) = found["metrics_in_file"]
+    assert line["after"] == (
+        "# alert: rate(vllm:request_success_total[5m]) > 1 and vllm:num_requests_waiting > 10 and "
+        "vllm:e2e_request_latency_seconds_bucket"
+    )
 
 
 @pytest.mark.parametrize(
@@ -311,6 +313,24 @@ def test_versions_and_engines_that_are_not_known() -> None:
 
 def test_metrics_keep_their_suffix() -> None:
     engine = facts.find("vllm")
-    (one,) = renames("x\nhistogram_quantile(0.9, tgi_request_duration_bucket)", engine)
-    assert one == (2, "tgi_request_duration_bucket", "vllm:e2e_request_latency_seconds_bucket")
-    assert [found.to for found in renames("tgi_batch_concat", engine)] == [""]
+    (one,) = rewritten("x\nhistogram_quantile(0.9, tgi_request_duration_bucket)", engine)
+    assert (one.line, one.after) == (2, "histogram_quantile(0.9, vllm:e2e_request_latency_seconds_bucket)")
+    (other,) = rewritten("tgi_batch_concat > 1", engine)
+    assert (other.after, other.lost) == ("tgi_batch_concat > 1", ("tgi_batch_concat",))
+    assert rewritten("tgi_unknown my_tgi_queue_size_x", engine) == ()
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_those_who_start_there(name: str) -> None:
+    asked = ("-m", "Qwen/Qwen2.5-7B-Instruct", "-g", "nvidia-l4", "--offline", "--engine", name)
+    found = json.loads(run("advise", *asked, "--users", "3", "--json").out)
+    start = found["memory"]
+    assert start["outcome"] == "starts"
+    assert start["tokens_low"] >= 3 * start["context"]
+    longer = ("--context", str(start["context"] + 512), "--users", "3", "--json")
+    assert json.loads(run("advise", *asked, *longer).out)["memory"]["tokens_low"] < 3 * (start["context"] + 512)
+    as_is = json.loads(run("predict", *asked, "--json").out)
+    assert as_is["memory"]["context"] == 32768
+    page = run("advise", *asked)
+    assert "TGI" not in page.out.partition("docker run")[0].partition("Note:")[0]
+    assert run("advise", *asked, L4, L4).code == Exit.USAGE

@@ -3,7 +3,8 @@
 `advise` and `predict` take a spec (a path, a mapping or a `Spec`) and return a `Plan`;
 `gather_facts` finds what is true of a spec once, for many questions. `validate_files` judges the
 deployment files people already have, `import_server` makes a spec of one, and `upgrade` says what another
-release of TGI changes for them. `compare`, `fits`, `sweep` and `size` answer the questions before a deployment,
+release of TGI changes for them; `migrate` writes them for vLLM or SGLang, and `on_engine` plans for those who start
+there. `compare`, `fits`, `sweep` and `size` answer the questions before a deployment,
 `draw` draws a sweep, `calibrate` measures a running server and `inspect` says what it has and could have. They are
 imported when first used, so that importing the package costs next to nothing.
 """
@@ -15,7 +16,19 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from tgi_advisor.api import Facts, Limits, Plan, Prediction, Spec, advise, gather_facts, predict, read_spec
+    from tgi_advisor.api import (
+        Facts,
+        Limits,
+        Plan,
+        Prediction,
+        Spec,
+        advise,
+        gather_facts,
+        migrate,
+        on_engine,
+        predict,
+        read_spec,
+    )  # fmt: skip
     from tgi_advisor.ask import calibrate, compare, draw, fits, inspect, size, sweep
     from tgi_advisor.errors import AdvisorError
     from tgi_advisor.lint import import_server, validate_files
@@ -24,8 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdvisorError", "Facts", "Limits", "Plan", "Prediction", "Spec", "__version__",
-    "advise", "calibrate", "compare", "draw", "fits", "gather_facts", "import_server", "inspect", "patch", "predict",
-    "read_spec", "size", "sweep", "upgrade", "validate_files",
+    "advise", "calibrate", "compare", "draw", "fits", "gather_facts", "import_server", "inspect", "migrate",
+    "on_engine", "patch", "predict", "read_spec", "size", "sweep", "upgrade", "validate_files",
 ]  # fmt: skip
 
 

@@ -217,7 +217,31 @@ def migrate(
     engine = engines.find(to, engine_version)
     plan = (advise if search else predict)(spec, facts=facts, source=source, offline=offline, progress=progress)
     found = moving.migrate(plan, engine, given or {}, notes)
-    return found._replace(renames=moving.renames(text, engine)) if text else found
+    return found._replace(rewritten=moving.rewritten(text, engine)) if text else found
+
+
+def on_engine(
+    spec: SpecLike,
+    engine: str,
+    engine_version: str | None = None,
+    *,
+    search: bool = True,
+    given: Mapping[str, str] | None = None,
+    facts: Facts | None = None,
+    source: Source = "auto",
+    offline: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> "Migration":
+    """A deployment that starts on another engine (`vllm`, `sglang`): its start-up sum, and what would run.
+
+    With `search` the longest request that fits is found where the spec pins none. Arguments as `migrate`.
+    """
+    from tgi_advisor.engines import facts as engines
+    from tgi_advisor.engines import migrate as moving
+
+    known = engines.find(engine, engine_version)
+    plan = predict(spec, facts=facts, source=source, offline=offline, progress=progress)
+    return moving.fresh(plan, known, given or {}, search=search)
 
 
 class Together(NamedTuple):
@@ -293,5 +317,5 @@ def _container(
 
 __all__ = [
     "Facts", "Limits", "Plan", "Prediction", "Spec", "Together", "advise", "advise_together", "gather_facts", "migrate",
-    "predict", "read_spec",
+    "on_engine", "predict", "read_spec",
 ]  # fmt: skip

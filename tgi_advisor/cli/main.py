@@ -60,9 +60,11 @@ def cli() -> None:
 )
 @click.option("--diff", is_flag=True, help="With --patch: only show the change.")
 @click.option("--server", metavar="NAME", help="With --patch: which server of a file with several, by name or number.")
+@options.engine
 @as_json
 def advise(
-    as_json: bool, brief: bool, allow_risk: bool, patch: bool, diff: bool, server: str | None, specs: tuple[str, ...],
+    as_json: bool, brief: bool, allow_risk: bool, engine: str | None, patch: bool, diff: bool, server: str | None,
+    specs: tuple[str, ...],
     model: str | None, gpu: str | None,
     count: int | None, release: str | None, sets: tuple[str, ...], **rest: Any,
 ) -> int:  # fmt: skip
@@ -83,6 +85,10 @@ def advise(
       tgi-advisor advise -m Qwen/Qwen2.5-7B-Instruct -g g6.xlarge --context 16k --users 20
       tgi-advisor advise compose.yaml --gpu nvidia-l4 --patch --diff
     """
+    if engine is not None:
+        if patch or diff or server is not None:
+            raise UsageError("--engine and --patch exclude each other", "`migrate` writes a file for another engine.")
+        return _on_engine(engine, specs, model, gpu, count, release, sets, as_json, brief, search=True, **rest)
     if patch:
         if model is not None:
             raise UsageError("--patch takes the model from the file", "Leave --model out.")
@@ -104,14 +110,18 @@ def advise(
 @cli.command()
 @takes_spec
 @options.speed
+@options.engine
 @options.brief
 @as_json
-def predict(as_json: bool, brief: bool, **asked: Any) -> int:
+def predict(as_json: bool, brief: bool, engine: str | None, **asked: Any) -> int:
     """Say what TGI will do with exactly what the spec says.
 
     No search: limits left out are left to TGI, so this shows what its own defaults become. TGI
     refuses (with its own message), runs out of memory (while loading or at warm-up), or starts.
     """
+    if engine is not None:
+        specs = (asked.pop("spec") or "",)
+        return _on_engine(engine, specs, as_json=as_json, brief=brief, search=False, **asked)
     return _show(_plan("predict", **asked), as_json, brief)
 
 
@@ -299,6 +309,22 @@ def completion(shell: str) -> None:
     if kind is None:
         raise UsageError(f"there is no completion for {shell}")
     say(kind(cli, {}, "tgi-advisor", "_TGI_ADVISOR_COMPLETE").source())
+
+
+def _on_engine(
+    engine: str, specs: tuple[str, ...], model: str | None, gpu: str | None, count: int | None, release: str | None,
+    sets: tuple[str, ...], as_json: bool, brief: bool, *, search: bool, source: str, offline: bool, method: str,
+    speed: tuple[str, ...],
+) -> int:  # fmt: skip
+    """A deployment that starts on another engine, for people or for programs."""
+    from tgi_advisor.cli.migrate import start
+
+    if method != "tgi" or speed:
+        raise UsageError(f"--{'speed' if speed else 'method'} is about TGI", "Leave it out, or leave --engine out.")
+    asked = options.specs_of(specs, model, gpu, count, release, sets)
+    if len(asked) > 1:
+        raise UsageError("--engine plans one server", "Name one spec, or a model and a GPU.")
+    return start(asked[0], engine, as_json, brief, search=search, source=source, offline=offline)
 
 
 def _plan(

@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from tgi_advisor.spec.records import Spec
 
 FORMATS = ("docker-run", "compose", "kubernetes", "args", "json")
-ENGINES = ("vllm", "sglang")
 
 
 @click.command()
 @click.argument("file", metavar="[FILE|SPEC]", required=False, type=click.Path(allow_dash=True))
-@click.option("--to", "engine", type=click.Choice(ENGINES), required=True, help="The engine to move to.")
+@click.option("--to", "engine", type=click.Choice(options.ENGINES), required=True, help="The engine to move to.")
 @click.option("--engine-version", metavar="X.Y.Z", help="Its version; default the newest whose flags are known.")
 @click.option("--server", metavar="NAME", help="Which server, where the file has several: its name or number.")
 @click.option(
@@ -55,14 +54,8 @@ def migrate(file: str | None, engine: str, only: bool, brief: bool, as_json: boo
     if only and as_json:
         raise UsageError("--only and --json exclude each other", "--json holds the container as well.")
     found = _found(file, engine, **asked)
-    shown = _rendered(found, name)
-    if as_json:
-        import json
-
-        from tgi_advisor.engines.page import document
-
-        say(json.dumps(document(found), indent=2, ensure_ascii=False))
-    elif only:
+    if only:
+        shown = _rendered(found, name)
         from tgi_advisor.engines.page import verdict
 
         if shown is not None:
@@ -70,10 +63,34 @@ def migrate(file: str | None, engine: str, only: bool, brief: bool, as_json: boo
         say(verdict(found), err=True)
         for one in (*found.refusals, *found.warnings):
             say(f"Note: {one}", err=True)
-    else:
-        from tgi_advisor.engines.page import page
+        return exit_code(found)
+    return _show(found, name, as_json, brief)
 
-        say(page(found, shown, width=width(), colour=colour(), brief=brief), nl=False)
+
+def start(spec: Spec, engine: str, as_json: bool, brief: bool, *, search: bool, source: str, offline: bool) -> int:
+    """What `advise --engine` (with `search`) and `predict --engine` print, and what they end with."""
+    from tgi_advisor import api
+
+    show = progress()
+    try:
+        found = api.on_engine(spec, engine, search=search, source=source, offline=offline, progress=show)  # type: ignore[arg-type]
+    finally:
+        if show is not None:
+            show("")
+    return _show(found, "docker-run", as_json, brief)
+
+
+def _show(found: Migration, name: str, as_json: bool, brief: bool) -> Exit:
+    """A migration, for people or for programs."""
+    from tgi_advisor.engines import page
+
+    if as_json:
+        import json
+
+        say(json.dumps(page.document(found), indent=2, ensure_ascii=False))
+    else:
+        shown = _rendered(found, name)
+        say(page.page(found, shown, width=width(), colour=colour(), brief=brief), nl=False)
     return exit_code(found)
 
 

@@ -120,6 +120,11 @@ count = click.option("--count", "-n", "-c", metavar="N", type=_Count(1), help="G
 row_name = click.argument("name", nargs=-1, metavar="[NAME]...", shell_complete=complete(_rows))
 rule_code = click.argument("code", required=False, shell_complete=complete(_rules))
 
+ENGINES = ("vllm", "sglang")
+engine = click.option(
+    "--engine", type=click.Choice(ENGINES),
+    help="Plan for this engine instead of TGI; the spec's limits are meant for it (docs/migrate.md).",
+)  # fmt: skip
 brief = click.option("--brief", is_flag=True, help="Leave out the parts of the memory and where the facts are from.")
 allow_risk = click.option(
     "--allow-risk", is_flag=True,

@@ -17,6 +17,7 @@ from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Container, Plan
+from tgi_advisor.spec.records import ContainerSpec
 from tgi_advisor.units import thousands
 
 Verdict = Literal["holds", "less", "unknown", "refused", "out_of_memory"]
@@ -30,15 +31,17 @@ GAUGES = ("tgi_queue_size", "tgi_batch_current_size")
 """Gauges of TGI's whose counterparts count the same: requests."""
 
 
-class Rename(NamedTuple):
-    """A metric of TGI's in a file, and what takes its place."""
+class Rewritten(NamedTuple):
+    """A line of a file that asks for TGI's metrics, as it has to ask for the engine's."""
 
     line: int
     """Line of the file, the first is 1."""
-    name: str
-    """TGI's name as it stands there."""
-    to: str
-    """The engine's; empty where it has none."""
+    before: str
+    """What stands there, without blanks around it."""
+    after: str
+    """The same with the engine's names."""
+    lost: tuple[str, ...]
+    """Names in it that nothing in the engine stands for, left as they are."""
 
 
 class Migration(NamedTuple):
@@ -62,8 +65,10 @@ class Migration(NamedTuple):
     """Why it would not serve this deployment, most important first."""
     warnings: tuple[str, ...]
     """What to know."""
-    renames: tuple[Rename, ...] = ()
-    """Metrics of TGI's in the same file."""
+    rewritten: tuple[Rewritten, ...] = ()
+    """Lines of the same file that ask for TGI's metrics."""
+    fresh: bool = False
+    """Whether nobody moves: the deployment starts on this engine."""
 
 
 def migrate(plan: Plan, engine: Engine, given: Mapping[str, str], notes: Sequence[str] = ()) -> Migration:
@@ -71,7 +76,7 @@ def migrate(plan: Plan, engine: Engine, given: Mapping[str, str], notes: Sequenc
     setting = defaults.resolve(plan.spec, plan.facts, plan.prediction.num_shard)
     limits = plan.prediction.limits
     model, revision = containers.source_of(plan.spec, plan.facts)
-    told = _fitted(translate(setting, limits, engine, model, revision))
+    told = _translated(setting, limits, engine, model, revision, searched=plan.search is not None)
     promise = _promise(plan)
     start = None
     if setting.family.served_by not in UNCOMPUTED and setting.family.supported:
@@ -84,6 +89,21 @@ def migrate(plan: Plan, engine: Engine, given: Mapping[str, str], notes: Sequenc
     made = None if verdict in ("refused", "out_of_memory") else _container(plan, engine, told, model)
     warnings = (*_warnings(setting, engine, start, plan), *notes)
     return Migration(engine, plan, told, start, made, promise, verdict, tuple(refusals), warnings)
+
+
+def _translated(
+    setting: Setting, limits: Limits, engine: Engine, model: str, revision: str | None, *, searched: bool
+) -> Told:  # fmt: skip
+    """What the engine is told; a prefill budget that nobody stated or searched is TGI's own, and left to the engine."""
+    step = limits.max_batch_prefill_tokens
+    if searched or step is None or defaults.given_limits(setting).max_batch_prefill_tokens is not None:
+        return _fitted(translate(setting, limits, engine, model, revision))
+    told = _fitted(translate(setting, limits._replace(max_batch_prefill_tokens=None), engine, model, revision))
+    why = (
+        f"TGI's own default, which nobody stated: {engine.title}'s own holds, and a longer prompt takes several steps."
+    )
+    source = engine.rules["max-batch-prefill-tokens"].source
+    return told._replace(steps=(*told.steps, Step(f"--max-batch-prefill-tokens {step}", "", "near", why, source)))
 
 
 def _promise(plan: Plan) -> int | None:
@@ -117,9 +137,10 @@ def _with_memory(told: Told, engine: Engine, setting: Setting, start: Start) -> 
     rule: Rule = engine.rules["cuda-memory-fraction"]
     flags = {**told.flags, **{flag: (value,) for flag, value in start.setting}}
     text = " ".join(f"{flag} {value}" for flag, value in start.setting)
-    said = "" if "cuda-memory-fraction" in setting.flags else f"--cuda-memory-fraction {setting.memory_fraction:g}"
+    said = f"--cuda-memory-fraction {setting.memory_fraction:g}"
     step = Step(said, text, "different", f"{start.why[:1].upper()}{start.why[1:]}. {rule.why}", rule.source)
-    return told._replace(flags=flags, steps=(*told.steps, step))
+    others = tuple(one for one in told.steps if not one.tgi.startswith("--cuda-memory-fraction "))
+    return told._replace(flags=flags, steps=(*others, step))
 
 
 def _container(plan: Plan, engine: Engine, told: Told, model: str) -> Container | None:
@@ -194,13 +215,14 @@ def _gone(setting: Setting, engine: Engine) -> Iterator[str]:
         return
 
 
-def _warnings(setting: Setting, engine: Engine, start: Start | None, plan: Plan) -> Iterator[str]:
+def _warnings(
+    setting: Setting, engine: Engine, start: Start | None, plan: Plan, *, moves: bool = True
+) -> Iterator[str]:  # fmt: skip
     gpu, model = setting.facts.gpu, setting.facts.model
     if gpu.system == "cuda" and gpu.driver_major is None:
-        yield (
-            f"the image of {engine.title} {engine.version} needs NVIDIA driver {engine.driver} or later, TGI's ran on "
-            f"older ones: look at nvidia-smi, or state hardware.driver. {engine.driver_hint}"
-        )
+        hint = f", TGI's ran on older ones: look at nvidia-smi, or state hardware.driver. {engine.driver_hint}"
+        needs = f"the image of {engine.title} {engine.version} needs NVIDIA driver {engine.driver} or later"
+        yield needs + (hint if moves else ": look at nvidia-smi, or state hardware.driver")
     kinds = [one for one in model.config.get("architectures") or () if isinstance(one, str)]
     if kinds and not any(one in engine.architectures for one in kinds):
         yield (
@@ -223,16 +245,83 @@ def _warnings(setting: Setting, engine: Engine, start: Start | None, plan: Plan)
         yield "the memory of adapters is not in the sum"
 
 
-def renames(text: str, engine: Engine) -> tuple[Rename, ...]:
-    """TGI's metrics in a text (autoscalers, alerts, dashboards), with the engine's name for each, by line."""
-    found: list[Rename] = []
+def rewritten(text: str, engine: Engine) -> tuple[Rewritten, ...]:
+    """The lines of a text (autoscalers, alerts, dashboards) that ask for TGI's metrics, with the engine's names.
+
+    A name is changed, not what is compared with it: a share of the cache is no number of tokens.
+    """
     names = sorted(engine.metrics, key=len, reverse=True)
     pattern = re.compile(rf"\b({'|'.join(map(re.escape, names))})(_bucket|_sum|_count|_total)?\b")
+    found: list[Rewritten] = []
     for number, line in enumerate(text.splitlines(), 1):
-        for match in pattern.finditer(line):
-            to = engine.metrics[match[1]]
-            suffix = match[2] or ""
-            if to.endswith("_total") and suffix == "_total":
-                suffix = ""
-            found.append(Rename(number, match[0], f"{to}{suffix}" if to else ""))
+        lost: list[str] = []
+
+        def renamed(match: re.Match[str], lost: list[str] = lost) -> str:
+            to, suffix = engine.metrics[match[1]], match[2] or ""
+            if not to:
+                lost.append(match[0])
+                return match[0]
+            return to if to.endswith("_total") and suffix == "_total" else f"{to}{suffix}"
+
+        if pattern.search(line):
+            after = pattern.sub(renamed, line)
+            found.append(Rewritten(number, line.strip(), after.strip(), tuple(lost)))
     return tuple(found)
+
+
+def fresh(plan: Plan, engine: Engine, given: Mapping[str, str], *, search: bool) -> Migration:
+    """A deployment that starts on `engine`; `plan` supplies spec, facts and host. Nothing of TGI's is promised.
+
+    The longest request is the one the spec pins, else the model's context; with `search` it is shortened by steps of
+    256 tokens until `workload.concurrency` of them surely fit. The step and the batch are the engine's own unless the
+    spec states them.
+    """
+    setting = defaults.resolve(plan.spec, plan.facts, plan.prediction.num_shard)
+    model, revision = containers.source_of(plan.spec, plan.facts)
+    asked, many = defaults.given_limits(setting), plan.spec.workload.concurrency
+    refusals = list(_refusals(setting, asked, engine))
+    longest = asked.max_total_tokens or families.context_length(plan.facts.model) or 4096
+
+    def tried(context: int) -> tuple[Told, Start]:
+        limits = Limits(asked.max_input_tokens, context, asked.max_batch_prefill_tokens, None)
+        told = _own(_fitted(translate(setting, limits, engine, model, revision)), setting, engine)
+        return told, memory.of(engine).start(engine, setting, told, given, context * many)
+
+    if setting.family.served_by in UNCOMPUTED or not setting.family.supported:
+        told, start = _own(translate(setting, asked, engine, model, revision), setting, engine), None
+    else:
+        told, start = tried(longest)
+        if search and asked.max_total_tokens is None and not _holds(start, many):
+            low, high = 0, longest // 256
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if _holds(tried(middle * 256)[1], many) else (low, middle)
+            told, start = tried(max(low, 1) * 256)
+        told = _with_memory(told, engine, setting, start)
+        if start.outcome != "starts":
+            refusals.append(start.reason)
+    refusals = [*refusals, *told.refusals]
+    wanted = start.context * many if start is not None and start.context else None
+    verdict = _verdict(start, refusals, wanted)
+    made = None if verdict in ("refused", "out_of_memory") else _container(plan, engine, told, model)
+    started = plan._replace(prediction=plan.prediction._replace(outcome="starts"))  # TGI's own verdict is not asked
+    warnings = tuple(_warnings(setting, engine, start, started, moves=False))
+    if made is not None and plan.spec.container.name == ContainerSpec().name:
+        made = made._replace(name=engine.name)
+    return Migration(engine, plan, told, start, made, wanted, verdict, tuple(refusals), warnings, fresh=True)
+
+
+def _own(told: Told, setting: Setting, engine: Engine) -> Told:
+    """What is told without what only keeps TGI's ways: where nobody moves, the engine's own defaults hold.
+
+    That it answers at all, on its own port, and says how it does, stays.
+    """
+    kept = {"--host", "--port", "--enable-metrics"}
+    dropped = set(engine.defaults) - kept
+    if setting.spec.model.dtype is None and "dtype" not in setting.flags:
+        dropped.add("--dtype")
+    return told._replace(flags={flag: words for flag, words in told.flags.items() if flag not in dropped})
+
+
+def _holds(start: Start, many: int) -> bool:
+    return start.outcome == "starts" and start.tokens_low >= (start.context or 0) * many

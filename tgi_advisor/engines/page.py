@@ -12,6 +12,7 @@ from tgi_advisor.engines.memory import Start
 from tgi_advisor.engines.migrate import Migration
 from tgi_advisor.engines.translate import Step
 from tgi_advisor.report import Style
+from tgi_advisor.safe import masked, printable, unobeyed
 from tgi_advisor.units import human, thousands
 
 LOST = ("none", "client")
@@ -24,10 +25,12 @@ def page(found: Migration, command: str | None, *, width: int = 100, colour: boo
     A `brief` page leaves out the reasons of what is translated one to one, and what clients must change.
     """
     style = Style(colour)
-    blocks = [_heading(found, style, width), _told(found, style, width, brief)]
+    blocks = [_heading(found, style, width)]
+    if not found.fresh:
+        blocks.append(_told(found, style, width, brief))
     if found.start is not None:
         blocks.append(_memory(found.start, found.engine, style, width))
-    if not brief:
+    if not brief and not found.fresh:
         blocks += [_clients(found.engine, style, width), _metrics(found, style)]
     blocks.append(
         "\n".join(line for one in found.warnings for line in _wrapped("Note: ", f"{one.rstrip('.')}.", width))
@@ -39,12 +42,9 @@ def page(found: Migration, command: str | None, *, width: int = 100, colour: boo
 
 def _heading(found: Migration, style: Style, width: int) -> str:
     facts, engine = found.plan.facts, found.engine
+    was = "" if found.fresh else f"TGI {facts.release} -> "
     count = f"{found.plan.prediction.num_shard} x " if found.plan.prediction.num_shard > 1 else ""
-    lines = [
-        style.head(
-            f"{facts.model.id} on {count}{facts.gpu.name}: TGI {facts.release} -> {engine.title} {engine.version}"
-        )
-    ]
+    lines = [style.head(f"{facts.model.id} on {count}{facts.gpu.name}: {was}{engine.title} {engine.version}")]
     lines += _wrapped("", verdict(found), width)
     if found.refusals:
         lines += [line for one in found.refusals for line in _wrapped("  - ", one, width)]
@@ -62,6 +62,11 @@ def verdict(found: Migration) -> str:
         return f"{title} is told the same; what it makes of the memory is not computed."
     low, high = thousands(start.tokens_low), thousands(start.tokens_high)
     holds = f"its KV cache holds {thousands(start.tokens)} tokens ({low} to {high})"
+    if found.fresh and found.promise is not None:
+        many = found.plan.spec.workload.concurrency
+        asked = f"{many} request{'s' if many > 1 else ''} of {thousands(start.context or 0)} tokens"
+        short = f", which is less than {asked}" if start.tokens < found.promise else f"; asked for are {asked}"
+        return f"{title} STARTS: {holds}{short}."
     if found.promise is None:
         return f"{title} STARTS: {holds}."
     today = f"TGI's today holds {thousands(found.promise)}"
@@ -125,13 +130,23 @@ def _clients(engine: Engine, style: Style, width: int) -> str:
 def _metrics(found: Migration, style: Style) -> str:
     """Metrics of TGI's in the file, line by line; the usual ones where there is no file with any."""
     title = found.engine.title
-    if found.renames:
+    if found.rewritten:
         lines = [style.head("Metrics in this file:")]
-        lines += [f"  line {one.line}: {one.name} -> {one.to or f'nothing in {title}'}" for one in found.renames]
+        for one in found.rewritten:
+            lines += [
+                f"  {one.line}: {_told_line(one.before)}",
+                f"  {' ' * len(str(one.line))}> {_told_line(one.after)}",
+            ]
+            lines += [f"      nothing in {title} stands for {name}" for name in one.lost]
         return "\n".join(lines)
     lines = [style.head("Metrics:")]
     lines += [f"  {name} -> {to}" for name, to in found.engine.metrics.items() if to]
     return "\n".join(lines)
+
+
+def _told_line(text: str) -> str:
+    """A line of somebody's file, fit to be shown."""
+    return unobeyed(printable(masked(text)))
 
 
 def _wrapped(lead: str, text: str, width: int, hang: int | None = None) -> list[str]:
@@ -146,6 +161,7 @@ def document(found: Migration) -> dict[str, Any]:
     """The migration as JSON's objects: docs/json.md has every name."""
     facts, engine = found.plan.facts, found.engine
     return {
+        "schema_version": 1,
         "engine": engine.name,
         "version": engine.version,
         "model": facts.model.id,
@@ -166,7 +182,7 @@ def document(found: Migration) -> dict[str, Any]:
             {"what": name, "tgi": row[0], "engine": row[1], "do": row[2]} for name, row in engine.clients.items()
         ],
         "metrics": {name: to or None for name, to in engine.metrics.items()},
-        "metrics_in_file": [one._asdict() for one in found.renames],
+        "metrics_in_file": [one._asdict() for one in found.rewritten],
         "warnings": list(found.warnings),
         "container": found.container.as_dict() if found.container is not None else None,
     }
