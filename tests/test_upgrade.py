@@ -619,3 +619,52 @@ def test_completion_of_releases(option: str, part: str, offers: str) -> None:
     parameter = next(one for one in command.params if one.name == name)
     context = click.Context(command)
     assert offers in [item.value for item in parameter.shell_complete(context, part)]
+
+
+def test_limits_that_are_refused_when_stated_are_left_to_tgi() -> None:
+    """T5 with limits fails in 2.4.1 and later, and starts where TGI picks them."""
+    found = moved("google/flan-t5-xxl", "nvidia-l4", "3.2.1", "3.2.0", "hardware.count=2")
+    assert (found.serves, found.proposal.serves) == ("same", "same")
+    assert not [pin for pin in found.proposal.pins if pin.path.startswith("limits.")]
+    assert any(text.startswith("the limits") for text in found.proposal.lost)
+
+
+def test_a_prompt_keeps_its_length_where_the_request_does() -> None:
+    found = moved("codellama/CodeLlama-7b-Instruct-hf", "a10g", "3.1.1", "2.4.1", "hardware.count=4")
+    assert found.before.starts
+    limits = found.proposal.side.prediction.limits
+    assert limits.max_total_tokens == found.before.prediction.limits.max_total_tokens
+    assert limits.max_input_tokens == found.before.prediction.limits.max_input_tokens
+
+
+def test_a_spec_in_flow_style_is_written_anew_and_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "flow.yaml"
+    path.write_text(
+        "model: {id: Qwen/Qwen2.5-7B-Instruct}\nhardware: {gpu: nvidia-l4}\ntgi: {release: 2.2.0}\n", "utf-8"
+    )
+    found = of_file(path, fix=True, write=True)
+    assert found.fixed is not None
+    assert found.fixed.notes == ("the spec was written anew: its comments are gone",)
+    assert reader.read_file(str(path)) == found.proposal.spec
+
+
+def test_a_server_that_cannot_be_judged_does_not_hide_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "run.sh"
+    line = (
+        "docker run --gpus all {image} --model-id Qwen/Qwen2.5-7B-Instruct --max-input-tokens 1 --max-total-tokens 9\n"
+    )
+    own = "ghcr.io/huggingface/text-generation-inference:"
+    path.write_text(line.format(image=own + "3.3.7") + line.format(image=own + "3.0.2-trtllm"), "utf-8")
+    ran = run("upgrade", str(path), "-g", "nvidia-l4", "--offline", "--json")
+    answer = json.loads(ran.out)
+    assert ran.code == Exit.FACTS
+    assert [row["exit_code"] for row in answer["upgrade"]] == [Exit.STARTS]
+    assert [row["exit_code"] for row in answer["unjudged"]] == [Exit.FACTS]
+    assert "not judged: " in run("upgrade", str(path), "-g", "nvidia-l4", "--offline").out
+
+
+def test_what_a_file_calls_its_server_moves_no_cursor(tmp_path: Path) -> None:
+    path = compose(tmp_path)
+    path.write_text(path.read_text("utf-8").replace("  tgi:", '  "a\\e[2Jb":', 1), "utf-8")
+    ran = run("upgrade", str(path), "-g", "nvidia-l4", "--offline", "--fix", "--diff")
+    assert "\x1b" not in ran.out + ran.err
