@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import islice
 from random import Random
+from typing import NamedTuple, cast
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from tgi_advisor import search, verdict
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, kv_cache, warmup, weights
+from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import release as releases
@@ -25,6 +27,10 @@ from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import VARIANTS
 from tgi_advisor.gather import snapshot
 from tgi_advisor.limits import Limits
+from tgi_advisor.refusals import BLIND
+from tgi_advisor.refusals.launcher import PARSER
+from tgi_advisor.refusals.machine import MACHINE
+from tgi_advisor.refusals.rules import Case
 from tgi_advisor.search.alternatives import _neighbours, alternatives, replacements
 from tgi_advisor.search.predicate import Searcher
 from tgi_advisor.spec.records import (
@@ -473,3 +479,22 @@ def test_nothing_but_an_advisor_error_is_raised(
             if prediction.outcome == "starts":
                 assert sum(part.bytes for part in prediction.parts) == prediction.gpu_total_bytes
         search.best(asked, facts)
+
+
+class _Sightless(NamedTuple):
+    """A case whose limits cannot be looked at."""
+
+    setting: Setting
+    """The launch."""
+    family = property(lambda self: self.setting.family)
+    release = property(lambda self: self.setting.facts.release)
+    version = property(lambda self: self.setting.facts.release.version)
+    system = property(lambda self: Case(self.setting, Limits(), Limits()).system)
+
+
+@quickly
+@given(launches())
+def test_rules_that_are_asked_once_a_launch_look_at_no_limit(here: Base) -> None:
+    case = cast(Case, _Sightless(here.setting))
+    for rule in (*MACHINE, *PARSER, *BLIND):
+        rule.check(case)  # AttributeError where it looks

@@ -326,6 +326,11 @@ def _segment_size(wanted: int) -> int:
     return _MIDDLE_SEGMENT if wanted < _MIDDLE else -(-wanted // _STEP) * _STEP
 
 
+def segment(size: int) -> int:
+    """Bytes an empty allocator reserves for a tensor of `size` bytes."""
+    return _segment_size(-(-size >> _UNIT) or 1) << _UNIT
+
+
 def _from_above(block: int) -> int:
     """Where a free block lies, counted from above."""
     return -(block & _MASK)

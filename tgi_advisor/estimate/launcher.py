@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
+from tgi_advisor.estimate.setting import remembered
 from tgi_advisor.facts import tables
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.model import ModelFacts
@@ -59,6 +60,7 @@ class _UnreadableError(Exception):
     """A field does not have the type the launcher's struct asks for: the whole config counts as missing."""
 
 
+@remembered
 def read_config(model: ModelFacts, release: TgiRelease) -> LauncherConfig | None:
     """config.json as the launcher of a release reads it; None where its parser gives up on the whole file.
 

@@ -6,7 +6,8 @@ the search only read it.
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import NamedTuple, TypeVar
+from operator import is_
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from tgi_advisor.facts.families import Family
 from tgi_advisor.facts.known import Facts
@@ -73,19 +74,20 @@ class Setting(NamedTuple):
         return 1 if self.kv_dtype.startswith("fp8") else 2
 
 
+About = ParamSpec("About")
 Answer = TypeVar("Answer")
 
 
-def remembered(question: Callable[[Setting], Answer]) -> Callable[[Setting], Answer]:
-    """The question, which is answered once for the launch that is asked about again and again."""
-    last: tuple[Setting, Answer] | None = None
+def remembered(question: Callable[About, Answer]) -> Callable[About, Answer]:
+    """The question, which is answered once for the launch (or model) that is asked about again and again."""
+    last: tuple[tuple[object, ...], Answer] | None = None
 
     @wraps(question)
-    def ask(setting: Setting) -> Answer:
+    def ask(*about: About.args, **more: About.kwargs) -> Answer:
         nonlocal last
-        known = last
-        if known is None or known[0] is not setting:
-            last = known = setting, question(setting)
+        asked, known = (*about, *more.values()), last
+        if known is None or len(known[0]) != len(asked) or not all(map(is_, known[0], asked)):
+            last = known = asked, question(*about, **more)
         return known[1]
 
     return ask

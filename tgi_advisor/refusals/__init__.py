@@ -6,7 +6,7 @@ first refusal is the one it prints.
 
 from __future__ import annotations
 
-from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.estimate.setting import Setting, remembered
 from tgi_advisor.limits import Limits
 from tgi_advisor.refusals import launcher, surprises
 from tgi_advisor.refusals.adapters import ADAPTERS
@@ -23,13 +23,17 @@ from tgi_advisor.refusals.weights import WEIGHTS
 __all__ = ["Refusal", "Rule", "all_rules", "launcher_refusals", "router_refusals", "shard_refusals", "warnings"]
 
 
+BLIND = (*SLICES, *CONFIG, *WEIGHTS, *HEADS, *KERNELS, *ADAPTERS)
+"""Rules, in TGI's order, none of which looks at a token limit: a search asks them once."""
+
+
 def launcher_refusals(setting: Setting, given: Limits, asked: Limits) -> list[Refusal]:
     """What the launcher refuses before anything is downloaded, in its order.
 
     `given` are the limits it is given, `asked` those with its defaults (`defaults.launcher_limits`).
     """
-    rules = (*MACHINE, *launcher.in_order(setting.facts.release.version))
-    return list(applied(rules, Case(setting, given, asked)))
+    rules = launcher.in_order(setting.facts.release.version)
+    return [*_first_of_all(setting), *applied(rules, Case(setting, given, asked))]
 
 
 def shard_refusals(setting: Setting, asked: Limits | None = None) -> list[Refusal]:
@@ -38,8 +42,20 @@ def shard_refusals(setting: Setting, asked: Limits | None = None) -> list[Refusa
     Without `asked` (`defaults.launcher_limits`) the few rules that look at the limits stay silent.
     """
     limits = asked or Limits()
-    rules = (*LOAD, *SLICES, *CONFIG, *WEIGHTS, *HEADS, *KERNELS, *ADAPTERS, *WARMUP)
-    return list(applied(rules, Case(setting, limits, limits)))
+    case = Case(setting, limits, limits)
+    return [*applied(LOAD, case), *_loading(setting), *applied(WARMUP, case)]
+
+
+@remembered
+def _first_of_all(setting: Setting) -> tuple[Refusal, ...]:
+    """What the machine and the launcher's parser refuse, whatever the limits."""
+    return tuple(applied((*MACHINE, *launcher.PARSER), Case(setting, Limits(), Limits())))
+
+
+@remembered
+def _loading(setting: Setting) -> tuple[Refusal, ...]:
+    """What the shards refuse while they load, whatever the limits."""
+    return tuple(applied(BLIND, Case(setting, Limits(), Limits())))
 
 
 def router_refusals(setting: Setting, resolved: Limits, budget: int | None) -> list[Refusal]:
@@ -60,16 +76,4 @@ def warnings(setting: Setting, limits: Limits, given: Limits | None = None) -> l
 
 def all_rules() -> tuple[Rule, ...]:
     """Every refusal there is, in the order of 3.0.0 and later."""
-    return (
-        *MACHINE,
-        *launcher.in_order((3, 0, 0)),
-        *LOAD,
-        *SLICES,
-        *CONFIG,
-        *WEIGHTS,
-        *HEADS,
-        *KERNELS,
-        *ADAPTERS,
-        *WARMUP,
-        *ROUTER,
-    )
+    return (*MACHINE, *launcher.PARSER, *launcher.in_order((3, 0, 0)), *LOAD, *BLIND, *WARMUP, *ROUTER)

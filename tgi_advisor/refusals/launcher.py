@@ -20,10 +20,10 @@ _U32 = 1 << 32
 
 
 def in_order(version: tuple[int, int, int]) -> list[Rule]:
-    """The launcher's rules in its order; 3.0.0 moved the shard count before the limits (main.rs@v3.0.0:2006)."""
+    """The launcher's rules behind its parser's; 3.0.0 moved the shard count before the limits (main.rs@v3.0.0:2006)."""
     if version >= (3, 0, 0):
-        return [*PARSER, *SHARDS, *TOKENS, *WORKERS, *ARGUMENTS]
-    return [*PARSER, *TOKENS, *WORKERS, *SHARDS, *ARGUMENTS]
+        return [*SHARDS, *TOKENS, *WORKERS, *ARGUMENTS]
+    return [*TOKENS, *WORKERS, *SHARDS, *ARGUMENTS]
 
 
 # ---- the command line parser ----

@@ -125,6 +125,7 @@ class Searcher:
         self.allow_risk = workload.allow_risk if allow_risk is None else allow_risk
         self.evaluations = 0
         self._seen: dict[tuple[Limits, int], Warmup] = {}
+        self._calm: dict[tuple[int, int], int] = {}
         self.limits = here.setting.spec.limits
         self.new_tokens = new_tokens(here.setting)
         self.span = totals(here.setting)
@@ -249,7 +250,13 @@ class Searcher:
         It is at risk as well where its CUDA graphs may end the start.
         """
         self.evaluations += 1
-        seen = self._run(total, prefill)
+        found = self._calm.get((total, prefill))
+        if found is None:
+            found = self._calm[total, prefill] = self._grade(self._run(total, prefill))
+        return found
+
+    def _grade(self, seen: Warmup) -> int:
+        """The same for a warm-up."""
         spare = underload.spare(self.here, seen)
         if spare is None or spare >= self.spread:  # then CUDA graphs have at least as much
             return 2

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from tgi_advisor.estimate.allocator import MIDDLE, Allocator, Block, State
+from tgi_advisor.estimate.allocator import MIDDLE, Allocator, Block, State, segment
 from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.replay import fallback, layers, sampling, shapes
@@ -173,6 +173,8 @@ def _split(g: Geometry, sizes: Sequence[int], total_tokens: int) -> int:
 
 def _segments(sizes: Sequence[int]) -> int:
     """Bytes reserved for tensors that stay."""
+    if len(sizes) == 1:
+        return segment(sizes[0])
     memory = Allocator()
     for size in sizes:
         memory.new(size)
