@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import cache
 from itertools import islice
 from random import Random
-from typing import NamedTuple, cast
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from tgi_advisor import search, verdict
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, kv_cache, warmup, weights
-from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import release as releases
@@ -481,20 +479,19 @@ def test_nothing_but_an_advisor_error_is_raised(
         search.best(asked, facts)
 
 
-class _Sightless(NamedTuple):
+class _Sightless(Case):
     """A case whose limits cannot be looked at."""
 
-    setting: Setting
-    """The launch."""
-    family = property(lambda self: self.setting.family)
-    release = property(lambda self: self.setting.facts.release)
-    version = property(lambda self: self.setting.facts.release.version)
-    system = property(lambda self: Case(self.setting, Limits(), Limits()).system)
+    @property
+    def limits(self) -> Limits:
+        raise AssertionError("a rule that is asked once a launch looks at the limits")
+
+    given = limits
 
 
 @quickly
 @given(launches())
 def test_rules_that_are_asked_once_a_launch_look_at_no_limit(here: Base) -> None:
-    case = cast(Case, _Sightless(here.setting))
+    case = _Sightless(here.setting, Limits(), Limits())
     for rule in (*MACHINE, *PARSER, *BLIND):
-        rule.check(case)  # AttributeError where it looks
+        rule.check(case)
