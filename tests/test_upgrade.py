@@ -650,9 +650,7 @@ def test_a_spec_in_flow_style_is_written_anew_and_that_is_said(tmp_path: Path) -
 
 def test_a_server_that_cannot_be_judged_does_not_hide_the_others(tmp_path: Path) -> None:
     path = tmp_path / "run.sh"
-    line = (
-        "docker run --gpus all {image} --model-id Qwen/Qwen2.5-7B-Instruct --max-input-tokens 1 --max-total-tokens 9\n"
-    )
+    line = f"docker run --gpus all {{image}} --model-id {QWEN} {ARGS} --max-batch-prefill-tokens 4096\n"
     own = "ghcr.io/huggingface/text-generation-inference:"
     path.write_text(line.format(image=own + "3.3.7") + line.format(image=own + "3.0.2-trtllm"), "utf-8")
     ran = run("upgrade", str(path), "-g", "nvidia-l4", "--offline", "--json")
