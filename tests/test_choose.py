@@ -48,6 +48,14 @@ def test_which_gpus_run_a_model(golden: Golden, own: str) -> None:
     ran = run("fits", *QWEN, "--count", "1", "--prices", own)
     golden("choose/fits-model.txt", ran.out)
     assert ran.code == Exit.STARTS
+    folded, every = (rows("fits", "fits", *QWEN, "--count", "1", *more) for more in ((), ("--all",)))
+    assert len({row["gpu"] for row in folded}) == len(folded) == len({row["gpu"] for row in every})
+    assert f"{len(every) - len(folded)} rows with other weights: --all." in ran.out
+    for row in folded:
+        same = [one for one in every if one["gpu"] == row["gpu"]]
+        assert row in same
+        calm = [one for one in same if one["under_load"] != "at risk"] or same
+        assert row["max_total_tokens"] == max(one["max_total_tokens"] for one in calm)
 
 
 def test_how_many_users_at_which_context(golden: Golden) -> None:

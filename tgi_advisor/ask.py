@@ -24,7 +24,7 @@ from tgi_advisor.choose import fits as fitting
 from tgi_advisor.choose import size as sizing
 from tgi_advisor.choose.calibrate import Calibrated
 from tgi_advisor.choose.compare import COUNTS, Checkpoint, Comparison, Purpose, Ways
-from tgi_advisor.choose.fits import Everywhere, Ladder, Models
+from tgi_advisor.choose.fits import Everywhere, Ladder, Models, Places
 from tgi_advisor.choose.load import Load, lengths
 from tgi_advisor.choose.option import judge
 from tgi_advisor.choose.running import Could, Inspection, Running, Silent
@@ -106,16 +106,18 @@ def fits(
     count: int | None = None,
     release: str | None = None,
     prices: str | None = None,
+    every: bool = False,
     source: Source = "auto",
     offline: bool = False,
     progress: Callable[[str], None] | None = None,
     done: Callable[[int, int], None] | None = None,
-) -> Models | Comparison | Ladder | Everywhere:
+) -> Models | Places | Ladder | Everywhere:
     """What runs where, with the newest release unless another is named.
 
     With `gpu` alone (a name, or `{name: mine, memory: 24564MiB, …}`), which shipped models run on so many of it; with
-    `model` alone, which GPUs of the table and how many of them (checkpoints of the same model included); with both, how
-    many users at which context; with neither, every shipped model on one of every GPU. Arguments as `compare`.
+    `model` alone, which GPUs of the table and how many of them, one row for each GPU (or with `every` for each kind of
+    weights there: checkpoints of the same model count); with both, how many users at which context; with neither, every
+    shipped model on one of every GPU. Arguments as `compare`.
     """
     named = release and releases.find(release).name
     tgi = {"release": named} if named else {}
@@ -141,7 +143,7 @@ def fits(
     found = compare(
         asked, count=counts, prices=prices, source=source, offline=offline, progress=progress, done=done
     )  # fmt: skip
-    return fitting.smallest(found)
+    return fitting.places(found, every=every)
 
 
 def sweep(

@@ -89,7 +89,7 @@ class Comparison(Answer):
         shown, same = tabular.constants(tabular.without(_table(starting), once), SAID_ONCE)
         said = [f"{one.heading} {same[one.key]}" for one in COLUMNS if one.heading and same.get(one.key)]
         lines = [", ".join([self.model, *said]), *checkpoints(self.options)]
-        lines += [f"{len(starting)} of {len(self.options)} options start.", ""]
+        lines += [*wrapped(self.started(), width), ""]
         if starting:
             lines += [tabular.text(shown, width, LESS_WANTED), ""]
         lines += _not_starting(self.options, width)
@@ -98,6 +98,10 @@ class Comparison(Answer):
         for sentence in prices_said(starting, today or date.today()):
             lines += wrapped(sentence, width)
         return "\n".join(lines).rstrip()
+
+    def started(self) -> str:
+        """How many options start, of how many."""
+        return f"{sum(option.starts for option in self.options)} of {len(self.options)} options start."
 
     @property
     def _one_kv_cache(self) -> bool:

@@ -133,17 +133,52 @@ def on(spec: Spec, facts: Facts) -> Spec:
     return replace(spec, model=model, hardware=hardware)
 
 
-def smallest(found: Comparison) -> Comparison:
-    """Of every GPU and kind of weights the fewest that start, cheapest first where prices are known; else all."""
-    kept: dict[tuple[str, str, str], Option] = {}
+@dataclass(frozen=True, repr=False)
+class Places(Comparison):
+    """The GPUs a model runs on, each with the fewest that start it; every option where none starts."""
+
+    folded: tuple[Option, ...] = ()
+    """The same with other weights, where they are not among the options."""
+    tried: int = 0
+    """GPUs that were tried."""
+
+    def started(self) -> str:
+        """How many GPUs there are, and what is not shown."""
+        cards = {option.gpu for option in self.options if option.starts}
+        if not cards:
+            return super().started()
+        said = f"{len(cards)} of {self.tried} GPUs run it; of each the fewest that do."
+        more = len(self.folded)
+        return f"{said} {more} row{'s' if more > 1 else ''} with other weights: --all." if more else said
+
+
+def places(found: Comparison, *, every: bool = False) -> Places:
+    """Of every GPU the fewest that start, cheapest first where prices are known; all options where none does.
+
+    Among weights that as many GPUs start it is those not at risk under load, then those with the longest context; with
+    `every` each kind of weights has a row.
+    """
+    fewest: dict[tuple[str, str, str], Option] = {}
     for option in found.options:
         key = (option.gpu, option.model, option.quantize)
-        if option.starts and (key not in kept or option.count < kept[key].count):
-            kept[key] = option
-    if not kept:
-        return found
-    order = sorted(kept.values(), key=lambda one: (one.price is None, one.price or 0, one.count, one.memory_bytes))
-    return Comparison(found.model, tuple(order))
+        if option.starts and (key not in fewest or option.count < fewest[key].count):
+            fewest[key] = option
+    if not fewest:
+        return Places(found.model, found.options)
+    kept = list(fewest.values())
+    if not every:
+        best: dict[str, Option] = {}
+        for option in sorted(kept, key=_worth):
+            best.setdefault(option.gpu, option)
+        kept = list(best.values())
+    kept.sort(key=lambda one: (one.price is None, one.price or 0, one.count, one.memory_bytes))
+    folded = tuple(one for one in fewest.values() if one not in kept)
+    return Places(found.model, tuple(kept), folded, len({option.gpu for option in found.options}))
+
+
+def _worth(option: Option) -> tuple[object, ...]:
+    """What options on one GPU are sorted by, the best first."""
+    return option.count, option.under_load == "at risk", -option.total, -(option.concurrency or 0), option.quantize
 
 
 def ladder(spec: Spec, facts: Facts) -> Ladder:

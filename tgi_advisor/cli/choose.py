@@ -157,6 +157,7 @@ def compare(spec: str | None, model: str | None, sets: tuple[str, ...], name: st
 @options.model
 @options.count
 @options.release
+@click.option("--all", "every", is_flag=True, help="With --model alone, a row for each kind of weights on a GPU.")
 @price_list
 @options.source
 @options.offline
@@ -166,7 +167,7 @@ def fits(name: str, as_json: bool, **asked: Any) -> int:
     """List what runs where: models on a GPU, or GPUs for a model.
 
     With --gpu, which shipped models run there, with the largest context each reaches and how many such
-    requests at once. With --model, which GPUs and how many of them, cheapest and smallest first. With
+    requests at once. With --model, which GPUs and the fewest of each, cheapest and smallest first. With
     both, how many users at every context. With neither, every shipped model on one of every GPU.
 
     \b
