@@ -320,6 +320,25 @@ def test_metrics_keep_their_suffix() -> None:
     assert rewritten("tgi_unknown my_tgi_queue_size_x", engine) == ()
 
 
+@pytest.mark.parametrize(("name", "written"), [("vllm", {"HF_TOKEN", "VLLM_API_KEY"}), ("sglang", {"HF_TOKEN"})])
+def test_a_key_is_never_shown_and_never_lost(name: str, written: set[str], tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(COMPOSE.replace("--ngrok", "--api-key s3cr3t-of-mine"), "utf-8")
+    page = run("migrate", str(file), "--to", name, "-g", "nvidia-l4", "--offline")
+    assert "s3cr3t" not in page.out + page.err
+    assert "--api-key (not shown)" in page.out
+    found = json.loads(run("migrate", str(file), "--to", name, "-g", "nvidia-l4", "--offline", "--json").out)
+    assert set(found["container"]["secret_env"]) == written
+
+
+def test_what_is_written_is_no_deployment_of_tgi(tmp_path: Path) -> None:
+    for name in ENGINES:
+        for form, ending in (("compose", "yaml"), ("kubernetes", "yaml"), ("docker-run", "sh")):
+            written = run("migrate", L4, "--to", name, "--offline", "-f", form, "--only").out
+            (tmp_path / f"{name}-{form}.{ending}").write_text(written, "utf-8")
+    assert "No TGI server" in run("validate", str(tmp_path)).out
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_those_who_start_there(name: str) -> None:
     asked = ("-m", "Qwen/Qwen2.5-7B-Instruct", "-g", "nvidia-l4", "--offline", "--engine", name)

@@ -116,9 +116,7 @@ def _found(
     from tgi_advisor.engines.page import notes_of
 
     text, notes, found_limits = "", tuple[str, ...](), True
-    if file and not lint.is_spec(file):
-        if file == "-":
-            raise UsageError("standard input holds no spec", "Give a deployment file by its name.")
+    if file and file != "-" and not lint.is_spec(file):  # standard input is a spec, as everywhere
         yaml = lint.import_server(file, server, gpu=gpu, count=count, release=release)
         asked, notes, found_limits = _imported(yaml, file, model, sets), tuple(notes_of(yaml)), False
         text = lint.text_of(file)

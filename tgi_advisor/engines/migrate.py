@@ -77,6 +77,8 @@ def migrate(plan: Plan, engine: Engine, given: Mapping[str, str], notes: Sequenc
     limits = plan.prediction.limits
     model, revision = containers.source_of(plan.spec, plan.facts)
     told = _translated(setting, limits, engine, model, revision, searched=plan.search is not None)
+    if any(note.partition(": --api-key")[1] for note in notes):
+        told = _guarded(told, engine)
     promise = _promise(plan)
     start = None
     if setting.family.served_by not in UNCOMPUTED and setting.family.supported:
@@ -130,6 +132,15 @@ def _fitted(told: Told) -> Told:
     said = Step("", f"--max-num-batched-tokens {most}", "near", why, "vllm@0.33.0:vllm/config/scheduler.py:331")
     flags = {**told.flags, "--max-num-batched-tokens": (str(most),)}
     return told._replace(flags=flags, steps=(*told.steps, said))
+
+
+def _guarded(told: Told, engine: Engine) -> Told:
+    """What is told where the file gives TGI an API key, which no spec holds: without one the server would be open."""
+    rule = engine.rules["api-key"]
+    text, relation = (f"{rule.to} of your shell", rule.relation) if rule.to else ("", "none")
+    said = Step("--api-key (not shown)", text, relation, rule.why, rule.source)
+    secret = {rule.to: rule.to} if rule.to else {}
+    return told._replace(secret_env={**told.secret_env, **secret}, steps=(*told.steps, said))
 
 
 def _with_memory(told: Told, engine: Engine, setting: Setting, start: Start) -> Told:
@@ -200,6 +211,8 @@ def _gone(setting: Setting, engine: Engine) -> Iterator[str]:
     """A family the engine has dropped, with the last version that had it, or never had."""
     model = setting.facts.model
     kinds = [one for one in model.config.get("architectures") or () if isinstance(one, str)]
+    if any(one in engine.architectures for one in kinds):
+        return
     for name in (*kinds, model.model_type):
         found = next((one for one in engine.removed if one.name == name), None)
         if found is None:

@@ -16,6 +16,7 @@ from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import adapters, flags
 from tgi_advisor.facts.clouds import SAGEMAKER
 from tgi_advisor.limits import Limits
+from tgi_advisor.safe import looks_secret, masked
 
 
 class Step(NamedTuple):
@@ -71,7 +72,7 @@ class Work:
 
     def say(self, tgi: str, engine: str, rule: Rule, why: str = "", relation: Relation | None = None) -> None:
         """Note what became of something."""
-        self.steps.append(Step(tgi, engine, relation or rule.relation, why or rule.why, rule.source))
+        self.steps.append(Step(masked(tgi), masked(engine), relation or rule.relation, why or rule.why, rule.source))
 
     def refuse(self, tgi: str, rule: Rule, why: str = "") -> None:
         """Note something that cannot be kept."""
@@ -375,7 +376,10 @@ def _variables(work: Work) -> None:
                 work.say(name, "", Rule("", "nothing", "none", why, ""))
             continue
         rule = engine.variables.get(name)
-        if rule is None:
+        if looks_secret(value):
+            why = "It holds a secret, and secrets are not written into commands and manifests: export it in your shell."
+            work.say(name, "", Rule("", "nothing", "none", why, ""))
+        elif rule is None:
             kept = Rule(name, "variable", "same", "Not one of TGI's own: kept as it is.", "")
             work.env[name] = value
             work.say(f"{name}={value}", f"{name}={value}", kept)
