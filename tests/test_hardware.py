@@ -45,7 +45,15 @@ UUID = "'\"device=MIG-4a0d9b6c-1b1c-5d2f-9c1e-0c1e5d2f9c1e\"'"
 
 
 OWN_IMAGE = (RUN % ("all", SMALL + " --num-shard 1")).replace(IMAGE, "me/tgi-inference")
-SKY = "service: {replicas: 2}\nresources: {accelerators: 'A100:1'}\nrun: |\n  " + RUN % ("all", BIG)
+DSTACK = f"""\
+type: service
+name: llm
+image: {IMAGE}:3.3.7
+env: [MODEL_ID={BIG}]
+port: 80
+resources: {{gpu: A100}}
+commands: [text-generation-launcher --port 80]
+"""
 
 
 def found(tmp_path: Path, text: str, name: str, *options: str) -> list[str]:
@@ -109,7 +117,7 @@ CASES = {
     "GH200": (RUN % ("all", SMALL + " --num-shard 1"), ("-g", "gh200"), ["TGI306", "beside an arm64 CPU"]),
     "GH200 with an own image": (OWN_IMAGE, ("-g", "gh200", "-r", "3.3.7"), []),
     "a card that comes in two sizes": (
-        SKY,
+        DSTACK,
         (),
         ["TGI505", "'A100' names several cards"],
     ),
@@ -127,7 +135,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_gpu_of_a_server(tmp_path: Path, name: str) -> None:
     text, options, said = CASES[name]
-    file = "pod.yaml" if "kind: Pod" in text else "sky.yaml" if "accelerators" in text else "compose.yaml"
+    file = "pod.yaml" if "kind: Pod" in text else ".dstack.yml" if "type: service" in text else "compose.yaml"
     out = "\n".join(found(tmp_path, text, "run.sh" if text.startswith("docker") else file, *options))
     assert all(word in out for word in said), out
     expected = {word for word in said if word.startswith("TGI")} - {"TGI505"}

@@ -25,10 +25,14 @@ def with_names(error: SpecError) -> SpecError:
 
 
 def beside(error: AdvisorError, field: str, spec: Spec) -> AdvisorError:
-    """The error about a field of a spec, or one of its kind with the names that are unknown as well."""
+    """The error about a field of a spec, with its place in the file, or one of its kind with all unknown names."""
     others = [problem for path, problem in _names(spec) if path != field]
     if not others:
-        return error
+        place = spec.place(field)
+        named = field != "model.id" and field in spec.places  # of a model it is often the Hub that is at fault
+        if not named or place is None or not place.line or error.problems:
+            return error
+        return type(error)(f"{place}: {error.message}", error.hint)
     own = [*error.problems] if isinstance(error, SpecError) and error.problems else []
     listed = _in_order([*(own or [Problem(error.message, error.hint, spec.place(field))]), *others])
     return type(error)(f"{_source([spec])} has {len(listed)} problems", problems=listed)
