@@ -142,9 +142,14 @@ def _table(page: str) -> str:
 
 
 MIRROR = "us-docker.pkg.dev/my-project/ghcr/huggingface/text-generation-inference:3.3.7"
+OF_SAGEMAKER = (
+    "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:"
+    "2.7.0-tgi3.3.6-gpu-py311-cu124-ubuntu22.04"
+)
 OF_PLATFORM: dict[str, tuple[str, str]] = {
     "systemd": ("ini", ""), "kserve": ("yaml", ""), "skypilot": ("yaml", ""), "dstack": ("yaml", ""),
-    "cloudrun": ("yaml", MIRROR),
+    "cloudrun": ("yaml", MIRROR), "sagemaker": ("json", OF_SAGEMAKER), "endpoints": ("json", ""),
+    "azureml": ("yaml", ""), "vertex": ("json", MIRROR),
 }  # fmt: skip
 """Language of each platform's file, and the image it takes where that is not TGI's own."""
 
@@ -154,6 +159,7 @@ def example(name: str) -> str:
     language, image = OF_PLATFORM[name]
     arguments = ["emit", "configs/llama-3.1-8b-l4.yaml", "--format", name]
     arguments += ["--set", f"tgi.image={image}"] if image else []
+    arguments += ["--gpu", "nvidia-a100-80gb-pcie"] if name == "azureml" else []  # it has no L4
     result = subprocess.run(
         [sys.executable, "-m", "tgi_advisor", *arguments],
         cwd=ROOT, env={**os.environ, **PLAIN}, capture_output=True, encoding="utf-8", check=True,

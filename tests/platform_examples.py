@@ -23,9 +23,15 @@ class Form(NamedTuple):
     """Fields of a container that its reader cannot find again."""
     image: str = ""
     """An image that the platform pulls; TGI's own where it is empty."""
+    gpu: str = "nvidia-l4"
+    """A GPU that the platform has."""
 
 
 REGISTRY = "us-docker.pkg.dev/mine/ghcr/huggingface/text-generation-inference:3.3.7"
+SAGEMAKER = (
+    "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:"
+    "2.7.0-tgi3.3.6-gpu-py311-cu124-ubuntu22.04"
+)
 STORAGE = frozenset({"port", "mounts", "shm_size", "replicas", "cluster"})
 FORMS: dict[str, Form] = {
     "systemd": Form("tgi.service", frozenset()),
@@ -33,6 +39,10 @@ FORMS: dict[str, Form] = {
     "skypilot": Form("sky.yaml", frozenset()),
     "dstack": Form("tgi.dstack.yml", frozenset({"port", "mounts"})),
     "cloudrun": Form("service.yaml", STORAGE, REGISTRY),
+    "sagemaker": Form("sagemaker.json", STORAGE | {"secret_env"}, SAGEMAKER),
+    "endpoints": Form("endpoint.json", STORAGE | {"secret_env"}),
+    "azureml": Form("deployment.yml", STORAGE, gpu="nvidia-a100-80gb-pcie"),
+    "vertex": Form("vertex.json", frozenset({"port", "mounts", "secret_env", "replicas", "cluster"}), REGISTRY),
 }
 PLAIN: Sections = {"model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "hardware": {"gpu": "nvidia-l4"}}
 RICH: Sections = {
@@ -49,6 +59,7 @@ EXAMPLES: dict[str, Sections] = {"plain": PLAIN, "rich": RICH}
 def spec(name: str, example: str) -> str:
     """The deployment spec of an example, with an image the platform pulls."""
     made = {section: dict(fields) for section, fields in EXAMPLES[example].items()}
+    made["hardware"] = {"gpu": FORMS[name].gpu}
     if FORMS[name].image:
         made["tgi"] = {**made.get("tgi", {}), "image": FORMS[name].image}
     return yaml.safe_dump(made)

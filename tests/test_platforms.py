@@ -58,7 +58,7 @@ def test_what_is_emitted_has_no_findings_and_is_imported_as_it_was(
     said = "".join(f"# stderr: {line}\n" for line in emitted.err.splitlines())
     golden(f"platforms/{example}-{name}{Path(form.file).suffix}", emitted.out + said)
     Path(form.file).write_text(emitted.out)
-    checked = run("validate", form.file, "--gpu", "nvidia-l4", "--offline")
+    checked = run("validate", form.file, "--gpu", form.gpu, "--offline")
     assert (checked.code, re.findall(r"(?:error|warning) TGI\d+", checked.out)) == (Exit.STARTS, []), checked.out
     assert "in 1 TGI server" in checked.out
     back = run("import", form.file, *(("--gpu", "nvidia-l4") if name in ("systemd", "kserve") else ()))
@@ -85,12 +85,16 @@ def uncommented(text: str) -> str:
 
 def documents(name: str, text: str) -> Any:
     """The part of a file that the platform's schema is of."""
+    if name == "sagemaker":
+        return {key: value for key, value in json.loads(text).items() if key.startswith("Create")}
+    if name == "vertex":
+        return json.loads(text)
     found = [one for one in yaml.safe_load_all(text) if one.get("kind") != "PersistentVolumeClaim"]
     (one,) = found
     return one
 
 
-@pytest.mark.parametrize("name", PLATFORMS)
+@pytest.mark.parametrize("name", [name for name in PLATFORMS if name != "endpoints"])
 def test_a_platforms_own_schema_takes_it(name: str) -> None:
     made = documents(name, render(made_for(name), name))
     schema(name).validate(made)
@@ -100,8 +104,37 @@ def test_a_platforms_own_schema_takes_it(name: str) -> None:
 
 def made_for(platform: str, /, **changes: Any) -> Container:
     """A container the platform takes."""
-    image = FORMS[platform].image or L4.image
-    return L4._replace(mounts=(Mount("./data", "/data"),), image=image)._replace(**changes)
+    image, gpu = FORMS[platform].image or L4.image, FORMS[platform].gpu
+    return L4._replace(mounts=(Mount("./data", "/data"),), image=image, gpu=gpu)._replace(**changes)
+
+
+class _Posted(Exception):  # noqa: N818  (not an error: it ends the call)
+    """What huggingface_hub would send."""
+
+
+def test_the_payload_of_an_endpoint_is_what_huggingface_hub_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import HfApi, hf_api
+
+    class Session:
+        def post(self, url: str, json: Any, **_: Any) -> None:
+            raise _Posted(url, json)
+
+    monkeypatch.setattr(hf_api, "get_session", Session)
+    made = json.loads(render(made_for("endpoints"), "endpoints"))
+    model, compute = made["model"], made["compute"]
+    image = model["image"]["custom"]
+    with pytest.raises(_Posted) as posted:
+        HfApi(token="t").create_inference_endpoint(
+            made["name"], namespace="me", repository=model["repository"], framework=model["framework"],
+            task=model["task"], accelerator=compute["accelerator"], instance_size=compute["instanceSize"],
+            instance_type=compute["instanceType"], region=made["provider"]["region"],
+            vendor=made["provider"]["vendor"], type=made["type"], revision=model["revision"],
+            custom_image=image,
+            container_args=model["args"], env=model["env"],
+        )  # fmt: skip
+    url, sent = posted.value.args
+    assert url.endswith("/v2/endpoint/me")
+    assert sent == made
 
 
 # -- what a platform reads
@@ -132,7 +165,34 @@ def read_kserve(text: str) -> tuple[list[str], dict[str, str]]:
     return [one.replace("$$", "$") for one in server.get("args", ())], env
 
 
-READERS = {"dstack": read_dstack, "cloudrun": read_cloud_run, "kserve": read_kserve}
+def read_sagemaker(text: str) -> tuple[list[str], dict[str, str]]:
+    """Variables; the image passes no arguments on."""
+    return [], json.loads(text)["CreateModel"]["PrimaryContainer"]["Environment"]
+
+
+def read_vertex(text: str) -> tuple[list[str], dict[str, str]]:
+    """Arguments and variables, in which `$$` is `$` as in Kubernetes."""
+    held = json.loads(text)["UploadModel"]["model"]["containerSpec"]
+    env = {one["name"]: one["value"].replace("$$", "$") for one in held.get("env", ())}
+    return [one.replace("$$", "$") for one in held.get("args", ())], env
+
+
+def read_azure(text: str) -> tuple[list[str], dict[str, str]]:
+    """Variables; there are no arguments."""
+    stated = yaml.safe_load(text)["environment_variables"]
+    return [], {name: value for name, value in stated.items() if name not in {**L4.args_env, **L4.secret_env}}
+
+
+def read_endpoint(text: str) -> tuple[list[str], dict[str, str]]:
+    """Arguments and variables as they stand."""
+    held = json.loads(text)["model"]
+    return held.get("args", []), held.get("env", {})
+
+
+READERS = {
+    "dstack": read_dstack, "cloudrun": read_cloud_run, "kserve": read_kserve, "sagemaker": read_sagemaker,
+    "vertex": read_vertex, "azureml": read_azure, "endpoints": read_endpoint,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -141,9 +201,12 @@ READERS = {"dstack": read_dstack, "cloudrun": read_cloud_run, "kserve": read_kse
 def test_hostile_values_arrive(name: str, args: tuple[str, ...], env: dict[str, str]) -> None:
     if name == "dstack":
         env = {key: value for key, value in env.items() if "\n" not in value and len(value.splitlines()) < 2}
+    if name in ("sagemaker", "azureml"):
+        args = ()
     made = made_for(name, args=args, env=env)
     assert READERS[name](render(made, name)) == (list(args), env)
-    schema(name).validate(documents(name, render(made, name)))
+    if name != "endpoints":
+        schema(name).validate(documents(name, render(made, name)))
 
 
 # -- systemd
@@ -253,6 +316,19 @@ def test_a_task_of_skypilot_runs_the_command_of_docker_run(tmp_path: Path) -> No
         ("dstack", {"mounts": (Mount("./d", "/data"), Mount("./m", "/models/m"))}, "relative folder './m'"),
         ("dstack", {"env": {"A": "b\nc"}}, "dstack's list of variables cannot hold A: its value has line breaks"),
         ("cloudrun", {"gpu": "nvidia-h100-sxm"}, "Cloud Run has no nvidia-h100-sxm"),
+        ("sagemaker", {"image": NVIDIA.image}, "has none of TGI 3.3.7, the newest is of 3.3.6"),
+        ("sagemaker", {"image": NVIDIA.image.replace("3.3.7", "3.3.4")}, "for it has one of that release"),
+        ("sagemaker", {"gpu_count": 3}, "SageMaker has no machine with 3 nvidia-l4"),
+        ("sagemaker", {"gpu": "nvidia-rtx-4090"}, "SageMaker has no nvidia-rtx-4090"),
+        ("sagemaker", {"env": {"A": "x" * 1025}}, "no value of more than 1024 characters: A"),
+        ("endpoints", {"gpu": "nvidia-t4", "gpu_count": 2}, "has no machine with 2 nvidia-t4"),
+        ("endpoints", {"name": "a" * 33}, "Inference Endpoints does not take the name"),
+        ("azureml", {"args_only": ("--env",)}, "the launcher has no variable for '--env'"),
+        ("azureml", {"env": {"A": "${{b}}"}}, "fill in what stands in ${{ }} in A"),
+        ("azureml", {"gpu": "nvidia-l4"}, "Azure ML has no nvidia-l4"),
+        ("azureml", {"name": "ab"}, "Azure ML does not take the name 'ab'"),
+        ("vertex", {"image": NVIDIA.image}, "Vertex AI does not pull ghcr.io/huggingface"),
+        ("vertex", {"gpu": "nvidia-h200", "gpu_count": 2}, "Vertex AI has no machine with 2 nvidia-h200"),
         ("cloudrun", {"gpu_count": 2}, "Cloud Run has no machine with 2 nvidia-l4"),
         ("cloudrun", {"weights_bytes": 40 << 30}, "52 GiB are needed, beside this GPU it has 32 GiB"),
         ("cloudrun", {"image": NVIDIA.image}, "Cloud Run does not pull ghcr.io/huggingface"),
@@ -270,8 +346,8 @@ def test_what_a_platform_has_no_words_for_is_said_in_the_file_and_beside_it(name
     made = made_for(name, gpus=("3",))
     said = note(made, name) or ""
     text = render(made, name)
-    assert all(line in text for line in said.splitlines()) or name not in ("dstack", "cloudrun")
-    if name in ("dstack", "cloudrun"):
+    assert all(line in text for line in said.splitlines()) or name not in ("dstack", "cloudrun", "azureml")
+    if name not in ("kserve", "skypilot"):
         assert "container.gpus" in said
         assert "container.port (8080)" in said
 
@@ -281,7 +357,7 @@ def test_no_format_of_a_platform_holds_a_token(name: str, monkeypatch: pytest.Mo
     before = render(made_for(name), name)
     monkeypatch.setenv("HF_TOKEN", "hf_" + "markermarkermarkermarker")
     assert render(made_for(name), name) == before
-    assert "HF_TOKEN" in before
+    assert "HF_TOKEN" in before + (note(made_for(name), name) or "")
 
 
 # -- the table

@@ -55,6 +55,8 @@ def schema_of(kind: str, found: dict[str, Any]) -> Any:
 
 def built(kind: str, value: Any) -> Any:
     """A value as the models hold it, which refuse what they do not know and miss what they require."""
+    if kind.lower().startswith("dict(str, ") or kind.startswith("Dict[str, str"):
+        return {key: str(one) for key, one in value.items()}  # quantities, which the API takes as numbers too
     if inner := re.fullmatch(r"[Ll]ist\[(.+)\]", kind):
         return [built(inner[1], one) for one in value]
     record = model(kind)

@@ -48,8 +48,10 @@ def main() -> None:
     shapes = {name: service.operation_model(name).input_shape for name in OPERATIONS}
     if sys.argv[1] == "schema":
         found: dict[str, Any] = {}
-        made = {"type": "object", "properties": {name: schema_of(shape, found) for name, shape in shapes.items()},
-                "required": list(OPERATIONS), "$defs": found}  # fmt: skip
+        made = {
+            "type": "object", "additionalProperties": False, "required": list(OPERATIONS),
+            "properties": {name: schema_of(shape, found) for name, shape in shapes.items()}, "$defs": found,
+        }  # fmt: skip
         json.dump({"schema": made, "of": {"botocore": version("botocore")}}, sys.stdout)
         return
     given = json.load(sys.stdin)

@@ -42,6 +42,8 @@ class Platform(NamedTuple):
     """Cloud of instances.yaml whose instance types it runs on; empty where none is named."""
     prefix: str = ""
     """What stands before the name of an instance type."""
+    images: Mapping[str, str] = {}
+    """Tags of the images it has for TGI, by release; empty where it takes others."""
     offers: Sequence[Offer] = ()
     """Machines that it sells under names of its own."""
 

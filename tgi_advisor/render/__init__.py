@@ -41,9 +41,13 @@ FORMATS: Mapping[str, Renderer] = {
     "skypilot": _in_file("skypilot"),
     "dstack": _in_file("dstack"),
     "cloudrun": _in_file("cloudrun"),
+    "sagemaker": _in_file("sagemaker"),
+    "endpoints": _in_file("endpoints"),
+    "azureml": _in_file("azureml"),
+    "vertex": _in_file("vertex"),
 }
 
-PLATFORMS = ("kserve", "skypilot", "dstack", "cloudrun")
+PLATFORMS = ("kserve", "skypilot", "dstack", "cloudrun", "sagemaker", "endpoints", "azureml", "vertex")
 """Formats of platforms that have some GPUs and take some images and folders: for others they raise SpecError."""
 
 
@@ -82,5 +86,5 @@ def note(container: Container, name: str) -> str | None:
     return said
 
 
-_WITH_NOTES = ("args", "kserve", "skypilot", "dstack", "cloudrun")
+_WITH_NOTES = ("args", *PLATFORMS)
 """Formats whose file has a `note`."""

@@ -14,6 +14,9 @@ from typing import Literal
 
 from tgi_advisor.errors import Place
 
+ALL_VARIABLES = "every setting is a variable"
+"""What a reader notes of a server whose platform passes no arguments (Azure ML)."""
+
 
 def _nothing() -> Mapping[str, Value]:
     """The default of a mapping; a mapping proxy itself may be a default only from 3.12 on."""

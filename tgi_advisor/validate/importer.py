@@ -21,7 +21,7 @@ from tgi_advisor.spec import reader, writer
 from tgi_advisor.spec.contradictions import image_release
 from tgi_advisor.spec.records import MountSpec, Spec, flag_homes
 from tgi_advisor.validate.effective import TOKENS, Given
-from tgi_advisor.validate.found import Mount, Server, Value
+from tgi_advisor.validate.found import ALL_VARIABLES, Mount, Server, Value
 from tgi_advisor.validate.images import SYSTEMS
 from tgi_advisor.validate.paths import host_folder, inside, on_host
 from tgi_advisor.validate.read.docker import mount_of
@@ -240,10 +240,15 @@ def _stays_variable(case: Case, given: Given) -> bool:
     if given.by != "environment" or given.flag.name in flag_homes() or given.name.text in SAGEMAKER:
         return False
     image, order = case.view.image, list(case.server.env)
-    if case.server.form != "env" and (not image.deaf or given.typed is None):
+    if not _says_all(case.server) and (not image.deaf or given.typed is None):
         return True
     model = "HF_MODEL_ID" if image.entry == "sagemaker" else "MODEL_ID"
     return given.name.text in order[: order.index(model) if model in order else 0]
+
+
+def _says_all(server: Server) -> bool:
+    """Whether variables alone say how a server starts."""
+    return server.form == "env" or ALL_VARIABLES in server.notes
 
 
 def _text(given: Given) -> str:

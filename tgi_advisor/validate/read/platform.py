@@ -15,7 +15,18 @@ from tgi_advisor.errors import FactsError
 from tgi_advisor.facts import clouds
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts.platforms import all_platforms
-from tgi_advisor.validate.found import UNSAID, Defect, Gpus, Hint, Mount, Port, Server, Value, whole_number
+from tgi_advisor.validate.found import (
+    ALL_VARIABLES,
+    UNSAID,
+    Defect,
+    Gpus,
+    Hint,
+    Mount,
+    Port,
+    Server,
+    Value,
+    whole_number,
+)
 from tgi_advisor.validate.read.compose import folded_backslash
 from tgi_advisor.validate.read.docker import asked, mount_of, published, tail
 from tgi_advisor.validate.read.environment import Environment
@@ -24,7 +35,7 @@ from tgi_advisor.validate.read.launcher import LAUNCHER, is_image, is_launcher
 from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar, compose, walk
 from tgi_advisor.validate.read.script import MAX_SERVERS, scan
 from tgi_advisor.validate.read.waits import waits_of
-from tgi_advisor.validate.read.words import PLAIN, Variable, lex
+from tgi_advisor.validate.read.words import PLAIN, Found, Variable, interpolate_kubernetes, lex
 from tgi_advisor.validate.read.world import World
 
 _IMAGE_KEY = re.compile(r"image|^uri$|^repository$|^container$|^docker$|^from$", re.IGNORECASE)
@@ -79,13 +90,18 @@ def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server]
     images: list[tuple[Value, Map, tuple[Map, ...]]] = []
     scripts: list[Scalar] = []
     started = _started_by(root)
+    sdk = root.get("HuggingFaceModel") if root.get("CreateModel") is not None else None  # says the same once more
     for key, node, above in walk(root):
+        if sdk is not None and (node is sdk or sdk in above):
+            continue
         if started is not None and not _is_started(node, above, started):
             if isinstance(node, Scalar) and key == "run":
                 scripts.append(node)
         elif isinstance(node, Map):
             if "image" in key.lower() and (url := node.scalar("url")) and is_image(url.text):
                 images.append((url.value("image"), node, above))  # Inference Endpoints: custom_image.url
+            elif key == "custom" and len(above) > 1 and (url := node.scalar("url")) and is_image(url.text):
+                images.append((url.value("image"), above[-2], above[:-2]))  # and their API: model.image.custom.url
             elif key == "services" and (of_job := node.scalar("name")) and is_image(of_job.text):
                 images.append((of_job.value("image"), node, above))  # a service of a GitLab job
             elif key not in _ASIDE and (image := _split_image(node)):
@@ -195,6 +211,12 @@ def _form(root: Map) -> str:
     return "platform"
 
 
+def _named(node: Map) -> Scalar | None:
+    """What a mapping is called."""
+    names = ("name", "id", "ModelName", "displayName")
+    return next((found for name in names if (found := node.scalar(name))), None) or node.scalar("metadata", "name")
+
+
 def _is_of_chart(node: Map) -> bool:
     """Whether the image of a container is written as Helm's values have it, however deep."""
     held = [node, *(inner for _, inner in node.merged.values() if isinstance(inner, Map))]
@@ -238,13 +260,16 @@ def _server(
         for name, value in environment.set.items():
             environment.set[name] = dollars(value)
         environment.renamed(root.raw.file.text)
+    _filled(environment, node)
     environment.sources += _left_to_the_chart(node, image, environment) if form == "helm" else _left_to_a_script(node)
     known = {**variables, **environment.variables()}
     entry, args = _launch(node, root, known, environment, defects, world)
-    named = next((s for m in around if (s := m.scalar("name") or m.scalar("id") or m.scalar("metadata", "name"))), None)
+    named = next((s for m in around if (s := _named(m))), None)
     shm = next((v for m in (node, node.map("resources")) if (v := _value(m, _SHM))), None)
     if shm is None:
         shm = next((v for m in (root.map("resources"),) if (v := _value(m, _SHM))), None)
+    if shm is None and (megabytes := node.value("sharedMemorySizeMb")):  # Vertex AI
+        shm = replace(megabytes, text=f"{megabytes.text}m")
     hints = tuple(_hints(root, around))
     resources = next((m.map("resources") for m in around if m.get("resources") is not None), node)
     return Server(
@@ -259,6 +284,7 @@ def _server(
         memory_request=resources.map("requests").value("memory"),
         hints=hints,
         replicas=next((v for m in around if (v := m.value("replicas"))), None),
+        notes=(ALL_VARIABLES,) if node.get("inference_config") is not None else (),
         waits=waits_of(root, around),
     )  # fmt: skip
 
@@ -377,6 +403,19 @@ def _entrypoint(root: Map, variables: Mapping[str, Variable]) -> tuple[Value, li
     return program[0], [dollars(one.value()) for one in words if isinstance(one, Scalar)]
 
 
+_CREDENTIAL = re.compile(r"\$\{\{azureml://connections/([^/{}]+)/credentials/([^/{}]+)\}\}")
+
+
+def _filled(environment: Environment, node: Map) -> None:
+    """Variables with what Azure ML and Vertex AI put into them."""
+    for name, value in list(environment.set.items()):
+        if found := _CREDENTIAL.fullmatch(value.text):
+            missing = (f"{found[1]}/{found[2]}",)
+            environment.refer(name, replace(value, known=False, missing=missing, origin=f"connection {found[1]}"))
+        elif "$" in value.text and node.get("imageUri") is not None:
+            environment.set[name] = replace(value, text=interpolate_kubernetes(value.text, {}, Found()))
+
+
 def dollars(value: Value) -> Value:
     """A word with `$$` as dstack makes `$` of it; unknown where dstack fills something in."""
     known = value.known and re.search(r"(?<!\$)(?:\$\$)*\$\{\{", value.text) is None
@@ -387,12 +426,17 @@ def _environment(node: Map, above: tuple[Map, ...], root: Map | None) -> Environ
     """Environment of the container; when it has none, that of the mappings around it."""
     environment = Environment()
     for place in (node, *reversed(above), *((root,) if root is not None else ())):
-        held = [found for name in _ENVS if (found := place.get(name)) is not None and not isinstance(found, Scalar)]
+        held = [found for name in _ENVS if (found := place.get(name)) is not None and _is_environment(found)]
         for found in held:
             _entries(environment, found)
         if held:
             break
     return environment
+
+
+def _is_environment(node: Node) -> bool:
+    """Whether a node may hold variables; what Azure ML calls an environment is an image."""
+    return not isinstance(node, Scalar) and not (isinstance(node, Map) and node.get("image") is not None)
 
 
 def _entries(environment: Environment, node: Node) -> None:
@@ -521,7 +565,9 @@ def _hints(root: Map, around: tuple[Map, ...]) -> Iterator[Hint]:
         seen.add(id(place))
         for name in _INSTANCES:
             if value := place.value(name):
-                yield Hint("instance", value)
+                size = place.value("instanceSize")  # Inference Endpoints: `nvidia-l4`, `x4`
+                many = whole_number(size.text.removeprefix("x")) if size and size.text.startswith("x") else None
+                yield Hint("instance", value) if many is None else Hint("gpu", value, many)
         count = next(
             (
                 v.number
@@ -549,10 +595,13 @@ def _hints(root: Map, around: tuple[Map, ...]) -> Iterator[Hint]:
                 yield from label_hint(label, node)
 
 
+_MACHINES = ("machineSpec", "machine_spec", "hardware", "compute", "ProductionVariants")
+
+
 def _specs(root: Map) -> Iterator[Map]:
     """Mappings that describe a machine, wherever they stand."""
     for key, node, _above in walk(root):
-        if isinstance(node, Map) and key in ("machineSpec", "machine_spec", "hardware", "compute"):
+        if isinstance(node, Map) and key in _MACHINES:
             yield node
 
 

@@ -1,0 +1,68 @@
+"""The payload that makes a Hugging Face Inference Endpoint (`POST /v2/endpoint/NAMESPACE`), as huggingface_hub has it.
+
+- The endpoint runs TGI's own image with the plan's arguments, as a custom image: its own choice of a release and of
+  limits is not used. TGI downloads the model itself, beside the copy that lies in /repository.
+- The token is a secret, and no part of a payload that is kept in a file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from tgi_advisor.errors import SpecError
+from tgi_advisor.plan import Container
+from tgi_advisor.render.platform import no_mounts, offer_of, unsaid
+
+NAME = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"
+"""What an endpoint may be called: 32 characters at most."""
+
+
+def render(container: Container) -> str:
+    """The payload; SpecError where it cannot be one."""
+    no_mounts(container, "endpoints")
+    if not re.fullmatch(NAME, container.name):
+        raise SpecError(
+            f"Inference Endpoints does not take the name {container.name!r}.",
+            "Write container.name with at most 32 lower-case letters, digits and dashes.",
+        )
+    offer = offer_of(container, "endpoints")
+    model: dict[str, Any] = {
+        "repository": container.args_env.get("MODEL_ID") or container.env.get("HF_MODEL_ID", ""),
+        "revision": container.args_env.get("REVISION"),
+        "framework": "pytorch",
+        "task": "text-generation",
+        "image": {
+            "custom": {"url": container.image, "healthRoute": "/health", "port": container.container_port}
+        },
+    }  # fmt: skip
+    if container.args:
+        model["args"] = list(container.args)
+    if container.env:
+        model["env"] = dict(container.env)
+    payload = {
+        "name": container.name,
+        "type": "authenticated",
+        "provider": {"region": offer.region, "vendor": offer.vendor},
+        "compute": {
+            "accelerator": "gpu",
+            "instanceSize": f"x{container.gpu_count}",
+            "instanceType": offer.type,
+            "scaling": {
+                "minReplica": container.replicas, "maxReplica": container.replicas, "scaleToZeroTimeout": None,
+            },
+        },
+        "model": model,
+    }  # fmt: skip
+    return json.dumps(payload, indent=2, ensure_ascii=False) + "\n"
+
+
+def note(container: Container) -> str:
+    """How the token comes in, and what Inference Endpoints has no words for."""
+    lines = [
+        f"The token: jq '.model.secrets = {{{inside}: env.{caller}}}' FILE | curl -fsS -H @HEADER -d @- "
+        "https://api.endpoints.huggingface.cloud/v2/endpoint/NAMESPACE, with `authorization: Bearer TOKEN` in HEADER"
+        for inside, caller in container.secret_env.items()
+    ]
+    return "\n".join([*lines, *unsaid(container, "endpoints", "gpus", "port", "cache", "shm", "autoscale")])
