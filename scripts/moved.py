@@ -79,19 +79,21 @@ def section() -> list[str]:
     """What docs/accuracy.md says of the engines."""
     found = runs()
     off = [abs(one.share) for one in found]
-    vllm = [one for one in found if one.row["engine"] == "vllm"]
+    fitted = [one for one in found if "llm-d-planner" in one.row["source"]]
+    others = [one for one in found if one not in fitted]
+    shares = ", ".join(f"{100 * one.share:+.2f} % ({one.row['engine']} on {one.row['gpu']})" for one in others)
     left = "\n".join(f"- {row['model']} ([log]({row['source']})): {row['why']}" for row in _table()["left_out"])
     return [
         "## KV caches of vLLM and SGLang",
         f"Of {len(found)} servers of other engines whose start-up log says how large their KV cache became, the "
         f"prediction `migrate` makes is off by {100 * statistics.median(off):.2f} % of the GPU's memory in the median "
         f"and {100 * max(off):.2f} % at worst ([the runs](../tests/data/engines.yaml)).",
-        f"That is less than it seems. {len(vllm)} are runs of vLLM 0.19.0 on H100s of one cluster, and four figures "
+        f"That is less than it seems. {len(fitted)} are runs of vLLM 0.19.0 on H100s of one cluster, and four figures "
         "of vLLM's sum are read from these same logs: what a step leaves outside PyTorch on one GPU and on several, "
         "copies of the logits in the sampler, and what is alive beside them. Weights, layers, windows and the sizes of "
-        "blocks are not fitted, nor are differences between models. Other cards, later versions (0.33.0 also takes its "
-        "estimate of CUDA graphs from the cache) and models of images have no log here: the band `migrate` states is "
-        "wider for them. Of SGLang nothing is fitted; its two logs are from older versions with the same sum.",
+        f"blocks are not fitted, nor are differences between models. On the {len(others)} others nothing is fitted: "
+        f"{shares}. Those of SGLang are from older versions with the same sum. No log here is of vLLM 0.33.0 or SGLang "
+        "0.5.23 themselves, of several GPUs without NVLink, or of images.",
         _rows(found),
         "Found and left out:",
         left,
