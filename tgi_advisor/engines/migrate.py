@@ -105,7 +105,7 @@ def _translated(
         f"TGI's own default, which nobody stated: {engine.title}'s own holds, and a longer prompt takes several steps."
     )
     source = engine.rules["max-batch-prefill-tokens"].source
-    return told._replace(steps=(*told.steps, Step(f"--max-batch-prefill-tokens {step}", "", "near", why, source)))
+    return told._replace(steps=(*told.steps, Step(f"--max-batch-prefill-tokens {step}", "", "automatic", why, source)))
 
 
 def _promise(plan: Plan) -> int | None:

@@ -15,6 +15,8 @@ from tgi_advisor.report import Style
 from tgi_advisor.safe import masked, printable, unobeyed
 from tgi_advisor.units import human, thousands
 
+DONE = ("same", "automatic", "default differs")
+"""Relations of what is right without a word."""
 LOST = ("none", "client")
 """Relations of what the engine is not told."""
 
@@ -83,7 +85,8 @@ def _told(found: Migration, style: Style, width: int, brief: bool) -> str:
     groups = (
         ("Translated", [one for one in steps if one.tgi and one.engine and one.relation not in LOST]),
         (f"Written out, because {title}'s default differs", [one for one in steps if not one.tgi and one.engine]),
-        ("Nothing to write", [one for one in steps if not one.engine and one.relation not in LOST]),
+        ("Nothing to write", [one for one in steps if not one.engine and one.relation in DONE]),
+        ("Left to you", [one for one in steps if not one.engine and one.relation not in (*DONE, *LOST)]),
         (f"No equivalent in {title}", [one for one in steps if not one.engine and one.relation in LOST]),
     )
     blocks = []
@@ -91,7 +94,7 @@ def _told(found: Migration, style: Style, width: int, brief: bool) -> str:
         if members:
             lines = [style.head(f"{name}:")]
             for one in members:
-                lines += _step(one, style, width, reasons=not brief or one.relation in (*LOST, "different"))
+                lines += _step(one, style, width, reasons=not brief or not one.engine or one.relation == "different")
             blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

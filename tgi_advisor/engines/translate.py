@@ -197,6 +197,11 @@ def _nothing(work: Work, name: str, value: Any, rule: Rule) -> None:
     work.say(_shown(work.setting, name, value), "", rule)
 
 
+def _done(work: Work, name: str, value: Any, rule: Rule) -> None:
+    """What something else says: the memory setting, or a mount."""
+    work.say(_shown(work.setting, name, value), "", rule, relation="automatic")
+
+
 def _words(work: Work, name: str, value: Any, rule: Rule) -> None:
     shown, key = _shown(work.setting, name, value), str(value).lower()
     _word(work, shown, key, rule)
@@ -305,7 +310,10 @@ def _rope(work: Work, name: str, value: Any, rule: Rule) -> None:
         said = work.put(rule.to, json.dumps({"rope_parameters": rope}))
     else:
         said = work.put(rule.to, json.dumps({"rope_scaling": rope}))
-    work.say(shown, said if name == "rope-scaling" else "", rule)
+    if name == "rope-scaling":
+        work.say(shown, said, rule)
+    else:
+        work.say(shown, "", rule, relation="automatic")
 
 
 def _speculate(work: Work, name: str, value: Any, rule: Rule) -> None:
@@ -354,8 +362,8 @@ def _shards(work: Work, name: str, value: Any, rule: Rule) -> None:
 _WAYS: Mapping[str, Callable[[Work, str, Any, Rule], None]] = {
     "copy": _copy, "switch": _switch, "words": _words, "variable": _variable, "nothing": _nothing, "model": _model,
     "shards": _shards, "dtype": _dtype, "quantize": _quantize, "lora": _lora, "graphs": _graphs, "rope": _rope,
-    "speculate": _speculate, "origins": _origins, "memory": _nothing, "usage": _usage, "secret": _secret,
-    "folder": _nothing, "template": _template,
+    "speculate": _speculate, "origins": _origins, "memory": _done, "usage": _usage, "secret": _secret,
+    "folder": _done, "template": _template,
 }  # fmt: skip
 
 
@@ -390,7 +398,9 @@ def _variables(work: Work) -> None:
             level = _LEVEL.match(value.lower()) if name == "LOG_LEVEL" else None
             _word(work, f"{name}={value}", level[0] if level else value.lower(), rule)
         else:
-            work.say(f"{name}={value}" if "TOKEN" not in name else name, "", rule)
+            own = rule.how == "memory"  # part of the setting that is computed
+            shown = name if "TOKEN" in name else f"{name}={value}"
+            work.say(shown, "", rule, relation="automatic" if own else None)
 
 
 def _defaults(work: Work) -> None:

@@ -174,10 +174,9 @@ def _verdict(
     """
     if rest <= 0:
         least = share + (1 - rest) / before
-        return "out_of_memory", (
-            f"the weights leave no memory for the KV cache under --mem-fraction-static {memory.text_of(share)}; it "
-            f"takes more than {memory.text_of(least)}"
-        )
+        more = f"it takes more than {memory.text_of(least)}" if least < 1 else "no share is enough"
+        said = f"the weights leave no memory for the KV cache under --mem-fraction-static {memory.text_of(share)}"
+        return "out_of_memory", f"{said}, {human(-rest)} are missing; {more}"
     if context is not None and tokens < context:
         said = memory.too_short(engine, context, tokens)
         return "refused", f"{said}. It would start, and cut requests to {thousands(tokens - 1)} tokens without a word"
