@@ -115,13 +115,40 @@ def inner_rows() -> list[str]:
     return rows
 
 
+COMPARED = "Qwen/Qwen2.5-7B-Instruct"
+"""A model with checkpoints in AWQ and GPTQ beside it."""
+ONCE = """
+import time, tgi_advisor
+took, used = time.perf_counter(), time.process_time()
+found = tgi_advisor.compare({"model": {"id": "%s"}, "hardware": {"gpu": "nvidia-l4"}})
+print(len(found.options), time.perf_counter() - took, time.process_time() - used)
+"""
+
+
+def compare_rows(rounds: int) -> list[str]:
+    """Time of the whole comparison of one model, each in a Python of its own: nothing of it is known before."""
+    taken = []
+    for _ in range(rounds):
+        done = subprocess.run(
+            [sys.executable, "-c", ONCE % COMPARED], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        taken.append(tuple(map(float, done.stdout.split())))
+    options, seconds, used = taken[0][0], min(one[1] for one in taken), min(one[2] for one in taken)
+    each = [f"{options:.0f}", f"{seconds:.2f} s", f"{used:.2f} s", f"{1e3 * used / options:.2f} ms"]
+    return [
+        "| options compared | fastest | least processor time | of one option |",
+        "| ---: | ---: | ---: | ---: |",
+        f"| {' | '.join(each)} |",
+    ]
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="runs of each command (default: 15)")
     parser.add_argument("--hf-mem", metavar="PATH", help="the hf-mem program to compare with, of any environment")
     asked = parser.parse_args()
-    print("\n".join([*command_rows(asked.hf_mem, asked.rounds), "", *inner_rows()]))
+    print("\n".join([*command_rows(asked.hf_mem, asked.rounds), "", *inner_rows(), "", *compare_rows(asked.rounds)]))
 
 
 if __name__ == "__main__":

@@ -126,6 +126,16 @@ def test_a_plan_says_how_fast_it_is(gpu: str, release: str, count: int) -> None:
         assert said.alone.bound < said.full.bound <= said.full.together * said.alone.bound
 
 
+def test_users_that_no_fleet_holds_are_a_sentence() -> None:
+    asked = ("size", *QWEN, "-g", "nvidia-l4", "-i", "1500", "-o", "500", "-u", str(10**12))
+    ran = run(*asked)
+    assert ran.code == Exit.OUT_OF_MEMORY
+    assert "servers or more, and fleets of up to 10,000 are counted" in " ".join(ran.out.split())
+    told = json.loads(run(*asked, "--json").out)
+    assert told["fleets"] == []
+    assert "10,000" in told["why"]
+
+
 def test_more_users_than_the_router_lets_in_are_let_in() -> None:
     asked = ("size", *QWEN, "--gpu", "nvidia-l40s", "-n", "1", "-q", "none", "-i", "100", "-o", "50")
     (few,), (many,) = rows("fleets", *asked, "-u", "128"), rows("fleets", *asked, "-u", "1000")

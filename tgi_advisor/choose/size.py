@@ -181,19 +181,31 @@ def size(
     asked = replace(spec, limits=pinned, workload=workload)
     found = compare(asked, ways, offers=offers, progress=progress)
     starting = []
-    near = sorted(found.options, key=lambda one: (one.model, one.quantize, one.release, one.count, one.memory_bytes))
-    for number, option in enumerate(near, 1):
+    for number, option in enumerate(sorted(found.options, key=_alike), 1):
         if option.starts:
             starting.append(_admitting(option, asked, load))
         if progress is not None and load.users > DECODING:
-            progress(number, len(near))
-    fleets = [fleet for fleet in (_fleet(option, load) for option in starting) if fleet]
+            progress(number, len(found.options))
+    any_size = [fleet for fleet in (_fleet(option, load) for option in starting) if fleet]
+    fleets = [fleet for fleet in any_size if fleet.replicas <= MOST]
     failed = tuple(option for option in found.options if not option.starts)
-    slow = len(failed) < len(found.options) and not fleets and load.latency is not None
+    slow = len(failed) < len(found.options) and not any_size and load.latency is not None
     why = f"no server answers within {load.latency:g} s" if slow else ""
+    if any_size and not fleets:
+        fewest = min(fleet.replicas for fleet in any_size)
+        why = f"it would take {thousands(fewest)} servers or more, and fleets of up to {thousands(MOST)} are counted"
     return Sizing(spec.model.id, load, tuple(sorted(fleets, key=_order)), failed, why)
 
 
+def _alike(option: Option) -> tuple[object, ...]:
+    """What brings options together that share a replay of the warm-up."""
+    gpu = option.base.setting.facts.gpu if option.base else None
+    kind = (gpu.system, gpu.at_least) if gpu else ()
+    return option.model, option.quantize, option.release, option.count, kind, option.memory_bytes
+
+
+MOST = 10_000
+"""Servers of the largest fleet that is counted: more are nobody's single deployment, and a slip of the keyboard."""
 ADMITS = "max-concurrent-requests"
 """The flag that says how many requests the router lets in; it answers 429 to more."""
 

@@ -14,6 +14,7 @@ from tgi_advisor.choose.words import wrapped
 from tgi_advisor.plan import Method, Prediction
 from tgi_advisor.spec.records import EMPTY
 from tgi_advisor.tabular import Answer, Column, Table
+from tgi_advisor.units import thousands
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,11 +115,16 @@ class Sweep(Answer):
             if step.starts or not step.bound_by or any(_says_the_same(step, other) for other in told):
                 continue
             told.append(step)
-            where = ", ".join(f"{axis.name} {value}" for axis, value in zip(self.axes, step.values, strict=True))
+            where = ", ".join(f"{axis.name} {_told(value)}" for axis, value in zip(self.axes, step.values, strict=True))
             stops = any(other.starts and _neighbours(step, other) for other in self.steps[:number])
             at = f"From {where} on" if stops else where
             lines += ["", *wrapped(f"{at}: {step.bound_by}", width, "", "  ")]
         return lines
+
+
+def _told(value: str) -> str:
+    """A value as sentences write it."""
+    return thousands(int(value)) if value.isascii() and value.isdecimal() else value
 
 
 def _neighbours(one: Step, other: Step) -> bool:
