@@ -147,7 +147,8 @@ OF_SAGEMAKER = (
     "2.7.0-tgi3.3.6-gpu-py311-cu124-ubuntu22.04"
 )
 OF_PLATFORM: dict[str, tuple[str, str]] = {
-    "systemd": ("ini", ""), "kserve": ("yaml", ""), "skypilot": ("yaml", ""), "dstack": ("yaml", ""),
+    "helm": ("yaml", ""), "systemd": ("ini", ""), "kserve": ("yaml", ""), "skypilot": ("yaml", ""),
+    "dstack": ("yaml", ""),
     "cloudrun": ("yaml", MIRROR), "sagemaker": ("json", OF_SAGEMAKER), "endpoints": ("json", ""),
     "azureml": ("yaml", ""), "vertex": ("json", MIRROR),
 }  # fmt: skip

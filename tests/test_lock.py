@@ -11,7 +11,7 @@ LOCKS = {
     name: (ROOT / name).read_text("utf-8")
     for name in (
         "requirements.lock", "requirements-dev.lock", "requirements-validate.lock", "requirements-hub.lock",
-        "requirements-space.lock",
+        "requirements-space.lock", "requirements-kubectl.lock",
     )
 }  # fmt: skip
 PIN = re.compile(r"^([a-z0-9-]+)==(\S+)(?: ; [^\n\\]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)\n", re.MULTILINE)
@@ -28,11 +28,11 @@ def asked(key: str) -> set[str]:
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_is_pins_with_hashes_and_names_no_index(name: str) -> None:
     rest = PIN.sub("", LOCKS[name])
-    assert [line for line in rest.splitlines() if not re.fullmatch(r" +# [\w .:()-]+", line)] == []
+    assert [line for line in rest.splitlines() if not re.fullmatch(r" +# [\w .,:()/-]+", line)] == []
 
 
 def test_what_the_package_asks_for_is_locked() -> None:
-    runtime, dev, alone, _, space = ({pin[1] for pin in PIN.finditer(text)} for text in LOCKS.values())
+    runtime, dev, alone, _, space, _ = ({pin[1] for pin in PIN.finditer(text)} for text in LOCKS.values())
     assert asked("dependencies") <= runtime
     assert asked("dev") <= dev
     assert asked("validate") == alone

@@ -93,7 +93,7 @@ CPU = Container(
     args_env={"MODEL_ID": "/models/my-model", "NUM_SHARD": "1"},
 )
 EXAMPLES = {"nvidia": NVIDIA, "rocm": ROCM, "cpu": CPU}
-FORMATS = tuple(name for name in EVERY if name not in PLATFORMS)  # those are in test_platforms.py
+FORMATS = tuple(name for name in EVERY if name not in (*PLATFORMS, "helm"))  # those are in test_platforms.py
 SUFFIX = {
     "systemd": "service",
     "docker-run": "sh",

@@ -5,7 +5,7 @@ Nothing heavy is imported here at module level: `--help` has to be quick.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -129,13 +129,14 @@ def predict(as_json: bool, brief: bool, engine: str | None, **asked: Any) -> int
 @takes_specs
 @click.option(
     "--format", "-f", "name", type=click.Choice(list(FORMATS)), default="docker-run", show_default=True,
-    help="What to print.",
+    metavar="NAME", help=f"What to print: {', '.join(FORMATS)}.",
 )  # fmt: skip
+@click.option("--output", "-o", type=click.Path(), help="Folder for a format of several files (helm).")
 @click.option("--as-given", is_flag=True, help="Do not search: emit the limits the spec says.")
 @options.allow_risk
 def emit(
-    name: str, as_given: bool, allow_risk: bool, specs: tuple[str, ...], model: str | None, gpu: str | None,
-    count: int | None, release: str | None, sets: tuple[str, ...], **rest: Any,
+    name: str, output: str | None, as_given: bool, allow_risk: bool, specs: tuple[str, ...], model: str | None,
+    gpu: str | None, count: int | None, release: str | None, sets: tuple[str, ...], **rest: Any,
 ) -> int:  # fmt: skip
     """Print the deployment for Docker, Kubernetes or a platform.
 
@@ -146,6 +147,7 @@ def emit(
     Examples:
       tgi-advisor emit llama.yaml --format kubernetes | kubectl apply -f -
       tgi-advisor emit llama.yaml --format skypilot > sky.yaml
+      tgi-advisor emit llama.yaml --format helm --output chart
       tgi-advisor emit llama.yaml --format systemd | sudo tee /etc/systemd/system/llama.service
 
     Several specs become one Compose file, in which each server starts when the one before it answers. When it
@@ -155,11 +157,16 @@ def emit(
     from tgi_advisor.report import page
 
     asked = options.specs_of(specs, model, gpu, count, release, options.with_risk(sets, allow_risk))
+    if output is not None and (name != "helm" or len(asked) > 1):
+        raise UsageError("--output is for --format helm of one spec", "Leave it out, and redirect standard output.")
     if len(asked) > 1:
         return _emit_together(asked, name, as_given, **rest)
     plan = _made("predict" if as_given else "advise", asked[0], **rest)
     if plan.prediction.outcome == "starts" and plan.container is not None:
-        say(render.render(plan.container, name), nl=False)
+        if output is None:
+            say(render.render(plan.container, name), nl=False)
+        else:
+            _write_all(output, render.files(plan.container, name))
         if (left_out := render.note(plan.container, name)) is not None:
             say(left_out, err=True)
         for one in plan.facts.notes:
@@ -226,6 +233,22 @@ def init(
 
 SCHEMA_FILE = "spec.schema.json"
 """Where a starter says its schema is."""
+
+
+def _write_all(folder: str, files: Mapping[str, str]) -> None:
+    """Write files that are not there yet; UsageError, before the first is written, where one is."""
+    from pathlib import Path
+
+    paths = {name: Path(folder) / name for name in files}
+    if there := next((path for path in paths.values() if path.exists()), None):
+        raise UsageError(f"{there} exists already", "Name another folder, or remove it first.")
+    for name, path in paths.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{path.parent} cannot be made: {error.strerror}") from None
+        _write(str(path), files[name], "x")
+    say(f"Wrote {len(files)} files into {folder}.", err=True)
 
 
 def _write(path: str, text: str, mode: str) -> None:

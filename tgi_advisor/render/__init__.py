@@ -45,6 +45,7 @@ FORMATS: Mapping[str, Renderer] = {
     "endpoints": _in_file("endpoints"),
     "azureml": _in_file("azureml"),
     "vertex": _in_file("vertex"),
+    "helm": _in_file("helm"),
 }
 
 PLATFORMS = ("kserve", "skypilot", "dstack", "cloudrun", "sagemaker", "endpoints", "azureml", "vertex")
@@ -61,6 +62,15 @@ def render(container: Container, name: str) -> str:
         hint = did_you_mean(name, FORMATS) or f"The formats are {listed(list(FORMATS), 'and')}."
         raise UsageError(f"There is no output format {name!r}.", hint)
     return FORMATS[name](container)
+
+
+def files(container: Container, name: str) -> Mapping[str, str]:
+    """The texts of a format that is several files, by their names; UsageError for one that is one."""
+    if name != "helm":
+        raise UsageError(f"--format {name} is one file", "Leave --output out, and redirect standard output.")
+    from tgi_advisor.render import helm
+
+    return helm.files(container)
 
 
 def together(containers: Sequence[Container], name: str) -> str:

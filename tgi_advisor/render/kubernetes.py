@@ -44,7 +44,7 @@ def render(container: Container) -> str:
     """The manifests as one file for `kubectl apply -f`."""
     claims = () if container.cluster.storage == "node" else (claim(container),)
     beside = scaling.manifests(container, labels(container))
-    manifests = (*claims, _deployment(container), _service(container), *beside)
+    manifests = (*claims, deployment(container), service(container), *beside)
     return header(container) + "---\n".join(document(manifest) for manifest in manifests)
 
 
@@ -88,7 +88,8 @@ def claim(container: Container) -> dict[str, Any]:
     }
 
 
-def _service(container: Container) -> dict[str, Any]:
+def service(container: Container) -> dict[str, Any]:
+    """The Service, on the spec's port."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -100,7 +101,7 @@ def _service(container: Container) -> dict[str, Any]:
     }
 
 
-def _deployment(container: Container) -> dict[str, Any]:
+def deployment(container: Container) -> dict[str, Any]:
     """The Deployment; without a number of replicas where something else keeps it."""
     alone = container.cluster.storage == "one"
     rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}

@@ -348,13 +348,15 @@ def _container(new: Importing, case: Case) -> None:
         if server.form == "dstack":  # its GB is 2^30 bytes
             size = re.sub(r"^(\d+) ?([MGT])B$", lambda found: f"{found[1]}{found[2].lower()}", size)
         new.put(
-            "container.shm_size", _docker_size(size) if server.form == "kubernetes" else size, "the size of /dev/shm"
+            "container.shm_size",
+            _docker_size(size) if server.form in ("kubernetes", "helm") else size,
+            "the size of /dev/shm",
         )
     _mounts(new, case)
     _cluster(new, server)
 
 
-_SCALED = ("kubernetes", "sky", "dstack")
+_SCALED = ("kubernetes", "sky", "dstack", "helm")
 """Forms for which `emit` writes several servers."""
 
 

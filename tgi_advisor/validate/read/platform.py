@@ -460,7 +460,10 @@ def _entries(environment: Environment, node: Node) -> None:
             if named and stated:
                 environment.add(named.text, replace(stated.value("environment"), key=named.spot))
             elif named:
-                environment.refer(named.text, replace(named.value("Secret"), known=False, missing=(named.text,)))
+                secret = item.map("valueFrom", "secretKeyRef")
+                owner, field = secret.scalar("name"), secret.scalar("key")
+                missing = f"{owner.text}/{field.text}" if owner and field else named.text
+                environment.refer(named.text, replace(named.value("Secret"), known=False, missing=(missing,)))
         elif isinstance(item, Scalar):
             whole = item.value("environment")
             name, equals, _ = whole.text.partition("=")
