@@ -34,7 +34,7 @@ def start(engine: Engine, setting: Setting, told: Told, given: Mapping[str, str]
         return _with(engine, setting, told, float(stated), "as given")
     own = fraction(setting, told)
     before = setting.facts.gpu.memory_bytes - sum(part.bytes for part in memory.outside(setting))
-    most = max(own, 1 - (working(setting, told) + AIR) / before)
+    most = max(own, 1 - (working(setting, told) + AIR) / max(1, before))
     alone = setting.memory_fraction == 1.0 and not setting.spec.hardware.in_use
     first = _with(engine, setting, told, own, "")
     if alone and first.tokens_low >= wanted:
@@ -124,7 +124,7 @@ def fraction(setting: Setting, told: Told) -> float:
     if size > 60 * 1024:
         reserved = max(reserved, 10 * 1024)
     share = round((size - reserved) / size, 3)
-    return share * 0.95 if _sees(setting) else share
+    return round(share * 0.95, 3) if _sees(setting) else share
 
 
 def _sees(setting: Setting) -> bool:
