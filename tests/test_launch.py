@@ -182,7 +182,7 @@ def test_a_plan_comes_up_and_is_held_to_its_prediction(desk: Desk, release: str)
 
 
 def test_status_finds_it_and_stop_ends_it(desk: Desk) -> None:
-    assert "tgi-advisor has started no container here" in desk.run("status").stdout
+    assert "tgi-advisor has started no server here" in desk.run("status").stdout
     assert desk.launch(desk.spec()).exit_code == 0
     listed = desk.run("status").stdout
     assert f"{desk.name}  answers  {desk.port}  Qwen/Qwen2.5-3B-Instruct  3.3.7    8,192" in listed
@@ -196,7 +196,7 @@ def test_stop_leaves_other_containers_alone(desk: Desk) -> None:
     assert result.exit_code == 2
     assert "was not started by tgi-advisor" in result.stderr
     none = desk.run("stop", "--all")
-    assert (none.exit_code, none.stdout) == (0, "tgi-advisor has started no container here.\n")
+    assert (none.exit_code, none.stdout) == (0, "tgi-advisor has started no server here.\n")
     assert desk.client.inspect_container(other)
     assert desk.run("stop", "nobody").exit_code == 2
     assert desk.run("stop").exit_code == 2

@@ -48,7 +48,7 @@ _MEANING = {
     Exit.FACTS: "a fact is missing: model, GPU or TGI release unknown, or the Hub did not answer",
     Exit.OUT_OF_MEMORY: "it does not fit: TGI would run out of memory, or the search found no limits",
     Exit.REFUSED: "TGI would refuse to start with these arguments",
-    Exit.ENGINE: "the Docker Engine could not be reached, or could not do what was asked",
+    Exit.ENGINE: "the Docker Engine or the cluster could not be reached, or could not do what was asked",
     Exit.PREFLIGHT: "launch found something in the way before it started anything; all of it is listed",
     Exit.ACCESS: "no access: the Hub does not give out the model to the server, or the registry the image",
     Exit.TIMEOUT: "the server was not ready within --timeout",
@@ -144,7 +144,7 @@ class FactsError(AdvisorError):
 
 
 class EngineError(AdvisorError):
-    """The Docker Engine could not be reached or refused."""
+    """The Docker Engine or a cluster could not be reached or refused."""
 
     exit_code = Exit.ENGINE
 

@@ -27,6 +27,7 @@ from types import FrameType
 from typing import Any
 
 RELEASE = os.environ["PRETEND_RELEASE"]
+ROOT = os.environ.get("PRETEND_ROOT", "")  # where the image's files lie, for a start outside it
 LEVELS = {"INFO": "\x1b[32m INFO\x1b[0m", "WARN": "\x1b[33m WARN\x1b[0m", "ERROR": "\x1b[31mERROR\x1b[0m"}
 NUMBERS = (
     "max-input-tokens",
@@ -55,7 +56,7 @@ def main() -> None:
 
 def parsed(words: list[str]) -> dict[str, str]:
     """The arguments as clap reads them; the environment stands in for what is not given."""
-    with open("/flags.json", encoding="utf-8") as file:
+    with open(f"{ROOT}/flags.json", encoding="utf-8") as file:
         known: dict[str, str] = json.load(file)
     given: dict[str, str] = {}
     rest = list(words)
@@ -98,7 +99,7 @@ class Pretend:
         self.total = int(args.get("max-total-tokens", 2048))
         self.prefill = int(args.get("max-batch-prefill-tokens", 4096))
         self.budget = int(behaviour.get("budget", 40_000))
-        self.sections = sections(f"/logs/{RELEASE}.txt")
+        self.sections = sections(f"{ROOT}/logs/{RELEASE}.txt")
         self.words: dict[str, Any] = {
             "model": self.model, "shards": self.shards, "budget": self.budget, "max_input": self.longest,
             "max_total": self.total, "prefill": self.prefill, "tried": "512.00 MiB", "free": "188.38 MiB",

@@ -13,6 +13,7 @@ from tgi_advisor.cli import options
 from tgi_advisor.cli.group import error_body
 from tgi_advisor.cli.options import as_json, takes_specs
 from tgi_advisor.cli.output import exit_code, progress, say, width
+from tgi_advisor.cli.places import On, on_place, read
 from tgi_advisor.errors import AdvisorError, Exit, UsageError
 from tgi_advisor.safe import named
 
@@ -28,13 +29,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @takes_specs
+@on_place
+@click.option("--wait-for-node", is_flag=True, help="In a cluster: go on though no node fits now; it may get one.")
 @click.option("--as-given", is_flag=True, help="Do not search: launch with the limits the spec says.")
 @options.allow_risk
 @click.option("--dry-run", is_flag=True, help="Look for what is in the way, print the request, start nothing.")
-@click.option("--replace", is_flag=True, help="Swap a container of ours that has the name already.")
-@click.option("--reuse", is_flag=True, help="Keep a container of this name that runs the same plan.")
+@click.option("--replace", is_flag=True, help="Swap a server of ours that has the name already.")
+@click.option("--reuse", is_flag=True, help="Keep a server of this name that runs the same plan.")
 @click.option("--detach", "-d", is_flag=True, help="Return after the start, without waiting.")
-@click.option("--keep", is_flag=True, help="Leave the container when it fails, or on Ctrl-C.")
+@click.option("--keep", is_flag=True, help="Leave what was started when it fails, or on Ctrl-C.")
 @click.option(
     "--retry/--no-retry", default=True, show_default=True,
     help="After running out of memory at warm-up, plan again with what was learnt (at most 3 times).",
@@ -49,19 +52,22 @@ if TYPE_CHECKING:
 @click.option("--logs", is_flag=True, help="Pass the server's own log through.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines (docs/launch.md).")
 def launch(
-    as_given: bool, allow_risk: bool, dry_run: bool, replace: bool, reuse: bool, detach: bool, keep: bool, retry: bool,
-    timeout: float | None, stall: float | None, restart: str, ulimits: tuple[str, ...], logs: bool, as_json: bool,
-    specs: tuple[str, ...], model: str | None, gpu: str | None, count: int | None, release: str | None,
-    sets: tuple[str, ...], **rest: Any,
+    on: str, namespace: str | None, wait_for_node: bool, as_given: bool, allow_risk: bool, dry_run: bool,
+    replace: bool, reuse: bool, detach: bool, keep: bool, retry: bool, timeout: float | None, stall: float | None,
+    restart: str, ulimits: tuple[str, ...], logs: bool, as_json: bool, specs: tuple[str, ...], model: str | None,
+    gpu: str | None, count: int | None, release: str | None, sets: tuple[str, ...], **rest: Any,
 ) -> int:  # fmt: skip
-    """Start the plan on the Docker Engine and watch it come up.
+    """Start the plan on Docker or Kubernetes and watch it come up.
 
-    Looks first for everything in the way, then starts the container, follows it through download, load and warm-up,
+    Looks first for everything in the way, then starts the server, follows it through download, load and warm-up,
     asks for one generation and compares what TGI measured with what was predicted. A failure is named with the
     lines of the log that prove it.
 
     Several specs, in several files or as documents of one, are servers on one machine: planned together, and
     started in the order given, each when the one before answers.
+
+    --on kubernetes applies what `emit --format kubernetes` prints; over a plan that runs already, --replace rolls it
+    out, and rolls it back when the new pods do not answer.
     """
     from tgi_advisor.cli.live import JsonLines, sink
     from tgi_advisor.launch import run, together
@@ -71,11 +77,18 @@ def launch(
         raise UsageError("--replace and --reuse contradict each other", "Give one of them.")
     how = Options(
         replace=replace, reuse=reuse, keep=keep, detach=detach, restart=restart, ulimits=ulimits, logs=logs,
-        timeout_s=timeout, stall_s=stall, retries=MOST_RETRIES if retry else 0,
+        timeout_s=timeout, stall_s=stall, retries=MOST_RETRIES if retry else 0, wait_for_node=wait_for_node,
     )  # fmt: skip
+    where = read(on, namespace)
+    _refuse_options(where, how)
     shown = sink(as_json=as_json, logs=logs)
     try:
         asked = options.specs_of(specs, model, gpu, count, release, options.with_risk(sets, allow_risk))
+        if where.cluster and len(asked) > 1:
+            raise UsageError(
+                "--on kubernetes launches one spec at a time",
+                "Several share one machine; in a cluster each has its GPUs.",
+            )
         packing, plans = _planned(asked, as_given, **rest)
         if packing:
             together.possible(packing, how)
@@ -83,7 +96,7 @@ def launch(
         if not all(plan.prediction.outcome == "starts" and plan.container for plan in plans):
             return _not_started(packing, plans, as_json)
         Path.cwd()  # which relative mounts are resolved against; that it is gone is told where commands end
-        place, host = _place(plans)
+        place, host = _place(where, plans)
         with place:
             if dry_run:
                 return _dry_run(packing, plans, place, host, how, shown)
@@ -112,18 +125,19 @@ def launch(
 
 
 @click.command()
+@on_place
 @as_json
-def status(as_json: bool) -> None:
+def status(on: str, namespace: str | None, as_json: bool) -> None:
     """List the servers that `launch` started."""
     from tgi_advisor.cli.places import chosen
 
-    with chosen() as place:
-        found = place.find()
+    with chosen(read(on, namespace)) as place:
+        found, here = place.find(), place.here
     if as_json:
         say(json.dumps([one.as_dict() for one in found], indent=2, ensure_ascii=False))
         return
     if not found:
-        say("tgi-advisor has started no container here.")
+        say(f"tgi-advisor has started no server {here}.")
         return
     rows = [
         (one.name, "answers" if one.healthy else one.state, str(one.port or "-"), one.model, one.release,
@@ -135,23 +149,25 @@ def status(as_json: bool) -> None:
 
 @click.command()
 @click.argument("name", required=False)
+@on_place
 @click.option("--all", "every", is_flag=True, help="Stop all that `status` lists.")
-def stop(name: str | None, every: bool) -> None:
-    """Stop and remove a container that `launch` started.
+def stop(on: str, namespace: str | None, name: str | None, every: bool) -> None:
+    """Stop and remove a server that `launch` started.
 
     Requests in flight are finished first, as long as TGI allows them.
     """
     from tgi_advisor.cli.places import chosen
 
     if (name is None) == (not every):
-        raise UsageError("say which container to stop", "Give its NAME, or --all; `tgi-advisor status` lists them.")
-    with chosen() as place:
+        raise UsageError("say which server to stop", "Give its NAME, or --all; `tgi-advisor status` lists them.")
+    with chosen(read(on, namespace)) as place:
+        here = place.here
         found = place.find() if name is None else [place.named(name)]
         for one in found:
             told = place.stop(one.id)
             say("\n".join([f"Stopped and removed {one.name}.", *told]))
     if not found:
-        say("tgi-advisor has started no container here.")
+        say(f"tgi-advisor has started no server {here}.")
 
 
 @click.command()
@@ -214,12 +230,27 @@ def _solver(plan: Plan) -> Solve:
     return lambda changed: api.advise(changed, facts=plan.facts, method=plan.method)
 
 
-def _place(plans: Sequence[Plan]) -> tuple[Place, Host]:
+def _refuse_options(on: On, how: Options) -> None:
+    """UsageError for options that mean nothing in that place."""
+    docker = [name for name, given in (("--restart", how.restart != "no"), ("--ulimit", how.ulimits)) if given]
+    if on.cluster and docker:
+        raise UsageError(
+            f"--on kubernetes takes no {' and no '.join(docker)}, which are the Docker Engine's",
+            "A Deployment restarts its pods itself; the nodes set the limits of processes.",
+        )
+    if not on.cluster and how.wait_for_node:
+        raise UsageError("--wait-for-node goes with --on kubernetes", "The Docker Engine has no nodes.")
+
+
+def _place(on: On, plans: Sequence[Plan]) -> tuple[Place, Host]:
     """The place and this machine; without a place the error also lists what else is in the way."""
     from tgi_advisor.cli.places import chosen
     from tgi_advisor.errors import EngineError
     from tgi_advisor.launch.docker import preflight
+    from tgi_advisor.launch.preflight import Host
 
+    if on.cluster:
+        return chosen(on), Host()
     containers = [plan.container for plan in plans if plan.container]
     host = _host(containers)
     try:
@@ -328,9 +359,15 @@ def _page(done: Launched) -> str:
     name = container.name if container else done.id[:12]
     if done.verified is None:
         return f"{name} is started and will answer at {done.url}\nFollow it with: {done.follow}\n"
-    lines = [f"{name} answers at {done.url}", "", f"  {'':<24}{'predicted':>12}{'observed':>12}{'difference':>12}"]
+    reach = [f"From here: {done.reach}"] if done.reach else []
+    lines = [
+        f"{name} answers at {done.url}",
+        *reach,
+        "",
+        f"  {'':<24}{'predicted':>12}{'observed':>12}{'difference':>12}",
+    ]
     lines += [_figure(figure) for figure in done.verified.figures]
-    return "\n".join([*lines, "", f"Stop it with: tgi-advisor stop {name}", ""])
+    return "\n".join([*lines, "", f"Stop it with: {done.stop}", ""])
 
 
 def _figure(figure: Compared) -> str:

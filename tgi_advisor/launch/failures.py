@@ -25,8 +25,10 @@ LINE_WIDTH = 400
 Cause = Literal[
     "out_of_memory_at_warmup", "out_of_memory_at_load", "gated", "not_found", "disk_full", "shared_memory", "nccl",
     "no_gpu", "refused", "prometheus_port", "port", "model_type", "weights", "killed", "removed", "exited", "stopped",
-    "engine",
+    "engine", "probe", "image", "secret", "pod_refused", "evicted",
 ]  # fmt: skip
+OF_THE_PLACE = frozenset({"stopped", "engine", "probe", "image", "secret", "pod_refused", "evicted"})
+"""Causes that say nothing about the plan, and are not remembered."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,11 @@ _OOM = re.compile(r"(?:CUDA|HIP|XPU) out of memory")
 def _gated(here: Context) -> tuple[str, ...]:
     model = here.plan.facts.model.id
     caller = next(iter(here.container.secret_env.values()), here.plan.spec.container.token_env)
+    if here.where == "kubernetes":
+        return (
+            f"Put a Hub token, of an account that has accepted the licence at https://huggingface.co/{model}, into the "
+            f"Secret: `tgi-advisor emit --format kubernetes` begins with the command ({caller}).",
+        )
     if here.token_given:
         return (f"Accept the licence at https://huggingface.co/{model} with the account of the token in {caller}.",)
     return (
@@ -197,6 +204,11 @@ def _not_found(here: Context) -> tuple[str, ...]:
 
 def _disk(here: Context) -> tuple[str, ...]:
     cache = here.container.mounts[0].source
+    if here.where == "kubernetes":
+        return (
+            f"The weights take {human(here.container.weights_bytes)}; enlarge the claim (`kubectl edit pvc`, where its "
+            "storage class allows that), or look at the node's ephemeral storage.",
+        )
     return (
         f"The weights take {human(here.container.weights_bytes)}; make room where {cache} lies, or name another "
         "folder in container.cache. What is downloaded stays and is not fetched again.",
@@ -208,6 +220,15 @@ def _shm(here: Context) -> tuple[str, ...]:
     more = max(1, 2 * size(now) // GiB)
     return (
         f"Shared memory has {now}: set container.shm_size to {more}g, or tgi.env.NCCL_SHM_DISABLE to '1' (slower).",
+    )
+
+
+def _no_gpu(here: Context) -> tuple[str, ...]:
+    return (
+        "Look at `kubectl describe node`: the GPU's device plugin must offer what the pod asks for."
+        if here.where == "kubernetes"
+        else "Look at `docker run --rm --gpus all IMAGE nvidia-smi`: the container must list the GPUs.",
+        "A driver older than the image's CUDA must be renewed (TGI 3 needs CUDA 12.4).",
     )
 
 
@@ -243,10 +264,7 @@ _RULES = (
         r"|no NVIDIA GPU device is present|No HIP GPUs are available|`num_shard` \d{1,9}.{0,300} larger than"
         r"|CUDA error: no CUDA",
         "the server sees no GPU it can use",
-        _say(
-            "Look at `docker run --rm --gpus all IMAGE nvidia-smi`: the container must list the GPUs.",
-            "A driver older than the image's CUDA must be renewed (TGI 3 needs CUDA 12.4).",
-        ),
+        _no_gpu,
     ),
     _rule(
         "nccl", Exit.FAILED, r"DistBackendError|ncclSystemError|ncclUnhandledCudaError|NCCL error",

@@ -58,6 +58,7 @@ class Follower:
         self.readable = True
         self.waits: watch.Step | None = None
         self.away = False
+        self.looks_gone = 0
         self.stream: Log = NoLog()
         self.thread: threading.Thread | None = None
 
@@ -79,9 +80,7 @@ class Follower:
                     if self._healthy():
                         self._read_up()
                         return None
-                    glance = self.server.glance()
-                    gone = glance is not None and not glance.running
-                    if (gone or not self.readable) and (failure := self._ended(token_given)):
+                    if (self._gone() or not self.readable) and (failure := self._ended(token_given)):
                         return failure
                 self._notice_stall(now)
                 self.tell("tick", watch.WHAT[self.progress.now])
@@ -222,6 +221,12 @@ class Follower:
                     raise
                 time.sleep(HEALTH_EVERY_S)
                 interrupted()
+
+    def _gone(self) -> bool:
+        """Whether the server is known to have ended for two looks: what it wrote last has arrived by then."""
+        glance = self.server.glance()
+        self.looks_gone = self.looks_gone + 1 if glance is not None and not glance.running else 0
+        return self.looks_gone > 2
 
     def _waits(self, state: State) -> None:
         """Tell what the place is doing before the server can start, each time it is something else."""

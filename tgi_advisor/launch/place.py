@@ -95,6 +95,21 @@ class Server(Protocol):
         """The command that follows its log."""
         ...
 
+    @property
+    def stop_command(self) -> str:
+        """The command that stops it."""
+        ...
+
+    @property
+    def reach_command(self) -> str | None:
+        """The command that brings its port to this machine; None where it is at `url` already."""
+        ...
+
+    @property
+    def token_given(self) -> bool:
+        """Whether it was given a Hub token."""
+        ...
+
     def ways(self) -> Sequence[Way]:
         """How its port may be reached, the usual way first; LostPlaceError."""
         ...

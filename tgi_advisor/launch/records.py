@@ -62,6 +62,8 @@ class Options:
     """Give up when the server is not ready by then; None waits."""
     stall_s: float | None = None
     """Seconds without progress worth a word; None: by step."""
+    wait_for_node: bool = False
+    """Go on though no node of the cluster fits now."""
     retries: int = MOST_RETRIES
     """How often to plan again after running out of memory at warm-up."""
 
@@ -86,6 +88,10 @@ class Launched:
     """Starts it took."""
     follow: str | None = None
     """The command that follows its log, when detached."""
+    stop: str = ""
+    """The command that stops it."""
+    reach: str | None = None
+    """The command that brings its port to this machine; None where it is at `url` already."""
 
 
 class LaunchError(AdvisorError):

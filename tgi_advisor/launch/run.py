@@ -14,7 +14,7 @@ from typing import Any
 
 from tgi_advisor import logs
 from tgi_advisor.errors import AdvisorError, EngineError, PreflightError
-from tgi_advisor.launch import history, marks, verify
+from tgi_advisor.launch import failures, history, marks, verify
 from tgi_advisor.launch.failures import Failure
 from tgi_advisor.launch.follow import Follower
 from tgi_advisor.launch.learn import learnt, smaller_prefill, with_less_prefill
@@ -23,6 +23,7 @@ from tgi_advisor.launch.preflight import Checked, Host, refuse
 from tgi_advisor.launch.records import Event, Kind, Launched, LaunchError, Options, Solve, Tell
 from tgi_advisor.launch.signals import terminated_as_interrupted, tidied, uninterrupted
 from tgi_advisor.plan import Container, Plan
+from tgi_advisor.safe import masked
 from tgi_advisor.units import human
 
 
@@ -67,9 +68,10 @@ class _Launch:
         self._tell(event)
 
     def blot(self, text: str) -> str:
+        """The text without the caller's secrets; nor what looks like one, for a cluster has them from elsewhere."""
         for secret in self.hidden:
             text = text.replace(secret, "***")
-        return text
+        return text if self.place.kind == "docker" else masked(text)
 
     def _without_secrets(self, error: AdvisorError) -> AdvisorError:
         """The same error; its texts name no secret."""
@@ -124,9 +126,9 @@ class _Launch:
             if self.options.detach:
                 return Launched(
                     self.plan, made.id, made.url, time.monotonic() - self.began, attempts=self.attempts,
-                    follow=made.follow_command,
+                    follow=made.follow_command, stop=made.stop_command, reach=made.reach_command,
                 )  # fmt: skip
-            return self._until_it_serves(made, started, bool(given))
+            return self._until_it_serves(made, started)
 
     def _preflight(self) -> Checked:
         checked = self.place.check(self.plan, self.options, self.host, again=self.attempts > 1)
@@ -149,19 +151,19 @@ class _Launch:
                 f"{self.container.name!r} runs the same plan already" if ran else
                 f"starting the container {self.container.name!r} that runs the same plan",
             )  # fmt: skip
-            launched = self._until_it_serves(kept, time.monotonic(), token_given=True, own=False)
+            launched = self._until_it_serves(kept, time.monotonic(), own=False)
             return replace(launched, reused=True)
 
     # -- watching
 
-    def _until_it_serves(self, server: Server, started: float, token_given: bool, own: bool = True) -> Launched:
+    def _until_it_serves(self, server: Server, started: float, own: bool = True) -> Launched:
         """Follow the start-up to its end, good or bad."""
         follower = Follower(server, self.plan, self.options, self.tell, self.blot, self.began)
-        failure = follower.follow(token_given)
+        failure = follower.follow(server.token_given)
         seconds = time.monotonic() - started
         seen = logs.start_up(follower.progress.kept.text())
         if failure:
-            if failure.cause not in ("stopped", "engine"):
+            if failure.cause not in failures.OF_THE_PLACE:
                 self._remember(failure.cause, seen, seconds)
             raise LaunchError(failure, self._left(server))
         self.tell(
@@ -177,7 +179,10 @@ class _Launch:
         figures = {c.name: {"predicted": c.predicted, "observed": c.observed} for c in checked.figures}
         self.tell("verified", "one generation succeeded", figures=figures, version=checked.version)
         total = time.monotonic() - self.began
-        return Launched(self.plan, server.id, server.url, total, verified=checked, attempts=self.attempts)
+        return Launched(
+            self.plan, server.id, server.url, total, verified=checked, attempts=self.attempts,
+            stop=server.stop_command, reach=server.reach_command,
+        )  # fmt: skip
 
     def _remember(self, outcome: str, seen: logs.StartUp, seconds: float) -> None:
         """A row in the history; one that cannot be written is said and does not end the launch."""
@@ -189,7 +194,7 @@ class _Launch:
     def _left(self, server: Server) -> str | None:
         if not self.options.keep:
             return None
-        return f"{server.stays}, as --keep asks: `{server.log_command}`, `tgi-advisor stop` removes it."
+        return f"{server.stays}, as --keep asks: `{server.log_command}`, `{server.stop_command}` removes it."
 
     # -- once more
 

@@ -42,10 +42,14 @@ NOTES = "tgi-advisor"
 
 def render(container: Container) -> str:
     """The manifests as one file for `kubectl apply -f`."""
+    return header(container) + "---\n".join(document(manifest) for manifest in manifests(container))
+
+
+def manifests(container: Container) -> tuple[dict[str, Any], ...]:
+    """The manifests as they are, in the order they are applied."""
     claims = () if container.cluster.storage == "node" else (claim(container),)
     beside = scaling.manifests(container, labels(container))
-    manifests = (*claims, deployment(container), service(container), *beside)
-    return header(container) + "---\n".join(document(manifest) for manifest in manifests)
+    return *claims, deployment(container), service(container), *beside
 
 
 def header(container: Container) -> str:

@@ -77,7 +77,7 @@ class DockerPlace:
         """Create a container and start it."""
         body = request.with_secrets(body_of(plan, options, launch_id), secrets)
         container = container_of(plan)
-        made = DockerServer(self.engine, self._create(container.name, body), container)
+        made = DockerServer(self.engine, self._create(container.name, body), container, token_given=bool(secrets))
         made.start()
         return made
 
@@ -139,8 +139,11 @@ class DockerServer:
 
     kind: Literal["docker"] = "docker"
 
-    def __init__(self, engine: Engine, container_id: str, container: Container) -> None:
-        self.engine, self.id, self.container = engine, container_id, container
+    reach_command = None
+    stays = "The container stays"
+
+    def __init__(self, engine: Engine, container_id: str, container: Container, *, token_given: bool = True) -> None:
+        self.engine, self.id, self.container, self.token_given = engine, container_id, container, token_given
 
     @property
     def url(self) -> str:
@@ -152,8 +155,6 @@ class DockerServer:
         """Its name."""
         return f"container {self.container.name}"
 
-    stays = "The container stays"
-
     @property
     def log_command(self) -> str:
         """`docker logs`."""
@@ -163,6 +164,11 @@ class DockerServer:
     def follow_command(self) -> str:
         """`docker logs`, as it goes on."""
         return f"docker logs -f {self.container.name}"
+
+    @property
+    def stop_command(self) -> str:
+        """`tgi-advisor stop`."""
+        return f"tgi-advisor stop {self.container.name}"
 
     def start(self) -> None:
         """Start the container."""

@@ -1,0 +1,537 @@
+"""`launch --on kubernetes` against an API server on loopback (tests/clusters.py)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import clusters
+import pytest
+from click.testing import CliRunner, Result
+from clusters import ApiServer, Fault
+
+from tgi_advisor.cli.main import cli
+from tgi_advisor.launch import marks
+
+CPU = {
+    "model": {"id": "Qwen/Qwen2.5-3B-Instruct", "dtype": "bfloat16"},
+    "hardware": {"gpu": {"name": "intel-cpu", "memory": "64GiB"}},
+    "limits": {"max_total_tokens": {"max": "8k"}},
+    "workload": {"max_new_tokens": 512},
+}
+CUDA = {
+    "model": {"id": "meta-llama/Llama-3.1-8B-Instruct"},
+    "hardware": {"gpu": "nvidia-l4"},
+    "workload": {"max_new_tokens": 512},
+}
+SECRET = "hf_" + "Secret0Token" * 3
+
+
+class Desk:
+    """A folder with a spec in it, a cluster, and the command line."""
+
+    def __init__(self, folder: Path, cluster: ApiServer) -> None:
+        self.folder, self.cluster = folder, cluster
+
+    def spec(self, behaviour: dict[str, Any] | None = None, base: dict[str, Any] = CPU, **sections: Any) -> str:
+        tgi: dict[str, Any] = {"image": f"pretend/text-generation-inference:3.3.7{'-intel-cpu' if base is CPU else ''}"}
+        tgi |= sections.pop("tgi", {})
+        tgi["env"] = {**tgi.get("env", {}), "PRETEND": json.dumps(behaviour or {})}
+        whole = {**base, "tgi": tgi, "container": {"name": "llama", "port": 8080}}
+        for name, section in sections.items():
+            whole[name] = {**whole.get(name, {}), **section}
+        path = self.folder / "spec.yaml"
+        path.write_text(json.dumps(whole, ensure_ascii=False))
+        return str(path)
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(cli, [*arguments, "--on", "kubernetes"], catch_exceptions=False)
+
+    def launch(self, spec: str, *options: str) -> Result:
+        return self.run("launch", spec, *options)
+
+    def events(self, spec: str, *options: str) -> tuple[int, list[dict[str, Any]]]:
+        result = self.launch(spec, "--json", *options)
+        assert all(line.startswith('{"event"') for line in result.stdout.splitlines()), result.output
+        return result.exit_code, [json.loads(line) for line in result.stdout.splitlines()]
+
+    def process(self, spec: str, *options: str) -> subprocess.Popen[str]:
+        """The command as a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "tgi_advisor", "launch", spec, "--on", "kubernetes", *options], text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ},
+        )  # fmt: skip
+
+    def left(self) -> list[str]:
+        """What is there of what launches make."""
+        kinds = ("Deployment", "Service", "PersistentVolumeClaim", "Pod")
+        return [f"{one['kind']}/{one['metadata']['name']}" for kind in kinds for one in self.cluster.of_kind(kind)]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    with clusters.running(folder) as cluster:
+        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig()))
+        monkeypatch.setenv("TGI_ADVISOR_DATA", str(tmp_path / "history"))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        for name in ("HF_TOKEN", "KUBERNETES_SERVICE_HOST"):
+            monkeypatch.delenv(name, raising=False)
+        yield Desk(tmp_path, cluster)
+        assert cluster.problems == []
+        assert cluster.secrets_read == []
+
+
+def texts(events: list[dict[str, Any]], kind: str) -> list[str]:
+    return [event["text"] for event in events if event["event"] == kind]
+
+
+# -- the course of things
+
+
+def test_a_launch_serves_and_is_held_to_its_prediction(desk: Desk) -> None:
+    code, events = desk.events(desk.spec())
+    assert code == 0, events
+    kinds = [event["event"] for event in events]
+    assert kinds.index("start") < kinds.index("ready") < kinds.index("verified") < kinds.index("result")
+    steps = [event["step"] for event in events if event["event"] == "step"]
+    assert steps[-7:] == ["load", "load", "warmup", "warmup", "graphs", "budget", "connected"]
+    result = events[-1]
+    assert (result["id"], result["url"]) == ("default/llama", "http://llama.default.svc:8080")
+    assert result["figures"]["max_total_tokens"] == {"predicted": 8192, "observed": 8192}
+    assert result["figures"]["max_batch_total_tokens"]["observed"] == 40000
+    (deployment,) = desk.cluster.of_kind("Deployment")
+    labels = deployment["metadata"]["labels"]
+    assert labels["app.kubernetes.io/managed-by"] == "tgi-advisor"
+    assert deployment["metadata"]["annotations"][marks.MODEL] == "Qwen/Qwen2.5-3B-Instruct"
+    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert deployment["spec"]["template"]["metadata"]["labels"][marks.LAUNCH] == labels[marks.LAUNCH]
+
+    status = json.loads(desk.run("status", "--json").stdout)
+    assert [(one["name"], one["healthy"], one["port"], one["release"]) for one in status] == [
+        ("llama", True, 8080, "3.3.7")
+    ]
+    row = json.loads(CliRunner().invoke(cli, ["history", "--json"]).stdout)[-1]
+    assert (row["outcome"], row["observed"]) == ("starts", 40000)
+
+    stopped = desk.run("stop", "llama")
+    assert stopped.exit_code == 0
+    assert "persistentvolumeclaim/llama-data stays" in stopped.stdout
+    assert desk.left() == ["PersistentVolumeClaim/llama-data"]
+    assert "no server in namespace 'default' of context 'loop'" in desk.run("status").stdout
+
+
+def test_people_read_how_to_reach_and_stop_it(desk: Desk) -> None:
+    result = desk.launch(desk.spec())
+    assert result.exit_code == 0, result.output
+    assert "llama answers at http://llama.default.svc:8080\n" in result.stdout
+    assert "From here: kubectl port-forward service/llama 8080:8080 -n default\n" in result.stdout
+    assert "Stop it with: tgi-advisor stop llama --on kubernetes:loop --namespace default\n" in result.stdout
+
+
+def test_a_dry_run_shows_the_servers_diff_and_changes_nothing(desk: Desk) -> None:
+    result = desk.launch(desk.spec(), "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "+++ deployment/llama (then)" in result.stdout
+    assert '+  "kind": "PersistentVolumeClaim"' in result.stdout
+    assert desk.left() == []
+    assert desk.launch(desk.spec()).exit_code == 0
+    changed = desk.spec(tgi={"env": {"LOG_LEVEL": "debug"}})
+    result = desk.launch(changed, "--dry-run", "--replace")
+    assert result.exit_code == 0, result.output
+    assert '+                "name": "LOG_LEVEL",' in result.stdout
+    assert "PersistentVolumeClaim" not in result.stdout
+    (deployment,) = desk.cluster.of_kind("Deployment")
+    assert "LOG_LEVEL" not in json.dumps(deployment)
+    code, events = desk.events(changed, "--dry-run", "--replace")
+    assert (code, set(events[-1]["request"]["diff"])) == (0, {"deployment/llama", "service/llama"})
+
+
+def test_a_detached_launch_returns(desk: Desk) -> None:
+    result = desk.launch(desk.spec({"slow": 0.2}), "--detach")
+    assert result.exit_code == 0, result.output
+    assert "Follow it with: kubectl logs -f deployment/llama -n default" in result.stdout
+    assert "Deployment/llama" in desk.left()
+
+
+# -- in the way
+
+
+def test_everything_in_the_way_is_found_together(desk: Desk) -> None:
+    cluster = desk.cluster
+    cluster.node("small", 1, memory_mib=15360)
+    cluster.node("none", 0)
+    cluster.denied |= {("create", "services"), ("get", "pods/portforward")}
+    cluster.store.remove("/apis/storage.k8s.io/v1/storageclasses/standard")
+    cluster.add("/api/v1/namespaces/default/resourcequotas/gpus", "v1", "ResourceQuota", spec={}, status={
+        "hard": {"requests.nvidia.com/gpu": "4", "pods": "10"}, "used": {"requests.nvidia.com/gpu": "4", "pods": "3"},
+    })  # fmt: skip
+    cluster.add("/api/v1/namespaces/default/services/llama", "v1", "Service")
+    account = "/api/v1/namespaces/default/serviceaccounts/default"
+    cluster.add(account, "v1", "ServiceAccount", imagePullSecrets=[{"name": "registry"}])
+    code, events = desk.events(desk.spec(base=CUDA))
+    assert code == 8
+    found = [problem["message"] for problem in events[-1]["problems"]]
+    said = "\n".join(found)
+    assert "this account may not do in namespace 'default': create services; get pods/portforward" in said
+    assert "no node can run this plan: none: no nvidia.com/gpu; small: GPUs with 15.00 GiB" in said
+    assert "persistentvolumeclaim/llama-data names no storage class" in said
+    assert "the quota 'gpus' leaves 0 of requests.nvidia.com/gpu, and this launch needs 1" in said
+    assert "there is no Secret 'llama-secrets' in namespace 'default', and the model is gated" in said
+    assert "service/llama exists already in namespace 'default' (not ours)" in said
+    assert len(found) == 6
+    assert any(
+        "pulls images with the Secret 'registry', which is not there" in text for text in texts(events, "finding")
+    )
+    assert desk.left() == ["Service/llama"]
+
+
+def test_a_namespace_that_is_not_there(desk: Desk) -> None:
+    result = desk.launch(desk.spec(), "--namespace", "prod")
+    assert result.exit_code == 8
+    assert "there is no namespace 'prod' in context 'loop'" in result.stderr
+
+
+def test_the_context_names_its_namespace(desk: Desk) -> None:
+    assert CliRunner().invoke(cli, ["launch", desk.spec(), "--on", "kubernetes:team"]).exit_code == 0
+    assert [one["metadata"]["namespace"] for one in desk.cluster.of_kind("Deployment")] == ["team"]
+
+
+def test_gpus_that_are_held_are_not_free(desk: Desk) -> None:
+    """A taint nobody tolerates, a node that is full: the plan waits only when told to."""
+    desk.cluster.node("tainted", 8, taints=[{"key": "team", "value": "a", "effect": "NoSchedule"}])
+    desk.cluster.node("full", 1)
+    desk.cluster.add("/api/v1/namespaces/team/pods/other", "v1", "Pod", status={"phase": "Running"}, spec={
+        "nodeName": "full", "containers": [{"name": "a", "resources": {"limits": {"nvidia.com/gpu": "1"}}}],
+    })  # fmt: skip
+    spec = desk.spec(base=CUDA, model={"id": "Qwen/Qwen2.5-7B-Instruct"})
+    result = desk.launch(spec)
+    assert result.exit_code == 8
+    assert "no node has 1 x nvidia.com/gpu free: full has 0 of 1 free" in result.stderr
+    desk.cluster.store.remove("/api/v1/nodes/full")
+    result = desk.launch(spec)
+    assert "no node can run this plan: tainted: taint team:NoSchedule" in result.stderr
+    desk.cluster.store.remove("/api/v1/nodes/tainted")
+    code, events = desk.events(spec, "--wait-for-node", "--timeout", "3")
+    assert code == 10, events[-1]
+    waited = [event for event in events if event["event"] == "step"]
+    assert waited[-1]["step"] == "pending"
+    assert "no node takes it: 0/0 nodes are available" in waited[-1]["text"]
+    assert "it was waiting for a node" in events[-1]["message"]
+    assert desk.left() == ["Pod/other"]
+
+
+def test_what_others_set_is_not_taken_from_them(desk: Desk) -> None:
+    assert desk.launch(desk.spec()).exit_code == 0
+    path = "/apis/apps/v1/namespaces/default/deployments/llama"
+    desk.cluster.store.managers[path]["kubectl-edit"] = {("spec", "progressDeadlineSeconds"): 7}
+    result = desk.launch(desk.spec(tgi={"env": {"A": "b"}}), "--replace")
+    assert result.exit_code == 8
+    assert ".spec.progressDeadlineSeconds is set by kubectl-edit in another way" in result.stderr
+
+
+def test_a_name_that_is_taken_asks_what_to_do(desk: Desk) -> None:
+    assert desk.launch(desk.spec()).exit_code == 0
+    same = desk.launch(desk.spec())
+    assert same.exit_code == 8
+    assert "deployment/llama exists already in namespace 'default' (the same plan)" in same.stderr
+    code, events = desk.events(desk.spec(), "--reuse")
+    assert (code, events[-1]["reused"]) == (0, True)
+    other = desk.launch(desk.spec(tgi={"env": {"A": "b"}}), "--reuse")
+    assert other.exit_code == 8
+    assert "(another plan of tgi-advisor)" in other.stderr
+
+
+# -- failures, named
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code", "cause"),
+    [
+        ({"fail": "gated", "at": "download"}, 9, "gated"),
+        ({"fail": "oom-load", "at": "load"}, 5, "out_of_memory_at_load"),
+        ({"exit": 4, "at": "load"}, 11, "exited"),
+        ({"kill": "self", "at": "load"}, 11, "killed"),
+    ],
+)
+def test_a_failure_is_named_from_the_log_and_nothing_is_left(
+    desk: Desk, behaviour: dict[str, Any], code: int, cause: str
+) -> None:
+    ended, events = desk.events(desk.spec(behaviour))
+    assert (ended, events[-1]["cause"]) == (code, cause), events[-1]
+    assert desk.left() == ["PersistentVolumeClaim/llama-data"]
+    notes = texts(events, "note")
+    assert "removed deployment/llama, which did not serve yet" in notes
+    assert any(note.startswith("persistentvolumeclaim/llama-data stays, with what was downloaded") for note in notes)
+
+
+def test_out_of_memory_at_warmup_is_planned_again(desk: Desk) -> None:
+    code, events = desk.events(desk.spec({"oom_above": 2000}))
+    assert code == 0, events[-1]
+    assert events[-1]["attempts"] > 1
+    retry = next(event for event in events if event["event"] == "retry")
+    assert retry["after"]["max_batch_prefill_tokens"] < retry["before"]["max_batch_prefill_tokens"]
+    assert len(desk.cluster.of_kind("Pod")) == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code", "cause", "says"),
+    [
+        ({"pull_error": 'failed to pull: "pretend/x": not found'}, 9, "image", "the node cannot pull pretend/text"),
+        ({"refuses": 'pods "llama-1" is forbidden: exceeded quota: gpus'}, 11, "pod_refused", "exceeded quota: gpus"),
+        ({"probe_kills": True}, 10, "probe", "its startup probe failed: Startup probe failed: connection refused"),
+        ({"oom_kills": True}, 5, "killed", "the host killed the server for want of host memory"),
+    ],
+)
+def test_what_the_cluster_knows_is_named(desk: Desk, trouble: dict[str, Any], code: int, cause: str, says: str) -> None:
+    for name, value in trouble.items():
+        setattr(desk.cluster.kubelet, name, value)
+    ended, events = desk.events(desk.spec({"slow": 0.1}))
+    assert (ended, events[-1]["cause"]) == (code, cause), events[-1]
+    assert says in events[-1]["message"]
+    assert "Deployment/llama" not in desk.left()
+    assert ("PersistentVolumeClaim/llama-data" in desk.left()) is (cause in ("probe", "killed"))
+    remembered = json.loads(CliRunner().invoke(cli, ["history", "--json"]).stdout)
+    assert [row["outcome"] for row in remembered] == (["killed"] if cause == "killed" else [])
+
+
+def test_a_volume_that_is_not_there_is_said_while_it_waits(desk: Desk) -> None:
+    desk.cluster.kubelet.mount_error = "Unable to attach or mount volumes: unmounted volumes=[data]"
+    code, events = desk.events(desk.spec(), "--timeout", "3")
+    assert code == 10
+    assert any("a volume is not there yet: Unable to attach" in text for text in texts(events, "step"))
+    assert desk.left() == []
+
+
+# -- rolling out
+
+
+def test_a_changed_plan_is_rolled_out_while_the_old_one_serves(desk: Desk) -> None:
+    assert desk.launch(desk.spec()).exit_code == 0
+    (old,) = desk.cluster.of_kind("Pod")
+    process = desk.cluster.kubelet.pods[f"/api/v1/namespaces/default/pods/{old['metadata']['name']}"].process
+    alive: list[bool] = []
+    original = desk.cluster.kubelet.delete
+
+    def delete(path: str, grace: int | None = None) -> None:
+        if path.endswith(old["metadata"]["name"]):
+            alive.append(any(clusters.is_ready(pod) for pod in desk.cluster.of_kind("Pod")
+                             if pod["metadata"]["name"] != old["metadata"]["name"]))  # fmt: skip
+        original(path, grace)
+
+    desk.cluster.kubelet.delete = delete  # type: ignore[method-assign]
+    code, events = desk.events(desk.spec({"slow": 0.05}, tgi={"env": {"A": "b"}}), "--replace")
+    assert code == 0, events[-1]
+    assert alive
+    assert all(alive), "the old pod went before the new one was ready"
+    assert process is not None
+    (deployment,) = desk.cluster.of_kind("Deployment")
+    assert '"A"' in json.dumps(deployment["spec"])
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_failed_roll_out_is_rolled_back(desk: Desk, keep: bool) -> None:
+    assert desk.launch(desk.spec()).exit_code == 0
+    (before,) = desk.cluster.of_kind("Deployment")
+    (old,) = desk.cluster.of_kind("Pod")
+    spec = desk.spec({"fail": "oom-load", "at": "load"})
+    code, events = desk.events(spec, "--replace", *(["--keep"] if keep else []))
+    assert (code, events[-1]["cause"]) == (5, "out_of_memory_at_load")
+    (after,) = desk.cluster.of_kind("Deployment")
+    if keep:
+        assert after["spec"] != before["spec"]
+        return
+    assert "rolled deployment/llama back to the plan it had; its pods kept serving" in texts(events, "note")
+    assert after["spec"] == before["spec"]
+    assert after["metadata"]["annotations"] == before["metadata"]["annotations"]
+    assert old["metadata"]["name"] in [pod["metadata"]["name"] for pod in desk.cluster.of_kind("Pod")]
+    assert json.loads(desk.run("status", "--json").stdout)[0]["healthy"]
+    again = desk.launch(desk.spec(tgi={"env": {"A": "b"}}), "--replace")
+    assert again.exit_code == 0, again.output
+
+
+# -- an API server with manners
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("GET", "/version", 503, times=2),
+        Fault("POST", "selfsubjectaccessreviews", 429, times=2, headers={"Retry-After": "1"}),
+        Fault("PATCH", "deployments/llama", 500, times=2),
+        Fault("PATCH", "services/llama", times=2),
+        Fault("GET", "watch=true", 500, times=3),
+        Fault("GET", "pods.*watch=true", after=2000, times=5),
+        Fault("GET", "/log", after=500, times=3),
+        Fault("GET", "/log", 500, times=3),
+        Fault("GET", "portforward", 500, times=2),
+        Fault("GET", "watch=true", 410, times=3),
+        Fault("GET", "/pods[?]", delay=1.0),
+    ],
+    ids=lambda fault: f"{fault.method} {fault.path} {fault.status} {fault.after}",
+)
+def test_a_launch_outlives_what_passes(desk: Desk, fault: Fault) -> None:
+    desk.cluster.faults.append(fault)
+    code, events = desk.events(desk.spec({"slow": 0.02}))
+    assert code == 0, events[-1]
+    assert fault.times <= 2
+    assert events[-1]["figures"]["max_batch_total_tokens"]["observed"] == 40000, "a part of the log was lost"
+    logs = [event["step"] for event in events if event["event"] == "step"]
+    assert logs.count("connected") == 1
+
+
+def test_a_watch_too_old_begins_anew(desk: Desk) -> None:
+    desk.cluster.watch_seconds = 0.3
+    thread = threading.Timer(1.5, lambda: setattr(desk.cluster.store, "oldest", desk.cluster.store.version + 1))
+    thread.start()
+    code, events = desk.events(desk.spec({"slow": 0.05}))
+    thread.join()
+    assert code == 0, events[-1]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "says"),
+    [
+        (Fault("GET", "/version", 401, times=9), 7, "log in again"),
+        (Fault("GET", "/version", times=9), 7, "does not answer"),
+        (Fault("GET", "/version", 200, times=9, body=b"<html>"), 7, "its answer is not understood"),
+        (Fault("POST", "selfsubject", 403, times=9), 7, "the cluster could not say whether you may"),
+        (Fault("PATCH", "dryRun=All", 422, times=9), 8, "is refused: the test says 422"),
+        (
+            Fault("PATCH", "force=false&fieldValidation=Strict$", 403, times=9),
+            8,
+            "refused after the dry run had passed",
+        ),
+    ],
+    ids=lambda value: getattr(value, "path", None) and f"{value.path} {value.status}",
+)
+def test_a_refusal_is_named_and_leaves_nothing(desk: Desk, fault: Fault, code: int, says: str) -> None:
+    desk.cluster.faults.append(fault)
+    result = desk.launch(desk.spec())
+    assert result.exit_code == code, result.output
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+    assert desk.left() == []
+
+
+def test_nobody_listens(desk: Desk, tmp_path: Path) -> None:
+    config = json.loads(Path(os.environ["KUBECONFIG"]).read_text())
+    config["clusters"][0]["cluster"]["server"] = "http://127.0.0.1:9"
+    Path(os.environ["KUBECONFIG"]).write_text(json.dumps(config))
+    result = desk.launch(desk.spec())
+    assert result.exit_code == 7
+    assert "the API server at http://127.0.0.1:9 does not answer: Connection refused" in result.stderr
+
+
+# -- ending
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_being_told_to_end_leaves_nothing(desk: Desk, number: int) -> None:
+    process = desk.process(desk.spec({"stall": True, "at": "load"}))
+    assert process.stderr
+    for line in process.stderr:
+        if "shard 0 starts" in line:
+            break
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert "removed deployment/llama, which did not serve yet" in rest
+    assert desk.left() == ["PersistentVolumeClaim/llama-data"]
+
+
+def test_being_told_to_end_while_it_waits_removes_the_claim_too(desk: Desk) -> None:
+    desk.cluster.node("l4", 1)
+    desk.cluster.kubelet.slow_pull = 60.0
+    process = desk.process(desk.spec())
+    assert process.stderr
+    for line in process.stderr:
+        if "pulling the image" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert desk.left() == []
+
+
+# -- secrets
+
+
+def test_a_token_is_never_seen(desk: Desk) -> None:
+    """Not in any output, object or request body, though the server itself prints it."""
+    data = {"HF_TOKEN": base64.b64encode(SECRET.encode()).decode()}
+    desk.cluster.add("/api/v1/namespaces/default/secrets/llama-secrets", "v1", "Secret", data=data)
+    outputs: list[str] = []
+    for options in (["--logs"], ["--json", "--logs", "--replace"], ["--dry-run", "--replace"]):
+        process = desk.process(desk.spec({"token_says": True}), *options)
+        outputs += process.communicate(timeout=60)
+        assert process.returncode == 0, outputs
+    assert "using token ***" in outputs[0]
+    for text in (*outputs, json.dumps(desk.cluster.bodies)):
+        assert SECRET not in text
+        assert clusters.TOKEN not in text
+
+
+# -- which cluster
+
+
+def test_a_kubeconfig_that_is_of_no_use(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = desk.spec()
+    result = CliRunner().invoke(cli, ["launch", spec, "--on", "kubernetes:lop"])
+    assert result.exit_code == 7
+    assert "the kubeconfig has no context 'lop'" in result.stderr
+    assert "loop" in result.stderr
+    path = tmp_path / "odd"
+    for content in ("]", "- a", "contexts: 3\ncurrent-context: a", '{"current-context": "loop", "contexts": [{}]}', ""):
+        path.write_text(content)
+        monkeypatch.setenv("KUBECONFIG", str(path))
+        result = desk.launch(spec)
+        assert result.exit_code == 7, (content, result.output)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert "names no file that is there" in desk.launch(spec).stderr
+    monkeypatch.delenv("KUBECONFIG")
+    result = desk.launch(spec)
+    assert (result.exit_code, "no kubeconfig says which cluster is meant" in result.stderr) == (7, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--on", "kubernets"],
+        ["--on", "kubernetes:"],
+        ["--on", "docker:x"],
+        ["--namespace", "x"],
+        ["--on", "kubernetes", "--restart", "always"],
+        ["--on", "kubernetes", "--ulimit", "core=0"],
+        ["--wait-for-node"],
+    ],
+)
+def test_options_that_make_no_sense(desk: Desk, arguments: list[str]) -> None:
+    assert CliRunner().invoke(cli, ["launch", desk.spec(), *arguments]).exit_code == 2
+
+
+def test_without_the_client_it_says_what_to_install(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    monkeypatch.setitem(sys.modules, "kubernetes.client", None)
+    result = desk.launch(desk.spec())
+    assert result.exit_code == 12
+    assert "pip install 'tgi-advisor[kubernetes]'" in result.stderr
+
+
+def test_stop_leaves_what_others_made(desk: Desk) -> None:
+    template = {"metadata": {"labels": {}}, "spec": {"containers": []}}
+    path = "/apis/apps/v1/namespaces/default/deployments/web"
+    desk.cluster.add(path, "apps/v1", "Deployment", spec={"replicas": 0, "template": template})
+    result = desk.run("stop", "web")
+    assert result.exit_code == 2
+    assert "was not launched by tgi-advisor" in result.stderr
+    assert "Deployment/web" in desk.left()

@@ -1,0 +1,1 @@
+"""A namespace of a Kubernetes cluster as the place where servers run."""
