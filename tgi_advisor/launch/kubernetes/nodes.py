@@ -97,23 +97,44 @@ def _unfit(node: Node, pod: Mapping[str, Any], resource: str, wanted: int, plan:
     for label, value in (pod.get("nodeSelector") or {}).items():
         if node.labels.get(label) != value:
             return f"label {label}={named(str(node.labels.get(label, 'none')))}, and the pod wants {value}"
+    terms = _affinity(pod)
+    if terms and not any(_meets(node.labels, term) for term in terms):
+        keys = dict.fromkeys(str(one.get("key")) for term in terms for one in term.get("matchExpressions") or ())
+        has = ", ".join(f"{key}={named(str(node.labels.get(key, 'none')))}" for key in keys)
+        return f"label {has}, and the pod wants another"
     for taint in node.taints:
-        tolerated = any(_tolerates(one, taint) for one in (*(pod.get("tolerations") or ()), *_added(resource, wanted)))
+        tolerated = any(_tolerates(one, taint) for one in pod.get("tolerations") or ())
         if taint.get("effect") in _KEEPING_OUT and not tolerated:
             return f"taint {named(str(taint.get('key')))}:{taint.get('effect')}"
-    has = number(node.labels.get(MEMORY_LABEL)) if MEMORY_LABEL in node.labels else None
+    memory = number(node.labels.get(MEMORY_LABEL)) if MEMORY_LABEL in node.labels else None
     needs = plan.facts.gpu.memory_bytes
-    if has is not None and has * MiB < needs * (1 - MEMORY_SLACK):
+    if memory is not None and memory * MiB < needs * (1 - MEMORY_SLACK):
         product = node.labels.get(PRODUCT_LABEL)
         what = f" ({named(product)})" if product else ""
-        return f"GPUs with {human(int(has * MiB))}{what}, and the plan is for {human(needs)}"
+        return f"GPUs with {human(int(memory * MiB))}{what}, and the plan is for {human(needs)}"
     return None
 
 
-def _added(resource: str, wanted: int) -> Iterator[Mapping[str, Any]]:
-    """What the admission plug-in ExtendedResourceToleration adds, as GKE and others run it."""
-    if wanted:
-        yield {"key": resource, "operator": "Exists", "effect": "NoSchedule"}
+def _affinity(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Terms of labels, one of which a node has to meet; none where any node will do."""
+    required = ((pod.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ) or {}
+    return list(required.get("nodeSelectorTerms") or ())
+
+
+def _meets(labels: Mapping[str, str], term: Mapping[str, Any]) -> bool:
+    """Whether labels meet all expressions of a term; one of another kind is left to the scheduler."""
+    for one in term.get("matchExpressions") or ():
+        has, values, operator = labels.get(one.get("key")), one.get("values") or (), one.get("operator")
+        if (
+            (operator == "In" and has not in values)
+            or (operator == "NotIn" and has in values)
+            or (operator == "Exists" and has is None)
+            or (operator == "DoesNotExist" and has is not None)
+        ):
+            return False
+    return True
 
 
 def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:

@@ -252,12 +252,28 @@ class KubernetesPlace:
             return
         pods = self._pods(seen.launch_of(found))
         self._remove(name, pods)
-        self.cluster.delete(f"{self.cluster.core}/services/{name}", f"delete service/{name}")
+        for path in self._beside(name):
+            self.cluster.delete(path, f"delete {path.rpartition('/')[2]}")
         claim = f"{name}-data"
         path = f"{self.cluster.core}/persistentvolumeclaims/{claim}"
         there = self.cluster.find(path, f"look at pvc/{claim}")
         if there is not None and not there["metadata"].get("deletionTimestamp"):
             yield self._kept(claim)
+
+    def _beside(self, name: str) -> Iterator[str]:
+        """Paths of what else of ours has the name, but for the claim; of a kind the cluster does not know, none."""
+        for kind in objects.PATHS:
+            if kind in ("Deployment", "PersistentVolumeClaim"):
+                continue
+            path = objects.path({"kind": kind, "metadata": {"name": name}}, self.cluster.namespace)
+            try:
+                there = self.cluster.find(path, f"look at {kind.lower()}/{name}")
+            except RefusedError as error:
+                if error.status != 403:
+                    raise
+                continue
+            if there is not None and objects.is_ours(there):
+                yield path
 
     def _deployment(self, name: str) -> dict[str, Any] | None:
         return self.cluster.find(f"{self.cluster.deployments}/{name}", f"look at deployment/{name}")
