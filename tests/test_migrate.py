@@ -303,6 +303,14 @@ def test_what_is_known_before_launch(engine: str, extra: list[str], said: str) -
     assert " ".join(said.split()) in " ".join(ran.out.split()), ran.out + ran.err
 
 
+def test_a_card_that_others_fill() -> None:
+    for name, said in (("vllm", "0 B are free when vLLM looks"), ("sglang", "more than the card has")):
+        ran = run("migrate", L4, "--set", "hardware.in_use=30GiB", "--to", name, "--offline")
+        assert ran.code in (Exit.REFUSED, Exit.OUT_OF_MEMORY)
+        assert said in " ".join(ran.out.split())
+        assert "docker run" not in ran.out
+
+
 def test_versions_and_engines_that_are_not_known() -> None:
     ran = run("migrate", L4, "--to", "vllm", "--engine-version", "0.1.0", "--offline")
     assert ran.code == Exit.USAGE

@@ -172,6 +172,11 @@ def _verdict(
     """(outcome, reason). A cache shorter than the longest request starts all the same, and silently serves shorter
     requests (sglang@0.5.23:srt/managers/tp_worker.py:553-573): for us that is a refusal of what was asked.
     """
+    if before <= 0:
+        return (
+            "out_of_memory",
+            f"others hold {human(-before)} more than the card has once SGLang's own context is there",
+        )
     if rest <= 0:
         least = share + (1 - rest) / before
         more = f"it takes more than {memory.text_of(least)}" if least < 1 else "no share is enough"

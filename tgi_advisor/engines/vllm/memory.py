@@ -109,8 +109,8 @@ def _verdict(
     free = _total(setting) - _taken(setting)
     if free < requested:
         return "refused", (
-            f"{human(free)} are free when vLLM looks, less than the {human(requested)} of --gpu-memory-utilization "
-            f"{memory.text_of(share)}"
+            f"{human(max(0, free))} are free when vLLM looks, less than the {human(requested)} of "
+            f"--gpu-memory-utilization {memory.text_of(share)}"
         )
     if pool <= 0:
         return "out_of_memory", f"weights and the profiled step take {human(-pool)} more than vLLM's share of the card"
