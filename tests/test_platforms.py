@@ -372,6 +372,15 @@ def test_the_gpus_of_platforms_are_in_the_table_of_gpus() -> None:
         assert {one.gpu for one in platform.offers} <= known
 
 
+def test_every_instance_type_of_sagemaker_is_one_the_sdk_knows() -> None:
+    known = schema("sagemaker").schema["$defs"]["ProductionVariant"]["properties"]["InstanceType"]["enum"]
+    sagemaker = all_platforms()["sagemaker"]
+    emitted = {sagemaker.machine(gpu, count) for gpu in sagemaker.known() for count in sagemaker.counts(gpu)}
+    assert emitted <= set(known)
+    assert "ml.g6.12xlarge" in emitted
+    assert not {f"ml.{kind}" for kind in sagemaker.without} & set(known)
+
+
 @pytest.mark.parametrize(("name", "known"), [("skypilot", "accelerators"), ("dstack", "gpu")])
 def test_every_gpu_a_platform_has_is_read_back_as_it(name: str, known: str) -> None:
     from tgi_advisor.facts import gpu as gpus

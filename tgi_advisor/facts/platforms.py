@@ -42,6 +42,8 @@ class Platform(NamedTuple):
     """Cloud of instances.yaml whose instance types it runs on; empty where none is named."""
     prefix: str = ""
     """What stands before the name of an instance type."""
+    without: Sequence[str] = ()
+    """Instance types of the cloud that it does not have."""
     images: Mapping[str, str] = {}
     """Tags of the images it has for TGI, by release; empty where it takes others."""
     offers: Sequence[Offer] = ()
@@ -60,7 +62,7 @@ class Platform(NamedTuple):
 
     def known(self) -> list[str]:
         """Every GPU it has, by our names, each once."""
-        of_cloud = [gpu for cloud, gpu, _, _ in machines() if cloud == self.cloud]
+        of_cloud = [gpu for cloud, gpu, kind, _ in machines() if cloud == self.cloud and kind not in self.without]
         of_offers = [one.gpu for one in self.offers]
         kept = [gpu for gpu in of_cloud if not self.gpus or gpu in self.gpus]
         return list(dict.fromkeys(kept or of_offers or self.gpus))
@@ -71,7 +73,8 @@ class Platform(NamedTuple):
         return sorted({*self.sizes, *of_offers, *(many for _, many in self._machines(gpu))})
 
     def _machines(self, gpu: str) -> Iterator[tuple[str, int]]:
-        return ((kind, many) for cloud, held, kind, many in machines() if cloud == self.cloud and held == gpu)
+        every = ((kind, many) for cloud, held, kind, many in machines() if cloud == self.cloud and held == gpu)
+        return (one for one in every if one[0] not in self.without)
 
 
 @cache
