@@ -201,8 +201,9 @@ def _window_blocks(setting: Setting) -> int | None:
 
     https://github.com/huggingface/text-generation-inference/blob/v2.0.4/server/text_generation_server/models/flash_mistral.py#L155-L162
     """
-    version = setting.facts.release.version
-    if setting.family.model_type not in MISTRAL_CLASS or not (1, 1, 0) <= version <= (2, 0, 4):
+    if setting.family.model_type not in MISTRAL_CLASS:
+        return None
+    if not (1, 1, 0) <= setting.facts.release.version <= (2, 0, 4):
         return None
     window = families.sliding_window(setting.facts.model)
     return None if window is None else -(-window // setting.block_size)
@@ -308,18 +309,18 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
     free = peak.whole + here.gaps - warm_blocks * per_block  # what is neither loaded nor the warm-up's KV cache
     logits = min(peak.alive - peak.alive_layers, free)
     activations = min(peak.alive_layers, free - logits)
-    replayed = Warmup(
+    blocks, cache, budget = 0, 0, None
+    if stage is None and setting.family.paged:
+        budget = 0  # more shards than KV heads: TGI stops before it allocates any
+        if per_block:
+            back = warm_blocks if gives_back(setting, limits, tokens) else 0
+            room = kv_memory(here, used + margin)
+            blocks = room // per_block + back
+            cache, budget = room + back * per_block, blocks * setting.block_size
+    return Warmup(
         stage, limits, requests, tokens, warm_blocks, peak.again, activations, logits,
-        free - activations - logits, used, slack, 0, 0, None,
+        free - activations - logits, used, slack, blocks, cache, budget,
     )  # fmt: skip
-    if stage is not None or not setting.family.paged:
-        return replayed
-    if not per_block:  # more shards than KV heads: TGI stops before it allocates any
-        return replayed._replace(budget=0)
-    back = warm_blocks if gives_back(setting, limits, tokens) else 0
-    room = kv_memory(here, used + margin)
-    blocks = room // per_block + back
-    return replayed._replace(blocks=blocks, cache=room + back * per_block, budget=blocks * setting.block_size)
 
 
 def cap(here: Base) -> int:

@@ -126,6 +126,7 @@ class Searcher:
         self.evaluations = 0
         self._seen: dict[tuple[Limits, int], Warmup] = {}
         self._calm: dict[tuple[int, int], int] = {}
+        self._reasons: dict[tuple[int, int], tuple[str | None, int]] = {}
         self.limits = here.setting.spec.limits
         self.new_tokens = new_tokens(here.setting)
         self.span = totals(here.setting)
@@ -211,6 +212,18 @@ class Searcher:
         return self._does_not_fit(total, self.smallest_prefill(total) if prefill is None else prefill) is None
 
     def _does_not_fit(self, total: int, prefill: int) -> str | None:
+        """What stops these limits from fitting; a search asks of the same ones again, which counts as before."""
+        known = self._reasons.get((total, prefill))
+        if known is None:
+            before = self.evaluations
+            reason = self._misfit(total, prefill)
+            self._reasons[total, prefill] = reason, self.evaluations - before
+            return reason
+        self.evaluations += known[1]
+        return known[0]
+
+    def _misfit(self, total: int, prefill: int) -> str | None:
+        """The same, found out."""
         longest = self.input_for(total)
         if longest < 1 or longest >= total:
             return "no room for a prompt beside max_new_tokens"

@@ -10,8 +10,10 @@ made larger than the segments they take.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Hashable
 from functools import cached_property, lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from tgi_advisor.estimate import geometry
@@ -58,6 +60,8 @@ class Peaks:
         self._states = [State(0, 0, self._ready.small, ())]  # the first one's gaps are filled
         self._closed = max(self._ready.large, default=0) > SMALL
         self._gappy = max(self._ready.large, default=0) >= GAP
+        self._gaps = sorted(self._ready.large)
+        self._gaps_from = [*accumulate(reversed(self._gaps), initial=0)]
         self._tapes: dict[Hashable, Tape | None] = {}
         self._replayed: dict[tuple[int, int, int, int], Prefill] = {}
         self._highest: dict[tuple[int, int, int, int], Prefill] = {}
@@ -69,7 +73,8 @@ class Peaks:
         Of each gap less than one tensor is left over; as if it were a whole one, so that it never is more for more.
         """
         size = cache_tensor(self.setting, self.g, blocks)
-        return min(2 * self.g.layers * size, sum(max(0, gap - size) for gap in self._ready.large))
+        larger = len(self._gaps) - bisect_left(self._gaps, size)
+        return min(2 * self.g.layers * size, self._gaps_from[larger] - larger * size)
 
     def shares_segments(self, blocks: int) -> bool:
         """Whether tensors of a KV cache of so many blocks share segments, while larger ones find room in gaps."""
@@ -147,7 +152,7 @@ class Peaks:
         index, _, _ = _between(max(batch.tokens, SHORTEST))
         first, last = index - index % FEW, index - index % FEW + FEW
         start, end = _length(first), _length(last)
-        low, high = (self._at(one, 1, 0, held) for one in (first, last))
+        low, high = self._at(first, 1, 0, held), self._at(last, 1, 0, held)
         return _on_the_line(low, high, max(0, batch.tokens - start), end - start)
 
     def _squeezed(self, batch: Batch, room: int) -> Peak | None:
@@ -237,7 +242,7 @@ class Rough:
 
 def _on_the_line(low: Prefill, high: Prefill, part: int, whole: int) -> Prefill:
     """The prefill that is `part` of `whole` tokens beyond the lower of two."""
-    return Prefill(*(first + (last - first) * part // whole for first, last in zip(low, high, strict=True)))
+    return Prefill(*[first + (last - first) * part // whole for first, last in zip(low, high, strict=True)])
 
 
 def _stepped(size: int) -> int:
