@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 
-from tgi_advisor.estimate.allocator import Allocator, Block
+from tgi_advisor.estimate.allocator import Allocator, Block, block
 from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.replay import kernels
 from tgi_advisor.estimate.replay.kernels import Kernel
@@ -28,6 +28,8 @@ class Pass:
         self.memory = memory
         self.tokens = tokens
         self._column = tokens * ELEMENT
+        on_marlin = "marlin" in (shapes.kernel, shapes.edge_kernel, shapes.attention_kernel)
+        self._rows = kernels.reduced_rows(tokens) if shapes.reduces and on_marlin else 0
         self.windowed = windowed
         self.longest = longest
         self.workspaces: list[Block] = []
@@ -40,6 +42,10 @@ class Pass:
         """A tensor of `width` elements per token."""
         return self.memory.new(width * self._column)
 
+    def scratch(self, count: int) -> Block:
+        """A tensor of so many bytes per token that a kernel makes beside its result."""
+        return self.memory.new(count * self.tokens)
+
     def fixed(self, size: int) -> Block:
         """A tensor of so many bytes, whatever the tokens."""
         return self.memory.new(size)
@@ -50,41 +56,44 @@ class Pass:
         """What `part` does with a pass and the tensors given, and what it returns: from its tape, once there is one.
 
         All that a part with this `key` does has to follow from the tensors given being there, or being the same, and
-        from the pass; with the same `tapes`, from no more of it than its shapes where all is made by `new` and `fixed`.
-        A part that takes a workspace is no other part's model.
+        from the pass; with the same `tapes`, from no more of it than its shapes and the rows of Marlin's sums where
+        all is made by `new`, `scratch` and `fixed`.
         """
         inputs = list(dict.fromkeys([one for one in given if one is not None]))
         places = tuple([None if one is None else inputs.index(one) for one in given])
-        named = (key, places, not self.workspaces)
+        named = (key, places, not self.workspaces, self._rows)
         ready = self._ready.get(named)
         if ready is None:
             if named not in self.tapes:
                 self.tapes[named] = self._recorded(part, len(inputs), places)
             tape = self.tapes[named]
-            if tape is None:
+            if tape is None:  # something lingers
                 return part(self, *given)
             if not tape.scales:  # it holds for this pass alone
                 del self.tapes[named]
             ready = self._ready[named] = tape.units(self._column), tape
         units, tape = ready
-        addresses, sizes = self.memory.play(units, inputs)
+        blocks = self.memory.play(units, inputs)
         made = {
-            place: inputs[place] if place < len(inputs) else Block(addresses[place], sizes[place])
+            place: inputs[place] if place < len(inputs) else block(blocks[place])
             for place in tape.results
             if place is not None
         }
+        if tape.workspace is not None:
+            self.workspaces.append(block(blocks[tape.workspace]))
         return tuple([None if place is None else made[place] for place in tape.results])
 
     def _recorded(
         self, part: Callable[..., tuple[Block | None, ...]], number: int, places: tuple[int | None, ...]
     ) -> Tape | None:
-        """The tape of a part that is given so many tensors; None where it takes a workspace or leaves one lingering."""
+        """The tape of a part that is given so many tensors; None where it leaves one lingering."""
         inputs = [Block(place, 0) for place in range(number)]
         run = _Recording(self, Recorder(number))
         results = part(run, *(None if place is None else inputs[place] for place in places))
-        if len(run.workspaces) > len(self.workspaces) or run._lingering is not None:
+        if run._lingering is not None:
             return None
-        return run.recorder.tape([None if one is None else one.address for one in results])
+        taken = [one.address for one in run.workspaces if one not in self.workspaces]
+        return run.recorder.tape([None if one is None else one.address for one in results], *taken)
 
     def places(self) -> tuple[object, ...]:
         """The free blocks that decide where the next layer's tensors go."""
@@ -136,8 +145,7 @@ class Pass:
             return self.product(width, bias)
         if kernel == "bnb_8bit":
             return self._int8(inputs, width)
-        before, after = self._scratch(kernel, inputs, width)
-        quantized = [self.memory.new(size) for size in before]
+        quantized = self._scratch(kernel, inputs, width)
         if kernel == "bnb_4bit":
             self.drop(quantized.pop(0))  # the scales, once the weight is dequantized
             out = self.product(width, bias)
@@ -150,7 +158,7 @@ class Pass:
             copied = self.new(width)
             self.drop(out)
             out = copied
-        self.drop(*quantized, *[self.memory.new(size) for size in after])
+        self.drop(*quantized, *(self._sums(inputs, width) if kernel == "marlin" else ()))
         if kernel == "exllama":
             self.take_cublas()
         return out
@@ -179,22 +187,27 @@ class Pass:
         self._lingering = given
         return None
 
-    def _scratch(self, kernel: Kernel, inputs: int, width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Bytes a kernel allocates before and after its result, and drops."""
-        tokens, elements = self.tokens, inputs * width
+    def _scratch(self, kernel: Kernel, inputs: int, width: int) -> list[Block]:
+        """What a kernel allocates before its result, and drops."""
         match kernel:
-            case "marlin":
-                copied, sums = inputs * tokens * ELEMENT, kernels.reduced_rows(tokens) * width * 4
-                return (), (copied, sums) if self.shapes.reduces else (copied,)
             case "awq":
-                return (kernels.SPLIT * width * tokens * ELEMENT,), ()
+                return [self.scratch(kernels.SPLIT * width * ELEMENT)]
             case "fp8_cutlass" | "fp8_fbgemm" | "int8":
-                return (inputs * tokens, 4 * tokens), ()
+                return [self.scratch(inputs), self.scratch(4)]
             case "fp8_blocks":
-                return (inputs * tokens, inputs * tokens // 128 * 4), ()
+                quantized = self.scratch(inputs)
+                whole = inputs % 128 == 0
+                scales = self.scratch(inputs // 32) if whole else self.memory.new(inputs * self.tokens // 128 * 4)
+                return [quantized, scales]
             case "bnb_4bit":
-                return (elements // 64 * 4, elements * ELEMENT), ()
-        return (), ()
+                elements = inputs * width
+                return [self.fixed(elements // 64 * 4), self.fixed(elements * ELEMENT)]
+        return []
+
+    def _sums(self, inputs: int, width: int) -> list[Block]:
+        """What Marlin allocates behind its result: a copy of the input, and sums in float32."""
+        copied = self.scratch(inputs * ELEMENT)
+        return [copied, self.fixed(self._rows * width * 4)] if self.shapes.reduces else [copied]
 
     def _int8(self, inputs: int, width: int) -> Block:
         """bitsandbytes' int8 product: inputs quantized and searched for outliers, 32-bit sums, then outliers added.
@@ -203,11 +216,10 @@ class Pass:
         few to count.
         https://github.com/bitsandbytes-foundation/bitsandbytes/blob/0.45.2/bitsandbytes/autograd/_functions.py#L262-L340
         """
-        part = inputs * self.tokens
         half = self.new(inputs) if self.shapes.bfloat16 else None
-        scales, quantized = self.memory.new(4 * self.tokens), self.memory.new(part)
-        absolute = self.memory.new(2 * part)
-        found = self.memory.new(part)
+        scales, quantized = self.scratch(4), self.scratch(inputs)
+        absolute = self.scratch(2 * inputs)
+        found = self.scratch(inputs)
         self.drop(absolute)
         self.drop(found)
         self.drop(half)
@@ -235,7 +247,7 @@ class Pass:
     def take_cublas(self) -> None:
         """cuBLAS' workspace, at the first product of the process."""
         if self.shapes.cublas and not self.workspaces:
-            self.workspaces.append(self.memory.new(self.shapes.cublas))
+            self.workspaces.append(self.fixed(self.shapes.cublas))
 
     def single_norm(self, width: int) -> Block:
         """A norm in float32: a copy, its square, the scaled copy, back to 16 bit, times the weight."""
@@ -258,6 +270,9 @@ class _Recording(Pass):
 
     def new(self, width: int) -> Block:
         return self.recorder.of_width(width)
+
+    def scratch(self, count: int) -> Block:
+        return super().scratch(count) if count % ELEMENT else self.recorder.of_width(count // ELEMENT)
 
     def fixed(self, size: int) -> Block:
         return self.recorder.of_size(size)

@@ -23,6 +23,8 @@ class Tape(NamedTuple):
     """Numbers of the tensors that it returns."""
     scales: bool
     """Whether it is the same for every number of tokens."""
+    workspace: int | None = None
+    """Number of cuBLAS' workspace, where the part takes it."""
 
     def units(self, column: int) -> list[int]:
         """The tape as `Allocator.play` takes it, where a tensor of width 1 has `column` bytes."""
@@ -64,9 +66,9 @@ class Recorder(Allocator):
         """Drop tensors."""
         self.steps += [~block.address for block in blocks]
 
-    def tape(self, results: Sequence[int | None] = ()) -> Tape:
+    def tape(self, results: Sequence[int | None] = (), workspace: int | None = None) -> Tape:
         """The tape of all that was noted."""
-        return Tape(tuple(self.steps), tuple(results), self.scales)
+        return Tape(tuple(self.steps), tuple(results), self.scales, workspace)
 
 
 def play(memory: Allocator, part: Sequence[Callable[[Allocator], None]], times: int) -> None:
