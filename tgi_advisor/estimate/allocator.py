@@ -29,7 +29,7 @@ _UNIT = ROUNDING.bit_length() - 1
 _SMALL = SMALL >> _UNIT
 _SHIFT = 36
 _MASK = (1 << _SHIFT) - 1
-"""A block is one number: its size above `_SHIFT`, its address below, so that numbers sort as PyTorch's free blocks."""
+"""A free block is one number: its size above `_SHIFT`, its address below, so that numbers sort as PyTorch's blocks."""
 
 
 class OutOfMemoryError(Exception):
@@ -52,11 +52,6 @@ class Block:
     def size(self) -> int:
         """Its bytes."""
         return self.units << _UNIT
-
-
-def block(one: int) -> Block:
-    """A block in use, of the number that says where it lies."""
-    return Block(one & _MASK, one >> _SHIFT)
 
 
 class State(NamedTuple):
@@ -146,8 +141,30 @@ class Allocator:
 
     def new(self, size: int) -> Block:
         """A block for a tensor of `size` bytes: the smallest free one that holds it, else a new segment."""
-        (made,) = self.play((-(-size >> _UNIT) or 1,))
-        return block(made)
+        wanted = -(-size >> _UNIT) or 1
+        is_small = wanted <= _SMALL
+        pool = self._small if is_small else self._large
+        place = bisect_left(pool, wanted << _SHIFT)
+        if place == len(pool):
+            held, address = self._segment(wanted), self._address
+            rest = held - wanted
+            if rest and (is_small or rest > _SMALL):
+                self._keep(pool, address + wanted, rest)
+                held = wanted
+        else:
+            found = pool.pop(place)
+            held, address = found >> _SHIFT, found & _MASK
+            del self._by_start[address]
+            rest = held - wanted
+            if rest and (is_small or rest > _SMALL):
+                self._keep(pool, address + wanted, rest)
+                held = wanted
+            else:
+                del self._by_end[address + held]
+        self._alive += held
+        if self._alive > self._most_alive:
+            self._most_alive = self._alive
+        return Block(address, held)
 
     def fill(self, size: int, count: int) -> None:
         """`count` blocks of one size that stay: what as many calls of `new` leave behind, without their blocks."""
@@ -178,71 +195,82 @@ class Allocator:
 
     def release(self, *blocks: Block) -> None:
         """Free blocks, each merged with its free neighbours."""
-        self.play(tuple(range(-1, ~len(blocks), -1)), blocks)
+        starts, ends = self._by_start, self._by_end
+        for block in blocks:
+            address, size = block.address, block.units
+            self._alive -= size
+            pool = self._small if size <= _SMALL else self._large
+            behind = address + size
+            if behind in starts:
+                after = starts.pop(behind)
+                del pool[bisect_left(pool, after << _SHIFT | behind)]
+                size += after
+            if address in ends:
+                before = ends.pop(address)
+                address -= before
+                del pool[bisect_left(pool, before << _SHIFT | address)]
+                size += before
+            insort(pool, size << _SHIFT | address)
+            starts[address] = ends[address + size] = size
 
-    def play(self, tape: Sequence[int], given: Sequence[Block] = ()) -> list[int]:
-        """What a tape says, one after the other: to make blocks (as `new` does) and to free them (as `release`).
+    def play(self, tape: Sequence[int], given: Sequence[Block] = ()) -> tuple[list[int], list[int]]:
+        """What a tape says, one after the other: as `new` and `release`, without their calls.
 
         The blocks in it are numbered: first those `given`, then as they are made. A number above zero is the units of
-        the next block, another the block to free, as `~number`. Returns all blocks as they lie: `block` of one.
+        the next block, another the block to free, as `~number`. Returns the addresses and the units of all blocks.
         """
         small, large, starts, ends = self._small, self._large, self._by_start, self._by_end
-        find, enter, half, shift, mask = bisect_left, insort, _SMALL, _SHIFT, _MASK
-        blocks = [one.units << shift | one.address for one in given]
-        made = blocks.append
+        addresses, sizes = [one.address for one in given], [one.units for one in given]
         alive, most_alive = self._alive, self._most_alive
         for wanted in tape:
             if wanted > 0:
-                if wanted > half:
-                    pool, spare = large, half
+                is_small = wanted <= _SMALL
+                pool = small if is_small else large
+                place = bisect_left(pool, wanted << _SHIFT)
+                if place == len(pool):
+                    self._alive = alive
+                    size, address = self._segment(wanted), self._address
+                    rest = size - wanted
+                    if rest and (is_small or rest > _SMALL):
+                        ends[address + size] = rest
+                        size = wanted
+                        starts[address + wanted] = rest
+                        insort(pool, rest << _SHIFT | address + wanted)
                 else:
-                    pool, spare = small, 0
-                place = find(pool, wanted << shift)
-                if place < len(pool):
-                    one = pool.pop(place)
-                    address, size = one & mask, one >> shift
+                    found = pool.pop(place)
+                    size, address = found >> _SHIFT, found & _MASK
                     del starts[address]
                     rest = size - wanted
-                    if rest > spare:
-                        size, behind = wanted, address + wanted
-                        one = wanted << shift | address
-                        starts[behind] = ends[behind + rest] = rest = rest << shift | behind
-                        enter(pool, rest)
+                    if rest and (is_small or rest > _SMALL):
+                        ends[address + size] = rest
+                        size = wanted
+                        starts[address + wanted] = rest
+                        insort(pool, rest << _SHIFT | address + wanted)
                     else:
                         del ends[address + size]
-                else:
-                    self._alive = alive
-                    size = self._segment(wanted)
-                    address, rest = self._address, size - wanted
-                    if rest > spare:
-                        size, behind = wanted, address + wanted
-                        starts[behind] = ends[behind + rest] = rest = rest << shift | behind
-                        enter(pool, rest)
-                    one = size << shift | address
                 alive += size
                 if alive > most_alive:
                     most_alive = alive
-                made(one)
+                addresses.append(address)
+                sizes.append(size)
             else:
-                one = blocks[~wanted]
-                address, size = one & mask, one >> shift
+                address, size = addresses[~wanted], sizes[~wanted]
                 alive -= size
-                pool = large if size > half else small
-                after = starts.pop(address + size, 0)
-                if after:
-                    del pool[find(pool, after)]
-                    size += after >> shift
-                    one += after >> shift << shift
-                before = ends.pop(address, 0)
-                if before:
-                    del pool[find(pool, before)]
-                    size += before >> shift
-                    address = before & mask
-                    one = size << shift | address
-                enter(pool, one)
-                starts[address] = ends[address + size] = one
+                pool = small if size <= _SMALL else large
+                behind = address + size
+                if behind in starts:
+                    after = starts.pop(behind)
+                    del pool[bisect_left(pool, after << _SHIFT | behind)]
+                    size += after
+                if address in ends:
+                    before = ends.pop(address)
+                    address -= before
+                    del pool[bisect_left(pool, before << _SHIFT | address)]
+                    size += before
+                insort(pool, size << _SHIFT | address)
+                starts[address] = ends[address + size] = size
         self._alive, self._most_alive = alive, most_alive
-        return blocks
+        return addresses, sizes
 
     def empty_cache(self) -> None:
         """Give segments that are free as a whole back to the driver."""
@@ -284,9 +312,8 @@ class Allocator:
 
     def _keep(self, pool: list[int], address: int, size: int) -> None:
         """Enter a free block."""
-        one = size << _SHIFT | address
-        insort(pool, one)
-        self._by_start[address] = self._by_end[address + size] = one
+        insort(pool, size << _SHIFT | address)
+        self._by_start[address] = self._by_end[address + size] = size
 
 
 _SMALL_SEGMENT, _MIDDLE_SEGMENT, _MIDDLE, _STEP = 2 * MiB >> _UNIT, 20 * MiB >> _UNIT, MIDDLE >> _UNIT, 2 * MiB >> _UNIT

@@ -46,7 +46,7 @@ class Prefills(Protocol):
     """The warm-ups of one launch."""
 
     @property
-    def rough(self) -> "Prefills | None":
+    def rough(self) -> "Roughly | None":
         """About the same for less work, where a search may begin; None where `at` is no work."""
 
     def in_gaps(self, blocks: int) -> int:
@@ -66,3 +66,10 @@ class Prefills(Protocol):
 
     def seen(self, requests: int, longest: int) -> Seen | None:
         """What the images in so many prompts of `longest` tokens take; None where no images are replayed."""
+
+
+class Roughly(Prefills, Protocol):
+    """About the warm-ups of one launch."""
+
+    def put_right(self) -> None:
+        """From here on the batch asked for last gets what the launch itself says, others as much more or less."""

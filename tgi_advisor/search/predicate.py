@@ -17,6 +17,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from tgi_advisor.estimate import capture, defaults, uncertainty, underload, warmup
+from tgi_advisor.estimate.peak import Prefills
 from tgi_advisor.estimate.replay import pictures
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base, Warmup
@@ -35,6 +36,8 @@ GRAPHS_FIRST = "what CUDA graphs need: longer requests would start, but their ca
 """What stops limits that fit and are not at risk under load."""
 MOST_RISKY = 8
 """Stretches that fit and are at risk after which no shorter prompts are tried."""
+PUT_RIGHT = 2
+"""Times rough estimates are put right before exact ones take over."""
 USUAL_CHUNK = 2048
 """Prefill tokens of one chunk that serving engines take by default on GPUs of every size (docs/search.md)."""
 
@@ -139,19 +142,35 @@ class Searcher:
 
         Where an estimate is work, the value that holds by a rough one is where the search begins.
         """
-        rough, near = self._roughly(), None
-        if rough is not None:
-            near = last_that_holds(low, high, lambda value: holds(rough, value)) if holds(rough, low) else low
+        rough = self.here.prefills.rough
+        near = None if rough is None else self._roughly(rough)._near(low, high, holds, rough.put_right)
         return last_that_holds(low, high, lambda value: holds(self, value), near)
 
-    def _roughly(self) -> Searcher | None:
-        rough = self.here.prefills.rough
-        if rough is None:
-            return None
+    def _near(self, low: int, high: int, holds: Callable[[Searcher, int], bool], put_right: Callable[[], None]) -> int:
+        """About the last value that holds: by rough estimates, which are put right where they say so."""
+
+        def held(value: int) -> bool:
+            return holds(self, value)
+
+        near = last_that_holds(low, high, held) if held(low) else low
+        for _ in range(PUT_RIGHT):
+            self._seen.clear()
+            held(near)
+            put_right()
+            self._seen.clear()
+            before, near = near, last_that_holds(low, high, held, near)
+            if near == before:
+                break
+        return near
+
+    def _roughly(self, rough: Prefills) -> Searcher:
+        """The same search by these estimates."""
         if self._rough is None:
-            self._rough = Searcher(self.here._replace(prefills=rough), allow_risk=self.allow_risk)
+            self._rough = Searcher(self.here, allow_risk=self.allow_risk)
+        self._rough.here = self.here._replace(prefills=rough)
         self._rough.allow_risk, self._rough.span = self.allow_risk, self.span
         self._rough.least, self._rough.efficient = self.least, self.efficient
+        self._rough._seen.clear()
         return self._rough
 
     def input_for(self, total: int) -> int:

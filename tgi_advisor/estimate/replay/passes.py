@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 
-from tgi_advisor.estimate.allocator import Allocator, Block, block
+from tgi_advisor.estimate.allocator import Allocator, Block
 from tgi_advisor.estimate.forward import ELEMENT
 from tgi_advisor.estimate.replay import kernels
 from tgi_advisor.estimate.replay.kernels import Kernel
@@ -73,14 +73,14 @@ class Pass:
                 del self.tapes[named]
             ready = self._ready[named] = tape.units(self._column), tape
         units, tape = ready
-        blocks = self.memory.play(units, inputs)
+        addresses, sizes = self.memory.play(units, inputs)
         made = {
-            place: inputs[place] if place < len(inputs) else block(blocks[place])
+            place: inputs[place] if place < len(inputs) else Block(addresses[place], sizes[place])
             for place in tape.results
             if place is not None
         }
         if tape.workspace is not None:
-            self.workspaces.append(block(blocks[tape.workspace]))
+            self.workspaces.append(Block(addresses[tape.workspace], sizes[tape.workspace]))
         return tuple([None if place is None else made[place] for place in tape.results])
 
     def _recorded(

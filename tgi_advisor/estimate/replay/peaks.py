@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 STEPS = 8
 """Lengths replayed for every doubling of the tokens."""
 FEW = 2 * STEPS
-"""Lengths from one that a sketch replays to the next."""
+"""Lengths from one that a sketch replays to the next; where masks of every token against every other make its line a
+parabola, half as many."""
 BEFORE = 2
 """Shorter lengths a length may not need less than."""
 SMALL_TENSORS = 8 * MiB
@@ -43,6 +44,8 @@ REST = 2 * MiB
 """Bytes of free blocks that no tensor of a prefill of any length worth having fits."""
 GAP = 64 * MiB
 """Bytes of a free block that decide whether a prefill finds much less room once the gaps are filled."""
+MASK = 11
+"""Bytes Gemma 3's masks hold for every pair of tokens of a prompt (`vision.masks`)."""
 SHORTEST, FIRST = 64, 32
 """Tokens of the shortest prefill that is replayed; shorter ones count as much."""
 
@@ -65,6 +68,8 @@ class Peaks:
         self._tapes: dict[Hashable, Tape | None] = {}
         self._replayed: dict[tuple[int, int, int, int], Prefill] = {}
         self._highest: dict[tuple[int, int, int, int], Prefill] = {}
+        self._masked = MASK if setting.family.model_type == "gemma3" else 0
+        self._few = STEPS if self._masked or setting.family.served_by == "transformers" else FEW
         self._by_length = self.shapes.window is not None or setting.family.served_by == "vlm"
 
     def in_gaps(self, blocks: int) -> int:
@@ -142,7 +147,7 @@ class Peaks:
         return enough
 
     def roughly(self, batch: Batch) -> Peak:
-        """About what `at` says, from lengths four times as long as the one before."""
+        """About what `at` says, from few lengths."""
         size = cache_tensor(self.setting, self.g, batch.blocks)
         cache, _ = self._with_cache(_stepped(size))
         _, held = self._with_cache(_stepped(1 << size.bit_length()))
@@ -150,10 +155,14 @@ class Peaks:
 
     def _line(self, batch: Batch, held: int) -> Prefill:
         index, _, _ = _between(max(batch.tokens, SHORTEST))
-        first, last = index - index % FEW, index - index % FEW + FEW
+        first, last = index - index % self._few, index - index % self._few + self._few
         start, end = _length(first), _length(last)
         low, high = self._at(first, 1, 0, held), self._at(last, 1, 0, held)
-        return _on_the_line(low, high, max(0, batch.tokens - start), end - start)
+        seen = _on_the_line(low, high, max(0, batch.tokens - start), end - start)
+        if not self._masked:
+            return seen
+        more = self._masked * (batch.requests * batch.longest**2 - batch.tokens**2)
+        return Prefill(*(max(0, one + more) for one in seen))
 
     def _squeezed(self, batch: Batch, room: int) -> Peak | None:
         most = self.loaded.reserved + room
@@ -218,6 +227,8 @@ class Rough:
 
     def __init__(self, peaks: Peaks) -> None:
         self._peaks = peaks
+        self._asked: Batch | None = None
+        self._more: tuple[int, ...] = (0,) * len(Peak._fields)
 
     def in_gaps(self, blocks: int) -> int:
         """What the launch itself says."""
@@ -229,7 +240,14 @@ class Rough:
 
     def at(self, batch: Batch) -> Peak:
         """About what the warm-up with a batch adds, in bytes."""
-        return self._peaks.roughly(batch)
+        self._asked = batch
+        return Peak(*(max(0, about + more) for about, more in zip(self._peaks.roughly(batch), self._more, strict=True)))
+
+    def put_right(self) -> None:
+        """From here on the batch asked for last gets what the launch itself says, others as much more or less."""
+        if self._asked is not None:
+            about, exact = self._peaks.roughly(self._asked), self._peaks.at(self._asked)
+            self._more = tuple([one - other for one, other in zip(exact, about, strict=True)])
 
     def seen(self, requests: int, longest: int) -> Seen | None:
         """What the launch itself says."""
