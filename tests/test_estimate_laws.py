@@ -314,7 +314,7 @@ def test_the_found_total_is_the_last_that_holds(case: tuple[Spec, Facts], random
 def test_what_fits_is_monotone_on_every_region(case: tuple[Spec, Facts], random: Random) -> None:
     spec, facts = case
     searcher = Searcher(warmup.base(defaults.resolve(spec, facts)))
-    for _, (low, high) in zip(range(6), searcher.regions(searcher.span.low), strict=False):
+    for _, (low, high) in zip(range(6), searcher.regions(searcher.span.low, searcher.span.high), strict=False):
         points = sorted({low, high, *(random.randint(low, high) for _ in range(12))})
         held = [searcher.fits(point) for point in points]
         assert held == sorted(held, reverse=True), list(zip(points, held, strict=True))
@@ -333,7 +333,7 @@ def test_whatever_memory_is_left_a_longer_prompt_of_a_region_fits_no_better(
     spec, facts = case
     here = warmup.base(defaults.resolve(spec, facts))
     assume(here.setting.family.paged and here.loaded < here.total)
-    regions = list(islice(Searcher(here).regions(Searcher(here).span.low), 40))
+    regions = list(islice(Searcher(here).regions(Searcher(here).span.low, Searcher(here).span.high), 40))
     assume(regions)
     low, high = random.choice(regions)
     longest = random.randint(low, min(high, low + max(1, int((high - low) ** random.random()))))
@@ -350,7 +350,7 @@ def test_tensors_that_begin_to_find_room_in_gaps_hide_no_longer_prompts(release:
     workload = WorkloadSpec(max_new_tokens=200, concurrency=32, prefer="context", allow_risk=True)
     spec = Spec(limits=LimitsSpec(AUTO, AUTO, Bound(1000, 1000)), workload=workload)
     searcher = Searcher(launch("Qwen/Qwen2-VL-7B-Instruct", gpus.find("nvidia-rtx-3080-10gb"), 2, release, spec))
-    for low, high in islice(searcher.regions(400), 9):
+    for low, high in islice(searcher.regions(400, searcher.span.high), 9):
         held = [searcher.fits(total) for total in sorted({low, (low + high) // 2, high})]
         assert held == sorted(held, reverse=True)
     assert searcher.largest_total(searcher.span.low) == most

@@ -311,3 +311,51 @@ def test_a_batch_size_that_is_said_stays() -> None:
     words = advised(*asked(LLAMA, "gaudi3", "3.3.7", "tgi.flags.max-batch-size=3"))["container"]["args"]
     assert words.count("--max-batch-size") == 1
     assert words[words.index("--max-batch-size") + 1] == "3"
+
+
+# -- limits beyond any GPU
+
+ABSURD = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("release", "sets"),
+    [
+        ("3.3.7", ("limits.max_batch_prefill_tokens",)),
+        ("2.2.0", ("limits.max_batch_prefill_tokens",)),
+        ("3.3.7", ("limits.max_total_tokens", "limits.max_batch_prefill_tokens")),
+        ("3.3.7", ("limits.max_batch_prefill_tokens", "workload.concurrency")),
+        ("3.3.7", ("limits.max_total_tokens",)),
+        ("3.3.7", ("workload.concurrency",)),
+    ],
+)
+@pytest.mark.parametrize("model", [LLAMA, QWEN3, "google/gemma-3-4b-it"])
+def test_a_search_for_what_no_gpu_holds_ends(model: str, release: str, sets: tuple[str, ...]) -> None:
+    if release != "3.3.7" and model != LLAMA:
+        pytest.skip("this release does not serve it")
+    ran = run("advise", *asked(model, "nvidia-l4", release, *(f"{one}={ABSURD}" for one in sets)), "--json")
+    found = json.loads(ran.out)
+    assert ran.code == 5
+    assert found["search"]["evaluations"] < 300
+    if "limits.max_batch_prefill_tokens" in sets:
+        assert found["limits"]["max_batch_prefill_tokens"] == ABSURD
+        assert found["reason"].startswith(f"Not enough memory to handle {ABSURD} prefill tokens")
+
+
+def test_a_pinned_prefill_of_more_requests_than_memory_holds_at_first_still_finds_short_prompts() -> None:
+    """A KV cache for so many requests wants prompts short enough to be warmed up a dozen at a time."""
+    wanted = ("limits.max_batch_prefill_tokens=8192", "workload.concurrency=100", "workload.max_new_tokens=16")
+    found = advised(*asked(LLAMA, "nvidia-l4", "3.3.7", *wanted))
+    assert found["limits"]["max_batch_prefill_tokens"] == 8192
+    assert 100 <= found["limits"]["max_total_tokens"] < 400
+
+
+def test_twice_the_prefill_needs_more_however_long_it_is() -> None:
+    def needed(tokens: int) -> int:
+        wanted = asked(LLAMA, "nvidia-l4", "3.3.7", f"limits.max_batch_prefill_tokens={tokens}")
+        ran = run("predict", *wanted, "--json")
+        assert ran.code == 5
+        return sum(part["bytes"] for part in json.loads(ran.out)["memory"]["parts"])
+
+    found = [needed(1 << power) for power in range(17, 31)]
+    assert found == sorted(set(found))

@@ -71,5 +71,8 @@ class Prefills(Protocol):
 class Roughly(Prefills, Protocol):
     """About the warm-ups of one launch."""
 
-    def put_right(self) -> None:
-        """From here on the batch asked for last gets what the launch itself says, others as much more or less."""
+    def put_right(self) -> bool:
+        """From here on the batch asked for last gets what the launch itself says, others as much more or less.
+
+        Whether that was done.
+        """

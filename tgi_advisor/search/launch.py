@@ -116,7 +116,7 @@ def _nothing(searcher: Searcher) -> Found:
     """What to say where no limits fit: the verdict on those that need least memory."""
     span = searcher.span
     lowest = next(
-        (low for low, _ in searcher.stretches(span.low)), span.high
+        (low for low, _ in searcher.stretches(span.low, span.high)), span.high
     )  # a pinned prefill in the fewest requests
     smallest = max(2, lowest)
     longest = max(1, min(searcher.input_for(smallest), smallest - 1))

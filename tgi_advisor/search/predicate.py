@@ -24,7 +24,7 @@ from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.facts import families
 from tgi_advisor.limits import Limits
 from tgi_advisor.units import thousands
-from tgi_advisor.verdict import concurrency, is_refused
+from tgi_advisor.verdict import blocks_for, concurrency, is_refused
 
 DEFAULT_NEW_TOKENS = 1024
 """workload.max_new_tokens when the spec leaves it out, unless that is more than half of the total."""
@@ -34,6 +34,14 @@ TOO_RISKY = "what its traffic may need: longer requests would start, but be at r
 """What stops limits that fit."""
 GRAPHS_FIRST = "what CUDA graphs need: longer requests would start, but their capture may end the start"
 """What stops limits that fit and are not at risk under load."""
+NO_WEIGHTS = "memory: the weights do not fit"
+NO_WARMUP = "memory: the peak of the warm-up prefill"
+NO_CACHE = "memory: the KV cache left after the warm-up"
+WARMED_UP = frozenset({NO_WARMUP, NO_CACHE})
+"""What stops limits whose warm-up takes too much."""
+MOST_TOO_LARGE = 64
+"""Stretches whose warm-up takes too much after which no shorter prompts are tried: more of them take no less, and what
+grows with the square of a prompt is long gone."""
 MOST_RISKY = 8
 """Stretches that fit and are at risk after which no shorter prompts are tried."""
 PUT_RIGHT = 2
@@ -146,7 +154,7 @@ class Searcher:
         near = None if rough is None else self._roughly(rough)._near(low, high, holds, rough.put_right)
         return last_that_holds(low, high, lambda value: holds(self, value), near)
 
-    def _near(self, low: int, high: int, holds: Callable[[Searcher, int], bool], put_right: Callable[[], None]) -> int:
+    def _near(self, low: int, high: int, holds: Callable[[Searcher, int], bool], put_right: Callable[[], bool]) -> int:
         """About the last value that holds: by rough estimates, which are put right where they say so."""
 
         def held(value: int) -> bool:
@@ -156,7 +164,8 @@ class Searcher:
         for _ in range(PUT_RIGHT):
             self._seen.clear()
             held(near)
-            put_right()
+            if not put_right():
+                break
             self._seen.clear()
             before, near = near, last_that_holds(low, high, held, near)
             if near == before:
@@ -253,13 +262,13 @@ class Searcher:
             return "max_batch_prefill_tokens must hold a whole prompt without chunked prefill"
         seen = self.warm(total, prefill)
         if seen.stage == "load":
-            return "memory: the weights do not fit"
+            return NO_WEIGHTS
         if seen.stage == "warmup":
-            return "memory: the peak of the warm-up prefill"
+            return NO_WARMUP
         if seen.budget is None:
             return self._no_room_to_grow(seen, total)
         if seen.budget < max(total, prefill):
-            return "memory: the KV cache left after the warm-up"
+            return NO_CACHE
         if concurrency(self.setting, seen.blocks, Limits(longest, total)) < self.wanted:
             several = f"{self.wanted} requests" if self.wanted > 1 else "one request"
             return f"memory: a KV cache that holds {several} of max_total_tokens"
@@ -307,14 +316,14 @@ class Searcher:
         limits = self.limits_of(total, self.smallest_prefill(total))
         return self.holds(total) and not is_refused(self.here, limits)
 
-    def regions(self, low: int, prefill: int | None = None) -> Iterator[tuple[int, int]]:
-        """Stretches of max_total_tokens from `low` on of like warm-ups, longest prompts first.
+    def regions(self, low: int, high: int, prefill: int | None = None) -> Iterator[tuple[int, int]]:
+        """Stretches of max_total_tokens in [low, high] of like warm-ups, longest prompts first.
 
         Each has one number of requests, a KV cache that TGI counts as free again throughout, or nowhere (it may not
         where prompts fill the prefill), and whose tensors share segments throughout, or nowhere: from the size on from
         which they do not, they find room in gaps that loading left, and less memory may do for more.
         """
-        for start, end in self.stretches(low, prefill):
+        for start, end in self.stretches(low, high, prefill):
             filled = start < end and self._kind(start, prefill)[0] != self._kind(start + 1, prefill)[0]
             least = start + filled
             apart = least
@@ -334,11 +343,10 @@ class Searcher:
         _, tokens, blocks = warmup.warmup_batch(self.setting, limits)
         return warmup.gives_back(self.setting, limits, tokens), self.here.prefills.shares_segments(blocks)
 
-    def stretches(self, low: int, prefill: int | None = None) -> Iterator[tuple[int, int]]:
-        """Stretches of max_total_tokens from `low` on with one number of warm-up requests, longest prompts first."""
+    def stretches(self, low: int, high: int, prefill: int | None = None) -> Iterator[tuple[int, int]]:
+        """Stretches of max_total_tokens in [low, high] with one number of warm-up requests, longest prompts first."""
         bound = self.limits.max_batch_prefill_tokens
         pinned = max(bound.fixed or 0, self.least) if prefill is None else prefill
-        high = self.span.high
         if self.in_blocks and not pinned and high >= low:
             # Prompts shorter than a block are warmed up as often as it holds them.
             whole = _first(low, high, lambda total: self.input_for(total) >= self.setting.block_size)
@@ -365,11 +373,39 @@ class Searcher:
         def fits(searcher: Searcher, total: int) -> bool:
             return searcher.fits(total, prefill)
 
-        fitting = (
-            (start, self.last(start, end, fits)) for start, end in self.regions(low, prefill) if fits(self, start)
-        )
+        fitting = ((start, self.last(start, end, fits)) for start, end in self._fitting(low, prefill))
         found = (self._last_calm(start, end, prefill) for start, end in islice(fitting, MOST_RISKY))
         return next((total for total in found if total is not None), None)
+
+    def _fitting(self, low: int, prefill: int | None) -> Iterator[tuple[int, int]]:
+        """The stretches of max_total_tokens from `low` on whose shortest fits, as long as shorter prompts may help."""
+        high, too_large = self._longest_worth_trying(low, prefill), 0
+        for start, end in self.regions(low, high, prefill):
+            reason = self._does_not_fit(start, self.smallest_prefill(start) if prefill is None else prefill)
+            if reason is None:
+                yield start, end
+            too_large += reason in WARMED_UP
+            if reason == NO_WEIGHTS or too_large == MOST_TOO_LARGE:
+                return
+
+    def _longest_worth_trying(self, low: int, prefill: int | None) -> int:
+        """The last max_total_tokens from `low` on that an empty GPU's KV cache holds; less than `low` where none is.
+
+        What is asked of it is `workload.concurrency` requests of that length, and the prefill budget where it is given.
+        """
+        here, setting, high = self.here, self.setting, self.span.high
+        on_gpu = setting.facts.gpu.system in ("cuda", "rocm")  # elsewhere TGI may take more than is free
+        if high < low or not on_gpu or not setting.family.paged or max(setting.wiggle, setting.memory_fraction) > 1:
+            return high
+        size = setting.block_size
+        most = (here.total - here.loaded + here.gaps) // max(1, here.geometry.kv_bytes_per_token * size) + 1
+        if (prefill or self.limits.max_batch_prefill_tokens.fixed or 0) > most * size:
+            return low - 1
+
+        def may_hold(total: int) -> bool:
+            return blocks_for(setting, self.limits_of(total, 0), self.wanted) <= most and total <= most * size
+
+        return last_that_holds(low, high, may_hold) if may_hold(low) else low - 1
 
     def _last_calm(self, low: int, high: int, prefill: int | None) -> int | None:
         """The last total of a stretch that fits which is not at risk either; None where all of it is."""

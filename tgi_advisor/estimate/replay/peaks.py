@@ -46,6 +46,12 @@ GAP = 64 * MiB
 """Bytes of a free block that decide whether a prefill finds much less room once the gaps are filled."""
 MASK = 11
 """Bytes Gemma 3's masks hold for every pair of tokens of a prompt (`vision.masks`)."""
+LONGEST = 1 << 20
+"""Tokens of the longest prefill that is replayed."""
+MOST_LOGITS = 1 << 35
+"""Logits of the requests of the largest batch that is."""
+LARGEST_CACHE = 1 << 43
+"""Bytes of the largest KV cache that is; together these stay within an `Allocator`'s addresses."""
 SHORTEST, FIRST = 64, 32
 """Tokens of the shortest prefill that is replayed; shorter ones count as much."""
 
@@ -54,6 +60,7 @@ class Peaks:
     """Warm-ups of one launch, each replayed once."""
 
     def __init__(self, setting: Setting, g: Geometry) -> None:
+        """`straight`: whether what a prefill takes grows no faster than its tokens."""
         self.setting = setting
         self.g = g
         self.loaded = loaded(setting)
@@ -69,7 +76,8 @@ class Peaks:
         self._replayed: dict[tuple[int, int, int, int], Prefill] = {}
         self._highest: dict[tuple[int, int, int, int], Prefill] = {}
         self._masked = MASK if setting.family.model_type == "gemma3" else 0
-        self._few = STEPS if self._masked or setting.family.served_by == "transformers" else FEW
+        self.straight = not self._masked and setting.family.served_by != "transformers"
+        self._few = FEW if self.straight else STEPS
         self._by_length = self.shapes.window is not None or setting.family.served_by == "vlm"
 
     def in_gaps(self, blocks: int) -> int:
@@ -87,6 +95,9 @@ class Peaks:
 
     def at(self, batch: Batch) -> Peak:
         """What the warm-up with a batch adds, in bytes."""
+        times = self._beyond(batch)
+        if times > 1:
+            return _times(times, self.at(_part(batch, times)))
         size = cache_tensor(self.setting, self.g, batch.blocks)
         filled = self._line(batch, 0) if self._gappy else None
         seen = self._with(batch, _stepped(size), filled)
@@ -94,6 +105,12 @@ class Peaks:
             return seen
         larger = self._with(batch, SMALL + ROUNDING, filled)  # which find room in gaps that are closed to small tensors
         return min(seen, larger, key=lambda one: one.whole)
+
+    def _beyond(self, batch: Batch) -> int:
+        """How many times a batch is larger than what is replayed: no GPU holds such a one."""
+        cache = 2 * self.g.layers * cache_tensor(self.setting, self.g, batch.blocks)
+        of_logits = batch.requests * self.g.vocabulary
+        return -min(-batch.tokens // LONGEST, -of_logits // MOST_LOGITS, -cache // LARGEST_CACHE)
 
     def _with(self, batch: Batch, size: int, filled: Prefill | None) -> Peak:
         """What it adds with a KV cache of tensors of a size."""
@@ -136,6 +153,8 @@ class Peaks:
 
         Where it fails all the same, `whole` is the least room with which it would not, to 2 MiB.
         """
+        if self._beyond(batch) > 1:
+            return self.at(batch)
         seen = self._squeezed(batch, room)
         if seen is not None:
             return seen
@@ -148,6 +167,9 @@ class Peaks:
 
     def roughly(self, batch: Batch) -> Peak:
         """About what `at` says, from few lengths."""
+        times = self._beyond(batch)
+        if times > 1:
+            return _times(times, self.roughly(_part(batch, times)))
         size = cache_tensor(self.setting, self.g, batch.blocks)
         cache, _ = self._with_cache(_stepped(size))
         _, held = self._with_cache(_stepped(1 << size.bit_length()))
@@ -243,11 +265,16 @@ class Rough:
         self._asked = batch
         return Peak(*(max(0, about + more) for about, more in zip(self._peaks.roughly(batch), self._more, strict=True)))
 
-    def put_right(self) -> None:
-        """From here on the batch asked for last gets what the launch itself says, others as much more or less."""
-        if self._asked is not None:
-            about, exact = self._peaks.roughly(self._asked), self._peaks.at(self._asked)
-            self._more = tuple([one - other for one, other in zip(exact, about, strict=True)])
+    def put_right(self) -> bool:
+        """From here on the batch asked for last gets what the launch itself says, others as much more or less.
+
+        Whether that was done: where no masks are made, rough estimates are near enough.
+        """
+        if self._asked is None or self._peaks.straight:
+            return False
+        about, exact = self._peaks.roughly(self._asked), self._peaks.at(self._asked)
+        self._more = tuple([one - other for one, other in zip(exact, about, strict=True)])
+        return True
 
     def seen(self, requests: int, longest: int) -> Seen | None:
         """What the launch itself says."""
@@ -256,6 +283,16 @@ class Rough:
     def squeezed(self, batch: Batch, room: int) -> Peak:
         """The same: no search asks."""
         return self._peaks.squeezed(batch, room)
+
+
+def _part(batch: Batch, times: int) -> Batch:
+    """A batch so many times smaller."""
+    tokens = -(-batch.tokens // times)
+    return Batch(-(-batch.requests // times), tokens, min(batch.longest, tokens), -(-batch.blocks // times))
+
+
+def _times(times: int, one: Peak) -> Peak:
+    return Peak(*(times * size for size in one))
 
 
 def _on_the_line(low: Prefill, high: Prefill, part: int, whole: int) -> Prefill:
