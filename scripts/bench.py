@@ -8,6 +8,7 @@ machine disturb less. What the Hub costs is measured by bench_hub.py.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -142,13 +143,62 @@ def compare_rows(rounds: int) -> list[str]:
     ]
 
 
+def first_rows(gpus: Sequence[str] = ("nvidia-l4", "nvidia-h100-sxm")) -> list[str]:
+    """The first search of a process: for every shipped model on one of these GPUs, nothing replayed before."""
+    rows = []
+    for name in gpus:
+        command = [sys.executable, __file__, "--first-on", name]
+        taken = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
+        slowest = sorted(taken, key=lambda one: -one[1])[:3]
+        named = ", ".join(f"{model} {seconds * 1e3:.0f} ms" for model, seconds in slowest)
+        within = sum(seconds < 0.01 for _, seconds in taken)
+        rows.append(
+            f"| {name} | {median(seconds for _, seconds in taken) * 1e3:.1f} ms | {within} of {len(taken)} | {named} |"
+        )
+    return ["| first search on | median | under 10 ms | slowest |", "| --- | ---: | ---: | --- |", *rows]
+
+
+def first_searches(gpu: str) -> list[tuple[str, float]]:
+    """(model, processor seconds of its first search) for every shipped model, the fastest of two."""
+    from tgi_advisor.estimate import defaults, warmup
+    from tgi_advisor.estimate.replay import peaks, vision  # noqa: F401  # imported before anything is timed
+    from tgi_advisor.facts import gpu as gpus
+    from tgi_advisor.facts import release
+    from tgi_advisor.facts.known import Facts
+    from tgi_advisor.gather import snapshot
+    from tgi_advisor.search import search
+    from tgi_advisor.spec.reader import read_any
+
+    there, found = gpus.find(gpu), []
+    for model in sorted(snapshot.recorded_ids()):
+        known = snapshot.find(model)
+        if known is None:
+            continue
+        facts = Facts(known, there, 1, release.latest()).elsewhere(there, 1)
+        setting = defaults.resolve(read_any({"model": {"id": model}, "hardware": {"gpu": gpu}}), facts)
+        taken = []
+        for _ in range(2):
+            peaks._peaks.cache_clear()
+            warmup._common.cache_clear()
+            start = time.process_time()
+            search(warmup.base(setting))
+            taken.append(time.process_time() - start)
+        found.append((model, min(taken)))
+    return found
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="runs of each command (default: 15)")
     parser.add_argument("--hf-mem", metavar="PATH", help="the hf-mem program to compare with, of any environment")
+    parser.add_argument("--first-on", metavar="GPU", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    print("\n".join([*command_rows(asked.hf_mem, asked.rounds), "", *inner_rows(), "", *compare_rows(asked.rounds)]))
+    if asked.first_on:
+        print(json.dumps(first_searches(asked.first_on)))
+        return
+    rows = [*command_rows(asked.hf_mem, asked.rounds), "", *inner_rows(), "", *first_rows(), ""]
+    print("\n".join([*rows, *compare_rows(asked.rounds)]))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,6 @@ from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.units import GiB, MiB
 
 ROOT = Path(__file__).parent.parent
-FILES_SPLIT_OTHERWISE = {"Qwen/Qwen3-8B"}
-"""Models whose recorded files end at other tensors than those we assume: transformers' class reads file by file."""
 GRAPHS: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests" / "data" / "replays_graphs.yaml").read_text("utf-8"))
 IMAGES: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests" / "data" / "replays_images.yaml").read_text("utf-8"))
 LEAST = 0.15 * GiB
@@ -36,9 +34,8 @@ LEAST = 0.15 * GiB
 def test_a_row_comes_out(index: int) -> None:
     seen = compared(index)
     recorded, block = seen.recorded, seen.block_bytes
-    if seen.row["model"] not in FILES_SPLIT_OTHERWISE:
-        assert seen.said.loaded == seen.exact.loaded
-        assert abs(seen.said.loaded - recorded.loaded) <= max(LEAST, 0.003 * recorded.loaded)
+    assert seen.said.loaded == seen.exact.loaded
+    assert abs(seen.said.loaded - recorded.loaded) <= max(LEAST, 0.003 * recorded.loaded)
     if seen.warmed_up:
         for ours in (seen.said, seen.exact):
             within = max(LEAST, 0.003 * recorded.peak)
