@@ -858,10 +858,9 @@ class Answers(BaseHTTPRequestHandler):
                     pod.sendall(data[1:])
 
     def from_pod(self, pod: socket.socket) -> None:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # ValueError: the other direction has ended and closed its file
             while data := pod.recv(65536):
                 self.frame(b"\0" + data)
-        with suppress(OSError):
             self.wfile.write(b"\x88\x00")
             self.connection.shutdown(socket.SHUT_WR)
 
