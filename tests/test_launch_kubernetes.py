@@ -355,6 +355,18 @@ def test_a_failed_roll_out_is_rolled_back(desk: Desk) -> None:
     assert again.exit_code == 0, again.output
 
 
+def test_a_roll_out_refused_half_way_leaves_what_was_there(desk: Desk) -> None:
+    assert desk.launch(desk.spec()).exit_code == 0
+    before = {one["metadata"]["name"]: one["metadata"]["labels"] for one in desk.cluster.of_kind("Service")}
+    refused = "deployments/llama.*force=false&fieldValidation=Strict$"
+    desk.cluster.faults.append(Fault("PATCH", refused, 403, times=9))
+    result = desk.launch(desk.spec(container={"replicas": 2}), "--replace")
+    assert result.exit_code == 8, result.output
+    assert {one["metadata"]["name"]: one["metadata"]["labels"] for one in desk.cluster.of_kind("Service")} == before
+    assert desk.cluster.of_kind("PodDisruptionBudget") == []
+    assert json.loads(desk.run("status", "--json").stdout)[0]["healthy"]
+
+
 # -- an API server with manners
 
 

@@ -125,21 +125,18 @@ class KubernetesPlace:
     def undo(self, launch_id: str, name: str, *, ended: bool = False, last: bool = True) -> Iterator[str]:
         """Roll back to what the Deployment was, or remove what was made; a claim that holds weights stays."""
         there = self._deployment(name)
-        if there is not None and seen.launch_of(there) != launch_id:
-            return
         pods = self._pods(launch_id)
         if ended and there is not None:
             return  # the pods may be well
-        before = self._looked[name].before if name in self._looked else None
-        if before is not None:
-            if there is not None:
-                self._roll_back(name)
-                yield f"rolled {objects.called(before)} back to the plan it had; its pods kept serving"
-            yield from self._delete_made(launch_id, name, last=last)
-            return
         if seen.began(pods):
             self._wrote.add(launch_id)
-        if there is not None and self._remove(name, pods):
+        mine = there is not None and seen.launch_of(there) == launch_id
+        before = self._looked[name].before if name in self._looked else None
+        if before is not None:
+            self._roll_back(name, launch_id)
+            if mine:
+                yield f"rolled {objects.called(before)} back to the plan it had; its pods kept serving"
+        elif mine and self._remove(name, pods):
             yield f"removed deployment/{name}, which did not serve yet"
         yield from self._delete_made(launch_id, name, last=last)
 
@@ -168,15 +165,15 @@ class KubernetesPlace:
             f"`kubectl delete pvc {claim} -n {self.cluster.namespace}` removes it"
         )
 
-    def _roll_back(self, name: str) -> None:
-        """Put every object that was there back as it was."""
+    def _roll_back(self, name: str, launch_id: str) -> None:
+        """Put every object that was there and that this launch has applied back as it was."""
         for called, now in self._looked[name].now.items():
             if now is None or not objects.is_ours(now) or now["kind"] == "PersistentVolumeClaim":
                 continue
             path = objects.path(now, self.cluster.namespace)
             for attempt in (1, 2, 3, 4):
                 latest = self.cluster.find(path, f"look at {called}")
-                if latest is None:
+                if latest is None or seen.launch_of(latest) != launch_id:
                     break
                 version = latest["metadata"]["resourceVersion"]
                 body = objects.plain(now) or {}
