@@ -639,6 +639,43 @@ def test_those_for_tgis_own_are_not() -> None:
     assert [one.code for one in findings(text, "Dockerfile")] == ["TGI170"]
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'ENTRYPOINT ["tail"]\nCMD ["-f", "/dev/null"]',
+        'ENTRYPOINT ["/bin/tail", "-f"]\nCMD ["/dev/null"]',
+        'ENTRYPOINT ["sleep"]\nCMD ["infinity"]',
+        "ENTRYPOINT tail -f /dev/null",
+    ],
+)
+def test_one_that_waits_starts_no_server(lines: str) -> None:
+    assert not findings(f"FROM {IMAGE.rpartition(':')[0]}:$VERSION\n{lines}\n", "Dockerfile")
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ('ENTRYPOINT ["dumb-init", "--"]\nCMD ["/serve.sh"]', "dumb-init -- /serve.sh"),
+        ('ENTRYPOINT ["bash"]\nCMD ["/serve.sh"]', "bash /serve.sh"),
+        ('ENTRYPOINT ["tini", "--"]\nCMD exec /serve.sh', "tini -- /bin/sh -c exec /serve.sh"),
+        ('ENTRYPOINT /serve.sh\nCMD ["more"]', "/serve.sh"),
+    ],
+)
+def test_the_program_is_named_as_docker_joins_it(lines: str, named: str) -> None:
+    (said,) = findings(f"FROM {IMAGE}\n{lines}\n", "Dockerfile")
+    assert (said.code, said.message.rpartition(": ")[2]) == ("TGI503", f"what {named} starts")
+
+
+# -- an image whose registry stands beside it
+
+
+@pytest.mark.parametrize("registry", ["ghcr.io", "mirror.example:5000"])
+def test_an_image_has_the_registry_beside_it(registry: str) -> None:
+    text = f"base:\n  registry: {registry}\n  image: huggingface/text-generation-inference:3.3.7\n  name: TGI\n"
+    assert "TGI502" not in [one.code for one in findings(text, "spec.yaml")]
+    assert "TGI502" in [one.code for one in findings(text.replace("registry", "team"), "spec.yaml")]
+
+
 # -- variables that hold options of docker run
 
 

@@ -216,18 +216,34 @@ def _server(stage: _Stage) -> Server | None:
         return None
     if launch is None:
         starts = stage.entry or stage.command
-        if starts is not None and _IDLE.fullmatch(starts.text.strip()):
-            return None
         if starts is not None:
-            words = _exec_form(starts)
-            what = f"what {(' '.join(word.text for word in words) if words else starts.text.strip())[:60]} starts"
-            environment.sources.append(replace(starts.value(0, len(starts.text)), text=what, known=False))
+            line = _command_line(stage) or starts.text.strip()
+            if _IDLE.fullmatch(line):
+                return None
+            environment.sources.append(
+                replace(starts.value(0, len(starts.text)), text=f"what {line[:60]} starts", known=False)
+            )
     environment.overridden.clear()  # a later ENV may well replace an earlier one
     return Server(
         "dockerfile", "", stage.place, image=image if ours else None,
         entry=launch.entry if launch else None, args=launch.args if launch else (),
         gpus=UNSAID, notes=() if ours else _built(stage), **environment.fields(),
     )  # fmt: skip
+
+
+def _command_line(stage: _Stage) -> str:
+    """What is started, its words joined: the entry point, and after one of words the command, as Docker joins them.
+
+    https://docs.docker.com/reference/dockerfile/#understand-how-cmd-and-entrypoint-interact
+    """
+    entry = _exec_form(stage.entry) if stage.entry is not None else []
+    if entry is None and stage.entry is not None:
+        return stage.entry.text.strip()  # by a shell, which takes no more words
+    command = _exec_form(stage.command) if stage.command is not None else []
+    said = [word.text for word in (*(entry or ()), *(command or ()))]
+    if command is None and stage.command is not None:
+        said += [*(("/bin/sh", "-c") if entry else ()), stage.command.text.strip()]
+    return " ".join(said)
 
 
 def _launch(stage: _Stage, environment: Environment) -> Launch | None:

@@ -115,7 +115,7 @@ def read_platform(root: Map, world: World, form: str = "") -> tuple[list[Server]
             if key == "repository" and not re.match(r"[^/]*[.:][^/]*/", node.text) and not _is_split(above[-1]):
                 continue  # a repository of sources
             if above and _names_image(key, node, above):
-                images.append((node.value("image"), above[-1], above[:-1]))
+                images.append((_on_registry(node.value("image"), above[-1]), above[-1], above[:-1]))
             elif (LAUNCHER in node.text and len(node.text) > len(LAUNCHER)) or " run " in node.text:
                 scripts.append(node)
     variables = _variables(root)
@@ -223,6 +223,14 @@ def _is_of_chart(node: Map) -> bool:
     return any(one.get("repository") is not None and "tag" in one.merged for one in held)
 
 
+def _on_registry(image: Value, node: Map) -> Value:
+    """An image with the registry that is named beside it (Helm's values, NVIDIA AI Workbench's `base`)."""
+    registry = node.scalar("registry")
+    if registry is None or not registry.text or image.text.startswith(registry.text):
+        return image
+    return replace(image, text=f"{registry.text}/{image.text}")
+
+
 def _is_split(node: Map) -> bool:
     return _split_image(node) is not None
 
@@ -237,8 +245,8 @@ def _split_image(node: Map) -> Value | None:
         if repository is None or tag is None or re.search(r":[^/]*$|@", repository.text):
             return None
     value = repository.value("image")
-    registry = node.scalar("registry")
-    text = f"{registry.text}/{value.text}" if registry and not value.text.startswith(registry.text) else value.text
+    value = _on_registry(value, node)
+    text = value.text
     if not is_image(text):
         return None
     if digest and digest.text:

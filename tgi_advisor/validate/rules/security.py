@@ -220,5 +220,5 @@ def unpinned_code(case: Case) -> Hits:
     if given is None or given.typed is not True or "revision" in case.view.flags or not case.view.complete:
         return
     if case.view.model and not is_path(case.view.model):
-        message = "the code of the model's repository is run, whatever stands in it at the next start"
+        message = "the code that the model's repository holds at the next start is run, if it holds any"
         yield Hit(given.name, message, "pass --revision with the commit you looked at", once="file")
