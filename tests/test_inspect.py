@@ -142,6 +142,31 @@ def test_what_is_no_tgi(name: str) -> None:
     assert ran.code == json.loads(ran.out)["error"]["exit_code"] == Exit.FACTS
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"max_total_tokens": 0}, {"max_input_tokens": 4000, "max_total_tokens": 10}, {"max_total_tokens": 1 << 40},
+        {"model_id": ""}, {"model_id": "a\nb"}, {"model_id": "\ud800/x"}, {"version": "3.3.7\x1b[2J"},
+    ],
+)  # fmt: skip
+def test_nonsense_is_the_fault_of_the_server_that_says_it_and_a_row_among_others(said: dict[str, object]) -> None:
+    nonsense = {**server_of(LLAMA31, "3.3.7"), "/info": json.dumps({**json.loads(info(LLAMA31, "3.3.7")), **said})}
+    with serving(nonsense) as (bad, _), serving(server_of(LLAMA31, "3.3.7")) as (good, _):
+        alone, both = run("inspect", bad, *L4), run("inspect", bad, good, *L4, "--json")
+    assert alone.code == both.code == Exit.FACTS
+    assert f"{bad}/info is not what a TGI server says" in " ".join(alone.err.split())
+    assert [row["release"] for row in json.loads(both.out)["servers"]] == [None, "3.3.7"]
+
+
+def test_a_limit_that_is_not_said_is_not_compared() -> None:
+    said = json.loads(info(LLAMA31, "3.3.7"))
+    del said["max_total_tokens"]
+    with serving({**server_of(LLAMA31, "3.3.7"), "/info": json.dumps(said)}) as (url, _):
+        ran = run("inspect", url, *L4)
+    assert ran.code == Exit.STARTS
+    assert "instead of" not in ran.out
+
+
 def test_a_hostile_name_cannot_speak_to_the_terminal() -> None:
     with serving({**server_of("a/b", "3.3.7"), "/info": info("a/\x1b]0;x\x07b", "3.3.7\x1b[2J")}) as (url, _):
         ran = run("inspect", url)

@@ -288,8 +288,8 @@ def _fitting(one: Running) -> list[str]:
         )
     if here.at_risk:
         said.append(f"It is {here.risk}: {here.under_load.why if here.under_load else ''}".rstrip(": "))
-    has, fits = one.limits.max_total_tokens or 0, best.total
-    if fits > has:
+    has, fits = one.limits.max_total_tokens, best.total
+    if has is not None and fits > has:
         said.append(
             f"max_total_tokens may be {thousands(fits)} instead of {thousands(has)}: --max-input-tokens "
             f"{best.limits.max_input_tokens} --max-total-tokens {fits} --max-batch-prefill-tokens "

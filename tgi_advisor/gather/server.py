@@ -26,6 +26,8 @@ Health = Literal["healthy", "unhealthy", "silent"]
 """What `/health` says: 200, another status, or nothing in time (it waits for the step that runs)."""
 MOST = 1 << 53
 """No number of `/info` is larger."""
+MOST_LIMIT = (1 << 31) - 1
+"""No length of a prompt or request is larger."""
 
 
 class Server(NamedTuple):
@@ -57,11 +59,7 @@ def read(url: str, seconds: float) -> Server:
     info = _info(_get(address, "/info", deadline, MOST_INFO), f"{shown}/info")
     metrics = _get(address, "/metrics", deadline, MOST_METRICS).decode("utf-8", "replace")
     numbers = {name: value for name, value in info.items() if type(value) is int and 0 <= value < MOST}
-    limits = Limits(
-        numbers.get("max_input_tokens", numbers.get("max_input_length")),  # the name before 2.1.0
-        numbers.get("max_total_tokens"),
-        max_batch_total_tokens=numbers.get("max_batch_total_tokens"),
-    )
+    limits = _limits(numbers, f"{shown}/info")
     dtype, commit = (value if isinstance(value := info.get(name), str) else "" for name in ("model_dtype", "model_sha"))
     return Server(shown, info["model_id"], info["version"], metrics, limits, numbers, dtype, commit)
 
@@ -145,4 +143,26 @@ def _info(body: bytes, where: str) -> Mapping[str, Any]:
         info = None
     if not isinstance(info, dict) or not all(isinstance(info.get(name), str) for name in ("model_id", "version")):
         raise FactsError(f"{where} is not what a TGI server says: it has no model_id and version", MEANT)
+    for name in ("model_id", "version"):
+        if not info[name] or printable(info[name]) != info[name]:
+            raise FactsError(f"{where} is not what a TGI server says: {name} is {info[name]!r}", MEANT)
     return info
+
+
+def _limits(numbers: Mapping[str, int], where: str) -> Limits:
+    """The limits of `/info`; FactsError for some that no TGI has."""
+    shortest = numbers.get("max_input_tokens", numbers.get("max_input_length"))  # the name before 2.1.0
+    limits = Limits(
+        shortest, numbers.get("max_total_tokens"), max_batch_total_tokens=numbers.get("max_batch_total_tokens")
+    )
+    given = limits._replace(max_batch_total_tokens=None).given()
+    wrong = next((name for name, value in given.items() if not 0 < value <= MOST_LIMIT), None)
+    if wrong is not None:
+        raise FactsError(f"{where} is not what a TGI server says: {wrong} is {given[wrong]}", MEANT)
+    if limits.max_input_tokens and limits.max_total_tokens and limits.max_input_tokens >= limits.max_total_tokens:
+        raise FactsError(
+            f"{where} is not what a TGI server says: max_input_tokens {limits.max_input_tokens} is not below "
+            f"max_total_tokens {limits.max_total_tokens}",
+            MEANT,
+        )
+    return limits
