@@ -666,6 +666,18 @@ def test_the_program_is_named_as_docker_joins_it(lines: str, named: str) -> None
     assert (said.code, said.message.rpartition(": ")[2]) == ("TGI503", f"what {named} starts")
 
 
+# -- code of the model's repository
+
+
+@pytest.mark.parametrize(
+    ("model", "severity"),
+    [("Qwen/Qwen2.5-7B-Instruct", "info"), ("tiiuae/falcon-7b-instruct", "warning"), ("org/m", "warning")],
+)
+def test_code_is_a_warning_where_there_may_be_any(model: str, severity: str) -> None:
+    text = RUN.replace("org/m", model) + " --trust-remote-code"
+    assert [one.severity for one in findings(text, "run.sh") if one.code == "TGI406"] == [severity]
+
+
 # -- an image whose registry stands beside it
 
 

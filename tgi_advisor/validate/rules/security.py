@@ -208,17 +208,30 @@ def token_name_too_new(case: Case) -> Hits:
 def unpinned_code(case: Case) -> Hits:
     """`--trust-remote-code` runs the repository's code, and without `--revision` whatever it is tomorrow.
 
+    Info where the configuration of the model is known and names no code.
+
     Failing::
 
-        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --trust-remote-code
+        tgi:3.3.7 --model-id tiiuae/falcon-7b-instruct --trust-remote-code
 
     Fixed::
 
-        tgi:3.3.7 --model-id Qwen/Qwen2.5-7B-Instruct --trust-remote-code --revision a09a35458c702b33eeac
+        tgi:3.3.7 --model-id tiiuae/falcon-7b-instruct --trust-remote-code --revision a09a35458c702b33eeac
     """
     given = case.view.get("trust-remote-code")
     if given is None or given.typed is not True or "revision" in case.view.flags or not case.view.complete:
         return
-    if case.view.model and not is_path(case.view.model):
+    if not case.view.model or is_path(case.view.model):
+        return
+    if case.facts is not None and "auto_map" not in case.facts.config:
+        message = "the model's config.json names no code of its own, and what it names tomorrow is run"
+        yield Hit(
+            given.name,
+            message,
+            "leave the flag out if its tokenizer needs no code either, or pass --revision",
+            severity="info",
+            once="file",
+        )
+    else:
         message = "the code that the model's repository holds at the next start is run, if it holds any"
         yield Hit(given.name, message, "pass --revision with the commit you looked at", once="file")
