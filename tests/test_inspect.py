@@ -219,3 +219,16 @@ def test_a_server_that_goes_away_while_it_is_watched_is_waited_for() -> None:
     finally:
         os.kill(watching.pid, signal.SIGINT)
         watching.communicate(timeout=20)
+
+
+def test_watching_ends_when_nobody_reads_any_more() -> None:
+    with serving(server_of(LLAMA31, "3.3.7")) as (url, _):
+        command = [sys.executable, "-m", "tgi_advisor", "inspect", url, "--watch=0.1", "--json"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as ran:
+            assert ran.stdout is not None
+            try:
+                assert ran.stdout.readline()
+                ran.stdout.close()
+                assert ran.wait(20) == Exit.STARTS
+            finally:
+                ran.kill()

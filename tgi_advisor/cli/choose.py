@@ -14,7 +14,7 @@ import click
 
 from tgi_advisor.cli import options
 from tgi_advisor.cli.options import as_json
-from tgi_advisor.cli.output import colour, progress, say, width
+from tgi_advisor.cli.output import colour, progress, say, unread, width
 from tgi_advisor.errors import Exit, FactsError, UsageError
 
 if TYPE_CHECKING:
@@ -437,7 +437,7 @@ def inspect(
         say(dump(made), nl=False)
         return Exit.STARTS
     _inspected(found, as_json=as_json, again=watch)
-    while watch:
+    while watch and not unread():
         time.sleep(watch)
         try:
             found = ask.inspect(urls, known, before=found, **asked)

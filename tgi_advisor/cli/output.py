@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 _BLOCKS = str.maketrans("█▉▊▋▌▍▎▏", "########")
 
 
+_gone: set[int] = set()
+"""Streams (by identity) whose reader went away."""
+
+
+def unread() -> bool:
+    """Whether the reader of standard output went away, so that nothing more need be said."""
+    return sys.stdout is None or id(sys.stdout) in _gone
+
+
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
     """Print; a reader that went away (`| head`, a terminal that was closed) is left in peace.
 
@@ -31,6 +40,7 @@ def say(text: str, *, err: bool = False, nl: bool = True) -> None:
         click.echo(_writable(text, stream.encoding), nl=nl, err=err, color=colour(stream))
     except OSError as error:
         problem = unwritable(error, stream)
+        _gone.add(id(stream))
         if not (err or isinstance(error, BrokenPipeError) or error.errno == errno.EIO):
             raise problem from None
 
