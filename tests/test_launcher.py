@@ -180,9 +180,9 @@ def test_what_a_variable_set_to_nothing_switches_off_is_said(env: str, tag: str,
     assert [one["severity"] for one in found if one["code"] == "TGI104"] == ["warning"] * said
 
 
-def devices_of(tag: str, env: str, count: int | None = 4) -> int | None:
+def devices_of(tag: str, env: str, count: int | None = 4, gpus: str = "--gpus all") -> int | None:
     """Shards the launcher starts on a machine with four GPUs."""
-    line = f"docker run --gpus all {env} ghcr.io/huggingface/text-generation-inference:{tag} --model-id gpt2\n"
+    line = f"docker run {gpus} {env} ghcr.io/huggingface/text-generation-inference:{tag} --model-id gpt2\n"
     document = read(line if "intel" not in tag else line.replace("--gpus all", "--privileged"), "run.sh")
     return cases(document, lambda model, _: snapshot.find(model), Stated(None, count))[0].shards
 
@@ -192,7 +192,8 @@ def devices_of(tag: str, env: str, count: int | None = 4) -> int | None:
     [
         ("3.3.7", "", 4), ("3.3.6", "", 1), ("3.3.7", "-e NVIDIA_VISIBLE_DEVICES=void", 4),
         ("3.3.7", "-e NVIDIA_VISIBLE_DEVICES=' all '", 4), ("3.3.6", "-e NVIDIA_VISIBLE_DEVICES=void", 1),
-        ("3.3.7", "-e NVIDIA_VISIBLE_DEVICES=0,1", 2), ("3.3.7", "-e CUDA_VISIBLE_DEVICES=all", 1),
+        ("3.3.7", "-e NVIDIA_VISIBLE_DEVICES=0,1", 4),  # --gpus all sets it behind the container's own
+        ("3.3.7", "-e CUDA_VISIBLE_DEVICES=all", 1),
         ("3.3.7", "-e CUDA_VISIBLE_DEVICES=", 1),
         ("3.3.7", "-e CUDA_VISIBLE_DEVICES=0,1,2 -e NVIDIA_VISIBLE_DEVICES=0", 3),
         ("3.3.7", "-e ZE_AFFINITY_MASK=0,1", 4), ("3.3.7-intel-xpu", "-e ZE_AFFINITY_MASK=0,1", 2),
@@ -202,6 +203,10 @@ def devices_of(tag: str, env: str, count: int | None = 4) -> int | None:
 )  # fmt: skip
 def test_devices_are_counted_as_the_launcher_counts_them(tag: str, env: str, shards: int) -> None:
     assert devices_of(tag, env) == shards
+
+
+def test_without_a_device_request_the_variable_counts() -> None:
+    assert devices_of("3.3.7", "-e NVIDIA_VISIBLE_DEVICES=0,1", gpus="--runtime nvidia") == 2
 
 
 def test_sharded_is_not_refused_where_the_devices_are_not_known() -> None:
