@@ -12,7 +12,7 @@ whole KV cache, and falls beyond it, so that each of the two pieces has one last
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -44,6 +44,8 @@ MOST_TOO_LARGE = 64
 grows with the square of a prompt is long gone."""
 MOST_RISKY = 8
 """Stretches that fit and are at risk after which no shorter prompts are tried."""
+LOOKED_AT = 64
+"""Lengths that are looked at for one that is not at risk, where the search finds none."""
 PUT_RIGHT = 2
 """Times rough estimates are put right before exact ones take over."""
 USUAL_CHUNK = 2048
@@ -373,9 +375,30 @@ class Searcher:
         def fits(searcher: Searcher, total: int) -> bool:
             return searcher.fits(total, prefill)
 
-        fitting = ((start, self.last(start, end, fits)) for start, end in self._fitting(low, prefill))
-        found = (self._last_calm(start, end, prefill) for start, end in islice(fitting, MOST_RISKY))
-        return next((total for total in found if total is not None), None)
+        risky: list[tuple[int, int]] = []
+        for start, end in islice(self._fitting(low, prefill), MOST_RISKY):
+            last = self.last(start, end, fits)
+            if (total := self._last_calm(start, last, prefill)) is not None:
+                return total
+            risky.append((start, last))
+        return self._calm_between(risky, prefill)
+
+    def _calm_between(self, risky: Sequence[tuple[int, int]], prefill: int | None) -> int | None:
+        """A total that is not at risk in stretches whose ends and turning points are; None where none is found.
+
+        What is spare is convex but for gaps of the allocator that some lengths find and others do not: where it is
+        about nothing everywhere, a few lengths in between are looked at, the longest first.
+        """
+
+        def calm(total: int) -> bool:
+            return self.holds(total, prefill)
+
+        step = sum(last - start for start, last in risky) // LOOKED_AT | 1  # odd, as blocks are not
+        for start, last in risky:
+            for total in range(last - step, start - 1, -step):
+                if calm(total):
+                    return last_that_holds(total, total + step, calm)
+        return None
 
     def _fitting(self, low: int, prefill: int | None) -> Iterator[tuple[int, int]]:
         """The stretches of max_total_tokens from `low` on whose shortest fits, as long as shorter prompts may help."""
