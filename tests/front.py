@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -45,6 +46,12 @@ def run(*args: str, stdin: str | bytes | None = None) -> Ran:
 def environment(**more: str) -> dict[str, str]:
     """An environment for `process`: 100 columns, no colour, no network."""
     return {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8", **more}
+
+
+def heeding_ctrl_c() -> None:
+    """What a terminal's shell does; a script that runs this in the background has SIGINT and SIGQUIT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def process(*args: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ from typing import Any, get_args
 import click
 import jsonschema
 import pytest
-from front import CONFIGS, L4, LLAMA, ROOT, environment, process, run
+from front import CONFIGS, L4, LLAMA, ROOT, environment, heeding_ctrl_c, process, run
 from golden import Golden
 from hub import Hub
 
@@ -515,11 +515,6 @@ def test_closed_streams(closed: str, args: str, code: int) -> None:
     ran = subprocess.run(["sh", "-c", line], env=environment(), capture_output=True, text=True, check=False)
     assert ran.returncode == code
     assert "defect" not in ran.stdout + ran.stderr
-
-
-def heeding_ctrl_c() -> None:
-    """What a terminal's shell does; a script that runs this in the background has SIGINT ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_ctrl_c_while_the_hub_is_slow(tmp_path: Path) -> None:

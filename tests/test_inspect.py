@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from front import environment, run
+from front import environment, heeding_ctrl_c, run
 from golden import GOLDEN, Golden
 from serving import Done, info, metrics, server_of, serving, trickling
 
@@ -195,12 +195,14 @@ def test_watching_shows_what_is_done_between_two_readings() -> None:
 
     with serving({**server_of(LLAMA31, "3.3.7"), "/metrics": counting}) as (url, _):
         command = [sys.executable, "-m", "tgi_advisor", "inspect", url, "--watch", "0.2", "--json", *L4]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as watching:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment(), preexec_fn=heeding_ctrl_c
+        ) as watching:
             assert watching.stdout is not None
             first, second, third = (json.loads(watching.stdout.readline())["servers"][0] for _ in range(3))
             watching.send_signal(signal.SIGINT)
-            watching.stdout.read()
-            assert watching.wait(20) == Exit.INTERRUPTED
+            watching.communicate(timeout=20)
+            assert watching.returncode == Exit.INTERRUPTED
     assert first["tokens_per_s"] is None
     assert (second["answered"], third["answered"]) == (200, 300)
     assert second["requests_per_s"] > 0
@@ -211,8 +213,12 @@ def test_watching_shows_what_is_done_between_two_readings() -> None:
 def test_a_server_that_goes_away_while_it_is_watched_is_waited_for() -> None:
     with serving(server_of(LLAMA31, "3.3.7")) as (url, _):
         command = [sys.executable, "-m", "tgi_advisor", "inspect", url, "--watch", "0.1", "--json"]
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        watching = subprocess.Popen(command, text=True, env=environment(), **streams)  # type: ignore[call-overload]
+        pipe = subprocess.PIPE
+        watching = subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, text=True, env=environment(), preexec_fn=heeding_ctrl_c
+        )
+        assert watching.stdout is not None
+        assert watching.stderr is not None
         watching.stdout.readline()
     try:
         assert "does not answer" in watching.stderr.readline()

@@ -25,6 +25,7 @@ import engines
 import pytest
 from click.testing import CliRunner, Result
 from engines import IMAGE, SAGEMAKER, Daemon
+from front import heeding_ctrl_c
 
 import tgi_advisor
 from tgi_advisor.cli.main import cli
@@ -107,7 +108,7 @@ class Desk:
         """The command as a process of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "tgi_advisor", "launch", spec, *options], text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **env},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **env}, preexec_fn=heeding_ctrl_c,
         )  # fmt: skip
 
     def containers(self) -> list[str]:

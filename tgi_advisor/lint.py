@@ -16,10 +16,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from tgi_advisor.bounds import MAX_CHARACTERS
-from tgi_advisor.errors import AdvisorError, Place, UsageError
+from tgi_advisor.errors import AdvisorError, Place, SpecError, UsageError
 from tgi_advisor.gather import files
 from tgi_advisor.gather.files import Beside
 from tgi_advisor.safe import masked, named
+from tgi_advisor.spec.tree import Map, compose
 from tgi_advisor.validate import comments, config, fix
 from tgi_advisor.validate.config import Settings
 from tgi_advisor.validate.found import Document
@@ -197,8 +198,7 @@ def import_server(
     beside = Beside(path)
     document = read(text.text if text else "", name, lookup=beside, images=images, listed=beside.listed)
     if not document.servers:
-        problem = document.defects[0].message if document.defects else "it names neither a TGI image nor the launcher"
-        raise UsageError(f"there is no TGI server in {files.shown(name)}", f"Perhaps {problem}.")
+        raise without_server(document)
     more = (f"gpu.memory={memory}",) if memory else ()
     said = stated(gpu, more, count, release)
     meant = chosen(cases(document, facts_for("snapshot", True, path), said), server, name)
@@ -217,6 +217,26 @@ def text_of(path: str) -> str:
     """A file as text; empty where it is none."""
     found = files.load(path)
     return found.text if found else ""
+
+
+def without_server(document: Document) -> UsageError:
+    """That a file starts no TGI server, and what is probably wrong with it."""
+    file = files.shown(document.file)
+    message = f"there is no TGI server in {file}"
+    if document.defects:
+        first = document.defects[0]
+        return UsageError(message, f"{first.place}: {first.message}")
+    try:
+        root = compose(document.text, file) if document.file.endswith((".yaml", ".yml", files.STDIN)) else None
+    except SpecError as error:
+        problem = error.problems[0] if error.problems else None
+        told = f"{problem.place}: {problem.message}" if problem and problem.place else error.message
+        return UsageError(message, f"It is no YAML: {told}")
+    sections = {key.text: value for key, value in root.entries} if isinstance(root, Map) else {}
+    if isinstance(sections.get("model"), Map) and "hardware" not in sections:
+        hint = "A deployment spec names its GPU: add hardware: {gpu: …}. `tgi-advisor gpus` lists them."
+        return UsageError(message, hint)
+    return UsageError(message, "It names neither a TGI image nor the launcher.")
 
 
 def chosen(found: Sequence[Case], server: str | None, file: str) -> Case:

@@ -241,8 +241,7 @@ def _of_file(
 ) -> Upgrades:  # fmt: skip
     """The servers of a deployment file."""
     if not document.servers:
-        problem = document.defects[0].message if document.defects else "it names neither a TGI image nor the launcher"
-        raise UsageError(f"there is no TGI server in {files.shown(document.file)}", f"Perhaps {problem}.")
+        raise lint.without_server(document)
     stated = lint.stated(
         asked.gpu, (f"gpu.memory={asked.memory}",) if asked.memory else (), asked.gpus,
         asked.since.name if asked.since else None,

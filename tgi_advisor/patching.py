@@ -85,10 +85,7 @@ def patch(
         plan, new, hidden = _of_spec(document, gpu, count, memory, release, fields, facts_of)
     else:
         if not document.servers:
-            problem = (
-                document.defects[0].message if document.defects else "it names neither a TGI image nor the launcher"
-            )
-            raise UsageError(f"there is no TGI server in {files.shown(name)}", f"Perhaps {problem}.")
+            raise lint.without_server(document)
         stated = lint.stated(gpu, (f"gpu.memory={memory}",) if memory else (), count, release)
         known = cases(document, lint.facts_for("snapshot", True, asked), stated)
         case = lint.chosen(known, server, document.file)

@@ -81,7 +81,8 @@ class Running:
     @property
     def used(self) -> float | None:
         """Share of its KV cache that the running batch may come to take; None where that is not known."""
-        return min(1.0, self.load.held / self.budget) if self.budget else None
+        untold = self.load.running > 0 and self.load.held == 0  # a gauge that was not set yet
+        return min(1.0, self.load.held / self.budget) if self.budget and not untold else None
 
     @property
     def rates(self) -> tuple[float, float] | None:
@@ -252,8 +253,12 @@ def _waiting(one: Running) -> list[str]:
         return []
     if one.used is None:
         return [
-            f"{_requests(one.load.queued)} wait. Whether its KV cache is full is not known: this release does not say "
-            "how large that is; --gpu predicts it."
+            f"{_requests(one.load.queued)} wait. Whether its KV cache is full is not known: "
+            + (
+                "it does not say how much is taken."
+                if one.budget
+                else "this release does not say how large that is; --gpu predicts it."
+            )
         ]
     if one.used >= FULL:
         return [

@@ -98,8 +98,8 @@ class AdvisorGroup(click.Group):
             _keep_nearest(error)
             told = StringIO()
             error.show(told)
-            say(_fitted(printable(told.getvalue(), keep="\n")), err=True, nl=False)
-            _json(error_body(Exit.USAGE, printable(error.format_message(), keep="\n")), as_json)
+            say(_fitted(printable(told.getvalue().replace("\t", "  "), keep="\n")), err=True, nl=False)
+            _json(error_body(Exit.USAGE, printable(error.format_message().replace("\t", "  "), keep="\n")), as_json)
             return Exit.USAGE
         except click.Abort:
             return Exit.INTERRUPTED

@@ -82,6 +82,8 @@ def load(path: str) -> Text | None:
 
     UsageError when it cannot be read.
     """
+    if not path:
+        raise UsageError("a file without a name cannot be read", "Name a file, or - for standard input.")
     data = _bytes(path)
     whole = len(data) <= MAX_DEPLOYMENT
     data = data[:MAX_DEPLOYMENT]

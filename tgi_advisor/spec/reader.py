@@ -193,12 +193,19 @@ def _bytes_of(path: str, file: str) -> bytes:
             return sys.stdin.buffer.read(MAX_SPEC + 1)
         return read_named(path, MAX_SPEC)
     except FileNotFoundError:
-        raise SpecError(f"{file} does not exist", _neighbours(path) or "`tgi-advisor init` writes a spec") from None
+        raise SpecError(f"{file} does not exist", _neighbours(path) or _meant(file)) from None
     except IsADirectoryError:
         raise SpecError(f"{file} is a folder", _neighbours(f"{path}/x.yaml") or "name a spec file in it") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SpecError(f"{file} cannot be read: {reason}", "name a spec file, or `-` for standard input") from None
+
+
+def _meant(file: str) -> str:
+    """What a name that is no file was probably meant to be."""
+    if file.count("/") == 1 and not file.startswith(("/", ".", "~")) and not file.endswith((".yaml", ".yml")):
+        return f"a model is named with --model {file}; `tgi-advisor init` writes a spec"
+    return "`tgi-advisor init` writes a spec"
 
 
 def _neighbours(path: str) -> str | None:
