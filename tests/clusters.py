@@ -42,6 +42,18 @@ TOKEN = "not-a-real-token-of-a-cluster"
 SCHEMAS = max(Path(kubernetes_validate.__file__).parent.glob("kubernetes-json-schema/v1.3[0-9].*-strict"))
 """Kubernetes' published OpenAPI as JSON schemas that take no unknown field, of the newest release the package has."""
 HERE = Path(__file__).parent
+PLATFORMS = HERE / "data" / "platforms"
+CUSTOM = ("PodMonitor", "ScaledObject")
+"""Kinds of operators, whose schemas are their own."""
+KINDS = {
+    "v1": {"persistentvolumeclaims": "PersistentVolumeClaim", "services": "Service", "pods": "Pod"},
+    "apps/v1": {"deployments": "Deployment"},
+    "policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
+    "autoscaling/v2": {"horizontalpodautoscalers": "HorizontalPodAutoscaler"},
+    "monitoring.coreos.com/v1": {"podmonitors": "PodMonitor"},
+    "keda.sh/v1alpha1": {"scaledobjects": "ScaledObject"},
+}
+"""What kubectl is told there is: resources and kinds by version."""
 APPLY = "application/apply-patch+yaml"
 Obj = dict[str, Any]
 
@@ -66,9 +78,33 @@ def validator(version: str, kind: str) -> Any:
     name = f"{kind.lower()}-{group.partition('.')[0]}{'-' if group else ''}{rest}.json"
     if kind == "DeleteOptions":
         name = "deleteoptions-meta-v1.json"
+    if kind in CUSTOM:
+        return jsonschema.Draft202012Validator(json.loads((PLATFORMS / f"{kind.lower()}.json").read_text())["schema"])
     schema = json.loads((SCHEMAS / name).read_text())
     registry: Any = definitions() @ Registry()
     return jsonschema.Draft202012Validator(schema, registry=Resource.from_contents(schema) @ registry)
+
+
+def discovered(path: str) -> Obj | None:
+    """What a server says there is, to a client that asks for it before anything else; None for another path."""
+    if path == "/api":
+        return {"kind": "APIVersions", "versions": ["v1"]}
+    if path == "/apis":
+        groups = []
+        for version in KINDS:
+            if "/" in version:
+                both = {"groupVersion": version, "version": version.partition("/")[2]}
+                groups.append({"name": version.partition("/")[0], "versions": [both], "preferredVersion": both})
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+    version = path.removeprefix("/apis/").removeprefix("/api/")
+    if version not in KINDS:
+        return None
+    verbs = ["create", "delete", "get", "list", "patch", "update", "watch"]
+    resources = [
+        {"name": name, "singularName": kind.lower(), "namespaced": True, "kind": kind, "verbs": verbs}
+        for name, kind in KINDS[version].items()
+    ]
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}
 
 
 class RefusalError(Exception):
@@ -207,7 +243,7 @@ def setting(obj: Any, at: tuple[str, ...], value: Any) -> None:
         if part.startswith("[name="):
             found = next((one for one in obj if one["name"] == part[6:-1]), None)
             if found is None:
-                obj.append(found := {})
+                obj.append(found := {"name": part[6:-1]})
             if last:
                 return
             obj = found
@@ -244,6 +280,7 @@ class ApiServer(ThreadingHTTPServer):
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.watch_seconds = 60.0
+        self.open = False  # to kubectl, which sends no token without TLS
         self.kubelet = Kubelet(self)
         self.closing = threading.Event()
         known = {flag.name: flag.type for flag in flags.flags_of(release.find("3.3.7")).values()}
@@ -635,7 +672,7 @@ class Answers(BaseHTTPRequestHandler):
                 self.send(fault.status, data, fault.headers)
                 return
         try:
-            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            if not self.server.open and self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 raise RefusalError(401, "Unauthorized", "Unauthorized")
             self.route(parts.path, query, body)
         except RefusalError as refusal:
@@ -658,6 +695,9 @@ class Answers(BaseHTTPRequestHandler):
     def route(self, path: str, query: dict[str, str], body: Any) -> None:
         if path == "/version":
             self.ok({"major": "1", "minor": "35", "gitVersion": "v1.35.2", "platform": "linux/amd64"})
+            return
+        if (found := discovered(path)) is not None:
+            self.ok(found)
             return
         if body is not None:
             self.check(path, body)
@@ -699,7 +739,8 @@ class Answers(BaseHTTPRequestHandler):
         self.server.bodies.append(body)
         if self.command == "PATCH" and self.headers.get("Content-Type") != APPLY:
             self.server.problems.append(f"{path}: patched with {self.headers.get('Content-Type')}")
-        for error in validator(body["apiVersion"], body["kind"]).iter_errors(body):
+        kind = body.get("kind", "DeleteOptions" if self.command == "DELETE" else "")
+        for error in validator(body.get("apiVersion", "v1"), kind).iter_errors(body):
             self.server.problems.append(f"{self.command} {path}: {error.message} at {list(error.path)}")
             raise RefusalError(400, "BadRequest", f"strict decoding error: {error.message}")
 

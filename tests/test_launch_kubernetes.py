@@ -560,6 +560,22 @@ def test_what_stands_beside_the_deployment_comes_and_goes_with_it(desk: Desk) ->
     assert desk.cluster.of_kind("PodDisruptionBudget") == desk.cluster.of_kind("Pod") == []
 
 
+@pytest.mark.parametrize(
+    ("by", "kind"),
+    [({"by": "hpa"}, "HorizontalPodAutoscaler"),
+     ({"by": "keda", "prometheus": "http://prometheus.monitoring:9090"}, "ScaledObject")],
+)  # fmt: skip
+def test_what_scales_it_comes_and_goes_with_it(desk: Desk, by: dict[str, str], kind: str) -> None:
+    spec = desk.spec(autoscale={"max": 3, "on": "batch", **by})
+    code, events = desk.events(spec)
+    assert code == 0, events[-1]
+    assert [len(desk.cluster.of_kind(one)) for one in (kind, "PodMonitor", "PodDisruptionBudget")] == [1, 1, 1]
+    (deployment,) = desk.cluster.of_kind("Deployment")
+    assert "replicas" not in deployment["spec"]
+    assert desk.run("stop", "--all").exit_code == 0
+    assert [one for each in (kind, "PodMonitor", "Pod") for one in desk.cluster.of_kind(each)] == []
+
+
 REAL, IMAGE = "TGI_ADVISOR_TEST_KUBECONFIG", "TGI_ADVISOR_TEST_IMAGE"
 
 
