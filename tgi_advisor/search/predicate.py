@@ -393,11 +393,13 @@ class Searcher:
         def calm(total: int) -> bool:
             return self.holds(total, prefill)
 
+        rough = self.here.prefills.rough
+        at_first = self if rough is None else self._roughly(rough)
         step = sum(last - start for start, last in risky) // LOOKED_AT | 1  # odd, as blocks are not
-        for start, last in risky:
-            for total in range(last - step, start - 1, -step):
-                if calm(total):
-                    return last_that_holds(total, total + step, calm)
+        points = (total for start, last in risky for total in range(last - step, start - 1, -step))
+        for total in islice((total for total in points if at_first.holds(total, prefill)), MOST_RISKY):
+            if calm(total):
+                return last_that_holds(total, total + step, calm)
         return None
 
     def _fitting(self, low: int, prefill: int | None) -> Iterator[tuple[int, int]]:
