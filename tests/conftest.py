@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from golden import Golden
+
+settings.register_profile("here", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("here")  # the first text of a fresh checkout waits for tables that Hypothesis makes of Unicode
 
 ENGINES = ("test_launch", "test_launch_faults", "test_launch_pull")
 """The files whose tests start Docker Engines: one at a time, as an engine alters the machine's network."""

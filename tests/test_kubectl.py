@@ -44,10 +44,19 @@ def test_what_is_emitted_is_applied_and_deleted(name: str, program: str, server:
     applied = said("apply", "--server-side", "--validate=false", "-f", str(file))
     assert applied.count("serverside-applied") == len(names)
     assert not server.problems
-    kept = {
-        (one["kind"], one["metadata"]["name"]) for kind in {kind for kind, _ in names} for one in server.of_kind(kind)
-    }
-    assert kept == names
+
+    def kept() -> set[tuple[str, str]]:
+        kinds = {kind for kind, _ in names}
+        return {
+            (one["kind"], one["metadata"]["name"])
+            for kind in kinds
+            for one in server.of_kind(kind)
+            if "deletionTimestamp" not in one["metadata"]
+        }
+
+    assert kept() == names
     again = said("get", "-f", str(file), "-o", "name").split()
     assert len(again) == len(names)
     said("delete", "--wait=false", "-f", str(file))
+    assert kept() == set()
+    assert not server.problems

@@ -576,6 +576,18 @@ def test_what_scales_it_comes_and_goes_with_it(desk: Desk, by: dict[str, str], k
     assert [one for each in (kind, "PodMonitor", "Pod") for one in desk.cluster.of_kind(each)] == []
 
 
+@pytest.mark.parametrize(
+    ("resource", "operator"), [("podmonitors", "the Prometheus operator"), ("scaledobjects", "KEDA")]
+)
+def test_an_operator_that_is_not_installed_is_named(desk: Desk, resource: str, operator: str) -> None:
+    spec = desk.spec(autoscale={"max": 3, "by": "keda", "prometheus": "http://prometheus.monitoring:9090"})
+    desk.cluster.faults.append(Fault("PATCH", resource, 404, times=9))
+    result = desk.launch(spec)
+    assert result.exit_code == 8, result.output
+    assert f"Install {operator}" in " ".join(result.stderr.split())
+    assert desk.left() == []
+
+
 REAL, IMAGE = "TGI_ADVISOR_TEST_KUBECONFIG", "TGI_ADVISOR_TEST_IMAGE"
 
 

@@ -398,6 +398,10 @@ def _dry_run(
     return found
 
 
+OPERATORS = {"monitoring.coreos.com": "the Prometheus operator", "keda.sh": "KEDA"}
+"""What defines kinds that Kubernetes itself has not, by their group."""
+
+
 def _refusal(cluster: Cluster, one: Mapping[str, Any], error: RefusedError) -> tuple[str, str | None]:
     """Why an object is not accepted, and what to do."""
     name = objects.called(one)
@@ -413,6 +417,8 @@ def _refusal(cluster: Cluster, one: Mapping[str, Any], error: RefusedError) -> t
     if error.status == 404:
         return (
             f"the cluster does not know {one['apiVersion']} {one['kind']}, or has no namespace {cluster.namespace!r}: "
-            f"{error.words}", "Install what defines it, or leave it out of the spec.",
+            f"{error.words}",
+            f"Install {OPERATORS.get(one['apiVersion'].partition('/')[0], 'what defines it')}, or leave it out of the "
+            "spec.",
         )  # fmt: skip
     return f"{name} is refused: {error.words}", None
