@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from golden import Golden
+from hypothesis import HealthCheck, settings
 
 settings.register_profile("here", suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("here")  # the first text of a fresh checkout waits for tables that Hypothesis makes of Unicode
