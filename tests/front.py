@@ -49,9 +49,10 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def heeding_ctrl_c() -> None:
-    """What a terminal's shell does; a script that runs this in the background has SIGINT and SIGQUIT ignored."""
+    """What a terminal's shell does; in the background SIGINT and SIGQUIT are ignored, and under nohup SIGHUP."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    for number in (signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def process(*args: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:

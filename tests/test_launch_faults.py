@@ -21,6 +21,7 @@ from typing import Any
 
 import engines
 import pytest
+from front import heeding_ctrl_c
 from test_launch import Desk, desk, engine, wait_for
 
 from tgi_advisor.launch import follow, marks, verify
@@ -38,6 +39,7 @@ def on_a_terminal(spec: str, before: Callable[[], object] = lambda: None) -> tup
 
     def become_its_foreground() -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        heeding_ctrl_c()
         before()
 
     process = subprocess.Popen(

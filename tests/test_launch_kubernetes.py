@@ -383,7 +383,7 @@ def test_a_roll_out_refused_half_way_leaves_what_was_there(desk: Desk) -> None:
             Fault("GET", "portforward", 500, times=2),
         ],
         [
-            Fault("GET", "pods.*watch=true", after=2000, times=2),
+            Fault("GET", "pods.*watch=true", after=300, times=2),
             Fault("GET", "deployments.*watch=true", 410, times=2),
             Fault("GET", "/log", after=500, times=3),
             Fault("GET", "/pods[?]", delay=1.0),
@@ -395,7 +395,7 @@ def test_a_launch_outlives_what_passes(desk: Desk, faults: list[Fault], monkeypa
     monkeypatch.setattr(watching, "AGAIN_S", 0.1)
     monkeypatch.setattr(watching, "MOST_AGAIN_S", 0.2)
     desk.cluster.faults += faults
-    code, events = desk.events(desk.spec({"slow": 0.02}))
+    code, events = desk.events(desk.spec({"slow": 0.15}))
     assert code == 0, events[-1]
     assert [fault for fault in faults if fault.times] == [], "these were never met"
     assert events[-1]["figures"]["max_batch_total_tokens"]["observed"] == 40000, "a part of the log was lost"

@@ -318,21 +318,23 @@ def test_a_batch_size_that_is_said_stays() -> None:
 ABSURD = 1_000_000_000
 
 
+BEYOND = (
+    ("limits.max_batch_prefill_tokens",),
+    ("limits.max_total_tokens", "limits.max_batch_prefill_tokens"),
+    ("limits.max_batch_prefill_tokens", "workload.concurrency"),
+    ("limits.max_total_tokens",),
+    ("workload.concurrency",),
+)
+
+
 @pytest.mark.parametrize(
-    ("release", "sets"),
+    ("model", "release", "sets"),
     [
-        ("3.3.7", ("limits.max_batch_prefill_tokens",)),
-        ("2.2.0", ("limits.max_batch_prefill_tokens",)),
-        ("3.3.7", ("limits.max_total_tokens", "limits.max_batch_prefill_tokens")),
-        ("3.3.7", ("limits.max_batch_prefill_tokens", "workload.concurrency")),
-        ("3.3.7", ("limits.max_total_tokens",)),
-        ("3.3.7", ("workload.concurrency",)),
+        (LLAMA, "2.2.0", BEYOND[0]),
+        *((model, "3.3.7", sets) for model in (LLAMA, QWEN3, "google/gemma-3-4b-it") for sets in BEYOND),
     ],
 )
-@pytest.mark.parametrize("model", [LLAMA, QWEN3, "google/gemma-3-4b-it"])
 def test_a_search_for_what_no_gpu_holds_ends(model: str, release: str, sets: tuple[str, ...]) -> None:
-    if release != "3.3.7" and model != LLAMA:
-        pytest.skip("this release does not serve it")
     ran = run("advise", *asked(model, "nvidia-l4", release, *(f"{one}={ABSURD}" for one in sets)), "--json")
     found = json.loads(ran.out)
     assert ran.code == 5

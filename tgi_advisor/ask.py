@@ -33,6 +33,7 @@ from tgi_advisor.choose.sweep import Step, Sweep
 from tgi_advisor.choose.words import told
 from tgi_advisor.errors import AdvisorError, FactsError, Problem, SpecError, UsageError, did_you_mean, listed
 from tgi_advisor.estimate import defaults, warmup
+from tgi_advisor.estimate.underload import DECODING
 from tgi_advisor.facts import answered
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import prices as pricing
@@ -324,12 +325,7 @@ def calibrate(
         progress(f"asking {url}")
     found = server.read(url, timeout)
     seen = metrics.traffic(found.metrics, f"{found.url}/metrics")
-    held = model or found.model
-    base = read_any(spec if spec is not None else {"model": {"id": held}, "hardware": {"gpu": gpu}})
-    given = (("model.id", model), ("hardware.gpu", gpu), ("hardware.count", count and str(count)))
-    pairs = [(path, text) for path, text in given if text]
-    if release is not None or base.tgi.image is None:
-        pairs.append(("tgi.release", _release_of(found, release)))
+    base, pairs = _told_of(found, spec, model, gpu, count, release)
     asked = build(pairs, "command line", base, sets)
     if model is None and found.model.count("/") == 1 and not found.model.startswith(("/", ".")):
         _same_model(asked.model.id, found)
@@ -393,7 +389,7 @@ def inspect(
 
 def _reading(url: str, timeout: float) -> tuple[server.Server, Running]:
     """What a server says now."""
-    found = server.read(url, timeout)
+    found = server.believable(server.read(url, timeout))
     health = server.health(found.url, timeout)
     load = metrics.load(found.metrics, f"{found.url}/metrics")
     return found, Running(
@@ -411,11 +407,7 @@ def _as_spec(
         raise FactsError(
             f"{found.url} serves {found.model}, a folder of its container", "Say which model that is with --model."
         )
-    given = (("model.id", model), ("hardware.gpu", gpu), ("hardware.count", count and str(count)))
-    base = read_any(spec if spec is not None else {"model": {"id": model or found.model}, "hardware": {"gpu": gpu}})
-    pairs = [(path, text) for path, text in given if text]
-    if release is not None or base.tgi.image is None:
-        pairs.append(("tgi.release", _release_of(found, release)))
+    base, pairs = _told_of(found, spec, model, gpu, count, release)
     if spec is None and found.commit and model is None:
         pairs.append(("model.revision", found.commit))
     if "bfloat16" in found.dtype and base.model.dtype is None:
@@ -424,11 +416,24 @@ def _as_spec(
     pairs += [
         (f"limits.{name}", str(value)) for name, value in limits._replace(max_batch_total_tokens=None).given().items()
     ]
-    for name, usual in (("max_concurrent_requests", 128), ("max_batch_size", None)):
+    for name, usual in (("max_concurrent_requests", DECODING), ("max_batch_size", None)):
         flag = name.replace("_", "-")
         if (value := found.numbers.get(name)) not in (None, usual) and flag not in base.tgi.flags:
             pairs.append((f"tgi.flags.{flag}", str(value)))
     return build(pairs, "command line", base, sets)
+
+
+def _told_of(
+    found: server.Server, spec: SpecLike | None, model: str | None, gpu: str | None, count: int | None,
+    release: str | None,
+) -> tuple[Spec, list[tuple[str, str]]]:  # fmt: skip
+    """A server's spec, and what is laid over it of what the caller says; model and release are else its own word."""
+    base = read_any(spec if spec is not None else {"model": {"id": model or found.model}, "hardware": {"gpu": gpu}})
+    given = (("model.id", model), ("hardware.gpu", gpu), ("hardware.count", count and str(count)))
+    pairs = [(path, text) for path, text in given if text]
+    if release is not None or base.tgi.image is None:
+        pairs.append(("tgi.release", _release_of(found, release)))
+    return base, pairs
 
 
 def _release_of(found: server.Server, release: str | None) -> str:

@@ -29,6 +29,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from tgi_advisor.errors import SpecError
 from tgi_advisor.estimate.speed import Served
+from tgi_advisor.estimate.underload import DECODING
 from tgi_advisor.facts import clouds, clusters
 from tgi_advisor.facts.flags import Flag, Value, find, parse_value, render
 from tgi_advisor.facts.gpu import instance_type
@@ -258,8 +259,6 @@ https://github.com/huggingface/text-generation-inference/blob/v1.0.0/router/src/
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/v3/src/backend.rs#L170-L171
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/v3/src/queue.rs#L143-L158
 """
-ADMITTED = 128
-"""--max-concurrent-requests where nobody sets it (launcher/src/main.rs@v3.3.7)."""
 CACHE_FULL = 80
 """Per cent of the KV cache above which replicas are added."""
 
@@ -284,7 +283,7 @@ def _scaling(spec: Spec, prediction: Prediction | None) -> Scaling | None:
     said = spec.autoscale
     if said.max is None:
         return None
-    admitted = spec.tgi.flags.get("max-concurrent-requests", ADMITTED)
+    admitted = spec.tgi.flags.get("max-concurrent-requests", DECODING)
     held = prediction.concurrency if prediction else None
     budget = prediction.limits.max_batch_total_tokens if prediction else None
     if said.on == "gpu-cache":
@@ -295,9 +294,9 @@ def _scaling(spec: Spec, prediction: Prediction | None) -> Scaling | None:
             )  # fmt: skip
         above = budget * (said.target or CACHE_FULL) // 100
     elif said.on == "batch":
-        above = said.target or max(1, (held or ADMITTED) * 4 // 5)
+        above = said.target or max(1, (held or DECODING) * 4 // 5)
     else:
-        above = said.target or max(1, (admitted if isinstance(admitted, int) else ADMITTED) // 20)
+        above = said.target or max(1, (admitted if isinstance(admitted, int) else DECODING) // 20)
     fewest = spec.container.replicas if said.min is None else said.min
     return Scaling(fewest, said.max, METRICS[said.on], above, said.by == "keda", said.prometheus, _asked(said))
 

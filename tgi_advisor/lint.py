@@ -9,14 +9,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from tgi_advisor.bounds import MAX_CHARACTERS
-from tgi_advisor.errors import AdvisorError, Place, SpecError, UsageError
+from tgi_advisor.errors import AdvisorError, FactsError, Place, SpecError, UsageError
 from tgi_advisor.gather import files
 from tgi_advisor.gather.files import Beside
 from tgi_advisor.safe import masked, named
@@ -193,15 +193,12 @@ def import_server(
     from tgi_advisor.validate.importer import imported
     from tgi_advisor.validate.judge import cases
 
-    text = files.load(path)
-    name = files.STDIN if path == "-" else path
-    beside = Beside(path)
-    document = read(text.text if text else "", name, lookup=beside, images=images, listed=beside.listed)
+    document, _ = opened(path, images)
     if not document.servers:
         raise without_server(document)
     more = (f"gpu.memory={memory}",) if memory else ()
     said = stated(gpu, more, count, release)
-    meant = chosen(cases(document, facts_for("snapshot", True, path), said), server, name)
+    meant = chosen(cases(document, facts_for("snapshot", True, path), said), server, document.file)
     several = said.machine.gpus if said.machine and said.machine.gpus > 1 else None
     return imported(meant, gpu, count or several, memory)
 
@@ -217,6 +214,52 @@ def text_of(path: str) -> str:
     """A file as text; empty where it is none."""
     found = files.load(path)
     return found.text if found else ""
+
+
+Again = Callable[[str], Document]
+"""Reads another text as the same file, with the same files beside it."""
+
+
+def opened(path: str, images: Mapping[str, str] | None) -> tuple[Document, Again]:
+    """A deployment file, or standard input for `-`, and what reads it anew; UsageError where it cannot be read."""
+    text = files.load(path)
+    name = files.STDIN if path == "-" else path
+    beside = Beside(path)
+
+    def again(text: str) -> Document:
+        return read(text, name, lookup=beside, images=images, listed=beside.listed)
+
+    return again(text.text if text else ""), again
+
+
+def plannable(case: Case, stated: str) -> None:
+    """FactsError or UsageError for a server that cannot be planned; `stated` is how its release is said."""
+    where = whereabouts(case)
+    if not case.view.image.judged:
+        raise FactsError(f"{where}: {case.view.image.note}", "Only TGI's own server is known, release by release.")
+    if case.view.image.server:
+        raise FactsError(f"{where}: what {case.view.image.server} does with memory is not known")
+    if case.release is None:
+        raise UsageError(f"{where}: {case.view.image.note}", f"State which release it {stated} X.Y.Z.")
+
+
+def of_known_gpu(case: Case, gpu: str | None) -> None:
+    """UsageError for a server whose GPU neither the file nor the caller names."""
+    if gpu is None and case.gpu is None:
+        hint = "Name it: --gpu nvidia-l4 (`tgi-advisor gpus` lists them), or --gpu auto for this machine's."
+        raise UsageError(f"{whereabouts(case)}: the file does not name its GPU", hint)
+
+
+def whereabouts(case: Case) -> str:
+    """A server by its name, and where it stands."""
+    return f"{named(case.server.name) or 'the server'} at {case.server.place}"
+
+
+def rewrite(path: str, text: str) -> None:
+    """A deployment file with another text, in the coding it has."""
+    original = files.load(path)
+    assert original is not None, "it was read before"
+    files.save(path, original._replace(text=text))
 
 
 def without_server(document: Document) -> UsageError:

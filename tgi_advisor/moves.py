@@ -16,16 +16,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tgi_advisor import lint
-from tgi_advisor.errors import AdvisorError, Exit, FactsError, UsageError
+from tgi_advisor.errors import AdvisorError, Exit, UsageError
 from tgi_advisor.facts import flags
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.gather import files
 from tgi_advisor.gather.facts import gather
-from tgi_advisor.gather.files import Beside
 from tgi_advisor.gather.model import Source
-from tgi_advisor.safe import named
 from tgi_advisor.spec import amend as spec_amend
 from tgi_advisor.spec import reader, writer
 from tgi_advisor.spec.contradictions import image_release
@@ -43,7 +41,6 @@ from tgi_advisor.validate.found import Document, Server, Value
 from tgi_advisor.validate.hardware import Stated
 from tgi_advisor.validate.importer import Importing, cache_of, importing
 from tgi_advisor.validate.judge import FactsFor, cases, findings
-from tgi_advisor.validate.read import read
 from tgi_advisor.validate.rules import RULES, Case
 from tgi_advisor.validate.secrets import Hidden, secrets, without_secrets
 
@@ -147,13 +144,10 @@ def upgrade(
     if not isinstance(spec, (str, os.PathLike)):
         return Upgrades((_of_spec(reader.read_any(spec), asked),))
     path = os.fspath(spec)
-    text = files.load(path)
-    name = files.STDIN if path == "-" else path
-    beside = Beside(path)
-    document = read(text.text if text else "", name, lookup=beside, images=images, listed=beside.listed)
+    document, reread = lint.opened(path, images)
     if document.form == "spec":
         return _of_specs(document, asked, server, fix=fix, write=write, path=path)
-    return _of_file(document, asked, server, beside, images, fix=fix, write=write, path=path)
+    return _of_file(document, asked, server, reread, fix=fix, write=write, path=path)
 
 
 def _agrees(since: TgiRelease, said: TgiRelease, where: str) -> None:
@@ -226,9 +220,7 @@ def _mended(found: Upgrades, document: Document, text: str, known: Sequence[Case
     hidden = secrets(document, list(known))
     diff = fix.diff(document.text, text, document.file, hidden) if text != document.text else ""
     if write and diff and path != "-":
-        original = files.load(path)
-        assert original is not None, "it was read before"
-        files.save(path, original._replace(text=text))
+        lint.rewrite(path, text)
     return found._replace(text=text, diff=diff)
 
 
@@ -236,8 +228,7 @@ def _mended(found: Upgrades, document: Document, text: str, known: Sequence[Case
 
 
 def _of_file(
-    document: Document, asked: _Asked, server: str | None, beside: Beside, images: Mapping[str, str] | None, *,
-    fix: bool, write: bool, path: str,
+    document: Document, asked: _Asked, server: str | None, reread: lint.Again, *, fix: bool, write: bool, path: str,
 ) -> Upgrades:  # fmt: skip
     """The servers of a deployment file."""
     if not document.servers:
@@ -252,7 +243,7 @@ def _of_file(
     text, found = document.text, []
 
     def again(text: str) -> tuple[Document, list[Effective]]:
-        there = read(text, document.file, lookup=beside, images=images, listed=beside.listed)
+        there = reread(text)
         return there, [effective(one, asked.to if one.image is None else asked.since) for one in there.servers]
 
     unjudged: list[Unjudged] = []
@@ -276,19 +267,12 @@ def _of_file(
 
 def _of_case(document: Document, case: Case, stated: Stated, asked: _Asked, facts_for: FactsFor) -> Upgrade:
     """One server of a deployment file."""
-    where = f"{named(case.server.name) or 'the server'} at {case.server.place}"
-    if not case.view.image.judged:
-        raise FactsError(f"{where}: {case.view.image.note}", "Only TGI's own server is known, release by release.")
-    if case.view.image.server:
-        raise FactsError(f"{where}: what {case.view.image.server} does with memory is not known")
-    if case.release is None:
-        raise UsageError(f"{where}: {case.view.image.note}", "State which release it runs today: --from X.Y.Z.")
+    lint.plannable(case, "runs today: --from")
+    assert case.release is not None, "such a server is refused"
     if asked.since is not None:
-        _agrees(asked.since, case.release, where)
-    new, gpu = importing(case, asked.gpu, asked.gpus, asked.memory)
-    if gpu == "auto" and asked.gpu is None:
-        hint = "Name it: --gpu nvidia-l4 (`tgi-advisor gpus` lists them), or --gpu auto for this machine's."
-        raise UsageError(f"{where}: the file does not name its GPU", hint)
+        _agrees(asked.since, case.release, lint.whereabouts(case))
+    new, _ = importing(case, asked.gpu, asked.gpus, asked.memory)
+    lint.of_known_gpu(case, asked.gpu)
     facts = asked.gather(new.spec)
     if facts.release != case.release:
         facts = facts._replace(release=case.release)

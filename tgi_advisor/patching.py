@@ -13,15 +13,13 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tgi_advisor import api, lint
-from tgi_advisor.errors import FactsError, SpecError, UsageError, listed
+from tgi_advisor.errors import SpecError, UsageError, listed
 from tgi_advisor.facts import flags
 from tgi_advisor.facts.release import TgiRelease
 from tgi_advisor.gather import files
 from tgi_advisor.gather.facts import gather
-from tgi_advisor.gather.files import Beside
 from tgi_advisor.gather.model import Source
 from tgi_advisor.limits import Limits
-from tgi_advisor.safe import named
 from tgi_advisor.spec import amend as spec_amend
 from tgi_advisor.spec import reader
 from tgi_advisor.spec.records import Bound, LimitsSpec, Spec
@@ -31,7 +29,6 @@ from tgi_advisor.validate.effective import Effective, effective
 from tgi_advisor.validate.found import Document
 from tgi_advisor.validate.importer import importing
 from tgi_advisor.validate.judge import cases
-from tgi_advisor.validate.read import read
 from tgi_advisor.validate.rules import Case
 from tgi_advisor.validate.secrets import secrets
 
@@ -76,10 +73,7 @@ def patch(
     the kinds of `tgi_advisor.errors`; SpecError where the limits cannot be written there, with those to write by hand.
     """
     asked = os.fspath(path)
-    text = files.load(asked)
-    name = files.STDIN if asked == "-" else asked
-    beside = Beside(asked)
-    document = read(text.text if text else "", name, lookup=beside, images=images, listed=beside.listed)
+    document, reread = lint.opened(asked, images)
     facts_of = _facts_of(source, offline, progress)
     if document.form == "spec":
         plan, new, hidden = _of_spec(document, gpu, count, memory, release, fields, facts_of)
@@ -89,21 +83,22 @@ def patch(
         stated = lint.stated(gpu, (f"gpu.memory={memory}",) if memory else (), count, release)
         known = cases(document, lint.facts_for("snapshot", True, asked), stated)
         case = lint.chosen(known, server, document.file)
-        _judged(case, gpu)
+        lint.plannable(case, "runs: --release")
+        lint.of_known_gpu(case, gpu)
         spec = importing(case, gpu, count, memory)[0].spec
         spec = reader.build([], "command line", replace(spec, limits=LimitsSpec()), fields)
         plan = facts_of(spec)
         number, running = known.index(case), case.release
 
         def again(text: str) -> tuple[Document, list[Effective]]:
-            there = read(text, document.file, lookup=beside, images=images, listed=beside.listed)
+            there = reread(text)
             return there, [effective(one, running if one.image is None else None) for one in there.servers]
 
         hidden = secrets(document, known)
         new = _written(document, number, case, plan, again) if plan.prediction.outcome == "starts" else document.text
     diff = fix.diff(document.text, new, document.file, hidden) if new != document.text else ""
-    if write and diff and asked != "-" and text is not None:
-        files.save(asked, text._replace(text=new))
+    if write and diff and asked != "-":
+        lint.rewrite(asked, new)
     return Patched(plan, document.file, new, diff)
 
 
@@ -114,18 +109,6 @@ def _facts_of(source: Source, offline: bool, progress: Callable[[str], None] | N
         return api.advise(spec, facts=gather(spec, source=source, offline=offline, progress=progress))
 
     return advise
-
-
-def _judged(case: Case, gpu: str | None) -> None:
-    """Refuses a server that cannot be planned."""
-    where = f"{named(case.server.name) or 'the server'} at {case.server.place}"
-    if not case.view.image.judged:
-        raise FactsError(f"{where}: {case.view.image.note}", "Only TGI's own server is known, release by release.")
-    if case.release is None:
-        raise UsageError(f"{where}: {case.view.image.note}", "State which release it runs: --release X.Y.Z.")
-    if gpu is None and case.gpu is None:
-        hint = "Name it: --gpu nvidia-l4 (`tgi-advisor gpus` lists them), or --gpu auto for this machine's."
-        raise UsageError(f"{where}: the file does not name its GPU", hint)
 
 
 def _of_spec(

@@ -23,8 +23,6 @@ from tgi_advisor.units import gib, thousands
 
 FULL = 0.9
 """Share of the KV cache from which on it is called full."""
-ADMITTED = 128
-"""--max-concurrent-requests where nobody sets it, in every release."""
 LABEL, VALUE = 26, 10
 """Columns of a name and of a figure."""
 

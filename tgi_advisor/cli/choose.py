@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tgi_advisor.cli import options
-from tgi_advisor.cli.options import as_json
+from tgi_advisor.cli.options import Command, as_json
 from tgi_advisor.cli.output import colour, progress, say, unread, width
 from tgi_advisor.errors import Exit, FactsError, UsageError
 
@@ -328,24 +328,41 @@ def size(
     return Exit.STARTS if found.best else Exit.OUT_OF_MEMORY
 
 
+_SAID_BY_A_SERVER = (
+    click.option(
+        "--model", "-m", metavar="ID", help="Hub id or local folder; default what the server says.",
+        shell_complete=options.complete(options.model_names),
+    ),
+    options.gpu,
+    options.count,
+    click.option(
+        "--release", "-r", metavar="X.Y.Z", help="TGI release; default what the server says.",
+        shell_complete=options.complete(options.release_names),
+    ),
+    options.sets,
+)  # fmt: skip
+
+
+def _timeout(which: str) -> Callable[[Command], Command]:
+    """The option for how long a server is asked."""
+    return click.option(
+        "--timeout", metavar="S", type=_Amount(0, 600, min_open=True), default=10, show_default=True,
+        help=f"Seconds {which} server may take to answer.",
+    )  # fmt: skip
+
+
+def of_a_server(command: Command) -> Command:
+    """Adds what may be said of a running server in place of its own word."""
+    for option in reversed(_SAID_BY_A_SERVER):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("url")
 @click.argument("spec", metavar="[SPEC]", required=False, type=click.Path(allow_dash=True))
-@click.option(
-    "--model", "-m", metavar="ID", help="Hub id or local folder; default what the server says.",
-    shell_complete=options.complete(options.model_names),
-)  # fmt: skip
-@options.gpu
-@options.count
-@click.option(
-    "--release", "-r", metavar="X.Y.Z", help="TGI release; default what the server says.",
-    shell_complete=options.complete(options.release_names),
-)  # fmt: skip
-@options.sets
-@click.option(
-    "--timeout", metavar="S", type=_Amount(0, 600, min_open=True), default=10, show_default=True,
-    help="Seconds the server may take to answer.",
-)  # fmt: skip
+@of_a_server
+@_timeout("the")
 @options.source
 @options.offline
 @as_json
@@ -378,21 +395,8 @@ def calibrate(url: str, spec: str | None, as_json: bool, **asked: Any) -> int:
 @click.command()
 @click.argument("urls", metavar="URL…", nargs=-1, required=True)
 @click.option("--spec", metavar="FILE", type=click.Path(allow_dash=True), help="The servers' spec, instead of --gpu.")
-@click.option(
-    "--model", "-m", metavar="ID", help="Hub id or local folder; default what the server says.",
-    shell_complete=options.complete(options.model_names),
-)  # fmt: skip
-@options.gpu
-@options.count
-@click.option(
-    "--release", "-r", metavar="X.Y.Z", help="TGI release; default what the server says.",
-    shell_complete=options.complete(options.release_names),
-)  # fmt: skip
-@options.sets
-@click.option(
-    "--timeout", metavar="S", type=_Amount(0, 600, min_open=True), default=10, show_default=True,
-    help="Seconds a server may take to answer.",
-)  # fmt: skip
+@of_a_server
+@_timeout("a")
 @click.option(
     "--watch", "-w", metavar="S", type=_Amount(0, 86_400, min_open=True), is_flag=False, flag_value=5.0,
     help="Ask again every so many seconds, 5 where none are named, until Ctrl-C.",

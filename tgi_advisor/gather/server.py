@@ -59,9 +59,30 @@ def read(url: str, seconds: float) -> Server:
     info = _info(_get(address, "/info", deadline, MOST_INFO), f"{shown}/info")
     metrics = _get(address, "/metrics", deadline, MOST_METRICS).decode("utf-8", "replace")
     numbers = {name: value for name, value in info.items() if type(value) is int and 0 <= value < MOST}
-    limits = _limits(numbers, f"{shown}/info")
+    limits = Limits(
+        numbers.get("max_input_tokens", numbers.get("max_input_length")),  # the name before 2.1.0
+        numbers.get("max_total_tokens"),
+        max_batch_total_tokens=numbers.get("max_batch_total_tokens"),
+    )
     dtype, commit = (value if isinstance(value := info.get(name), str) else "" for name in ("model_dtype", "model_sha"))
     return Server(shown, info["model_id"], info["version"], metrics, limits, numbers, dtype, commit)
+
+
+def believable(found: Server) -> Server:
+    """The server, if names and limits may be a TGI server's; FactsError for those that no TGI has."""
+    given = found.limits._replace(max_batch_total_tokens=None).given()
+    longest, total = found.limits.max_input_tokens, found.limits.max_total_tokens
+    said = [
+        f"{name} is {text!r}"
+        for name, text in (("model_id", found.model), ("version", found.version))
+        if not text or printable(text) != text
+    ]
+    said += [f"{name} is {value}" for name, value in given.items() if not 0 < value <= MOST_LIMIT]
+    if not said and longest and total and longest >= total:
+        said.append(f"max_input_tokens {longest} is not below max_total_tokens {total}")
+    if said:
+        raise FactsError(f"{found.url}/info is not what a TGI server says: {said[0]}", MEANT)
+    return found
 
 
 def health(url: str, seconds: float) -> Health:
@@ -143,26 +164,4 @@ def _info(body: bytes, where: str) -> Mapping[str, Any]:
         info = None
     if not isinstance(info, dict) or not all(isinstance(info.get(name), str) for name in ("model_id", "version")):
         raise FactsError(f"{where} is not what a TGI server says: it has no model_id and version", MEANT)
-    for name in ("model_id", "version"):
-        if not info[name] or printable(info[name]) != info[name]:
-            raise FactsError(f"{where} is not what a TGI server says: {name} is {info[name]!r}", MEANT)
     return info
-
-
-def _limits(numbers: Mapping[str, int], where: str) -> Limits:
-    """The limits of `/info`; FactsError for some that no TGI has."""
-    shortest = numbers.get("max_input_tokens", numbers.get("max_input_length"))  # the name before 2.1.0
-    limits = Limits(
-        shortest, numbers.get("max_total_tokens"), max_batch_total_tokens=numbers.get("max_batch_total_tokens")
-    )
-    given = limits._replace(max_batch_total_tokens=None).given()
-    wrong = next((name for name, value in given.items() if not 0 < value <= MOST_LIMIT), None)
-    if wrong is not None:
-        raise FactsError(f"{where} is not what a TGI server says: {wrong} is {given[wrong]}", MEANT)
-    if limits.max_input_tokens and limits.max_total_tokens and limits.max_input_tokens >= limits.max_total_tokens:
-        raise FactsError(
-            f"{where} is not what a TGI server says: max_input_tokens {limits.max_input_tokens} is not below "
-            f"max_total_tokens {limits.max_total_tokens}",
-            MEANT,
-        )
-    return limits
