@@ -161,6 +161,11 @@ def test_a_gpu_that_the_cluster_cannot_have_is_refused_with_those_it_has() -> No
     assert "nvidia-l4" in ran.err
 
 
+def test_nodes_that_cannot_be_told_do_not_hide_that_it_does_not_fit() -> None:
+    spec = (HEAD % "port: 80").replace("nvidia-l4", "nvidia-rtx-3070") + "kubernetes: {cluster: gke}"
+    assert run("predict", "-", stdin=spec).code == Exit.OUT_OF_MEMORY
+
+
 def test_a_folder_of_each_node_is_an_absolute_one() -> None:
     ran = run("emit", "-", "-f", "kubernetes", stdin=(HEAD % "replicas: 2") + "kubernetes: {storage: node}")
     assert ran.code == Exit.SPEC

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgi_advisor import container, search, verdict
 from tgi_advisor import plan as plans
-from tgi_advisor.errors import AdvisorError, SpecError, UsageError
+from tgi_advisor.errors import AdvisorError, FactsError, SpecError, UsageError
 from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.estimate.speed import Served, served, unsupported
 from tgi_advisor.estimate.warmup import Base
@@ -309,7 +309,7 @@ def _container(
     """What would run; a spec that cannot be written as a container only matters where something would start."""
     try:
         return container.build(spec, facts, limits, prediction.num_shard, prediction, speed)
-    except SpecError:
+    except (SpecError, FactsError):
         if prediction.outcome == "starts":
             raise
         return None

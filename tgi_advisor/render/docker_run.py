@@ -72,7 +72,7 @@ def _mount(mount: Mount) -> str:
 
     --mount is read as a line of CSV, hence the quotes inside; unlike -v it wants the folder to exist.
     """
-    start, rest = _source(mount)
+    start, rest = host_side(mount, '"$HOME"', '"$PWD"')
     if ":" not in mount.source:
         source = start + (shlex.quote(rest) if rest else "")
         return f"-v {source}:{shlex.quote(mount.target)}{':ro' if mount.read_only else ''}"
@@ -81,12 +81,12 @@ def _mount(mount: Mount) -> str:
     return f"""--mount {shlex.quote('type=bind,"source=')}{start}{shlex.quote(end)}"""
 
 
-def _source(mount: Mount) -> tuple[str, str]:
-    """The host's side of a mount: a shell variable in quotes where the folder is relative, and the rest."""
+def host_side(mount: Mount, home: str, here: str) -> tuple[str, str]:
+    """The host's side of a mount: `home` or `here` where it begins in one of them, and the rest."""
     first, slash, rest = mount.source.partition("/")
     if not mount.is_path or first == "":
         return "", mount.source
     if first == "~":
-        return '"$HOME"', slash + rest
+        return home, slash + rest
     relative = rest if first == "." else mount.source
-    return '"$PWD"', f"/{relative}" if relative else ""
+    return here, f"/{relative}" if relative else ""

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from tgi_advisor.plan import Container, Mount
+from tgi_advisor.render.docker_run import host_side
 from tgi_advisor.render.kubernetes import GRACE
 from tgi_advisor.render.platform import commented
 
@@ -101,23 +102,12 @@ def _options(container: Container) -> Iterator[tuple[str, str]]:
 
 def _mount(mount: Mount, name: str) -> tuple[str, str]:
     """`-v`, or `--mount` where a colon in the source would be taken for the separator."""
-    start, rest = _source(mount, name)
+    start, rest = host_side(mount, "%h", f"%S/{name}")
     if ":" not in mount.source:
         return "-v", _word(f"{rest}:{mount.target}{':ro' if mount.read_only else ''}", start)
     doubled = rest.replace('"', '""')
     end = f'{doubled}",target={mount.target}{",readonly" if mount.read_only else ""}'
     return "--mount", _word(end, f'type=bind,\\"source={start}')
-
-
-def _source(mount: Mount, name: str) -> tuple[str, str]:
-    """The host's side of a mount: the specifier a folder begins with, and the rest."""
-    first, slash, rest = mount.source.partition("/")
-    if not mount.is_path or first == "":
-        return "", mount.source
-    if first == "~":
-        return "%h", slash + rest
-    relative = rest if first == "." else mount.source
-    return f"%S/{name}", f"/{relative}" if relative else ""
 
 
 _BARE = re.compile(r"[A-Za-z0-9_@%+=:,./-]+", re.ASCII)
