@@ -41,7 +41,9 @@ def run(path: Path) -> nbformat.NotebookNode:
     with tempfile.TemporaryDirectory() as own:
         folders = dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"), own)
         os.environ.update({**PLAIN, **folders})
-        NotebookClient(book, timeout=SECONDS, resources=here, record_timing=False, config=SOCKETS).execute()
+        NotebookClient(
+            book, timeout=SECONDS, resources=here, record_timing=False, coalesce_streams=True, config=SOCKETS
+        ).execute()
     for cell in code(book):
         cell.metadata = {}
         for output in cell.outputs:
