@@ -164,11 +164,11 @@ class Searcher:
 
         near = last_that_holds(low, high, held) if held(low) else low
         for _ in range(PUT_RIGHT):
-            self._seen.clear()
+            self._forget()
             held(near)
             if not put_right():
                 break
-            self._seen.clear()
+            self._forget()
             before, near = near, last_that_holds(low, high, held, near)
             if near == before:
                 break
@@ -181,8 +181,14 @@ class Searcher:
         self._rough.here = self.here._replace(prefills=rough)
         self._rough.allow_risk, self._rough.span = self.allow_risk, self.span
         self._rough.least, self._rough.efficient = self.least, self.efficient
-        self._rough._seen.clear()
+        self._rough._forget()
         return self._rough
+
+    def _forget(self) -> None:
+        """Know no estimate from before: others take their place."""
+        self._seen.clear()
+        self._calm.clear()
+        self._reasons.clear()
 
     def input_for(self, total: int) -> int:
         """max_input_tokens that goes with a total.
