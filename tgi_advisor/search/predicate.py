@@ -23,7 +23,7 @@ from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.facts import families
 from tgi_advisor.limits import Limits
-from tgi_advisor.units import thousands
+from tgi_advisor.units import MiB, thousands
 from tgi_advisor.verdict import blocks_for, concurrency, is_refused
 
 DEFAULT_NEW_TOKENS = 1024
@@ -44,6 +44,8 @@ MOST_TOO_LARGE = 64
 grows with the square of a prompt is long gone."""
 MOST_RISKY = 8
 """Stretches that fit and are at risk after which no shorter prompts are tried."""
+FOUND_IN_GAPS = 512 * MiB
+"""Bytes that some lengths may find in gaps of the allocator and others not; twice what has been seen."""
 LOOKED_AT = 64
 """Lengths that are looked at for one that is not at risk, where the search finds none."""
 PUT_RIGHT = 2
@@ -384,10 +386,12 @@ class Searcher:
         risky: list[tuple[int, int]] = []
         for start, end in islice(self._fitting(low, prefill), MOST_RISKY):
             last = self.last(start, end, fits)
-            if (total := self._last_calm(start, last, prefill)) is not None:
+            total, missing = self._last_calm(start, last, prefill)
+            if total is not None:
                 return total
-            risky.append((start, last))
-        return self._calm_between(risky, prefill)
+            if missing <= FOUND_IN_GAPS:
+                risky.append((start, last))
+        return self._calm_between(risky, prefill) if risky else None
 
     def _calm_between(self, risky: Sequence[tuple[int, int]], prefill: int | None) -> int | None:
         """A total that is not at risk in stretches whose ends and turning points are; None where none is found.
@@ -403,7 +407,7 @@ class Searcher:
         at_first = self if rough is None else self._roughly(rough)
         step = sum(last - start for start, last in risky) // LOOKED_AT | 1  # odd, as blocks are not
         points = (total for start, last in risky for total in range(last - step, start - 1, -step))
-        for total in islice((total for total in points if at_first.holds(total, prefill)), MOST_RISKY):
+        for total in islice((total for total in points if at_first._is_calm(total, prefill)), MOST_RISKY):
             if calm(total):
                 return last_that_holds(total, total + step, calm)
         return None
@@ -438,19 +442,32 @@ class Searcher:
 
         return last_that_holds(low, high, may_hold) if may_hold(low) else low - 1
 
-    def _last_calm(self, low: int, high: int, prefill: int | None) -> int | None:
-        """The last total of a stretch that fits which is not at risk either; None where all of it is."""
+    def _last_calm(self, low: int, high: int, prefill: int | None) -> tuple[int | None, int]:
+        """(the last total of a stretch that fits which is not at risk either, 0).
+
+        Where all of it is, (None, the bytes that are missing for the best of its ends and its turning point).
+        """
 
         def calm(searcher: Searcher, total: int) -> bool:
-            budget = searcher.smallest_prefill(total) if prefill is None else prefill
-            return searcher._too_risky(total, budget) is None
+            return searcher._is_calm(total, prefill)
 
         if calm(self, high):
-            return high
+            return high, 0
         turn = self.last(low, high, lambda searcher, total: searcher._has_room(total, prefill))
         if calm(self, turn):
-            return self.last(turn, high, calm)
-        return self.last(low, turn, calm) if calm(self, low) else None
+            return self.last(turn, high, calm), 0
+        if calm(self, low):
+            return self.last(low, turn, calm), 0
+        return None, min(self._missing(total, prefill) for total in (low, turn, high))
+
+    def _is_calm(self, total: int, prefill: int | None) -> bool:
+        """Whether limits that fit are not at risk; without a prefill budget with the smallest one worth having."""
+        return self._too_risky(total, self.smallest_prefill(total) if prefill is None else prefill) is None
+
+    def _missing(self, total: int, prefill: int | None) -> int:
+        """Bytes missing for limits to be not at risk under load."""
+        budget = self.smallest_prefill(total) if prefill is None else prefill
+        return max(0, -(underload.spare(self.here, self._run(total, budget)) or 0))
 
     def _has_room(self, total: int, prefill: int | None) -> bool:
         """Whether TGI finds more room for its KV cache than the warm-up's own blocks."""

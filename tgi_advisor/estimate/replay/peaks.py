@@ -20,9 +20,10 @@ from tgi_advisor.estimate import geometry
 from tgi_advisor.estimate.allocator import MIDDLE, ROUNDING, SMALL, OutOfMemoryError, State
 from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.peak import Batch, Peak, Seen
-from tgi_advisor.estimate.replay import shapes
+from tgi_advisor.estimate.replay import remembered, shapes
 from tgi_advisor.estimate.replay.alike import Alike
 from tgi_advisor.estimate.replay.loading import loaded
+from tgi_advisor.estimate.replay.remembered import Asked, Held, Known
 from tgi_advisor.estimate.replay.tapes import Tape
 from tgi_advisor.estimate.replay.warmup import Prefill, cache_tensor, prefill, prepared, with_cache
 from tgi_advisor.estimate.setting import Setting
@@ -59,22 +60,26 @@ SHORTEST, FIRST = 64, 32
 class Peaks:
     """Warm-ups of one launch, each replayed once."""
 
-    def __init__(self, setting: Setting, g: Geometry) -> None:
-        """`straight`: whether what a prefill takes grows no faster than its tokens."""
+    def __init__(self, setting: Setting, g: Geometry, known: Known | None = None) -> None:
+        """`straight`: whether what a prefill takes grows no faster than its tokens; `known`: replays from before."""
         self.setting = setting
         self.g = g
-        self.loaded = loaded(setting)
+        self.loaded = known.loaded if known else loaded(setting)
         self.shapes = shapes.of(setting, g)
         self._ready = prepared(setting, g, self.loaded)
-        self._held: dict[int, tuple[int, int]] = {}
-        self._states = [State(0, 0, self._ready.small, ())]  # the first one's gaps are filled
+        self._known = known
+        self._held: dict[int, Held] = {}
+        self._states = {0: State(0, 0, self._ready.small, ())}  # the first one's gaps are filled
+        self._numbers = known.numbers if known else 1
         self._closed = max(self._ready.large, default=0) > SMALL
         self._gappy = max(self._ready.large, default=0) >= GAP
         self._gaps = sorted(self._ready.large)
         self._gaps_from = [*accumulate(reversed(self._gaps), initial=0)]
         self._tapes: dict[Hashable, Tape | None] = {}
-        self._replayed: dict[tuple[int, int, int, int], Prefill] = {}
-        self._highest: dict[tuple[int, int, int, int], Prefill] = {}
+        self._replayed: dict[Asked, Prefill] = {}
+        self._highest: dict[Asked, Prefill] = {}
+        self._last: tuple[Batch, Peak] | None = None
+        self._lines: dict[tuple[int, int], tuple[Prefill, Prefill, int, int]] = {}
         self._masked = MASK if setting.family.model_type == "gemma3" else 0
         self.straight = not self._masked and setting.family.served_by != "transformers"
         self._few = FEW if self.straight else STEPS
@@ -94,7 +99,12 @@ class Peaks:
         return self._closed and cache_tensor(self.setting, self.g, blocks) <= SMALL
 
     def at(self, batch: Batch) -> Peak:
-        """What the warm-up with a batch adds, in bytes."""
+        """What the warm-up with a batch adds, in bytes; a search asks twice of each, with its margin and without."""
+        if self._last is None or self._last[0] != batch:
+            self._last = batch, self._added(batch)
+        return self._last[1]
+
+    def _added(self, batch: Batch) -> Peak:
         times = self._beyond(batch)
         if times > 1:
             return _times(times, self.at(_part(batch, times)))
@@ -176,10 +186,14 @@ class Peaks:
         return self._peak(cache, self._line(batch, held), self._line(batch, 0) if self._gappy else None)
 
     def _line(self, batch: Batch, held: int) -> Prefill:
-        index, _, _ = _between(max(batch.tokens, SHORTEST))
-        first, last = index - index % self._few, index - index % self._few + self._few
-        start, end = _length(first), _length(last)
-        low, high = self._at(first, 1, 0, held), self._at(last, 1, 0, held)
+        index = _number(max(batch.tokens, SHORTEST))
+        first = index - index % self._few
+        line = self._lines.get((first, held))
+        if line is None:
+            last = first + self._few
+            start, end = _length(first), _length(last)
+            line = self._lines[first, held] = self._at(first, 1, 0, held), self._at(last, 1, 0, held), start, end
+        low, high, start, end = line
         seen = _on_the_line(low, high, max(0, batch.tokens - start), end - start)
         if not self._masked:
             return seen
@@ -199,12 +213,28 @@ class Peaks:
     def _with_cache(self, size: int) -> tuple[int, int]:
         """(bytes reserved for a KV cache of tensors of a size, number of the allocator it leaves in `_states`)."""
         if size not in self._held:
-            held = with_cache(self._ready, size, 2 * self.g.layers)
-            state = State(0, 0, held.small, tuple([one for one in held.large if one > REST]))
-            if state not in self._states:
-                self._states.append(state)
-            self._held[size] = held.reserved - self.loaded.reserved, self._states.index(state)
+            self._held[size] = (self._known and self._known.held(size)) or self._made(size)
         return self._held[size]
+
+    def _made(self, size: int) -> Held:
+        reserved, state = self._with_tensors(size)
+        number = next((number for number, one in self._states.items() if one == state), None)
+        if number is None:
+            number, self._numbers = self._numbers, self._numbers + 1
+            self._states[number] = state
+        return reserved, number
+
+    def _with_tensors(self, size: int) -> tuple[int, State]:
+        """(bytes reserved for a KV cache of tensors of a size, the allocator it leaves)."""
+        held = with_cache(self._ready, size, 2 * self.g.layers)
+        left = State(0, 0, held.small, tuple([one for one in held.large if one > REST]))
+        return held.reserved - self.loaded.reserved, left
+
+    def _state(self, held: int) -> State:
+        """The allocator of a number; one that is only known by its number is made again."""
+        if held not in self._states and self._known:
+            _, self._states[held] = self._with_tensors(self._known.size(held))
+        return self._states[held]
 
     def _high(self, index: int, requests: int, longest: int, held: int) -> Prefill:
         """A length that is replayed, and no less reserved than at the few before it."""
@@ -221,20 +251,28 @@ class Peaks:
         """One length replayed; `longest` is 0 where requests are alike."""
         key = (index, requests, longest if self._by_length else 0, held)
         if key not in self._replayed:
-            tokens = _length(index)
-            even = -(-tokens // max(1, requests))
-            if key[2]:  # several requests: the last may be short, but not empty
-                even = max(1, min(longest, (tokens - 1) // (requests - 1)))
-            batch = Batch(requests, tokens, even, 0)
-            seen = prefill(self.setting, self.shapes, self._states[held], batch, brisk=True, tapes=self._tapes)
-            more = max(0, SMALL_TENSORS - seen.small)
-            self._replayed[key] = seen._replace(layers=seen.layers + more, whole=seen.whole + more)
+            self._replayed[key] = (self._known and self._known.prefill(key)) or self._prefilled(key)
         return self._replayed[key]
+
+    def _prefilled(self, asked: Asked) -> Prefill:
+        index, requests, longest, held = asked
+        tokens = _length(index)
+        even = -(-tokens // max(1, requests))
+        if longest:  # several requests: the last may be short, but not empty
+            even = max(1, min(longest, (tokens - 1) // (requests - 1)))
+        batch = Batch(requests, tokens, even, 0)
+        seen = prefill(self.setting, self.shapes, self._state(held), batch, brisk=True, tapes=self._tapes)
+        more = max(0, SMALL_TENSORS - seen.small)
+        return seen._replace(layers=seen.layers + more, whole=seen.whole + more)
+
+    def written(self) -> dict[str, object]:
+        """What was replayed so far, to be known from the start another time."""
+        return remembered.written(self.loaded, self._held, self._replayed, self._numbers)
 
 
 @lru_cache(maxsize=16)
 def _peaks(launch: Alike) -> Peaks:
-    return Peaks(launch.setting, geometry.of(launch.setting))
+    return Peaks(launch.setting, geometry.of(launch.setting), remembered.of(launch))
 
 
 def peaks_of(setting: Setting) -> Peaks:
@@ -249,7 +287,7 @@ class Rough:
 
     def __init__(self, peaks: Peaks) -> None:
         self._peaks = peaks
-        self._asked: Batch | None = None
+        self._last: tuple[Batch, Peak] | None = None
         self._more: tuple[int, ...] = (0,) * len(Peak._fields)
 
     def in_gaps(self, blocks: int) -> int:
@@ -262,18 +300,21 @@ class Rough:
 
     def at(self, batch: Batch) -> Peak:
         """About what the warm-up with a batch adds, in bytes."""
-        self._asked = batch
-        return Peak(*(max(0, about + more) for about, more in zip(self._peaks.roughly(batch), self._more, strict=True)))
+        if self._last is None or self._last[0] != batch:
+            about = self._peaks.roughly(batch)
+            self._last = batch, Peak(*[max(0, one + more) for one, more in zip(about, self._more, strict=True)])
+        return self._last[1]
 
     def put_right(self) -> bool:
         """From here on the batch asked for last gets what the launch itself says, others as much more or less.
 
         Whether that was done: where no masks are made, rough estimates are near enough.
         """
-        if self._asked is None or self._peaks.straight:
+        if self._last is None or self._peaks.straight:
             return False
-        about, exact = self._peaks.roughly(self._asked), self._peaks.at(self._asked)
-        self._more = tuple([one - other for one, other in zip(exact, about, strict=True)])
+        batch, _ = self._last
+        about, exact = self._peaks.roughly(batch), self._peaks.at(batch)
+        self._last, self._more = None, tuple([one - other for one, other in zip(exact, about, strict=True)])
         return True
 
     def seen(self, requests: int, longest: int) -> Seen | None:
@@ -297,7 +338,12 @@ def _times(times: int, one: Peak) -> Peak:
 
 def _on_the_line(low: Prefill, high: Prefill, part: int, whole: int) -> Prefill:
     """The prefill that is `part` of `whole` tokens beyond the lower of two."""
-    return Prefill(*[first + (last - first) * part // whole for first, last in zip(low, high, strict=True)])
+    a, b, c, d, e = low
+    f, g, h, i, j = high
+    return Prefill(
+        a + (f - a) * part // whole, b + (g - b) * part // whole, c + (h - c) * part // whole,
+        d + (i - d) * part // whole, e + (j - e) * part // whole,
+    )  # fmt: skip
 
 
 def _stepped(size: int) -> int:
@@ -321,9 +367,14 @@ def _length(index: int) -> int:
     return index if index < STEPS else (STEPS + step) << doublings
 
 
+def _number(tokens: int) -> int:
+    """The number of the last length up to `tokens`."""
+    doublings = max(0, tokens.bit_length() - STEPS.bit_length())
+    return doublings * STEPS + (tokens >> doublings)
+
+
 def _between(tokens: int) -> tuple[int, int, int]:
     """(number of the last length up to `tokens`, how far beyond it they are, how far the next length is)."""
-    doublings = max(0, tokens.bit_length() - STEPS.bit_length())
-    index = doublings * STEPS + (tokens >> doublings)
+    index = _number(tokens)
     start = _length(index)
     return index, tokens - start, _length(index + 1) - start

@@ -1,0 +1,78 @@
+"""What was replayed of a launch before, as numbers that can be kept: sizes are in units of the allocator's rounding."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+from tgi_advisor.estimate.allocator import ROUNDING, State
+from tgi_advisor.estimate.replay.alike import Alike
+from tgi_advisor.estimate.replay.warmup import Prefill
+from tgi_advisor.facts import replayed
+
+Asked = tuple[int, int, int, int]
+"""A prefill that is replayed: number of its length, requests, tokens of the longest or 0, allocator it begins on."""
+Held = tuple[int, int]
+"""(bytes reserved for a KV cache, number of the allocator it leaves)."""
+
+
+class Known:
+    """What was replayed of one launch before; read as it is asked for, as few of it ever is."""
+
+    def __init__(self, rows: replayed.Rows) -> None:
+        """`rows`: what `written` made of it."""
+        self._held: Mapping[str, tuple[int, int]] = rows["held"]
+        self._prefills: Mapping[str, tuple[int, ...]] = rows["prefills"]
+        reserved, alive, small, large = rows["loaded"]
+        self.loaded = State(_bytes(reserved), _bytes(alive), tuple(map(_bytes, small)), tuple(map(_bytes, large)))
+        self.numbers: int = rows["numbers"]
+
+    def held(self, size: int) -> Held | None:
+        """What a KV cache of tensors of `size` bytes leaves; None where that was not replayed."""
+        found = self._held.get(str(size))
+        return None if found is None else (_bytes(found[0]), found[1])
+
+    def size(self, number: int) -> int:
+        """The size of tensors that leaves the allocator of a number."""
+        return next(int(size) for size, (_, one) in self._held.items() if one == number)
+
+    def prefill(self, asked: Asked) -> Prefill | None:
+        """What a prefill adds; None where it was not replayed."""
+        found = self._prefills.get(_name(asked))
+        return None if found is None else Prefill(*map(_bytes, found))
+
+
+def of(launch: Alike) -> Known | None:
+    """What is known of a launch; None where nothing is."""
+    rows = replayed.find(name(launch))
+    return None if rows is None else Known(rows)
+
+
+def name(launch: Alike) -> str:
+    """What tells a launch from others: a checksum of all that a replay may ask about it."""
+    model = launch.setting.facts.model
+    groups = [(one.name, one.dtype, one.shape, one.count) for one in model.tensors]
+    about = model.config, model.defaults, groups, model.weights_format, model.heads, launch.but_for_the_model
+    text = repr(about).encode()
+    return f"{len(text)}-{zlib.crc32(text):08x}"
+
+
+def written(
+    loaded: State, held: Mapping[int, Held], prefills: Mapping[Asked, Prefill], numbers: int
+) -> dict[str, object]:
+    """What `Known` reads: the allocator once the model is there, and what was replayed from there."""
+    small, large = ([size // ROUNDING for size in sizes] for sizes in (loaded.small, loaded.large))
+    return {
+        "loaded": [loaded.reserved // ROUNDING, loaded.alive // ROUNDING, small, large],
+        "numbers": numbers,
+        "held": {size: [reserved // ROUNDING, number] for size, (reserved, number) in held.items()},
+        "prefills": {_name(asked): [size // ROUNDING for size in seen] for asked, seen in prefills.items()},
+    }
+
+
+def _name(asked: Asked) -> str:
+    return " ".join(map(str, asked))
+
+
+def _bytes(units: int) -> int:
+    return units * ROUNDING
