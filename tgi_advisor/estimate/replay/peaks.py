@@ -78,8 +78,9 @@ class Peaks:
         self._tapes: dict[Hashable, Tape | None] = {}
         self._replayed: dict[Asked, Prefill] = {}
         self._highest: dict[Asked, Prefill] = {}
-        self._last: tuple[Batch, Peak] | None = None
         self._lines: dict[tuple[int, int], tuple[Prefill, Prefill, int, int]] = {}
+        self._peaks: dict[Batch, Peak] = {}
+        self._sketches: dict[Batch, Peak] = {}
         self._masked = MASK if setting.family.model_type == "gemma3" else 0
         self.straight = not self._masked and setting.family.served_by != "transformers"
         self._few = FEW if self.straight else STEPS
@@ -99,10 +100,10 @@ class Peaks:
         return self._closed and cache_tensor(self.setting, self.g, blocks) <= SMALL
 
     def at(self, batch: Batch) -> Peak:
-        """What the warm-up with a batch adds, in bytes; a search asks twice of each, with its margin and without."""
-        if self._last is None or self._last[0] != batch:
-            self._last = batch, self._added(batch)
-        return self._last[1]
+        """What the warm-up with a batch adds, in bytes; GPUs of other sizes, and other margins, ask the same again."""
+        if batch not in self._peaks:
+            self._peaks[batch] = self._added(batch)
+        return self._peaks[batch]
 
     def _added(self, batch: Batch) -> Peak:
         times = self._beyond(batch)
@@ -177,6 +178,11 @@ class Peaks:
 
     def roughly(self, batch: Batch) -> Peak:
         """About what `at` says, from few lengths."""
+        if batch not in self._sketches:
+            self._sketches[batch] = self._sketched(batch)
+        return self._sketches[batch]
+
+    def _sketched(self, batch: Batch) -> Peak:
         times = self._beyond(batch)
         if times > 1:
             return _times(times, self.roughly(_part(batch, times)))
