@@ -74,7 +74,7 @@ def _numbers(setting: Setting, seen: peaks.Peaks) -> list[Any]:
     numbers: list[Any] = [seen.loaded, graphs.capture(setting, g, seen.loaded)]
     for batch in BATCHES:
         peak = seen.at(batch)
-        numbers += [peak, seen.roughly(batch), seen.in_gaps(batch.blocks), seen.shares_segments(batch.blocks)]
+        numbers += [peak, seen.roughly(batch), seen.in_gaps(batch.blocks), seen.sharing]
         numbers += [seen.seen(batch.requests, batch.longest)]
     numbers.append(seen.squeezed(BATCHES[0], seen.at(BATCHES[0]).whole - 100 * MiB))
     return numbers

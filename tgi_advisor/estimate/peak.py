@@ -46,14 +46,15 @@ class Prefills(Protocol):
     """The warm-ups of one launch."""
 
     @property
+    def sharing(self) -> int:
+        """The most KV blocks whose tensors share segments, while larger ones find room in gaps; -1 where none do."""
+
+    @property
     def rough(self) -> "Roughly | None":
         """About the same for less work, where a search may begin; None where `at` is no work."""
 
     def in_gaps(self, blocks: int) -> int:
         """Bytes of a full KV cache of so many blocks that find room in gaps that loading left."""
-
-    def shares_segments(self, blocks: int) -> bool:
-        """Whether tensors of a KV cache of so many blocks share segments, while larger ones find room in gaps."""
 
     def at(self, batch: Batch) -> Peak:
         """What the warm-up with a batch adds."""
@@ -70,6 +71,10 @@ class Prefills(Protocol):
 
 class Roughly(Prefills, Protocol):
     """About the warm-ups of one launch."""
+
+    @property
+    def near_enough(self) -> bool:
+        """Whether the estimates are never put right."""
 
     def put_right(self) -> bool:
         """From here on the batch asked for last gets what the launch itself says, others as much more or less.

@@ -61,6 +61,9 @@ def attention_width(g: Geometry) -> int:
 class Scaled:
     """Prefills of launches that are not replayed at their own sizes: so many bytes for every token."""
 
+    sharing = -1
+    """None: where gaps lie is not known."""
+
     def __init__(self, setting: Setting, g: Geometry) -> None:
         self._each = per_token(setting, g)
         self._sampling = sampling_bytes_per_request(setting, g)
@@ -75,10 +78,6 @@ class Scaled:
     def in_gaps(self, blocks: int) -> int:
         """None: where gaps lie is not known."""
         return 0 * blocks
-
-    def shares_segments(self, blocks: int) -> bool:
-        """No: where gaps lie is not known."""
-        return 0 * blocks > 0
 
     def at(self, batch: Batch) -> Peak:
         """What the warm-up with a batch adds."""

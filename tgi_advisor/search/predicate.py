@@ -13,11 +13,12 @@ whole KV cache, and falls beyond it, so that each of the two pieces has one last
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from itertools import islice
 from typing import NamedTuple
 
 from tgi_advisor.estimate import capture, defaults, uncertainty, underload, warmup
-from tgi_advisor.estimate.peak import Prefills
+from tgi_advisor.estimate.peak import Roughly
 from tgi_advisor.estimate.replay import pictures
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base, Warmup
@@ -155,20 +156,20 @@ class Searcher:
         Where an estimate is work, the value that holds by a rough one is where the search begins.
         """
         rough = self.here.prefills.rough
-        near = None if rough is None else self._roughly(rough)._near(low, high, holds, rough.put_right)
+        near = None if rough is None else self._roughly(rough)._near(low, high, holds, rough)
         return last_that_holds(low, high, lambda value: holds(self, value), near)
 
-    def _near(self, low: int, high: int, holds: Callable[[Searcher, int], bool], put_right: Callable[[], bool]) -> int:
+    def _near(self, low: int, high: int, holds: Callable[[Searcher, int], bool], rough: Roughly) -> int:
         """About the last value that holds: by rough estimates, which are put right where they say so."""
 
         def held(value: int) -> bool:
             return holds(self, value)
 
         near = last_that_holds(low, high, held) if held(low) else low
-        for _ in range(PUT_RIGHT):
+        for _ in range(0 if rough.near_enough else PUT_RIGHT):
             self._forget()
             held(near)
-            if not put_right():
+            if not rough.put_right():
                 break
             self._forget()
             before, near = near, last_that_holds(low, high, held, near)
@@ -176,21 +177,19 @@ class Searcher:
                 break
         return near
 
-    def _roughly(self, rough: Prefills) -> Searcher:
-        """The same search by these estimates."""
-        if self._rough is None:
-            self._rough = Searcher(self.here, allow_risk=self.allow_risk)
-        self._rough.here = self.here._replace(prefills=rough)
+    def _roughly(self, rough: Roughly) -> Searcher:
+        """The same search by these estimates; what it found out by such that are never put right, it still knows."""
+        if self._rough is None or not rough.near_enough:
+            self._rough = copy(self)
+            self._rough.here = self.here._replace(prefills=rough)
+            self._rough._forget()
         self._rough.allow_risk, self._rough.span = self.allow_risk, self.span
         self._rough.least, self._rough.efficient = self.least, self.efficient
-        self._rough._forget()
         return self._rough
 
     def _forget(self) -> None:
         """Know no estimate from before: others take their place."""
-        self._seen.clear()
-        self._calm.clear()
-        self._reasons.clear()
+        self._seen, self._calm, self._reasons = {}, {}, {}
 
     def input_for(self, total: int) -> int:
         """max_input_tokens that goes with a total.
@@ -336,9 +335,7 @@ class Searcher:
         for start, end in self.stretches(low, high, prefill):
             filled = start < end and self._kind(start, prefill)[0] != self._kind(start + 1, prefill)[0]
             least = start + filled
-            apart = least
-            if self._kind(least, prefill)[1]:
-                apart = _first(least, end + 1, lambda total: total > end or not self._kind(total, prefill)[1])  # noqa: B023
+            apart = self._first_apart(least, end, prefill)
             if apart <= end:
                 yield apart, end
             if least < apart:
@@ -346,12 +343,25 @@ class Searcher:
             if filled:
                 yield start, start
 
+    def _first_apart(self, low: int, high: int, prefill: int | None) -> int:
+        """The first total in [low, high] whose KV cache's tensors do not share segments; high + 1 where all do."""
+
+        def share(total: int) -> bool:
+            return self._kind(total, prefill)[1]
+
+        if not share(low):
+            return low
+        if share(high):
+            return high + 1
+        near = self.here.prefills.sharing * self.setting.block_size  # where that is the cache of one request
+        return last_that_holds(low, high, share, max(low, min(near, high))) + 1
+
     def _kind(self, total: int, prefill: int | None) -> tuple[bool, bool]:
         """Whether the warm-up's KV cache is counted as free again, and whether its tensors share segments."""
         given = self.limits_of(total, self.smallest_prefill(total) if prefill is None else prefill)
         limits = defaults.launcher_limits(self.setting, given)
         _, tokens, blocks = warmup.warmup_batch(self.setting, limits)
-        return warmup.gives_back(self.setting, limits, tokens), self.here.prefills.shares_segments(blocks)
+        return warmup.gives_back(self.setting, limits, tokens), blocks <= self.here.prefills.sharing
 
     def stretches(self, low: int, high: int, prefill: int | None = None) -> Iterator[tuple[int, int]]:
         """Stretches of max_total_tokens in [low, high] with one number of warm-up requests, longest prompts first."""

@@ -71,7 +71,7 @@ class Peaks:
         self._held: dict[int, Held] = {}
         self._states = {0: State(0, 0, self._ready.small, ())}  # the first one's gaps are filled
         self._numbers = known.numbers if known else 1
-        self._closed = max(self._ready.large, default=0) > SMALL
+        self.sharing = self._most_sharing() if max(self._ready.large, default=0) > SMALL else -1
         self._gappy = max(self._ready.large, default=0) >= GAP
         self._gaps = sorted(self._ready.large)
         self._gaps_from = [*accumulate(reversed(self._gaps), initial=0)]
@@ -86,6 +86,11 @@ class Peaks:
         self._few = FEW if self.straight else STEPS
         self._by_length = self.shapes.window is not None or setting.family.served_by == "vlm"
 
+    def _most_sharing(self) -> int:
+        """The most KV blocks whose tensors are so small that they share segments."""
+        of_block = self.setting.block_size * self.g.kv_bytes_per_token
+        return ((SMALL + 1) * 2 * self.g.layers - 1) // of_block if of_block else LARGEST_CACHE
+
     def in_gaps(self, blocks: int) -> int:
         """Bytes of a full KV cache of so many blocks that find room in gaps that loading left.
 
@@ -94,10 +99,6 @@ class Peaks:
         size = cache_tensor(self.setting, self.g, blocks)
         larger = len(self._gaps) - bisect_left(self._gaps, size)
         return min(2 * self.g.layers * size, self._gaps_from[larger] - larger * size)
-
-    def shares_segments(self, blocks: int) -> bool:
-        """Whether tensors of a KV cache of so many blocks share segments, while larger ones find room in gaps."""
-        return self._closed and cache_tensor(self.setting, self.g, blocks) <= SMALL
 
     def at(self, batch: Batch) -> Peak:
         """What the warm-up with a batch adds, in bytes; GPUs of other sizes, and other margins, ask the same again."""
@@ -293,6 +294,8 @@ class Rough:
 
     def __init__(self, peaks: Peaks) -> None:
         self._peaks = peaks
+        self.near_enough = peaks.straight
+        self.sharing = peaks.sharing
         self._last: tuple[Batch, Peak] | None = None
         self._more: tuple[int, ...] = (0,) * len(Peak._fields)
 
@@ -300,12 +303,10 @@ class Rough:
         """What the launch itself says."""
         return self._peaks.in_gaps(blocks)
 
-    def shares_segments(self, blocks: int) -> bool:
-        """What the launch itself says."""
-        return self._peaks.shares_segments(blocks)
-
     def at(self, batch: Batch) -> Peak:
         """About what the warm-up with a batch adds, in bytes."""
+        if self.near_enough:
+            return self._peaks.roughly(batch)
         if self._last is None or self._last[0] != batch:
             about = self._peaks.roughly(batch)
             self._last = batch, Peak(*[max(0, one + more) for one, more in zip(about, self._more, strict=True)])
@@ -314,9 +315,9 @@ class Rough:
     def put_right(self) -> bool:
         """From here on the batch asked for last gets what the launch itself says, others as much more or less.
 
-        Whether that was done: where no masks are made, rough estimates are near enough.
+        Whether that was done.
         """
-        if self._last is None or self._peaks.straight:
+        if self._last is None:
             return False
         batch, _ = self._last
         about, exact = self._peaks.roughly(batch), self._peaks.at(batch)
