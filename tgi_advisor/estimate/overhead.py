@@ -153,7 +153,18 @@ LEAN_GRAPHS = 550
 def graphs(
     setting: Setting, g: Geometry, captured: Captured | None, total_tokens: int, request_blocks: int
 ) -> Part | None:
-    """CUDA graphs: block tables, captured logits, flashinfer's wrappers and the capture pool.
+    """CUDA graphs: block tables, captured logits, flashinfer's wrappers and the capture pool; None without any."""
+    if not setting.graph_sizes:
+        return None
+    size = graphs_bytes(setting, g, captured, total_tokens, request_blocks)
+    why = f"batch sizes {', '.join(map(str, setting.graph_sizes))}, captured inside the reserve"
+    return Part("CUDA graphs", size, "calibrated", why)
+
+
+def graphs_bytes(
+    setting: Setting, g: Geometry, captured: Captured | None, total_tokens: int, request_blocks: int
+) -> int:
+    """Bytes of all graphs.
 
     `captured` is the replay of their capture, where there is one. They come after the KV cache is allocated, so
     nothing of them enters TGI's sum; they have to fit in what the sum leaves over.
@@ -161,12 +172,10 @@ def graphs(
     """
     sizes = setting.graph_sizes
     if not sizes:
-        return None
-    why = f"batch sizes {', '.join(map(str, sizes))}, captured inside the reserve"
+        return 0
     if captured:
         size = replayed.needed(setting, g, captured, total_tokens, request_blocks)
-        size += graphs_in_driver(setting, captured)
-        return Part("CUDA graphs", size, "calibrated", why)
+        return size + graphs_in_driver(setting, captured)
     release = setting.facts.release
     width = request_blocks if release.graph_buffers == "per_size_request" else total_tokens
     rows = max(sizes) if release.graph_buffers == "shared_total" else sum(sizes)
@@ -175,7 +184,7 @@ def graphs(
     wrappers = len(sizes) * 8 * (1 << 20) if setting.attention == "flashinfer" else 0
     row = calibration.find("cuda_graphs", setting.facts.gpu, release.version)
     pool = row.bytes * g.layers // GRAPH_LAYERS if row else 0
-    return Part("CUDA graphs", tables + logits + wrappers + pool, "calibrated", why)
+    return tables + logits + wrappers + pool
 
 
 def graphs_in_driver(setting: Setting, captured: Captured) -> int:

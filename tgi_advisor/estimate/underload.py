@@ -107,10 +107,8 @@ def _prefill(here: Base, seen: Warmup) -> str:
 def graphs(here: Base, seen: Warmup) -> int:
     """Bytes of the CUDA graphs."""
     total = seen.limits.max_total_tokens or seen.budget or 0
-    captured = overhead.graphs(
-        here.setting, here.geometry, here.captured, total, -(-seen.warm_blocks // max(1, seen.requests))
-    )
-    return captured.bytes if captured else 0
+    of_request = -(-seen.warm_blocks // max(1, seen.requests))
+    return overhead.graphs_bytes(here.setting, here.geometry, here.captured, total, of_request)
 
 
 def _together(here: Base, seen: Warmup) -> float:

@@ -6,6 +6,10 @@ first refusal is the one it prints.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
+from typing import Literal
+
 from tgi_advisor.estimate.setting import Setting, remembered
 from tgi_advisor.limits import Limits
 from tgi_advisor.refusals import launcher, surprises
@@ -16,7 +20,7 @@ from tgi_advisor.refusals.kernels import KERNELS
 from tgi_advisor.refusals.load import LOAD
 from tgi_advisor.refusals.machine import MACHINE, SLICES
 from tgi_advisor.refusals.router import ROUTER
-from tgi_advisor.refusals.rules import Case, Refusal, Rule, applied
+from tgi_advisor.refusals.rules import Case, Refusal, Rule, Version, applied
 from tgi_advisor.refusals.warmup import WARMUP
 from tgi_advisor.refusals.weights import WEIGHTS
 
@@ -25,6 +29,8 @@ __all__ = ["Refusal", "Rule", "all_rules", "launcher_refusals", "router_refusals
 
 BLIND = (*SLICES, *CONFIG, *WEIGHTS, *HEADS, *KERNELS, *ADAPTERS)
 """Rules, in TGI's order, none of which looks at a token limit: a search asks them once."""
+Place = Literal["parser", "launcher", "load", "blind", "warmup", "router"]
+"""Where rules stand together."""
 
 
 def launcher_refusals(setting: Setting, given: Limits, asked: Limits) -> list[Refusal]:
@@ -32,8 +38,7 @@ def launcher_refusals(setting: Setting, given: Limits, asked: Limits) -> list[Re
 
     `given` are the limits it is given, `asked` those with its defaults (`defaults.launcher_limits`).
     """
-    rules = launcher.in_order(setting.facts.release.version)
-    return [*_first_of_all(setting), *applied(rules, Case(setting, given, asked))]
+    return [*_first_of_all(setting), *_refused("launcher", Case(setting, given, asked))]
 
 
 def shard_refusals(setting: Setting, asked: Limits | None = None) -> list[Refusal]:
@@ -43,19 +48,19 @@ def shard_refusals(setting: Setting, asked: Limits | None = None) -> list[Refusa
     """
     limits = asked or Limits()
     case = Case(setting, limits, limits)
-    return [*applied(LOAD, case), *_loading(setting), *applied(WARMUP, case)]
+    return [*_refused("load", case), *_loading(setting), *_refused("warmup", case)]
 
 
 @remembered
 def _first_of_all(setting: Setting) -> tuple[Refusal, ...]:
     """What the machine and the launcher's parser refuse, whatever the limits."""
-    return tuple(applied((*MACHINE, *launcher.PARSER), Case(setting, Limits(), Limits())))
+    return tuple(_refused("parser", Case(setting, Limits(), Limits())))
 
 
 @remembered
 def _loading(setting: Setting) -> tuple[Refusal, ...]:
     """What the shards refuse while they load, whatever the limits."""
-    return tuple(applied(BLIND, Case(setting, Limits(), Limits())))
+    return tuple(_refused("blind", Case(setting, Limits(), Limits())))
 
 
 def router_refusals(setting: Setting, resolved: Limits, budget: int | None) -> list[Refusal]:
@@ -63,7 +68,25 @@ def router_refusals(setting: Setting, resolved: Limits, budget: int | None) -> l
 
     `resolved` are the limits the shards report (`defaults.server_limits`), `budget` what they inferred.
     """
-    return list(applied(ROUTER, Case(setting, resolved, resolved, budget)))
+    return list(_refused("router", Case(setting, resolved, resolved, budget)))
+
+
+def _refused(place: Place, case: Case) -> Iterator[Refusal]:
+    return applied(_in_force(place, case.version), case)
+
+
+@cache
+def _in_force(place: Place, version: Version) -> tuple[Rule, ...]:
+    """The rules of a place that hold in a release, in its order."""
+    rules = {
+        "parser": (*MACHINE, *launcher.PARSER),
+        "launcher": launcher.in_order(version),
+        "load": LOAD,
+        "blind": BLIND,
+        "warmup": WARMUP,
+        "router": ROUTER,
+    }[place]
+    return tuple(one for one in rules if one.since <= version <= one.until)
 
 
 def warnings(setting: Setting, limits: Limits, given: Limits | None = None) -> list[surprises.Surprise]:

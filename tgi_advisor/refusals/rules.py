@@ -109,10 +109,9 @@ def rule(
 
 
 def applied(rules: Sequence[Rule], case: Case) -> Iterator[Refusal]:
-    """The refusals of the rules that hold in the case's release, in their order."""
-    version = case.version
+    """The refusals of rules that hold in the case's release, in their order."""
     for one in rules:
-        if one.since <= version <= one.until and (found := one.check(case)) is not None:
+        if (found := one.check(case)) is not None:
             message, next_steps = found
             yield Refusal(one.stage, one.code, message, one.why, next_steps, one.source)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tgi_advisor.estimate.defaults import ShardFault, legal_shards, shard_fault
 from tgi_advisor.estimate.replay.towers import sees
-from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.estimate.setting import Setting, remembered
 from tgi_advisor.estimate.weights import on_marlin, on_own_layers
 from tgi_advisor.facts import families
 from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
@@ -143,6 +143,7 @@ def size_not_divisible(case: Case) -> Found:
     return f"AssertionError: {text}", _fewer_shards(setting, f"{what} {fault.size}")
 
 
+@remembered
 def _fault(setting: Setting) -> ShardFault | None:
     if not setting.family.supported or not setting.family.shards:
         return None  # refused as a whole already

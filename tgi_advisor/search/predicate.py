@@ -140,7 +140,7 @@ class Searcher:
         self.wanted = workload.concurrency
         self.allow_risk = workload.allow_risk if allow_risk is None else allow_risk
         self.evaluations = 0
-        self._seen: dict[tuple[Limits, int], Warmup] = {}
+        self._seen: dict[tuple[int, int, int], Warmup] = {}
         self._calm: dict[tuple[int, int], int] = {}
         self._reasons: dict[tuple[int, int], tuple[str | None, int]] = {}
         self.limits = here.setting.spec.limits
@@ -230,10 +230,14 @@ class Searcher:
 
     def _run(self, total: int, prefill: int, margin: int = 0) -> Warmup:
         """The warm-up with so many bytes held back; a search comes back to the same limits, which are replayed once."""
-        limits = self.limits_of(total, prefill)
-        seen = self._seen.get((limits, margin))
+        seen = self._seen.get((total, prefill, margin))
         if seen is None:
-            seen = self._seen[limits, margin] = warmup.run(self.here, limits, margin)
+            held = self._seen.get((total, prefill, self.margin))
+            if held is None or held.stage == "load":
+                seen = warmup.run(self.here, self.limits_of(total, prefill), margin)
+            else:
+                seen = warmup.with_margin(self.here, held, margin)
+            self._seen[total, prefill, margin] = seen
         return seen
 
     def why_not(self, total: int, prefill: int) -> str | None:
