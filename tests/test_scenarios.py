@@ -93,6 +93,7 @@ class PerToken:
     """A prefill that takes so many bytes for every token."""
 
     rough = None
+    sharing = -1
 
     def __init__(self, each: int, here: warmup.Base) -> None:
         self.each = each
@@ -100,9 +101,6 @@ class PerToken:
 
     def in_gaps(self, blocks: int) -> int:
         return 0 * blocks
-
-    def shares_segments(self, blocks: int) -> bool:
-        return blocks < 0
 
     def seen(self, requests: int, longest: int) -> None:
         assert requests
