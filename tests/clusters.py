@@ -288,8 +288,7 @@ class ApiServer(ThreadingHTTPServer):
         (folder / "logs").symlink_to(HERE / "launch_image" / "logs")
         for namespace in ("default", "team"):
             self.add(f"/api/v1/namespaces/{namespace}", "v1", "Namespace", status={"phase": "Active"})
-        account = "/api/v1/namespaces/default/serviceaccounts/default"
-        self.add(account, "v1", "ServiceAccount")
+        self.add("/api/v1/namespaces/default/serviceaccounts/default", "v1", "ServiceAccount")
         self.add("/apis/storage.k8s.io/v1/storageclasses/standard", "storage.k8s.io/v1", "StorageClass",
                  annotations={"storageclass.kubernetes.io/is-default-class": "true"})  # fmt: skip
         self.threads = [threading.Thread(target=run, daemon=True) for run in (self.serve_forever, self.control)]
@@ -341,6 +340,16 @@ class ApiServer(ThreadingHTTPServer):
     def of_kind(self, kind: str) -> list[Obj]:
         with self.store.lock:
             return [copy.deepcopy(obj) for obj in self.store.objects.values() if obj["kind"] == kind]
+
+    def remove_all(self, namespace: str) -> None:
+        """A namespace with all that is in it."""
+        for path, obj in list(self.store.objects.items()):
+            if path.startswith(f"{namespace}/") or f"/namespaces/{namespace.rpartition('/')[2]}/" in path:
+                if obj["kind"] == "Pod":
+                    self.kubelet.delete(path, 0)
+                else:
+                    self.store.remove(path)
+        self.store.remove(namespace)
 
     # -- controllers
 
@@ -630,6 +639,8 @@ class Answers(BaseHTTPRequestHandler):
     """The HTTP side."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    """What is sent in two pieces would wait 40 ms for the other side between them."""
     server: ApiServer
 
     def log_message(self, *_: Any) -> None:
@@ -723,6 +734,8 @@ class Answers(BaseHTTPRequestHandler):
             self.log(f"{collection}/{name}", query)
         elif sub == "portforward":
             self.forward(f"{collection}/{name}", int(query["ports"]))
+        elif name is None and verb == "create":
+            self.ok(self.create(f"{collection}/{body['metadata']['name']}", body), 201)
         elif name is None and query.get("watch") == "true":
             self.watch(collection, query)
         elif name is None:
@@ -774,9 +787,23 @@ class Answers(BaseHTTPRequestHandler):
                     self.server.kubelet.delete(path, (body or {}).get("gracePeriodSeconds"))
                 elif resource == "deployments":
                     store.change(path, lambda one: one["metadata"].update(deletionTimestamp=now()))
+                elif resource == "namespaces":
+                    self.server.remove_all(path)
                 else:
                     store.remove(path)
                 self.ok(obj)
+
+    def create(self, path: str, body: Obj) -> Obj:
+        """A new object of somebody's."""
+        name = body["metadata"]["name"]
+        if path in self.server.store.objects:
+            raise RefusalError(409, "AlreadyExists", f'"{name}" already exists')
+        made = copy.deepcopy(body)
+        if namespace := re.search(r"/namespaces/([^/]+)/", path):
+            made["metadata"]["namespace"] = namespace[1]
+        else:
+            self.server.add(f"{path}/serviceaccounts/default", "v1", "ServiceAccount")
+        return self.server.store.put(path, made)
 
     def apply(self, path: str, obj: Obj | None, query: dict[str, str], body: Obj) -> Obj:
         """Server-side apply: what others hold with another value is a conflict, what is not given any more goes."""
@@ -798,7 +825,8 @@ class Answers(BaseHTTPRequestHandler):
                 unsetting(made, at)
         for at, value in given.items():
             setting(made, at, value)
-        made["metadata"]["namespace"] = path.split("/namespaces/")[1].split("/")[0]
+        if namespace := re.search(r"/namespaces/([^/]+)/", path):
+            made["metadata"]["namespace"] = namespace[1]
         if query.get("dryRun") == "All":
             return made
         store.managers.setdefault(path, {})[manager] = given
@@ -938,3 +966,16 @@ def running(folder: Path) -> Iterator[ApiServer]:
         yield server
     finally:
         server.close()
+
+
+def main() -> None:
+    """A cluster in the folder named, until standard input ends; its kubeconfig is printed."""
+    with running(Path(sys.argv[1])) as server:
+        sys.stdout.write(f"{server.kubeconfig()}\n")
+        sys.stdout.flush()
+        sys.stdin.read()
+        json.dump({"problems": server.problems, "secrets_read": server.secrets_read}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

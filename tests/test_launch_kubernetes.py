@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import by_api
 import clusters
 import pytest
 from click.testing import CliRunner, Result
@@ -33,17 +35,20 @@ CUDA = {
     "hardware": {"gpu": "nvidia-l4"},
     "workload": {"max_new_tokens": 512},
 }
+LAUNCHED = ("Deployment", "Service", "PersistentVolumeClaim", "Pod")
+REAL, IMAGE = "TGI_ADVISOR_TEST_KUBECONFIG", "TGI_ADVISOR_TEST_IMAGE"
 SECRET = "hf_" + "Secret0Token" * 3
 
 
 class Desk:
-    """A folder with a spec in it, a cluster, and the command line."""
+    """A folder with a spec in it, a namespace of a cluster, and the command line."""
 
-    def __init__(self, folder: Path, cluster: ApiServer) -> None:
-        self.folder, self.cluster = folder, cluster
+    def __init__(self, folder: Path, context: str = "loop", namespace: str = "default", image: str = "") -> None:
+        self.folder, self.context, self.namespace, self.image = folder, context, namespace, image
 
     def spec(self, behaviour: dict[str, Any] | None = None, base: dict[str, Any] = CPU, **sections: Any) -> str:
-        tgi: dict[str, Any] = {"image": f"pretend/text-generation-inference:3.3.7{'-intel-cpu' if base is CPU else ''}"}
+        image = f"pretend/text-generation-inference:3.3.7{'-intel-cpu' if base is CPU else ''}"
+        tgi: dict[str, Any] = {"image": self.image or image}
         tgi |= sections.pop("tgi", {})
         tgi["env"] = {**tgi.get("env", {}), "PRETEND": json.dumps(behaviour or {})}
         whole = {**base, "tgi": tgi, "container": {"name": "llama", "port": 8080}}
@@ -71,25 +76,68 @@ class Desk:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ},
         )  # fmt: skip
 
+
+class Loopback(Desk):
+    """The cluster is the API server of tests/clusters.py, which the test looks into and gives troubles."""
+
+    def __init__(self, folder: Path, cluster: ApiServer) -> None:
+        super().__init__(folder)
+        self.cluster = cluster
+
     def left(self) -> list[str]:
         """What is there of what launches make."""
-        kinds = ("Deployment", "Service", "PersistentVolumeClaim", "Pod")
-        return [f"{one['kind']}/{one['metadata']['name']}" for kind in kinds for one in self.cluster.of_kind(kind)]
+        return [f"{one['kind']}/{one['metadata']['name']}" for kind in LAUNCHED for one in self.cluster.of_kind(kind)]
+
+
+class Anywhere(Desk):
+    """The cluster is a real one where one is named, and is known by its API alone."""
+
+    def __init__(self, folder: Path, cluster: by_api.Cluster) -> None:
+        super().__init__(folder, cluster.context, cluster.namespace, os.environ.get(IMAGE, ""))
+        self.cluster = cluster
+
+    def left(self) -> list[str]:
+        """What is there of what launches make."""
+        return [f"{one['kind']}/{one['metadata']['name']}" for kind in LAUNCHED for one in self.cluster.settled(kind)]
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    folder = tmp_path / "cluster"
-    folder.mkdir()
-    with clusters.running(folder) as cluster:
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    with loopback(tmp_path) as cluster:
         monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig()))
-        monkeypatch.setenv("TGI_ADVISOR_DATA", str(tmp_path / "history"))
-        monkeypatch.setenv("HOME", str(tmp_path))
-        for name in ("HF_TOKEN", "KUBERNETES_SERVICE_HOST"):
-            monkeypatch.delenv(name, raising=False)
-        yield Desk(tmp_path, cluster)
+        alone(tmp_path, monkeypatch)
+        yield Loopback(tmp_path, cluster)
+
+
+@pytest.fixture
+def anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Anywhere]:
+    with ExitStack() as stack:
+        named = os.environ.get(REAL)
+        kubeconfig = Path(named) if named else stack.enter_context(loopback(tmp_path)).kubeconfig()
+        cluster = stack.enter_context(by_api.namespace(kubeconfig, tmp_path))
+        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+        alone(tmp_path, monkeypatch, home=not named)
+        yield Anywhere(tmp_path, cluster)
+
+
+@contextmanager
+def loopback(folder: Path) -> Iterator[ApiServer]:
+    """The cluster on loopback, which has nothing to complain of in the end."""
+    own = folder / "cluster"
+    own.mkdir()
+    with clusters.running(own) as cluster:
+        yield cluster
         assert cluster.problems == []
         assert cluster.secrets_read == []
+
+
+def alone(folder: Path, monkeypatch: pytest.MonkeyPatch, *, home: bool = True) -> None:
+    """Nothing of this machine's user is used; where a real cluster is, what logs in there may need the home folder."""
+    monkeypatch.setenv("TGI_ADVISOR_DATA", str(folder / "history"))
+    for name in ("HF_TOKEN", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    if home:
+        monkeypatch.setenv("HOME", str(folder))
 
 
 def texts(events: list[dict[str, Any]], kind: str) -> list[str]:
@@ -99,75 +147,78 @@ def texts(events: list[dict[str, Any]], kind: str) -> list[str]:
 # -- the course of things
 
 
-def test_a_launch_serves_and_is_held_to_its_prediction(desk: Desk) -> None:
-    code, events = desk.events(desk.spec())
+def test_a_launch_serves_and_is_held_to_its_prediction(anywhere: Anywhere) -> None:
+    code, events = anywhere.events(anywhere.spec())
     assert code == 0, events
     kinds = [event["event"] for event in events]
     assert kinds.index("start") < kinds.index("ready") < kinds.index("verified") < kinds.index("result")
     steps = [event["step"] for event in events if event["event"] == "step"]
     assert steps[-7:] == ["load", "load", "warmup", "warmup", "graphs", "budget", "connected"]
     result = events[-1]
-    assert (result["id"], result["url"]) == ("default/llama", "http://llama.default.svc:8080")
+    there = anywhere.namespace
+    assert (result["id"], result["url"]) == (f"{there}/llama", f"http://llama.{there}.svc:8080")
     assert result["figures"]["max_total_tokens"] == {"predicted": 8192, "observed": 8192}
     assert result["figures"]["max_batch_total_tokens"]["observed"] == 40000
-    (deployment,) = desk.cluster.of_kind("Deployment")
+    (deployment,) = anywhere.cluster.of_kind("Deployment")
     labels = deployment["metadata"]["labels"]
     assert labels["app.kubernetes.io/managed-by"] == "tgi-advisor"
     assert deployment["metadata"]["annotations"][marks.MODEL] == "Qwen/Qwen2.5-3B-Instruct"
     assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert deployment["spec"]["template"]["metadata"]["labels"][marks.LAUNCH] == labels[marks.LAUNCH]
 
-    status = json.loads(desk.run("status", "--json").stdout)
+    status = json.loads(anywhere.run("status", "--json").stdout)
     assert [(one["name"], one["healthy"], one["port"], one["release"]) for one in status] == [
         ("llama", True, 8080, "3.3.7")
     ]
     row = json.loads(CliRunner().invoke(cli, ["history", "--json"]).stdout)[-1]
     assert (row["outcome"], row["observed"]) == ("starts", 40000)
 
-    stopped = desk.run("stop", "llama")
+    stopped = anywhere.run("stop", "llama")
     assert stopped.exit_code == 0
     assert "persistentvolumeclaim/llama-data stays" in stopped.stdout
-    assert desk.left() == ["PersistentVolumeClaim/llama-data"]
-    assert "no server in namespace 'default' of context 'loop'" in desk.run("status").stdout
+    assert anywhere.left() == ["PersistentVolumeClaim/llama-data"]
+    assert f"no server in namespace '{there}' of context '{anywhere.context}'" in anywhere.run("status").stdout
 
 
-def test_people_read_how_to_reach_and_stop_it(desk: Desk) -> None:
-    result = desk.launch(desk.spec())
+def test_people_read_how_to_reach_and_stop_it(anywhere: Anywhere) -> None:
+    result = anywhere.launch(anywhere.spec())
     assert result.exit_code == 0, result.output
-    assert "llama answers at http://llama.default.svc:8080\n" in result.stdout
-    assert "From here: kubectl port-forward service/llama 8080:8080 -n default\n" in result.stdout
-    assert "Stop it with: tgi-advisor stop llama --on kubernetes:loop --namespace default\n" in result.stdout
+    context, namespace = anywhere.context, anywhere.namespace
+    assert f"llama answers at http://llama.{namespace}.svc:8080\n" in result.stdout
+    assert f"From here: kubectl port-forward service/llama 8080:8080 -n {namespace}\n" in result.stdout
+    stop = f"tgi-advisor stop llama --on kubernetes:{context} --namespace {namespace}"
+    assert f"Stop it with: {stop}\n" in result.stdout
 
 
-def test_a_dry_run_shows_the_servers_diff_and_changes_nothing(desk: Desk) -> None:
-    result = desk.launch(desk.spec(), "--dry-run")
+def test_a_dry_run_shows_the_servers_diff_and_changes_nothing(anywhere: Anywhere) -> None:
+    result = anywhere.launch(anywhere.spec(), "--dry-run")
     assert result.exit_code == 0, result.output
     assert "+++ deployment/llama (then)" in result.stdout
     assert '+  "kind": "PersistentVolumeClaim"' in result.stdout
-    assert desk.left() == []
-    assert desk.launch(desk.spec()).exit_code == 0
-    changed = desk.spec(tgi={"env": {"LOG_LEVEL": "debug"}})
-    result = desk.launch(changed, "--dry-run", "--replace")
+    assert anywhere.left() == []
+    assert anywhere.launch(anywhere.spec()).exit_code == 0
+    changed = anywhere.spec(tgi={"env": {"LOG_LEVEL": "debug"}})
+    result = anywhere.launch(changed, "--dry-run", "--replace")
     assert result.exit_code == 0, result.output
     assert '+                "name": "LOG_LEVEL",' in result.stdout
     assert "PersistentVolumeClaim" not in result.stdout
-    (deployment,) = desk.cluster.of_kind("Deployment")
+    (deployment,) = anywhere.cluster.of_kind("Deployment")
     assert "LOG_LEVEL" not in json.dumps(deployment)
-    code, events = desk.events(changed, "--dry-run", "--replace")
+    code, events = anywhere.events(changed, "--dry-run", "--replace")
     assert (code, set(events[-1]["request"]["diff"])) == (0, {"deployment/llama", "service/llama"})
 
 
-def test_a_detached_launch_returns(desk: Desk) -> None:
-    result = desk.launch(desk.spec({"slow": 0.2}), "--detach")
+def test_a_detached_launch_returns(anywhere: Anywhere) -> None:
+    result = anywhere.launch(anywhere.spec({"slow": 0.2}), "--detach")
     assert result.exit_code == 0, result.output
-    assert "Follow it with: kubectl logs -f deployment/llama -n default" in result.stdout
-    assert "Deployment/llama" in desk.left()
+    assert f"Follow it with: kubectl logs -f deployment/llama -n {anywhere.namespace}" in result.stdout
+    assert "Deployment/llama" in anywhere.left()
 
 
 # -- in the way
 
 
-def test_everything_in_the_way_is_found_together(desk: Desk) -> None:
+def test_everything_in_the_way_is_found_together(desk: Loopback) -> None:
     cluster = desk.cluster
     cluster.node("small", 1, memory_mib=15360)
     cluster.node("none", 0)
@@ -196,18 +247,18 @@ def test_everything_in_the_way_is_found_together(desk: Desk) -> None:
     assert desk.left() == ["Service/llama"]
 
 
-def test_a_namespace_that_is_not_there(desk: Desk) -> None:
+def test_a_namespace_that_is_not_there(desk: Loopback) -> None:
     result = desk.launch(desk.spec(), "--namespace", "prod")
     assert result.exit_code == 8
     assert "there is no namespace 'prod' in context 'loop'" in result.stderr
 
 
-def test_the_context_names_its_namespace(desk: Desk) -> None:
+def test_the_context_names_its_namespace(desk: Loopback) -> None:
     assert CliRunner().invoke(cli, ["launch", desk.spec(), "--on", "kubernetes:team"]).exit_code == 0
     assert [one["metadata"]["namespace"] for one in desk.cluster.of_kind("Deployment")] == ["team"]
 
 
-def test_gpus_that_are_held_are_not_free(desk: Desk) -> None:
+def test_gpus_that_are_held_are_not_free(desk: Loopback) -> None:
     """A taint nobody tolerates, a node that is full: the plan waits only when told to."""
     desk.cluster.node("tainted", 8, taints=[{"key": "team", "value": "a", "effect": "NoSchedule"}])
     desk.cluster.node("full", 1)
@@ -231,7 +282,7 @@ def test_gpus_that_are_held_are_not_free(desk: Desk) -> None:
     assert desk.left() == ["Pod/other"]
 
 
-def test_what_others_set_is_not_taken_from_them(desk: Desk) -> None:
+def test_what_others_set_is_not_taken_from_them(desk: Loopback) -> None:
     assert desk.launch(desk.spec()).exit_code == 0
     path = "/apis/apps/v1/namespaces/default/deployments/llama"
     desk.cluster.store.managers[path]["kubectl-edit"] = {("spec", "progressDeadlineSeconds"): 7}
@@ -240,14 +291,16 @@ def test_what_others_set_is_not_taken_from_them(desk: Desk) -> None:
     assert ".spec.progressDeadlineSeconds is set by kubectl-edit in another way" in " ".join(result.stderr.split())
 
 
-def test_a_name_that_is_taken_asks_what_to_do(desk: Desk) -> None:
-    assert desk.launch(desk.spec()).exit_code == 0
-    same = desk.launch(desk.spec())
+def test_a_name_that_is_taken_asks_what_to_do(anywhere: Anywhere) -> None:
+    assert anywhere.launch(anywhere.spec()).exit_code == 0
+    same = anywhere.launch(anywhere.spec())
     assert same.exit_code == 8
-    assert "deployment/llama exists already in namespace 'default' (the same plan)" in same.stderr
-    code, events = desk.events(desk.spec(), "--reuse")
+    assert f"deployment/llama exists already in namespace '{anywhere.namespace}' (the same plan)" in " ".join(
+        same.stderr.split()
+    )
+    code, events = anywhere.events(anywhere.spec(), "--reuse")
     assert (code, events[-1]["reused"]) == (0, True)
-    other = desk.launch(desk.spec(tgi={"env": {"A": "b"}}), "--reuse")
+    other = anywhere.launch(anywhere.spec(tgi={"env": {"A": "b"}}), "--reuse")
     assert other.exit_code == 8
     assert "(another plan of tgi-advisor)" in " ".join(other.stderr.split())
 
@@ -264,23 +317,23 @@ def test_a_name_that_is_taken_asks_what_to_do(desk: Desk) -> None:
     ],
 )
 def test_a_failure_is_named_from_the_log_and_nothing_is_left(
-    desk: Desk, behaviour: dict[str, Any], code: int, cause: str
+    anywhere: Anywhere, behaviour: dict[str, Any], code: int, cause: str
 ) -> None:
-    ended, events = desk.events(desk.spec(behaviour))
+    ended, events = anywhere.events(anywhere.spec(behaviour))
     assert (ended, events[-1]["cause"]) == (code, cause), events[-1]
-    assert desk.left() == ["PersistentVolumeClaim/llama-data"]
+    assert anywhere.left() == ["PersistentVolumeClaim/llama-data"]
     notes = texts(events, "note")
     assert "removed deployment/llama, which did not serve yet" in notes
     assert any(note.startswith("persistentvolumeclaim/llama-data stays, with what was downloaded") for note in notes)
 
 
-def test_out_of_memory_at_warmup_is_planned_again(desk: Desk) -> None:
-    code, events = desk.events(desk.spec({"oom_above": 2000}))
+def test_out_of_memory_at_warmup_is_planned_again(anywhere: Anywhere) -> None:
+    code, events = anywhere.events(anywhere.spec({"oom_above": 2000}))
     assert code == 0, events[-1]
     assert events[-1]["attempts"] > 1
     retry = next(event for event in events if event["event"] == "retry")
     assert retry["after"]["max_batch_prefill_tokens"] < retry["before"]["max_batch_prefill_tokens"]
-    assert len(desk.cluster.of_kind("Pod")) == 1
+    assert len(anywhere.cluster.of_kind("Pod")) == 1
 
 
 @pytest.mark.parametrize(
@@ -292,7 +345,9 @@ def test_out_of_memory_at_warmup_is_planned_again(desk: Desk) -> None:
         ({"oom_kills": True}, 5, "killed", "the host killed the server for want of host memory"),
     ],
 )
-def test_what_the_cluster_knows_is_named(desk: Desk, trouble: dict[str, Any], code: int, cause: str, says: str) -> None:
+def test_what_the_cluster_knows_is_named(
+    desk: Loopback, trouble: dict[str, Any], code: int, cause: str, says: str
+) -> None:
     for name, value in trouble.items():
         setattr(desk.cluster.kubelet, name, value)
     ended, events = desk.events(desk.spec({"slow": 0.1}))
@@ -304,7 +359,7 @@ def test_what_the_cluster_knows_is_named(desk: Desk, trouble: dict[str, Any], co
     assert [row["outcome"] for row in remembered] == (["killed"] if cause == "killed" else [])
 
 
-def test_a_volume_that_is_not_there_is_said_while_it_waits(desk: Desk) -> None:
+def test_a_volume_that_is_not_there_is_said_while_it_waits(desk: Loopback) -> None:
     desk.cluster.kubelet.mount_error = "Unable to attach or mount volumes: unmounted volumes=[data]"
     code, events = desk.events(desk.spec(), "--timeout", "3")
     assert code == 10
@@ -315,47 +370,49 @@ def test_a_volume_that_is_not_there_is_said_while_it_waits(desk: Desk) -> None:
 # -- rolling out
 
 
-def test_a_changed_plan_is_rolled_out_while_the_old_one_serves(desk: Desk) -> None:
-    assert desk.launch(desk.spec()).exit_code == 0
-    (old,) = desk.cluster.of_kind("Pod")
-    process = desk.cluster.kubelet.pods[f"/api/v1/namespaces/default/pods/{old['metadata']['name']}"].process
-    alive: list[bool] = []
-    original = desk.cluster.kubelet.delete
+def test_a_changed_plan_is_rolled_out_while_the_old_one_serves(anywhere: Anywhere) -> None:
+    assert anywhere.launch(anywhere.spec()).exit_code == 0
+    (old,) = anywhere.cluster.of_kind("Pod")
+    serving: list[int] = []
+    over = threading.Event()
 
-    def delete(path: str, grace: int | None = None) -> None:
-        if path.endswith(old["metadata"]["name"]):
-            alive.append(any(clusters.is_ready(pod) for pod in desk.cluster.of_kind("Pod")
-                             if pod["metadata"]["name"] != old["metadata"]["name"]))  # fmt: skip
-        original(path, grace)
+    def look() -> None:
+        while not over.wait(0.05):
+            serving.append(sum(map(clusters.is_ready, anywhere.cluster.of_kind("Pod"))))
 
-    desk.cluster.kubelet.delete = delete  # type: ignore[method-assign]
-    code, events = desk.events(desk.spec({"slow": 0.05}, tgi={"env": {"A": "b"}}), "--replace")
+    looking = threading.Thread(target=look)
+    looking.start()
+    code, events = anywhere.events(anywhere.spec({"slow": 0.05}, tgi={"env": {"A": "b"}}), "--replace")
+    over.set()
+    looking.join()
     assert code == 0, events[-1]
-    assert alive
-    assert all(alive), "the old pod went before the new one was ready"
-    assert process is not None
-    (deployment,) = desk.cluster.of_kind("Deployment")
+    assert serving
+    assert min(serving) > 0, "the old pod went before the new one was ready"
+    assert old["metadata"]["name"] not in [pod["metadata"]["name"] for pod in anywhere.cluster.of_kind("Pod")]
+    (deployment,) = anywhere.cluster.of_kind("Deployment")
     assert '"A"' in json.dumps(deployment["spec"])
 
 
-def test_a_failed_roll_out_is_rolled_back(desk: Desk) -> None:
-    assert desk.launch(desk.spec()).exit_code == 0
-    (before,) = desk.cluster.of_kind("Deployment")
-    (old,) = desk.cluster.of_kind("Pod")
-    spec = desk.spec({"fail": "oom-load", "at": "load"})
-    code, events = desk.events(spec, "--replace")
+def test_a_failed_roll_out_is_rolled_back(anywhere: Anywhere) -> None:
+    assert anywhere.launch(anywhere.spec()).exit_code == 0
+    (before,) = anywhere.cluster.of_kind("Deployment")
+    (old,) = anywhere.cluster.of_kind("Pod")
+    spec = anywhere.spec({"fail": "oom-load", "at": "load"})
+    code, events = anywhere.events(spec, "--replace")
     assert (code, events[-1]["cause"]) == (5, "out_of_memory_at_load")
-    (after,) = desk.cluster.of_kind("Deployment")
+    (after,) = anywhere.cluster.of_kind("Deployment")
     assert "rolled deployment/llama back to the plan it had; its pods kept serving" in texts(events, "note")
     assert after["spec"] == before["spec"]
-    assert after["metadata"]["annotations"] == before["metadata"]["annotations"]
-    assert old["metadata"]["name"] in [pod["metadata"]["name"] for pod in desk.cluster.of_kind("Pod")]
-    assert json.loads(desk.run("status", "--json").stdout)[0]["healthy"]
-    again = desk.launch(desk.spec(tgi={"env": {"A": "b"}}), "--replace")
+    assert [after["metadata"]["annotations"][mark] for mark in (marks.PLAN, marks.LIMITS)] == [
+        before["metadata"]["annotations"][mark] for mark in (marks.PLAN, marks.LIMITS)
+    ]
+    assert old["metadata"]["name"] in [pod["metadata"]["name"] for pod in anywhere.cluster.of_kind("Pod")]
+    assert json.loads(anywhere.run("status", "--json").stdout)[0]["healthy"]
+    again = anywhere.launch(anywhere.spec(tgi={"env": {"A": "b"}}), "--replace")
     assert again.exit_code == 0, again.output
 
 
-def test_a_roll_out_refused_half_way_leaves_what_was_there(desk: Desk) -> None:
+def test_a_roll_out_refused_half_way_leaves_what_was_there(desk: Loopback) -> None:
     assert desk.launch(desk.spec()).exit_code == 0
     before = {one["metadata"]["name"]: one["metadata"]["labels"] for one in desk.cluster.of_kind("Service")}
     refused = "deployments/llama.*force=false&fieldValidation=Strict$"
@@ -391,7 +448,7 @@ def test_a_roll_out_refused_half_way_leaves_what_was_there(desk: Desk) -> None:
     ],
     ids=["refused", "broken off"],
 )
-def test_a_launch_outlives_what_passes(desk: Desk, faults: list[Fault], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launch_outlives_what_passes(desk: Loopback, faults: list[Fault], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "AGAIN_S", 0.1)
     monkeypatch.setattr(watching, "MOST_AGAIN_S", 0.2)
     desk.cluster.faults += faults
@@ -403,7 +460,7 @@ def test_a_launch_outlives_what_passes(desk: Desk, faults: list[Fault], monkeypa
     assert steps.count("the router opens its port") == steps.count("max_batch_total_tokens is 40000") == 1
 
 
-def test_a_watch_too_old_begins_anew(desk: Desk) -> None:
+def test_a_watch_too_old_begins_anew(desk: Loopback) -> None:
     desk.cluster.watch_seconds = 0.3
     thread = threading.Timer(1.5, lambda: setattr(desk.cluster.store, "oldest", desk.cluster.store.version + 1))
     thread.start()
@@ -428,7 +485,7 @@ def test_a_watch_too_old_begins_anew(desk: Desk) -> None:
     ],
     ids=lambda value: getattr(value, "path", None) and f"{value.path} {value.status}",
 )
-def test_a_refusal_is_named_and_leaves_nothing(desk: Desk, fault: Fault, code: int, says: str) -> None:
+def test_a_refusal_is_named_and_leaves_nothing(desk: Loopback, fault: Fault, code: int, says: str) -> None:
     desk.cluster.faults.append(fault)
     result = desk.launch(desk.spec())
     assert result.exit_code == code, result.output
@@ -437,7 +494,7 @@ def test_a_refusal_is_named_and_leaves_nothing(desk: Desk, fault: Fault, code: i
     assert desk.left() == []
 
 
-def test_nobody_listens(desk: Desk, tmp_path: Path) -> None:
+def test_nobody_listens(desk: Loopback, tmp_path: Path) -> None:
     config = json.loads(Path(os.environ["KUBECONFIG"]).read_text())
     config["clusters"][0]["cluster"]["server"] = "http://127.0.0.1:9"
     Path(os.environ["KUBECONFIG"]).write_text(json.dumps(config))
@@ -449,8 +506,8 @@ def test_nobody_listens(desk: Desk, tmp_path: Path) -> None:
 # -- ending
 
 
-def test_being_told_to_end_leaves_nothing(desk: Desk) -> None:
-    process = desk.process(desk.spec({"stall": True, "at": "load"}))
+def test_being_told_to_end_leaves_nothing(anywhere: Anywhere) -> None:
+    process = anywhere.process(anywhere.spec({"stall": True, "at": "load"}))
     assert process.stderr
     for line in process.stderr:
         if "shard 0 starts" in line:
@@ -459,10 +516,10 @@ def test_being_told_to_end_leaves_nothing(desk: Desk) -> None:
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130, rest
     assert "removed deployment/llama, which did not serve yet" in rest
-    assert desk.left() == ["PersistentVolumeClaim/llama-data"]
+    assert anywhere.left() == ["PersistentVolumeClaim/llama-data"]
 
 
-def test_being_told_to_end_while_it_waits_removes_the_claim_too(desk: Desk) -> None:
+def test_being_told_to_end_while_it_waits_removes_the_claim_too(desk: Loopback) -> None:
     desk.cluster.node("l4", 1)
     desk.cluster.kubelet.slow_pull = 60.0
     process = desk.process(desk.spec())
@@ -479,17 +536,19 @@ def test_being_told_to_end_while_it_waits_removes_the_claim_too(desk: Desk) -> N
 # -- secrets
 
 
-def test_a_token_is_never_seen(desk: Desk) -> None:
+def test_a_token_is_never_seen(anywhere: Anywhere) -> None:
     """Not in any output, object or request body, though the server itself prints it."""
     data = {"HF_TOKEN": base64.b64encode(SECRET.encode()).decode()}
-    desk.cluster.add("/api/v1/namespaces/default/secrets/llama-secrets", "v1", "Secret", data=data)
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "llama-secrets"}, "data": data}
+    anywhere.cluster.create(secret)
     outputs: list[str] = []
     for options in (["--logs"], ["--json", "--logs", "--replace"], ["--dry-run", "--replace"]):
-        result = desk.launch(desk.spec({"token_says": True}), *options)
+        result = anywhere.launch(anywhere.spec({"token_says": True}), *options)
         outputs += [result.stdout, result.stderr]
         assert result.exit_code == 0, outputs
     assert "using token ***" in outputs[0]
-    for text in (*outputs, json.dumps(desk.cluster.bodies)):
+    there = [json.dumps(one) for kind in LAUNCHED for one in anywhere.cluster.of_kind(kind)]
+    for text in (*outputs, *there):
         assert SECRET not in text
         assert clusters.TOKEN not in text
 
@@ -497,7 +556,7 @@ def test_a_token_is_never_seen(desk: Desk) -> None:
 # -- which cluster
 
 
-def test_a_kubeconfig_that_is_of_no_use(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kubeconfig_that_is_of_no_use(desk: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = desk.spec()
     result = CliRunner().invoke(cli, ["launch", spec, "--on", "kubernetes:lop"])
     assert result.exit_code == 7
@@ -528,11 +587,11 @@ def test_a_kubeconfig_that_is_of_no_use(desk: Desk, tmp_path: Path, monkeypatch:
         ["--wait-for-node"],
     ],
 )
-def test_options_that_make_no_sense(desk: Desk, arguments: list[str]) -> None:
+def test_options_that_make_no_sense(desk: Loopback, arguments: list[str]) -> None:
     assert CliRunner().invoke(cli, ["launch", desk.spec(), *arguments]).exit_code == 2
 
 
-def test_without_the_client_it_says_what_to_install(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_client_it_says_what_to_install(desk: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kubernetes", None)
     monkeypatch.setitem(sys.modules, "kubernetes.client", None)
     result = desk.launch(desk.spec())
@@ -540,24 +599,26 @@ def test_without_the_client_it_says_what_to_install(desk: Desk, monkeypatch: pyt
     assert "pip install 'tgi-advisor[kubernetes]'" in result.stderr
 
 
-def test_stop_leaves_what_others_made(desk: Desk) -> None:
-    template = {"metadata": {"labels": {}}, "spec": {"containers": []}}
-    path = "/apis/apps/v1/namespaces/default/deployments/web"
-    desk.cluster.add(path, "apps/v1", "Deployment", spec={"replicas": 0, "template": template})
-    result = desk.run("stop", "web")
+def test_stop_leaves_what_others_made(anywhere: Anywhere) -> None:
+    labels = {"app": "web"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "web", "image": "pretend/web:1"}]}}
+    spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}
+    metadata = {"name": "web"}
+    anywhere.cluster.create({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec})
+    result = anywhere.run("stop", "web")
     assert result.exit_code == 2
     assert "was not launched by tgi-advisor" in result.stderr
-    assert "Deployment/web" in desk.left()
+    assert "Deployment/web" in anywhere.left()
 
 
-def test_what_stands_beside_the_deployment_comes_and_goes_with_it(desk: Desk) -> None:
-    spec = desk.spec(container={"replicas": 2})
-    code, events = desk.events(spec)
+def test_what_stands_beside_the_deployment_comes_and_goes_with_it(anywhere: Anywhere) -> None:
+    spec = anywhere.spec(container={"replicas": 2})
+    code, events = anywhere.events(spec)
     assert code == 0, events[-1]
-    assert len(desk.cluster.of_kind("Pod")) == 2
-    assert len(desk.cluster.of_kind("PodDisruptionBudget")) == 1
-    assert desk.run("stop", "--all").exit_code == 0
-    assert desk.cluster.of_kind("PodDisruptionBudget") == desk.cluster.of_kind("Pod") == []
+    assert len(anywhere.cluster.of_kind("Pod")) == 2
+    assert len(anywhere.cluster.of_kind("PodDisruptionBudget")) == 1
+    assert anywhere.run("stop", "--all").exit_code == 0
+    assert anywhere.cluster.settled("Pod") == anywhere.cluster.of_kind("PodDisruptionBudget") == []
 
 
 @pytest.mark.parametrize(
@@ -565,7 +626,7 @@ def test_what_stands_beside_the_deployment_comes_and_goes_with_it(desk: Desk) ->
     [({"by": "hpa"}, "HorizontalPodAutoscaler"),
      ({"by": "keda", "prometheus": "http://prometheus.monitoring:9090"}, "ScaledObject")],
 )  # fmt: skip
-def test_what_scales_it_comes_and_goes_with_it(desk: Desk, by: dict[str, str], kind: str) -> None:
+def test_what_scales_it_comes_and_goes_with_it(desk: Loopback, by: dict[str, str], kind: str) -> None:
     spec = desk.spec(autoscale={"max": 3, "on": "batch", **by})
     code, events = desk.events(spec)
     assert code == 0, events[-1]
@@ -579,7 +640,7 @@ def test_what_scales_it_comes_and_goes_with_it(desk: Desk, by: dict[str, str], k
 @pytest.mark.parametrize(
     ("resource", "operator"), [("podmonitors", "the Prometheus operator"), ("scaledobjects", "KEDA")]
 )
-def test_an_operator_that_is_not_installed_is_named(desk: Desk, resource: str, operator: str) -> None:
+def test_an_operator_that_is_not_installed_is_named(desk: Loopback, resource: str, operator: str) -> None:
     spec = desk.spec(autoscale={"max": 3, "by": "keda", "prometheus": "http://prometheus.monitoring:9090"})
     desk.cluster.faults.append(Fault("PATCH", resource, 404, times=9))
     result = desk.launch(spec)
@@ -588,34 +649,40 @@ def test_an_operator_that_is_not_installed_is_named(desk: Desk, resource: str, o
     assert desk.left() == []
 
 
-REAL, IMAGE = "TGI_ADVISOR_TEST_KUBECONFIG", "TGI_ADVISOR_TEST_IMAGE"
+# -- a real cluster
+
+
+def test_no_token_of_a_request_body(desk: Loopback) -> None:
+    """What is sent, beside what the cluster then shows."""
+    data = {"HF_TOKEN": base64.b64encode(SECRET.encode()).decode()}
+    desk.cluster.add("/api/v1/namespaces/default/secrets/llama-secrets", "v1", "Secret", data=data)
+    assert desk.launch(desk.spec({"token_says": True}), "--logs").exit_code == 0
+    sent = json.dumps(desk.cluster.bodies)
+    assert SECRET not in sent
+    assert clusters.TOKEN not in sent
 
 
 @pytest.mark.skipif(
     not (os.environ.get(REAL) and os.environ.get(IMAGE)),
     reason=f"no real cluster: {REAL} names a kubeconfig, {IMAGE} the image of tests/launch_image in a registry",
 )
-def test_on_a_real_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A launch, a roll-out that fails and is rolled back, and the stop, where a real API server and kubelet are."""
-    monkeypatch.setenv("KUBECONFIG", os.environ[REAL])
-    monkeypatch.setenv("TGI_ADVISOR_DATA", str(tmp_path / "history"))
+def test_the_tests_that_need_no_trouble_are_on_a_real_cluster(anywhere: Anywhere) -> None:
+    assert clusters.TOKEN not in anywhere.cluster.kubeconfig.read_text()
 
-    def run(*arguments: str) -> Result:
-        return CliRunner().invoke(cli, [*arguments, "--on", "kubernetes"], catch_exceptions=False)
 
-    def spec(behaviour: dict[str, Any]) -> str:
-        tgi = {"image": os.environ[IMAGE], "env": {"PRETEND": json.dumps(behaviour)}}
-        path = tmp_path / "spec.yaml"
-        path.write_text(json.dumps({**CPU, "tgi": tgi, "container": {"name": "tgi-advisor-test"}}))
-        return str(path)
-
-    try:
-        first = run("launch", spec({}), "--timeout", "600")
-        assert first.exit_code == 0, first.output
-        second = run("launch", spec({"fail": "oom-load", "at": "load"}), "--replace", "--timeout", "600")
-        assert second.exit_code == 5, second.output
-        assert "rolled deployment/tgi-advisor-test back" in second.output
-        assert [one["healthy"] for one in json.loads(run("status", "--json").stdout)] == [True]
-    finally:
-        stopped = run("stop", "tgi-advisor-test")
-    assert stopped.exit_code == 0, stopped.output
+def test_a_kubeconfig_is_all_that_a_real_cluster_needs(tmp_path: Path) -> None:
+    """The same tests against the API server in a process of its own, as against a real cluster."""
+    tests = ("serves_and_is_held", "rolled_out_while", "rolled_back", "token_is_never_seen", "what_others_made")
+    server = subprocess.Popen(
+        [sys.executable, clusters.__file__, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with server:
+        assert server.stdout
+        named = {REAL: server.stdout.readline().strip(), IMAGE: "pretend/text-generation-inference:3.3.7-intel-cpu"}
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", __file__, "-k", " or ".join(tests)],
+            env={**os.environ, **named}, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        said, _ = server.communicate(timeout=30)
+    assert json.loads(said) == {"problems": [], "secrets_read": []}
