@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,13 @@ def test_every_source_is_a_place_at_a_tag() -> None:
 def test_the_table_of_changes_is_in_order_and_known() -> None:
     rows = changes.around()
     assert [row.since for row in rows] == sorted(row.since for row in rows)
-    assert len({row.name for row in rows}) == len(rows)
+    last: dict[str, changes.Around] = {}
+    for row in rows:  # rows of one name follow each other
+        assert row.name not in last or last[row.name].when == row.when
+        last[row.name] = row
+    for name in ("signals", "length of answers"):
+        chain = [row for row in rows if row.name == name]
+        assert all(was.after == now.before for was, now in pairwise(chain)), name
     every = {name for one in releases.all_releases() for name in flags.flags_of(one)}
     variables = {name for one in releases.all_releases() for name in flags.environment(one)}
     for name in ("disable-usage-stats", "enable-cuda-graphs", "USE_PREFIX_CACHING", "HUGGING_FACE_HUB_TOKEN"):
@@ -159,7 +166,140 @@ def test_the_table_of_changes_is_in_order_and_known() -> None:
     assert changes.instead("port") is None
 
 
+def around(start: str, end: str, gpu: str = "a10g") -> dict[str, tuple[str, str]]:
+    found = moved(LLAMA2, gpu, start, end)
+    return {one.name: (one.before, one.after) for one in found.changes if one.kind == "around"}
+
+
+def test_what_changes_twice_is_said_once() -> None:
+    assert "bash" in around("1.4.5", "2.2.0")["signals"][1]
+    assert "bash" in around("2.2.0", "2.4.1")["signals"][0]
+    assert "signals" not in around("1.4.5", "2.4.1")  # there and back
+    assert "bash" in around("2.4.1", "2.2.0")["signals"][1]
+    was, now = around("1.0.3", "2.0.4")["length of answers"]
+    assert was.startswith("20 tokens")
+    assert now.startswith("100 tokens")
+    assert around("3.0.1", "1.0.3")["length of answers"][1].startswith("20 tokens")
+
+
+def test_the_driver_is_said_to_those_who_need_a_newer_one() -> None:
+    assert "CUDA 11.8" in around("1.1.0", "3.3.7")["driver"][0]
+    assert "CUDA 12.4" in around("1.1.0", "3.3.7")["driver"][1]
+    assert "driver" not in around("3.3.7", "2.4.1")
+    assert "driver" not in around("2.4.1", "3.3.7", "mi300x")
+
+
+def test_what_clients_lose_is_said_downwards_alone() -> None:
+    for name, start, end in (
+        ("chat", "2.0.4", "1.3.4"),
+        ("/invocations", "2.4.1", "2.3.1"),
+        ("metrics", "2.0.4", "1.3.1"),
+    ):
+        assert name in around(start, end)
+        assert name not in around(end, start)
+
+
+def test_port_and_volume_are_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: tgi}\nspec:\n  containers:\n  - name: tgi\n"
+        "    image: ghcr.io/huggingface/text-generation-inference:2.0.4\n"
+        f"    args: [--model-id, {QWEN}]\n    env: [{{name: PORT, value: '8080'}}]\n"
+        "    resources: {limits: {nvidia.com/gpu: 1}}\n    volumeMounts: [{name: data, mountPath: /data}]\n"
+        "  volumes: [{name: data, persistentVolumeClaim: {claimName: weights}}]\n",
+        "utf-8",
+    )
+    ran = run("upgrade", str(path), "-g", "nvidia-l4", "--offline")
+    words = " ".join(ran.out.split())
+    assert "port 8080 in the container" in words
+    assert "mv /data/models--* /data/hub/ in the volume" in words
+    assert "./data" not in words
+
+
 # ---- flags and variables
+
+
+def test_a_limit_has_the_name_the_file_gives_it(tmp_path: Path) -> None:
+    path = compose(tmp_path, "0.9.4", args="--max-input-length 3000 --max-total-tokens 4096")
+    found = changed(of_file(path, gpu="nvidia-l4", to="1.0.3"))
+    assert not any("max-input" in name for name in found)
+    assert found["image"][0].endswith(":0.9.4")
+    path = compose(tmp_path, "1.4.5", args="--max-input-length 3000 --max-total-tokens 4096")
+    assert changed(of_file(path, gpu="nvidia-l4"))["--max-input-length"] == ("3000", "renamed")
+
+
+def test_a_variable_nothing_reads_today_asks_for_nothing() -> None:
+    found = moved(LLAMA2, "a10g", "2.3.1", "3.3.7", 'tgi.env.FLASH_DECODING="1"')
+    assert "ATTENTION" not in found.proposal.spec.tgi.env
+    gone = moved(LLAMA2, "a10g", "2.3.1", "3.3.7", 'tgi.env.MESSAGES_API_ENABLED="true"')
+    (said,) = [one for one in gone.changes if one.name == "MESSAGES_API_ENABLED"]
+    assert said.after == "ignored"
+    assert "/invocations" in said.why
+
+
+def test_graphs_of_more_sizes_are_kept_graphs() -> None:
+    found = moved(LLAMA2, "a10g", "2.0.4", "1.4.5")
+    assert found.proposal.spec.tgi.flags["enable-cuda-graphs"] is True
+    assert found.proposal.side.setting.graph_sizes
+
+
+def test_what_did_not_start_before_is_told_what_would() -> None:
+    sets = ("limits.max_input_tokens=2048", "limits.max_total_tokens=4096")
+    found = moved("google/gemma-7b-it", "a10g", "1.4.5", "3.3.7", *sets)
+    assert found.serves == "out_of_memory"
+    (step,) = found.proposal.side.prediction.next_steps
+    assert "--prefer better" in step
+    better = moved("google/gemma-7b-it", "a10g", "1.4.5", "3.3.7", *sets, prefer="better").proposal
+    assert better.side.starts
+    assert f"{better.side.prediction.limits.max_total_tokens:,}" in step
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("    environment:\n      - USE_PREFIX_CACHING=0\n", "    environment:\n      - PREFIX_CACHING=0\n"),
+        ('    environment:\n      USE_PREFIX_CACHING: "0"\n', '    environment:\n      PREFIX_CACHING: "0"\n'),
+        (
+            '    environment:\n      USE_PREFIX_CACHING: "1"\n      PREFIX_CACHING: "0"\n',
+            '    environment:\n      PREFIX_CACHING: "1"\n',
+        ),
+        (
+            "    environment:\n      - USE_PREFIX_CACHING=1\n      - PREFIX_CACHING=0\n",
+            "    environment:\n      - PREFIX_CACHING=1\n",
+        ),
+    ],
+)
+def test_a_variable_that_is_gone_is_renamed_or_taken_out(tmp_path: Path, before: str, after: str) -> None:
+    path = tmp_path / "compose.yaml"
+    head = "services:\n  tgi:\n    image: ghcr.io/huggingface/text-generation-inference:2.3.1\n"
+    path.write_text(f"{head}{before}    command: --model-id {QWEN} {ARGS}\n", "utf-8")
+    made = upgrade(path, gpu="nvidia-l4", to="2.4.1", source="snapshot", offline=True, fix=True)
+    (found,) = made.servers
+    assert found.fixed is not None
+    assert not found.fixed.undone
+    assert after in made.text
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            "docker run -e USE_PREFIX_CACHING=1 -e PREFIX_CACHING=0 --gpus all",
+            "docker run -e PREFIX_CACHING=1 --gpus all",
+        ),
+        (
+            "docker run --gpus all \\\n  -e USE_PREFIX_CACHING=1 \\\n  -e PREFIX_CACHING=0",
+            "docker run --gpus all \\\n  -e PREFIX_CACHING=1",
+        ),
+    ],
+)
+def test_an_option_that_is_gone_is_taken_out(tmp_path: Path, before: str, after: str) -> None:
+    path = tmp_path / "run.sh"
+    path.write_text(f"{before} ghcr.io/huggingface/text-generation-inference:2.3.1 --model-id {QWEN} {ARGS}\n", "utf-8")
+    made = upgrade(path, gpu="nvidia-l4", to="2.4.1", source="snapshot", offline=True, fix=True)
+    assert made.servers[0].fixed is not None
+    assert not made.servers[0].fixed.undone
+    assert made.text.startswith(after)
 
 
 def test_a_flag_that_is_gone_is_refused_and_left_out() -> None:

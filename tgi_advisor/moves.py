@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from tgi_advisor import lint
 from tgi_advisor.errors import AdvisorError, Exit, UsageError
-from tgi_advisor.facts import flags
+from tgi_advisor.facts import changes, flags
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.release import TgiRelease
@@ -313,7 +313,8 @@ def _around(document: Document, case: Case, after: Case, new: Importing, image: 
     of_spec = {f"--{name}" for name in new.spec.tgi.flags}
     today, then = ([_said_word(slip, new.hidden) for slip in one.view.slips] for one in (case, after))
     settled = any(name in names for name in ("HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"))
-    mounted = any((mount.target.text.rstrip("/") or "/") == cache_of(case) for mount in server.mounts)
+    kept = [mount.kind for mount in server.mounts if (mount.target.text.rstrip("/") or "/") == cache_of(case)]
+    port = view.flags.get("port")
     return Surroundings(
         name=server.name,
         place=str(server.place),
@@ -323,13 +324,15 @@ def _around(document: Document, case: Case, after: Case, new: Importing, image: 
         shards_after=after.shards,
         bare=not server.args and server.form in ("compose", "kubernetes", "docker-run"),
         host_network=server.network is not None and server.network.text == "host",
-        cache=mounted and not settled,
+        cache=bool(kept) and not settled,
         old_token="HUGGING_FACE_HUB_TOKEN" in names and "HF_TOKEN" not in names,
         new_token="HF_TOKEN" in names and "HUGGING_FACE_HUB_TOKEN" not in names,
-        volume=new.spec.container.cache if mounted else "",
+        volume=new.spec.container.cache if any(kind in ("bind", "volume") for kind in kept) else "",
         refused=tuple(dict.fromkeys(word for word in then if word not in of_spec)),
         broken=tuple(dict.fromkeys(today)),
         left=tuple(new.told),
+        port=str(port.typed) if port is not None and port.by != "image" and port.typed is not None else "",
+        image_today=server.image.text if older and server.image is not None and server.image.known else "",
         image=image,
         found=tuple(_found(document, case, after)),
     )
@@ -391,7 +394,15 @@ def _wishes(case: Case, found: Upgrade, known: Mapping[str, flags.Flag]) -> Iter
         yield Wish("image", "", around.image)
     for word in around.refused:
         yield Wish("flag", word.lstrip("-"), None)
-    yield from (Wish(*_said(path), None) for path in proposal.dropped)
+    pinned = {_said(pin.path) for pin in proposal.pins}
+    for path in proposal.dropped:
+        kind, name = _said(path)
+        follows = changes.instead(name)
+        free = follows is not None and follows.to not in {**case.server.env, **case.server.secret_env}
+        if kind == "variable" and follows is not None and free and (kind, follows.to) in pinned:
+            yield Wish("rename", name, follows.to)  # the pin below gives it its value
+        else:
+            yield Wish(kind, name, None)
     longest = case.view.get("max-input-tokens")
     if longest is not None and "max-input-tokens" not in known:  # its name until 1.4.5
         if longest.by == "environment":

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from tgi_advisor.facts import tables
 from tgi_advisor.facts.release import Version, version
 
-WHEN = ("always", "bare", "cache", "old-token", "host-network", "clients")
+WHEN = ("always", "bare", "cache", "old-token", "host-network", "nvidia", "clients", "down")
 """Which deployments notice a row."""
 
 

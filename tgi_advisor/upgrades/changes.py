@@ -33,7 +33,7 @@ def changes(before: Side, after: Side, around: Surroundings) -> tuple[Change, ..
         *_flags(before, after, around),
         *_variables(before, after),
         *_came(before, after, around),
-        *_image(before, after),
+        *_image(before, after, around),
         *_around(before, after, around),
     )
 
@@ -158,7 +158,13 @@ PICKS = (
 """What TGI picks by itself, apart from the limits."""
 
 
+_UNSERVED = ("unsupported-model-type", "automodel-sharded")
+"""Refusals of a release that does not know the model."""
+
+
 def _engine(before: Side, after: Side) -> Iterator[Change]:
+    if any(one.code in _UNSERVED for side in (before, after) for one in side.prediction.refusals):
+        return  # a release that does not know the model picks nothing for it
     for pick in PICKS:
         was, now = pick.told(before.setting), pick.told(after.setting)
         if was != now:
@@ -189,13 +195,15 @@ def _known(side: Side, around: Surroundings) -> Mapping[str, Flag]:
 
 def _flags(before: Side, after: Side, around: Surroundings) -> Iterator[Change]:
     """The flags that are stated, where the new release takes them otherwise."""
-    there = flags.flags_of(after.release)
+    old, there = _known(before, around), flags.flags_of(after.release)
     chunked = after.setting.chunking and not before.setting.chunking
     for name, value in stated(before).items():
         said, flag, follows = f"--{name}", there.get(name), facts.instead(name)
         text = _word(value)
         if flag is None:
             if name == "max-input-tokens" and "max-input-length" in there:
+                if "max-input-tokens" not in old:  # the spec's name of what is --max-input-length in both
+                    continue
                 why = f"TGI {after.name} calls it --max-input-length"
                 yield Change(
                     "flag", said, text, "renamed", why, "--max-input-length", _first(there, "max-input-length")
@@ -207,10 +215,10 @@ def _flags(before: Side, after: Side, around: Surroundings) -> Iterator[Change]:
         read = flags.read(flag, value)
         if isinstance(read, flags.Unreadable):
             yield Change("flag", said, text, "refused", str(read), "", flags.cited(flag, after.release))
-        elif name == "max-input-length" and before.release.version < (2, 0, 0) <= after.release.version:
-            yield Change(
-                "flag", said, text, "renamed", follows.why if follows else "", "--max-input-tokens", flag.source
-            )
+        elif name == "max-input-tokens" and name not in old:
+            told = facts.instead("max-input-length")
+            why = told.why if told else ""
+            yield Change("flag", "--max-input-length", text, "renamed", why, said, flag.source)
         elif name in _UNUSED and chunked:
             why = "prefills are chunked, and nothing waits for a whole one"
             yield Change("flag", said, text, "ignored", why, "", "backends/v3/src/backend.rs@v3.3.7:39")
@@ -259,7 +267,7 @@ def _variables(before: Side, after: Side) -> Iterator[Change]:
             yield Change("variable", name, "ignored", "read", why, "leave it out unless it is meant", now)
         else:
             to = follows.to if follows and reads(after.release, follows.to) else ""
-            why = follows.why if follows and to else f"TGI {after.name} does not read it"
+            why = follows.why if follows and (to or not follows.to) else f"TGI {after.name} does not read it"
             step = f"{to}={(follows.value if follows else None) or text}" if to else "leave it out"
             yield Change("variable", name, text, "renamed" if to else "ignored", why, step, was)
 
@@ -300,10 +308,10 @@ def other_defaults(old: Mapping[str, Flag], new: Mapping[str, Flag]) -> Iterator
 # ---- what lies around
 
 
-def _image(before: Side, after: Side) -> Iterator[Change]:
+def _image(before: Side, after: Side, around: Surroundings) -> Iterator[Change]:
     """The image, and the variables it sets."""
     variant = after.setting.facts.variant
-    was = before.spec.tgi.image or releases.image_for(before.release, variant)
+    was = around.image_today or before.spec.tgi.image or releases.image_for(before.release, variant)
     now = after.spec.tgi.image or releases.image_for(after.release, variant)
     if was != now:
         yield Change("around", "image", was, now, "TGI's own" if releases.is_own(now) else "under a name of your own")
@@ -324,12 +332,17 @@ def _around(before: Side, after: Side, around: Surroundings) -> Iterator[Change]
     start, end = around.older or before.release.version, after.release.version
     down = end < start
     low, high = (end, start) if down else (start, end)
-    crossed = [row for row in facts.around() if low < row.since <= high and _concerns(row.when, around, down)]
+    nvidia = after.setting.facts.gpu.system == "cuda"
+    crossed = [row for row in facts.around() if low < row.since <= high and _concerns(row.when, around, down, nvidia)]
+    chains: dict[str, list[facts.Around]] = {}
     for row in reversed(crossed) if down else crossed:
-        if row.name == "weight cache" and _kept(before) == _kept(after):
+        chains.setdefault(row.name, []).append(row)
+    for first, *_, row in ((*rows, rows[-1]) for rows in chains.values()):
+        was, now = (first.after, row.before) if down else (first.before, row.after)
+        if was == now or (row.name == "weight cache" and _kept(before) == _kept(after)):
             continue
-        was, now = (row.after, row.before) if down else (row.before, row.after)
-        why = f"from {'.'.join(map(str, row.since))} on" + (", and here undone" if down else "")
+        since = first.since if down else row.since
+        why = f"from {'.'.join(map(str, since))} on" + (", and here undone" if down else "")
         step = _DOWN.get(row.name, "") if down else row.step
         if row.name == "weight cache":
             step = _in_volume(step, around.volume)
@@ -343,6 +356,7 @@ _DOWN = {
     "weight cache": "mv DATA/hub/models--* DATA/ in the volume, or set HUGGINGFACE_HUB_CACHE=/data/hub; "
     "else the weights are downloaded again",
     "Hub token": "name the variable HUGGING_FACE_HUB_TOKEN",
+    "length of answers": "send max_new_tokens, or max_tokens",
 }
 """What to do about a row when moving to a release before it."""
 
@@ -352,10 +366,10 @@ def _kept(side: Side) -> str:
     return releases.cache_env(side.release, side.setting.facts.variant)
 
 
-def _concerns(when: str, around: Surroundings, down: bool) -> bool:
+def _concerns(when: str, around: Surroundings, down: bool, nvidia: bool) -> bool:
     noticed = {
         "bare": around.bare, "cache": around.cache, "host-network": around.host_network,
-        "old-token": around.new_token if down else around.old_token,
+        "old-token": around.new_token if down else around.old_token, "nvidia": nvidia and not down, "down": down,
     }  # fmt: skip
     return noticed.get(when, True)
 
@@ -371,10 +385,13 @@ def _in_volume(step: str, volume: str) -> str:
     return f"docker run --rm -v {shlex.quote(volume)}:/data busybox sh -c {commands}{step[said.end() :]}"
 
 
-def unchanged(before: Side, after: Side) -> str:
+def unchanged(before: Side, after: Side, around: Surroundings) -> str:
     """What a move leaves as it is, in a sentence."""
     variant = after.setting.facts.variant
-    old, new = (releases.image_env(side.release, variant) for side in (before, after))
-    same = [f"port {old['PORT']} in the container"] if old.get("PORT") and old["PORT"] == new.get("PORT") else []
+    old, new = (around.port or releases.image_env(side.release, variant).get("PORT") for side in (before, after))
+    same = [f"port {old} in the container"] if old and old == new else []
+    start, end = around.older or before.release.version, after.release.version
+    if not any(row.name == "metrics" and end < row.since <= start for row in facts.around()):
+        same.append("the names in /metrics")  # which no release took back
     same.append("GET /health, which answers once the warm-up is over")
-    return " and ".join(same)
+    return f"{', '.join(same[:-1])} and {same[-1]}" if len(same) > 1 else same[0]

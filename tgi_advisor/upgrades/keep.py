@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from operator import eq
 from typing import NamedTuple
 
 from tgi_advisor import search
@@ -38,7 +39,7 @@ Wanted = tuple[Pin, ...] | str
 
 def proposed(before: Side, moved: Side, facts: Facts, prefer: Prefer, around: Surroundings) -> Proposal:
     """The spec to go on with, made of the moved one, and what the new release makes of it."""
-    spec, dropped, pins = _cleaned(moved.spec, moved.release)
+    spec, dropped, pins = _cleaned(moved.spec, before.release, moved.release)
     if before.release is moved.release and not dropped:
         same = compared(before, moved)
         if prefer == "same":
@@ -47,13 +48,18 @@ def proposed(before: Side, moved: Side, facts: Facts, prefer: Prefer, around: Su
     made = make(before, moved, spec, facts, dropped, pins, around)
     if made.side.starts:
         return made
+    if prefer == "same" and (other := _better(before, moved, spec, facts, dropped, pins, around)).side.starts:
+        held = other.side.prediction.limits
+        told = ", ".join(f"{name} {thousands(getattr(held, name) or 0)}" for name in NAMES)
+        prediction = made.side.prediction._replace(next_steps=(f"{told} would start: --prefer better states them",))
+        made = made._replace(side=made.side._replace(prediction=prediction))
     return Proposal(prefer, moved.spec, (), (), (), made.side, made.serves, made.less)
 
 
 # ---- what the new release does not take
 
 
-def _cleaned(spec: Spec, release: TgiRelease) -> tuple[Spec, tuple[str, ...], tuple[Pin, ...]]:
+def _cleaned(spec: Spec, today: TgiRelease, release: TgiRelease) -> tuple[Spec, tuple[str, ...], tuple[Pin, ...]]:
     """The spec without what the release refuses, what that was, and what says the same now."""
     known = flags.flags_of(release)
     dropped: list[str] = []
@@ -70,7 +76,11 @@ def _cleaned(spec: Spec, release: TgiRelease) -> tuple[Spec, tuple[str, ...], tu
     env = dict(spec.tgi.env)
     for name, text in spec.tgi.env.items():
         follows = facts_of_changes.instead(name)
-        if follows and follows.to and not reads(release, name) and reads(release, follows.to):
+        if not follows or not follows.to or reads(release, name):
+            continue
+        if not reads(today, name):  # nothing reads it today: what it asks for is not what is there
+            continue
+        if reads(release, follows.to):
             del env[name]
             dropped.append(f"tgi.env.{name}")
             if follows.to not in env:
@@ -105,6 +115,8 @@ class _Habit(NamedTuple):
     """What says it: of today's launch and the new one."""
     costs: bool = False
     """Whether stating it may take memory that limits need."""
+    kept: Callable[[object, object], bool] = eq
+    """Whether what a launch does, the second, is what today's does, the first, or all of it and more."""
 
 
 def _shards(was: Setting, _: Setting) -> Wanted:
@@ -173,6 +185,11 @@ def _graphs(was: Setting, now: Setting) -> Wanted:
     return f"TGI {release} captures {'them for sizes of its own' if now.graph_sizes else 'none'}"
 
 
+def _all_graphs(was: object, there: object) -> bool:
+    """Whether every batch size that is captured today still is."""
+    return isinstance(was, frozenset) and isinstance(there, frozenset) and was <= there
+
+
 def _logprobs(was: Setting, now: Setting) -> Wanted:
     if not was.prefill_logprobs:
         return f"TGI {now.facts.release} always makes the logits of every prompt token"
@@ -187,7 +204,7 @@ HABITS = (
     _Habit("prefix caching", lambda one: one.prefix_caching, _prefix),
     _Habit("prefill chunking", lambda one: one.chunking, _chunking),
     _Habit("the dtype of the KV cache", lambda one: one.kv_dtype, _kv_dtype),
-    _Habit("CUDA graphs", lambda one: tuple(sorted(one.graph_sizes)), _graphs),
+    _Habit("CUDA graphs", lambda one: frozenset(one.graph_sizes), _graphs, kept=_all_graphs),
     _Habit("log-probabilities of prompts", lambda one: one.prefill_logprobs, _logprobs, costs=True),
 )
 """In the order they depend on each other."""
@@ -217,7 +234,7 @@ def _habits(before: Side, spec: Spec, facts: Facts, around: Surroundings, costly
             continue
         tried = _with(spec, told)
         there = attempt(tried, facts, around.shards_after)
-        if isinstance(there, str) or habit.of(there.setting) != habit.of(before.setting):
+        if isinstance(there, str) or not habit.kept(habit.of(before.setting), habit.of(there.setting)):
             lost.append(f"{habit.name}: TGI {facts.release} cannot be told to do the same")
         elif _new_refusal(now, there):
             lost.append(f"{habit.name}: {_new_refusal(now, there)}")
@@ -323,9 +340,8 @@ def _pinned(way: _Stated, before: Side, limits: Limits, why: str = "") -> _State
             told = why or (
                 "what TGI " + before.name + " took by itself" if has is None else "what it comes out at today"
             )
-            new.append(
-                Pin(f"limits.{name}", value, told if value == was or why else f"{thousands(was or 0)} does not fit")
-            )
+            less = f"with {thousands(was or 0)} it serves less, or does not start"
+            new.append(Pin(f"limits.{name}", value, told if value == was or why else less))
     spec = _without_limits(way.spec) if new else way.spec
     kept = {name: getattr(limits, name) for name in NAMES}
     bounds = LimitsSpec(*(Bound(value, value) if value is not None else AUTO for value in kept.values()))

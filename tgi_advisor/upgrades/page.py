@@ -243,7 +243,7 @@ def _around(found: Upgrade, style: Style, width: int) -> str:
         return ""
     rows = [one for one in found.changes if one.kind == "around"]
     lines = [line for one in rows for line in _change(one, width)]
-    stays = _wrapped(f"as before: {unchanged(found.before, found.after)}", width, "  ", "    ")
+    stays = _wrapped(f"as before: {unchanged(found.before, found.after, found.surroundings)}", width, "  ", "    ")
     return "\n".join([style.head("Around it"), *lines, *stays])
 
 

@@ -62,6 +62,10 @@ class Surroundings(NamedTuple):
     """Words that today's launcher refuses already."""
     left: tuple[str, ...] = ()
     """What a spec does not say of it."""
+    port: str = ""
+    """The port in the container where the file states one; empty where the image's own holds."""
+    image_today: str = ""
+    """The image of the file, where that is of a release before the first whose rules are known."""
     image: str | None = None
     """The new image where the file's own cannot be renamed by its tag; None where it can."""
 

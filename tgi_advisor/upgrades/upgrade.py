@@ -52,7 +52,7 @@ def upgrade(
         proposal=keep.proposed(before, after, known, prefer, around),
         surroundings=around,
         steps=tuple(_steps(before, spec, facts, to, around)) if between else (),
-        notes=tuple(dict.fromkeys((*facts.notes, *notes, *_assumed(before, older)))),
+        notes=tuple(dict.fromkeys((*facts.notes, *notes))),
     )
 
 
@@ -62,11 +62,6 @@ def _refusing(side: Side, words: tuple[str, ...]) -> Side:
         return side
     reason = f"the launcher does not take {', '.join(words)}"
     return side._replace(prediction=side.prediction._replace(outcome="refused", stage="launcher", reason=reason))
-
-
-def _assumed(before: Side, older: str) -> Iterator[str]:
-    if older:
-        yield f"of TGI {older} only the flags are known; the rest is taken as TGI {before.release}'s, the oldest known"
 
 
 def _steps(before: Side, spec: Spec, facts: Facts, to: TgiRelease, around: Surroundings) -> Iterator[Step]:

@@ -190,6 +190,8 @@ def _ways(document: Document, view: Effective, wish: Wish, known: Mapping[str, F
                 yield from _argument(file, server, flag, wish.value)
             if given is None and flag.env is not None:
                 yield from _variable(file, server, flag.env, _word_of(flag, wish.value))
+        case _ if wish.value is None:
+            yield from _without_variable(file, server, wish.name)
         case _:
             value = server.env.get(wish.name)
             if value is not None and (at := _span(file, value)) is not None:
@@ -245,6 +247,27 @@ def _without(file: File, view: Effective, name: str) -> Iterator[list[_Edit]]:
     for slip in view.slips:
         if slip.flag == name and (span := _span(file, slip.word)) is not None:
             yield [_Edit(*_item(file.text, *span), "")]
+
+
+def _without_variable(file: File, server: Server, name: str) -> Iterator[list[_Edit]]:
+    """A variable taken out: the option before it, its line, or its two lines of a list of names and values."""
+    value = server.env.get(name)
+    if value is None or value.key is None or value.key.file != file.name:
+        return
+    text, start = file.text, file.offset_of(value.key)
+    line = text.rfind("\n", 0, start) + 1
+    end = text.find("\n", start) + 1 or len(text)
+    if option := re.search(r"(-e|--env)[ =](?P<quote>[\"']?)$", text[line:start]):
+        word = re.match(rf"{re.escape(name)}=[^\s\"']*{option['quote']}[ \t]*", text[start:end])
+        alone = re.fullmatch(r"[ \t]*", text[line : line + option.start()])
+        if word is not None:
+            if alone and text[start + word.end() : end].strip() == "\\":
+                yield [_Edit(line, end, "")]
+            yield [_Edit(line + option.start(), start + word.end(), "")]
+        return
+    yield [_Edit(line, end, "")]
+    if below := text.find("\n", end) + 1:
+        yield [_Edit(line, below, "")]
 
 
 def _item(text: str, start: int, end: int) -> tuple[int, int]:
