@@ -57,7 +57,7 @@ class Load(NamedTuple):
     held: int
     """Tokens of the KV cache that the batch may come to take."""
     requests: int
-    """Requests that came, refused ones included."""
+    """Requests that came, refused ones included; those of a chat once, which TGI itself counts twice."""
     answered: int
     """Requests that were answered to their end."""
     failed: Mapping[str, int]
@@ -88,12 +88,20 @@ def load(text: str, where: str) -> Load:
         count = total(f"{name}_count")
         return seen.get((f"{name}_sum", ""), 0.0) / count if count else None
 
+    queued, running, answered = (
+        total(name) for name in ("tgi_queue_size", "tgi_batch_current_size", "tgi_request_success")
+    )
+    # From 1.4.0 on a request to /v1/chat/completions is counted when it comes and again when it is generated:
+    # https://github.com/huggingface/text-generation-inference/blob/v3.3.7/router/src/server.rs#L1180
+    # https://github.com/huggingface/text-generation-inference/blob/v3.3.7/router/src/server.rs#L296
+    # What ended and what is under way is at most what came.
+    came = min(total("tgi_request_count"), answered + sum(failed.values()) + queued + running)
     return Load(
-        queued=total("tgi_queue_size"),
-        running=total("tgi_batch_current_size"),
+        queued=queued,
+        running=running,
         held=total("tgi_batch_current_max_tokens"),
-        requests=total("tgi_request_count"),
-        answered=total("tgi_request_success"),
+        requests=came,
+        answered=answered,
         failed=failed,
         prompt_tokens=mean("tgi_request_input_length"),
         answer_tokens=mean("tgi_request_generated_tokens"),
