@@ -77,7 +77,8 @@ counts = st.integers(0, 5000)
     served=st.builds(
         Served, generated=counts, chat=counts, queued=counts, running=counts, held=counts,
         failed=st.dictionaries(st.sampled_from(["overloaded", "validation", "generation"]), st.integers(1, 99)),
-        prompt=st.integers(1, 4000), answer=st.integers(1, 4000), waited=st.floats(0, 60), per_token=st.floats(0.001, 1),
+        prompt=st.integers(1, 4000), answer=st.integers(1, 4000), waited=st.floats(0, 60),
+        per_token=st.floats(0.001, 1),
     )
 )  # fmt: skip
 def test_what_was_done_is_what_is_read(release: str, served: Served) -> None:
