@@ -97,9 +97,7 @@ def parts(release: str) -> tuple[int, ...]:
 
 def families(release: str) -> Mapping[str, Mapping[str, Any]]:
     """What a release exports."""
-    return {
-        name: one for name, one in table()["families"].items() if parts(one.get("from", "0.0.0")) <= parts(release)
-    }
+    return {name: one for name, one in table()["families"].items() if parts(one.get("from", "0.0.0")) <= parts(release)}
 
 
 def buckets(kind: str, release: str, info: Mapping[str, Any]) -> list[float]:
