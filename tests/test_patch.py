@@ -155,3 +155,35 @@ def test_what_may_be_asked(
     ran = run("advise", *arguments)
     assert ran.code == Exit.USAGE
     assert words in ran.err
+
+
+def test_lines_that_are_added_end_as_the_others_do(tmp_path: Path) -> None:
+    file = tmp_path / "pod.yaml"
+    text = (
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: tgi}\nspec:\n  containers:\n    - name: tgi\n"
+        "      image: ghcr.io/huggingface/text-generation-inference:3.3.7\n"
+        "      resources: {limits: {nvidia.com/gpu: 1}}\n"
+        f"      env:\n        - name: MODEL_ID\n          value: {QWEN}\n"
+    )
+    file.write_text(text)
+    run("advise", str(file), *GPU, "--patch")
+    plain = file.read_bytes()
+    file.write_bytes(text.encode().replace(b"\n", b"\r\n"))
+    run("advise", str(file), *GPU, "--patch")
+    assert plain != text.encode()
+    assert file.read_bytes() == plain.replace(b"\n", b"\r\n")
+
+
+def test_a_list_in_one_word_is_continued_as_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "deploy.sh"
+    file.write_text(
+        "gcloud run deploy chat \\\n  --image=us-docker.pkg.dev/deeplearning-platform-release/gcr.io/"
+        "huggingface-text-generation-inference-cu124.2-3.ubuntu2204.py311 \\\n"
+        f'  --args="--model-id={QWEN},--max-input-tokens=100,--max-total-tokens=200" \\\n'
+        "  --gpu=1 --gpu-type=nvidia-l4\n"
+    )
+    before = file.read_text()
+    run("advise", str(file), *GPU, "--patch")
+    (line,) = changed(before, file.read_text())
+    assert re.search(r'--max-total-tokens=\d+,--max-batch-prefill-tokens=\d+" \\$', line), line
+    assert "has these limits already" in run("advise", str(file), *GPU, "--patch").out

@@ -73,7 +73,13 @@ class _Edit(NamedTuple):
 
 
 def amend(text: str, number: int, wishes: Sequence[Wish], known: Mapping[str, Flag], read: Read) -> Amended:
-    """The text with these wishes for its server of this number; `known` are the flags of its new release."""
+    """The text with these wishes for its server of this number; `known` are the flags of its new release.
+
+    A text whose lines all end with CRLF keeps them, those that are added included.
+    """
+    if "\r\n" in text and text.count("\r\n") == text.count("\n"):
+        made = amend(text.replace("\r\n", "\n"), number, wishes, known, read)
+        return made._replace(text=made.text.replace("\n", "\r\n"))
     done: list[str] = []
     undone: list[str] = []
     document, views = read(text)
@@ -312,6 +318,10 @@ def _argument(file: File, server: Server, flag: Flag, value: Value) -> Iterator[
                 lines = "".join(f"\n{item[1]}{_scalar(word, quote)}" for word in words)
                 yield [_Edit(close, close, lines)]
                 continue
+        if text[begin - 1 : begin] == ",":  # a list in one word (gcloud --args)
+            mark = "=" if "=" in text[start:end] else ","
+            yield [_Edit(close, close, f",{mark.join(words)}")]
+            return
         said = " ".join(map(shlex.quote, words))
         if (indent := re.match(r"[ \t]+", head)) and text[:line].endswith("\\\n"):  # one option to a line
             yield [_Edit(close, close, f" \\\n{indent[0]}{said}")]
