@@ -27,7 +27,7 @@ class Recorded(NamedTuple):
     """Which model its folder holds."""
     gpu: str = ""
     """Its GPU, where that was published."""
-    count: int = 0
+    gpus: int = 0
     """How many of them."""
 
     @property

@@ -60,7 +60,7 @@ def _machine(one: Recorded) -> list[str]:
     """What has to be said of a machine that was published."""
     if not one.gpu:
         return []
-    return ["--gpu", one.gpu, "--count", str(one.count), *(["--model", one.model] if one.model else [])]
+    return ["--gpu", one.gpu, "--count", str(one.gpus), *(["--model", one.model] if one.model else [])]
 
 
 @pytest.mark.parametrize("release", table()["releases"])
