@@ -7,24 +7,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from tgi_advisor import container as containers
-from tgi_advisor.engines import memory
+from tgi_advisor.engines import beside, memory
 from tgi_advisor.engines.facts import Engine, Rule
 from tgi_advisor.engines.memory import Start
 from tgi_advisor.engines.translate import Step, Told, translate, words
 from tgi_advisor.errors import SpecError
 from tgi_advisor.estimate import defaults
+from tgi_advisor.estimate.replay import pictures
 from tgi_advisor.estimate.setting import Setting
-from tgi_advisor.facts import families
+from tgi_advisor.facts import adapters, families
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Container, Plan
 from tgi_advisor.spec.records import ContainerSpec
-from tgi_advisor.units import thousands
+from tgi_advisor.units import human, thousands
 
 Verdict = Literal["holds", "less", "unknown", "refused", "out_of_memory"]
 """Whether today's promise is kept; `unknown` where TGI makes none, or memory is not computed."""
 
-UNCOMPUTED = frozenset({"mamba", "seq2seq", "padded"})
-"""Families as TGI serves them whose cache no engine sums up the way `memory` does."""
+UNCOMPUTED = frozenset({"mamba", "seq2seq"})
+"""Families as TGI serves them that have no cache of tokens, or none an engine serves."""
 
 
 GAUGES = ("tgi_queue_size", "tgi_batch_current_size")
@@ -237,25 +238,42 @@ def _warnings(
         needs = f"the image of {engine.title} {engine.version} needs NVIDIA driver {engine.driver} or later"
         yield needs + (hint if moves else ": look at nvidia-smi, or state hardware.driver")
     kinds = [one for one in model.config.get("architectures") or () if isinstance(one, str)]
-    if kinds and not any(one in engine.architectures for one in kinds):
+    gone = any(_gone(setting, engine))
+    if kinds and not gone and not any(one in engine.architectures for one in kinds):
         yield (
             f"{engine.title} {engine.version} has no class of its own for {kinds[0]}: it is served through "
             "transformers where that can be done, and its memory may differ"
         )
-    if start is None:
-        yield f"the memory of {model.model_type} in {engine.title} is not computed: its cache is of another kind"
+    if start is None and not gone:
+        yield _stateful(setting, engine)
     if plan.prediction.outcome != "starts":
         yield f"TGI itself would not start with this today: {plan.prediction.reason}"
-    if "vision_config" in model.config and start is not None:
-        yield "the memory of images (their encoder and its cache) is not in the sum"
+    if start is not None and beside.sees(setting) and pictures.largest(setting) is None:
+        yield f"what encoding images takes is not in the sum: the tower of {model.model_type} is not known here"
     scaling = plan.container.scaling if plan.container is not None else None
     if scaling is not None and (scaling.metric not in GAUGES or not engine.metrics.get(scaling.metric)):
         yield (
             f"nothing in {engine.title} counts as {scaling.metric} does, so the number of replicas is fixed: state "
             "kubernetes.autoscale with another metric"
         )
-    if setting.lora_adapters and start is not None:
-        yield "the memory of adapters is not in the sum"
+    unread = [word for word in setting.lora_adapters if word.strip() and word.strip() not in setting.facts.adapters]
+    if unread and start is not None:
+        yield (
+            f"adapters nobody could read ({', '.join(unread)}) are taken to have rank {adapters.ASSUMED.rank} on every "
+            "projection"
+        )
+
+
+def _stateful(setting: Setting, engine: Engine) -> str:
+    """What can be said of a model without a cache of tokens."""
+    model = setting.facts.model
+    size = beside.state(model, setting.num_shard) if setting.family.served_by == "mamba" else 0
+    if not size:
+        return f"the memory of {model.model_type} in {engine.title} is not computed"
+    return (
+        f"{model.model_type} keeps a state of {human(size)} for each request, whatever its length, and no tokens: "
+        f"neither TGI nor {engine.title} infers a budget of them, and the largest batch decides what is held"
+    )
 
 
 def rewritten(text: str, engine: Engine) -> tuple[Rewritten, ...]:

@@ -114,30 +114,30 @@ def stacks(setting: Setting) -> Iterator[Stack]:
         return
     if setting.facts.gpu.system == "gaudi" or setting.quantize not in KEEP_SHAPE:
         return
-    shapes = _shapes(setting)
+    known = shapes(setting)
     for entry in _entries(setting):
         lora = setting.facts.adapters.get(entry.text, ASSUMED)
         for name in lora.projections:
-            if name in shapes and version >= LATER.get(name, SINCE):
-                yield _stack(setting, lora, name, *shapes[name])
+            if name in known and version >= LATER.get(name, SINCE):
+                yield _stack(setting, lora, name, *known[name])
 
 
 def _entries(setting: Setting) -> list[adapters.Entry]:
     return [adapters.parse(word) for word in setting.lora_adapters if word.strip()]
 
 
-def _shapes(setting: Setting) -> dict[str, tuple[int, int]]:
+def shapes(setting: Setting) -> dict[str, tuple[int, int]]:
     """(inputs, outputs) of the checkpoint's projections that a class puts adapters on, over all shards."""
     model, family = setting.facts.model, setting.family
     hidden, inner = families.hidden(model), families.intermediate(model)
     head = families.head_size(model, family)
     query, kv = families.heads(model) * head, families.kv_heads(model) * head
-    shapes = {"q_proj": (hidden, query), "k_proj": (hidden, kv), "v_proj": (hidden, kv), "o_proj": (query, hidden)}
-    shapes["qkv_proj"] = (hidden, query + 2 * kv)
-    shapes |= {"gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden)}
-    shapes |= {"c_fc": (hidden, inner), "c_proj": (inner, hidden)}
+    every = {"q_proj": (hidden, query), "k_proj": (hidden, kv), "v_proj": (hidden, kv), "o_proj": (query, hidden)}
+    every["qkv_proj"] = (hidden, query + 2 * kv)
+    every |= {"gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden)}
+    every |= {"c_fc": (hidden, inner), "c_proj": (inner, hidden)}
     stored = {group.name.rpartition(".")[0].rpartition(".")[2] for group in model.tensors}
-    return {name: shape for name, shape in shapes.items() if name in stored}
+    return {name: shape for name, shape in every.items() if name in stored}
 
 
 def _stack(setting: Setting, lora: Lora, name: str, inputs: int, outputs: int) -> Stack:

@@ -10,17 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tgi_advisor.engines import memory
+from tgi_advisor.engines import beside, memory
 from tgi_advisor.engines.facts import Engine
 from tgi_advisor.engines.memory import Start
 from tgi_advisor.engines.translate import Told
 from tgi_advisor.estimate import geometry
 from tgi_advisor.estimate.parts import Part
+from tgi_advisor.estimate.replay import pictures
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.units import MiB, human, thousands
 
 AIR = 256 * MiB
 """What stays free beside what is counted."""
+IMAGES = 100 * MiB
+"""Taken from the pool of a model that sees, for the cache of what its tower makes (SGLANG_VLM_CACHE_SIZE_MB).
+
+sglang@0.5.23:srt/mem_cache/kv_cache_configurator.py:202, srt/environ.py:1598. Features come through the CPU on one
+node, which takes nothing (srt/arg_groups/serving_hook.py:836).
+"""
+BASELINE = 24 * 1024**2
+"""Layers times the square of the width of the tower SGLang's rule compares with."""
 SHARE = 0.8
 """Tokens of the pool of windows for each of the pool that keeps everything (--swa-full-tokens-ratio)."""
 
@@ -67,8 +76,10 @@ def working(setting: Setting, told: Told) -> int:
     if g.experts:
         wide = 4 * g.hidden + g.experts_per_token * (max(2 * g.intermediate, g.hidden) + g.intermediate)
     logits = 4 * 4 * rows * g.vocabulary
+    seen = beside.encoded(setting, 1)
     graphs = (largest_graph(setting, told) * 2 + _prefill_reserve(setting, told)) * MiB
-    return tokens * wide * element + logits + graphs + 512 * MiB
+    layers = max(tokens * wide * element, seen.peak if seen is not None else 0)
+    return layers + logits + graphs + 512 * MiB
 
 
 def chunk(setting: Setting, told: Told) -> int:
@@ -115,8 +126,7 @@ def _prefill_reserve(setting: Setting, told: Told) -> int:
 def fraction(setting: Setting, told: Told) -> float:
     """--mem-fraction-static by SGLang's rule.
 
-    sglang@0.5.23:srt/arg_groups/memory_hook.py:262-330. Models of images get less there; by how much is not computed
-    but for the twentieth.
+    sglang@0.5.23:srt/arg_groups/memory_hook.py:262-330; of a model that sees a share less, by the size of its tower.
     """
     size = setting.facts.gpu.memory_bytes // MiB
     reserved = 512 + max(chunk(setting, told), 2048) * 1.5 + setting.num_shard / 8 * 1024
@@ -124,12 +134,32 @@ def fraction(setting: Setting, told: Told) -> float:
     if size > 60 * 1024:
         reserved = max(reserved, 10 * 1024)
     share = round((size - reserved) / size, 3)
-    return round(share * 0.95, 3) if _sees(setting) else share
+    return round(share * _for_images(setting), 3) if beside.sees(setting) else share
 
 
-def _sees(setting: Setting) -> bool:
-    """Whether the model takes images, for which SGLang reserves a twentieth of its share and more."""
-    return "vision_config" in setting.facts.model.config
+def _for_images(setting: Setting) -> float:
+    """What SGLang's rule leaves of the share of a model that sees, by the size of its tower.
+
+    A tower whose configuration names sizes otherwise counts as one of the usual size
+    (sglang@0.5.23:srt/arg_groups/memory_hook.py:418-468).
+    """
+    vision = pictures.vision_config(setting)
+    size = int(vision.get("num_hidden_layers", 24)) * int(vision.get("hidden_size", 1024)) ** 2
+    return 0.95 * max(0.8, min(1.05, 1 - 0.1 * (size / BASELINE - 1)))
+
+
+def adapters(setting: Setting) -> tuple[int, str]:
+    """(bytes, why) of room for the adapters: all at once, of the largest rank, on the projections any of them has.
+
+    sglang@0.5.23:srt/lora/lora_manager.py:802, srt/lora/mem_pool.py:598
+    """
+    found = list(beside.loaded(setting))
+    if not found:
+        return 0, ""
+    rank, names = max(one.rank for one in found), {name for one in found for name in one.projections}
+    many = f"{len(found)} adapters" if len(found) > 1 else "one adapter"
+    size = beside.stacked(setting, rank, len(found), beside.together(names))
+    return size, f"room for {many} of rank {rank} at once"
 
 
 def cell(setting: Setting, told: Told) -> float:
@@ -147,11 +177,14 @@ def _with(engine: Engine, setting: Setting, told: Told, share: float, why: str) 
     before_parts = memory.outside(setting)
     before = gpu - sum(part.bytes for part in before_parts)
     loaded, stays = memory.weights(setting, told), memory.persistent(engine, setting)
-    rest = before - loaded.bytes - stays - int(before * (1 - share))
+    (added, room), seen = adapters(setting), IMAGES if beside.sees(setting) else 0
+    rest = before - loaded.bytes - added - stays - seen - int(before * (1 - share))
     tokens, low, high = (max(0, int(size // per_token)) for size in (rest, rest - row.spread, rest + row.spread))
     context = told.number("--context-length")
     named = (
         loaded,
+        *([Part("LoRA adapters", added, "modelled", room)] if added else []),
+        *([Part("images", seen, "exact", "cache of what the tower makes of them")] if seen else []),
         Part("outside PyTorch", stays, "calibrated", "what loading leaves: kernels, all-reduce buffers"),
         Part("KV cache", max(0, rest), "modelled", f"{human(round(per_token))} a token on each GPU"),
     )

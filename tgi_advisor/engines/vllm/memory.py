@@ -1,6 +1,6 @@
 """How vLLM sizes its KV cache: a share of the card, minus weights, minus what one profiled step needs beside them.
 
-    pool = ceil(U * total) - weights - persistent - transient(max_num_batched_tokens, max_num_seqs) - graphs
+    pool = ceil(U * total) - weights - adapters - persistent - transient(max_num_batched_tokens, max_num_seqs) - graphs
 
 Context, NCCL and cuBLAS are there before vLLM takes its first look, and are not charged to the pool: they have to fit
 into what U leaves (vllm@0.33.0:vllm/v1/worker/gpu_worker.py:500-541, 753-757).
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from tgi_advisor.engines import memory
+from tgi_advisor.engines import beside, memory
 from tgi_advisor.engines.facts import Engine
 from tgi_advisor.engines.memory import Start
 from tgi_advisor.engines.translate import Told
@@ -79,7 +79,8 @@ def _with(engine: Engine, setting: Setting, told: Told, share: float, why: str) 
     loaded, stays = memory.weights(setting, told), memory.persistent(engine, setting)
     graphs = graph_estimate(engine, setting, told)
     charged = graphs if row.charges_graphs else 0
-    pool = requested - loaded.bytes - stays - step - charged
+    added = adapters(setting, told)
+    pool = requested - loaded.bytes - added - stays - step - charged
     spread = row.spread + charged // 2  # the estimate of the graphs is the least certain part
     context = told.number("--max-model-len")
     tokens, low, high = (tokens_of(setting, told, size) for size in (pool, pool - spread, pool + spread))
@@ -87,6 +88,7 @@ def _with(engine: Engine, setting: Setting, told: Told, share: float, why: str) 
     before = memory.outside(setting)
     named = [
         loaded,
+        *([Part("LoRA adapters", added, "modelled", _room(told))] if added else []),
         Part("outside PyTorch", stays, "calibrated", "what the first step leaves: kernels, all-reduce buffers"),
         Part("profiled step", step, "calibrated", _step_why(setting, told)),
         *([Part("CUDA graphs", charged, "calibrated", "vLLM's own estimate, taken from the cache")] if charged else []),
@@ -141,6 +143,10 @@ def _tier(setting: Setting) -> tuple[int, int]:
 def transient(engine: Engine, setting: Setting, told: Told) -> int:
     """Peak of the profile run beside weights: the widest layer, or hidden states with the sampler's logits.
 
+    Of a model that sees, images of as many tokens as a step come first: the peak is theirs, or that of the step with
+    what was made of them beside it (vllm@0.33.0:vllm/v1/worker/gpu_model_runner.py:6072-6144; the budget is
+    vllm@0.33.0:vllm/v1/core/encoder_cache_manager.py:333-380, the cache is no memory of its own at start).
+
     A mixture's workspace stays for the sampler. Read from the logs of 0.19.0: 3.5 float32 copies of the logits
     (`sums` of engine.yaml) and of the layers 3 feed-forward widths and 4 hidden ones, or two caches of the experts.
     """
@@ -151,15 +157,39 @@ def transient(engine: Engine, setting: Setting, told: Told) -> int:
     sampler = tokens * g.hidden * element + logits + row.settled
     if g.experts:
         wide = max(2 * g.intermediate, g.hidden) + g.intermediate
-        return sampler + tokens * g.experts_per_token * wide * element
-    return max(sampler, tokens * (3 * g.intermediate + 4 * g.hidden) * element)
+        peak = sampler + tokens * g.experts_per_token * wide * element
+    else:
+        peak = max(sampler, tokens * (3 * g.intermediate + 4 * g.hidden) * element)
+    seen = beside.encoded(setting, tokens)
+    return peak if seen is None else max(seen.peak, seen.kept + peak)
+
+
+def adapters(setting: Setting, told: Told) -> int:
+    """Room for adapters: --max-loras of --max-lora-rank on every projection, the embedding and the head.
+
+    None is left out that no adapter has matrices for (vllm@0.33.0:vllm/config/lora.py, target_modules).
+    """
+    if "--enable-lora" not in told.flags:
+        return 0
+    rank, slots = told.number("--max-lora-rank") or 16, told.number("--max-loras") or 1
+    return beside.stacked(setting, rank, slots) + beside.edges(setting, rank, slots)
+
+
+def _room(told: Told) -> str:
+    slots = told.number("--max-loras") or 1
+    many = f"{slots} adapters" if slots > 1 else "one adapter"
+    return f"room for {many} of rank {told.number('--max-lora-rank') or 16} on every projection, at once"
 
 
 def _step_why(setting: Setting, told: Told) -> str:
-    return (
+    said = (
         f"one step of {thousands(batched_tokens(setting, told))} tokens and the sampler of "
         f"{thousands(sequences(setting, told))} requests"
     )
+    seen = beside.encoded(setting, batched_tokens(setting, told))
+    if seen is None:
+        return said
+    return f"{said}, after {seen.items} image{'s' if seen.items > 1 else ''} of the largest size"
 
 
 def graph_estimate(engine: Engine, setting: Setting, told: Told) -> int:

@@ -152,7 +152,7 @@ def needed(setting: Setting) -> int:
 def largest(setting: Setting) -> Tower | None:
     """The tower with one image of the largest size that the processor makes; None where there is no tower we know."""
     if setting.family.model_type in OF_ANY_SIZE:
-        return _qwen2_vl(setting, _vision(setting))
+        return _qwen2_vl(setting, vision_config(setting))
     return _of(setting, largest=True)
 
 
@@ -178,7 +178,7 @@ def words(setting: Setting, longest: int) -> str:
 
 
 def _of(setting: Setting, largest: bool) -> Tower | None:
-    config, vision = setting.facts.model.config, _vision(setting)
+    config, vision = setting.facts.model.config, vision_config(setting)
     tp = setting.num_shard
     match setting.family.model_type:
         case "gemma3":
@@ -261,7 +261,7 @@ def _llava_next(setting: Setting, vision: Mapping[str, Any], largest: bool) -> T
     return made._replace(layers=layers, projected=families.hidden(setting.facts.model) // setting.num_shard)
 
 
-def _vision(setting: Setting) -> Mapping[str, Any]:
+def vision_config(setting: Setting) -> Mapping[str, Any]:
     """The tower's configuration, with the defaults of its class."""
     model = setting.facts.model
     stated, left_out = model.config.get("vision_config"), model.defaults.get("vision_config")
