@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from front import run
 from golden import Golden
 from hypothesis import given, settings
@@ -73,25 +74,22 @@ def wrong_flag(engine: facts.Engine, flag: str) -> bool:
     return flag not in engine.flags and not (flag.startswith("--no-") and opposite and opposite.kind == "boolean")
 
 
-@pytest.mark.parametrize(
-    ("name", "command"),
-    [
-        ("vllm", "m --revision r --tensor-parallel-size 2 --max-model-len auto --max-num-batched-tokens 8192"),
-        ("vllm", "m --gpu-memory-utilization 0.9 --kv-cache-memory-bytes 1000 --max-num-seqs 4 --dtype float16"),
-        ("vllm", "m --max-num-queued-reqs 128 --kv-cache-dtype fp8_e4m3 --spec-method ngram --spec-tokens 3"),
-        ("vllm", "m --enable-lora --lora-modules a=a b=b --max-lora-rank 16 --chat-template f --host h --port 8000"),
-        ("vllm", "m --otlp-traces-endpoint e --allowed-origins [\"X\"] --shutdown-timeout 90 --enforce-eager"),
-        ("sglang", "--model-path m --revision r --tp-size 2 --context-length 4096 --chunked-prefill-size 2048"),
-        ("sglang", "--model-path m --max-prefill-tokens 1 --mem-fraction-static 0.8 --max-total-tokens 1"),
-        ("sglang", "--model-path m --max-running-requests 1 --max-queued-requests 128 --kv-cache-dtype fp8_e5m2"),
-        ("sglang", "--model-path m --speculative-algorithm NGRAM --speculative-num-draft-tokens 4 --lora-paths a=a"),
-        ("sglang", "--model-path m --enable-trace --otlp-traces-endpoint e --grammar-backend none --enable-metrics"),
-    ],
-)  # fmt: skip
-def test_commands_that_are_documented_are_taken(name: str, command: str) -> None:
-    engine = facts.find(name)
-    start = [] if name == "vllm" else ["python3", "-m", "sglang.launch_server"]
-    assert wrong(engine, [*start, *shlex.split(command.replace('"', '\\"'))]) == []
+DOCUMENTED = yaml.safe_load((ROOT / "tests" / "data" / "engine_commands.yaml").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("row", DOCUMENTED["commands"], ids=lambda row: f"{row['engine']} {row['words']}")
+def test_commands_that_are_documented_are_taken(row: dict[str, str]) -> None:
+    engine = facts.find(row["engine"], DOCUMENTED["versions"][row["engine"]])
+    start = ["m"] if row["engine"] == "vllm" else ["python3", "-m", "sglang.launch_server"]
+    assert wrong(engine, [*start, *shlex.split(row["words"])]) == []
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_flags_that_are_documented_exist_and_others_do_not(name: str) -> None:
+    engine = facts.find(name, DOCUMENTED["versions"][name])
+    assert not {flag for flag in DOCUMENTED["flags"][name] if wrong_flag(engine, flag)}
+    gone = {row["flag"] for row in DOCUMENTED["gone"] if row["engine"] == name}
+    assert {flag for flag in gone if wrong_flag(engine, flag)} == gone
 
 
 def test_what_no_parser_takes_is_named() -> None:
@@ -231,6 +229,75 @@ def test_a_setting_holds_what_it_says_it_surely_holds(wanted: int, name: str) ->
     if "surely holds" in start.why:
         assert start.tokens_low >= wanted
     assert start.tokens_low <= start.tokens <= start.tokens_high
+
+
+def parts(engine: str, *asked: str) -> dict[str, int]:
+    found = json.loads(run("migrate", *asked, "--to", engine, "--offline", "--json").out)
+    assert sum(part["bytes"] for part in found["memory"]["parts"]) == found["memory"]["total_bytes"]
+    return {part["name"]: part["bytes"] for part in found["memory"]["parts"]}
+
+
+def lora(*asked: str, shards: int = 1) -> tuple[str, ...]:
+    model = ("-m", "meta-llama/Llama-3.1-8B-Instruct", "-g", "nvidia-l40s", "-n", str(shards))
+    return (*model, *(word for one in asked for word in ("--set", one)))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_room_for_adapters_is_taken_as_the_engine_takes_it(name: str) -> None:
+    one = parts(name, *lora("tgi.flags.lora-adapters=a/b"))["LoRA adapters"]
+    two = parts(name, *lora("tgi.flags.lora-adapters=a/b,c/d"))["LoRA adapters"]
+    assert two == 2 * one
+    assert "LoRA adapters" not in parts(name, *lora())
+    per_layer = 4096 * 4 + 4096 + 1024 + 4096 + 1024 + 3 * (4096 + 14336)  # inputs and outputs of seven projections
+    edges = 2 * (128256 + 4096) if name == "vllm" else 0
+    assert one == 16 * 2 * (32 * per_layer + edges)
+
+
+def test_room_for_adapters_is_what_logs_say() -> None:
+    """vLLM 0.13 loads Mistral 7B in 13.58 GiB with room for one adapter of rank 16, and in 13.51 GiB without."""
+    asked = ("-m", "mistralai/Mistral-7B-Instruct-v0.2", "-g", "nvidia-l40s", "--set", "tgi.flags.lora-adapters=a/b")
+    assert parts("vllm", *asked)["LoRA adapters"] / 2**30 == pytest.approx(0.07, abs=0.015)
+
+
+def test_images_are_in_the_sum() -> None:
+    sees = ("-m", "google/gemma-3-4b-it", "-g", "nvidia-l40s", "--set")
+    little, much = (parts("vllm", *sees, f"limits.max_batch_prefill_tokens={n}") for n in (4096, 16384))
+    assert much["profiled step"] > 3 * little["profiled step"]  # four times the images at once
+    assert parts("sglang", *sees, "limits.max_batch_prefill_tokens=4096")["images"] == 100 * MiB
+    page = run("migrate", *sees, "limits.max_batch_prefill_tokens=4096", "--to", "vllm", "--offline").out
+    assert "after 16 images of the largest size" in " ".join(page.split())
+
+
+@pytest.mark.parametrize(
+    ("vision", "factor"), [({}, 0.95), ({"hidden_size": 1280}, 0.8965625), ({"hidden_size": 3584}, 0.76)]
+)
+def test_sglang_leaves_less_to_models_that_see(vision: dict[str, int], factor: float) -> None:
+    from tgi_advisor.engines.sglang.memory import fraction
+
+    here = known()
+    setting = defaults.resolve(
+        build([("model.id", here.model.id), ("hardware.gpu", "nvidia-l4")], "test", None), here, 1
+    )
+    model = here.model._replace(config={**here.model.config, "vision_config": vision})
+    nothing = Told({}, {}, {}, (), ())
+    plain = fraction(setting, nothing)
+    assert fraction(setting._replace(facts=here._replace(model=model)), nothing) == round(plain * factor, 3)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_state_is_no_cache_of_tokens(name: str) -> None:
+    ran = run("migrate", "-m", "state-spaces/mamba-2.8b-hf", "-g", "nvidia-l40s", "--to", name, "--offline")
+    assert ran.code == Exit.STARTS
+    assert "keeps a state of 11.9 MiB for each request" in " ".join(ran.out.split())  # 64 x 5120 x (3 + 16) x 2 bytes
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_what_is_not_served_is_not_called_served(name: str) -> None:
+    ran = run("migrate", "-m", "google/flan-t5-xl", "-g", "nvidia-l40s", "--to", name, "--offline")
+    assert ran.code == Exit.REFUSED
+    assert "does not serve t5" in ran.out
+    assert "through transformers" not in " ".join(ran.out.split())
+    assert "is not computed" not in ran.out
 
 
 # -- the front door
