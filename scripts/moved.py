@@ -95,10 +95,11 @@ def section() -> list[str]:
         "layers, windows, blocks, images and adapters are not fitted, nor are differences between models.",
         f"Rows held out were looked for afterwards. The first prediction of the {len(first)} later rows, before "
         f"anything was changed for them, was off by {statistics.median(first):.2f} % in the median and "
-        "{max(first):.2f} % at worst (column *first*). Since then the sum knows images and adapters, and SGLang's less "
-        "is left by loading. What is still off: of vLLM before 0.17, whose sampler the sum takes to be PyTorch's own, "
-        "which is more than FlashInfer's (too small a cache is said), and of a fine-tune of Qwen2-VL whose largest image "
-        "may be smaller than the model's. No log here is of vLLM 0.33.0 or SGLang 0.5.23 themselves.",
+        f"{max(first):.2f} % at worst (column *first*). Since then the sum knows images and adapters, and that "
+        "SGLang's loading leaves less. What is still off: of vLLM before 0.17, whose sampler the sum takes to be "
+        "PyTorch's own, which is more than FlashInfer's (too small a cache is said), and of a fine-tune of "
+        "Qwen2-VL whose largest image may be smaller than the model's. No log here is of vLLM 0.33.0 or SGLang "
+        "0.5.23 themselves.",
         _rows(found),
         "Found and left out:",
         left,
