@@ -29,7 +29,7 @@ from datetime import datetime, timezone
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import jsonschema
@@ -137,6 +137,14 @@ class Fault:
     """Seconds the answer takes."""
 
 
+class Manager(NamedTuple):
+    """Who holds fields, and by which kind of request."""
+
+    name: str
+    operation: str = "Apply"
+    subresource: str = ""
+
+
 class Store:
     """Objects by their path, and everything that ever happened to them."""
 
@@ -146,7 +154,7 @@ class Store:
         self.history: list[tuple[int, str, str, Obj]] = []
         self.version = 100
         self.oldest = 0
-        self.managers: dict[str, dict[str, dict[tuple[str, ...], Any]]] = {}
+        self.managers: dict[str, dict[Manager, dict[tuple[str, ...], Any]]] = {}
 
     def put(self, path: str, obj: Obj) -> Obj:
         with self.lock:
@@ -254,14 +262,48 @@ def setting(obj: Any, at: tuple[str, ...], value: Any) -> None:
             obj = obj.setdefault(part, following)
 
 
+def fields_v1(held: dict[tuple[str, ...], Any]) -> Obj:
+    """What a manager holds, as `metadata.managedFields` writes it."""
+    made: Obj = {}
+    for at in held:
+        one = made
+        for part in at:
+            name = f"k:{json.dumps({'name': part[6:-1]})}" if part.startswith("[name=") else f"f:{part}"
+            one = one.setdefault(name, {".": {}, "f:name": {}} if part.startswith("[name=") else {})
+    return made
+
+
+def managed(obj: Obj, managers: dict[Manager, dict[tuple[str, ...], Any]]) -> list[Obj]:
+    """The rows of `metadata.managedFields`."""
+    return [
+        {"manager": who.name, "operation": who.operation, "apiVersion": obj["apiVersion"], "fieldsType": "FieldsV1",
+         "fieldsV1": fields_v1(held)} | ({"subresource": who.subresource} if who.subresource else {})
+        for who, held in managers.items() if held
+    ]  # fmt: skip
+
+
+def stated(obj: Obj) -> dict[tuple[str, ...], Any]:
+    """The leaf fields of an object that managers hold; its name is nobody's."""
+    free = {("metadata", name) for name in ("name", "namespace", "uid", "creationTimestamp", "resourceVersion",
+                                            "generation", "managedFields")}  # fmt: skip
+    return {at: value for at, value in leaves(obj) if at[0] in ("metadata", "spec") and at[:2] not in free}
+
+
 def unsetting(obj: Any, at: tuple[str, ...]) -> None:
-    """Remove one leaf, and nothing else."""
-    for part in at[:-1]:
-        obj = next((one for one in obj if one["name"] == part[6:-1]), None) if part[0] == "[" else obj.get(part)
-        if obj is None:
-            return
-    if isinstance(obj, dict):
-        obj.pop(at[-1], None)
+    """Remove one leaf, and what is empty without it."""
+    part, rest = at[0], at[1:]
+    if part[0] == "[":
+        inner = next((one for one in obj if one.get("name") == part[6:-1]), None)
+        if inner is not None and rest != ("name",):
+            unsetting(inner, rest)
+        if inner is not None and (rest == ("name",) or not inner.keys() - {"name"}):
+            obj.remove(inner)
+    elif not rest:
+        obj.pop(part, None)
+    elif part in obj:
+        unsetting(obj[part], rest)
+        if obj[part] in ({}, []):
+            del obj[part]
 
 
 class ApiServer(ThreadingHTTPServer):
@@ -291,9 +333,13 @@ class ApiServer(ThreadingHTTPServer):
         self.add("/api/v1/namespaces/default/serviceaccounts/default", "v1", "ServiceAccount")
         self.add("/apis/storage.k8s.io/v1/storageclasses/standard", "storage.k8s.io/v1", "StorageClass",
                  annotations={"storageclass.kubernetes.io/is-default-class": "true"})  # fmt: skip
-        self.threads = [threading.Thread(target=run, daemon=True) for run in (self.serve_forever, self.control)]
+        self.threads = [threading.Thread(target=run, daemon=True) for run in (self.serve, self.control)]
         for thread in self.threads:
             thread.start()
+
+    def serve(self) -> None:
+        """Until `shutdown`, which would wait half a second by itself."""
+        self.serve_forever(poll_interval=0.02)
 
     @property
     def url(self) -> str:
@@ -340,6 +386,26 @@ class ApiServer(ThreadingHTTPServer):
     def of_kind(self, kind: str) -> list[Obj]:
         with self.store.lock:
             return [copy.deepcopy(obj) for obj in self.store.objects.values() if obj["kind"] == kind]
+
+    def updated(self, path: str, made: Obj, manager: Manager) -> Obj:
+        """An object written as a whole: what is another than before is held by the writer alone."""
+        with self.store.lock:
+            before, after = stated(self.store.objects[path]), stated(made)
+            managers = self.store.managers.setdefault(path, {})
+            changed = {at: value for at, value in after.items() if at not in before or before[at] != value}
+            for held in managers.values():
+                for at in [at for at in held if at in changed or at not in after]:
+                    del held[at]
+            managers.setdefault(manager, {}).update(changed)
+            made["metadata"]["managedFields"] = managed(made, managers)
+            return self.store.put(path, made)
+
+    def scale(self, path: str, replicas: int, manager: str = "kube-controller-manager") -> None:
+        """Write the number of replicas, as an autoscaler does."""
+        with self.store.lock:
+            obj = copy.deepcopy(self.store.objects[path])
+            obj["spec"]["replicas"] = replicas
+            self.updated(path, obj, Manager(manager, "Update", "scale"))
 
     def remove_all(self, namespace: str) -> None:
         """A namespace with all that is in it."""
@@ -754,6 +820,8 @@ class Answers(BaseHTTPRequestHandler):
             self.server.problems.append(f"{path}: patched with {self.headers.get('Content-Type')}")
         kind = body.get("kind", "DeleteOptions" if self.command == "DELETE" else "")
         for error in validator(body.get("apiVersion", "v1"), kind).iter_errors(body):
+            if error.validator == "required" and path in self.server.store.objects:
+                continue  # an applied body is merged with what is there
             self.server.problems.append(f"{self.command} {path}: {error.message} at {list(error.path)}")
             raise RefusalError(400, "BadRequest", f"strict decoding error: {error.message}")
 
@@ -781,7 +849,7 @@ class Answers(BaseHTTPRequestHandler):
                     raise RefusalError(409, "Conflict", "the object has been modified; apply your changes again")
                 kept = {key: obj["metadata"][key] for key in ("uid", "creationTimestamp", "generation")}
                 made = {**body, "metadata": {**body["metadata"], **kept}, "status": obj.get("status", {})}
-                self.ok(store.put(path, made))
+                self.ok(self.server.updated(path, made, Manager(query.get("fieldManager", "unknown"), "Update")))
             elif self.command == "DELETE":
                 if resource == "pods":
                     self.server.kubelet.delete(path, (body or {}).get("gracePeriodSeconds"))
@@ -808,28 +876,37 @@ class Answers(BaseHTTPRequestHandler):
     def apply(self, path: str, obj: Obj | None, query: dict[str, str], body: Obj) -> Obj:
         """Server-side apply: what others hold with another value is a conflict, what is not given any more goes."""
         store = self.server.store
-        manager = query["fieldManager"]
-        managers = store.managers.get(path, {})
-        given = {at: value for at, value in leaves(body) if at[0] in ("metadata", "spec")}
-        causes = [
-            {"reason": "FieldManagerConflict", "message": f'conflict with "{other}" using {body["apiVersion"]}',
-             "field": "." + ".".join(at)}
-            for other, fields in managers.items() if other != manager
-            for at, value in fields.items() if at in given and given[at] != value
-        ]  # fmt: skip
+        manager = Manager(query["fieldManager"])
+        managers = copy.deepcopy(store.managers.get(path, {}))
+        given = stated(body)
+        now = stated(obj) if obj else {}
+        causes = []
+        for other, held in managers.items():
+            through = f' with subresource "{other.subresource}"' if other.subresource else ""
+            for at in [at for at in held if other != manager and at in given and given[at] != now.get(at)]:
+                causes.append({
+                    "reason": "FieldManagerConflict", "field": "." + ".".join(at),
+                    "message": f'conflict with "{other.name}"{through} using {body["apiVersion"]}',
+                })  # fmt: skip
+                del held[at]  # to whoever forces it
         if causes and query.get("force") != "true":
             raise RefusalError(409, "Conflict", f"Apply failed with {len(causes)} conflict", {"causes": causes})
         made = copy.deepcopy(obj) if obj else {k: body[k] for k in ("apiVersion", "kind")} | {"metadata": {}}
         for at in managers.get(manager, {}):
-            if at not in given:
+            if at not in given and not any(at in held for other, held in managers.items() if other != manager):
                 unsetting(made, at)
         for at, value in given.items():
             setting(made, at, value)
+        made["metadata"]["name"] = path.rpartition("/")[2]
         if namespace := re.search(r"/namespaces/([^/]+)/", path):
             made["metadata"]["namespace"] = namespace[1]
+        if made["kind"] == "Deployment":
+            made["spec"].setdefault("replicas", 1)
+        managers[manager] = given
+        made["metadata"]["managedFields"] = managed(made, managers)
         if query.get("dryRun") == "All":
             return made
-        store.managers.setdefault(path, {})[manager] = given
+        store.managers[path] = managers
         return store.put(path, made)
 
     # -- streams

@@ -285,7 +285,9 @@ def test_gpus_that_are_held_are_not_free(desk: Loopback) -> None:
 def test_what_others_set_is_not_taken_from_them(desk: Loopback) -> None:
     assert desk.launch(desk.spec()).exit_code == 0
     path = "/apis/apps/v1/namespaces/default/deployments/llama"
-    desk.cluster.store.managers[path]["kubectl-edit"] = {("spec", "progressDeadlineSeconds"): 7}
+    edited = desk.cluster.of_kind("Deployment")[0]
+    edited["spec"]["progressDeadlineSeconds"] = 7
+    desk.cluster.updated(path, edited, clusters.Manager("kubectl-edit", "Update"))
     result = desk.launch(desk.spec(tgi={"env": {"A": "b"}}), "--replace")
     assert result.exit_code == 8
     assert ".spec.progressDeadlineSeconds is set by kubectl-edit in another way" in " ".join(result.stderr.split())
@@ -631,10 +633,100 @@ def test_what_scales_it_comes_and_goes_with_it(desk: Loopback, by: dict[str, str
     code, events = desk.events(spec)
     assert code == 0, events[-1]
     assert [len(desk.cluster.of_kind(one)) for one in (kind, "PodMonitor", "PodDisruptionBudget")] == [1, 1, 1]
-    (deployment,) = desk.cluster.of_kind("Deployment")
-    assert "replicas" not in deployment["spec"]
+    assert counting(desk) == {}
     assert desk.run("stop", "--all").exit_code == 0
     assert [one for each in (kind, "PodMonitor", "Pod") for one in desk.cluster.of_kind(each)] == []
+
+
+# -- who counts the replicas
+
+LLAMA = "/apis/apps/v1/namespaces/default/deployments/llama"
+SCALED = {"max": 4, "on": "batch", "by": "hpa"}
+
+
+def counting(desk: Loopback) -> dict[str, int]:
+    """Who holds the number of replicas, and the number."""
+    (deployment,) = desk.cluster.of_kind("Deployment")
+    rows = deployment["metadata"]["managedFields"]
+    return {row["manager"]: deployment["spec"]["replicas"] for row in rows
+            if "f:replicas" in row["fieldsV1"].get("f:spec", {})}  # fmt: skip
+
+
+def replicas(desk: Loopback) -> list[int]:
+    """Every number of replicas the Deployment ever had, in turn."""
+    had = [obj["spec"]["replicas"] for _, path, _, obj in desk.cluster.store.history if path == LLAMA]
+    return [number for number, before in zip(had, [None, *had], strict=False) if number != before]
+
+
+def test_what_an_autoscaler_counted_stays(desk: Loopback) -> None:
+    """A changed plan is rolled out, and rolled back, without touching the number."""
+    assert desk.launch(desk.spec(autoscale=SCALED)).exit_code == 0
+    desk.cluster.scale(LLAMA, 3)
+    changed = desk.spec(autoscale=SCALED, tgi={"env": {"A": "b"}})
+    shown = desk.launch(changed, "--dry-run", "--replace")
+    assert "replicas" not in "".join(line for line in shown.stdout.splitlines() if line[:1] in "+-")
+    assert desk.launch(changed, "--replace").exit_code == 0
+    failing = desk.spec({"fail": "oom-load", "at": "load"}, autoscale=SCALED)
+    assert desk.launch(failing, "--replace").exit_code == 5
+    assert replicas(desk) == [1, 3]
+    assert counting(desk) == {"kube-controller-manager": 3}
+
+
+def test_the_replicas_are_handed_to_an_autoscaler_that_is_added(desk: Loopback) -> None:
+    assert desk.launch(desk.spec(container={"replicas": 2})).exit_code == 0
+    with_it: dict[str, Any] = {"autoscale": SCALED, "container": {"replicas": 2}}
+    shown = desk.launch(desk.spec(**with_it), "--dry-run", "--replace")
+    assert '-    "replicas"' not in shown.stdout
+    failing = desk.spec({"fail": "oom-load", "at": "load"}, **with_it)
+    assert desk.launch(failing, "--replace").exit_code == 5
+    assert counting(desk)["tgi-advisor"] == 2
+    assert desk.cluster.of_kind("HorizontalPodAutoscaler") == []
+    assert desk.launch(desk.spec(**with_it), "--replace").exit_code == 0
+    assert counting(desk) == {"tgi-advisor-handover": 2}
+    desk.cluster.scale(LLAMA, 3)
+    assert counting(desk) == {"kube-controller-manager": 3}
+    assert replicas(desk) == [2, 3], "it fell back to one between"
+
+
+def test_the_replicas_are_taken_back_with_the_autoscaler(desk: Loopback) -> None:
+    assert desk.launch(desk.spec(autoscale=SCALED)).exit_code == 0
+    desk.cluster.scale(LLAMA, 3)
+    shown = desk.launch(desk.spec(container={"replicas": 2}), "--dry-run", "--replace")
+    assert shown.exit_code == 0, shown.stderr
+    assert "--- horizontalpodautoscaler/llama (now)" in shown.stdout
+    failing = desk.spec({"fail": "oom-load", "at": "load"}, container={"replicas": 2})
+    assert desk.launch(failing, "--replace").exit_code == 5
+    assert replicas(desk) == [1, 3, 2, 3], "the number of before was not put back"
+    assert [one["spec"]["maxReplicas"] for one in desk.cluster.of_kind("HorizontalPodAutoscaler")] == [4]
+    assert "tgi-advisor" not in counting(desk)
+    assert desk.launch(desk.spec(container={"replicas": 2}), "--replace").exit_code == 0
+    assert desk.cluster.of_kind("HorizontalPodAutoscaler") == desk.cluster.of_kind("PodMonitor") == []
+    assert counting(desk) == {"tgi-advisor": 2}
+
+
+def test_one_autoscaler_takes_the_place_of_another(desk: Loopback) -> None:
+    assert desk.launch(desk.spec(autoscale=SCALED)).exit_code == 0
+    keda = {**SCALED, "by": "keda", "prometheus": "http://prometheus.monitoring:9090"}
+    assert desk.launch(desk.spec(autoscale=keda), "--replace").exit_code == 0
+    assert [len(desk.cluster.of_kind(kind)) for kind in ("HorizontalPodAutoscaler", "ScaledObject")] == [0, 1]
+
+
+def test_a_number_that_somebody_set_by_hand_is_not_taken(desk: Loopback) -> None:
+    assert desk.launch(desk.spec(container={"replicas": 2})).exit_code == 0
+    desk.cluster.scale(LLAMA, 3, "kubectl")
+    result = desk.launch(desk.spec(container={"replicas": 2}, tgi={"env": {"A": "b"}}), "--replace")
+    assert result.exit_code == 8
+    assert ".spec.replicas is set by kubectl in another way" in " ".join(result.stderr.split())
+    assert "container.replicas: 3" in " ".join(result.stderr.split())
+
+
+def test_a_plan_that_was_rolled_back_to_still_goes(desk: Loopback) -> None:
+    """What it had and the next one has not is no part of the next one."""
+    assert desk.launch(desk.spec(tgi={"env": {"A": "b"}})).exit_code == 0
+    assert desk.launch(desk.spec({"fail": "oom-load", "at": "load"}), "--replace").exit_code == 5
+    assert '"A"' in json.dumps(desk.cluster.of_kind("Deployment")[0]["spec"])
+    assert desk.launch(desk.spec(), "--replace").exit_code == 0
+    assert '"A"' not in json.dumps(desk.cluster.of_kind("Deployment")[0]["spec"])
 
 
 @pytest.mark.parametrize(

@@ -107,13 +107,11 @@ class Cluster:
         """Post an object."""
         return self._json("POST", path, what, None, body)
 
-    def put(self, path: str, what: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Put an object in the place of the one that is there."""
-        return self._json("PUT", path, what, {"fieldManager": MANAGER}, body)
-
-    def apply(self, path: str, what: str, body: Mapping[str, Any], *, dry: bool, force: bool) -> dict[str, Any]:
+    def apply(
+        self, path: str, what: str, body: Mapping[str, Any], *, dry: bool, force: bool, manager: str = MANAGER
+    ) -> dict[str, Any]:
         """Server-side apply; `dry` changes nothing, `force` takes fields over from other managers."""
-        query = {"fieldManager": MANAGER, "force": "true" if force else "false", "fieldValidation": "Strict"}
+        query = {"fieldManager": manager, "force": "true" if force else "false", "fieldValidation": "Strict"}
         return self._json("PATCH", path, what, query | ({"dryRun": "All"} if dry else {}), body, content=APPLY)
 
     def delete(self, path: str, what: str, *, grace: int | None = None) -> bool:

@@ -104,8 +104,53 @@ def plain(one: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {**{name: value for name, value in one.items() if name != "status"}, "metadata": metadata}
 
 
-def diff(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
-    """What would change of an object, as a unified diff of its fields."""
+def applied_by(one: Mapping[str, Any], manager: str) -> dict[str, Any]:
+    """What a manager has applied of an object, as it would be applied again; empty where it has applied nothing.
+
+    Read from the object's managedFields
+    (https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management).
+    """
+    metadata = one["metadata"]
+    for row in metadata.get("managedFields") or ():
+        if row.get("manager") == manager and row.get("operation") == "Apply" and not row.get("subresource"):
+            made: dict[str, Any] = _held(one, row.get("fieldsV1") or {})
+            names = {name: metadata[name] for name in ("name", "namespace") if name in metadata}
+            return {**made, "apiVersion": one["apiVersion"], "kind": one["kind"],
+                    "metadata": {**made.get("metadata", {}), **names}}  # fmt: skip
+    return {}
+
+
+def _held(value: Any, fields: Mapping[str, Any]) -> Any:
+    """The part of a value that a set of fields names: `f:` a field, `k:` an item by its keys, `v:` an item itself."""
+    inner = {name: below for name, below in fields.items() if name != "."}
+    if not inner:
+        return value
+    if isinstance(value, Mapping):
+        named = {name[2:]: below for name, below in inner.items() if name.startswith("f:")}
+        return {name: _held(value[name], below) for name, below in named.items() if name in value}
+    if isinstance(value, list):
+        items = []
+        for name, below in inner.items():
+            wanted = json.loads(name[2:])
+            for item in value:
+                if name.startswith("k:") and all(item.get(key) == worth for key, worth in wanted.items()):
+                    items.append(_held(item, below))
+                elif name.startswith("v:") and item == wanted:
+                    items.append(item)
+        return items
+    return value
+
+
+def counts(one: Mapping[str, Any] | None) -> bool:
+    """Whether tgi-advisor holds the number of replicas of a Deployment, by whichever request."""
+    return one is not None and any(
+        row.get("manager") == OURS and "f:replicas" in ((row.get("fieldsV1") or {}).get("f:spec") or {})
+        for row in one["metadata"].get("managedFields") or ()
+    )
+
+
+def diff(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
+    """What would change of an object, as a unified diff of its fields; without `after` it goes."""
     return "".join(
         line + "\n"
         for line in unified_diff(

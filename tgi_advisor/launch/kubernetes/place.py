@@ -12,7 +12,7 @@ from tgi_advisor.errors import EngineError, PreflightError, UsageError, did_you_
 from tgi_advisor.launch import marks, verify
 from tgi_advisor.launch.failures import State
 from tgi_advisor.launch.kubernetes import objects, preflight, seen
-from tgi_advisor.launch.kubernetes.cluster import Cluster, RefusedError
+from tgi_advisor.launch.kubernetes.cluster import MANAGER, Cluster, RefusedError
 from tgi_advisor.launch.kubernetes.objects import Manifests
 from tgi_advisor.launch.kubernetes.watching import Watch, hang_up, lines
 from tgi_advisor.launch.place import Log, LostPlaceError, NoLog, Ours, Preview, Server, Way
@@ -75,6 +75,7 @@ class KubernetesPlace:
                 for one in made
                 if (after := looked.dry.get(objects.called(one))) is not None
             }
+            changes |= {objects.called(one): objects.diff(objects.called(one), one, None) for one in looked.goes}
             requests.append({
                 "name": plan.spec.container.name, "namespace": self.cluster.namespace, "objects": made, "diff": changes,
             })  # fmt: skip
@@ -99,11 +100,16 @@ class KubernetesPlace:
         name = plan.spec.container.name
         looked = self._looked[name]
         made = objects.of(plan, self._manifests, launch_id)
+        if looked.before is not None:
+            live = self._deployment(name) or looked.before
+            preflight.hand_over(self.cluster, objects.only(made, "Deployment"), live, live["spec"]["replicas"])
+        for one in looked.goes:
+            self.cluster.delete(objects.path(one, self.cluster.namespace), f"delete {objects.called(one)}")
         for one in preflight.applied(made, looked.now):
             if looked.now[objects.called(one)] is None:
                 self._made.setdefault(launch_id, {})[objects.path(one, self.cluster.namespace)] = None
             try:
-                preflight.apply(self.cluster, one)
+                preflight.apply(self.cluster, one, goes=looked.goes)
             except RefusedError as error:
                 if error.status in (403, 404, 409, 422):
                     raise PreflightError(
@@ -132,11 +138,13 @@ class KubernetesPlace:
             self._wrote.add(launch_id)
         mine = there is not None and seen.launch_of(there) == launch_id
         before = self._looked[name].before if name in self._looked else None
-        if before is not None:
+        if before is not None:  # after what would scale it is gone
+            yield from self._delete_made(launch_id, name, last=last)
             self._roll_back(name, launch_id)
             if mine:
                 yield f"rolled {objects.called(before)} back to the plan it had; its pods kept serving"
-        elif mine and self._remove(name, pods):
+            return
+        if mine and self._remove(name, pods):
             yield f"removed deployment/{name}, which did not serve yet"
         yield from self._delete_made(launch_id, name, last=last)
 
@@ -166,25 +174,33 @@ class KubernetesPlace:
         )
 
     def _roll_back(self, name: str, launch_id: str) -> None:
-        """Put every object that was there and that this launch has applied back as it was."""
-        for called, now in self._looked[name].now.items():
+        """Apply every object again as it was that this launch has applied or removed.
+
+        Applied and not put: fields of a plan that is left behind go with the next plan only when they were applied.
+        """
+        looked = self._looked[name]
+        for called, now in looked.now.items():
             if now is None or not objects.is_ours(now) or now["kind"] == "PersistentVolumeClaim":
                 continue
-            path = objects.path(now, self.cluster.namespace)
-            for attempt in (1, 2, 3, 4):
-                latest = self.cluster.find(path, f"look at {called}")
-                if latest is None or seen.launch_of(latest) != launch_id:
+            latest = self.cluster.find(objects.path(now, self.cluster.namespace), f"look at {called}")
+            if latest is not None and seen.launch_of(latest) == launch_id:
+                self._apply_again(now, latest)
+        for gone in looked.goes:
+            path, end = objects.path(gone, self.cluster.namespace), time.monotonic() + GONE_S
+            while (latest := self.cluster.find(path, f"look at {objects.called(gone)}")) and time.monotonic() < end:
+                if not latest["metadata"].get("deletionTimestamp"):
                     break
-                version = latest["metadata"]["resourceVersion"]
-                body = objects.plain(now) or {}
-                body["metadata"] = {**body["metadata"], "resourceVersion": version}
-                try:
-                    self.cluster.put(path, f"roll {called} back", body)
-                except RefusedError as error:
-                    if error.status != 409 or attempt == 4:  # somebody wrote it meanwhile, as its controller does
-                        raise
-                    continue
-                break
+                time.sleep(LOOK_S)
+            if latest is None:
+                self._apply_again(gone, None)
+
+    def _apply_again(self, now: Mapping[str, Any], latest: Mapping[str, Any] | None) -> None:
+        """Make an object what it was before this launch."""
+        body = objects.applied_by(now, MANAGER) or objects.plain(now) or {}
+        if now["kind"] == "Deployment":
+            preflight.hand_over(self.cluster, body, latest, now["spec"]["replicas"])
+        path = objects.path(now, self.cluster.namespace)
+        self.cluster.apply(path, f"roll {objects.called(now)} back", body, dry=False, force=True)
 
     def _remove(self, name: str, pods: Sequence[Mapping[str, Any]]) -> bool:
         """Delete a Deployment with its pods, at once those that serve nobody, and wait until they are gone."""
@@ -249,28 +265,13 @@ class KubernetesPlace:
             return
         pods = self._pods(seen.launch_of(found))
         self._remove(name, pods)
-        for path in self._beside(name):
-            self.cluster.delete(path, f"delete {path.rpartition('/')[2]}")
+        for one in preflight.beside(self.cluster, name):
+            self.cluster.delete(objects.path(one, self.cluster.namespace), f"delete {objects.called(one)}")
         claim = f"{name}-data"
         path = f"{self.cluster.core}/persistentvolumeclaims/{claim}"
         there = self.cluster.find(path, f"look at pvc/{claim}")
         if there is not None and not there["metadata"].get("deletionTimestamp"):
             yield self._kept(claim)
-
-    def _beside(self, name: str) -> Iterator[str]:
-        """Paths of what else of ours has the name, but for the claim; of a kind the cluster does not know, none."""
-        for kind in objects.PATHS:
-            if kind in ("Deployment", "PersistentVolumeClaim"):
-                continue
-            path = objects.path({"kind": kind, "metadata": {"name": name}}, self.cluster.namespace)
-            try:
-                there = self.cluster.find(path, f"look at {kind.lower()}/{name}")
-            except RefusedError as error:
-                if error.status != 403:
-                    raise
-                continue
-            if there is not None and objects.is_ours(there):
-                yield path
 
     def _deployment(self, name: str) -> dict[str, Any] | None:
         return self.cluster.find(f"{self.cluster.deployments}/{name}", f"look at deployment/{name}")

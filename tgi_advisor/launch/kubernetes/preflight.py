@@ -28,6 +28,11 @@ _NEEDED = (
 )
 """Verbs a launch needs beside those on what it applies; forwarding is a GET that 1.35 and later take for a create too
 (https://kubernetes.io/docs/reference/using-api/websockets/)."""
+HANDOVER = f"{MANAGER}-handover"
+"""Name under which the number of replicas is held until an autoscaler writes it."""
+OURS = (MANAGER, HANDOVER)
+SCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
+"""Kinds that write a Deployment's number of replicas."""
 _APPLIED = ("get", "list", "watch", "create", "patch", "delete")
 
 
@@ -44,6 +49,8 @@ class Looked(NamedTuple):
     """What is there now, likewise."""
     secret: bool
     """Whether the Secret with the token is there."""
+    goes: tuple[Mapping[str, Any], ...] = ()
+    """What stands beside that Deployment, is ours, and is in the new plan no more."""
 
 
 def check(
@@ -52,15 +59,16 @@ def check(
     """Everything that can be known now."""
     container = plan.container
     assert container is not None
-    findings = [*shared_memory(container)]
-    findings += [*_permissions(cluster, made)]
+    deployment = objects.only(made, "Deployment")
     namespace = _namespace(cluster)
+    now = {} if namespace else {objects.called(one): _now(cluster, one) for one in made}
+    before = now.get(objects.called(deployment))
+    goes = tuple(_goes(cluster, made)) if before is not None and objects.is_ours(before) else ()
+    findings = [*shared_memory(container)]
+    findings += [*_permissions(cluster, [*made, *goes])]
     if namespace:
         findings.append(namespace)
         return Looked(Checked(tuple(findings), pull=False), None, {}, {}, secret=False)
-    now = {objects.called(one): _now(cluster, one) for one in made}
-    deployment = objects.only(made, "Deployment")
-    before = now[objects.called(deployment)]
     findings += _taken(cluster, made, now, options, again=again)
     identical = before is not None and objects.is_ours(before) and (
         objects.digest_of(before) == objects.digest_of(deployment)
@@ -77,7 +85,7 @@ def check(
         findings += _storage(cluster, made, now)
     dry: dict[str, Mapping[str, Any]] = {}
     if not any(finding.blocks for finding in findings) and not reuses:
-        findings += _dry_run(cluster, made, now, dry)
+        findings += _dry_run(cluster, made, now, dry, goes)
     name = str(deployment["metadata"]["name"])
     ours = before is not None and objects.is_ours(before)
     return Looked(
@@ -85,7 +93,7 @@ def check(
             tuple(dict.fromkeys(findings)), pull=False, replaces=name if ours and not reuses else None,
             reuses=name if reuses else None,
         ),
-        before if ours else None, dry, now, secret,
+        before if ours else None, dry, now, secret, () if reuses else goes,
     )  # fmt: skip
 
 
@@ -94,22 +102,65 @@ def applied(made: Iterable[dict[str, Any]], now: Mapping[str, Mapping[str, Any] 
     return [one for one in made if one["kind"] != "PersistentVolumeClaim" or now[objects.called(one)] is None]
 
 
-def apply(cluster: Cluster, one: Mapping[str, Any], *, dry: bool = False) -> dict[str, Any]:
-    """Apply an object; fields that an earlier launch of ours holds in another way are taken over."""
+def apply(
+    cluster: Cluster, one: Mapping[str, Any], *, dry: bool = False, goes: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Apply an object; fields that an earlier launch of ours holds in another way are taken over.
+
+    So is the number of replicas, where an autoscaler of ours is among what `goes`.
+    """
     path, what = objects.path(one, cluster.namespace), f"apply {objects.called(one)}"
+    scaled = any(other["kind"] in SCALERS for other in goes)
     try:
         return cluster.apply(path, what, one, dry=dry, force=False)
     except RefusedError as error:
-        if error.status != 409 or {*_holders(error)} != {MANAGER}:
+        conflicts = [*_conflicts(error)]
+        ours = all(holder in OURS or (scaled and field == ".spec.replicas") for holder, field in conflicts)
+        if error.status != 409 or not conflicts or not ours:
             raise
         return cluster.apply(path, what, one, dry=dry, force=True)
 
 
-def _holders(error: RefusedError) -> Iterator[str]:
-    """The managers that hold the fields of a conflict: `conflict with "NAME" using apps/v1`."""
+def hand_over(cluster: Cluster, deployment: Mapping[str, Any], live: Mapping[str, Any] | None, replicas: int) -> None:
+    """Give the number of replicas up before a Deployment is applied that does not state it.
+
+    A field that its only manager applies no more falls back to its default: one replica, whatever runs. So it is first
+    applied under another name, which keeps it until an autoscaler writes it
+    (https://kubernetes.io/docs/reference/using-api/server-side-apply/#transferring-ownership).
+    """
+    if "replicas" in deployment["spec"] or not objects.counts(live):
+        return
+    alone = {"apiVersion": deployment["apiVersion"], "kind": deployment["kind"],
+             "metadata": {"name": deployment["metadata"]["name"]}, "spec": {"replicas": replicas}}  # fmt: skip
+    name = objects.called(deployment)
+    path = objects.path(deployment, cluster.namespace)
+    cluster.apply(path, f"hand the replicas of {name} over", alone, dry=False, force=True, manager=HANDOVER)
+
+
+def _conflicts(error: RefusedError) -> Iterator[tuple[str, str]]:
+    """Manager and field of each cause of a conflict: `conflict with "NAME" using apps/v1`."""
     for cause in error.details.get("causes") or ():
         if cause.get("reason") == "FieldManagerConflict":
-            yield str(cause.get("message", "")).partition('"')[2].partition('"')[0]
+            holder = str(cause.get("message", "")).partition('"')[2].partition('"')[0]
+            yield holder, str(cause.get("field", ""))
+
+
+def beside(cluster: Cluster, name: str) -> Iterator[dict[str, Any]]:
+    """What else of ours has a Deployment's name, but for the claim; of a kind the cluster does not know, none."""
+    for kind in objects.PATHS:
+        if kind in ("Deployment", "PersistentVolumeClaim"):
+            continue
+        there = _now(cluster, {"kind": kind, "metadata": {"name": name}})
+        if there is not None and objects.is_ours(there):
+            yield there
+
+
+def _goes(cluster: Cluster, made: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What an earlier plan of this name has beside its Deployment, and this one has not."""
+    kinds = {one["kind"] for one in made}
+    for there in beside(cluster, str(objects.only(made, "Deployment")["metadata"]["name"])):
+        if there["kind"] not in kinds and not there["metadata"].get("deletionTimestamp"):
+            yield there
 
 
 def _allowed(ask: Callable[[], Found]) -> Found | None:
@@ -382,37 +433,49 @@ def _storage(
 
 def _dry_run(
     cluster: Cluster, made: Sequence[dict[str, Any]], now: Mapping[str, Mapping[str, Any] | None],
-    dry: dict[str, Mapping[str, Any]],
+    dry: dict[str, Mapping[str, Any]], goes: Sequence[Mapping[str, Any]],
 ) -> list[Finding]:  # fmt: skip
     """What validation, admission and other managers of the same fields say; what the server made of each into `dry`."""
     found = []
     seen = len(cluster.warned)
     for one in applied(made, now):
         try:
-            dry[objects.called(one)] = apply(cluster, one, dry=True)
+            dry[objects.called(one)] = apply(cluster, _handed_over(one, now), dry=True, goes=goes)
         except RefusedError as error:  # noqa: PERF203
             if error.status not in (400, 403, 404, 409, 422):
                 raise
-            found.append(Finding(*_refusal(cluster, one, error)))
+            found.append(Finding(*_refusal(cluster, one, error, now[objects.called(one)])))
     found += [Finding(f"the cluster warns: {named(text)}", blocks=False) for text in cluster.warned[seen:]]
     return found
+
+
+def _handed_over(one: dict[str, Any], now: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
+    """An object as its dry run shows it: with the number of replicas that is handed over when it is applied."""
+    live = now[objects.called(one)]
+    if one["kind"] != "Deployment" or "replicas" in one["spec"] or live is None or not objects.counts(live):
+        return one
+    return {**one, "spec": {**one["spec"], "replicas": live["spec"]["replicas"]}}
 
 
 OPERATORS = {"monitoring.coreos.com": "the Prometheus operator", "keda.sh": "KEDA"}
 """What defines kinds that Kubernetes itself has not, by their group."""
 
 
-def _refusal(cluster: Cluster, one: Mapping[str, Any], error: RefusedError) -> tuple[str, str | None]:
+def _refusal(
+    cluster: Cluster, one: Mapping[str, Any], error: RefusedError, live: Mapping[str, Any] | None
+) -> tuple[str, str | None]:
     """Why an object is not accepted, and what to do."""
     name = objects.called(one)
-    holders = sorted({*_holders(error)} - {MANAGER})
-    if holders:
-        fields = sorted({str(cause.get("field")) for cause in error.details.get("causes") or ()})
+    conflicts = [(holder, field) for holder, field in _conflicts(error) if holder not in OURS]
+    if conflicts:
+        holders, fields = (sorted({*column}) for column in zip(*conflicts, strict=True))
         return (
             f"{name}: {', '.join(fields)} {'is' if len(fields) == 1 else 'are'} set by "
             f"{', '.join(map(named, holders))} in another way",
-            "Give the fields up there, or undo what it changed; an autoscaler that counts the replicas belongs into "
-            "the spec.",
+            f"Write container.replicas: {live['spec']['replicas']}, which is how many there are; or autoscale, where "
+            "an autoscaler counts them."
+            if live is not None and fields == [".spec.replicas"]
+            else "Give the fields up there, or undo what it changed.",
         )
     if error.status == 404:
         return (
