@@ -70,7 +70,7 @@ def predict(here: Base, given: Limits) -> Prediction:
     setting = here.setting
     asked = defaults.launcher_limits(setting, given)
     seen = warmup.run(here, given, retry=True)
-    found = [*refusals.launcher_refusals(setting, given, asked), *refusals.shard_refusals(setting, asked)]
+    found = _refusals(setting, given, asked)
     final = defaults.server_limits(setting, seen.limits, seen.blocks, seen.tokens)
     late = refusals.router_refusals(setting, final, seen.budget) if seen.stage is None else []
     prediction = _first_stop(here, seen, asked, final, found, late)
@@ -81,8 +81,8 @@ def is_refused(here: Base, given: Limits) -> bool:
     """Whether `predict` says that TGI refuses these limits."""
     setting = here.setting
     asked = defaults.launcher_limits(setting, given)
-    found = [*refusals.launcher_refusals(setting, given, asked), *refusals.shard_refusals(setting, asked)]
-    if any(refusal.stage in ("launcher", "load") for refusal in found):
+    found = _refusals(setting, given, asked)
+    if _early(found):
         return True
     seen = warmup.run(here, given, retry=True)
     if seen.stage is not None:
@@ -91,12 +91,24 @@ def is_refused(here: Base, given: Limits) -> bool:
     return bool(found or refusals.router_refusals(setting, final, seen.budget))
 
 
+def refused_early(setting: Setting, given: Limits) -> list[Refusal]:
+    """What TGI refuses before its warm-up with the limits given."""
+    return _early(_refusals(setting, given, defaults.launcher_limits(setting, given)))
+
+
+def _refusals(setting: Setting, given: Limits, asked: Limits) -> list[Refusal]:
+    return [*refusals.launcher_refusals(setting, given, asked), *refusals.shard_refusals(setting, asked)]
+
+
+def _early(found: list[Refusal]) -> list[Refusal]:
+    return [refusal for refusal in found if refusal.stage in ("launcher", "load")]
+
+
 def _first_stop(
     here: Base, seen: Warmup, asked: Limits, final: Limits, found: list[Refusal], late: list[Refusal]
 ) -> Prediction:
     """The verdict at the first stage that stops: arguments, loading, warm-up, router; or that it starts."""
-    early = [refusal for refusal in found if refusal.stage in ("launcher", "load")]
-    if early:
+    if early := _early(found):
         return _refused(here, seen, asked, early)
     if seen.stage == "load":
         return _out_of_memory(here, seen)

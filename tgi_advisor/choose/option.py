@@ -112,7 +112,7 @@ NO_LIMITS = Limits()
 def judge(spec: Spec, facts: Facts, offer: Offer | None = None) -> Option:
     """What the search finds for one spec; one that cannot even be asked about counts as refused, with the reason."""
     try:
-        advice = search.best(spec, facts)
+        advice = search.best(spec, facts, limits_if_refused=False)
     except AdvisorError as error:
         return refused(spec, facts, error, offer)
     found, setting = advice.found, advice.base.setting

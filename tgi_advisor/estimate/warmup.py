@@ -19,6 +19,7 @@ from tgi_advisor.estimate.peak import Batch, Prefills
 from tgi_advisor.estimate.replay import graphs
 from tgi_advisor.estimate.replay.alike import Alike
 from tgi_advisor.estimate.replay.graphs import Captured
+from tgi_advisor.estimate.replay.peaks import KEPT
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families
 from tgi_advisor.limits import Limits
@@ -111,7 +112,7 @@ class _Common(NamedTuple):
     """Bytes per prefill token of the layers' widest moment, without images and masks."""
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=KEPT)
 def _common(launch: Alike) -> _Common:
     setting = launch.setting
     g = geometry.of(setting)

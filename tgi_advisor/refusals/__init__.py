@@ -6,7 +6,7 @@ first refusal is the one it prints.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import cache
 from typing import Literal
 
@@ -20,17 +20,21 @@ from tgi_advisor.refusals.kernels import KERNELS
 from tgi_advisor.refusals.load import LOAD
 from tgi_advisor.refusals.machine import MACHINE, SLICES
 from tgi_advisor.refusals.router import ROUTER
-from tgi_advisor.refusals.rules import Case, Refusal, Rule, Version, applied
+from tgi_advisor.refusals.rules import Case, Refusal, Rule, Version, refusal
 from tgi_advisor.refusals.warmup import WARMUP
 from tgi_advisor.refusals.weights import WEIGHTS
 
-__all__ = ["Refusal", "Rule", "all_rules", "launcher_refusals", "router_refusals", "shard_refusals", "warnings"]
+__all__ = [
+    "Refusal", "Rule", "all_rules", "hopeless", "launcher_refusals", "router_refusals", "shard_refusals", "warnings",
+]  # fmt: skip
 
 
-BLIND = (*SLICES, *CONFIG, *WEIGHTS, *HEADS, *KERNELS, *ADAPTERS)
-"""Rules, in TGI's order, none of which looks at a token limit: a search asks them once."""
-Place = Literal["parser", "launcher", "load", "blind", "warmup", "router"]
+Place = Literal["launcher", "shards", "router"]
 """Where rules stand together."""
+SHARDS = (*LOAD, *SLICES, *CONFIG, *WEIGHTS, *HEADS, *KERNELS, *ADAPTERS, *WARMUP)
+"""What the shards refuse while they load or warm up, in their order."""
+Settled = tuple[Refusal | Rule, ...]
+"""What is refused whatever the limits, and the rules that look at limits, in TGI's order."""
 
 
 def launcher_refusals(setting: Setting, given: Limits, asked: Limits) -> list[Refusal]:
@@ -38,7 +42,7 @@ def launcher_refusals(setting: Setting, given: Limits, asked: Limits) -> list[Re
 
     `given` are the limits it is given, `asked` those with its defaults (`defaults.launcher_limits`).
     """
-    return [*_first_of_all(setting), *_refused("launcher", Case(setting, given, asked))]
+    return _refused(_of_launcher(setting), Case(setting, given, asked))
 
 
 def shard_refusals(setting: Setting, asked: Limits | None = None) -> list[Refusal]:
@@ -47,20 +51,7 @@ def shard_refusals(setting: Setting, asked: Limits | None = None) -> list[Refusa
     Without `asked` (`defaults.launcher_limits`) the few rules that look at the limits stay silent.
     """
     limits = asked or Limits()
-    case = Case(setting, limits, limits)
-    return [*_refused("load", case), *_loading(setting), *_refused("warmup", case)]
-
-
-@remembered
-def _first_of_all(setting: Setting) -> tuple[Refusal, ...]:
-    """What the machine and the launcher's parser refuse, whatever the limits."""
-    return tuple(_refused("parser", Case(setting, Limits(), Limits())))
-
-
-@remembered
-def _loading(setting: Setting) -> tuple[Refusal, ...]:
-    """What the shards refuse while they load, whatever the limits."""
-    return tuple(_refused("blind", Case(setting, Limits(), Limits())))
+    return _refused(_of_shards(setting), Case(setting, limits, limits))
 
 
 def router_refusals(setting: Setting, resolved: Limits, budget: int | None) -> list[Refusal]:
@@ -68,24 +59,51 @@ def router_refusals(setting: Setting, resolved: Limits, budget: int | None) -> l
 
     `resolved` are the limits the shards report (`defaults.server_limits`), `budget` what they inferred.
     """
-    return list(_refused("router", Case(setting, resolved, resolved, budget)))
+    return _refused(_in_force("router", setting.facts.release.version), Case(setting, resolved, resolved, budget))
 
 
-def _refused(place: Place, case: Case) -> Iterator[Refusal]:
-    return applied(_in_force(place, case.version), case)
+def hopeless(setting: Setting) -> bool:
+    """Whether TGI refuses a launch before its warm-up, whatever the limits."""
+    settled = (*_of_launcher(setting), *_of_shards(setting))
+    return any(isinstance(one, Refusal) and one.stage != "warmup" for one in settled)
+
+
+def _refused(settled: Settled, case: Case) -> list[Refusal]:
+    found = []
+    for one in settled:
+        if isinstance(one, Refusal):
+            found.append(one)
+        elif (said := one.check(case)) is not None:
+            found.append(refusal(one, said))
+    return found
+
+
+@remembered
+def _of_launcher(setting: Setting) -> Settled:
+    return _settled("launcher", setting)
+
+
+@remembered
+def _of_shards(setting: Setting) -> Settled:
+    return _settled("shards", setting)
+
+
+def _settled(place: Place, setting: Setting) -> Settled:
+    case = Case(setting, Limits(), Limits())
+    found: list[Refusal | Rule] = []
+    for one in _in_force(place, case.version):
+        if one.of_limits:
+            found.append(one)
+        elif (said := one.check(case)) is not None:
+            found.append(refusal(one, said))
+    return tuple(found)
 
 
 @cache
 def _in_force(place: Place, version: Version) -> tuple[Rule, ...]:
     """The rules of a place that hold in a release, in its order."""
-    rules = {
-        "parser": (*MACHINE, *launcher.PARSER),
-        "launcher": launcher.in_order(version),
-        "load": LOAD,
-        "blind": BLIND,
-        "warmup": WARMUP,
-        "router": ROUTER,
-    }[place]
+    launching = (*MACHINE, *launcher.PARSER, *launcher.in_order(version))
+    rules: Sequence[Rule] = {"launcher": launching, "shards": SHARDS, "router": ROUTER}[place]
     return tuple(one for one in rules if one.since <= version <= one.until)
 
 
@@ -99,4 +117,4 @@ def warnings(setting: Setting, limits: Limits, given: Limits | None = None) -> l
 
 def all_rules() -> tuple[Rule, ...]:
     """Every refusal there is, in the order of 3.0.0 and later."""
-    return (*MACHINE, *launcher.PARSER, *launcher.in_order((3, 0, 0)), *LOAD, *BLIND, *WARMUP, *ROUTER)
+    return (*MACHINE, *launcher.PARSER, *launcher.in_order((3, 0, 0)), *SHARDS, *ROUTER)

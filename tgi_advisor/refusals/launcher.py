@@ -139,13 +139,13 @@ def both_input_names(case: Case) -> Found:
     return argument(text, "leave out max-input-length")
 
 
-@rule(TOKENS, "launcher", "launcher/src/main.rs@v1.4.5:1223", until=(1, 4, 5))
+@rule(TOKENS, "launcher", "launcher/src/main.rs@v1.4.5:1223", until=(1, 4, 5), of_limits=True)
 def input_length_not_below_total(case: Case) -> Found:
     """A request must have room for at least one new token."""
     return _input_not_below_total(case, "`max_input_length` must be < `max_total_tokens`")
 
 
-@rule(TOKENS, "launcher", "launcher/src/main.rs@v2.4.0:1745", since=(2, 0, 0), until=(2, 4, 0))
+@rule(TOKENS, "launcher", "launcher/src/main.rs@v2.4.0:1745", since=(2, 0, 0), until=(2, 4, 0), of_limits=True)
 def input_tokens_not_below_total(case: Case) -> Found:
     """A request must have room for at least one new token. A limit left out counts with its default, which comes from
     the model and not from the other limit.
@@ -153,7 +153,7 @@ def input_tokens_not_below_total(case: Case) -> Found:
     return _input_not_below_total(case, "`max_input_tokens must be < `max_total_tokens`")
 
 
-@rule(TOKENS, "launcher", "launcher/src/main.rs@v3.3.7:2160", since=(2, 4, 1))
+@rule(TOKENS, "launcher", "launcher/src/main.rs@v3.3.7:2160", since=(2, 4, 1), of_limits=True)
 def input_not_below_total(case: Case) -> Found:
     """A request must have room for at least one new token."""
     asked = case.limits
@@ -170,13 +170,13 @@ def _input_not_below_total(case: Case, text: str) -> Found:
     return argument(text, f"set max_input_tokens to at most max_total_tokens - 1 = {total - 1}{filled}")
 
 
-@rule(TOKENS, "launcher", "launcher/src/main.rs@v1.4.5:1228", until=(1, 4, 5))
+@rule(TOKENS, "launcher", "launcher/src/main.rs@v1.4.5:1228", until=(1, 4, 5), of_limits=True)
 def prefill_below_input_length(case: Case) -> Found:
     """One prefill must hold the longest prompt, because these releases do not chunk prefills."""
     return prefill_below_input(case.limits, "max_input_length")
 
 
-@rule(TOKENS, "launcher", "launcher/src/main.rs@v2.3.1:1702", since=(2, 0, 0), until=(2, 3, 1))
+@rule(TOKENS, "launcher", "launcher/src/main.rs@v2.3.1:1702", since=(2, 0, 0), until=(2, 3, 1), of_limits=True)
 def prefill_below_input_tokens(case: Case) -> Found:
     """One prefill must hold the longest prompt, because these releases do not chunk prefills."""
     return prefill_below_input(case.limits, "max_input_tokens")
@@ -204,13 +204,13 @@ def no_validation_workers(case: Case) -> Found:
     return None
 
 
-@rule(ARGUMENTS, "launcher", "launcher/src/main.rs@v2.3.1:1761", until=(2, 3, 1))
+@rule(ARGUMENTS, "launcher", "launcher/src/main.rs@v2.3.1:1761", until=(2, 3, 1), of_limits=True)
 def prefill_above_batch_total(case: Case) -> Found:
     """A given max_batch_total_tokens is checked even where the server ignores it."""
     return _above_batch_total("max_batch_prefill_tokens", case.limits.max_batch_prefill_tokens, case.limits)
 
 
-@rule(ARGUMENTS, "launcher", "launcher/src/main.rs@v3.3.7:2203")
+@rule(ARGUMENTS, "launcher", "launcher/src/main.rs@v3.3.7:2203", of_limits=True)
 def total_above_batch_total(case: Case) -> Found:
     """A given max_batch_total_tokens is checked even where the server ignores it."""
     return _above_batch_total("max_total_tokens", case.limits.max_total_tokens, case.limits)

@@ -141,7 +141,7 @@ def exl2_checkpoint_sharded(case: Case) -> Found:
     return None
 
 
-@rule(LOAD, "load", "S/models/__init__.py@v3.3.7:656", since=(2, 1, 0))
+@rule(LOAD, "load", "S/models/__init__.py@v3.3.7:656", since=(2, 1, 0), of_limits=True)
 def sliding_window_unsupported(case: Case) -> Found:
     """This back end's kernels have no sliding window, and prompts may be longer than the model's window."""
     setting, longest = case.setting, case.limits.max_input_tokens

@@ -5,7 +5,7 @@ that refuse (inclusive) and where that was read. It returns the text TGI prints 
 or None.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from tgi_advisor.estimate.setting import Setting
@@ -88,6 +88,8 @@ class Rule(NamedTuple):
     """Where it was read."""
     check: Check
     """Returns TGI's text and the next steps, or None."""
+    of_limits: bool = False
+    """Whether it looks at token limits; the others are asked once a launch."""
 
     @property
     def why(self) -> str:
@@ -96,24 +98,23 @@ class Rule(NamedTuple):
 
 
 def rule(
-    register: list[Rule], stage: Stage, source: str, since: Version = _FIRST, until: Version = _LAST
-) -> Callable[[Check], Check]:
+    register: list[Rule], stage: Stage, source: str, since: Version = _FIRST, until: Version = _LAST, *,
+    of_limits: bool = False,
+) -> Callable[[Check], Check]:  # fmt: skip
     """Put a check into a register under its own name; `S/` in `source` is server/text_generation_server/."""
     where = "server/text_generation_server/" + source[2:] if source.startswith("S/") else source
 
     def add(check: Check) -> Check:
-        register.append(Rule(stage, check.__name__.replace("_", "-"), since, until, where, check))
+        register.append(Rule(stage, check.__name__.replace("_", "-"), since, until, where, check, of_limits))
         return check
 
     return add
 
 
-def applied(rules: Sequence[Rule], case: Case) -> Iterator[Refusal]:
-    """The refusals of rules that hold in the case's release, in their order."""
-    for one in rules:
-        if (found := one.check(case)) is not None:
-            message, next_steps = found
-            yield Refusal(one.stage, one.code, message, one.why, next_steps, one.source)
+def refusal(one: Rule, said: tuple[str, tuple[str, ...]]) -> Refusal:
+    """The refusal of a rule, of what its check said."""
+    message, next_steps = said
+    return Refusal(one.stage, one.code, message, one.why, next_steps, one.source)
 
 
 def argument(text: str, *steps: str) -> Found:

@@ -174,7 +174,7 @@ def gaudi_padded_batch_size(case: Case) -> Found:
     return text, ("set max-batch-size under tgi.flags",)
 
 
-@rule(WARMUP, "warmup", "S/models/vlm_causal_lm.py@v3.3.7:485", since=(3, 3, 0))
+@rule(WARMUP, "warmup", "S/models/vlm_causal_lm.py@v3.3.7:485", since=(3, 3, 0), of_limits=True)
 def image_truncated(case: Case) -> Found:
     """The first request of the warm-up ends with an image, and it is cut to max_input_tokens: all positions of the
     image have to fit in them.
@@ -196,6 +196,7 @@ def image_truncated(case: Case) -> Found:
     "S/models/flash_causal_lm.py@v2.4.1:1661",
     since=(2, 4, 1),
     until=(2, 4, 1),
+    of_limits=True,
 )
 def total_without_input(case: Case) -> Found:
     """2.4.1 fills in max_input_tokens only together with max_total_tokens."""
@@ -205,7 +206,7 @@ def total_without_input(case: Case) -> Found:
     return "AssertionError: assert max_input_tokens is not None", ("set max_input_tokens as well",)
 
 
-@rule(WARMUP, "warmup", "backends/v3/src/client/grpc_client.rs@v3.3.7:152", since=(2, 4, 1))
+@rule(WARMUP, "warmup", "backends/v3/src/client/grpc_client.rs@v3.3.7:152", since=(2, 4, 1), of_limits=True)
 def new_tokens_wrap(case: Case) -> Found:
     """Without max_input_tokens the warm-up is one request of max_batch_prefill_tokens; its new tokens, max_total_tokens
     minus that, fall below zero and wrap to four billion. The shard then fills the host's memory.
@@ -220,7 +221,7 @@ def new_tokens_wrap(case: Case) -> Found:
     )
 
 
-@rule(WARMUP, "warmup", "S/models/model.py@v3.3.7:135", since=(2, 4, 1))
+@rule(WARMUP, "warmup", "S/models/model.py@v3.3.7:135", since=(2, 4, 1), of_limits=True)
 def seq2seq_explicit_total(case: Case) -> Found:
     """After the warm-up step of a sequence-to-sequence model its input ids are gone, and the base class counts them."""
     setting = case.setting

@@ -17,6 +17,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
+from tgi_advisor import refusals
 from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.estimate.replay import pictures
 from tgi_advisor.estimate.setting import Setting
@@ -26,7 +27,7 @@ from tgi_advisor.plan import Prediction, Search
 from tgi_advisor.search.predicate import TOO_RISKY, USUAL_CHUNK, Searcher, capacity, efficient_prefill, last_that_holds
 from tgi_advisor.spec.records import AUTO, LimitsSpec
 from tgi_advisor.units import human, thousands
-from tgi_advisor.verdict import is_refused, predict, too_small
+from tgi_advisor.verdict import is_refused, predict, refused_early, too_small
 
 GIVEN_FOR_CHUNKS = 10
 """`workload.prefer: prefill` costs at most one part in so many of max_total_tokens."""
@@ -71,6 +72,21 @@ def search(here: Base) -> Found:
     limits = _longer(searcher, total, prefill)
     bound_by = refusal or _why_no_longer(searcher, limits) or span.high_by
     return Found(limits, _search(searcher, bound_by), predict(here, limits))
+
+
+def refused(here: Base) -> Found | None:
+    """What there is to say of a launch that TGI refuses before its warm-up whatever the limits, without a search.
+
+    The verdict is on the limits that need least memory. None where TGI may take it, or where its answer to the longest
+    is another one.
+    """
+    if not refusals.hopeless(here.setting):
+        return None
+    searcher = Searcher(here)
+    found, total = _nothing(searcher), searcher.span.high
+    longest = searcher.limits_of(total, searcher.smallest_prefill(total))
+    said = [refusal for refusal in found.prediction.refusals if refusal.stage in ("launcher", "load")]
+    return found if refused_early(here.setting, longest) == said else None
 
 
 def outcome(found: Found, requests: int) -> Prediction:

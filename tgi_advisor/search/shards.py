@@ -8,7 +8,7 @@ from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.estimate.underload import DECODING
 from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.facts.known import Facts
-from tgi_advisor.search.launch import Found, search
+from tgi_advisor.search.launch import Found, refused, search
 from tgi_advisor.search.predicate import capacity
 from tgi_advisor.spec.records import Spec
 
@@ -25,13 +25,16 @@ class Advice(NamedTuple):
     """The limits and how they were found."""
 
 
-def best(spec: Spec, facts: Facts) -> Advice:
+def best(spec: Spec, facts: Facts, *, limits_if_refused: bool = True) -> Advice:
     """The best launch among the legal shard counts.
 
     What is not at risk under load comes before what is (unless `workload.allow_risk`), then the longest context, the
-    largest KV cache and the fewest shards.
+    largest KV cache and the fewest shards. Without `limits_if_refused` no limits are searched for a launch that TGI
+    refuses with any of them, where there is one shard count to try.
     """
-    tried = [_of_shards(spec, facts, shards) for shards in shard_counts(spec, facts)]
+    counts = shard_counts(spec, facts)
+    every = limits_if_refused or len(counts) > 1
+    tried = [_of_shards(spec, facts, shards, every) for shards in counts]
 
     def worth(advice: Advice) -> tuple[bool, bool, int, int, int]:
         limits, prediction = advice.found.limits, advice.found.prediction
@@ -47,14 +50,14 @@ def best(spec: Spec, facts: Facts) -> Advice:
     return chosen._replace(found=chosen.found._replace(search=total))
 
 
-def _of_shards(spec: Spec, facts: Facts, shards: int) -> Advice:
+def _of_shards(spec: Spec, facts: Facts, shards: int, limits_if_refused: bool) -> Advice:
     """The launch on so many shards; on Gaudi, whose servers must be told, with the largest batch size that fits.
 
     That is the requests of max_total_tokens its KV cache holds, at most as many as the router lets in together.
     """
     here = warmup.base(defaults.resolve(spec, facts, shards))
     if facts.gpu.system != "gaudi" or here.setting.max_batch_size is not None:
-        return Advice(here, search(here))
+        return Advice(here, (None if limits_if_refused else refused(here)) or search(here))
     admitted = here.setting.flags.get("max-concurrent-requests")
     most = max(admitted if isinstance(admitted, int) else DECODING, spec.workload.concurrency)
     size = spec.workload.concurrency

@@ -53,6 +53,8 @@ MOST_LOGITS = 1 << 35
 """Logits of the requests of the largest batch that is."""
 LARGEST_CACHE = 1 << 43
 """Bytes of the largest KV cache that is; together these stay within an `Allocator`'s addresses."""
+KEPT = 64
+"""Launches whose replays are kept for the next question about them: as many as a comparison of one model has kinds of."""
 SHORTEST, FIRST = 64, 32
 """Tokens of the shortest prefill that is replayed; shorter ones count as much."""
 
@@ -277,7 +279,7 @@ class Peaks:
         return remembered.written(self.loaded, self._held, self._replayed, self._numbers)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=KEPT)
 def _peaks(launch: Alike) -> Peaks:
     return Peaks(launch.setting, geometry.of(launch.setting), remembered.of(launch))
 
