@@ -59,3 +59,20 @@ def test_too_many_shards_end_with_a_refusal(command: str) -> None:
     ran = run(command, *args, "--set", "tgi.num_shard=16")
     assert ran.code == 6
     assert "8 key/value heads over 16 shards: shard counts that work here are 1, 2, 4, 8" in ran.out + ran.err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("advise", "-g", "nvidia-l4", "-n", "3", "--set", "tgi.num_shard=3"),
+        ("compare", "-g", "nvidia-l4", "--count", "3"),
+        ("fits", "--count", "3"),
+        ("size", "-g", "nvidia-l4", "--count", "3", "--users", "10", "--input", "1500", "--output", "500"),
+        ("sweep", "-g", "nvidia-l4", "-n", "4", "--vary", "tgi.num_shard=3,4"),
+    ],
+    ids=lambda args: args[0],
+)
+def test_a_count_the_model_cannot_be_split_over_is_answered_with_those_that_work(args: tuple[str, ...]) -> None:
+    command, *others = args
+    ran = run(command, "-m", "Qwen/Qwen2.5-7B-Instruct", *others)
+    assert "28 heads: shard counts that work here are 1, 2, 4" in " ".join((ran.out + ran.err).split())

@@ -257,7 +257,7 @@ def _step(spec: Spec, facts: Facts, method: Method, values: tuple[str, ...]) -> 
     except AdvisorError as error:
         return Step(values, None, told(error))
     prediction = search.outcome(found, spec.workload.concurrency)
-    why = found.search.bound_by if prediction.outcome == "starts" else prediction.reason
+    why = found.search.bound_by if prediction.outcome == "starts" else verdict.why(prediction)
     return Step(values, prediction, why or "", figures)
 
 

@@ -14,6 +14,7 @@ from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Outcome, Prediction, Stage, Uncertainty
 from tgi_advisor.refusals import Refusal
+from tgi_advisor.refusals.weights import OF_SHARDS
 from tgi_advisor.units import human, thousands
 
 NO_ROOM = (
@@ -75,6 +76,12 @@ def predict(here: Base, given: Limits) -> Prediction:
     late = refusals.router_refusals(setting, final, seen.budget) if seen.stage is None else []
     prediction = _first_stop(here, seen, asked, final, found, late)
     return prediction._replace(refusals=(*found, *late), runs_out=seen.stage)
+
+
+def why(prediction: Prediction) -> str:
+    """Why a launch does not start, with the shard counts that work where its own does not; empty where it starts."""
+    counts = (refusal.next_steps[0] for refusal in prediction.refusals if refusal.code in OF_SHARDS)
+    return "; ".join(filter(None, (prediction.reason, next(counts, None))))
 
 
 def is_refused(here: Base, given: Limits) -> bool:

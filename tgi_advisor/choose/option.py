@@ -17,6 +17,7 @@ from tgi_advisor.facts.prices import Offer
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Outcome
 from tgi_advisor.spec.records import Bound, LimitsSpec, Spec
+from tgi_advisor.verdict import why
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def judge(spec: Spec, facts: Facts, offer: Offer | None = None) -> Option:
         headroom_bytes=prediction.headroom_bytes,
         memory_bytes=facts.gpu.memory_bytes,
         spec=_found(advice.base.setting.spec, prediction.limits) if starts else spec,
-        why=(found.search.bound_by if starts else prediction.reason) or "",
+        why=(found.search.bound_by or "") if starts else why(prediction),
         offer=offer,
         base=advice.base,
     )

@@ -156,8 +156,16 @@ def _not_divisible(setting: Setting, name: str, size: int) -> Found:
     return text, _fewer_shards(setting, f"{size} heads")
 
 
+OF_SHARDS = frozenset(
+    {"heads-not-divisible", "kv-heads-not-divisible", "kv-heads-lost", "falcon-groups", "size-not-divisible"}
+)
+"""Refusals of a shard count, whose next step names those that work."""
+USUAL_MOST = 8
+"""GPUs of the largest machines that are rented out: shard counts up to it are named even where there are fewer."""
+
+
 def _fewer_shards(setting: Setting, what: str) -> tuple[str, ...]:
-    most = max(setting.facts.gpu_count, setting.num_shard)
+    most = max(USUAL_MOST, setting.facts.gpu_count, setting.num_shard)
     legal = legal_shards(setting.facts.model, setting.family, most, setting.quantize)
     return (f"{what}: shard counts that work here are {', '.join(map(str, legal))}",)
 

@@ -54,7 +54,7 @@ MOST_LOGITS = 1 << 35
 LARGEST_CACHE = 1 << 43
 """Bytes of the largest KV cache that is; together these stay within an `Allocator`'s addresses."""
 KEPT = 64
-"""Launches whose replays are kept for the next question about them: as many as a comparison of one model has kinds of."""
+"""Launches whose replays are kept for the next question: a comparison of one model has as many kinds of them."""
 SHORTEST, FIRST = 64, 32
 """Tokens of the shortest prefill that is replayed; shorter ones count as much."""
 
