@@ -413,3 +413,120 @@ def test_several_servers_are_said_and_read_back(name: str, where: str, tmp_path:
     assert where in emitted.out, emitted.err
     file.write_text(emitted.out)
     assert yaml.safe_load(run("import", str(file), "--gpu", "nvidia-l4").out)["container"]["replicas"] == 3
+
+
+# -- several servers, and who says how many
+
+SCALED = {"min": 2, "max": 5, "on": "batch", "target": 9}
+
+
+def scaled(name: str, folder: Path, **changes: Any) -> tuple[str, str, dict[str, Any]]:
+    """A file of servers that are scaled, what was said beside it, and the `autoscale` that is read back."""
+    asked = {"storage": "shared"} if name in ("kserve", "skypilot", "dstack") else {}
+    text = {"autoscale": SCALED | changes, **({"kubernetes": asked} if asked else {})}
+    (folder / "spec.yaml").write_text(spec(name, "plain") + yaml.safe_dump(text))
+    emitted = run("emit", str(folder / "spec.yaml"), "--format", name, "--source", "snapshot")
+    assert emitted.code == Exit.STARTS, emitted.err
+    file = folder / FORMS[name].file
+    file.write_text(emitted.out)
+    checked = run("validate", str(file), "--gpu", FORMS[name].gpu, "--offline")
+    assert (checked.code, re.findall(r"(?:error|warning) TGI\d+", checked.out)) == (Exit.STARTS, []), checked.out
+    back = run("import", str(file), "--gpu", FORMS[name].gpu)
+    assert back.code == Exit.STARTS, back.err
+    said = yaml.safe_load(back.out).get("autoscale", {})
+    return emitted.out, emitted.err, {"on" if key is True else key: value for key, value in said.items()}  # YAML 1.1
+
+
+KEDA = {"by": "keda", "prometheus": "http://prometheus.monitoring:9090"}
+
+
+def test_kserve_has_keda_ask_prometheus(tmp_path: Path) -> None:
+    text, said, back = scaled("kserve", tmp_path, **KEDA)
+    schema("kserve").validate(documents("kserve", text))
+    service = documents("kserve", text)
+    predictor = service["spec"]["predictor"]
+    assert (predictor["minReplicas"], predictor["maxReplicas"]) == (2, 5)
+    assert service["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == "keda"
+    (metric,) = predictor["autoScaling"]["metrics"]
+    asked = metric["external"]["metric"]
+    assert (asked["backend"], asked["serverAddress"]) == ("prometheus", KEDA["prometheus"])
+    assert asked["query"].startswith("sum(tgi_batch_current_size{")
+    assert metric["external"]["target"] == {"type": "Value", "value": "9"}
+    assert "KEDA alone" not in said
+    assert back == SCALED | KEDA
+
+
+def test_kserve_without_keda_keeps_the_number_and_says_so(tmp_path: Path) -> None:
+    text, said, back = scaled("kserve", tmp_path)
+    predictor = documents("kserve", text)["spec"]["predictor"]
+    assert predictor["minReplicas"] == predictor["maxReplicas"] == 1
+    assert "autoScaling" not in predictor
+    assert "KEDA alone" in " ".join(said.split())
+    assert back == SCALED
+
+
+@pytest.mark.parametrize("name", ["cloudrun", "azureml", "dstack", "skypilot"])
+def test_what_decides_is_kept_in_a_comment(name: str, tmp_path: Path) -> None:
+    text, said, back = scaled(name, tmp_path)
+    schema(name).validate(documents(name, text))
+    assert back == SCALED
+    assert "autoscale.on (tgi_batch_current_size)" in " ".join(said.split())
+    if name == "cloudrun":
+        annotations = yaml.safe_load(text)["spec"]["template"]["metadata"]["annotations"]
+        assert annotations["autoscaling.knative.dev/minScale"] == "2"
+        assert annotations["autoscaling.knative.dev/maxScale"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("vertex", ("DeployModel", "deployedModel", "dedicatedResources")),
+        ("endpoints", ("compute", "scaling")),
+        ("sagemaker", ("RegisterScalableTarget",)),
+    ],
+)
+def test_between_how_many_is_said_in_json(name: str, where: tuple[str, ...], tmp_path: Path) -> None:
+    text, said, back = scaled(name, tmp_path, on="queue", target=6)
+    held = json.loads(text)
+    if name != "endpoints":
+        schema(name).validate({k: v for k, v in held.items() if k != "RegisterScalableTarget"} if name == "vertex"
+                              else documents(name, text))  # fmt: skip
+    for key in where:
+        held = held[key]
+    numbers = [value for value in held.values() if type(value) is int]
+    assert numbers == [2, 5]
+    assert (back["min"], back["max"]) == (2, 5)
+    assert "autoscale.on (tgi_queue_size)" in " ".join(said.split())
+
+
+def test_requests_of_the_batch_are_those_that_pend_of_an_endpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi, hf_api
+
+    class Session:
+        def post(self, url: str, json: Any, **_: Any) -> None:
+            raise _Posted(url, json)
+
+    text, said, back = scaled("endpoints", tmp_path)
+    assert back == SCALED
+    assert "autoscale" not in said
+    monkeypatch.setattr(hf_api, "get_session", Session)
+    with pytest.raises(_Posted) as posted:
+        HfApi(token="t").create_inference_endpoint(
+            "n", namespace="me", repository="a/b", framework="pytorch", accelerator="gpu", instance_size="x1",
+            instance_type="nvidia-l4", region="us-east-1", vendor="aws", min_replica=2, max_replica=5,
+            scaling_metric="pendingRequests", scaling_threshold=9,
+        )  # fmt: skip
+    assert posted.value.args[1]["compute"]["scaling"] == json.loads(text)["compute"]["scaling"]
+
+
+@pytest.mark.parametrize("name", ["cloudrun", "sagemaker", "endpoints", "azureml", "vertex"])
+def test_a_fixed_number_of_servers_is_read_back(name: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(spec(name, "plain") + "container: {replicas: 3}\n")
+    emitted = run("emit", str(tmp_path / "spec.yaml"), "--format", name, "--source", "snapshot")
+    file = tmp_path / FORMS[name].file
+    file.write_text(emitted.out)
+    back = yaml.safe_load(run("import", str(file), "--gpu", FORMS[name].gpu).out)
+    assert back["container"]["replicas"] == 3
+    assert "autoscale" not in back

@@ -12,7 +12,7 @@ from typing import Any
 
 from tgi_advisor.errors import SpecError
 from tgi_advisor.plan import Container
-from tgi_advisor.render.platform import commented, machine_of, no_mounts, unsaid
+from tgi_advisor.render.platform import commented, kept, machine_of, no_mounts, unsaid
 from tgi_advisor.render.yaml_ import document
 
 SCHEMA = "https://azuremlschemas.azureedge.net/latest/managedOnlineDeployment.schema.json"
@@ -41,7 +41,7 @@ def render(container: Container) -> str:
     name = container.name
     head = [f"az ml online-endpoint create --name {name}", *_connections(container),
             f"az ml online-deployment create --file FILE --endpoint-name {name} --all-traffic",
-            *note(container).splitlines()]  # fmt: skip
+            *note(container).splitlines(), *kept(container, "port", "cache", "shm_size")]  # fmt: skip
     return commented(head) + document(_deployment(container, machine))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from tgi_advisor.errors import SpecError
 from tgi_advisor.plan import Container
 from tgi_advisor.render.kubernetes import labels
-from tgi_advisor.render.platform import commented, gpu_of, no_mounts, unsaid
+from tgi_advisor.render.platform import bounds, commented, gpu_of, kept, no_mounts, unsaid
 from tgi_advisor.render.yaml_ import document
 from tgi_advisor.units import GiB
 
@@ -46,7 +46,14 @@ def render(container: Container) -> str:
         for caller in container.secret_env.values()
     ]
     template = {"metadata": {"annotations": _annotations(container)}, "spec": _instance(container, gpu)}
-    return commented(["gcloud run services replace FILE", *secrets, *_lines(container)]) + document(
+    return commented(
+        [
+            "gcloud run services replace FILE",
+            *secrets,
+            *_lines(container),
+            *kept(container, "port", "cache", "shm_size", "replicas"),
+        ]
+    ) + document(
         {
             "apiVersion": "serving.knative.dev/v1",
             "kind": "Service",
@@ -58,8 +65,10 @@ def render(container: Container) -> str:
 
 def _annotations(container: Container) -> dict[str, str]:
     """As many instances as servers, whose CPUs run between requests too, as a GPU asks for."""
+    fewest, most = bounds(container)
     return {
-        "autoscaling.knative.dev/maxScale": str(container.replicas),
+        **({"autoscaling.knative.dev/minScale": str(fewest)} if container.scaling else {}),
+        "autoscaling.knative.dev/maxScale": str(most),
         "run.googleapis.com/cpu-throttling": "false",
         "run.googleapis.com/gpu-zonal-redundancy-disabled": "true",
     }

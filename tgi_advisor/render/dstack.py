@@ -16,7 +16,7 @@ from typing import Any
 from tgi_advisor.errors import SpecError
 from tgi_advisor.plan import Container, Mount
 from tgi_advisor.render.kubernetes import shm_bytes
-from tgi_advisor.render.platform import commented, gpu_of, unsaid
+from tgi_advisor.render.platform import commented, gpu_of, kept, unsaid
 from tgi_advisor.render.yaml_ import document
 from tgi_advisor.units import GiB, MiB
 
@@ -51,7 +51,7 @@ def render(container: Container) -> str:
     if container.privileged:
         service["privileged"] = True
     service["resources"] = _resources(container)
-    return commented([_how(container), *_lines(container)]) + document(service)
+    return commented([_how(container), *_lines(container), *kept(container, "port")]) + document(service)
 
 
 def note(container: Container) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tgi_advisor.errors import SpecError
 from tgi_advisor.plan import Container
-from tgi_advisor.render.platform import no_mounts, offer_of, unsaid
+from tgi_advisor.render.platform import bounds, no_mounts, offer_of, unsaid
 
 NAME = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"
 """What an endpoint may be called: 32 characters at most."""
@@ -28,6 +28,7 @@ def render(container: Container) -> str:
             "Write container.name with at most 32 lower-case letters, digits and dashes.",
         )
     offer = offer_of(container, "endpoints")
+    fewest, most = bounds(container)
     model: dict[str, Any] = {
         "repository": container.args_env.get("MODEL_ID") or container.env.get("HF_MODEL_ID", ""),
         "revision": container.args_env.get("REVISION"),
@@ -49,13 +50,23 @@ def render(container: Container) -> str:
             "accelerator": "gpu",
             "instanceSize": f"x{container.gpu_count}",
             "instanceType": offer.type,
-            "scaling": {
-                "minReplica": container.replicas, "maxReplica": container.replicas, "scaleToZeroTimeout": None,
-            },
+            "scaling": {"minReplica": fewest, "maxReplica": most, "scaleToZeroTimeout": None, **_measure(container)},
         },
         "model": model,
     }  # fmt: skip
     return json.dumps(payload, indent=2, ensure_ascii=False) + "\n"
+
+
+def _measure(container: Container) -> dict[str, Any]:
+    """By what it scales, where TGI's gauge is a measure of the platform: requests of the batch are those that pend.
+
+    They are the requests without an answer yet, those that are being answered included
+    (https://huggingface.co/docs/inference-endpoints/autoscaling).
+    """
+    scaling = container.scaling
+    if scaling is None or scaling.asked.get("on") != "batch":
+        return {}
+    return {"measure": {"pendingRequests": scaling.above}}
 
 
 def note(container: Container) -> str:
@@ -65,4 +76,5 @@ def note(container: Container) -> str:
         "https://api.endpoints.huggingface.cloud/v2/endpoint/NAMESPACE, with `authorization: Bearer TOKEN` in HEADER"
         for inside, caller in container.secret_env.items()
     ]
-    return "\n".join([*lines, *unsaid(container, "endpoints", "gpus", "port", "cache", "shm", "autoscale")])
+    fields = ["gpus", "port", "cache", "shm", *([] if _measure(container) else ["autoscale"])]
+    return "\n".join([*lines, *unsaid(container, "endpoints", *fields)])

@@ -15,35 +15,60 @@ from typing import Any
 
 from tgi_advisor.plan import Container
 from tgi_advisor.render import kubernetes
-from tgi_advisor.render.platform import commented
+from tgi_advisor.render.platform import KEPT, commented, kept
+from tgi_advisor.render.scaling import query
 from tgi_advisor.render.yaml_ import document
 
 CONTAINER = "kserve-container"
 """What KServe calls the container that answers (kserve/constants/constants.py@0.21.0)."""
 
 
-AUTOSCALE = "autoscale is for --format kubernetes: KServe's own autoscaler does not read TGI's metrics"
+AUTOSCALE = "KServe reads TGI's gauges through KEDA alone: write autoscale.by keda, or choose --format kubernetes"
 
 
 def render(container: Container) -> str:
     """The claim and the InferenceService as one file for `kubectl apply -f`."""
-    head = kubernetes.header(container) + commented(note(container).splitlines())
+    head = kubernetes.header(container) + commented([*note(container).splitlines(), *_kept(container)])
     claims = [] if container.cluster.storage == "node" else [kubernetes.claim(container)]
     return head + "---\n".join(document(one) for one in (*claims, _service(container)))
 
 
 def note(container: Container) -> str:
     """Where it answers, which the spec's port does not say here, and what is not said of scaling."""
-    scaling = f"\n{AUTOSCALE}" if container.scaling else ""
+    scaling = f"\n{AUTOSCALE}" if container.scaling and not container.scaling.keda else ""
     return (
         f"KServe's own Service answers on port 80 of {container.name}-predictor: container.port {container.port} "
         f"is not used{scaling}"
     )
 
 
+def _kept(container: Container) -> list[str]:
+    """What `import` reads back in comments; annotations hold the rest."""
+    return [line for line in kept(container, "port", "cache") if line.startswith(f"{KEPT}/container ")]
+
+
+def _scaled(container: Container) -> tuple[dict[str, str], dict[str, Any]]:
+    """Annotations and fields by which KServe has KEDA ask Prometheus, as the ScaledObject of `kubernetes` does.
+
+    https://github.com/kserve/kserve/blob/v0.20.0/pkg/controller/v1beta1/inferenceservice/reconcilers/keda/keda_reconciler.go
+    """
+    scaling = container.scaling
+    if scaling is None or not scaling.keda:
+        return {}, {"minReplicas": container.replicas, "maxReplicas": container.replicas}
+    asking = {"backend": "prometheus", "serverAddress": scaling.prometheus, "query": query(container, scaling)}
+    metric = {"metric": asking, "target": {"type": "Value", "value": str(scaling.above)}}
+    fields = {
+        "minReplicas": scaling.fewest,
+        "maxReplicas": scaling.most,
+        "autoScaling": {"metrics": [{"type": "External", "external": metric}]},
+    }
+    return {"serving.kserve.io/autoscalerClass": "keda"}, fields
+
+
 def _service(container: Container) -> dict[str, Any]:
     pod = kubernetes.pod(container)
     (server,) = pod["containers"]
+    annotations, replicas = _scaled(container)
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
@@ -51,12 +76,15 @@ def _service(container: Container) -> dict[str, Any]:
             "name": container.name,
             "labels": kubernetes.labels(container),
             # Releases from 0.16 on say Standard, and still take the older word.
-            "annotations": {"serving.kserve.io/deploymentMode": "RawDeployment"},
+            "annotations": {
+                "serving.kserve.io/deploymentMode": "RawDeployment",
+                **annotations,
+                **kubernetes.notes(container),
+            },
         },
         "spec": {
             "predictor": {
-                "minReplicas": container.replicas,
-                "maxReplicas": container.replicas,
+                **replicas,
                 **({"deploymentStrategy": {"type": "Recreate"}} if container.cluster.storage == "one" else {}),
                 **pod,
                 "containers": [{**server, "name": CONTAINER}],

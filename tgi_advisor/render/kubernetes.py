@@ -124,12 +124,17 @@ def deployment(container: Container) -> dict[str, Any]:
 
 
 def _noted(container: Container) -> dict[str, Any]:
+    """The annotations of a Deployment."""
+    return {"annotations": said} if (said := notes(container)) else {}
+
+
+def notes(container: Container) -> dict[str, str]:
     """What `import` reads back of the cluster and of scaling, which the objects say in other words."""
     asked = {"kubernetes": container.cluster.asked, "autoscale": container.scaling.asked if container.scaling else {}}
-    notes = {f"{NOTES}/{section}": json.dumps(dict(fields)) for section, fields in asked.items() if fields}
+    said = {f"{NOTES}/{section}": json.dumps(dict(fields)) for section, fields in asked.items() if fields}
     if container.scaling and container.replicas > 1:  # which the Deployment does not say
-        notes[f"{NOTES}/replicas"] = str(container.replicas)
-    return {"annotations": notes} if notes else {}
+        said[f"{NOTES}/replicas"] = str(container.replicas)
+    return said
 
 
 def pod(container: Container) -> dict[str, Any]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from tgi_advisor.errors import SpecError, listed
 from tgi_advisor.facts.platforms import Offer, Platform, all_platforms
 from tgi_advisor.plan import Container
+from tgi_advisor.spec.records import ContainerSpec
+
+KEPT = "tgi-advisor"
+"""How a comment begins that `import` reads back, as annotations of ours do."""
 
 
 def gpu_of(container: Container, name: str) -> str | None:
@@ -70,6 +75,41 @@ def no_mounts(container: Container, name: str) -> None:
         )
 
 
+OWN_MEASURE = {
+    "dstack": "it scales by requests per second alone: `replicas: {fewest}..{most}`, `scaling` with those of one",
+    "skypilot": "it scales by queries per second alone: `replica_policy` with those of one replica",
+    "azureml": "Azure Monitor scales the instances, outside of the deployment",
+    "cloudrun": "it scales between minScale and maxScale by requests at once of an instance, and by CPU",
+    "sagemaker": "Application Auto Scaling is told between how many; PutScalingPolicy, by what, is yours to write",
+    "endpoints": "it scales between minReplica and maxReplica by how busy its hardware is",
+    "vertex": "it scales between minReplicaCount and maxReplicaCount by how busy CPU and GPU are",
+}
+"""By what a platform scales instead of TGI's gauges."""
+
+
+def bounds(container: Container) -> tuple[int, int]:
+    """Fewest and most servers."""
+    scaling = container.scaling
+    return (scaling.fewest, scaling.most) if scaling else (container.replicas, container.replicas)
+
+
+def kept(container: Container, *fields: str) -> list[str]:
+    """Comments that `import` reads back: these fields where they are not the usual, cluster and scaling."""
+    usual = ContainerSpec()
+    cache = container.mounts[0].source
+    said = {
+        "port": (container.port, usual.port), "cache": (cache, usual.cache),
+        "shm_size": (container.shm_size, usual.shm_size),
+    }  # fmt: skip
+    own = {name: said[name][0] for name in fields if name in said and said[name][0] != said[name][1]}
+    scaling = container.scaling.asked if container.scaling else {}
+    sections = {"container": own, "kubernetes": container.cluster.asked, "autoscale": scaling}
+    lines = [f"{KEPT}/{name} {json.dumps(dict(fields))}" for name, fields in sections.items() if fields]
+    if container.replicas > 1 and (container.scaling or "replicas" in fields):
+        lines.append(f"{KEPT}/replicas {container.replicas}")
+    return lines
+
+
 def unsaid(container: Container, name: str, *fields: str) -> Iterator[str]:
     """A sentence for each of these that the container says and the platform has no words for."""
     title = all_platforms()[name].title
@@ -78,10 +118,19 @@ def unsaid(container: Container, name: str, *fields: str) -> Iterator[str]:
         "gpus": "container.gpus: it picks the devices itself" if devices else "",
         "port": f"container.port ({container.port}): it has an address of its own for the server",
         "cache": f"container.cache ({container.mounts[0].source}): the weights are downloaded at every start",
-        "autoscale": "autoscale: it scales by its own measures" if container.scaling else "",
+        "autoscale": _scaling(container, name),
         "shm": f"container.shm_size ({container.shm_size}): the size of /dev/shm is its own",
     }
     return (f"{title} has no words for {said[field]}" for field in fields if said[field])
+
+
+def _scaling(container: Container, name: str) -> str:
+    """What of scaling has no words, and what is done instead."""
+    scaling = container.scaling
+    if scaling is None:
+        return ""
+    own = OWN_MEASURE[name].format(fewest=scaling.fewest, most=scaling.most)
+    return f"autoscale.on ({scaling.metric}): {own}"
 
 
 def commented(lines: Iterator[str] | list[str]) -> str:

@@ -53,12 +53,28 @@ def render(container: Container) -> str:
         "HuggingFaceModel": {
             "role": ROLE, "image_uri": container.image, "env": environment, "name": container.name,
         },
+        **_scaled(container),
         "deploy": {
             "initial_instance_count": container.replicas, "instance_type": instance, "endpoint_name": container.name,
             "container_startup_health_check_timeout": seconds,
         },
     }  # fmt: skip
     return json.dumps(requests, indent=2, ensure_ascii=False) + "\n"
+
+
+def _scaled(container: Container) -> dict[str, Any]:
+    """The request to Application Auto Scaling that says between how many (API_RegisterScalableTarget)."""
+    if container.scaling is None:
+        return {}
+    return {
+        "RegisterScalableTarget": {
+            "ServiceNamespace": "sagemaker",
+            "ResourceId": f"endpoint/{container.name}/variant/AllTraffic",
+            "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+            "MinCapacity": container.scaling.fewest,
+            "MaxCapacity": container.scaling.most,
+        }
+    }
 
 
 def note(container: Container) -> str:

@@ -98,8 +98,12 @@ def _horizontal(container: Container, scaling: Scaling, labels: dict[str, str]) 
     }
 
 
+def query(container: Container, scaling: Scaling) -> str:
+    """What Prometheus is asked: the gauge of all replicas, 0 before it has a sample."""
+    return f'sum({scaling.metric}{{{LABEL}="{container.name}"}}) or vector(0)'
+
+
 def _keda(container: Container, scaling: Scaling, labels: dict[str, str]) -> dict[str, Any]:
-    query = f'sum({scaling.metric}{{{LABEL}="{container.name}"}}) or vector(0)'
     return {
         **_object("keda.sh/v1alpha1", "ScaledObject", container, labels),
         "spec": {
@@ -112,7 +116,7 @@ def _keda(container: Container, scaling: Scaling, labels: dict[str, str]) -> dic
                     "type": "prometheus",
                     "metadata": {
                         "serverAddress": scaling.prometheus,
-                        "query": query,
+                        "query": query(container, scaling),
                         "threshold": str(scaling.above),
                     },
                 }

@@ -10,7 +10,7 @@ from typing import Any
 
 from tgi_advisor.plan import Container
 from tgi_advisor.render import docker_run
-from tgi_advisor.render.platform import commented, gpu_of, unsaid
+from tgi_advisor.render.platform import commented, gpu_of, kept, unsaid
 from tgi_advisor.render.yaml_ import Block, document
 from tgi_advisor.units import GB
 
@@ -25,7 +25,8 @@ PATIENCE = 30
 def render(container: Container) -> str:
     """One task: `sky launch` runs it on one machine, `sky serve up` as a service."""
     secrets = "".join(f" --secret {caller}" for caller in container.secret_env.values())
-    head = [f"sky serve up{secrets} FILE, or for one machine: sky launch{secrets} FILE", *_lines(container)]
+    how = f"sky serve up{secrets} FILE, or for one machine: sky launch{secrets} FILE"
+    head = [how, *_lines(container), *kept(container)]
     task: dict[str, Any] = {"name": container.name, "resources": _resources(container)}
     if container.secret_env:
         task["secrets"] = dict.fromkeys(container.secret_env.values())

@@ -14,7 +14,7 @@ from tgi_advisor.facts import clouds
 from tgi_advisor.plan import Container
 from tgi_advisor.render.cloudrun import pullable
 from tgi_advisor.render.kubernetes import shm_bytes
-from tgi_advisor.render.platform import gpu_of, machine_of, no_mounts, unsaid
+from tgi_advisor.render.platform import bounds, gpu_of, machine_of, no_mounts, unsaid
 from tgi_advisor.units import MiB
 
 PERIOD = 30
@@ -45,13 +45,14 @@ def render(container: Container) -> str:
         },
         "healthProbe": {**health, "periodSeconds": step, "timeoutSeconds": step, "failureThreshold": 5},
     }  # fmt: skip
+    fewest, most = bounds(container)
     resources = {
         "machineSpec": {
             "machineType": machine, "acceleratorType": gpu_of(container, "vertex"),
             "acceleratorCount": container.gpu_count,
         },
-        "minReplicaCount": container.replicas,
-        "maxReplicaCount": container.replicas,
+        "minReplicaCount": fewest,
+        "maxReplicaCount": most,
     }  # fmt: skip
     requests = {
         "UploadModel": {

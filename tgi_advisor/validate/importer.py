@@ -362,15 +362,13 @@ _SCALED = ("kubernetes", "sky", "dstack", "helm")
 
 def _cluster(new: Importing, server: Server) -> None:
     """Replicas, and what annotations of ours say of the cluster and of scaling."""
-    if server.form not in _SCALED:
-        return
-    if server.replicas is not None and server.replicas.text not in ("", "1"):
+    if server.form in _SCALED and server.replicas is not None and server.replicas.text not in ("", "1"):
         new.put("container.replicas", server.replicas.text, "the number of replicas")
     for note in server.notes:
         section, _, text = note.partition(" ")
         if section == "replicas":
             new.put("container.replicas", text, "the number of replicas")
-        elif section in ("kubernetes", "autoscale"):
+        elif section in ("container", "kubernetes", "autoscale"):
             new.put_section(section, text)
 
 
@@ -390,6 +388,8 @@ def _mounts(new: Importing, case: Case) -> None:
             continue
         if target == cache_of(case):
             folder = host_folder(mount)
+            if folder is not None and case.server.form == "dstack":  # as `emit` places a relative one
+                folder = re.sub(rf"^/var/lib/{re.escape(case.server.name)}/", "./", folder)
             if mount.kind in ("bind", "volume") and folder is not None:
                 new.put("container.cache", folder, "the cache")
             elif mount.kind != "pvc":

@@ -193,12 +193,19 @@ def _reader(file: str, text: str) -> Callable[[Source, World], Result]:
     return _text
 
 
+_KEPT = re.compile(r"^# tgi-advisor/((?:container|kubernetes|autoscale|replicas) [^\r\n]+)", re.MULTILINE)
+"""What `emit` keeps in a comment for a platform that has no words for it."""
+
+
 def _yaml(source: Source, world: World) -> Result:
     from tgi_advisor.validate.read.documents import read_documents
 
     if source.file.name.lower().endswith((".json", ".jsonc", ".json5")):
         source = _without_comments(source)
     form, servers, defects = read_documents(source, world)
+    kept = tuple(found[1] for found in _KEPT.finditer(source.text))
+    if kept and len(servers) == 1:
+        servers = [replace(servers[0], notes=(*servers[0].notes, *kept))]
     return Result(form, servers, defects)
 
 

@@ -7,6 +7,7 @@ found in any text.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -292,9 +293,36 @@ def _server(
         memory_request=resources.map("requests").value("memory"),
         hints=hints,
         replicas=next((v for m in around if (v := m.value("replicas"))), None),
-        notes=(ALL_VARIABLES,) if node.get("inference_config") is not None else (),
+        notes=((ALL_VARIABLES,) if node.get("inference_config") is not None else ()) + _how_many(root),
         waits=waits_of(root, around),
     )  # fmt: skip
+
+
+_FEWEST_AND_MOST = (
+    ("minReplica", "maxReplica"),
+    ("minReplicaCount", "maxReplicaCount"),
+    ("MinCapacity", "MaxCapacity"),
+)
+"""Between how many servers a platform keeps: Inference Endpoints, Vertex AI, Application Auto Scaling of SageMaker."""
+
+
+def _how_many(root: Map) -> tuple[str, ...]:
+    """How many servers a platform keeps, as notes that `import` reads; none for one."""
+    count = 1
+    for _, node, _above in walk(root):
+        if not isinstance(node, Map):
+            continue
+        for names in _FEWEST_AND_MOST:
+            fewest, most = (found.number if (found := node.value(name)) else None for name in names)
+            if fewest and most and fewest < most:
+                said: dict[str, object] = {"min": fewest, "max": most}
+                if (pending := node.map("measure").value("pendingRequests")) and pending.number:
+                    said |= {"on": "batch", "target": pending.number}
+                return (f"autoscale {json.dumps(said)}",)
+            count = fewest if fewest and fewest == most else count
+        for name in ("InitialInstanceCount", "instance_count"):
+            count = found.number if (found := node.value(name)) and found.number else count
+    return (f"replicas {count}",) if count > 1 else ()
 
 
 _SCRIPT = re.compile(r"(?:deploy(?:ment)?|launch|start_?up|serving|entry_?point)_?script", re.IGNORECASE)
