@@ -503,6 +503,7 @@ def test_requests_of_the_batch_are_those_that_pend_of_an_endpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import HfApi, hf_api
+    from huggingface_hub._inference_endpoints import InferenceEndpointScalingMetric
 
     class Session:
         def post(self, url: str, json: Any, **_: Any) -> None:
@@ -516,7 +517,7 @@ def test_requests_of_the_batch_are_those_that_pend_of_an_endpoint(
         HfApi(token="t").create_inference_endpoint(
             "n", namespace="me", repository="a/b", framework="pytorch", accelerator="gpu", instance_size="x1",
             instance_type="nvidia-l4", region="us-east-1", vendor="aws", min_replica=2, max_replica=5,
-            scaling_metric="pendingRequests", scaling_threshold=9,
+            scaling_metric=InferenceEndpointScalingMetric.PENDING_REQUESTS, scaling_threshold=9,
         )  # fmt: skip
     assert posted.value.args[1]["compute"]["scaling"] == json.loads(text)["compute"]["scaling"]
 
