@@ -17,6 +17,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -306,13 +307,43 @@ def unsetting(obj: Any, at: tuple[str, ...]) -> None:
             del obj[part]
 
 
+class Authority:
+    """A certificate authority in a folder, with certificates of a server on loopback and of a client."""
+
+    def __init__(self, folder: Path, program: str) -> None:
+        """`program` is openssl."""
+        self.folder, self.certificate = folder, folder / "ca.pem"
+        (folder / "config").write_text(
+            "[req]\ndistinguished_name=name\n[name]\n[ca]\nbasicConstraints=critical,CA:TRUE\n"
+            "keyUsage=critical,keyCertSign\n[leaf]\nbasicConstraints=critical,CA:FALSE\n"
+            "subjectAltName=IP:127.0.0.1\nkeyUsage=critical,digitalSignature\n"
+        )
+        for name, kind in (("ca", "ca"), ("server", "leaf"), ("client", "leaf")):
+            signed = [] if kind == "ca" else ["-CA", str(self.certificate), "-CAkey", str(folder / "ca.key")]
+            subprocess.run(
+                [program, "req", "-x509", "-config", str(folder / "config"), "-extensions", kind, *signed, "-nodes",
+                 "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-subj", f"/CN={name}", "-days", "2",
+                 "-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem")],
+                check=True, capture_output=True,
+            )  # fmt: skip
+
+
 class ApiServer(ThreadingHTTPServer):
     """The API server, its controllers and its nodes."""
 
     daemon_threads = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, authority: Authority | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
+        self.authority = authority
+        self.tokens = {TOKEN}
+        if authority is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(authority.folder / "server.pem", authority.folder / "server.key")
+            context.load_verify_locations(authority.certificate)
+            context.verify_mode = ssl.CERT_OPTIONAL
+            # whoever answers shakes hands, not the thread that all wait for
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.folder, self.store = folder, Store()
         self.faults: list[Fault] = []
         self.denied: set[tuple[str, str]] = set()
@@ -343,7 +374,7 @@ class ApiServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{'http' if self.authority is None else 'https'}://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, *_: Any) -> None:
         """Connections break in these tests."""
@@ -749,11 +780,17 @@ class Answers(BaseHTTPRequestHandler):
                 self.send(fault.status, data, fault.headers)
                 return
         try:
-            if not self.server.open and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            if not self.known():
                 raise RefusalError(401, "Unauthorized", "Unauthorized")
             self.route(parts.path, query, body)
         except RefusalError as refusal:
             self.send(refusal.code, json.dumps(refusal.body).encode())
+
+    def known(self) -> bool:
+        """Whether somebody asks who may: by a token, or a certificate of the authority."""
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        certificate = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
+        return self.server.open or bool(certificate) or (scheme.lower() == "bearer" and token in self.server.tokens)
 
     def send(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -1036,9 +1073,9 @@ class Answers(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[ApiServer]:
-    """A cluster for as long as this lasts."""
-    server = ApiServer(folder)
+def running(folder: Path, authority: Authority | None = None) -> Iterator[ApiServer]:
+    """A cluster for as long as this lasts; with an authority over TLS."""
+    server = ApiServer(folder, authority)
     try:
         yield server
     finally:

@@ -8,14 +8,17 @@ plain dictionaries, as the manifests are. Which cluster is meant is decided as `
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shlex
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlencode
 
 from tgi_advisor.errors import AdvisorError, EngineError, MissingError, did_you_mean
@@ -226,7 +229,13 @@ class Cluster:
                 "See whether `kubectl get pods` works with this context.",
             ) from None
 
-    def _lost(self, error: Exception) -> LostPlaceError:
+    def _lost(self, error: Exception) -> EngineError:
+        if (untrusted := _untrusted(error)) is not None:
+            return EngineError(
+                f"the certificate of the API server at {self.address} is not trusted: {untrusted}",
+                "Nothing was sent. See whether certificate-authority of this context is the cluster's own, and whether "
+                "something between here and the cluster answers in its place.",
+            )
         return LostPlaceError(
             f"the API server at {self.address} does not answer: {_why(error)}",
             "See whether `kubectl version` works with this context.",
@@ -305,7 +314,7 @@ def _load(files: Sequence[str], context: str | None, configuration: Any) -> tupl
     from kubernetes.config import ConfigException, kube_config
 
     merged = os.pathsep.join(files)
-    contexts, current = _contexts(files)
+    contexts, current, programs = _contexts(files)
     has = f"It has: {', '.join(map(named, contexts)) or 'none'}."
     name = context or current
     if not name:
@@ -316,9 +325,10 @@ def _load(files: Sequence[str], context: str | None, configuration: Any) -> tupl
     if name not in contexts:
         raise EngineError(f"the kubeconfig has no context {named(name)!r}", did_you_mean(name, list(contexts)) or has)
     try:
-        kube_config.load_kube_config(
-            config_file=merged, context=name, client_configuration=configuration, persist_config=False
-        )
+        with _complaints() as complaints:
+            kube_config.load_kube_config(
+                config_file=merged, context=name, client_configuration=configuration, persist_config=False
+            )
     except ConfigException as error:
         raise EngineError(
             f"the kubeconfig {merged} cannot be used: {_why(error)}", "`kubectl config view` shows it without secrets."
@@ -328,28 +338,80 @@ def _load(files: Sequence[str], context: str | None, configuration: Any) -> tupl
             f"the kubeconfig {merged} is not understood ({type(error).__name__})",
             "`kubectl config view` shows it without secrets.",
         ) from None
-    return name, contexts[name]
+    program = programs.get(contexts[name].user)
+    if program is not None and not (configuration.api_key or configuration.cert_file):
+        why = masked(" ".join(" ".join(complaints).split()))[:300]
+        raise EngineError(
+            f"the program {named(program.command)!r}, which logs this context in, gives no credentials: "
+            f"{why or 'it does not say why'}",
+            masked(program.hint)
+            or f"Run it by hand, or see whether `kubectl get pods --context {shlex.quote(name)}` works.",
+        )
+    return name, contexts[name].namespace
 
 
-def _contexts(files: Sequence[str]) -> tuple[dict[str, str | None], str | None]:
-    """Contexts with their namespaces, and the current one; of several files the first that says it."""
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """What is logged meanwhile: the client logs that a plugin failed, and goes on as nobody."""
+    found: list[str] = []
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    keeper, root = Keeper(logging.WARNING), logging.getLogger()
+    root.addHandler(keeper)
+    try:
+        yield found
+    finally:
+        root.removeHandler(keeper)
+
+
+class Context(NamedTuple):
+    """What a context of a kubeconfig says."""
+
+    namespace: str | None
+    """Its namespace."""
+    user: str
+    """The name of its user."""
+
+
+class Program(NamedTuple):
+    """A program that gives out credentials
+    (https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins)."""
+
+    command: str
+    """Its name or path."""
+    hint: str
+    """How to install it, as the kubeconfig says."""
+
+
+def _contexts(files: Sequence[str]) -> tuple[dict[str, Context], str | None, dict[str, Program]]:
+    """Contexts, the current one, and the programs that log users in; of several files the first that says it."""
     import yaml
 
-    contexts: dict[str, str | None] = {}
+    contexts: dict[str, Context] = {}
+    programs: dict[str, Program] = {}
     current = None
     try:
         for file in files:
             found = yaml.safe_load(read_regular(file, CONFIG_BYTES))
             current = current or found.get("current-context")
             for row in found.get("contexts") or ():
-                own = (row.get("context") or {}).get("namespace")
-                contexts.setdefault(str(row["name"]), None if own is None else str(own))
+                said = row.get("context") or {}
+                own = said.get("namespace")
+                context = Context(None if own is None else str(own), str(said.get("user")))
+                contexts.setdefault(str(row["name"]), context)
+            for row in found.get("users") or ():
+                if program := (row.get("user") or {}).get("exec"):
+                    hint = str(program.get("installHint") or "")
+                    programs.setdefault(str(row["name"]), Program(str(program.get("command")), hint))
     except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise EngineError(
             f"{' or '.join(files)} is no kubeconfig ({type(error).__name__})",
             "`kubectl config view` shows what is wrong with it.",
         ) from None
-    return contexts, None if current is None else str(current)
+    return contexts, None if current is None else str(current), programs
 
 
 def _load_account(configuration: Any) -> str | None:
@@ -372,6 +434,16 @@ def _why(error: BaseException) -> str:
     text = " ".join(str(words).split())
     text = text.partition("): ")[2] or text if text.startswith("<") or "Connection object" in text else text
     return masked(text)[:300]
+
+
+def _untrusted(error: BaseException | None) -> str | None:
+    """Why a server's certificate was not accepted; None where that is not what went wrong."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return masked(error.verify_message.rstrip("."))[:300]
+        inner = error.args[0] if error.args else None  # where urllib3 puts what it is about
+        error = inner if isinstance(inner, BaseException) else error.__cause__
+    return None
 
 
 def _read(answer: Any) -> bytes:

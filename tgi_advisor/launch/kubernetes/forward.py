@@ -7,7 +7,9 @@ Each frame begins with a channel: 0 carries the port's data, 1 errors; the first
 from __future__ import annotations
 
 import queue
+import selectors
 import socket
+import ssl
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -49,40 +51,45 @@ def connect(configuration: Any, url: str, headers: Mapping[str, str], seconds: f
         status = getattr(made, "status_code", None)
         raise OSError(f"the API server forwards no port: {f'status {status}' if status else type(made).__name__}")
     near, far = socket.socketpair()
-    for pump in (_from_pod, _to_pod):
-        threading.Thread(target=pump, args=(made, far), name="port-forward", daemon=True).start()
+    threading.Thread(target=_pump, args=(made, far), name="port-forward", daemon=True).start()
     return near
 
 
-def _from_pod(web: Any, far: socket.socket) -> None:
-    """What the port says goes into the socket, to the end of either."""
-    greeted = set()
-    with suppress(Exception):  # anything a broken connection raises
-        while frame := web.recv():
-            data = frame.encode() if isinstance(frame, str) else frame
-            channel, rest = data[0], data[1:]
-            if channel not in greeted:
-                greeted.add(channel)
-            elif channel == DATA:
-                far.sendall(rest)
+def _pump(web: Any, far: socket.socket) -> None:
+    """Carry both ways, to the end of either; in one thread, for a TLS connection is not to be used by two at a time."""
+    greeted: set[int] = set()
+    with suppress(Exception), selectors.DefaultSelector() as waiting:  # anything a broken connection raises
+        waiting.register(web.sock, selectors.EVENT_READ, _from_pod)
+        waiting.register(far, selectors.EVENT_READ, _to_pod)
+        going = True
+        while going:
+            if isinstance(web.sock, ssl.SSLSocket) and web.sock.pending():  # has been read, and is not given out yet
+                going = _from_pod(web, far, greeted)
             else:
-                break
-    _end(web, far)
-
-
-def _to_pod(web: Any, far: socket.socket) -> None:
-    """What is written into the socket goes to the port, to the end of either."""
+                going = all(key.data(web, far, greeted) for key, _ in waiting.select())
     with suppress(Exception):
-        while data := far.recv(CHUNK):
-            web.send_binary(bytes([DATA]) + data)
-    _end(web, far)
+        web.shutdown()
     far.close()
 
 
-def _end(web: Any, far: socket.socket) -> None:
-    with suppress(Exception):
-        far.shutdown(socket.SHUT_RDWR)
-    with suppress(Exception):  # closing alone would not wake a thread that reads
-        web.sock.shutdown(socket.SHUT_RDWR)
-    with suppress(Exception):
-        web.shutdown()
+def _from_pod(web: Any, far: socket.socket, greeted: set[int]) -> bool:
+    """What the port says goes into the socket; whether there may be more."""
+    frame = web.recv()
+    if not frame:
+        return False
+    data = frame.encode() if isinstance(frame, str) else frame
+    channel, rest = data[0], data[1:]
+    if channel not in greeted:
+        greeted.add(channel)
+        return True
+    if channel == DATA:
+        far.sendall(rest)
+    return bool(channel == DATA)
+
+
+def _to_pod(web: Any, far: socket.socket, _greeted: set[int]) -> bool:
+    """What is written into the socket goes to the port; whether there may be more."""
+    data = far.recv(CHUNK)
+    if data:
+        web.send_binary(bytes([DATA]) + data)
+    return bool(data)
