@@ -29,6 +29,7 @@ from tgi_advisor.refusals import all_rules
 from tgi_advisor.refusals.router import ROUTER
 from tgi_advisor.refusals.rules import Case
 from tgi_advisor.search.alternatives import _neighbours, alternatives, replacements
+from tgi_advisor.search.launch import refused
 from tgi_advisor.search.predicate import Searcher
 from tgi_advisor.spec.records import (
     AUTO,
@@ -495,3 +496,22 @@ def test_rules_that_are_asked_once_a_launch_look_at_no_limit(here: Base) -> None
     for rule in all_rules():
         if not (rule.of_limits or rule in ROUTER):
             rule.check(case)
+
+
+@quickly
+@given(
+    st.sampled_from(COMMON), st.sampled_from(CARDS), st.sampled_from((1, 2, 3, 8)), st.sampled_from(RELEASES),
+    st.sampled_from((None, "awq", "fp8", "eetq")),
+)  # fmt: skip
+def test_what_tgi_refuses_with_any_limits_needs_no_search(
+    name: str, gpu: GpuFacts, count: int, release: str, quantize: str | None
+) -> None:
+    here = launch(name, gpu, count, release, Spec(model=ModelSpec(quantize=quantize)))
+    found = refused(here)
+    assume(found is not None)
+    assert found is not None
+    said, searched = found.prediction, search.search(here).prediction
+    assert (said.outcome, said.stage) == ("refused", searched.stage)
+    assert (said.reason, said.headroom_bytes, said.next_steps) == (
+        searched.reason, searched.headroom_bytes, searched.next_steps,
+    )  # fmt: skip

@@ -279,7 +279,8 @@ def _mixture(setting: Setting, rest: dict[str, int], kernel: Kernel) -> Iterator
         for place in (0, 2, 1):
             yield stacks.apart(read[place]["weight"] // (number if dbrx else 1), number)
     elif kernels.experts(setting) != "fused":
-        yield from stacks.packed(setting, kernel, read, number)
+        if all(one[kinds[0]] for one in read):  # TGI refuses a checkpoint that has none
+            yield from stacks.packed(setting, kernel, read, number)
     else:
         gate, up, down = (one["weight"] // (number if dbrx else 1) for one in read)
         if merged:
