@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -521,18 +523,48 @@ def test_being_told_to_end_leaves_nothing(anywhere: Anywhere) -> None:
     assert anywhere.left() == ["PersistentVolumeClaim/llama-data"]
 
 
-def test_being_told_to_end_while_it_waits_removes_the_claim_too(desk: Loopback) -> None:
-    desk.cluster.node("l4", 1)
-    desk.cluster.kubelet.slow_pull = 60.0
-    process = desk.process(desk.spec())
+@pytest.mark.parametrize("phase", ["looking", "a node", "the image"])
+def test_being_told_to_end_before_it_runs_leaves_not_even_the_claim(desk: Loopback, phase: str) -> None:
+    cluster = desk.cluster
+    if phase == "looking":
+        cluster.faults.append(Fault("GET", "storageclasses", delay=2.0))
+    elif phase == "a node":
+        cluster.node("full", 1)
+        cluster.add("/api/v1/namespaces/team/pods/other", "v1", "Pod", status={"phase": "Running"}, spec={
+            "nodeName": "full", "containers": [{"name": "a", "resources": {"limits": {"nvidia.com/gpu": "1"}}}],
+        })  # fmt: skip
+    else:
+        cluster.kubelet.slow_pull = 60.0
+    cuda: dict[str, Any] = {"base": CUDA, "model": {"id": "Qwen/Qwen2.5-7B-Instruct"}} if phase == "a node" else {}
+    process = desk.process(desk.spec(**cuda), *(["--wait-for-node"] if cuda else []))
     assert process.stderr
-    for line in process.stderr:
-        if "pulling the image" in line:
-            break
+    if phase == "looking":
+        while not any("storageclasses" in path for _, path, _ in cluster.requests):
+            assert process.poll() is None
+            time.sleep(0.02)
+    else:
+        says = "no node takes it" if cuda else "pulling the image"
+        assert any(says in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130, rest
-    assert desk.left() == []
+    assert "Traceback" not in rest
+    assert [one for one in desk.left() if one != "Pod/other"] == []
+
+
+def test_being_told_to_end_while_a_plan_is_rolled_out_puts_the_old_one_back(anywhere: Anywhere) -> None:
+    assert anywhere.launch(anywhere.spec()).exit_code == 0
+    (before,) = anywhere.cluster.of_kind("Deployment")
+    process = anywhere.process(anywhere.spec({"stall": True, "at": "warmup"}, container={"replicas": 2}), "--replace")
+    assert process.stderr
+    assert any("shard 0 is ready" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    (after,) = anywhere.cluster.of_kind("Deployment")
+    assert after["spec"] == before["spec"]
+    assert anywhere.cluster.of_kind("PodDisruptionBudget") == []
+    assert json.loads(anywhere.run("status", "--json").stdout)[0]["healthy"]
 
 
 # -- secrets
@@ -587,10 +619,50 @@ def test_a_kubeconfig_that_is_of_no_use(desk: Loopback, tmp_path: Path, monkeypa
         ["--on", "kubernetes", "--restart", "always"],
         ["--on", "kubernetes", "--ulimit", "core=0"],
         ["--wait-for-node"],
+        *(
+            ["--on", "kubernetes", "--namespace", name]
+            for name in ("$(id)", "a;b", "../x", "x/y?z=1", "UPPER", "", "-")
+        ),
     ],
 )
 def test_options_that_make_no_sense(desk: Loopback, arguments: list[str]) -> None:
     assert CliRunner().invoke(cli, ["launch", desk.spec(), *arguments]).exit_code == 2
+
+
+def test_names_that_no_cluster_has_are_not_asked_for(desk: Loopback) -> None:
+    for name in ("../x", "a/b?c=1", "$(id)"):
+        result = desk.run("stop", name)
+        assert result.exit_code == 2
+        assert "tgi-advisor has launched no" in result.stderr
+    config = json.loads(Path(os.environ["KUBECONFIG"]).read_text())
+    config["contexts"][0]["context"]["namespace"] = "../kube-system"
+    Path(os.environ["KUBECONFIG"]).write_text(json.dumps(config))
+    result = desk.run("status")
+    assert result.exit_code == 7
+    assert "the context 'loop' names '../kube-system', which cannot be a namespace" in result.stderr
+    asked = {path.partition("?")[0] for _, path, _ in desk.cluster.requests}
+    assert asked == {"/version", "/apis/apps/v1/namespaces/default/deployments"}
+
+
+def test_printed_commands_ask_the_same_cluster(desk: Loopback) -> None:
+    """Of a context that is not the current one kubectl is told, also where its name is hostile."""
+    config = json.loads(Path(os.environ["KUBECONFIG"]).read_text())
+    config["contexts"][1]["name"] = "te;am $(id)"
+    Path(os.environ["KUBECONFIG"]).write_text(json.dumps(config))
+    result = CliRunner().invoke(cli, ["launch", desk.spec(), "--on", "kubernetes:te;am $(id)"])
+    assert result.exit_code == 0, result.output
+    (reach,) = [line for line in result.stdout.splitlines() if line.startswith("From here: ")]
+    (stop,) = [line for line in result.stdout.splitlines() if line.startswith("Stop it with: ")]
+    assert shlex.split(reach)[-4:] == ["-n", "team", "--context", "te;am $(id)"]
+    assert shlex.split(stop)[-4:] == ["--on", "kubernetes:te;am $(id)", "--namespace", "team"]
+
+
+@pytest.mark.parametrize("command", [["status"], ["stop", "--all"]])
+def test_what_this_account_may_not_see_is_said(desk: Loopback, command: list[str]) -> None:
+    desk.cluster.denied.add(("list", "deployments"))
+    result = desk.run(*command)
+    assert (result.exit_code, result.stdout) == (7, "")
+    assert "may do" in " ".join(result.stderr.split())
 
 
 def test_without_the_client_it_says_what_to_install(desk: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,18 +10,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shlex
 import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlencode
 
-from tgi_advisor.errors import AdvisorError, EngineError, MissingError, did_you_mean
+from tgi_advisor.errors import AdvisorError, EngineError, MissingError, UsageError, did_you_mean
 from tgi_advisor.launch.place import LostPlaceError
 from tgi_advisor.reading import home, read_regular
 from tgi_advisor.safe import masked, named
@@ -42,6 +43,10 @@ MOST_WAIT_S = 10.0
 """The longest wait that a Retry-After is granted."""
 CONFIG_BYTES = 1 << 22
 """The longest kubeconfig that is read."""
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""What the name of a namespace is, and of a Deployment with a Service
+(https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names)."""
+NAMED_LIKE = "At most 63 lower-case letters, digits and dashes, with a letter or digit at both ends."
 INSTALL = "pip install 'tgi-advisor[kubernetes]'"
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its account (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/)."""
@@ -75,6 +80,8 @@ class Cluster:
     """The server's version, as it says."""
     warned: list[str] = field(default_factory=list)
     """What the server warned of, in the Warning headers of answers."""
+    elsewhere: bool = False
+    """Whether kubectl without --context would ask another cluster."""
 
     @property
     def shown(self) -> str:
@@ -85,6 +92,16 @@ class Cluster:
     def address(self) -> str:
         """The API server's address, without a user and password."""
         return masked(str(self.api.configuration.host))
+
+    @property
+    def by(self) -> str:
+        """The option with which kubectl asks the same cluster, with a space before it; empty where it does anyway."""
+        return f" --context {shlex.quote(self.context)}" if self.elsewhere and self.context else ""
+
+    @property
+    def at(self) -> str:
+        """The options with which kubectl asks the same namespace of the same cluster."""
+        return f"-n {self.namespace}{self.by}"
 
     def close(self) -> None:
         """Close the connections."""
@@ -273,10 +290,13 @@ def connect(context: str | None, namespace: str | None, environ: Mapping[str, st
         raise MissingError(
             f"Kubernetes needs the Python package {error.name}, which is not installed.", INSTALL
         ) from None
+    if namespace is not None and not NAME.fullmatch(namespace):
+        raise UsageError(f"--namespace {named(namespace)!r} cannot be the name of a namespace", NAMED_LIKE)
     configuration = Configuration()
     files = _files(environ)
+    elsewhere = False
     if files:
-        name, own = _load(files, context, configuration)
+        name, own, elsewhere = _load(files, context, configuration)
     elif context is None and environ.get("KUBERNETES_SERVICE_HOST"):
         name, own = None, _load_account(configuration)
     else:
@@ -285,9 +305,12 @@ def connect(context: str | None, namespace: str | None, environ: Mapping[str, st
             "Name it with KUBECONFIG, or write ~/.kube/config as your cluster's documentation says. Without a cluster, "
             "`tgi-advisor emit --format kubernetes` prints the manifests to apply elsewhere.",
         )
-    cluster = Cluster(ApiClient(configuration), namespace or own or "default", name)
+    if own and not NAME.fullmatch(own):
+        whose = f"the context {named(name)!r}" if name else "the account of this pod"
+        raise EngineError(f"{whose} names {named(own)!r}, which cannot be a namespace", NAMED_LIKE)
+    cluster = Cluster(ApiClient(configuration), namespace or own or "default", name, elsewhere=elsewhere)
     version = cluster.get("/version", "say its version").get("gitVersion")
-    return Cluster(cluster.api, cluster.namespace, name, str(version))
+    return replace(cluster, version=str(version))
 
 
 def _files(environ: Mapping[str, str]) -> list[str]:
@@ -309,8 +332,8 @@ def _files(environ: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _load(files: Sequence[str], context: str | None, configuration: Any) -> tuple[str, str | None]:
-    """Fill in what a context of the files says; its name and namespace."""
+def _load(files: Sequence[str], context: str | None, configuration: Any) -> tuple[str, str | None, bool]:
+    """Fill in what a context of the files says; its name and namespace, and whether it is not the current one."""
     from kubernetes.config import ConfigException, kube_config
 
     merged = os.pathsep.join(files)
@@ -347,7 +370,7 @@ def _load(files: Sequence[str], context: str | None, configuration: Any) -> tupl
             masked(program.hint)
             or f"Run it by hand, or see whether `kubectl get pods --context {shlex.quote(name)}` works.",
         )
-    return name, contexts[name].namespace
+    return name, contexts[name].namespace, name != current
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from tgi_advisor.errors import EngineError, PreflightError, UsageError, did_you_
 from tgi_advisor.launch import marks, verify
 from tgi_advisor.launch.failures import State
 from tgi_advisor.launch.kubernetes import objects, preflight, seen
-from tgi_advisor.launch.kubernetes.cluster import MANAGER, Cluster, RefusedError
+from tgi_advisor.launch.kubernetes.cluster import MANAGER, NAME, Cluster, RefusedError
 from tgi_advisor.launch.kubernetes.objects import Manifests
 from tgi_advisor.launch.kubernetes.watching import Watch, hang_up, lines
 from tgi_advisor.launch.place import Log, LostPlaceError, NoLog, Ours, Preview, Server, Way
@@ -170,7 +170,7 @@ class KubernetesPlace:
     def _kept(self, claim: str) -> str:
         return (
             f"persistentvolumeclaim/{claim} stays, with what was downloaded: the next launch uses it; "
-            f"`kubectl delete pvc {claim} -n {self.cluster.namespace}` removes it"
+            f"`kubectl delete pvc {claim} {self.cluster.at}` removes it"
         )
 
     def _roll_back(self, name: str, launch_id: str) -> None:
@@ -236,13 +236,13 @@ class KubernetesPlace:
         for one in found:
             if one.name == name:
                 return one
-        if self._deployment(name) is not None:
+        if NAME.fullmatch(name) and self._deployment(name) is not None:
             raise UsageError(
                 f"deployment/{name} in namespace {self.cluster.namespace!r} was not launched by tgi-advisor",
-                f"`kubectl delete deployment {name} -n {self.cluster.namespace}` removes any.",
+                f"`kubectl delete deployment {name} {self.cluster.at}` removes any.",
             )
         raise UsageError(
-            f"tgi-advisor has launched no {name!r} {self.here}",
+            f"tgi-advisor has launched no {printable(name)!r} {self.here}",
             did_you_mean(name, [one.name for one in found]) or "`tgi-advisor status --on kubernetes` lists them.",
         )
 
@@ -326,12 +326,12 @@ class KubernetesServer:
     @property
     def log_command(self) -> str:
         """`kubectl logs`."""
-        return f"kubectl logs deployment/{self.container.name} -n {self.cluster.namespace}"
+        return f"kubectl logs deployment/{self.container.name} {self.cluster.at}"
 
     @property
     def follow_command(self) -> str:
         """`kubectl logs -f`."""
-        return f"kubectl logs -f deployment/{self.container.name} -n {self.cluster.namespace}"
+        return f"kubectl logs -f deployment/{self.container.name} {self.cluster.at}"
 
     @property
     def stop_command(self) -> str:
@@ -343,7 +343,7 @@ class KubernetesServer:
     def reach_command(self) -> str:
         """`kubectl port-forward`."""
         port = self.container.port
-        return f"kubectl port-forward service/{self.container.name} {port}:{port} -n {self.cluster.namespace}"
+        return f"kubectl port-forward service/{self.container.name} {port}:{port} {self.cluster.at}"
 
     def ways(self) -> list[Way]:
         """A forwarded port of a pod that is ready."""

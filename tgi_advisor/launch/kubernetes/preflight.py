@@ -222,7 +222,7 @@ def _namespace(cluster: Cluster) -> Finding | None:
         if error.status == 404:
             return Finding(
                 f"there is no namespace {cluster.namespace!r} in {cluster.shown}",
-                f"`kubectl create namespace {cluster.namespace}`, or name another one with --namespace.",
+                f"`kubectl create namespace {cluster.namespace}{cluster.by}`, or name another one with --namespace.",
             )
         if error.status == 403:
             return None
@@ -260,7 +260,7 @@ def _taken(
         elif not objects.is_ours(there):
             yield Finding(
                 f"{name} exists already in namespace {cluster.namespace!r} (not ours)",
-                f"`kubectl delete {name} -n {cluster.namespace}` removes it, for --replace rolls out only over what "
+                f"`kubectl delete {name} {cluster.at}` removes it, for --replace rolls out only over what "
                 "tgi-advisor launched; or give this one another container.name.",
             )
         elif one["kind"] == "Deployment" and not again:
@@ -305,7 +305,7 @@ def _tokens(
                 f"there is no Secret {secret!r} in namespace {cluster.namespace!r}"
                 + (", and the model is gated" if needed else "; the model is fetched without a token"),
                 f"printf '{caller}=%s\\n' \"${caller}\" | kubectl create secret generic {secret} "
-                f"-n {cluster.namespace} --from-env-file=/dev/stdin",
+                f"{cluster.at} --from-env-file=/dev/stdin",
                 blocks=needed,
             )
 
@@ -337,7 +337,7 @@ def _pull_secrets(cluster: Cluster, made: Sequence[dict[str, Any]]) -> Iterator[
         if name and _there(cluster, "secrets", name) is False:
             yield Finding(
                 f"{whose} pulls images with the Secret {named(name)!r}, which is not there",
-                f"kubectl create secret docker-registry {named(name)} -n {cluster.namespace} --docker-server=... ; an "
+                f"kubectl create secret docker-registry {named(name)} {cluster.at} --docker-server=... ; an "
                 "image that anybody may pull does without.",
                 blocks=whose == "the pod",
             )
