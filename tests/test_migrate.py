@@ -350,6 +350,17 @@ def test_a_server_of_a_compose_file(tmp_path: Path) -> None:
     )
 
 
+def test_a_model_that_a_file_leaves_open_can_be_named(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(COMPOSE.replace("--model-id meta-llama/Llama-3.1-8B-Instruct ", ""), "utf-8")
+    asked = ("migrate", str(file), "--to", "vllm", "-g", "nvidia-l4", "--offline")
+    unnamed = run(*asked)
+    assert unnamed.code == Exit.USAGE
+    assert "--model" in unnamed.err
+    ran = run(*asked, "-m", "Qwen/Qwen2.5-7B-Instruct", "--json")
+    assert json.loads(ran.out)["model"] == "Qwen/Qwen2.5-7B-Instruct"
+
+
 @pytest.mark.parametrize(
     ("engine", "extra", "said"),
     [
@@ -384,6 +395,74 @@ def test_versions_and_engines_that_are_not_known() -> None:
     assert "Known: 0.33.0" in ran.err
     assert run("migrate", L4, "--to", "tensorrt").code == Exit.USAGE
     assert run("migrate", L4).code == Exit.USAGE
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_what_new_names_do_not_mend_is_said(name: str) -> None:
+    engine = facts.find(name)
+    (share,) = rewritten("expr: tgi_batch_current_max_tokens > 30000", engine)
+    assert any("between 0 and 1" in note for note in share.notes)
+    (label,) = rewritten('sum by (err) (rate(tgi_request_duration_count{err="x"}[5m]))', engine)
+    assert [note for note in label.notes if "no label 'err'" in note]
+    (bound,) = rewritten('tgi_request_duration_bucket{le="5"}', engine)
+    assert [note for note in bound.notes if "other bounds" in note]
+    (plain,) = rewritten("query: avg(tgi_queue_size) by (pod)", engine)
+    assert plain.notes == ()
+    assert all(meter.source for meter in engine.meters.values() if meter.to)
+    assert all((meter.kind == "counter") == meter.to.endswith("_total") for meter in engine.meters.values())
+
+
+AROUND = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: chat}
+spec:
+  template:
+    metadata:
+      annotations: {prometheus.io/port: "80"}
+    spec:
+      containers:
+      - image: ghcr.io/huggingface/text-generation-inference:3.3.7
+        args: ["--model-id", "meta-llama/Llama-3.1-8B-Instruct"]
+        resources: {limits: {nvidia.com/gpu: 1}}
+        livenessProbe: {httpGet: {path: /health, port: 80}, timeoutSeconds: 1}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: chat}
+spec: {metrics: [{type: Pods, pods: {metric: {name: tgi_queue_size}}}]}
+"""
+
+
+@pytest.mark.parametrize(("name", "port"), [("vllm", 8000), ("sglang", 30000)])
+def test_what_stands_around_the_server_is_named(name: str, port: int, tmp_path: Path) -> None:
+    file = tmp_path / "chat.yaml"
+    file.write_text(AROUND, "utf-8")
+    found = json.loads(run("migrate", str(file), "--to", name, "-g", "nvidia-l4", "--offline", "--json").out)
+    said = "\n".join(found["warnings"])
+    assert (
+        f"line 7, prometheus.io/port: {'vLLM' if name == 'vllm' else 'SGLang'} answers /metrics on port {port}" in said
+    )
+    assert f"line 13, livenessProbe: what is written has probes of its own, for /health on port {port}" in said
+    assert "HorizontalPodAutoscaler (line 16)" in said
+    assert ("timeoutSeconds has to be more than 1" in said) == (name == "sglang")
+    (line,) = found["metrics_in_file"]
+    assert (line["line"], line["notes"]) == (18, [])
+
+
+def test_services_beside_the_server_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    health = "    healthcheck: {test: [CMD, curl, -f, 'http://localhost/health']}\n    depends_on: [db]\n"
+    file.write_text(
+        COMPOSE.replace("    deploy:", health + "    deploy:").replace("volumes: {", "  db: {image: x}\nvolumes: {", 1),
+        "utf-8",
+    )
+    said = "\n".join(json.loads(
+        run("migrate", str(file), "--to", "vllm", "-g", "nvidia-l4", "--offline", "--json").out
+    )["warnings"])  # fmt: skip
+    assert "line 7, healthcheck: what is written has a health check of its own, for /health on port 8000" in said
+    assert "line 8, depends_on: not written" in said
+    assert "of the services chat, db one is written" in said
 
 
 def test_metrics_keep_their_suffix() -> None:

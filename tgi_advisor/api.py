@@ -211,12 +211,13 @@ def migrate(
     Today's promise is what `advise` plans, or without `search` what TGI makes of the spec as it is. `given` are the
     engine's own memory settings; `text` is the file the deployment comes from, whose metrics are looked up.
     """
+    from tgi_advisor.engines import around
     from tgi_advisor.engines import facts as engines
     from tgi_advisor.engines import migrate as moving
 
     engine = engines.find(to, engine_version)
     plan = (advise if search else predict)(spec, facts=facts, source=source, offline=offline, progress=progress)
-    found = moving.migrate(plan, engine, given or {}, notes)
+    found = moving.migrate(plan, engine, given or {}, (*notes, *around.bound(text, engine)))
     return found._replace(rewritten=moving.rewritten(text, engine)) if text else found
 
 

@@ -184,8 +184,11 @@ def import_server(
     memory: str | None = None,
     release: str | None = None,
     images: Mapping[str, str] | None = None,
+    model: str | None = None,
 ) -> str:
     """A server of a deployment file as a deployment spec (YAML); `server` names it where there are several.
+
+    `model` takes the place of the file's.
 
     `images` are images under other names that hold TGI, each with the tag its own would have. UsageError when there
     is no server, or which one is meant is not said.
@@ -200,7 +203,7 @@ def import_server(
     said = stated(gpu, more, count, release)
     meant = chosen(cases(document, facts_for("snapshot", True, path), said), server, document.file)
     several = said.machine.gpus if said.machine and said.machine.gpus > 1 else None
-    return imported(meant, gpu, count or several, memory)
+    return imported(meant, gpu, count or several, memory, model)
 
 
 def is_spec(path: str) -> bool:

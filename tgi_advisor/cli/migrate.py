@@ -117,7 +117,7 @@ def _found(
 
     text, notes, found_limits = "", tuple[str, ...](), True
     if file and file != "-" and not lint.is_spec(file):  # standard input is a spec, as everywhere
-        yaml = lint.import_server(file, server, gpu=gpu, count=count, release=release)
+        yaml = lint.import_server(file, server, gpu=gpu, count=count, release=release, model=model)
         asked, notes, found_limits = _imported(yaml, file, model, sets), tuple(notes_of(yaml)), False
         text = lint.text_of(file)
     else:

@@ -59,6 +59,19 @@ class Rule(NamedTuple):
     """The engine's word for each of TGI's (`words`); None where it has none."""
 
 
+class Meter(NamedTuple):
+    """The metric of an engine that stands for one of TGI's."""
+
+    to: str
+    """Its name as Prometheus sees it; empty where none stands for it."""
+    kind: Literal["gauge", "counter", "histogram", ""]
+    """What it is; TGI's is the same."""
+    differs: str
+    """How it counts otherwise than TGI's, one sentence; empty where it counts the same."""
+    source: str
+    """Where it was read: package@version:path:line."""
+
+
 class Removed(NamedTuple):
     """What an engine does not have any more, or never had."""
 
@@ -144,8 +157,10 @@ class Engine(NamedTuple):
     """Architectures and model types it has dropped, or never had and cannot serve."""
     sums: tuple[Sum, ...]
     """Figures of the start-up sum, the oldest first."""
-    metrics: Mapping[str, str]
-    """TGI's metric names and the engine's; empty where it has none."""
+    meters: Mapping[str, Meter]
+    """TGI's metric names and the engine's metrics."""
+    labels: tuple[str, ...]
+    """Labels every metric of the engine has."""
     clients: Mapping[str, Sequence[str]]
     """What a client must change: thing -> [today, then, what to do]."""
 
@@ -153,6 +168,11 @@ class Engine(NamedTuple):
         """The image for a system of TGI's; None where none is known."""
         found = self.images.get(system)
         return found.format(version=self.version) if found else None
+
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """TGI's metric names and the engine's; empty where it has none."""
+        return {name: meter.to for name, meter in self.meters.items()}
 
     @property
     def sum(self) -> Sum:
@@ -222,14 +242,16 @@ def _read(name: str, version: str | None) -> Engine:
         architectures=frozenset(read["architectures"]),
         removed=(*_removed(row["removed"], where), *_by_wheel(read)),
         sums=tuple(_sum(one, f"{where}: sums") for one in row["sums"]),
-        metrics=row["metrics"],
+        meters={one: _meter(text, f"{where}: metrics.{one}") for one, text in row["metrics"].items()},
+        labels=tuple(row["labels"]),
         clients=row["clients"],
     )
 
 
 _KEYS = frozenset({
     "title", "images", "command", "port", "cache", "health", "shm_size", "driver", "driver_hint", "capability",
-    "sources", "flags", "variables", "quantize", "defaults", "removed", "sums", "metrics", "clients",
+    "sources", "flags", "variables", "quantize", "defaults", "removed", "sums", "metrics", "labels",
+    "clients",
 })  # fmt: skip
 
 
@@ -247,6 +269,11 @@ def _rule(row: Mapping[str, Any], where: str) -> Rule:
     if made.relation not in get_args(Relation) or made.how not in get_args(How):
         raise ValueError(f"{where}: no such relation or way: {made.relation}, {made.how}")
     return made
+
+
+def _meter(row: Mapping[str, Any], where: str) -> Meter:
+    tables.strict(row, set(Meter._fields), {"to", "kind", "source"} if row else set(), where)
+    return Meter(row.get("to", ""), row.get("kind", ""), row.get("differs", ""), row.get("source", ""))
 
 
 def _removed(rows: Mapping[str, Mapping[str, str]], where: str) -> Iterator[Removed]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from tgi_advisor import container as containers
@@ -43,6 +43,8 @@ class Rewritten(NamedTuple):
     """The same with the engine's names."""
     lost: tuple[str, ...]
     """Names in it that nothing in the engine stands for, left as they are."""
+    notes: tuple[str, ...] = ()
+    """What the names alone do not mend: other units, labels that are not there, other buckets."""
 
 
 class Migration(NamedTuple):
@@ -150,7 +152,8 @@ def _with_memory(told: Told, engine: Engine, setting: Setting, start: Start) -> 
     flags = {**told.flags, **{flag: (value,) for flag, value in start.setting}}
     text = " ".join(f"{flag} {value}" for flag, value in start.setting)
     said = f"--cuda-memory-fraction {setting.memory_fraction:g}"
-    step = Step(said, text, "different", f"{start.why[:1].upper()}{start.why[1:]}. {rule.why}", rule.source)
+    why = start.why if start.why.startswith("vLLM") else f"{start.why[:1].upper()}{start.why[1:]}"
+    step = Step(said, text, "different", f"{why}. {rule.why}", rule.source)
     others = tuple(one for one in told.steps if not one.tgi.startswith("--cuda-memory-fraction "))
     return told._replace(flags=flags, steps=(*others, step))
 
@@ -296,8 +299,30 @@ def rewritten(text: str, engine: Engine) -> tuple[Rewritten, ...]:
 
         if pattern.search(line):
             after = pattern.sub(renamed, line)
-            found.append(Rewritten(number, line.strip(), after.strip(), tuple(lost)))
+            asked = dict.fromkeys(match[1] for match in pattern.finditer(line))
+            found.append(
+                Rewritten(number, line.strip(), after.strip(), tuple(lost), tuple(_unmended(line, asked, engine)))
+            )
     return tuple(found)
+
+
+TGI_LABELS = ("method", "err", "reason")
+"""Labels of TGI's metrics that no engine has (backends/v3/src/backend.rs@v3.3.7)."""
+_LABEL = re.compile(
+    rf"\{{[^}}]*\b({'|'.join(TGI_LABELS)})\s*[!=]|\b(?:by|without|on|ignoring)\s*\([^)]*\b({'|'.join(TGI_LABELS)})\b"
+)
+_BOUND = re.compile(r"""\ble\s*=~?\s*\\?["']""")
+
+
+def _unmended(line: str, names: Iterable[str], engine: Engine) -> Iterator[str]:
+    """What is to be looked at in a line whose metrics got other names."""
+    for name in names:
+        if engine.meters[name].differs:
+            yield f"{engine.metrics[name]}: {engine.meters[name].differs}"
+    for label in dict.fromkeys(match[1] or match[2] for match in _LABEL.finditer(line)):
+        yield f"{engine.title} has no label {label!r}; it has {', '.join(engine.labels)}."
+    if _BOUND.search(line):
+        yield f"The buckets of {engine.title} have other bounds: a single `le` may not exist."
 
 
 def fresh(plan: Plan, engine: Engine, given: Mapping[str, str], *, search: bool) -> Migration:

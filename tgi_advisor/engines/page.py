@@ -33,7 +33,7 @@ def page(found: Migration, command: str | None, *, width: int = 100, colour: boo
     if found.start is not None:
         blocks.append(_memory(found.start, found.engine, style, width))
     if not brief and not found.fresh:
-        blocks += [_clients(found.engine, style, width), _metrics(found, style)]
+        blocks += [_clients(found.engine, style, width), _metrics(found, style, width)]
     blocks.append(
         "\n".join(line for one in found.warnings for line in _wrapped("Note: ", f"{one.rstrip('.')}.", width))
     )
@@ -130,7 +130,7 @@ def _clients(engine: Engine, style: Style, width: int) -> str:
     return "\n".join(lines)
 
 
-def _metrics(found: Migration, style: Style) -> str:
+def _metrics(found: Migration, style: Style, width: int) -> str:
     """Metrics of TGI's in the file, line by line; the usual ones where there is no file with any."""
     title = found.engine.title
     if found.rewritten:
@@ -141,6 +141,7 @@ def _metrics(found: Migration, style: Style) -> str:
                 f"  {' ' * len(str(one.line))}> {_told_line(one.after)}",
             ]
             lines += [f"      nothing in {title} stands for {name}" for name in one.lost]
+            lines += [text for note in one.notes for text in _wrapped("      ", note, width)]
         return "\n".join(lines)
     lines = [style.head("Metrics:")]
     lines += [f"  {name} -> {to}" for name, to in found.engine.metrics.items() if to]

@@ -97,17 +97,19 @@ class Importing:
             self.leave(f"{named}: {why}" if path not in why else f"{named} ({why})")
 
 
-def imported(case: Case, gpu: str | None = None, count: int | None = None, memory: str | None = None) -> str:
+def imported(
+    case: Case, gpu: str | None = None, count: int | None = None, memory: str | None = None, model: str | None = None
+) -> str:
     """The spec of a server as YAML, after comments on where it comes from and what it leaves out.
 
-    `gpu`, `count` and `memory` are the caller's word. UsageError when there is no model to name.
+    `gpu`, `count`, `memory` and `model` are the caller's word. UsageError when there is no model to name.
     """
-    new, gpu_name = importing(case, gpu, count, memory)
+    new, gpu_name = importing(case, gpu, count, memory, model)
     return "\n".join([*_head(case, new, gpu_name), writer.dump(new.spec)])
 
 
 def importing(
-    case: Case, gpu: str | None = None, count: int | None = None, memory: str | None = None
+    case: Case, gpu: str | None = None, count: int | None = None, memory: str | None = None, model: str | None = None
 ) -> tuple[Importing, str]:
     """The spec of a server with what it leaves out, and the name of its GPU (`auto` where nobody says one).
 
@@ -118,19 +120,19 @@ def importing(
         raise UsageError(f"{server.place.file} is a deployment spec already", "Give it to `tgi-advisor advise`.")
     hidden = secrets(case.document, [case])
     given = view.flags.get("model-id")
-    if given is None or view.model is None or not view.model:
+    if model is None and (given is None or not view.model):
         where = f" at {given.value.place} ({_line(_shown(given.value), hidden)})" if given else ""
         raise UsageError(
             f"{server.place}: the model of this server is not in the file{where}",
-            "Write its id there, or start from `tgi-advisor init --model ID`.",
+            "Write its id there (`migrate` takes it with --model too), or start from `tgi-advisor init --model ID`.",
         )
     gpu_name = gpu or _machine(case) or (case.gpu.name if case.gpu else "auto")
     if memory is None and case.gpu is not None and case.gpu.system == "cpu":
         memory = f"{case.gpu.memory_bytes}B"
-    model = on_host(view.model, _storage(server))
-    if without_secrets(model, hidden) != model:
+    named = model if model is not None else on_host(view.model or "", _storage(server))
+    if without_secrets(named, hidden) != named:
         raise UsageError(f"{server.place}: the model's name holds a secret", "Write the model's id there.")
-    new = Importing(model, gpu_name, memory, hidden)
+    new = Importing(named, gpu_name, memory, hidden)
     _software(new, case)
     _flags(new, case)
     _environment(new, case)

@@ -47,7 +47,8 @@ def start(engine: Engine, setting: Setting, told: Told, given: Mapping[str, str]
     alone = setting.memory_fraction == 1.0 and not setting.spec.hardware.in_use
     first = _with(engine, setting, told, own, "")
     if alone and first.tokens_low >= wanted:
-        return first._replace(why=f"SGLang's own rule for this card, which holds today's {thousands(wanted)} tokens")
+        holds = f", which holds today's {thousands(wanted)} tokens" if wanted else ""
+        return first._replace(why=f"SGLang's own rule for this card{holds}")
     tried = first
     for thousandth in (*range(50, int(most * 1000), 5), int(most * 1000)):
         tried = _with(engine, setting, told, thousandth / 1000, "")

@@ -42,7 +42,8 @@ def start(engine: Engine, setting: Setting, told: Told, given: Mapping[str, str]
     most = math.floor(_most(setting) / STEP) * STEP
     first = _with(engine, setting, told, own, "")
     if alone and first.tokens_low >= wanted and own <= most:
-        return first._replace(why=f"vLLM's default, which holds today's {thousands(wanted)} tokens")
+        holds = f", which holds today's {thousands(wanted)} tokens" if wanted else ""
+        return first._replace(why=f"vLLM's default{holds}")
     shares = [round(step * STEP, 2) for step in range(5, round(most / STEP) + 1)]
     for share in shares:
         tried = _with(engine, setting, told, share, "")
