@@ -509,6 +509,25 @@ def test_columns_of_5000_digits_are_none(monkeypatch: pytest.MonkeyPatch) -> Non
     assert 60 <= width() <= 140
 
 
+@pytest.mark.parametrize(
+    "args", ["upgrade -", "import -", "migrate - --to vllm", "validate -", "advise - --patch", "predict -"]
+)
+def test_standard_input_that_is_closed_is_said(args: str) -> None:
+    line = f"exec {shlex.quote(sys.executable)} -m tgi_advisor {args} 0<&-"
+    ran = subprocess.run(["sh", "-c", line], env=environment(), capture_output=True, text=True, check=False)
+    assert ran.returncode == 2, ran.stderr
+    assert "standard input is closed" in ran.stderr
+
+
+def test_exit_codes_fit_a_narrow_terminal() -> None:
+    command = [sys.executable, "-m", "tgi_advisor", "--help"]
+    ran = subprocess.run(command, env=environment(COLUMNS="80"), capture_output=True, text=True, check=True)
+    told = ran.stdout[ran.stdout.index("Exit codes:") :].splitlines()
+    assert max(map(len, told)) <= 80
+    for code in Exit:
+        assert any(line.split()[:1] == [str(int(code))] for line in told)
+
+
 @pytest.mark.parametrize(("closed", "args", "code"), [("0<&-", "-", 2), (">&-", L4, 0), ("2>&-", L4, 0)])
 def test_closed_streams(closed: str, args: str, code: int) -> None:
     line = f"exec {shlex.quote(sys.executable)} -m tgi_advisor advise {shlex.quote(args)} {closed}"

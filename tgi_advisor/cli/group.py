@@ -73,6 +73,14 @@ class AdvisorGroup(click.Group):
                 error.__dict__["possibilities"] = get_close_matches(named, self._order)
             raise
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The exit codes, wrapped to the terminal."""
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write(f"{'':>{formatter.current_indent}}Exit codes:\n")
+            with formatter.indentation():
+                formatter.write_dl([(f"{int(code):>3}", code.meaning) for code in Exit])
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """In the order they are defined, which is the order of use."""
         return self._order

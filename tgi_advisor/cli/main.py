@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 @click.group(
     cls=AdvisorGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=options.EXIT_CODES,
 )
 @click.version_option(__version__, "-V", "--version", prog_name="tgi-advisor")
 def cli() -> None:

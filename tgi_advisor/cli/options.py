@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from tgi_advisor.errors import Exit, SpecError, UsageError
+from tgi_advisor.errors import SpecError, UsageError
 
 if TYPE_CHECKING:
     from tgi_advisor.spec.records import Spec
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {code.meaning}" for code in Exit)
 SOURCES = ("auto", "hub", "cache", "snapshot", "folder")
 METHODS = ("tgi", "notebook", "notebook-tgi")
 

@@ -285,6 +285,8 @@ _SHEBANG = re.compile(rb"#![^\n]*[/ ](?:sh|bash|zsh|dash|ash|ksh|fish|python[\d.
 
 
 def _bytes(path: str) -> bytes:
+    if path == "-" and sys.stdin is None:
+        raise UsageError("standard input is closed", "Name a FILE, or pipe one in.")
     try:
         if path == "-":
             return sys.stdin.buffer.read(MAX_DEPLOYMENT + 1)
