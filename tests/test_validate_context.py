@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from judged import errors, findings
 
+from tgi_advisor.validate.read import read
+
 IMAGE = "ghcr.io/huggingface/text-generation-inference"
 RUN = "docker run --gpus all --shm-size 1g -p 8080:80 -v hub:/data"
 
@@ -32,6 +34,11 @@ WORKING = {
     "marks in a Compose file's environment": (
         SERVICE + '    environment: {MODEL_ID: "@@MODEL@@", NUM_SHARD: __SHARDS__, MAX_TOTAL_TOKENS: "[[total]]"}\n',
         "compose.yaml",
+    ),
+    "branches of Jinja among docker's options": (
+        f"docker run --gpus all {{% if token %}}-e HF_TOKEN={{{{ token }}}}{{% endif %}} -v {{{{ data }}}}:/data \\\n"
+        f"  {IMAGE}:{{{{ release }}}} --model-id {{{{ model }}}} --num-shard {{{{ gpus | length }}}}\n",
+        "run.sh.j2",
     ),
     "a program of TGI's image that is no server": (
         POD % "      command: [text-generation-benchmark]\n      args: [--tokenizer-name, gpt2, --batch-size, '1']",
@@ -351,6 +358,38 @@ WRONG = {
 def test_what_works_has_no_error(name: str) -> None:
     text, file = WORKING[name]
     assert errors(text, file) == []
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        'entrypoint: ["/bin/sh", "-c"]\n    command: ["text-generation-launcher --model-id $$MODEL_ID {}"]',
+        'entrypoint: ["/bin/sh", "-c", "text-generation-launcher --model-id $$MODEL_ID --num-shard ${{N:-1}} {}"]',
+        'entrypoint: sh -c "N=$$(nproc); text-generation-launcher --model-id gpt2 --validation-workers $$N {}"',
+    ],
+)
+def test_a_shell_in_a_compose_file_has_single_dollars(program: str) -> None:
+    good, bad = (SERVICE + f"    environment: [MODEL_ID=gpt2]\n    {program.format(limits)}\n" for limits in (
+        "--max-total-tokens 900 --max-input-tokens 800", "--max-total-tokens 900 --max-input-tokens 1000"))  # fmt: skip
+    assert not errors(good, "compose.yaml")
+    assert "TGI110" in errors(bad, "compose.yaml")
+
+
+def test_an_environment_made_with_dict_is_one_server() -> None:
+    text = (
+        'env = dict(HF_MODEL_ID="gpt2", SM_NUM_GPUS=json.dumps(1))\n'
+        'm = HuggingFaceModel(env=env, image_uri=get_huggingface_llm_image_uri("huggingface", version="2.0.2"))\n'
+    )
+    assert len(read(text, "deploy.py").servers) == 1
+
+
+@pytest.mark.parametrize("name", ["Makefile", "serve.mk"])
+def test_a_makefile_asks_a_shell_with_two_dollars(name: str) -> None:
+    text = (
+        f"IMAGE := {IMAGE}:2.4.1\nrun:\n\tdocker run --gpus all -v $$(pwd):/data $(IMAGE) --model-id gpt2 \\\n\t{{}}\n"
+    )
+    assert not errors(text.format("--max-total-tokens 900 --max-input-tokens 800"), name)
+    assert errors(text.format("--max-total-tokens 900 --max-input-tokens 1000"), name) == ["TGI110"]
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -280,3 +280,12 @@ def test_terraforms_blocks_are_the_containers() -> None:
     assert {name: value.text for name, value in server.env.items()} == {"MODEL": "gpt2", "NUM_SHARD": "2"}
     assert not server.args[3].known
     assert [mount.target.text for mount in server.mounts] == ["/data"]
+
+
+def test_what_the_base_says_is_said_once_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(
+        "services:\n  llm:\n    image: ghcr.io/huggingface/text-generation-inference:3.0.1\n"
+        "    command: --model-id gpt2\n"
+    )
+    (tmp_path / "compose.override.yaml").write_text("services:\n  llm:\n    gpus: all\n")
+    assert places(tmp_path, ".") == [("compose.yaml", 2, "TGI320")]

@@ -120,7 +120,7 @@ def _once(made: Report, told: set[tuple[str, str, int, int]]) -> Report:
         said = (*one.same, 0, 0)
         here = (one.code, os.path.normpath(one.place.file), one.place.line, one.place.column)
         again = one.same in of_file if one.once == "file" else one.once in ("run", "kind") and said in told
-        if twice and here in told and not again:
+        if here in told and not again:
             continue  # the same place, read with another file
         (repeated if again else kept).append(one)
         of_file.add(one.same)

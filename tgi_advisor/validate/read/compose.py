@@ -426,8 +426,17 @@ def _sources(words: Sequence[Value], *nodes: Node | None) -> dict[int, Source]:
         for scalar in scalars:
             if scalar.text == word.text or (len(word.text) > 10 and scalar.text.rstrip("\n") == word.text):
                 found[at] = scalar.source
+            elif "$$" in scalar.text and (single := scalar.source.single_dollars()).text.rstrip(
+                "\n"
+            ) == word.text.rstrip("\n"):
+                found[at] = single
             elif (inside := scalar.text.find(word.text)) >= 0 and "text-generation-launcher" in word.text:
                 found.setdefault(at, scalar.source.part(inside, inside + len(word.text)))
+        held = [scalar.source for scalar in scalars if "text-generation-launcher" in scalar.text]
+        if at not in found and "text-generation-launcher" in word.text and len(held) == 1:
+            found[at] = Source(
+                held[0].file, word.text, [held[0].offset(0)] * len(word.text)
+            )  # references are filled in
     return found
 
 

@@ -15,7 +15,7 @@ from tgi_advisor.validate.found import NO_GPUS, UNSAID, Defect, Gpus, Mount, Por
 from tgi_advisor.validate.read.environment import Environment, env_file
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_image, is_launcher, is_ours, launch_of
 from tgi_advisor.validate.read.source import Source
-from tgi_advisor.validate.read.words import TEMPLATE, Variable, Word
+from tgi_advisor.validate.read.words import Variable, Word, templated
 from tgi_advisor.validate.read.world import World
 
 _SWITCHES = frozenset(
@@ -109,7 +109,9 @@ def _behind_strays(source: Source, run: Run, defects: list[Defect]) -> Run:
     while run.image is not None and not is_image(run.image.text):
         here = run.image
         name = next((name for name, form in _STRAYS.items() if re.fullmatch(form, here.text)), "")
-        held = TEMPLATE.fullmatch(here.text) or (_HELD.fullmatch(here.text) and _holds_options(here.text, run.rest))
+        held = (templated(here.text) and "text-generation-inference" not in here.text) or (
+            _HELD.fullmatch(here.text) and _holds_options(here.text, run.rest)
+        )
         if not name and not held:
             if run is first or found or not is_ours(here, [word.text for word in run.rest]):
                 return first

@@ -227,7 +227,8 @@ class _Reader:
             server = self._container(call.node, call.name, used)
             made += [server] if server else []
         for call in self.maps:
-            if id(call.node) not in used and self._is_environment(call.node):
+            told = call.node.entries and any(one.place == call.node.entries[0][0].place for one in made)
+            if id(call.node) not in used and not told and self._is_environment(call.node):  # dict(...) is a call too
                 used.add(id(call.node))
                 made.append(self._from_environment(call.node))
         held = {one.entry.place for one in made if one.form != "launcher" and one.entry is not None}

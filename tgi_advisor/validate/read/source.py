@@ -6,6 +6,7 @@ still have a line and a column of that page. A `Source` is a text with the offse
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
@@ -68,6 +69,12 @@ class Source:
     def part(self, start: int, end: int | None = None) -> Source:
         """A slice of it."""
         return Source(self.file, self.text[start:end], self.offsets[start:end])
+
+    def single_dollars(self) -> Source:
+        """What is left once Compose has read `$$` as a dollar."""
+        doubled = {match.end() - 1 for match in re.finditer(r"\$\$", self.text)}
+        kept = [at for at in range(len(self.text)) if at not in doubled]
+        return Source(self.file, "".join(self.text[at] for at in kept), [self.offsets[at] for at in kept])
 
     def length(self, start: int, end: int) -> int:
         """How long a slice is in the file; 0 when it spans lines."""

@@ -105,6 +105,15 @@ _TEMPLATE_BLOCK = re.compile(
 )
 """A branch or a loop of Jinja: which of its words are there is not known."""
 
+
+def templated(text: str) -> bool:
+    """Whether a word is nothing but what a template engine fills in."""
+    at = 0
+    while at < len(text) and (match := _TEMPLATE_BLOCK.match(text, at) or TEMPLATE.match(text, at)):
+        at = match.end()
+    return bool(text) and at == len(text)
+
+
 SHELL, PLAIN, COMPOSE, BATCH, POWERSHELL = "shell", "plain", "compose", "batch", "powershell"
 """How to read: a POSIX shell, quotes alone, quotes and Compose's references, a Windows batch file, PowerShell."""
 _WINDOWS = (BATCH, POWERSHELL)
@@ -427,6 +436,8 @@ class _Lexer:
     def _dollar(self, found: Found) -> str:
         """What a `$` stands for."""
         text, start = self.text, self.at
+        if self.mode == SHELL and text.startswith("$$(", start):  # a Makefile's; to a shell it is an error
+            start = self.at = start + 1
         if self.mode == COMPOSE and text.startswith("$$", start):
             self.at = start + 2
             return "$"
