@@ -251,16 +251,14 @@ def _options(spec: Spec, ways: Ways, offers: Sequence[Offer]) -> Iterator[Option
         for release in ways.releases:
             for dtype in ways.kv_cache_dtypes:
                 for count in ways.counts:
+                    anywhere = _anywhere(spec, weights, count, release, dtype)
                     for gpu in cards:
                         offer = cheapest(offers, gpu.name, count)
-                        yield _option(spec, weights, gpu, count, release, dtype, offer)
+                        yield _option(anywhere, weights, gpu, count, release, offer)
 
 
-def _option(
-    spec: Spec, weights: Checkpoint, gpu: GpuFacts, count: int, release: str | None, dtype: str | None,
-    offer: Offer | None,
-) -> Option:  # fmt: skip
-    """One option judged."""
+def _anywhere(spec: Spec, weights: Checkpoint, count: int, release: str | None, dtype: str | None) -> Spec:
+    """The spec of an option but for its GPU."""
     model = replace(
         spec.model,
         id=weights.facts.model.id,
@@ -270,9 +268,15 @@ def _option(
     tgi = replace(spec.tgi, num_shard=count)
     if release is not None:
         tgi = replace(tgi, release=release, image=None)
+    return replace(spec, model=model, hardware=replace(spec.hardware, count=count), tgi=tgi)
+
+
+def _option(
+    spec: Spec, weights: Checkpoint, gpu: GpuFacts, count: int, release: str | None, offer: Offer | None
+) -> Option:
+    """One option judged."""
     named = spec.hardware.gpu if spec.hardware.gpu.name == gpu.name else GpuSpec(name=gpu.name)
-    hardware = replace(spec.hardware, gpu=named, count=count)
-    asked = replace(spec, model=model, hardware=hardware, tgi=tgi)
+    asked = replace(spec, hardware=replace(spec.hardware, gpu=named))
     try:
         facts = weights.facts.elsewhere(gpu, count, release)
     except AdvisorError as error:
