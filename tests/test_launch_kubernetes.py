@@ -172,8 +172,9 @@ def test_a_launch_serves_and_is_held_to_its_prediction(anywhere: Anywhere) -> No
     assert [(one["name"], one["healthy"], one["port"], one["release"]) for one in status] == [
         ("llama", True, 8080, "3.3.7")
     ]
-    row = json.loads(CliRunner().invoke(cli, ["history", "--json"]).stdout)[-1]
-    assert (row["outcome"], row["observed"]) == ("starts", 40000)
+    row = json.loads(CliRunner().invoke(cli, ["history", "--on", "kubernetes", "--json"]).stdout)[-1]
+    assert (row["outcome"], row["observed"], row["place"]) == ("starts", 40000, "kubernetes")
+    assert "No launch on docker has been recorded" in CliRunner().invoke(cli, ["history", "--on", "docker"]).stdout
 
     stopped = anywhere.run("stop", "llama")
     assert stopped.exit_code == 0

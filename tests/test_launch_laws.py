@@ -87,7 +87,7 @@ def test_any_log_is_read(plan: Plan, lines: list[str]) -> None:
         failures.Context(plan, plan.container, text, failures.State(running=False, exit_code=1), token_given=True)
     )
     assert failure.message
-    history.measured(plan, failure.cause, seen, 1.0)
+    history.measured(plan, failure.cause, seen, 1.0, "docker")
 
 
 @pytest.mark.parametrize(

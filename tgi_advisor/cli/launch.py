@@ -13,7 +13,7 @@ from tgi_advisor.cli import options
 from tgi_advisor.cli.group import error_body
 from tgi_advisor.cli.options import as_json, takes_specs
 from tgi_advisor.cli.output import exit_code, progress, say, width
-from tgi_advisor.cli.places import On, on_place, read
+from tgi_advisor.cli.places import PLACES, On, on_place, read
 from tgi_advisor.errors import AdvisorError, Exit, UsageError
 from tgi_advisor.safe import named
 
@@ -172,12 +172,16 @@ def stop(on: str, namespace: str | None, name: str | None, every: bool) -> None:
 
 @click.command()
 @click.option("--export", is_flag=True, help="Print the rows in the form of tests/data/warmups.yaml.")
+@click.option("--on", type=click.Choice(PLACES), help="Only launches there. Default: all.")
 @as_json
-def history(export: bool, as_json: bool) -> None:
+def history(export: bool, on: str | None, as_json: bool) -> None:
     """Show what launches measured against what was predicted."""
     from tgi_advisor.launch import history as kept
 
     rows, unreadable = kept.rows()
+    if on is not None and (unsaid := sum(row.place is None for row in rows)):
+        say(f"{unsaid} of {len(rows)} rows are of a version that did not say where, and are left out.", err=True)
+    rows = [row for row in rows if on in (None, row.place)]
     if unreadable:
         lines = "1 line" if unreadable == 1 else f"{unreadable} lines"
         say(f"{lines} of {kept.path()} could not be read and {'is' if unreadable == 1 else 'are'} left out.", err=True)
@@ -189,7 +193,7 @@ def history(export: bool, as_json: bool) -> None:
         say(json.dumps([row._asdict() for row in rows], indent=2, ensure_ascii=False))
         return
     if not rows:
-        say("No launch has been recorded here yet.")
+        say("No launch has been recorded here yet." if on is None else f"No launch on {on} has been recorded here yet.")
         return
     cells = [
         (*map(named, (row.at[:16].replace("T", " "), row.model, f"{row.num_shard} x {row.gpu}", row.release,

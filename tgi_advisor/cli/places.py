@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tgi_advisor.launch.place import Place
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-DOCKER, KUBERNETES = "docker", "kubernetes"
+PLACES = DOCKER, KUBERNETES = "docker", "kubernetes"
 
 
 class On(NamedTuple):

@@ -81,6 +81,8 @@ class Row(NamedTuple):
     """What others held of each GPU, as planned."""
     seen: Mapping[str, Any] = {}
     """What the log said: attention, kv_blocks, block_size, chunking, defaults, oom."""
+    place: str | None = None
+    """`docker` or `kubernetes`; None in rows of versions that did not say."""
 
     @property
     def difference(self) -> float | None:
@@ -200,7 +202,7 @@ def _lines(file: Path) -> Iterator[bytes]:
 
 _FIELDS = frozenset(Row._fields)
 _TEXTS = ("at", "model", "gpu", "release", "variant", "outcome")
-_TEXTS_OR_NONE = ("commit", "dtype", "quantize", "kv_cache_dtype")
+_TEXTS_OR_NONE = ("commit", "dtype", "quantize", "kv_cache_dtype", "place")
 _COUNTS = ("gpu_memory_mib", "gpu_count", "num_shard", "kv_bytes_per_token", "headroom_bytes", "in_use_bytes")
 _COUNTS_OR_NONE = ("predicted", "observed")
 _NUMBERS = ("memory_fraction", "seconds")
@@ -280,8 +282,8 @@ def lesson(rows: Sequence[Row]) -> tuple[str | None, int]:
     return text, needed
 
 
-def measured(plan: Plan, outcome: str, seen: StartUp, seconds: float) -> Row:
-    """The row of a launch: how it ended, what its log said, and how long that took."""
+def measured(plan: Plan, outcome: str, seen: StartUp, seconds: float, place: str) -> Row:
+    """The row of a launch: how it ended, what its log said, how long that took, and which kind of place it was."""
     from datetime import datetime, timezone
 
     facts, spec, prediction = plan.facts, plan.spec, plan.prediction
@@ -318,6 +320,7 @@ def measured(plan: Plan, outcome: str, seen: StartUp, seconds: float) -> Row:
         quantize=spec.model.quantize,
         kv_cache_dtype=spec.model.kv_cache_dtype,
         seen={name: value for name, value in said.items() if value not in (None, {})},
+        place=place,
     )
 
 

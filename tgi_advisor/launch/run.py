@@ -187,7 +187,7 @@ class _Launch:
     def _remember(self, outcome: str, seen: logs.StartUp, seconds: float) -> None:
         """A row in the history; one that cannot be written is said and does not end the launch."""
         try:
-            history.add(history.measured(self.plan, outcome, seen, seconds))
+            history.add(history.measured(self.plan, outcome, seen, seconds, self.place.kind))
         except AdvisorError as error:
             self.tell("note", str(error))
 
