@@ -172,6 +172,12 @@ def test_lines_that_are_added_end_as_the_others_do(tmp_path: Path) -> None:
     run("advise", str(file), *GPU, "--patch")
     assert plain != text.encode()
     assert file.read_bytes() == plain.replace(b"\n", b"\r\n")
+    spec = tmp_path / "spec.yaml"
+    spec.write_bytes(f"model: {{id: {QWEN}}}\r\nhardware: {{gpu: nvidia-l4}}\r\n".encode())
+    run("advise", str(spec), "--patch")
+    written = spec.read_bytes()
+    assert b"max_total_tokens" in written
+    assert written.count(b"\r\n") == written.count(b"\n") > 2
 
 
 def test_a_list_in_one_word_is_continued_as_a_list(tmp_path: Path) -> None:

@@ -531,3 +531,15 @@ def test_a_fixed_number_of_servers_is_read_back(name: str, tmp_path: Path) -> No
     back = yaml.safe_load(run("import", str(file), "--gpu", FORMS[name].gpu).out)
     assert back["container"]["replicas"] == 3
     assert "autoscale" not in back
+
+
+@pytest.mark.parametrize("name", ["kserve", "dstack", "cloudrun", "azureml"])
+def test_device_ids_and_the_folder_of_the_weights_are_found_again(name: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        spec(name, "plain") + 'container: {gpus: ["1"], cache: /srv/weights, port: 81}\n'
+    )
+    emitted = run("emit", str(tmp_path / "spec.yaml"), "--format", name, "--source", "snapshot")
+    file = tmp_path / FORMS[name].file
+    file.write_text(emitted.out)
+    back = yaml.safe_load(run("import", str(file), "--gpu", FORMS[name].gpu).out)["container"]
+    assert (back["gpus"], back["cache"], back["port"]) == (["1"], "/srv/weights", 81)

@@ -99,3 +99,8 @@ def _require(mode: int) -> None:
     if not stat.S_ISREG(mode):
         what = next((said for is_one, said in _KINDS if is_one(mode)), "it is no file")
         raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, what)
+
+
+def ends_with_crlf(text: str) -> bool:
+    """Whether all lines of a text end with CRLF, so that lines that are added have to as well."""
+    return "\r\n" in text and text.count("\r\n") == text.count("\n")

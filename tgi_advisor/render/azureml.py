@@ -41,7 +41,7 @@ def render(container: Container) -> str:
     name = container.name
     head = [f"az ml online-endpoint create --name {name}", *_connections(container),
             f"az ml online-deployment create --file FILE --endpoint-name {name} --all-traffic",
-            *note(container).splitlines(), *kept(container, "port", "cache", "shm_size")]  # fmt: skip
+            *note(container).splitlines(), *kept(container, "port", "cache", "shm_size", "gpus")]  # fmt: skip
     return commented(head) + document(_deployment(container, machine))
 
 

@@ -51,7 +51,7 @@ def render(container: Container) -> str:
             "gcloud run services replace FILE",
             *secrets,
             *_lines(container),
-            *kept(container, "port", "cache", "shm_size", "replicas"),
+            *kept(container, "port", "cache", "shm_size", "replicas", "gpus"),
         ]
     ) + document(
         {

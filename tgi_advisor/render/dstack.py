@@ -51,7 +51,7 @@ def render(container: Container) -> str:
     if container.privileged:
         service["privileged"] = True
     service["resources"] = _resources(container)
-    return commented([_how(container), *_lines(container), *kept(container, "port")]) + document(service)
+    return commented([_how(container), *_lines(container), *kept(container, "port", "gpus")]) + document(service)
 
 
 def note(container: Container) -> str | None:

@@ -44,7 +44,7 @@ def note(container: Container) -> str:
 
 def _kept(container: Container) -> list[str]:
     """What `import` reads back in comments; annotations hold the rest."""
-    return [line for line in kept(container, "port", "cache") if line.startswith(f"{KEPT}/container ")]
+    return [line for line in kept(container, "port", "cache", "gpus") if line.startswith(f"{KEPT}/container ")]
 
 
 def _scaled(container: Container) -> tuple[dict[str, str], dict[str, Any]]:

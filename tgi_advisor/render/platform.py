@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from tgi_advisor.errors import SpecError, listed
 from tgi_advisor.facts.platforms import Offer, Platform, all_platforms
@@ -101,7 +102,9 @@ def kept(container: Container, *fields: str) -> list[str]:
         "port": (container.port, usual.port), "cache": (cache, usual.cache),
         "shm_size": (container.shm_size, usual.shm_size),
     }  # fmt: skip
-    own = {name: said[name][0] for name in fields if name in said and said[name][0] != said[name][1]}
+    own: dict[str, Any] = {name: said[name][0] for name in fields if name in said and said[name][0] != said[name][1]}
+    if "gpus" in fields and isinstance(container.gpus, tuple):
+        own["gpus"] = container.gpus
     scaling = container.scaling.asked if container.scaling else {}
     sections = {"container": own, "kubernetes": container.cluster.asked, "autoscale": scaling}
     lines = [f"{KEPT}/{name} {json.dumps(dict(fields))}" for name, fields in sections.items() if fields]

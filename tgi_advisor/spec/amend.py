@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tgi_advisor.errors import SpecError
+from tgi_advisor.reading import ends_with_crlf
 from tgi_advisor.spec import writer
 from tgi_advisor.spec.reader import read_text
 from tgi_advisor.spec.records import Spec, settings
@@ -17,6 +18,9 @@ _END = re.compile(r"(?:[ \t]+#.*)?$")
 
 def amended(text: str, file: str, wanted: Spec) -> str | None:
     """The text with what the spec says otherwise; None where that cannot be written line by line (flow style)."""
+    if ends_with_crlf(text):
+        made = amended(text.replace("\r\n", "\n"), file, wanted)
+        return None if made is None else made.replace("\n", "\r\n")
     now = read_text(text, file)
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):

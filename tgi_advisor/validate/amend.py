@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tgi_advisor.facts.flags import Flag, Value, render
+from tgi_advisor.reading import ends_with_crlf
 from tgi_advisor.validate.effective import Effective, Given
 from tgi_advisor.validate.found import Document, Server
 from tgi_advisor.validate.found import Value as Word
@@ -77,7 +78,7 @@ def amend(text: str, number: int, wishes: Sequence[Wish], known: Mapping[str, Fl
 
     A text whose lines all end with CRLF keeps them, those that are added included.
     """
-    if "\r\n" in text and text.count("\r\n") == text.count("\n"):
+    if ends_with_crlf(text):
         made = amend(text.replace("\r\n", "\n"), number, wishes, known, read)
         return made._replace(text=made.text.replace("\n", "\r\n"))
     done: list[str] = []
@@ -304,6 +305,8 @@ def _argument(file: File, server: Server, flag: Flag, value: Value) -> Iterator[
             start = file.offset_of(last.place)
             at = start, start + last.length
         start, end = at
+        if len(words) == 2 and any(re.match(r"--[\w-]+=", one.text) for one in server.args[-3:]):  # as those before it
+            words = ["=".join(words)]
         quote = text[start - 1 : start] if text[start - 1 : start] in ("'", '"') else ""
         quoted = bool(quote) and text[end : end + 1] == quote
         begin, close = (start - 1, end + 1) if quoted else (start, end)
@@ -332,7 +335,7 @@ def _scalar(word: str, quote: str) -> str:
     """A word as an item of a YAML list: a number stays a text."""
     if quote:
         return f"{quote}{word}{quote}"
-    plain = re.fullmatch(r"--[a-z][\w-]*|[A-Za-z][\w./-]*", word) and word not in (
+    plain = re.fullmatch(r"--[a-z][\w-]*(?:=[\w./-]+)?|[A-Za-z][\w./-]*", word) and word not in (
         "on",
         "off",
         "yes",
