@@ -378,11 +378,38 @@ def test_the_spec_says_what_it_is_said_to_say(prefer: Any, start: str, end: str,
         assert record == pin.value or getattr(record, "fixed", None) == pin.value or list(record) == pin.value
 
 
-def test_better_gives_what_the_search_gives() -> None:
-    found = moved(QWEN, "nvidia-l4", "2.4.1", "3.3.7", prefer="better")
-    plan = tgi_advisor.advise(model=QWEN, gpu="nvidia-l4", source="snapshot", offline=True)
-    assert found.proposal.side.prediction.limits.max_total_tokens == plan.prediction.limits.max_total_tokens
-    assert (plan.prediction.limits.max_total_tokens or 0) > 4096
+def test_better_takes_longer_requests_where_that_costs_nothing() -> None:
+    found = moved(LLAMA2, "nvidia-l4", "1.4.5", "3.3.7", prefer="better")
+    assert found.proposal.serves == "better"
+    assert found.before.prediction.limits.max_total_tokens == 2048
+    assert found.proposal.side.prediction.limits.max_total_tokens == 4096
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "start", "end"),
+    [
+        ("mistralai/Mistral-7B-Instruct-v0.2", "nvidia-a100-40gb", "3.3.7", "2.4.1"),
+        (QWEN, "nvidia-l4", "2.4.1", "3.3.7"),
+    ],
+)
+def test_better_is_never_less_where_the_same_can_be_had(model: str, gpu: str, start: str, end: str) -> None:
+    same = moved(model, gpu, start, end).proposal
+    better = moved(model, gpu, start, end, prefer="better").proposal
+    assert same.serves in ("same", "better")
+    assert better.serves in ("same", "better")
+    assert better.prefer == "same"
+    assert better.instead  # in what the largest limits would serve less
+    assert better.spec == same.spec
+
+
+def test_why_the_largest_limits_are_not_taken_is_said() -> None:
+    asked = ("upgrade", "-m", QWEN, "-g", "nvidia-l4", "--from", "2.4.1", "--offline")
+    long = run(*asked, "--prefer", "better")
+    assert "The largest limits would serve less: " in " ".join(long.out.split())
+    short = run(*asked, "--prefer", "better", "--brief")
+    assert len(short.out) < len(long.out)
+    proposal = json.loads(run(*asked, "--prefer", "better", "--json").out)["upgrade"][0]["proposal"]
+    assert (proposal["prefer"], bool(proposal["instead"])) == ("same", True)
 
 
 RELEASES = [one.name for one in releases.all_releases()]

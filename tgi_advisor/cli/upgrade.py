@@ -39,17 +39,18 @@ PREFER = ("same", "better")
 @image_option
 @click.option(
     "--prefer", type=click.Choice(PREFER), default="same", show_default=True,
-    help="State what the old release did by itself, or use the largest limits the new one gives.",
+    help="State what the old release did by itself, or use the largest limits of the new one that serve no less.",
 )  # fmt: skip
 @click.option("--releases", "--table", "between", is_flag=True, help="Judge every release on the way too.")
 @click.option("--fix", is_flag=True, help="Write image, flags and variables into FILE, and show the change.")
 @click.option("--diff", is_flag=True, help="With --fix: only show the change.")
+@click.option("--brief", is_flag=True, help="Leave out the parts of the memory that differ.")
 @options.source
 @options.offline
 @as_json
 def upgrade(
-    file: str | None, as_json: bool, model: str | None, sets: tuple[str, ...], images: tuple[str, ...], between: bool,
-    fix: bool, diff: bool, **asked: Any,
+    file: str | None, as_json: bool, brief: bool, model: str | None, sets: tuple[str, ...], images: tuple[str, ...],
+    between: bool, fix: bool, diff: bool, **asked: Any,
 ) -> int:  # fmt: skip
     """Say what another TGI release changes for a deployment.
 
@@ -82,7 +83,7 @@ def upgrade(
     finally:
         if show is not None:
             show("")
-    _show(found, as_json)
+    _show(found, as_json, brief=brief)
     return found.exit_code
 
 
@@ -95,7 +96,7 @@ def _spec(file: str | None, model: str | None, sets: tuple[str, ...], fix: bool,
     return options.spec_of(file, model, asked["gpu"], asked["count"], None, sets)
 
 
-def _show(found: Upgrades, as_json: bool) -> None:
+def _show(found: Upgrades, as_json: bool, *, brief: bool) -> None:
     if as_json:
         import json
 
@@ -103,7 +104,7 @@ def _show(found: Upgrades, as_json: bool) -> None:
         return
     from tgi_advisor.upgrades.page import page
 
-    pages = [page(one, width=width(), colour=colour()) for one in found.servers]
+    pages = [page(one, width=width(), colour=colour(), brief=brief) for one in found.servers]
     say(unobeyed("\n".join(pages)), nl=False)
     for one in found.unjudged:
         told = f"\n{named(one.name) or 'server'} ({one.place}): not judged: {one.error}"

@@ -41,6 +41,7 @@ def document(found: Upgrade) -> dict[str, Any]:
             "pins": [{"path": pin.path, "value": pin.value, "why": pin.why} for pin in proposal.pins],
             "dropped": list(proposal.dropped),
             "lost": list(proposal.lost),
+            "instead": list(proposal.instead),
             "after": _side(proposal.side),
             "spec": writer.dump(proposal.spec),
         },

@@ -46,6 +46,11 @@ def proposed(before: Side, moved: Side, facts: Facts, prefer: Prefer, around: Su
             return Proposal("same", spec, (), (), (), moved, same.serves, same.less)
     make = _better if prefer == "better" else _same
     made = make(before, moved, spec, facts, dropped, pins, around)
+    if prefer == "better" and made.serves not in ("same", "better"):
+        kept = _same(before, moved, spec, facts, dropped, pins, around)
+        if kept.serves in ("same", "better"):
+            longer = _longer(before, moved, kept, facts, around)
+            return longer if longer is not None else kept._replace(instead=made.less)
     if made.side.starts:
         return made
     if prefer == "same" and (other := _better(before, moved, spec, facts, dropped, pins, around)).side.starts:
@@ -429,7 +434,9 @@ def _better(
     limits = before.prediction.limits if before.starts else Limits()
     opened = _without_limits(spec)
     least = Bound(limits.max_total_tokens, None)
-    ways = (LimitsSpec(AUTO, least, AUTO), LimitsSpec(AUTO, AUTO, AUTO))
+    ways = [LimitsSpec(AUTO, least, AUTO), LimitsSpec(AUTO, AUTO, AUTO)]
+    if (step := limits.max_batch_prefill_tokens) is not None:  # no more for the prefill than today, so more is held
+        ways.append(LimitsSpec(Bound(limits.max_input_tokens, None), least, Bound(None, step)))
     best: Proposal | None = None
     for bounds in ways:
         found = _searched(replace(opened, limits=bounds), facts, around.shards_after)
@@ -443,6 +450,26 @@ def _better(
         if best is None or _rank(proposal) > _rank(best):
             best = proposal
     return best or _proposal("better", before, moved, _Stated(spec, (), ()), dropped, pins, facts, around)
+
+
+def _longer(before: Side, moved: Side, kept: Proposal, facts: Facts, around: Surroundings) -> Proposal | None:
+    """What keeps today's, with longer requests as far as that costs nothing; None where it always does.
+
+    The prefill budget stays, whose size is what a longer request otherwise takes from the KV cache.
+    """
+    limits = kept.side.prediction.limits
+    total, step = limits.max_total_tokens, limits.max_batch_prefill_tokens
+    if total is None or step is None:
+        return None
+    bounds = LimitsSpec(Bound(limits.max_input_tokens, None), Bound(total + 1, None), Bound(step, step))
+    found = _searched(replace(_without_limits(kept.spec), limits=bounds), facts, around.shards_after)
+    if found is None:
+        return None
+    pins = tuple(pin for pin in kept.pins if not pin.path.startswith("limits."))
+    start = _Stated(_with(kept.spec, found.pins), (*pins, *found.pins), kept.lost)
+    made = _pinned(start, before, found.limits, f"the largest that TGI {facts.release} holds")
+    longer = _proposal("better", before, moved, made, kept.dropped, (), facts, around)
+    return longer if longer.serves == "better" else None
 
 
 def _proposal(

@@ -18,11 +18,11 @@ from tgi_advisor.upgrades.records import LESS_WANTED, Change, Fixed, Row, Side, 
 from tgi_advisor.upgrades.sides import together
 
 
-def page(found: Upgrade, *, width: int = 100, colour: bool = False) -> str:
-    """One server's upgrade as people read it."""
+def page(found: Upgrade, *, width: int = 100, colour: bool = False, brief: bool = False) -> str:
+    """One server's upgrade as people read it; `brief` leaves out the parts of the memory."""
     style = Style(colour)
     blocks = [_heading(found, style, width), _sides(found, style), _picks(found, style, width)]
-    blocks.append(_memory(found, style, width))
+    blocks.append("" if brief else _memory(found, style, width))
     blocks += [_releases(found, style, width), _words(found, style, width), _around(found, style, width)]
     blocks += [_notes(found, style, width), _proposal(found, style, width)]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -261,7 +261,7 @@ def _proposal(found: Upgrade, style: Style, width: int) -> str:
     if found.fixed is not None:
         return "\n".join(_done(found, found.fixed, style, width))
     if not (made.pins or made.dropped or found.moves):
-        return "\n".join(_lost(found, width))
+        return "\n".join([*_instead(found, width), *_lost(found, width)])
     if not made.side.starts:
         lines = _wrapped(f"No spec of TGI {found.after.name} serves it: {_joined(made.less)}.", width, "", "  ")
         lines = [style.head("\n".join(lines))]
@@ -272,7 +272,7 @@ def _proposal(found: Upgrade, style: Style, width: int) -> str:
     end = {"same": "serves the same", "better": "serves more", "less": "serves less"}[made.serves]
     say = "say this" if made.pins or made.dropped else "nothing has to be said"
     lines = _wrapped(f"{does} (--prefer {made.prefer}), {say}; it then {end}.", width, "", "  ")
-    lines = [style.head("\n".join(lines))]
+    lines = [style.head("\n".join(lines)), *_instead(found, width)]
     first = min(max((len(_field(pin.path, pin.value)) for pin in made.pins), default=0), width // 2)
     for pin in made.pins:
         lines += _wrapped(f"{_field(pin.path, pin.value):<{first}}  {pin.why}", width, "  ", " " * (first + 4))
@@ -285,6 +285,12 @@ def _proposal(found: Upgrade, style: Style, width: int) -> str:
     return "\n".join([*lines, "", *_spec(found)])
 
 
+def _instead(found: Upgrade, width: int) -> list[str]:
+    """Why today's limits are kept where the largest were asked for."""
+    less = found.proposal.instead
+    return _wrapped(f"The largest limits would serve less: {_joined(less)}.", width, "", "  ") if less else []
+
+
 def _done(found: Upgrade, fixed: Fixed, style: Style, width: int) -> Iterator[str]:
     """What the mended file serves, and what is left to do by hand."""
     told = {"same": "serves the same", "better": "serves more", "less": f"serves less: {_joined(fixed.less)}"}
@@ -292,6 +298,7 @@ def _done(found: Upgrade, fixed: Fixed, style: Style, width: int) -> Iterator[st
     if not fixed.side.starts:
         said = f"No spec of TGI {found.after.name} serves it: {fixed.side.prediction.reason}"
     yield style.head("\n".join(_wrapped(said, width, "", "  ")))
+    yield from _instead(found, width)
     if fixed.undone:
         yield "Left to do by hand:"
         for text in fixed.undone:

@@ -141,7 +141,7 @@ class Proposal(NamedTuple):
     """What to go on with."""
 
     prefer: Prefer
-    """`same` or `better`."""
+    """`same` or `better`; `same` too where `better` would serve less than that."""
     spec: Spec
     """The spec for the new release."""
     pins: tuple[Pin, ...]
@@ -156,6 +156,8 @@ class Proposal(NamedTuple):
     """The same beside today's."""
     less: tuple[str, ...]
     """In what it serves less."""
+    instead: tuple[str, ...] = ()
+    """In what the largest limits would serve less, where they were asked for and today's are kept for that reason."""
 
 
 class Fixed(NamedTuple):

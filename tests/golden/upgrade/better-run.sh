@@ -4,4 +4,4 @@ docker run --gpus all --shm-size 1g -p 8080:80 -v "$PWD/data:/data" \
     --model-id Qwen/Qwen2.5-7B-Instruct \
     --max-input-length 31744 \
     --max-total-tokens 32768 \
-    --max-batch-prefill-tokens 7744
+    --max-batch-prefill-tokens 4096
