@@ -106,6 +106,15 @@ def test_the_table_of_releases_says_where_it_breaks(golden: Golden) -> None:
     assert [ends[0], ends[-1]] == limits
 
 
+def test_the_release_of_today_is_never_guessed(tmp_path: Path) -> None:
+    spec = tmp_path / "llama.yaml"
+    spec.write_text("model: {id: Qwen/Qwen2.5-7B-Instruct}\nhardware: {gpu: nvidia-l4}\n")
+    for asked in (("-m", QWEN, "-g", "nvidia-l4"), (str(spec),)):
+        ran = run("upgrade", *asked, "--offline")
+        assert (ran.code, "does not say which release of TGI runs today" in ran.err) == (2, True), ran
+    assert run("upgrade", str(spec), "--from", "3.3.7", "--offline").code == 0
+
+
 def test_what_predict_says_of_both_releases() -> None:
     """No other arithmetic: before and after are what `predict` says of the spec with each release."""
     found = moved(QWEN, "nvidia-l4", "2.4.1", "3.3.7")
@@ -657,7 +666,18 @@ def test_a_file_without_a_gpu(tmp_path: Path) -> None:
 
 
 def test_a_release_that_cannot_serve_the_model() -> None:
-    ran = run("upgrade", "-m", "meta-llama/Llama-3.1-8B-Instruct", "-g", "nvidia-l4", "--to", "2.0.4", "--offline")
+    ran = run(
+        "upgrade",
+        "-m",
+        "meta-llama/Llama-3.1-8B-Instruct",
+        "-g",
+        "nvidia-l4",
+        "--from",
+        "3.3.7",
+        "--to",
+        "2.0.4",
+        "--offline",
+    )
     assert ran.code == Exit.REFUSED
     assert "It is a downgrade. As it is, TGI 2.0.4 refuses to start" in ran.out
     assert "No spec of TGI 2.0.4 serves it" in ran.out

@@ -172,8 +172,13 @@ def _of_spec(spec: Spec, asked: _Asked, place: str = "") -> Upgrade:
     """One spec; the caller's release and hardware are laid over it."""
     given = [("hardware.gpu", asked.gpu), ("hardware.count", str(asked.gpus) if asked.gpus else None)]
     sets = [f"hardware.gpu.memory={asked.memory}"] if asked.memory else []
+    told = (image_release(spec.tgi.image) if spec.tgi.image else None) or spec.tgi.release
+    if asked.since is None and told is None and not spec.tgi.image:
+        raise UsageError(
+            f"{place or 'the spec'} does not say which release of TGI runs today",
+            "Give --from X.Y.Z, or state tgi.release; a spec without one is planned for the newest.",
+        )
     if asked.since is not None:
-        told = (image_release(spec.tgi.image) if spec.tgi.image else None) or spec.tgi.release
         if told is not None:
             _agrees(asked.since, releases.find(told), place or "the spec")
         spec = replace(spec, tgi=replace(spec.tgi, release=asked.since.name))
