@@ -193,3 +193,17 @@ def test_a_list_in_one_word_is_continued_as_a_list(tmp_path: Path) -> None:
     (line,) = changed(before, file.read_text())
     assert re.search(r'--max-total-tokens=\d+,--max-batch-prefill-tokens=\d+" \\$', line), line
     assert "has these limits already" in run("advise", str(file), *GPU, "--patch").out
+
+
+def test_what_else_is_wrong_with_the_file_is_said(tmp_path: Path) -> None:
+    script = tmp_path / "run.sh"
+    image = "ghcr.io/huggingface/text-generation-inference:3.3.7"
+    line = f"docker run --gpus all -v d:/data {image} --model-id Qwen/Qwen2.5-7B-Instruct"
+    script.write_text(f"{line} --max-totl-tokens 4096\n")
+    ran = run("advise", str(script), "--gpu", "nvidia-l4", "--patch", "--diff", "--offline")
+    assert ran.code == 0
+    assert "TGI101: TGI 3.3.7 has no flag --max-totl-tokens" in ran.out
+    found = json.loads(run("advise", str(script), "--gpu", "nvidia-l4", "--patch", "--offline", "--json").out)
+    assert len(found["patch"]["errors"]) == 1
+    script.write_text(f"{line}\n")
+    assert "finds more" not in run("advise", str(script), "--gpu", "nvidia-l4", "--patch", "--offline").out

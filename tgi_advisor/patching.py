@@ -28,7 +28,7 @@ from tgi_advisor.validate.amend import Wish
 from tgi_advisor.validate.effective import Effective, effective
 from tgi_advisor.validate.found import Document
 from tgi_advisor.validate.importer import importing
-from tgi_advisor.validate.judge import cases
+from tgi_advisor.validate.judge import cases, findings
 from tgi_advisor.validate.rules import Case
 from tgi_advisor.validate.secrets import secrets
 
@@ -44,10 +44,15 @@ class Patched(NamedTuple):
     """It, with the limits."""
     diff: str
     """The change as a unified diff, without secrets; empty where there is none."""
+    errors: tuple[str, ...] = ()
+    """What `validate` still finds wrong in the file that the limits went into: the server may stop at it."""
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as `advise --json` prints it, with the file and the change under `patch`."""
-        return {**self.plan.to_dict(), "patch": {"file": self.file, "diff": self.diff or None}}
+        return {
+            **self.plan.to_dict(),
+            "patch": {"file": self.file, "diff": self.diff or None, "errors": list(self.errors)},
+        }
 
 
 def patch(
@@ -74,6 +79,7 @@ def patch(
     """
     asked = os.fspath(path)
     document, reread = lint.opened(asked, images)
+    errors: tuple[str, ...] = ()
     facts_of = _facts_of(source, offline, progress)
     if document.form == "spec":
         plan, new, hidden = _of_spec(document, gpu, count, memory, release, fields, facts_of)
@@ -95,11 +101,22 @@ def patch(
             return there, [effective(one, running if one.image is None else None) for one in there.servers]
 
         hidden = secrets(document, known)
-        new = _written(document, number, case, plan, again) if plan.prediction.outcome == "starts" else document.text
+        new = document.text
+        if plan.prediction.outcome == "starts":
+            new = _written(document, number, case, plan, again)
+            there = reread(new)
+            after = cases(there, lint.facts_for("snapshot", True, asked), stated)
+            errors = _errors(there, [one for one in after if lint.whereabouts(one) == lint.whereabouts(case)])
     diff = fix.diff(document.text, new, document.file, hidden) if new != document.text else ""
     if write and diff and asked != "-":
         lint.rewrite(asked, new)
-    return Patched(plan, document.file, new, diff)
+    return Patched(plan, document.file, new, diff, errors)
+
+
+def _errors(document: Document, judged: Sequence[Case]) -> tuple[str, ...]:
+    """What is wrong with servers, each with its place."""
+    found = (one for one in findings(document, judged) if one.severity == "error")
+    return tuple([f"{one.place}: {one.code}: {one.message}" for one in found])
 
 
 def _facts_of(source: Source, offline: bool, progress: Callable[[str], None] | None) -> Callable[[Spec], api.Plan]:

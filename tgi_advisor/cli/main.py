@@ -437,6 +437,9 @@ def _patch(
         say("\n" + unobeyed(printable(found.diff, keep="\n\t")), nl=False)
     elif found.plan.prediction.outcome == "starts":
         say(f"\n{printable(found.file)} has these limits already.")
+    if found.errors:
+        say("\nThe limits fit, but `validate` finds more in this file, and the server may stop at it:")
+        say(unobeyed("\n".join(f"  {printable(one)}" for one in found.errors)))
     return exit_code(found.plan)
 
 
