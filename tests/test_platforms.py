@@ -543,3 +543,14 @@ def test_device_ids_and_the_folder_of_the_weights_are_found_again(name: str, tmp
     file.write_text(emitted.out)
     back = yaml.safe_load(run("import", str(file), "--gpu", FORMS[name].gpu).out)["container"]
     assert (back["gpus"], back["cache"], back["port"]) == (["1"], "/srv/weights", 81)
+
+
+def test_a_manifest_keeps_what_a_cluster_has_no_words_for(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        "model: {id: Qwen/Qwen2.5-7B-Instruct}\nhardware: {gpu: nvidia-l4}\n"
+        'container: {gpus: ["1"], cache: /srv/weights, port: 81}\n'
+    )
+    emitted = run("emit", str(tmp_path / "spec.yaml"), "--format", "kubernetes", "--source", "snapshot")
+    (tmp_path / "all.yaml").write_text(emitted.out)
+    back = yaml.safe_load(run("import", str(tmp_path / "all.yaml"), "--gpu", "nvidia-l4").out)["container"]
+    assert (back["gpus"], back["cache"], back["port"]) == (["1"], "/srv/weights", 81)

@@ -25,6 +25,7 @@ from typing import Any
 from tgi_advisor.errors import SpecError
 from tgi_advisor.plan import Container, Mount
 from tgi_advisor.render import scaling
+from tgi_advisor.render.platform import KEPT, commented, kept
 from tgi_advisor.render.yaml_ import document
 from tgi_advisor.units import GiB
 
@@ -42,7 +43,8 @@ NOTES = "tgi-advisor"
 
 def render(container: Container) -> str:
     """The manifests as one file for `kubectl apply -f`."""
-    return header(container) + "---\n".join(document(manifest) for manifest in manifests(container))
+    here = [line for line in kept(container, "cache", "gpus") if line.startswith(f"{KEPT}/container ")]
+    return header(container) + commented(here) + "---\n".join(document(manifest) for manifest in manifests(container))
 
 
 def manifests(container: Container) -> tuple[dict[str, Any], ...]:
