@@ -423,7 +423,10 @@ def inside_pytorch() -> list[str]:
         "only whole multiples of 512 tokens fit the gaps (Llama-2-7B AWQ on two shards, 2.0.4). And the "
         "recordings' stand-in for flashinfer allocates 8 MiB for each wrapper, while the pinned 0.2.0.post2 also "
         "holds a 64 MiB index buffer (flashinfer/prefill.py of that release, lines 1085-1096): the estimate adds what "
-        "is missing of the release's `flashinfer_bytes` beside the replay, and it is left out here on both sides.",
+        "is missing of the release's `flashinfer_bytes` beside the replay, and it is left out here on both sides. The "
+        "stand-in for Marlin allocates what marlin-kernels 0.3.6 does for a product (gptq_marlin.cu, lines 2307-2319): "
+        "the result, a copy of the input, and sums in float32; one without the latter two is up to 0.26 GiB off "
+        "(Qwen2.5-7B GPTQ on 2.4.1).",
         "### By release",
         table(list(inside.HEADINGS), [*inside.group_rows(rows, inside.release), inside.all_rows(rows)]),
         "### By family",

@@ -42,6 +42,8 @@ class Crossing(NamedTuple):
     """The image's positions."""
 
 
+SINGLE = 4
+"""Bytes of a float32."""
 FLASH_ONE_BLOCK = 256
 """Keys flash-attention 1 takes at once; with more, it sums its result in float32."""
 
@@ -319,10 +321,44 @@ def _normed_attention(run: Pass, joined: Block) -> Block:
     normed = _weighted_norm(run, g.query)
     normed_key = _weighted_norm(run, g.kv)
     run.drop(query)
-    attended = run.new(g.query)
+    attended, *padded = _scored(run) if run.shapes.scored else (run.new(g.query),)
     out = run.project(g.query, g.hidden, run.shapes.bias_out)
-    run.drop(normed, normed_key, joined, key, attended)
+    run.drop(normed, normed_key, joined, key, attended, *padded)
     return out
+
+
+def _scored(run: Pass) -> tuple[Block, ...]:
+    """Attention by PyTorch's own arithmetic, in float32, on prompts padded to the longest; then what was padded.
+
+    No fused kernel takes fewer heads of keys together with a mask.
+    https://github.com/pytorch/pytorch/blob/v2.6.0/aten/src/ATen/native/transformers/attention.cpp (_safe_softmax,
+    _scaled_dot_product_attention_math)
+    """
+    memory, g = run.memory, run.shapes.g
+    requests, longest = run.prompts
+    rows, every = requests * longest, requests * g.heads * longest * longest
+    padded = [memory.new(rows * width * ELEMENT) for width in (g.query, g.kv, g.kv)]
+    for place, width in enumerate((g.query, g.kv, g.kv)):  # turned head by head, which one head is already
+        if width * g.heads > g.query:
+            turned = memory.new(rows * width * ELEMENT)
+            run.drop(padded[place])
+            padded[place] = turned
+    wide = [memory.new(rows * width * SINGLE) for width in (g.query, g.kv, g.kv)]
+    times = 1 if g.kv == g.query else 3
+    wide += [memory.new(rows * g.query * SINGLE) for _ in range(times)]  # scaled queries, repeated keys and values
+    scaled = memory.new(rows * g.query * SINGLE)
+    scores = memory.new(every * SINGLE)
+    run.drop(scaled)
+    weights = memory.new(every * SINGLE)
+    masked = memory.new(every)
+    run.drop(memory.new(rows * g.heads), masked, scores)
+    half = memory.new(every * ELEMENT)
+    single = memory.new(rows * g.query * SINGLE)
+    out = memory.new(rows * g.query * ELEMENT)
+    run.drop(single, weights, half, *wide)
+    attended = run.new(g.query)
+    run.drop(out)
+    return attended, *padded
 
 
 def _cohere_attention(run: Pass, joined: Block) -> Block:

@@ -32,6 +32,8 @@ class Pass:
         self._rows = kernels.reduced_rows(tokens) if shapes.reduces and on_marlin else 0
         self.windowed = windowed
         self.longest = longest
+        self.prompts = (1, longest)
+        """Prompts, and the length all are padded to, where `Shapes.scored`."""
         self.workspaces: list[Block] = []
         self._lingering: Block | None = None
         self.brisk = False
@@ -266,6 +268,7 @@ class _Recording(Pass):
     def __init__(self, like: Pass, recorder: Recorder) -> None:
         super().__init__(like.shapes, recorder, like.tokens, like.windowed, like.longest)
         self.recorder = recorder
+        self.prompts = like.prompts
         self.workspaces = list(like.workspaces)
 
     def new(self, width: int) -> Block:

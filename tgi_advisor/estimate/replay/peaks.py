@@ -47,6 +47,8 @@ GAP = 64 * MiB
 """Bytes of a free block that decide whether a prefill finds much less room once the gaps are filled."""
 MASK = 11
 """Bytes Gemma 3's masks hold for every pair of tokens of a prompt (`vision.masks`)."""
+SCORED = 9
+"""Bytes the scores of every pair and head take beside them at their widest (`layers._scored`)."""
 LONGEST = 1 << 20
 """Tokens of the longest prefill that is replayed."""
 MOST_LOGITS = 1 << 35
@@ -83,7 +85,8 @@ class Peaks:
         self._lines: dict[tuple[int, int], tuple[Prefill, Prefill, int, int]] = {}
         self._peaks: dict[Batch, Peak] = {}
         self._sketches: dict[Batch, Peak] = {}
-        self._masked = MASK if setting.family.model_type == "gemma3" else 0
+        scores = SCORED * g.heads if self.shapes.scored else 0
+        self._masked = MASK + scores if setting.family.model_type == "gemma3" else 0
         self.straight = not self._masked and setting.family.served_by != "transformers"
         self._few = FEW if self.straight else STEPS
         self._by_length = self.shapes.window is not None or setting.family.served_by == "vlm"

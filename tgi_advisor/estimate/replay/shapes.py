@@ -33,7 +33,7 @@ LANGUAGE = {
 }  # fmt: skip
 """Vision-language families, and the family their language model's class is."""
 LOOKED_AT = {
-    "gemma3": (3, 3, 0), "qwen2_vl": (2, 4, 1), "qwen2_5_vl": (3, 1, 1), "mllama": (2, 4, 0), "llava_next": (2, 0, 0),
+    "gemma3": (3, 2, 0), "qwen2_vl": (2, 4, 1), "qwen2_5_vl": (3, 1, 1), "mllama": (2, 4, 0), "llava_next": (2, 0, 0),
     "idefics2": (2, 0, 2), "paligemma": (2, 0, 3), "idefics3": (3, 0, 2),
 }  # fmt: skip
 """Of them those whose sequence is written down, since which release."""
@@ -193,6 +193,8 @@ class Shapes(NamedTuple):
     """Layers before the first mixture; all of them in a dense model."""
     tower: Tower | None
     """The vision tower with the warm-up's image; None where there is none, or nothing of it matters."""
+    scored: bool
+    """Whether a prefill with an image goes through PyTorch's own attention, with a mask of every token."""
     clipped: bool
     """Whether queries, keys and values are clipped, into a copy (DBRX)."""
     heads: Made | None
@@ -233,13 +235,21 @@ def known(setting: Setting) -> bool:
         return False
     if routed and kernels.experts(setting) is None:
         return False
-    if family.model_type == "gemma3" and setting.attention != "flashinfer":
+    if family.model_type == "gemma3" and setting.attention != "flashinfer" and not scored(setting):
         return False
     if family.served_by == "vlm":
         since = LOOKED_AT.get(family.model_type)
         told = kernel == "plain" or (kernel in PACKED and family.model_type in towers.LAST and version >= (2, 2, 0))
         return told and since is not None and version >= since and pictures.stated(setting)
     return kernel is not None and family.served_by == "flash" and family.model_type in READ
+
+
+def scored(setting: Setting) -> bool:
+    """Whether Gemma 3's prefill with an image makes the scores of every token against every other: before 3.3.0.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.2.3/server/text_generation_server/models/custom_modeling/flash_gemma3_modeling.py#L251-L306
+    """
+    return setting.family.model_type == "gemma3" and setting.facts.release.version < (3, 3, 0)
 
 
 def of(setting: Setting, g: Geometry) -> Shapes:
@@ -288,6 +298,7 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         mixture=_mixture(setting, text, g) if routed else None,
         dense_layers=_count(text, "first_k_dense_replace") if routed else g.layers,
         tower=pictures.warmed_up(setting),
+        scored=scored(setting),
         clipped=kind == "dbrx" and isinstance(part := text.get("attn_config"), Mapping) and bool(part.get("clip_qkv")),
         heads=heads.of(setting),
     )

@@ -61,6 +61,9 @@ def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[B
         embedded = run.new(run.shapes.g.hidden)
         if seen is not None:  # what the image goes through lives as long as the pass
             made = _seen_late(run, seen, version)
+            if setting.family.model_type == "gemma3":
+                run.prompts = requests, longest
+                made += masks(run, requests, longest)
             final, *_ = layers.forward(run, version, embedded)
             return final, embedded, *given, *made
         run.take_cublas()
@@ -142,6 +145,8 @@ def _seen_late(run: Pass, seen: Tower, version: Version) -> tuple[Block, ...]:
     by_kind = {"llava_next": _tiles, "idefics2": _resampled_crops, "idefics3": _shuffled_tiles}
     if seen.kind in by_kind:
         return by_kind[seen.kind](run, seen)
+    if seen.kind == "gemma3":
+        return _averaged(run, seen)
     return _projected(run, seen, version) if seen.kind == "paligemma" else (_merged_patches(run, seen),)
 
 
@@ -159,24 +164,30 @@ def encode(run: Pass, seen: Tower | None) -> Block | None:
 
 def _gemma3(run: Pass, seen: Tower) -> Block:
     """SigLIP on one size of pictures; its patches are averaged, normed and projected."""
-    inside = run.beside(seen.pictures * seen.patches)
-    memory = run.memory
-    pixels = memory.new(seen.pictures * 3 * seen.side**2 * SINGLE)
-    taken = memory.new(seen.pictures * 3 * seen.side**2 * ELEMENT)
-    states = _siglip(inside, seen)
-    normed = _transposed_norm(inside, seen.width)
-    square = inside.new(seen.width)  # the patches as a picture again, to be averaged
-    pooled = run.beside(seen.features)
-    run.drop(pooled.single_norm(seen.width))
-    features = pooled.product(run.shapes.g.hidden)
-    run.drop(square, taken, states, normed)
+    memory, pooled = run.memory, run.beside(seen.features)
+    pixels = _given(run, seen)
+    features, *dropped = _averaged(run, seen)
+    run.drop(*dropped)
     placed = memory.new((seen.features + 2) * run.shapes.g.hidden * ELEMENT)
-    run.drop(pixels, features)
+    run.drop(*pixels, features)
     gathered = pooled.new(run.shapes.g.hidden)
     joined = pooled.new(run.shapes.g.hidden)
     run.drop(gathered)
     del placed  # stays in the batch's cache until the pass is over
     return joined
+
+
+def _averaged(run: Pass, seen: Tower) -> tuple[Block, ...]:
+    """SigLIP on the pictures, whose patches are averaged, normed and projected; the features first."""
+    inside, pooled = run.beside(seen.pictures * seen.patches), run.beside(seen.features)
+    taken = run.memory.new(seen.pictures * 3 * seen.side**2 * ELEMENT)
+    states = _siglip(inside, seen)
+    normed = _transposed_norm(inside, seen.width)
+    square = inside.new(seen.width)  # the patches as a picture again, to be averaged
+    run.drop(pooled.single_norm(seen.width))
+    features = pooled.product(run.shapes.g.hidden)
+    run.drop(square)
+    return features, taken, states, normed
 
 
 def _paligemma(run: Pass, seen: Tower) -> Block:
@@ -643,7 +654,7 @@ def masks(run: Pass, requests: int, longest: int) -> tuple[Block, ...]:
     """Gemma 3's dense masks of every prompt at the longest one's length, which stay until its pass is over.
 
     As booleans: causal, padding, both, the image's, either, and the whole; in float32 (`torch.where` of two Python
-    numbers) for all positions and for the sliding window's; flashinfer is given the unpadded one.
+    numbers) for all positions and for the sliding window's; flashinfer, since 3.3.0, is given the unpadded one.
     """
     memory = run.memory
     square = longest * longest
@@ -656,10 +667,12 @@ def masks(run: Pass, requests: int, longest: int) -> tuple[Block, ...]:
     image, either, whole = (memory.new(requests * square) for _ in range(3))
     run.drop(causal, both, image, either)
     single = memory.new(requests * square * SINGLE)
+    if run.shapes.scored:
+        run.drop(whole)
     last = run.tokens - (requests - 1) * longest
-    unpadded = memory.new((requests - 1) * square + last * last)
+    given = () if run.shapes.scored else (whole, memory.new((requests - 1) * square + last * last))
     like = memory.new(requests * square)
     window = memory.new(requests * square)
     run.drop(like)
     local = memory.new(requests * square * SINGLE)
-    return whole, single, unpadded, window, local
+    return *given, single, window, local
