@@ -43,7 +43,8 @@ NOTES = "tgi-advisor"
 
 def render(container: Container) -> str:
     """The manifests as one file for `kubectl apply -f`."""
-    here = [line for line in kept(container, "cache", "gpus") if line.startswith(f"{KEPT}/container ")]
+    fields = ("gpus",) if container.cluster.storage == "node" else ("cache", "gpus")  # a node's folder is its volume
+    here = [line for line in kept(container, *fields) if line.startswith(f"{KEPT}/container ")]
     return header(container) + commented(here) + "---\n".join(document(manifest) for manifest in manifests(container))
 
 
