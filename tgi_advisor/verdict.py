@@ -6,6 +6,8 @@ router checks what the shards report.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tgi_advisor import refusals
 from tgi_advisor.estimate import capture, defaults, uncertainty, underload, warmup
 from tgi_advisor.estimate.setting import Setting
@@ -89,7 +91,7 @@ def is_refused(here: Base, given: Limits) -> bool:
     setting = here.setting
     asked = defaults.launcher_limits(setting, given)
     found = _refusals(setting, given, asked)
-    if _early(found):
+    if early(found):
         return True
     seen = warmup.run(here, given, retry=True)
     if seen.stage is not None:
@@ -100,14 +102,15 @@ def is_refused(here: Base, given: Limits) -> bool:
 
 def refused_early(setting: Setting, given: Limits) -> list[Refusal]:
     """What TGI refuses before its warm-up with the limits given."""
-    return _early(_refusals(setting, given, defaults.launcher_limits(setting, given)))
+    return early(_refusals(setting, given, defaults.launcher_limits(setting, given)))
 
 
 def _refusals(setting: Setting, given: Limits, asked: Limits) -> list[Refusal]:
     return [*refusals.launcher_refusals(setting, given, asked), *refusals.shard_refusals(setting, asked)]
 
 
-def _early(found: list[Refusal]) -> list[Refusal]:
+def early(found: Iterable[Refusal]) -> list[Refusal]:
+    """The refusals of these that come before the warm-up."""
     return [refusal for refusal in found if refusal.stage in ("launcher", "load")]
 
 
@@ -115,8 +118,8 @@ def _first_stop(
     here: Base, seen: Warmup, asked: Limits, final: Limits, found: list[Refusal], late: list[Refusal]
 ) -> Prediction:
     """The verdict at the first stage that stops: arguments, loading, warm-up, router; or that it starts."""
-    if early := _early(found):
-        return _refused(here, seen, asked, early)
+    if stopped := early(found):
+        return _refused(here, seen, asked, stopped)
     if seen.stage == "load":
         return _out_of_memory(here, seen)
     if found:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tgi_advisor.plan import Container
 from tgi_advisor.render import kubernetes
-from tgi_advisor.render.platform import KEPT, commented, kept
+from tgi_advisor.render.platform import commented, kept_of_container
 from tgi_advisor.render.scaling import query
 from tgi_advisor.render.yaml_ import document
 
@@ -28,7 +28,9 @@ AUTOSCALE = "KServe reads TGI's gauges through KEDA alone: write autoscale.by ke
 
 def render(container: Container) -> str:
     """The claim and the InferenceService as one file for `kubectl apply -f`."""
-    head = kubernetes.header(container) + commented([*note(container).splitlines(), *_kept(container)])
+    head = kubernetes.header(container) + commented(
+        [*note(container).splitlines(), *kept_of_container(container, "port", "cache", "gpus")]
+    )
     claims = [] if container.cluster.storage == "node" else [kubernetes.claim(container)]
     return head + "---\n".join(document(one) for one in (*claims, _service(container)))
 
@@ -40,11 +42,6 @@ def note(container: Container) -> str:
         f"KServe's own Service answers on port 80 of {container.name}-predictor: container.port {container.port} "
         f"is not used{scaling}"
     )
-
-
-def _kept(container: Container) -> list[str]:
-    """What `import` reads back in comments; annotations hold the rest."""
-    return [line for line in kept(container, "port", "cache", "gpus") if line.startswith(f"{KEPT}/container ")]
 
 
 def _scaled(container: Container) -> tuple[dict[str, str], dict[str, Any]]:

@@ -25,7 +25,7 @@ from typing import Any
 from tgi_advisor.errors import SpecError
 from tgi_advisor.plan import Container, Mount
 from tgi_advisor.render import scaling
-from tgi_advisor.render.platform import KEPT, commented, kept
+from tgi_advisor.render.platform import commented, kept_of_container
 from tgi_advisor.render.yaml_ import document
 from tgi_advisor.units import GiB
 
@@ -44,8 +44,11 @@ NOTES = "tgi-advisor"
 def render(container: Container) -> str:
     """The manifests as one file for `kubectl apply -f`."""
     fields = ("gpus",) if container.cluster.storage == "node" else ("cache", "gpus")  # a node's folder is its volume
-    here = [line for line in kept(container, *fields) if line.startswith(f"{KEPT}/container ")]
-    return header(container) + commented(here) + "---\n".join(document(manifest) for manifest in manifests(container))
+    return (
+        header(container)
+        + commented(kept_of_container(container, *fields))
+        + "---\n".join(document(manifest) for manifest in manifests(container))
+    )
 
 
 def manifests(container: Container) -> tuple[dict[str, Any], ...]:

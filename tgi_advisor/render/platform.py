@@ -94,6 +94,11 @@ def bounds(container: Container) -> tuple[int, int]:
     return (scaling.fewest, scaling.most) if scaling else (container.replicas, container.replicas)
 
 
+def kept_of_container(container: Container, *fields: str) -> list[str]:
+    """The same for manifests, whose annotations hold the rest."""
+    return [line for line in kept(container, *fields) if line.startswith(f"{KEPT}/container ")]
+
+
 def kept(container: Container, *fields: str) -> list[str]:
     """Comments that `import` reads back: these fields where they are not the usual, cluster and scaling."""
     usual = ContainerSpec()

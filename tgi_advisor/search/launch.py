@@ -27,7 +27,7 @@ from tgi_advisor.plan import Prediction, Search
 from tgi_advisor.search.predicate import TOO_RISKY, USUAL_CHUNK, Searcher, capacity, efficient_prefill, last_that_holds
 from tgi_advisor.spec.records import AUTO, LimitsSpec
 from tgi_advisor.units import human, thousands
-from tgi_advisor.verdict import is_refused, predict, refused_early, too_small
+from tgi_advisor.verdict import early, is_refused, predict, refused_early, too_small
 
 GIVEN_FOR_CHUNKS = 10
 """`workload.prefer: prefill` costs at most one part in so many of max_total_tokens."""
@@ -85,8 +85,7 @@ def refused(here: Base) -> Found | None:
     searcher = Searcher(here)
     found, total = _nothing(searcher), searcher.span.high
     longest = searcher.limits_of(total, searcher.smallest_prefill(total))
-    said = [refusal for refusal in found.prediction.refusals if refusal.stage in ("launcher", "load")]
-    return found if refused_early(here.setting, longest) == said else None
+    return found if refused_early(here.setting, longest) == early(found.prediction.refusals) else None
 
 
 def outcome(found: Found, requests: int) -> Prediction:
