@@ -76,7 +76,7 @@ def from_recording(place: Path) -> tuple[ModelFacts, list[str], int | None]:
         name: {"dtype": dtype, "shape": shape}
         for name, dtype, shape in json.loads((place / "tensors.json").read_bytes())
     }
-    tensors = checkpoint.group_tensors([header], config.get("num_hidden_layers"))
+    tensors, _ = checkpoint.group_tensors([header], config.get("num_hidden_layers"))
     made = ModelFacts(
         said["repo_id"], None, "", config, fill_defaults(config), tensors,
         gated=bool(said["gated"]), weights_format=said["weights_format"],
@@ -131,7 +131,7 @@ def from_hub(repo: str, revision: str) -> tuple[ModelFacts, list[str], int | Non
     for name in files.files:
         read = api.parse_safetensors_file_metadata(repo, name, revision=info.sha)
         headers.append({key: {"dtype": tensor.dtype, "shape": tensor.shape} for key, tensor in read.tensors.items()})
-    tensors = checkpoint.group_tensors(headers, config.get("num_hidden_layers"))
+    tensors, _ = checkpoint.group_tensors(headers, config.get("num_hidden_layers"))
     length = None
     if any(sibling.rfilename == "tokenizer_config.json" for sibling in info.siblings or ()):
         tokenizer = Path(hf_hub_download(repo, "tokenizer_config.json", revision=info.sha))

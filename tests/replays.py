@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import Heads, ModelFacts, TensorGroup
-from tgi_advisor.gather import snapshot
+from tgi_advisor.gather import checkpoint, snapshot
 from tgi_advisor.spec.records import GpuSpec, HardwareSpec, ModelSpec, Spec, TgiSpec
 
 ROOT = Path(__file__).parent.parent
@@ -96,6 +96,35 @@ def _cut(model: ModelFacts, layers: int) -> ModelFacts:
     left_out.pop("num_hidden_layers", None)
     kept = tuple(group for group in groups if group.count)
     return model._replace(config=cut, defaults=left_out, tensors=kept)
+
+
+def in_files(model: ModelFacts, sizes: Sequence[int]) -> list[dict[str, tuple[str, list[int]]]]:
+    """A model's tensors in files of so many bytes, in the order of its modules: name -> (dtype, shape)."""
+    layered = [group for group in model.tensors if ".*." in group.name]
+    first, last = model.tensors.index(layered[0]), model.tensors.index(layered[-1])
+    order = [(group.name, group) for group in model.tensors[:first]]
+    order += [(one.name.replace("*", str(layer)), one) for layer in range(layered[0].count) for one in layered]
+    order += [(group.name, group) for group in model.tensors[last + 1 :]]
+    files: list[dict[str, tuple[str, list[int]]]] = []
+    rest = iter(order)
+    for size in sizes:
+        files.append({})
+        while size > 0:
+            name, group = next(rest)
+            files[-1][name] = group.dtype, list(group.shape)
+            size -= group.bytes // group.count
+        assert size == 0
+    assert next(rest, None) is None
+    return files
+
+
+def _with_files(model: ModelFacts, sizes: Sequence[int]) -> ModelFacts:
+    """A model whose tensors lie in files of so many bytes."""
+    files = in_files(model, sizes)
+    headers = [{name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in file.items()} for file in files]
+    tensors, known = checkpoint.group_tensors(headers, families.layers(model))
+    assert tensors == model.tensors
+    return model._replace(files=known)
 
 
 def _compressed(layout: str, kind: str, bits: int, **more: Any) -> dict[str, Any]:
@@ -205,6 +234,8 @@ def setting_of(row: dict[str, Any]) -> Setting:
     model = model_of(row["model"])
     if "packed" in row:
         model = _pack(model, row["packed"])
+    if "files" in row:
+        model = _with_files(model, row["files"])
     if "layers" in row:
         model = _cut(model, row["layers"])
     if "heads" in row:

@@ -31,7 +31,7 @@ def entry(dtype: str, shape: list[int], start: int = 0) -> dict[str, Any]:
 
 
 def group(headers: list[dict[str, Any]], layers: int | None = None) -> dict[str, int]:
-    return {group.name: group.count for group in checkpoint.group_tensors(headers, layers)}
+    return {group.name: group.count for group in checkpoint.group_tensors(headers, layers).tensors}
 
 
 # ---------------------------------------------------------------------------------------------- groups
@@ -41,7 +41,7 @@ def test_layer_and_expert_numbers_become_one_group() -> None:
     one: dict[str, Any] = {"dtype": "BF16", "shape": [2, 3]}
     names = [f"model.layers.{n}.mlp.experts.{e}.w1.weight" for n in range(3) for e in range(8)]
     names += [f"h.{n}.ln_1.weight" for n in range(4)] + ["wte.weight", "visual.merger.mlp.0.weight", "blocks.7"]
-    made = checkpoint.group_tensors([dict.fromkeys(names[:20], one), dict.fromkeys(names[20:], one)])
+    made = checkpoint.group_tensors([dict.fromkeys(names[:20], one), dict.fromkeys(names[20:], one)]).tensors
     assert made == (
         TensorGroup("model.layers.*.mlp.experts.*.w1.weight", "BF16", (2, 3), 24),
         TensorGroup("h.*.ln_1.weight", "BF16", (2, 3), 4),
@@ -51,6 +51,14 @@ def test_layer_and_expert_numbers_become_one_group() -> None:
     )
 
 
+def test_a_file_has_so_many_of_each_group() -> None:
+    one: dict[str, Any] = {"dtype": "BF16", "shape": [2, 3]}
+    files = ["lm_head.weight", "h.0.w", "h.1.w", "h.1.b"], ["h.2.w"], ["h.2.b", "h.3.w"]
+    made = checkpoint.group_tensors([dict.fromkeys(file, one) for file in files])
+    assert [group.name for group in made.tensors] == ["lm_head.weight", "h.*.w", "h.*.b"]
+    assert made.files == ((1, 2, 1), (0, 1, 0), (0, 1, 1))
+
+
 def test_other_shape_or_dtype_is_another_group() -> None:
     tensors: dict[str, Any] = {
         "h.0.w": {"dtype": "BF16", "shape": [2]},
@@ -58,7 +66,7 @@ def test_other_shape_or_dtype_is_another_group() -> None:
         "h.2.w": {"dtype": "BF16", "shape": [3]},
         "h.3.w": {"dtype": "BF16", "shape": []},
     }
-    made = checkpoint.group_tensors([tensors])
+    made = checkpoint.group_tensors([tensors]).tensors
     assert [(g.dtype, g.shape, g.count, g.bytes) for g in made] == [
         ("BF16", (2,), 1, 4), ("F32", (2,), 1, 8), ("BF16", (3,), 1, 6), ("BF16", (), 1, 2),
     ]  # fmt: skip
@@ -97,11 +105,11 @@ WHOLE_BYTES = [dtype for dtype, bits in DTYPE_BITS.items() if bits % 8 == 0]
 )
 def test_grouping_loses_no_tensor_and_no_byte(tensors: dict[str, tuple[str, list[int]]], layers: int) -> None:
     header = {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in tensors.items()}
-    for made in (checkpoint.group_tensors([header]), checkpoint.group_tensors([header], layers)):
+    for made, _ in (checkpoint.group_tensors([header]), checkpoint.group_tensors([header], layers)):
         assert sum(g.count for g in made) == len(tensors)
         assert sum(g.bytes for g in made) == sum(checkpoint.tensor_bytes(d, s, "") for d, s in tensors.values())
         assert len({(g.name, g.dtype, g.shape) for g in made}) == len(made)
-    plain = checkpoint.group_tensors([header])
+    plain = checkpoint.group_tensors([header]).tensors
     assert not any(part.isdecimal() for g in plain for part in g.name.split("."))
 
 

@@ -205,6 +205,27 @@ def test_pickles_are_proved_by_their_index(hub: Hub) -> None:
     repo.files["pytorch_model.bin.index.json"] = json.dumps(index).encode()
     facts = read.read(ID)
     assert (facts.weights_format, facts.stored_bytes) == ("bin", LLAMA_BYTES)
+    assert facts.files == (tuple(group.count for group in facts.tensors),)
+
+
+def test_files_are_told_apart_where_they_count(hub: Hub) -> None:
+    """transformers' own class reads Qwen 3 file by file; TGI's reads Llama module by module."""
+    tensors, config = llama(), {**CONFIG, "model_type": "qwen3", "head_dim": 16}
+    tensors |= {f"model.layers.{n}.self_attn.{one}_norm.weight": ("BF16", (16,)) for n in range(4) for one in "qk"}
+    hub.add("org/one", config, tensors)
+    assert read.read("org/one").source.endswith("proved by the Hub's element counts")
+    hub.add(ID, config, tensors, shards=3)
+    facts = model.load(ID)
+    assert facts.source.endswith("tensors from the files' headers")
+    assert [sum(counts) for counts in facts.files] == [
+        len(tensors) * n // 3 - len(tensors) * (n - 1) // 3 for n in (1, 2, 3)
+    ]
+    assert [sum(of) for of in zip(*facts.files, strict=True)] == [group.count for group in facts.tensors]
+    hub.requests.clear()
+    kept = model.load(ID)
+    assert (kept.files, kept.tensors, hub.requests) == (facts.files, facts.tensors, [])
+    hub.add(ID, CONFIG, llama(), shards=3)
+    assert read.read(ID).files == ()
 
 
 # ------------------------------------------------------------------------------------------------ layouts
@@ -452,7 +473,10 @@ def test_a_branch_is_asked_about_again_after_a_day(hub: Hub, monkeypatch: pytest
     assert not [request for request in hub.requests if COMMIT in request.path]  # late retries for the branch may come
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 2, "commit": 1}', b"\xff" * 99])
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 2, "commit": 1}', b'{"format": 3, "commit": 1}', b"\xff" * 99],
+)
 def test_a_damaged_cache_is_read_anew(hub: Hub, damage: bytes) -> None:
     hub.add(ID, CONFIG, llama())
     model.load(ID)
@@ -528,6 +552,7 @@ def test_offline_the_hugging_face_cache_will_do(hub: Hub, weights: bool, monkeyp
     facts = model.load(ID)
     assert (facts.id, facts.commit, facts.stored_bytes) == (ID, COMMIT, LLAMA_BYTES)
     assert facts.source == f"Hugging Face cache: {snapshot}"
+    assert facts.files == (tuple(group.count for group in facts.tensors),)
     assert hub.requests == []
 
 

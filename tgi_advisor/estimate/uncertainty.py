@@ -7,6 +7,7 @@ from tgi_advisor.estimate import overhead, replay
 from tgi_advisor.estimate.setting import Setting, remembered
 from tgi_advisor.facts import outside
 from tgi_advisor.facts.measured import Measured, runs
+from tgi_advisor.facts.model import USUAL_FILE
 from tgi_advisor.units import gib
 
 LARGEST = 2
@@ -53,7 +54,8 @@ def spread(setting: Setting) -> Spread:
     parts = sorted(contributions(setting), key=lambda part: -part.bytes)
     band = round(math.sqrt(sum(part.bytes**2 for part in parts)))
     named = ", ".join(f"{part.name} {gib(part.bytes)}" for part in parts[:LARGEST])
-    why = "; ".join(filter(None, (f"± {gib(band)}: {named}", _unknown_driver(setting), _unknown_link(setting))))
+    unknown = _unknown_driver(setting), _unknown_link(setting), _unknown_files(setting)
+    why = "; ".join(filter(None, (f"± {gib(band)}: {named}", *unknown)))
     return Spread(band, len(similar(setting)), why, tuple(parts))
 
 
@@ -114,6 +116,15 @@ def _unknown_link(setting: Setting) -> str:
     if found is None or not found.assumed:
         return ""
     return f"the GPUs are assumed to reach each other {found.says} (hardware.link)"
+
+
+def _unknown_files(setting: Setting) -> str:
+    """That the weight files are what is usual, where a class reads them one after the other."""
+    model = setting.facts.model
+    several = not model.files and model.stored_bytes > USUAL_FILE
+    if not several or setting.family.served_by != "transformers" or not replay.known(setting):
+        return ""
+    return f"its weight files are assumed to end after {USUAL_FILE // 10**9} GB (a folder with the weights tells)"
 
 
 def _unknown_driver(setting: Setting) -> str:

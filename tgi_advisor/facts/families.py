@@ -97,6 +97,12 @@ def names() -> list[str]:
     return sorted(_rows())
 
 
+def is_left_to_transformers(model_type: str) -> bool:
+    """Whether no release has a class of TGI's own for a type: transformers' reads its weights, file by file."""
+    row = _rows().get(model_type)
+    return row is None or row.first_release is None
+
+
 def _own_class(row: Family, model: ModelFacts, release: TgiRelease, flash: bool) -> Family | None:
     """The family where the release's get_model has a branch for it, else None."""
     version = release.version

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from tgi_advisor.facts.model import DTYPE_BITS, TensorGroup
+from tgi_advisor.facts.model import DTYPE_BITS, Files, TensorGroup
 
 Config = Mapping[str, Any]
 Row = tuple[str, tuple[int, ...], int]
@@ -82,8 +82,11 @@ def _fp8_block(quantization: Mapping[str, Any]) -> tuple[int, int] | None:
     return rows, columns
 
 
-def derive_from_index(config: Config, index: Mapping[str, Any]) -> tuple[TensorGroup, ...] | None:
-    """As `derive`, proved by a weight index: the names of all tensors, and their bytes in `torch_dtype`."""
+def derive_from_index(config: Config, index: Mapping[str, Any]) -> tuple[tuple[TensorGroup, ...], Files] | None:
+    """As `derive`, proved by a weight index: the names of all tensors, and their bytes in `torch_dtype`.
+
+    The index also tells which of them lie in which file.
+    """
     dtype = _TORCH.get(str(config.get("torch_dtype") or config.get("dtype")))
     metadata, weight_map = index.get("metadata"), index.get("weight_map")
     size = metadata.get("total_size") if isinstance(metadata, Mapping) else None
@@ -91,7 +94,19 @@ def derive_from_index(config: Config, index: Mapping[str, Any]) -> tuple[TensorG
         return None
     tensors = derive(config, {dtype: int(size) * 8 // DTYPE_BITS[dtype]})
     names = {_NUMBER.sub("*", name) for name in weight_map}
-    return tensors if tensors and {_NUMBER.sub("*", group.name) for group in tensors} == names else None
+    if not tensors or {_NUMBER.sub("*", group.name) for group in tensors} != names:
+        return None
+    return tensors, _files(tensors, weight_map)
+
+
+def _files(tensors: tuple[TensorGroup, ...], weight_map: Mapping[str, Any]) -> Files:
+    """Which tensors lie in which file by an index of names; none where it does not add up."""
+    numbers = {_NUMBER.sub("*", group.name): number for number, group in enumerate(tensors)}
+    counts = {file: [0] * len(tensors) for file in sorted(set(map(str, weight_map.values())))}
+    for name, file in weight_map.items():
+        counts[str(file)][numbers[_NUMBER.sub("*", name)]] += 1
+    adds_up = list(map(sum, zip(*counts.values(), strict=True))) == [group.count for group in tensors]
+    return tuple(map(tuple, counts.values())) if adds_up else ()
 
 
 def count(groups: Iterable[TensorGroup]) -> dict[str, int]:

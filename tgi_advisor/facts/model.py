@@ -1,7 +1,7 @@
 """What is true of a model: its configuration and every tensor of its checkpoint."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,11 @@ DTYPE_BITS = {
     "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I8": 8, "U8": 8, "BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
 """Bits per element by safetensors dtype name (safetensors/src/tensor.rs, `Dtype::bitsize`)."""
+USUAL_FILE = 4 * 10**9
+"""Bytes after which a checkpoint is taken to begin another file, where its files are not known."""
+
+Files = tuple[tuple[int, ...], ...]
+"""By weight file, in the order of their names: how many tensors of each group of a model it holds."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,17 @@ def read_group(row: object) -> TensorGroup:
         if type(name) is str and isinstance(dtype, str) and dtype in DTYPE_BITS and sizes and counted:
             return TensorGroup(name, dtype, tuple(shape), count)
     raise ValueError(f"{str(row)[:80]} is not a group of tensors")
+
+
+def read_files(rows: object, tensors: Sequence[TensorGroup]) -> Files:
+    """`ModelFacts.files` as our cache writes it; ValueError when these are not the files of these tensors."""
+    if rows == []:
+        return ()
+    if isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(tensors) for row in rows):
+        counted = all(type(count) is int and count >= 0 for row in rows for count in row)
+        if counted and [sum(counts) for counts in zip(*rows, strict=True)] == [group.count for group in tensors]:
+            return tuple(map(tuple, rows))
+    raise ValueError(f"{str(rows)[:80]} are not the files of {len(tensors)} groups of tensors")
 
 
 class Heads(NamedTuple):
@@ -104,6 +120,8 @@ class ModelFacts(NamedTuple):
     """What had to be assumed to take them for the model that is meant, one sentence; empty when nothing had."""
     heads: Heads | None = None
     """The speculation heads it is served with, where `id` names these."""
+    files: Files = ()
+    """Which of its tensors lie in which weight file; empty where that is not known."""
 
     @property
     def model_type(self) -> str | None:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
-from tgi_advisor.facts.model import ModelFacts, read_group
+from tgi_advisor.facts.model import ModelFacts, read_files, read_group
 from tgi_advisor.gather import checkpoint
 from tgi_advisor.gather.class_defaults import fill_defaults
 from tgi_advisor.gather.environment import endpoint, own_cache, public
@@ -25,7 +25,7 @@ from tgi_advisor.gather.names import COMMIT
 from tgi_advisor.reading import read_regular
 from tgi_advisor.safe import printable
 
-FORMAT = 1
+FORMAT = 2
 """Changes when the meaning of the files changes; others are not read."""
 FRESH = 24 * 3600
 """Seconds for which a branch is taken to be where it was; a commit is for ever."""
@@ -72,6 +72,7 @@ def store(facts: ModelFacts, revision: str) -> None:
         "weights_format": facts.weights_format,
         "config": facts.config,
         "tensors": [[group.name, group.dtype, group.shape, group.count] for group in facts.tensors],
+        "files": facts.files,
     }
     _write(folder / f"{facts.commit}.json", entry)
     if revision != facts.commit:
@@ -108,6 +109,7 @@ def _facts(entry: dict[str, Any], model_id: str, commit: str) -> ModelFacts | No
             config=config,
             defaults=fill_defaults(config),
             tensors=tensors,
+            files=read_files(entry["files"], tensors),
             model_max_length=None if length is None else int(length),
             gated=bool(entry["gated"]),
             weights_format=str(entry["weights_format"]),

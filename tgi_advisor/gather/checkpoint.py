@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
 from tgi_advisor.facts.heads import MEDUSA_FILE, method
-from tgi_advisor.facts.model import DTYPE_BITS, TensorGroup
+from tgi_advisor.facts.model import DTYPE_BITS, Files, TensorGroup
 from tgi_advisor.safe import named
 
 Header = Mapping[str, Mapping[str, Any]]
@@ -45,6 +45,15 @@ class Index(NamedTuple):
     """Bytes of all tensors as the index states them, where it does."""
     files: tuple[str, ...]
     """Names of the shards, sorted."""
+
+
+class Grouped(NamedTuple):
+    """All tensors of a checkpoint."""
+
+    tensors: tuple[TensorGroup, ...]
+    """Those alike but for layer and expert numbers in one group, in file order."""
+    files: Files
+    """Which of them lie in which file."""
 
 
 def which_files(names: Iterable[str], where: str) -> WeightFiles:
@@ -127,8 +136,8 @@ def require_all_shards(files: tuple[str, ...], repo: str) -> None:
             )
 
 
-def group_tensors(headers: Iterable[Header], layers: int | None = None) -> tuple[TensorGroup, ...]:
-    """All tensors of a checkpoint, those alike but for layer and expert numbers in one group, in file order.
+def group_tensors(headers: Iterable[Header], layers: int | None = None) -> Grouped:
+    """All tensors of a checkpoint.
 
     `headers` has one entry for each weight file. With `layers` (num_hidden_layers) a tensor of
     `model.layers.N` with N >= layers keeps that number: TGI never loads it (DeepSeek-V3's prediction
@@ -141,7 +150,7 @@ def group_tensors(headers: Iterable[Header], layers: int | None = None) -> tuple
         return len(number) < 20 and int(number) < (layers or 0) and str(int(number)) == number
 
     seen: set[str] = set()
-    alike: dict[tuple[tuple[str, ...], str, tuple[int, ...]], int] = {}
+    files: list[dict[tuple[tuple[str, ...], str, tuple[int, ...]], int]] = []
     for header in headers:
         if len(seen) + len(header) > bounds.MAX_TENSORS:
             raise FactsError(f"The weight files hold more than {bounds.MAX_TENSORS:,} tensors.", DAMAGED)
@@ -151,6 +160,7 @@ def group_tensors(headers: Iterable[Header], layers: int | None = None) -> tuple
                 "TGI stops with 'Key ... was found in multiple files': remove the file that does not belong.",
             )
         seen.update(header)
+        alike: dict[tuple[tuple[str, ...], str, tuple[int, ...]], int] = {}
         for name, entry in header.items():
             # DeepSeek-V3 has 91,991 names: taking the layer number out first leaves 2,000 for the pattern.
             parts = name.split(".", 3)
@@ -159,17 +169,26 @@ def group_tensors(headers: Iterable[Header], layers: int | None = None) -> tuple
                 parts[2] = "*"
             key = (tuple(parts), entry["dtype"], tuple(entry["shape"]))
             alike[key] = alike.get(key, 0) + 1
-    groups: dict[tuple[str, str, tuple[int, ...]], int] = {}
-    for (parts_seen, dtype, shape), count in alike.items():
+        files.append(alike)
+    numbers: dict[tuple[str, str, tuple[int, ...]], int] = {}
+    group_of: dict[tuple[tuple[str, ...], str, tuple[int, ...]], int] = {}
+    for key in dict.fromkeys(key for alike in files for key in alike):
+        parts_seen, dtype, shape = key
         name = ".".join(parts_seen)
         tensor_bytes(dtype, shape, named(name))
         beyond = len(parts_seen) == 4 and parts_seen[2].isdecimal()
         kept, rest = (name[: -len(parts_seen[3])], parts_seen[3]) if beyond else ("", name)
         group = (kept + _NUMBER.sub("*", rest), dtype, shape)
-        groups[group] = groups.get(group, 0) + count
-    if not groups:
+        group_of[key] = numbers.setdefault(group, len(numbers))
+    if not numbers:
         raise FactsError("The weight files hold no tensor.", DAMAGED)
-    return tuple(TensorGroup(name, dtype, shape, count) for (name, dtype, shape), count in groups.items())
+    counts = [[0] * len(numbers) for _ in files]
+    for row, alike in zip(counts, files, strict=True):
+        for key, count in alike.items():
+            row[group_of[key]] += count
+    totals = map(sum, zip(*counts, strict=True))
+    groups = (TensorGroup(*group, count) for group, count in zip(numbers, totals, strict=True))
+    return Grouped(tuple(groups), tuple(map(tuple, counts)))
 
 
 def tensor_bytes(dtype: object, shape: Sequence[object], where: str) -> int:

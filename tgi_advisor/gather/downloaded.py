@@ -60,10 +60,11 @@ def _without_weights(model_id: str, found: Path) -> ModelFacts | None:
         return None
     config = folder.read_config(found)
     defaults = fill_defaults(config)
-    tensors = derive_from_index({**config, **defaults}, folder.read_json(index, bounds.MAX_INDEX))
-    if tensors is None:
+    proved = derive_from_index({**config, **defaults}, folder.read_json(index, bounds.MAX_INDEX))
+    if proved is None:
         raise FactsError(
             f"{found} has no weight files, and its index alone does not tell the tensors' shapes.",
             "Go online once, so that the tensor headers can be read.",
         )
-    return ModelFacts(model_id, found.name, "", config, defaults, tensors)
+    tensors, files = proved
+    return ModelFacts(model_id, found.name, "", config, defaults, tensors, files=files)

@@ -35,7 +35,8 @@ def read(path: str) -> ModelFacts:
         )
     if INDEX in names:
         _all_there(folder, weights.files)
-    tensors = checkpoint.group_tensors((_header(folder / name) for name in weights.files), checkpoint.layers(config))
+    headers = (_header(folder / name) for name in weights.files)
+    tensors, files = checkpoint.group_tensors(headers, checkpoint.layers(config))
     length = None
     if "tokenizer_config.json" in names:
         tokenizer = folder / "tokenizer_config.json"
@@ -47,6 +48,7 @@ def read(path: str) -> ModelFacts:
         config=config,
         defaults=fill_defaults(config),
         tensors=tensors,
+        files=files,
         model_max_length=length,
         folder=str(folder.resolve()),
     )

@@ -12,9 +12,10 @@ layers/attention/flashinfer.py:36-43, and the classes' own `__init__` for their 
 transformers v4.51.3, src/transformers/modeling_utils.py:770-800 and :5750-5810.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from typing import NamedTuple
 
 from tgi_advisor.estimate import adapters, geometry, heads, weights
@@ -24,6 +25,7 @@ from tgi_advisor.estimate.replay.kernels import Kernel
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.weights import Held
 from tgi_advisor.facts import families
+from tgi_advisor.facts.model import USUAL_FILE, ModelFacts
 from tgi_advisor.units import MiB
 
 Step = Callable[[Allocator], None]
@@ -64,8 +66,7 @@ https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text
 """
 WORKSPACE = (128 * MiB, 8 * MiB, 8 * MiB, 8 * MiB)
 """flashinfer's workspace and the integer buffers of its three wrappers; what newer ones hold beside is not replayed."""
-FILE = 4 * 10**9
-"""Bytes after which today's checkpoints start another file."""
+_LAYER = re.compile(r"\.([0-9]+)\.")
 
 
 class Stored(NamedTuple):
@@ -90,12 +91,11 @@ def loaded(setting: Setting, most: int | None = None) -> State:
     """
     rows = weights.held(setting)
     seen = [row for row in rows if setting.family.served_by == "vlm" and towers.sees(row.group.name)]
-    stored = _stored([row for row in rows if row not in seen])
     memory = Allocator(most=most)
     old = setting.facts.release.version < JOINED_BEFORE_THE_MOVE
     reads = towers.of(setting.family.model_type, seen, _is_converted(setting), old) if seen else ()
     tower = [_made(one) for one in reads]
-    for steps, times in _steps(setting, stored, tower):
+    for steps, times in _steps(setting, [row for row in rows if row not in seen], tower):
         tapes.play(memory, steps, times)
     if setting.attention == "flashinfer":
         for size in WORKSPACE:
@@ -123,11 +123,12 @@ def _stored(rows: Sequence[Held]) -> Stored:
     return Stored(tuple(embeddings), layer, edges, tuple(others), tuple(head))
 
 
-def _steps(setting: Setting, stored: Stored, tower: Sequence[Step]) -> Iterator[tuple[Sequence[Step], int]]:
+def _steps(setting: Setting, rows: Sequence[Held], tower: Sequence[Step]) -> Iterator[tuple[Sequence[Step], int]]:
     """(steps of modules, how often they come) in the order of the class; those of a vision tower are given."""
     if setting.family.served_by == "transformers":
-        yield from (([step], 1) for step in _as_transformers(setting, stored))
+        yield from (([step], 1) for step in _as_transformers(setting, rows))
         return
+    stored = _stored(rows)
     embeddings = [_copied(size, row) for size, row in stored.embeddings]
     since = EMBEDDING_LAST.get(setting.family.model_type)
     last = since is not None and setting.facts.release.version >= since
@@ -307,7 +308,7 @@ def _take_expert(rest: dict[str, int], words: Sequence[str], kind: str) -> int:
     return sum(rest.pop(name) for name in [name for name in rest if _is_expert(name) and name.endswith(ends)])
 
 
-def _as_transformers(setting: Setting, stored: Stored) -> Iterator[Step]:
+def _as_transformers(setting: Setting, rows: Sequence[Held]) -> Iterator[Step]:
     """transformers takes the whole model's bytes once and gives them back, then reads and copies tensor by tensor.
 
     Files are read one after the other, each by the names of its tensors: the output matrix first, the feed-forward
@@ -315,16 +316,14 @@ def _as_transformers(setting: Setting, stored: Stored) -> Iterator[Step]:
     and dropped when all are there. Tensors are copied where they are converted into another 16-bit type, which is what
     the launch does unless it is given the checkpoint's (modeling_utils.py:767-789).
     """
-    model = setting.facts.model
-    tied = [] if stored.head else [group.bytes for group in model.tensors if weights.role(group.name) == "head"]
-    files = _files(stored, families.layers(model), [*stored.head, *tied])
+    files = _files(setting.facts.model, rows)
     yield lambda memory: memory.release(memory.new(sum(one.size for file in files for one in file)))
     converted = _is_converted(setting)
     dropped: list[Block] = []
 
     def read(memory: Allocator, one: _Tensor) -> None:
         block = _copy(memory, one.size) if converted else memory.new(one.size)
-        if tied and one.place == _HEAD:
+        if one.tied:
             dropped.append(block)
 
     for file in files:
@@ -333,41 +332,60 @@ def _as_transformers(setting: Setting, stored: Stored) -> Iterator[Step]:
     yield lambda memory: memory.release(*dropped)
 
 
-_HEAD, _EMBEDDING, _LAYER, _NORM = range(4)
-
-
 class _Tensor(NamedTuple):
-    """One tensor of a file; they are read in this order."""
+    """One tensor of a file; they are read in the order of their names."""
 
-    place: int
-    """Where its name stands: the output matrix's, the embedding's, the layers', the last norm's."""
-    layer: int
-    """Number of its layer."""
     name: str
-    """Its name inside the layer."""
+    """Its name."""
     size: int
     """Its bytes."""
+    tied: bool = False
+    """Whether it is stored although it is another's, and dropped."""
 
 
-def _files(stored: Stored, layers: int, head: Sequence[int]) -> list[list[_Tensor]]:
-    """The tensors of each of a checkpoint's files, which are filled in the order of the modules.
+def _files(model: ModelFacts, rows: Sequence[Held]) -> list[list[_Tensor]]:
+    """The tensors of each of a checkpoint's files.
 
-    Attention comes before the feed-forward block there, and the output matrix last.
+    Where it is known how many of each group a file holds, each takes the layers that come next; else as much as
+    `USUAL_FILE` bytes hold in the order of the modules.
     """
-    names = sorted(stored.layer, key=lambda name: (name.startswith("mlp"), name))
-    order = [_Tensor(_EMBEDDING, 0, "", size) for size, _ in stored.embeddings]
-    order += [_Tensor(_LAYER, layer, name, stored.layer[name][0]) for layer in range(layers) for name in names]
-    order += [_Tensor(_NORM, 0, "", size) for size in stored.others]
-    order += [_Tensor(_HEAD, 0, "", size) for size in head]
+    sizes = {row.group: row.each for row in rows}
+    tied = {group: group.bytes for group in model.tensors if group not in sizes and weights.role(group.name) == "head"}
+    every = [
+        [_Tensor(group.name.replace("*", str(number)), size, group in tied) for number in range(group.count)]
+        if (size := sizes.get(group) or tied.get(group)) else []
+        for group in model.tensors
+    ]  # fmt: skip
+    if not model.files:
+        return _filled([one for ones in every for one in ones])
+    rest = [iter(ones) for ones in every]
+    return [
+        [one for count, ones in zip(counts, rest, strict=True) for one in islice(ones, count)] for counts in model.files
+    ]
+
+
+def _filled(tensors: Sequence[_Tensor]) -> list[list[_Tensor]]:
+    """Tensors in files of `USUAL_FILE`, which are filled in the order of the modules.
+
+    The embedding comes first and the output matrix last, a layer's attention before its feed-forward block.
+    """
     files: list[list[_Tensor]] = [[]]
     filled = 0
-    for one in order:
-        if filled + one.size > FILE:
+    for one in sorted(tensors, key=lambda one: _place(one.name)):
+        if filled + one.size > USUAL_FILE:
             filled = 0
             files.append([])
         filled += one.size
         files[-1].append(one)
     return files
+
+
+def _place(name: str) -> tuple[int, int, bool, str]:
+    """Where the module of a tensor stands in the model."""
+    kind, layer = weights.role(name), _LAYER.search(name)
+    if layer:
+        return 1, int(layer[1]), ".mlp." in name, name
+    return {"embedding": 0, "head": 3}.get(kind, 2), 0, False, name
 
 
 def _made(one: towers.Made) -> Step:

@@ -1,9 +1,10 @@
 """A model's facts from the Hub, in as few round trips as the Hub allows.
 
 The repository's entry, config.json and tokenizer_config.json are asked for at once. The entry counts the
-elements of each dtype; where the family's layout adds up to exactly these counts, that was all. Otherwise
-one call returns the tensor headers of many shards, and of few, or where it is missing (mirrors, other branches, files
-with names of their own), the beginnings of the files are read in parallel.
+elements of each dtype; where the family's layout adds up to exactly these counts, that was all, unless it is a family
+that transformers' own class reads file by file. Otherwise one call returns the tensor headers of many shards, and of
+few, or where it is missing (mirrors, other branches, files with names of their own), the beginnings of the files are
+read in parallel.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from urllib.parse import quote
 
 from tgi_advisor import bounds
 from tgi_advisor.errors import FactsError
-from tgi_advisor.facts import layouts
-from tgi_advisor.facts.model import DTYPE_BITS, ModelFacts, TensorGroup
+from tgi_advisor.facts import families, layouts
+from tgi_advisor.facts.model import DTYPE_BITS, Files, ModelFacts, TensorGroup
 from tgi_advisor.gather import checkpoint
+from tgi_advisor.gather.checkpoint import Grouped
 from tgi_advisor.gather.class_defaults import fill_defaults
 from tgi_advisor.gather.environment import public
 from tgi_advisor.gather.hub.client import Client, Span
@@ -91,12 +93,13 @@ class _Reading:
         defaults = fill_defaults(config)
         full = {**config, **defaults}
         if weights.format == "bin":
-            tensors, how = self._of_pickles(weights.files, full, pinned)
+            (tensors, files), how = self._of_pickles(weights.files, full, pinned)
         elif proved := _proved(weights.files, full, info):
-            tensors, how = proved, "tensors proved by the Hub's element counts"
+            tensors, files, how = proved, _one_file(weights.files, proved), "tensors proved by the Hub's element counts"
         else:
             with _no_collection():
-                tensors, how = self._of_headers(weights.files, full, pinned, info), "tensors from the files' headers"
+                tensors, files = self._of_headers(weights.files, full, pinned, info)
+            how = "tensors from the files' headers"
         where = f"{self.client.shown}/{self.repo}"
         return ModelFacts(
             id=self.asked,
@@ -105,6 +108,7 @@ class _Reading:
             config=config,
             defaults=defaults,
             tensors=tensors,
+            files=files,
             model_max_length=self._model_max_length(tokenizer_file),
             gated=bool(info.get("gated")),
             weights_format=weights.format,
@@ -158,16 +162,16 @@ class _Reading:
 
     def _of_headers(
         self, files: tuple[str, ...], config: Mapping[str, Any], at: str, info: Mapping[str, Any]
-    ) -> tuple[TensorGroup, ...]:
+    ) -> Grouped:
         """Tensors as the headers have them: all in one call where that is sure to be this commit, else file by file."""
         layers = checkpoint.layers(config)
         totals = _totals(info)
         if len(files) > FEW and self.revision == "main" and totals and INDEX in _names(info):
             headers = self._in_one_call(files)
             if headers is not None:
-                tensors = checkpoint.group_tensors(headers, layers)
-                if layouts.count(tensors) == totals or checkpoint.quantization(config):
-                    return tensors
+                grouped = checkpoint.group_tensors(headers, layers)
+                if layouts.count(grouped.tensors) == totals or checkpoint.quantization(config):
+                    return grouped
         headers = self._all(lambda name: self._header(name, at), files, f"tensor headers of {self.repo}")
         return checkpoint.group_tensors(headers, layers)
 
@@ -196,15 +200,13 @@ class _Reading:
             data += self._good(self.client.file(self.repo, at, name, 0, Span(GUESS, end - 1)), name).content
         return checkpoint.parse_header(data, where, size)
 
-    def _of_pickles(
-        self, files: tuple[str, ...], config: Mapping[str, Any], at: str
-    ) -> tuple[tuple[TensorGroup, ...], str]:
+    def _of_pickles(self, files: tuple[str, ...], config: Mapping[str, Any], at: str) -> tuple[Grouped, str]:
         """Tensors of a repository with only *.bin: the family's layout, if the index agrees in names and bytes."""
         answer = self._one("pytorch_model.bin.index.json", at, bounds.MAX_INDEX)
         if not isinstance(answer, Exception):
             index = checkpoint.read_json(answer.content, f"pytorch_model.bin.index.json of {self.repo}")
-            if tensors := layouts.derive_from_index(config, index):
-                return tensors, "tensors proved by the index of its .bin files"
+            if proved := layouts.derive_from_index(config, index):
+                return Grouped(*proved), "tensors proved by the index of its .bin files"
         raise FactsError(
             f"{self.repo} has only pickled weights ({printable(files[0])}), "
             "whose tensors cannot be read without fetching them.",
@@ -254,10 +256,20 @@ def _totals(info: Mapping[str, Any]) -> dict[str, int]:
 def _proved(
     files: tuple[str, ...], config: Mapping[str, Any], info: Mapping[str, Any]
 ) -> tuple[TensorGroup, ...] | None:
-    """The family's layout where the Hub's counts prove it; the Hub counts files with the usual names only."""
+    """The family's layout where the Hub's counts prove it; the Hub counts files with the usual names only.
+
+    Not where files count that only their headers tell apart.
+    """
     totals = _totals(info)
+    if len(files) > 1 and families.is_left_to_transformers(str(config.get("model_type"))):
+        return None
     usual = all(_STANDARD.fullmatch(name) for name in files) and (len(files) == 1 or "model.safetensors" not in files)
     return layouts.derive(config, totals) if totals and usual else None
+
+
+def _one_file(files: tuple[str, ...], tensors: tuple[TensorGroup, ...]) -> Files:
+    """Which tensors lie in which file, where there is but one."""
+    return (tuple([group.count for group in tensors]),) if len(files) == 1 else ()
 
 
 def _file_size(response: Any) -> int | None:
