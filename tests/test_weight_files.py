@@ -47,7 +47,8 @@ def reserved(said: dict[str, Any], row: dict[str, Any]) -> int:
     parts = {part["name"]: part["bytes"] for part in said["memory"]["parts"]}
     inside = ("weights", "half-used segments", "prefill activations", "logits and sampling")
     per_block = said["memory"]["kv_bytes_per_token"] * said["block_size"]
-    return sum(parts[name] for name in inside) + sum(replay.WORKSPACE) + row["warmup_blocks"] * per_block
+    whole: int = sum(parts[name] for name in inside) + row["warmup_blocks"] * per_block
+    return whole + sum(replay.WORKSPACE)
 
 
 @pytest.fixture(scope="module")
