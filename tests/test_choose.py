@@ -313,6 +313,11 @@ def test_without_the_extra_the_table_is_printed(monkeypatch: pytest.MonkeyPatch,
         assert "pip install 'tgi-advisor[plots]'" in ran.err
 
 
+def test_fits_takes_nothing_it_does_not_use(own: str) -> None:
+    assert run("fits", "--count", "2").code == Exit.USAGE
+    assert run("fits", "--gpu", "l4", "--prices", own).code == Exit.USAGE
+
+
 # size
 
 
@@ -340,6 +345,20 @@ def test_the_spec_of_a_replica_starts(tmp_path: Path) -> None:
     assert plan["outcome"] == "starts"
     assert plan["limits"]["max_total_tokens"] == best["max_total_tokens"] == 4096 + 150
     assert best["requests"] == plan["limits"]["max_batch_total_tokens"] // 900
+
+
+def test_replicas_share_an_instance_that_carries_several(tmp_path: Path) -> None:
+    text = PRICES.replace("{g5.xlarge: 1, g5.12xlarge: 4.5,", "{g5.xlarge: 1, g5.12xlarge: 3.5,")
+    asked = (*LLAMA3, "-i", "750", "-o", "150", "-g", "g5.xlarge", "-n", "1", "-q", "none", "--prices")
+    path = price_list(tmp_path, text)
+    held = rows("fleets", "size", *asked, path, "-u", "1")[0]["requests"]
+    for replicas, instance, instances, price in (
+        (1, "g5.xlarge", 1, 1), (3, "g5.xlarge", 3, 3), (4, "g5.12xlarge", 1, 3.5), (9, "g5.xlarge", 9, 9),
+        (12, "g5.12xlarge", 3, 10.5),
+    ):  # fmt: skip
+        (found,) = rows("fleets", "size", *asked, path, "-u", str(held * replicas))
+        got = (found["replicas"], found["instance"], found["instances"], found["price_per_hour"])
+        assert got == (replicas, instance, instances, price)
 
 
 @settings(max_examples=25, deadline=None)

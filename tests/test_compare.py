@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 import tgi_advisor
 from tgi_advisor.errors import Exit
 from tgi_advisor.facts import prices, siblings, tables
+from tgi_advisor.gather import prices as own_prices
 from tgi_advisor.gather import snapshot
 
 QWEN = ("compare", "--model", "Qwen/Qwen2.5-14B-Instruct")
@@ -116,13 +118,79 @@ def test_what_cannot_be_asked() -> None:
     "text",
     ["", "prices: 1", "- cloud: A", "[[]]", "{",
      PRICES.replace("g5.xlarge: 1", "g5.xlarge: -1"), PRICES.replace("g6.12x", "g0.x"),
-     PRICES.replace('"2026-11-01"', '"yesterday"'), PRICES.replace("36500", "long")],
+     PRICES.replace('"2026-11-01"', '"yesterday"'), PRICES.replace("36500", "long"),
+     PRICES + PRICES.replace("EUR", "USD"), "a: [", "\x00"],
 )  # fmt: skip
 def test_a_price_list_that_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "prices.yaml").write_text(text)
     ran = run(*QWEN, "-g", "l4", "--prices", str(tmp_path / "prices.yaml"), "--json")
     assert ran.code == Exit.FACTS
     assert "is no price list" in json.loads(ran.out)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "words"),
+    [
+        ("EUR", "Euro", "3:13", "three capital letters"),
+        ("EUR", "[1]", "3:13", "got a list"),
+        ("  currency: EUR\n", "", "1:3", "currency is missing"),
+        ("region", "regoin", "2:3", "did you mean 'region'?"),
+        ("g5.xlarge: 1,", "g5.xlarge: -3,", "7:25", "above 0, got -3"),
+        ("g5.xlarge: 1,", "g5.xlarge: .inf,", "7:25", "above 0, got '.inf'"),
+        ("g5.xlarge: 1,", "g5.xlrge: 1,", "7:14", "did you mean 'g5.xlarge'"),
+        ("g5.xlarge: 1,", "g5.xlarge: 1, g5.xlarge: 2,", "7:28", "twice"),
+        ("g5.xlarge: 1,", "box: {gpu: l44, gpus: 1, price: 1},", "7:25", "'l44' is not known"),
+        ("g5.xlarge: 1,", "box: {gpu: l4, price: 1},", "7:19", "does not say its gpus"),
+        ("g5.xlarge: 1,", "box: {gpu: l4, gpus: 0, price: 1},", "7:35", "between 1 and 1024"),
+        ('"2026-11-01"', "2999-01-01", "4:9", "yet to come"),
+        ("36500", "-1", "5:15", "must be a count"),
+        ("g6.12xlarge: 3}", "g6.12xlarge: 3", "7:76", "not closed"),
+    ],
+)
+def test_what_is_wrong_with_a_price_list_is_said_at_its_place(
+    tmp_path: Path, old: str, new: str, place: str, words: str
+) -> None:
+    path = price_list(tmp_path, PRICES.replace(old, new))
+    ran = run(*QWEN, "-g", "l4", "--prices", path)
+    assert ran.code == Exit.FACTS
+    told = " ".join(ran.err.split())
+    assert f"prices.yaml:{place}:" in told
+    assert words in told
+
+
+def test_the_shipped_prices_are_a_price_list_too() -> None:
+    path = str(ROOT / "tgi_advisor" / "facts" / "prices.yaml")
+    assert own_prices.offers(path, date(2999, 1, 1)) == prices.known()
+
+
+def test_a_price_list_may_say_which_gpu_an_instance_carries(tmp_path: Path) -> None:
+    box = PRICES.replace(
+        "{g5.xlarge: 1,", "{box: {gpu: l4, gpus: 2, price: 0.25}, tower: {gpu: mine, gpus: 1, price: 2},"
+    )
+    path = price_list(tmp_path, box.replace("gpu: mine", "gpu: rtx-4090"))
+    (found,) = rows(*QWEN, "-g", "l4", "-n", "2", "-q", "awq", "--prices", path)
+    assert (found["instance"], found["price_per_hour"]) == ("box", 0.25)
+    path = price_list(tmp_path, box)
+    assert run(*QWEN, "-g", "l4", "--prices", path).code == Exit.FACTS
+    mine = ("--set", "hardware.gpu={name: mine, memory: 24564MiB, compute_capability: 8.9}")
+    (found,) = rows(*QWEN, *mine, "-n", "1", "-q", "awq", "--prices", path)
+    assert (found["gpu"], found["instance"], found["price_per_hour"]) == ("mine", "tower", 2)
+
+
+def test_a_release_that_does_not_read_how_weights_are_stored_is_told() -> None:
+    """Before 2.0.0 TGI takes the quantization of --quantize alone (models/__init__.py@v1.4.5)."""
+    for asked in (("-q", "awq,gptq"), ()):
+        found = rows(*QWEN[:2], "Qwen/Qwen2.5-7B-Instruct", *asked, "-g", "l4", "-n", "1", "-r", "1.4.5,3.3.7")
+        assert {(row["quantize"], row["release"]) for row in found if row["outcome"] == "starts"} >= {
+            (method, release) for method in ("awq", "gptq") for release in ("1.4.5", "3.3.7")
+        }
+
+
+def test_what_the_terminal_has_no_room_for_is_said() -> None:
+    asked = (*QWEN, "-g", "l4,a10g", "-n", "1,2")
+    told = run(*asked).out
+    for column in ("PREFILL", "SPARE GiB"):
+        assert (column in told.split("No room here for")[0]) != (column in told.split("No room here for")[1])
 
 
 def test_old_prices_say_so(tmp_path: Path) -> None:

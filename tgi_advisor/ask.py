@@ -59,12 +59,6 @@ OWN_CHECKPOINT = frozenset({"awq", "gptq", "exl2", "marlin", "compressed-tensors
 """Values of --quantize that need weights which are stored so; with the others TGI quantizes while it loads."""
 STORED_AS = {"fbgemm_fp8": "fp8"}
 """What --quantize calls a method that config.json names otherwise."""
-PRICES_FORM = (
-    'It is a list of {cloud: AWS, region: us-east-1, currency: USD, date: "2026-06-17", shelf_life: 180, '
-    "source: https://…, per_hour: {g5.xlarge: 1.006}}."
-)
-MOST_PRICES = 1 << 20
-"""Bytes of a price file that are read."""
 TOGETHER = 16
 """Servers that `inspect` asks at the same time."""
 
@@ -97,7 +91,7 @@ def compare(
     asked = read_any(spec)
     facts_of = partial(gather, source=source, offline=offline, progress=progress, speed=speed)
     ways = _ways(asked, facts_of, gpu, count, quantize, release, kv_cache_dtype)
-    return comparing.compare(asked, ways, purpose=purpose, offers=_offers(prices), progress=done)
+    return comparing.compare(asked, ways, purpose=purpose, offers=_offers(prices, asked), progress=done)
 
 
 def fits(
@@ -120,6 +114,10 @@ def fits(
     weights there: checkpoints of the same model count); with both, how many users at which context; with neither, every
     shipped model on one of every GPU. Arguments as `compare`.
     """
+    if model is None and gpu is None and count is not None:
+        raise UsageError("a count of no GPU was named", "Name the GPU with --gpu, or a model with --model.")
+    if prices is not None and (model is None or gpu is not None):
+        raise UsageError("prices are for a model without a GPU", "Leave out --prices, or give --model alone.")
     named = release and releases.find(release).name
     tgi = {"release": named} if named else {}
     by_hand = gpu is not None and gpu.startswith("{")
@@ -292,7 +290,7 @@ def size(
     load = Load(users, lengths(str(prompts), "input"), lengths(str(answers), "output"), rps, latency)
     facts_of = partial(gather, source=source, offline=offline, progress=progress, speed=speed)
     ways = _ways(asked, facts_of, gpu, count, quantize, release)
-    return sizing.size(asked, ways, load, offers=_offers(prices), progress=done)
+    return sizing.size(asked, ways, load, offers=_offers(prices, asked), progress=done)
 
 
 def calibrate(
@@ -464,21 +462,34 @@ def _ways(
     cards, named = _named(gpu, release)
     if not gpu and spec.hardware.gpu.stated:
         cards = (gpus.stated(spec.hardware.gpu),)
-    return Ways(checkpoints(spec, facts_of(spec), methods), cards, tuple(dict.fromkeys(count)) or COUNTS, named, dtypes)
+    return Ways(
+        checkpoints(spec, facts_of(spec), methods, named), cards, tuple(dict.fromkeys(count)) or COUNTS, named, dtypes
+    )
 
 
-def checkpoints(spec: Spec, facts: Facts, methods: Sequence[str] = ()) -> tuple[Checkpoint, ...]:
+def checkpoints(
+    spec: Spec, facts: Facts, methods: Sequence[str] = (), named: Sequence[str | None] = (None,)
+) -> tuple[Checkpoint, ...]:
     """The weights to compare: of the model itself and of the shipped checkpoints that were made of it or it of them.
 
     With `methods` (values of --quantize, or `none`) those that hold their weights so, and those that TGI can make so
-    while it loads; where there are none, the model itself, which TGI then refuses in its own words.
+    while it loads; where there are none, the model itself, which TGI then refuses in its own words. Where one of the
+    `named` releases (None is the spec's) does not read how a checkpoint is stored, TGI is told.
     """
+    known = [facts.release if name is None else releases.find(name) for name in named]
+
+    def stored_so(one: Facts) -> Checkpoint:
+        method = _stored(one)
+        unread = any(defaults.stored_quantize(one.model, release) is None for release in known)
+        return Checkpoint(one, method if unread and method in QUANTIZE else None)
+
     there = [facts, *(facts._replace(model=model) for model in snapshot.made_of(facts.model))]
     if not methods:
-        return (Checkpoint(facts, spec.model.quantize), *(Checkpoint(one, None) for one in there[1:]))
+        own = stored_so(facts) if spec.model.quantize is None else Checkpoint(facts, spec.model.quantize)
+        return (own, *map(stored_so, there[1:]))
     found: list[Checkpoint] = []
     for method in methods:
-        stored = [Checkpoint(one, None) for one in there if (_stored(one) or "none") == method]
+        stored = [stored_so(one) for one in there if (_stored(one) or "none") == method]
         made = [
             Checkpoint(one, method)
             for one in there
@@ -545,18 +556,10 @@ def _values(names: Sequence[str], known: Sequence[str], option: str) -> tuple[st
     return tuple(dict.fromkeys(names))
 
 
-def _offers(path: str | None) -> tuple[Offer, ...]:
-    """The shipped prices, or those of a file; FactsError says what is wrong with it."""
+def _offers(path: str | None, spec: Spec) -> tuple[Offer, ...]:
+    """The shipped prices, or those of a file."""
     if path is None:
         return pricing.known()
-    import yaml
+    from tgi_advisor.gather import prices
 
-    from tgi_advisor.facts import tables
-    from tgi_advisor.reading import read_named
-
-    try:
-        return pricing.read(tables.parse(read_named(path, MOST_PRICES), path), path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise FactsError(f"{path} is no price list: {' '.join(str(error).split())}", PRICES_FORM) from None
+    return prices.offers(path, date.today(), spec.hardware.gpu.name if spec.hardware.gpu.stated else None)

@@ -81,16 +81,28 @@ def text(table: Table, width: int, spare: Sequence[str] = ()) -> str:
     """
     from tabulate import tabulate
 
-    shown = _without_empty(table)
-    for name in spare:
-        if _width(shown) <= width:
-            break
-        shown = without(shown, {name})
+    shown = _narrowed(table, width, spare)
     cells = [[column.heading for column in shown.columns], *_cells(shown)]
     return tabulate(
         cells, tablefmt="plain", disable_numparse=True, maxcolwidths=_wrapped(shown.columns, cells, width),
         colalign=_alignment(shown.columns), break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
+
+
+def left_out(table: Table, width: int, spare: Sequence[str]) -> list[str]:
+    """The headings of the columns that `text` leaves out because of the width."""
+    kept = {column.key for column in _narrowed(table, width, spare).columns}
+    return [column.heading for column in _without_empty(table).columns if column.key not in kept]
+
+
+def _narrowed(table: Table, width: int, spare: Sequence[str]) -> Table:
+    """The table without its empty columns, and without as many of `spare` as make it fit."""
+    shown = _without_empty(table)
+    for name in spare:
+        if _width(shown) <= width:
+            break
+        shown = without(shown, {name})
+    return shown
 
 
 def comma_separated(table: Table) -> str:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from tgi_advisor import report, tabular
 from tgi_advisor.choose.option import Option, judge, refused
-from tgi_advisor.choose.words import listed_short, wrapped
+from tgi_advisor.choose.words import listed_short, without_room, wrapped
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate.speed import Served
 from tgi_advisor.facts.gpu import GpuFacts
@@ -91,7 +91,10 @@ class Comparison(Answer):
         lines = [", ".join([self.model, *said]), *checkpoints(self.options)]
         lines += [*wrapped(self.started(), width), ""]
         if starting:
-            lines += [tabular.text(shown, width, LESS_WANTED), ""]
+            spare = _spare(starting)
+            lines += [tabular.text(shown, width, spare), ""]
+            if missing := without_room(tabular.left_out(shown, width, spare), width):
+                lines += [*missing, ""]
         lines += _not_starting(self.options, width)
         if starting and (fast := report.speed(starting[0].speed)):
             lines += wrapped(f"Speed of the first: {fast}.", width)
@@ -119,6 +122,12 @@ SAID_ONCE = ("quantize", "gpu", "count", "release", "kv_cache_dtype")
 """Further columns that are said once where all rows say the same."""
 
 
+def _spare(options: Sequence[Option]) -> tuple[str, ...]:
+    """`LESS_WANTED`; the verdict under load stays longest where some are at risk."""
+    risky = any(option.under_load == "at risk" for option in options)
+    return (*(name for name in LESS_WANTED if name != "under_load"), "under_load") if risky else LESS_WANTED
+
+
 def nearest(failed: Sequence[Option]) -> str:
     """The option that misses least, and why it does not start."""
     least = max(failed, key=lambda one: (one.outcome == "out_of_memory", one.headroom_bytes or 0))
@@ -144,13 +153,14 @@ def _not_starting(options: Sequence[Option], width: int) -> list[str]:
     if short:
         rows = tuple(_short(option) for option in short)
         table = tabular.without(Table(SHORT, rows), {"model"})
-        shown, _ = tabular.constants(table, ("quantize", "release", "kv_cache_dtype"))
+        weights = () if len({option.quantize for option in options}) > 1 else ("quantize",)
+        shown, _ = tabular.constants(table, (*weights, "release", "kv_cache_dtype"))
         lines += ["Out of memory:", tabular.text(shown, width), ""]
-    several = len({option.release for option in options}) > 1
+    releases = len({option.release for option in options}) > 1
     reasons: dict[str, list[str]] = {}
     for option in options:
         if option.outcome == "refused":
-            release = f", TGI {option.release}" if several else ""
+            release = f" with TGI {option.release}" if releases else ""
             reasons.setdefault(option.why, []).append(f"{option.name}{release}")
     if reasons:
         lines.append("Refused:")

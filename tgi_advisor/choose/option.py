@@ -67,7 +67,7 @@ class Option:
     @property
     def name(self) -> str:
         """The option in words."""
-        weights = "" if self.quantize == "none" else f", {self.quantize}"
+        weights = "" if self.quantize == "none" else f" ({self.quantize})"
         return f"{self.count} x {self.gpu}{weights}"
 
     @property

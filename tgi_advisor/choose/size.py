@@ -17,12 +17,12 @@ from tgi_advisor.choose.compare import COLUMNS as COMPARED
 from tgi_advisor.choose.compare import PRICE_SAID, Ways, checkpoints, compare, nearest, price_said, prices_said
 from tgi_advisor.choose.load import Load
 from tgi_advisor.choose.option import Option, judge
-from tgi_advisor.choose.words import wrapped
+from tgi_advisor.choose.words import without_room, wrapped
 from tgi_advisor.estimate import speed
 from tgi_advisor.estimate.speed import Speed
 from tgi_advisor.estimate.underload import DECODING
 from tgi_advisor.facts import families
-from tgi_advisor.facts.prices import Offer
+from tgi_advisor.facts.prices import Offer, cheapest
 from tgi_advisor.report import amount, band
 from tgi_advisor.search import last_that_holds
 from tgi_advisor.spec.records import Bound, Spec
@@ -58,9 +58,16 @@ class Fleet:
         return self.replicas * self.option.count
 
     @property
+    def instances(self) -> int | None:
+        """Instances that carry all replicas, several on one where it has the GPUs; None where no price is known."""
+        offer = self.option.offer
+        return None if offer is None else offer.instances(self.option.count, self.replicas)
+
+    @property
     def price(self) -> float | None:
         """Price of all instances per hour."""
-        return None if self.option.offer is None else self.replicas * self.option.offer.per_hour
+        offer, instances = self.option.offer, self.instances
+        return None if offer is None or instances is None else instances * offer.per_hour
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,6 +107,8 @@ class Sizing(Answer):
         table = tabular.without(table, {"max_input_tokens", *(name for name in LESS_WANTED if name.endswith("_label"))})
         shown, _ = tabular.constants(table, ("quantize", "release"))
         lines += [*checkpoints([one.option for one in self.fleets]), "", tabular.text(shown, width, LESS_WANTED), ""]
+        if missing := without_room(tabular.left_out(shown, width, LESS_WANTED), width):
+            lines += [*missing, ""]
         prices = prices_said([one.option for one in self.fleets], today or date.today())
         assumed = ASSUMED if load.rps is None and load.latency is None else ARRIVALS
         for sentence in (self._limits(), assumed, *self._counted_on(), *said(self.fleets[0].speed), *prices):
@@ -149,14 +158,15 @@ COLUMNS = (
     Column("first_token_s_factor", "WITHIN x/", "figure", "The factor that holds within."),
     Column("first_token_s_label", "LABEL", "text", "`estimated`, `rough` or `calibrated`."),
     _SAME["under_load"],
-    _SAME["instance"],
-    Column("price_per_hour", "PER HOUR", "money", "On-demand list price of all replicas."),
+    _SAME["instance"]._replace(about="The instance on which all replicas cost least."),
+    Column("instances", "OF THEM", "count", "Instances that carry all replicas."),
+    Column("price_per_hour", "PER HOUR", "money", "On-demand list price of all instances."),
     *(_SAME[key] for key in PRICE_SAID),
 )
 LESS_WANTED = (
     "max_batch_prefill_tokens", "first_token_s_label", "first_token_s_factor", "first_token_s", "tokens_per_s_label",
     "tokens_per_s_factor", "tokens_per_s", "under_load",
-    "instance", "bound_tokens_per_s",
+    "instances", "instance", "bound_tokens_per_s",
 )  # fmt: skip
 """Columns that go first where a terminal is narrow."""
 
@@ -186,7 +196,7 @@ def size(
             starting.append(_admitting(option, asked, load))
         if progress is not None and load.users > DECODING:
             progress(number, len(found.options))
-    any_size = [fleet for fleet in (_fleet(option, load) for option in starting) if fleet]
+    any_size = [fleet for fleet in (_fleet(option, load, offers) for option in starting) if fleet]
     fleets = [fleet for fleet in any_size if fleet.replicas <= MOST]
     failed = tuple(option for option in found.options if not option.starts)
     slow = len(failed) < len(found.options) and not any_size and load.latency is not None
@@ -243,7 +253,7 @@ def _held(option: Option, load: Load) -> int:
     return min(_cached(option, load), stated if isinstance(stated, int) and stated > 0 else DECODING)
 
 
-def _fleet(option: Option, load: Load) -> Fleet | None:
+def _fleet(option: Option, load: Load, offers: Sequence[Offer]) -> Fleet | None:
     """So many of one server as the load takes; None where none of them answers as fast as is wished."""
     here, budget = option.base, option.limits.max_batch_total_tokens or 0
     assert here is not None
@@ -259,6 +269,8 @@ def _fleet(option: Option, load: Load) -> Fleet | None:
     replicas = math.ceil(load.users / each)
     if load.rps is not None and (most := fast(each).most) is not None:
         replicas = max(replicas, math.ceil(load.rps * load.answers.typical / most))
+    if replicas > 1 and option.offer is not None:
+        option = replace(option, offer=cheapest(offers, option.gpu, option.count, replicas))
     return Fleet(option, each, replicas, fast(min(each, math.ceil(load.users / replicas))))
 
 
@@ -316,5 +328,5 @@ def _row(fleet: Fleet) -> tuple[object, ...]:
         one.limits.max_input_tokens, one.limits.max_total_tokens, one.limits.max_batch_prefill_tokens, fleet.each,
         None if fast.bound is None else round(fast.bound), *_estimate(fast.tokens, 0), *_estimate(fast.first, 3),
         one.under_load,
-        one.offer and one.offer.instance, fleet.price, *price_said(one.offer),
+        one.offer and one.offer.instance, fleet.instances, fleet.price, *price_said(one.offer),
     )  # fmt: skip

@@ -26,6 +26,13 @@ def wrapped(text: str, width: int, first: str = "", rest: str = "") -> list[str]
     )
 
 
+def without_room(names: Sequence[str], width: int) -> list[str]:
+    """Which columns a table of so many columns of the terminal has no room for; no line where it has for all."""
+    if not names:
+        return []
+    return wrapped(f"No room here for {', '.join(names)}: a wider terminal or --format csv has more.", width)
+
+
 def count(text: str, of: str, form: str) -> int:
     """A number of tokens or of anything else, at least 1; UsageError names what it is of, with the form to write."""
     try:

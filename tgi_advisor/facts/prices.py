@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import math
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
@@ -11,6 +13,7 @@ from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts import tables
 
 KEYS = {"cloud", "region", "currency", "date", "shelf_life", "source", "per_hour"}
+CURRENCY = re.compile("[A-Z]{3}")
 
 
 class Offer(NamedTuple):
@@ -45,6 +48,10 @@ class Offer(NamedTuple):
         """Whether it is older than prices of its kind hold."""
         return self.age(today) > self.shelf_life
 
+    def instances(self, count: int, servers: int) -> int:
+        """How many of it carry so many servers of `count` GPUs each; one with GPUs left over carries several."""
+        return math.ceil(servers / (self.gpus // count))
+
 
 @cache
 def known() -> tuple[Offer, ...]:
@@ -78,7 +85,11 @@ def read(rows: Any, where: str) -> tuple[Offer, ...]:
     return tuple(offers)
 
 
-def cheapest(offers: Iterable[Offer], gpu: str, count: int) -> Offer | None:
-    """The cheapest instance with at least `count` of a GPU; None where no price is known."""
+def cheapest(offers: Iterable[Offer], gpu: str, count: int, servers: int = 1) -> Offer | None:
+    """The instance on which so many servers of `count` GPUs each cost least; None where no price is known."""
     enough = (offer for offer in offers if offer.gpu == gpu and offer.gpus >= count)
-    return min(enough, key=lambda offer: (offer.per_hour, offer.gpus, offer.instance), default=None)
+
+    def order(offer: Offer) -> tuple[float, int, str]:
+        return offer.per_hour * offer.instances(count, servers), offer.gpus, offer.instance
+
+    return min(enough, key=order, default=None)
