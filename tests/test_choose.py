@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tgi_advisor
+from tgi_advisor import ask
 from tgi_advisor.choose import axes, load, rough
 from tgi_advisor.errors import AdvisorError, Exit, UsageError
 from tgi_advisor.facts.known import Facts
@@ -230,6 +231,46 @@ def test_all_names_that_are_not_known_are_said_at_once() -> None:
     assert len(json.loads(ran.out)["error"]["problems"]) == 3
 
 
+def test_counts_are_numbers_however_they_are_written() -> None:
+    table = rows("sweep", "sweep", L4, "--vary", "max_total_tokens=4k,8K", "--vary", "hardware.count=1,2")
+    assert [(row["max_total_tokens"], row["count"]) for row in table] == [(4096, 1), (4096, 2), (8192, 1), (8192, 2)]
+    table = rows("sweep", "sweep", L4, "--vary", "max_total_tokens=4k,auto")
+    assert [row["max_total_tokens"] for row in table] == ["4096", "auto"]
+
+
+def test_another_release_is_swept_with_its_image() -> None:
+    table = rows("sweep", "sweep", L4, "--vary", "tgi.release=2.4.1,3.3.7")
+    assert [row["outcome"] for row in table] == ["starts", "starts"]
+    alone = json.loads(run("advise", L4, "--release", "2.4.1", "--json").out)
+    assert table[0]["max_batch_total_tokens"] == alone["limits"]["max_batch_total_tokens"]
+
+
+def test_where_steps_do_not_fit_is_said_of_the_right_ones() -> None:
+    counts = ("--vary", "hardware.count=1,2", "--vary", "max_total_tokens=16k,32k,64k")
+    out = " ".join(run("sweep", L4, *counts, "--chart", "concurrency").out.split())
+    assert "count 1, from max_total_tokens 32,768 on: no limits" in out
+    assert "With count 1 it does not fit from max_total_tokens 32,768 on." in out
+    assert "count 2 it does not" not in out
+    out = " ".join(run("sweep", L4, *counts, "--chart", "memory").out.split())
+    assert "not fit with count 1, max_total_tokens 32,768 or count 1, max_total_tokens 65,536." in out
+    out = " ".join(run("sweep", L4, "--vary", "hardware.gpu=nvidia-t4,l4,h100-sxm", "--chart", "memory").out.split())
+    assert "It does not fit with gpu nvidia-t4." in out
+    assert "GiB of the GPU: nvidia-t4 15.00, l4 22.49, h100-sxm 79.65" in out
+
+
+def test_a_line_for_every_combination() -> None:
+    found = tgi_advisor.sweep(L4, {"hardware.count": [1, 2], "max_total_tokens": [16384, 32768, 65536]})
+    figure = ask.drawing(found, "concurrency")
+    assert figure.steps == ("16,384", "32,768", "65,536")
+    assert [(one.name, one.stops_at) for one in figure.series] == [("count 1", 1), ("count 2", None)]
+    held = [step.prediction and step.prediction.concurrency for step in found.steps]
+    assert [value for one in figure.series for value in one.values] == held
+    for kind in ("concurrency", "memory"):
+        text = tgi_advisor.draw(found, kind).decode()
+        assert ("count 1 does not fit from here on" in text) == (kind == "concurrency")
+        assert ("red: does not fit" in text) == (kind == "memory")
+
+
 def test_a_step_that_cannot_be_asked_is_one_row() -> None:
     table = rows("sweep", "sweep", *QWEN, "--gpu", "g5.12xlarge", "--vary", "hardware.count=2,4,8")
     assert [row["outcome"] for row in table] == ["starts", "starts", "refused"]
@@ -255,6 +296,7 @@ def test_a_step_is_what_advise_says() -> None:
         (("max_total_tokens=",), "varies nothing"), (("max_total_tokens=8k..1k",), "runs backwards"),
         (("max_total_tokens=1..1000000000:1",), "1,000,000,000 steps"),
         (("max_total_tokens=1k..x",), "expected a count"), (("max_total_tokens=0..4",), "below 1"),
+        (("max_total_tokens=8k,x",), "expected a count"), (("hardware.count=1,-2",), "expected a count"),
         (("max_totl_tokens=1",), "did you mean 'max_total_tokens'"), (("max_total_tokens=,",), "over nothing"),
         (("max_total_tokens=1k", "limits.max_total_tokens=2k"), "varied twice"),
         (("max_total_tokens=1..9999:1", "hardware.count=1,2"), "19,998 steps"),

@@ -172,7 +172,7 @@ def sweep(
     for pairs in axes.steps(turned):
         values = tuple(value for _, value in pairs)
         try:
-            one = with_set(asked, [f"{path}={value}" for path, value in pairs])
+            one = with_set(asked, [f"{path}={value}" for path, value in (*pairs, *_retagged(asked, pairs))])
             facts = facts_of(one, tuple(pair for pair in pairs if not pair[0].startswith(NO_FACTS)))
         except SpecError as error:
             wrong.append(error)
@@ -188,6 +188,15 @@ def sweep(
         raise wrong[0]
     same = [next(iter(words)) for words in seen.values() if len(words) == 1 and "" not in words]
     return Sweep(", ".join(same), method, turned, tuple(steps))
+
+
+def _retagged(asked: Spec, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The image of another release, whose tag changes with it."""
+    named = dict(pairs)
+    release = named.get("tgi.release", "null")
+    if asked.tgi.image is None or "tgi.image" in named or release in ("null", "~"):
+        return []
+    return [("tgi.image", releases.retagged(asked.tgi.image, release))]
 
 
 def _all_known(turned: Sequence[axes.Axis], asked: Spec) -> None:

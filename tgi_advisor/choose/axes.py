@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 from tgi_advisor.choose.words import count
 from tgi_advisor.errors import UsageError, did_you_mean
@@ -32,6 +32,12 @@ class Axis:
     def name(self) -> str:
         """Last word of the path."""
         return self.path.rpartition(".")[2]
+
+    @property
+    def ascends(self) -> bool:
+        """Whether the values are numbers that grow from step to step."""
+        numbers = [int(value) if value.isdecimal() else None for value in self.values]
+        return all(a is not None and b is not None and a < b for a, b in pairwise(numbers))
 
 
 def read(texts: Sequence[str]) -> tuple[Axis, ...]:
@@ -63,7 +69,8 @@ def _axis(text: str) -> Axis:
     path = path.strip()
     if not equals or not path or not values.strip():
         raise UsageError(f"{text!r} varies nothing", FORM)
-    return Axis(_field(path), _values(path, values.strip()))
+    field = _field(path)
+    return Axis(field, _values(path, values.strip(), counts=field in _counts()))
 
 
 def _field(path: str) -> str:
@@ -81,11 +88,26 @@ def _field(path: str) -> str:
 _LIMITS = ("max_input_tokens", "max_total_tokens", "max_batch_prefill_tokens")
 
 
-def _values(path: str, text: str) -> tuple[str, ...]:
+def _counts() -> set[str]:
+    """The fields whose values are counts."""
+    return {path for path, field in all_settings() if field.metadata["kind"] in ("count", "count_or_auto", "bound")}
+
+
+def _counted(path: str, texts: Sequence[str]) -> list[str]:
+    """Counts as whole numbers, so that `8k` is one for programs too; words that leave a field open stay."""
+    return [text if text in OPEN or text.startswith("{") else str(count(text, path, FORM)) for text in texts]
+
+
+OPEN = ("auto", "null", "~")
+"""Values that leave a count open."""
+
+
+def _values(path: str, text: str, *, counts: bool) -> tuple[str, ...]:
     """The values of one axis."""
     low, dots, rest = text.partition("..")
     if not dots:
-        values = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+        given = [part.strip() for part in text.split(",") if part.strip()]
+        values = tuple(dict.fromkeys(_counted(path, given) if counts else given))
         if not values:
             raise UsageError(f"{path} is varied over nothing", FORM)
         if len(values) > MOST:

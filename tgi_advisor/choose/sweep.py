@@ -14,7 +14,7 @@ from tgi_advisor.choose.words import wrapped
 from tgi_advisor.plan import Method, Prediction
 from tgi_advisor.spec.records import EMPTY
 from tgi_advisor.tabular import Answer, Column, Table
-from tgi_advisor.units import thousands
+from tgi_advisor.units import gib, thousands
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,15 +95,23 @@ class Sweep(Answer):
         table = tabular.without(self.table(), {name for step in self.steps for name in step.figures})
         less = [f"{_key(name)}_bytes" for name in self._by_size()]
         shown = tabular.without(table, {"why"} if all(step.starts for step in self.steps) else set())
-        by = "" if self.method == "tgi" else f", by the formula {self.method}"
-        lines = [*wrapped(f"{self.title}{by}", width), "", tabular.text(shown, width, ("why", *less, "headroom_bytes"))]
+        sizes = {step.prediction.gpu_total_bytes for step in self.steps if step.prediction}
+        if len(sizes) == 1:
+            shown = tabular.without(shown, {"gpu_total_bytes"})
+        whole = f"{'all GPUs together' if self.pooled else 'each GPU'} {gib(max(sizes))}" if len(sizes) == 1 else ""
+        by = "" if self.method == "tgi" else f"by the formula {self.method}"
+        title = ", ".join(filter(None, (self.title, by, whole)))
+        spare = ("why", *less, "headroom_bytes")
+        lines = [*wrapped(title, width), "", tabular.text(shown, width, spare)]
+        if tabular.left_out(shown, width, spare):
+            lines += ["", *wrapped("--format csv has every part of the memory.", width)]
         return "\n".join([*lines, *self._turns(width)])
 
     def _by_size(self) -> list[str]:
-        """The parts, those with the smallest largest size first."""
+        """The parts, those with the smallest largest size first, by the steps that start."""
         most = dict.fromkeys(self.parts, 0)
         for step in self.steps:
-            for part in step.prediction.parts if step.prediction else ():
+            for part in step.prediction.parts if step.prediction and step.starts else ():
                 most[part.name] = max(most[part.name], part.bytes)
         return sorted(most, key=lambda name: most[name])
 
@@ -115,16 +123,29 @@ class Sweep(Answer):
             if step.starts or not step.bound_by or any(_says_the_same(step, other) for other in told):
                 continue
             told.append(step)
-            where = ", ".join(f"{axis.name} {_told(value)}" for axis, value in zip(self.axes, step.values, strict=True))
-            stops = any(other.starts and _neighbours(step, other) for other in self.steps[:number])
-            at = f"From {where} on" if stops else where
-            lines += ["", *wrapped(f"{at}: {step.bound_by}", width, "", "  ")]
+            lines += ["", *wrapped(f"{self._place(number)}: {step.bound_by}", width, "", "  ")]
         return lines
+
+    def _place(self, number: int) -> str:
+        """A step that does not start in words; `from` where it is the end of those along a range that do."""
+        step, before = self.steps[number], self.steps[:number]
+        words = []
+        for i, (axis, value) in enumerate(zip(self.axes, step.values, strict=True)):
+            turned = [one for one in before if _but(one.values, i) == _but(step.values, i)]
+            word = f"{axis.name} {_told(value)}"
+            words.append(f"from {word} on" if axis.ascends and any(one.starts for one in turned) else word)
+        said = ", ".join(words)
+        return said[:1].upper() + said[1:] if said.startswith("from ") else said
 
 
 def _told(value: str) -> str:
     """A value as sentences write it."""
     return thousands(int(value)) if value.isascii() and value.isdecimal() else value
+
+
+def _but(values: Sequence[str], at: int) -> tuple[str, ...]:
+    """The values but for one."""
+    return (*values[:at], *values[at + 1 :])
 
 
 def _neighbours(one: Step, other: Step) -> bool:

@@ -33,19 +33,31 @@ def render(figure: Figure, kind: FileKind) -> bytes:
                 axes.bar(places, values, bottom=bottom, label=one.name, width=0.75, color=colours(number % 20))
                 bottom = [low + value for low, value in zip(bottom, values, strict=True)]
         else:
+            several = len(figure.series) > 1
             for one in figure.series:
-                axes.plot(places, [float("nan") if value is None else value for value in one.values], marker="o")
+                values = [float("nan") if value is None else value for value in one.values]
+                (line,) = axes.plot(places, values, marker="o", label=one.name if several else None)
+                if one.stops_at is not None:
+                    label = f"{one.name} does not fit from here on"
+                    axes.axvline(one.stops_at - 0.5, color=line.get_color(), linestyle="--", label=label)
         if figure.limit is not None:
-            axes.axhline(
-                figure.limit, color="black", linewidth=1.2, label=f"{figure.limit_label}: {figure.limit:.2f} GiB"
-            )
+            label = f"{figure.limit_label}: {figure.limit:.2f} GiB"
+            axes.axhline(figure.limit, color="black", linewidth=1.2, label=label)
+        else:
+            known = [(height, place) for place, height in enumerate(figure.limits) if height is not None]
+            if known:
+                heights, at = zip(*known, strict=True)
+                left, right = [place - 0.45 for place in at], [place + 0.45 for place in at]
+                axes.hlines(heights, left, right, color="black", linewidth=1.2, label=figure.limit_label)
         if figure.stops_at is not None:
             axes.axvline(figure.stops_at - 0.5, color="firebrick", linestyle="--", label="does not fit from here on")
         axes.set_title(figure.title)
-        axes.set_xlabel(figure.x_label)
+        axes.set_xlabel(f"{figure.x_label} (red: does not fit)" if figure.failing else figure.x_label)
         axes.set_ylabel(figure.y_label)
         crowded = max(map(len, figure.steps)) * len(figure.steps) > CROWDED
         axes.set_xticks(list(places), figure.steps, rotation=45 if crowded else 0, ha="right" if crowded else "center")
+        for number in figure.failing:
+            axes.get_xticklabels()[number].set_color("firebrick")
         axes.set_ylim(bottom=0)
         handles, labels = axes.get_legend_handles_labels()
         if handles:

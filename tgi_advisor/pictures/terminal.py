@@ -7,6 +7,7 @@ from typing import Any
 
 from tgi_advisor.errors import UsageError
 from tgi_advisor.pictures.figure import Figure
+from tgi_advisor.units import thousands
 
 INSTALL = "pip install 'tgi-advisor[plots]'"
 HEIGHT = 20
@@ -44,28 +45,46 @@ def _bars(plotext: Any, figure: Figure, width: int) -> list[str]:
     if figure.limit is not None:
         plotext.vline(figure.limit)
     parts = ", ".join(f"{mark} {one.name}" for mark, one in zip(marks, figure.series, strict=True))
-    limit = f"; the line is {figure.limit_label}, {figure.limit:.2f} GiB" if figure.limit is not None else ""
-    return textwrap.wrap(f"{parts}{limit}.{_stop(figure)}", width)
+    return textwrap.wrap(" ".join(filter(None, (f"{parts}{_limits(figure)}.", figure.stop))), width)
+
+
+def _limits(figure: Figure) -> str:
+    """What the line is, or how high it would be at each step."""
+    if figure.limit is not None:
+        return f"; the line is {figure.limit_label}, {figure.limit:.2f} GiB"
+    known = [f"{step} {height:.2f}" for step, height in zip(figure.steps, figure.limits, strict=False) if height]
+    return f"; GiB of {figure.limit_label}: {', '.join(known)}" if known else ""
+
+
+LINES = ("braille", "dot", "x", "o", "+", "*")
+"""What lines are made of, so that they can be told apart without colour."""
 
 
 def _lines(plotext: Any, figure: Figure, width: int) -> list[str]:
     """Points joined from step to step."""
     plotext.plotsize(width, HEIGHT)
     places = list(range(1, len(figure.steps) + 1))
-    for one in figure.series:
+    several = len(figure.series) > 1
+    for number, one in enumerate(figure.series):
         known = [(place, value) for place, value in zip(places, one.values, strict=True) if value is not None]
-        plotext.plot([place for place, _ in known], [value for _, value in known], marker="braille")
+        plotext.plot(
+            [place for place, _ in known], [value for _, value in known], marker=LINES[number % len(LINES)],
+            label=one.name if several else None,
+        )  # fmt: skip
     plotext.xticks(places, list(figure.steps))
     plotext.xlim(1, len(figure.steps))
+    top = max((value for one in figure.series for value in one.values if value is not None), default=1)
+    plotext.ylim(0, top)
+    ticks = _ticks(top)
+    plotext.yticks(ticks, [thousands(tick) for tick in ticks])
     plotext.xlabel(figure.x_label)
     plotext.ylabel(figure.y_label)
     if figure.stops_at:
         plotext.vline(figure.stops_at + 0.5)
-    return textwrap.wrap(_stop(figure).strip(), width)
+    return textwrap.wrap(figure.stop, width)
 
 
-def _stop(figure: Figure) -> str:
-    """Where it stops fitting, in words."""
-    if figure.stops_at is None:
-        return ""
-    return f" From {figure.x_label} {figure.steps[figure.stops_at]} on it does not fit."
+def _ticks(top: float) -> list[int]:
+    """Round numbers from 0 to `top`, some five of them."""
+    step = next(size for power in range(20) for size in (10**power, 2 * 10**power, 5 * 10**power) if size * 6 >= top)
+    return list(range(0, int(top) + 1, step))
