@@ -41,6 +41,19 @@ class Cluster:
         inside = "" if obj["kind"] == "Namespace" else f"/namespaces/{self.namespace}"
         self._api.create(f"{base}{inside}/{obj['kind'].lower()}s", f"create {obj['kind']}", obj)
 
+    def quota(self, name: str, spec: Obj) -> None:
+        """A ResourceQuota, once it counts."""
+        self.create({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": spec})
+        path, end = f"/api/v1/namespaces/{self.namespace}/resourcequotas/{name}", time.monotonic() + ACCOUNT_S
+        while "hard" not in ((self.find(path) or {}).get("status") or {}) and time.monotonic() < end:
+            time.sleep(0.2)
+
+    def edit(self, deployment: str, spec: Obj, manager: str) -> None:
+        """Set fields of a Deployment, as somebody of that name."""
+        path = f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{deployment}"
+        body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": deployment}, "spec": spec}
+        self._api.apply(path, f"edit {deployment}", body, dry=False, force=True, manager=manager)
+
     def find(self, path: str) -> Obj | None:
         """An object; None where there is no such thing."""
         return self._api.find(path, f"read {path}")

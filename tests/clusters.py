@@ -23,12 +23,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -400,10 +402,13 @@ class ApiServer(ThreadingHTTPServer):
         metadata |= {k: v for k, v in (("annotations", annotations), ("labels", labels)) if v}
         self.store.put(path, {"apiVersion": version, "kind": kind, "metadata": metadata, **rest})
 
-    def node(self, name: str, gpus: int, memory_mib: int | None = 24576, taints: list[Obj] | None = None) -> None:
+    def node(
+        self, name: str, gpus: int, memory_mib: int | None = 24576, taints: list[Obj] | None = None,
+        resource: str = "nvidia.com/gpu",
+    ) -> None:  # fmt: skip
         labels = {"nvidia.com/gpu.memory": str(memory_mib)} if memory_mib else {}
         self.add(f"/api/v1/nodes/{name}", "v1", "Node", labels=labels, spec={"taints": taints or []},
-                 status={"allocatable": {"nvidia.com/gpu": str(gpus), "memory": "256Gi"},
+                 status={"allocatable": {resource: str(gpus), "memory": "256Gi"},
                          "conditions": [{"type": "Ready", "status": "True"}]})  # fmt: skip
 
     def close(self) -> None:
@@ -488,7 +493,7 @@ class ApiServer(ThreadingHTTPServer):
         wanted = obj["spec"].get("replicas", 1)
         conditions: list[Obj] = []
         if len(new) < wanted:
-            refusal = self.kubelet.refuses
+            refusal = self.kubelet.refuses or self.over_quota(namespace, len(alive))
             if refusal:
                 conditions.append({"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
                                    "message": refusal})  # fmt: skip
@@ -512,6 +517,13 @@ class ApiServer(ThreadingHTTPServer):
             "conditions": conditions,
         }  # fmt: skip
         self.store.put(path, {**obj, "status": status})
+
+    def over_quota(self, namespace: str, pods: int) -> str:
+        """What a quota says that lets no further pod be made; empty where all do."""
+        for quota in self.store.listed(f"/api/v1/namespaces/{namespace}/resourcequotas", {}):
+            if "pods" in quota["spec"].get("hard", {}) and pods >= int(quota["spec"]["hard"]["pods"]):
+                return f'pods "llama-1" is forbidden: exceeded quota: {quota["metadata"]["name"]}'
+        return ""
 
 
 def is_ready(pod: Obj) -> bool:
@@ -558,17 +570,17 @@ class Kubelet:
         self.pods[path] = Run(self, path, pod)
 
     def node_for(self, pod: Obj) -> str | None:
-        wanted = sum(map(gpus, pod["spec"]["containers"]))
+        wanted = gpus(pod)
         nodes = self.server.of_kind("Node")
         if not wanted:
             return "plain"
-        held: dict[str, int] = {}
+        held: Counter[tuple[str, str]] = Counter()
         for other in self.server.of_kind("Pod"):
             if node := other["spec"].get("nodeName"):
-                held[node] = held.get(node, 0) + sum(map(gpus, other["spec"]["containers"]))
+                held.update({(node, resource): count for resource, count in gpus(other).items()})
         for node in nodes:
-            name = node["metadata"]["name"]
-            if int(node["status"]["allocatable"]["nvidia.com/gpu"]) - held.get(name, 0) >= wanted:
+            name, has = node["metadata"]["name"], node["status"]["allocatable"]
+            if all(int(has.get(what, 0)) - held[name, what] >= count for what, count in wanted.items()):
                 return str(name)
         return None
 
@@ -594,8 +606,13 @@ class Kubelet:
             run.kill()
 
 
-def gpus(container: Obj) -> int:
-    return int(container.get("resources", {}).get("limits", {}).get("nvidia.com/gpu", 0))
+def gpus(pod: Obj) -> Counter[str]:
+    """What a pod asks for of resources that a node counts, such as nvidia.com/gpu."""
+    found: Counter[str] = Counter()
+    for container in pod["spec"]["containers"]:
+        limits = container.get("resources", {}).get("limits", {})
+        found.update({name: int(amount) for name, amount in limits.items() if "/" in name})
+    return found
 
 
 class Run:
@@ -638,9 +655,10 @@ class Run:
             time.sleep(0.3)
         kubelet.event(self.pod, "Pulling", f'Pulling image "{self.container["image"]}"')
         time.sleep(kubelet.slow_pull)
-        if kubelet.pull_error:
+        image = self.container["image"]
+        if pull_error := kubelet.pull_error or (f'failed to pull: "{image}": not found' if "/none/" in image else ""):
             for reason in ("ErrImagePull", "ImagePullBackOff"):
-                self.status({"waiting": {"reason": reason, "message": kubelet.pull_error}}, phase="Pending")
+                self.status({"waiting": {"reason": reason, "message": pull_error}}, phase="Pending")
                 time.sleep(0.3)
             return
         for variable in self.container.get("env", ()):
@@ -904,11 +922,19 @@ class Answers(BaseHTTPRequestHandler):
         if path in self.server.store.objects:
             raise RefusalError(409, "AlreadyExists", f'"{name}" already exists')
         made = copy.deepcopy(body)
+        if made["kind"] == "ResourceQuota":
+            made["status"] = {"hard": made["spec"]["hard"], "used": self.used(path, made["spec"]["hard"])}
         if namespace := re.search(r"/namespaces/([^/]+)/", path):
             made["metadata"]["namespace"] = namespace[1]
         else:
             self.server.add(f"{path}/serviceaccounts/default", "v1", "ServiceAccount")
         return self.server.store.put(path, made)
+
+    def used(self, path: str, hard: Obj) -> dict[str, str]:
+        """What of a quota's resources the pods of its namespace hold already."""
+        pods = self.server.store.listed(f"{path.partition('/resourcequotas/')[0]}/pods", {})
+        held = sum(map(gpus, pods), Counter[str]())
+        return {name: str(held[name.removeprefix("requests.")]) for name in hard}
 
     def apply(self, path: str, obj: Obj | None, query: dict[str, str], body: Obj) -> Obj:
         """Server-side apply: what others hold with another value is a conflict, what is not given any more goes."""
@@ -977,8 +1003,9 @@ class Answers(BaseHTTPRequestHandler):
                     news = [("ERROR", gone)]
                     end = 0.0
                 else:
-                    news = [(kind, obj) for at, path, kind, obj in store.history
-                            if at > version and pattern.fullmatch(path) and _selected(obj, query)]  # fmt: skip
+                    latest = takewhile(lambda row: row[0] > version, reversed(store.history))  # noqa: B023
+                    news = [(kind, obj) for _, path, kind, obj in reversed([*latest])
+                            if pattern.fullmatch(path) and _selected(obj, query)]  # fmt: skip
                     version = store.version
                 if not news:
                     store.lock.wait(0.1)
@@ -1083,12 +1110,20 @@ def running(folder: Path, authority: Authority | None = None) -> Iterator[ApiSer
 
 
 def main() -> None:
-    """A cluster in the folder named, until standard input ends; its kubeconfig is printed."""
+    """A cluster in the folder named, until standard input ends.
+
+    Its kubeconfig is printed, and for each line of standard input what it has to complain of since the one before.
+    """
     with running(Path(sys.argv[1])) as server:
+        server.node("gpus", 4)
+        server.node("others", 4, memory_mib=None, resource="amd.com/gpu")
         sys.stdout.write(f"{server.kubeconfig()}\n")
         sys.stdout.flush()
-        sys.stdin.read()
-        json.dump({"problems": server.problems, "secrets_read": server.secrets_read}, sys.stdout)
+        for _ in sys.stdin:
+            json.dump({"problems": server.problems, "secrets_read": server.secrets_read}, sys.stdout)
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+            server.problems, server.secrets_read = [], []
 
 
 if __name__ == "__main__":

@@ -57,3 +57,57 @@ def broken_streams(request: pytest.FixtureRequest) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
+
+
+# -- launch --on kubernetes (tests/desks.py, which is imported where such tests run)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of `launch --on kubernetes` say where they run."""
+    if any("kubernetes" in item.path.stem for item in items):
+        import desks
+
+        desks.collected(items)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say which cluster they were on."""
+    reports = [one for row in terminalreporter.stats.values() for one in row if isinstance(one, pytest.TestReport)]
+    if any("kubernetes" in report.nodeid for report in reports):
+        import desks
+
+        if lines := desks.told(reports):
+            terminalreporter.section("launch --on kubernetes")
+            for line in lines:
+                terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The API server in a process of its own; None where a real cluster is named."""
+    import desks
+
+    if os.environ.get(desks.REAL):
+        yield None
+        return
+    server = desks.Apart(tmp_path_factory.mktemp("apart"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A desk whose cluster the test looks into and gives troubles."""
+    import desks
+
+    with desks.on_loopback(tmp_path, monkeypatch) as one:
+        yield one
+
+
+@pytest.fixture
+def anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: Any) -> Iterator[Any]:
+    """A desk on a real cluster where one is named."""
+    import desks
+
+    with desks.on_any(tmp_path, monkeypatch, apart) as one:
+        yield one

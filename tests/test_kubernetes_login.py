@@ -21,7 +21,10 @@ from tgi_advisor.cli.main import cli
 from tgi_advisor.launch.kubernetes import cluster as of_clusters
 
 OPENSSL = shutil.which("openssl")
-pytestmark = pytest.mark.skipif(OPENSSL is None, reason="openssl, which makes the certificates, is not installed")
+pytestmark = [
+    pytest.mark.skipif(OPENSSL is None, reason="openssl, which makes the certificates, is not installed"),
+    pytest.mark.loopback("who may log in is changed"),
+]
 OTHER = "another-token-that-nobody-may-see"
 SPEC = {
     "model": {"id": "Qwen/Qwen2.5-3B-Instruct", "dtype": "bfloat16"},

@@ -1,4 +1,4 @@
-"""`launch --on kubernetes` against an API server on loopback (tests/clusters.py)."""
+"""`launch --on kubernetes`, on a real cluster where one is named, else on an API server on loopback."""
 
 from __future__ import annotations
 
@@ -11,135 +11,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import by_api
 import clusters
+import desks
 import pytest
-from click.testing import CliRunner, Result
-from clusters import ApiServer, Fault
+from click.testing import CliRunner
+from clusters import Fault
+from desks import CUDA, IMAGE, LAUNCHED, REAL, Anywhere, Loopback
 
 from tgi_advisor.cli.main import cli
 from tgi_advisor.launch import marks
 from tgi_advisor.launch.kubernetes import watching
 
-CPU = {
-    "model": {"id": "Qwen/Qwen2.5-3B-Instruct", "dtype": "bfloat16"},
-    "hardware": {"gpu": {"name": "intel-cpu", "memory": "64GiB"}},
-    "limits": {"max_total_tokens": {"max": "8k"}},
-    "workload": {"max_new_tokens": 512},
-}
-CUDA = {
-    "model": {"id": "meta-llama/Llama-3.1-8B-Instruct"},
-    "hardware": {"gpu": "nvidia-l4"},
-    "workload": {"max_new_tokens": 512},
-}
-LAUNCHED = ("Deployment", "Service", "PersistentVolumeClaim", "Pod")
-REAL, IMAGE = "TGI_ADVISOR_TEST_KUBECONFIG", "TGI_ADVISOR_TEST_IMAGE"
 SECRET = "hf_" + "Secret0Token" * 3
-
-
-class Desk:
-    """A folder with a spec in it, a namespace of a cluster, and the command line."""
-
-    def __init__(self, folder: Path, context: str = "loop", namespace: str = "default", image: str = "") -> None:
-        self.folder, self.context, self.namespace, self.image = folder, context, namespace, image
-
-    def spec(self, behaviour: dict[str, Any] | None = None, base: dict[str, Any] = CPU, **sections: Any) -> str:
-        image = f"pretend/text-generation-inference:3.3.7{'-intel-cpu' if base is CPU else ''}"
-        tgi: dict[str, Any] = {"image": self.image or image}
-        tgi |= sections.pop("tgi", {})
-        tgi["env"] = {**tgi.get("env", {}), "PRETEND": json.dumps(behaviour or {})}
-        whole = {**base, "tgi": tgi, "container": {"name": "llama", "port": 8080}}
-        for name, section in sections.items():
-            whole[name] = {**whole.get(name, {}), **section}
-        path = self.folder / "spec.yaml"
-        path.write_text(json.dumps(whole, ensure_ascii=False))
-        return str(path)
-
-    def run(self, *arguments: str) -> Result:
-        return CliRunner().invoke(cli, [*arguments, "--on", "kubernetes"], catch_exceptions=False)
-
-    def launch(self, spec: str, *options: str) -> Result:
-        return self.run("launch", spec, *options)
-
-    def events(self, spec: str, *options: str) -> tuple[int, list[dict[str, Any]]]:
-        result = self.launch(spec, "--json", *options)
-        assert all(line.startswith('{"event"') for line in result.stdout.splitlines()), result.output
-        return result.exit_code, [json.loads(line) for line in result.stdout.splitlines()]
-
-    def process(self, spec: str, *options: str) -> subprocess.Popen[str]:
-        """The command as a process of its own."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "tgi_advisor", "launch", spec, "--on", "kubernetes", *options], text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ},
-        )  # fmt: skip
-
-
-class Loopback(Desk):
-    """The cluster is the API server of tests/clusters.py, which the test looks into and gives troubles."""
-
-    def __init__(self, folder: Path, cluster: ApiServer) -> None:
-        super().__init__(folder)
-        self.cluster = cluster
-
-    def left(self) -> list[str]:
-        """What is there of what launches make."""
-        return [f"{one['kind']}/{one['metadata']['name']}" for kind in LAUNCHED for one in self.cluster.of_kind(kind)]
-
-
-class Anywhere(Desk):
-    """The cluster is a real one where one is named, and is known by its API alone."""
-
-    def __init__(self, folder: Path, cluster: by_api.Cluster) -> None:
-        super().__init__(folder, cluster.context, cluster.namespace, os.environ.get(IMAGE, ""))
-        self.cluster = cluster
-
-    def left(self) -> list[str]:
-        """What is there of what launches make."""
-        return [f"{one['kind']}/{one['metadata']['name']}" for kind in LAUNCHED for one in self.cluster.settled(kind)]
-
-
-@pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    with loopback(tmp_path) as cluster:
-        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig()))
-        alone(tmp_path, monkeypatch)
-        yield Loopback(tmp_path, cluster)
-
-
-@pytest.fixture
-def anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Anywhere]:
-    with ExitStack() as stack:
-        named = os.environ.get(REAL)
-        kubeconfig = Path(named) if named else stack.enter_context(loopback(tmp_path)).kubeconfig()
-        cluster = stack.enter_context(by_api.namespace(kubeconfig, tmp_path))
-        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
-        alone(tmp_path, monkeypatch, home=not named)
-        yield Anywhere(tmp_path, cluster)
-
-
-@contextmanager
-def loopback(folder: Path) -> Iterator[ApiServer]:
-    """The cluster on loopback, which has nothing to complain of in the end."""
-    own = folder / "cluster"
-    own.mkdir()
-    with clusters.running(own) as cluster:
-        yield cluster
-        assert cluster.problems == []
-        assert cluster.secrets_read == []
-
-
-def alone(folder: Path, monkeypatch: pytest.MonkeyPatch, *, home: bool = True) -> None:
-    """Nothing of this machine's user is used; where a real cluster is, what logs in there may need the home folder."""
-    monkeypatch.setenv("TGI_ADVISOR_DATA", str(folder / "history"))
-    for name in ("HF_TOKEN", "KUBERNETES_SERVICE_HOST"):
-        monkeypatch.delenv(name, raising=False)
-    if home:
-        monkeypatch.setenv("HOME", str(folder))
 
 
 def texts(events: list[dict[str, Any]], kind: str) -> list[str]:
@@ -221,6 +107,7 @@ def test_a_detached_launch_returns(anywhere: Anywhere) -> None:
 # -- in the way
 
 
+@pytest.mark.loopback("nodes, storage classes and permissions are changed")
 def test_everything_in_the_way_is_found_together(desk: Loopback) -> None:
     cluster = desk.cluster
     cluster.node("small", 1, memory_mib=15360)
@@ -250,17 +137,24 @@ def test_everything_in_the_way_is_found_together(desk: Loopback) -> None:
     assert desk.left() == ["Service/llama"]
 
 
-def test_a_namespace_that_is_not_there(desk: Loopback) -> None:
-    result = desk.launch(desk.spec(), "--namespace", "prod")
+def test_a_namespace_that_is_not_there(anywhere: Anywhere) -> None:
+    result = anywhere.launch(anywhere.spec(), "--namespace", "tgi-advisor-none")
     assert result.exit_code == 8
-    assert "there is no namespace 'prod' in context 'loop'" in result.stderr
+    assert f"there is no namespace 'tgi-advisor-none' in context '{anywhere.context}'" in result.stderr
 
 
-def test_the_context_names_its_namespace(desk: Loopback) -> None:
-    assert CliRunner().invoke(cli, ["launch", desk.spec(), "--on", "kubernetes:team"]).exit_code == 0
-    assert [one["metadata"]["namespace"] for one in desk.cluster.of_kind("Deployment")] == ["team"]
+def test_a_full_quota_is_in_the_way(anywhere: Anywhere) -> None:
+    hard = {"count/deployments.apps": "0"}
+    anywhere.cluster.quota("none", {"hard": hard})
+    result = anywhere.launch(anywhere.spec())
+    assert result.exit_code == 8
+    assert "the quota 'none' leaves 0 of count/deployments.apps, and this launch needs 1" in " ".join(
+        result.stderr.split()
+    )
+    assert anywhere.left() == []
 
 
+@pytest.mark.loopback("nodes are changed")
 def test_gpus_that_are_held_are_not_free(desk: Loopback) -> None:
     """A taint nobody tolerates, a node that is full: the plan waits only when told to."""
     desk.cluster.node("tainted", 8, taints=[{"key": "team", "value": "a", "effect": "NoSchedule"}])
@@ -285,13 +179,10 @@ def test_gpus_that_are_held_are_not_free(desk: Loopback) -> None:
     assert desk.left() == ["Pod/other"]
 
 
-def test_what_others_set_is_not_taken_from_them(desk: Loopback) -> None:
-    assert desk.launch(desk.spec()).exit_code == 0
-    path = "/apis/apps/v1/namespaces/default/deployments/llama"
-    edited = desk.cluster.of_kind("Deployment")[0]
-    edited["spec"]["progressDeadlineSeconds"] = 7
-    desk.cluster.updated(path, edited, clusters.Manager("kubectl-edit", "Update"))
-    result = desk.launch(desk.spec(tgi={"env": {"A": "b"}}), "--replace")
+def test_what_others_set_is_not_taken_from_them(anywhere: Anywhere) -> None:
+    assert anywhere.launch(anywhere.spec()).exit_code == 0
+    anywhere.cluster.edit("llama", {"progressDeadlineSeconds": 7000}, "kubectl-edit")
+    result = anywhere.launch(anywhere.spec(tgi={"env": {"A": "b"}}), "--replace")
     assert result.exit_code == 8
     assert ".spec.progressDeadlineSeconds is set by kubectl-edit in another way" in " ".join(result.stderr.split())
 
@@ -341,11 +232,10 @@ def test_out_of_memory_at_warmup_is_planned_again(anywhere: Anywhere) -> None:
     assert len(anywhere.cluster.of_kind("Pod")) == 1
 
 
+@pytest.mark.loopback("the kubelet does what it is told")
 @pytest.mark.parametrize(
     ("trouble", "code", "cause", "says"),
     [
-        ({"pull_error": 'failed to pull: "pretend/x": not found'}, 9, "image", "the node cannot pull pretend/text"),
-        ({"refuses": 'pods "llama-1" is forbidden: exceeded quota: gpus'}, 11, "pod_refused", "exceeded quota: gpus"),
         ({"probe_kills": True}, 10, "probe", "its startup probe failed: Startup probe failed: connection refused"),
         ({"oom_kills": True}, 5, "killed", "the host killed the server for want of host memory"),
     ],
@@ -364,6 +254,39 @@ def test_what_the_cluster_knows_is_named(
     assert [row["outcome"] for row in remembered] == (["killed"] if cause == "killed" else [])
 
 
+def test_an_image_that_is_not_there_is_named(anywhere: Anywhere) -> None:
+    """And no claim stays of a launch whose container never ran."""
+    registry, _, name = anywhere.image.rpartition("/")
+    code, events = anywhere.events(anywhere.spec(tgi={"image": f"{registry}/none/{name}"}))
+    assert (code, events[-1]["cause"]) == (9, "image"), events[-1]
+    assert f"the node cannot pull {registry}/none/{name}" in events[-1]["message"]
+    assert anywhere.left() == []
+    assert json.loads(CliRunner().invoke(cli, ["history", "--json"]).stdout) == []
+
+
+def test_a_pod_that_is_not_let_in_is_named(anywhere: Anywhere) -> None:
+    """By a quota of some pods, which no preflight can tell; no claim stays either."""
+    anywhere.cluster.quota("some", {"hard": {"pods": "0"}, "scopes": ["NotTerminating"]})
+    code, events = anywhere.events(anywhere.spec())
+    assert (code, events[-1]["cause"]) == (11, "pod_refused"), events[-1]
+    assert "exceeded quota: some" in events[-1]["message"]
+    assert anywhere.left() == []
+
+
+def test_gpus_are_asked_for(anywhere: Anywhere) -> None:
+    """As many of the resource as the plan has shards; and a quota of them holds."""
+    spec, resource, count = anywhere.gpus()
+    code, events = anywhere.events(spec)
+    assert code == 0, events[-1]
+    (pod,) = anywhere.cluster.of_kind("Pod")
+    assert str(pod["spec"]["containers"][0]["resources"]["limits"][resource]) == str(count)
+    anywhere.cluster.quota("gpus", {"hard": {f"requests.{resource}": str(count)}})
+    result = anywhere.launch(anywhere.gpus(container={"name": "other"})[0])
+    assert result.exit_code == 8, result.output
+    assert f"leaves 0 of requests.{resource}, and this launch needs {count}" in " ".join(result.stderr.split())
+
+
+@pytest.mark.loopback("the kubelet does what it is told")
 def test_a_volume_that_is_not_there_is_said_while_it_waits(desk: Loopback) -> None:
     desk.cluster.kubelet.mount_error = "Unable to attach or mount volumes: unmounted volumes=[data]"
     code, events = desk.events(desk.spec(), "--timeout", "3")
@@ -417,6 +340,7 @@ def test_a_failed_roll_out_is_rolled_back(anywhere: Anywhere) -> None:
     assert again.exit_code == 0, again.output
 
 
+@pytest.mark.loopback("the API server gives wrong answers")
 def test_a_roll_out_refused_half_way_leaves_what_was_there(desk: Loopback) -> None:
     assert desk.launch(desk.spec()).exit_code == 0
     before = {one["metadata"]["name"]: one["metadata"]["labels"] for one in desk.cluster.of_kind("Service")}
@@ -432,6 +356,7 @@ def test_a_roll_out_refused_half_way_leaves_what_was_there(desk: Loopback) -> No
 # -- an API server with manners
 
 
+@pytest.mark.loopback("the API server gives wrong answers")
 @pytest.mark.parametrize(
     "faults",
     [
@@ -465,6 +390,7 @@ def test_a_launch_outlives_what_passes(desk: Loopback, faults: list[Fault], monk
     assert steps.count("the router opens its port") == steps.count("max_batch_total_tokens is 40000") == 1
 
 
+@pytest.mark.loopback("the API server forgets its history")
 def test_a_watch_too_old_begins_anew(desk: Loopback) -> None:
     desk.cluster.watch_seconds = 0.3
     thread = threading.Timer(1.5, lambda: setattr(desk.cluster.store, "oldest", desk.cluster.store.version + 1))
@@ -474,6 +400,7 @@ def test_a_watch_too_old_begins_anew(desk: Loopback) -> None:
     assert code == 0, events[-1]
 
 
+@pytest.mark.loopback("the API server gives wrong answers")
 @pytest.mark.parametrize(
     ("fault", "code", "says"),
     [
@@ -499,6 +426,7 @@ def test_a_refusal_is_named_and_leaves_nothing(desk: Loopback, fault: Fault, cod
     assert desk.left() == []
 
 
+@pytest.mark.loopback("the server is another than the cluster's")
 def test_nobody_listens(desk: Loopback, tmp_path: Path) -> None:
     config = json.loads(Path(os.environ["KUBECONFIG"]).read_text())
     config["clusters"][0]["cluster"]["server"] = "http://127.0.0.1:9"
@@ -524,6 +452,7 @@ def test_being_told_to_end_leaves_nothing(anywhere: Anywhere) -> None:
     assert anywhere.left() == ["PersistentVolumeClaim/llama-data"]
 
 
+@pytest.mark.loopback("the API server, nodes and the kubelet wait")
 @pytest.mark.parametrize("phase", ["looking", "a node", "the image"])
 def test_being_told_to_end_before_it_runs_leaves_not_even_the_claim(desk: Loopback, phase: str) -> None:
     cluster = desk.cluster
@@ -591,6 +520,7 @@ def test_a_token_is_never_seen(anywhere: Anywhere) -> None:
 # -- which cluster
 
 
+@pytest.mark.loopback("no cluster is reached")
 def test_a_kubeconfig_that_is_of_no_use(desk: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = desk.spec()
     result = CliRunner().invoke(cli, ["launch", spec, "--on", "kubernetes:lop"])
@@ -610,6 +540,7 @@ def test_a_kubeconfig_that_is_of_no_use(desk: Loopback, tmp_path: Path, monkeypa
     assert (result.exit_code, "no kubeconfig says which cluster is meant" in result.stderr) == (7, True)
 
 
+@pytest.mark.loopback("no cluster is reached")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -630,6 +561,7 @@ def test_options_that_make_no_sense(desk: Loopback, arguments: list[str]) -> Non
     assert CliRunner().invoke(cli, ["launch", desk.spec(), *arguments]).exit_code == 2
 
 
+@pytest.mark.loopback("what the API server was asked is looked at")
 def test_names_that_no_cluster_has_are_not_asked_for(desk: Loopback) -> None:
     for name in ("../x", "a/b?c=1", "$(id)"):
         result = desk.run("stop", name)
@@ -645,19 +577,24 @@ def test_names_that_no_cluster_has_are_not_asked_for(desk: Loopback) -> None:
     assert asked == {"/version", "/apis/apps/v1/namespaces/default/deployments"}
 
 
-def test_printed_commands_ask_the_same_cluster(desk: Loopback) -> None:
+def test_printed_commands_ask_the_same_cluster(anywhere: Anywhere) -> None:
     """Of a context that is not the current one kubectl is told, also where its name is hostile."""
-    config = json.loads(Path(os.environ["KUBECONFIG"]).read_text())
-    config["contexts"][1]["name"] = "te;am $(id)"
-    Path(os.environ["KUBECONFIG"]).write_text(json.dumps(config))
-    result = CliRunner().invoke(cli, ["launch", desk.spec(), "--on", "kubernetes:te;am $(id)"])
+    odd = "te;am $(id)"
+    with anywhere.kubeconfig() as config:
+        current = next(one for one in config["contexts"] if one["name"] == config["current-context"])
+        config["contexts"].append({"name": odd, "context": dict(current["context"])})
+        current["context"]["namespace"] = "default"
+    result = CliRunner().invoke(cli, ["launch", anywhere.spec(), "--on", f"kubernetes:{odd}"])
     assert result.exit_code == 0, result.output
     (reach,) = [line for line in result.stdout.splitlines() if line.startswith("From here: ")]
     (stop,) = [line for line in result.stdout.splitlines() if line.startswith("Stop it with: ")]
-    assert shlex.split(reach)[-4:] == ["-n", "team", "--context", "te;am $(id)"]
-    assert shlex.split(stop)[-4:] == ["--on", "kubernetes:te;am $(id)", "--namespace", "team"]
+    there = anywhere.namespace
+    assert shlex.split(reach)[-4:] == ["-n", there, "--context", odd]
+    assert shlex.split(stop)[-4:] == ["--on", f"kubernetes:{odd}", "--namespace", there]
+    assert [one["metadata"]["namespace"] for one in anywhere.cluster.of_kind("Deployment")] == [there]
 
 
+@pytest.mark.loopback("permissions are changed")
 @pytest.mark.parametrize("command", [["status"], ["stop", "--all"]])
 def test_what_this_account_may_not_see_is_said(desk: Loopback, command: list[str]) -> None:
     desk.cluster.denied.add(("list", "deployments"))
@@ -666,6 +603,7 @@ def test_what_this_account_may_not_see_is_said(desk: Loopback, command: list[str
     assert "may do" in " ".join(result.stderr.split())
 
 
+@pytest.mark.loopback("no cluster is reached")
 def test_without_the_client_it_says_what_to_install(desk: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kubernetes", None)
     monkeypatch.setitem(sys.modules, "kubernetes.client", None)
@@ -696,6 +634,7 @@ def test_what_stands_beside_the_deployment_comes_and_goes_with_it(anywhere: Anyw
     assert anywhere.cluster.settled("Pod") == anywhere.cluster.of_kind("PodDisruptionBudget") == []
 
 
+@pytest.mark.loopback("the operators of Prometheus and KEDA have to be there")
 @pytest.mark.parametrize(
     ("by", "kind"),
     [({"by": "hpa"}, "HorizontalPodAutoscaler"),
@@ -731,6 +670,7 @@ def replicas(desk: Loopback) -> list[int]:
     return [number for number, before in zip(had, [None, *had], strict=False) if number != before]
 
 
+@pytest.mark.loopback("the operators of Prometheus and KEDA have to be there")
 def test_what_an_autoscaler_counted_stays(desk: Loopback) -> None:
     """A changed plan is rolled out, and rolled back, without touching the number."""
     assert desk.launch(desk.spec(autoscale=SCALED)).exit_code == 0
@@ -745,6 +685,7 @@ def test_what_an_autoscaler_counted_stays(desk: Loopback) -> None:
     assert counting(desk) == {"kube-controller-manager": 3}
 
 
+@pytest.mark.loopback("the operators of Prometheus and KEDA have to be there")
 def test_the_replicas_are_handed_to_an_autoscaler_that_is_added(desk: Loopback) -> None:
     assert desk.launch(desk.spec(container={"replicas": 2})).exit_code == 0
     with_it: dict[str, Any] = {"autoscale": SCALED, "container": {"replicas": 2}}
@@ -761,6 +702,7 @@ def test_the_replicas_are_handed_to_an_autoscaler_that_is_added(desk: Loopback) 
     assert replicas(desk) == [2, 3], "it fell back to one between"
 
 
+@pytest.mark.loopback("the operators of Prometheus and KEDA have to be there")
 def test_the_replicas_are_taken_back_with_the_autoscaler(desk: Loopback) -> None:
     assert desk.launch(desk.spec(autoscale=SCALED)).exit_code == 0
     desk.cluster.scale(LLAMA, 3)
@@ -777,6 +719,7 @@ def test_the_replicas_are_taken_back_with_the_autoscaler(desk: Loopback) -> None
     assert counting(desk) == {"tgi-advisor": 2}
 
 
+@pytest.mark.loopback("the operators of Prometheus and KEDA have to be there")
 def test_one_autoscaler_takes_the_place_of_another(desk: Loopback) -> None:
     assert desk.launch(desk.spec(autoscale=SCALED)).exit_code == 0
     keda = {**SCALED, "by": "keda", "prometheus": "http://prometheus.monitoring:9090"}
@@ -784,24 +727,25 @@ def test_one_autoscaler_takes_the_place_of_another(desk: Loopback) -> None:
     assert [len(desk.cluster.of_kind(kind)) for kind in ("HorizontalPodAutoscaler", "ScaledObject")] == [0, 1]
 
 
-def test_a_number_that_somebody_set_by_hand_is_not_taken(desk: Loopback) -> None:
-    assert desk.launch(desk.spec(container={"replicas": 2})).exit_code == 0
-    desk.cluster.scale(LLAMA, 3, "kubectl")
-    result = desk.launch(desk.spec(container={"replicas": 2}, tgi={"env": {"A": "b"}}), "--replace")
+def test_a_number_that_somebody_set_by_hand_is_not_taken(anywhere: Anywhere) -> None:
+    assert anywhere.launch(anywhere.spec(container={"replicas": 2})).exit_code == 0
+    anywhere.cluster.edit("llama", {"replicas": 3}, "kubectl")
+    result = anywhere.launch(anywhere.spec(container={"replicas": 2}, tgi={"env": {"A": "b"}}), "--replace")
     assert result.exit_code == 8
     assert ".spec.replicas is set by kubectl in another way" in " ".join(result.stderr.split())
     assert "container.replicas: 3" in " ".join(result.stderr.split())
 
 
-def test_a_plan_that_was_rolled_back_to_still_goes(desk: Loopback) -> None:
+def test_a_plan_that_was_rolled_back_to_still_goes(anywhere: Anywhere) -> None:
     """What it had and the next one has not is no part of the next one."""
-    assert desk.launch(desk.spec(tgi={"env": {"A": "b"}})).exit_code == 0
-    assert desk.launch(desk.spec({"fail": "oom-load", "at": "load"}), "--replace").exit_code == 5
-    assert '"A"' in json.dumps(desk.cluster.of_kind("Deployment")[0]["spec"])
-    assert desk.launch(desk.spec(), "--replace").exit_code == 0
-    assert '"A"' not in json.dumps(desk.cluster.of_kind("Deployment")[0]["spec"])
+    assert anywhere.launch(anywhere.spec(tgi={"env": {"A": "b"}})).exit_code == 0
+    assert anywhere.launch(anywhere.spec({"fail": "oom-load", "at": "load"}), "--replace").exit_code == 5
+    assert '"A"' in json.dumps(anywhere.cluster.of_kind("Deployment")[0]["spec"])
+    assert anywhere.launch(anywhere.spec(), "--replace").exit_code == 0
+    assert '"A"' not in json.dumps(anywhere.cluster.of_kind("Deployment")[0]["spec"])
 
 
+@pytest.mark.loopback("the API server gives wrong answers")
 @pytest.mark.parametrize(
     ("resource", "operator"), [("podmonitors", "the Prometheus operator"), ("scaledobjects", "KEDA")]
 )
@@ -817,6 +761,7 @@ def test_an_operator_that_is_not_installed_is_named(desk: Loopback, resource: st
 # -- a real cluster
 
 
+@pytest.mark.loopback("what the API server was asked is looked at")
 def test_no_token_of_a_request_body(desk: Loopback) -> None:
     """What is sent, beside what the cluster then shows."""
     data = {"HF_TOKEN": base64.b64encode(SECRET.encode()).decode()}
@@ -827,27 +772,26 @@ def test_no_token_of_a_request_body(desk: Loopback) -> None:
     assert clusters.TOKEN not in sent
 
 
-@pytest.mark.skipif(
-    not (os.environ.get(REAL) and os.environ.get(IMAGE)),
-    reason=f"no real cluster: {REAL} names a kubeconfig, {IMAGE} the image of tests/launch_image in a registry",
-)
-def test_the_tests_that_need_no_trouble_are_on_a_real_cluster(anywhere: Anywhere) -> None:
-    assert clusters.TOKEN not in anywhere.cluster.kubeconfig.read_text()
+@pytest.mark.loopback("the API server on loopback is named as one")
+def test_a_kubeconfig_is_all_that_a_real_cluster_needs(apart: desks.Apart | None, tmp_path: Path) -> None:
+    """Named as a real cluster is, and with GPUs of another kind; what cannot run there is skipped, with its reason."""
+    assert apart is not None
+    named = {REAL: str(apart.kubeconfig), IMAGE: desks.PRETEND, desks.RESOURCE: "amd.com/gpu", desks.COUNT: "2"}
+    tests = ("gpus_are_asked_for", "what_others_made", "token_of_a_request", "nobody_listens")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", __file__, "-k", " or ".join(tests)],
+        env={**os.environ, **named}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "2 passed, 2 skipped" in done.stdout
+    assert f"Tests on the cluster of {REAL}: 2. Tests that could not be, and why: 2." in done.stdout
+    assert "  the server is another than the cluster's:\n    test_nobody_listens\n" in done.stdout
 
 
-def test_a_kubeconfig_is_all_that_a_real_cluster_needs(tmp_path: Path) -> None:
-    """The same tests against the API server in a process of its own, as against a real cluster."""
-    tests = ("serves_and_is_held", "rolled_out_while", "rolled_back", "token_is_never_seen", "what_others_made")
-    server = subprocess.Popen(
-        [sys.executable, clusters.__file__, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with server:
-        assert server.stdout
-        named = {REAL: server.stdout.readline().strip(), IMAGE: "pretend/text-generation-inference:3.3.7-intel-cpu"}
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", __file__, "-k", " or ".join(tests)],
-            env={**os.environ, **named}, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout
-        said, _ = server.communicate(timeout=30)
-    assert json.loads(said) == {"problems": [], "secrets_read": []}
+@pytest.mark.loopback("no cluster is reached")
+def test_each_test_says_where_it_runs() -> None:
+    """By the fixture or the marker: the collection is refused otherwise."""
+    assert desks.wrong("a", ["anywhere", "tmp_path"], None) is None
+    assert desks.wrong("a", ["desk"], "it drops streams") is None
+    for fixtures, reason in ((["desk"], None), (["desk"], " "), ([], None), (["anywhere"], "it drops streams")):
+        assert desks.wrong("a", fixtures, reason) is not None
