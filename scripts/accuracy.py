@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fast
 import inside
 import moved
+import summed
 
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, launcher, uncertainty, warmup
@@ -436,11 +437,17 @@ def inside_pytorch() -> list[str]:
         table(list(inside.KNOWN_HEADINGS), inside.known_rows(rows)),
         "### Where the estimate is off by more than 0.03 GiB",
         "Said minus TGI's, in GiB. Qwen3 runs in transformers' class, which reads file by file: the estimate takes "
-        "the files of a folder, of the Hub or of a cache as they are, and those of a shipped model to end after 4 GB "
-        "(five even files of Qwen3-8B leave 0.85 GiB less after load). "
+        "the files of a folder, of the Hub or of a cache as they are, and those of a shipped model to end after 4 GB, or 5 where "
+        "that makes as many as it is known to have (five even files of Qwen3-8B leave 0.85 GiB less after load). "
         "Falcon-7B's KV cache of 1 MiB tensors and less lies in segments of its own, where slightly larger tensors "
         "find gaps: it counts for no more than they do, so that more need no less.",
         table(list(inside.FAR_HEADINGS), inside.far_rows(rows)),
+        "### What is still a sum of parts",
+        "Shipped models on one card of each compute capability whose kernels differ and on ROCm (an MI300X), launched "
+        "without flags, with every release; what TGI refuses is left out. The reason is that of the place that decides "
+        "(`estimate.replay.why_not`), and `predict --json` gives it for any launch, under "
+        "`uncertainty.contributions`, as the reason of `allocator`.",
+        table(list(summed.HEADINGS), summed.rows()),
     ]
 
 

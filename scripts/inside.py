@@ -114,7 +114,7 @@ def _median_and_worst(values: Sequence[float], form: str) -> str:
 
 def known_rows(rows: Sequence[Compared]) -> list[list[str]]:
     """`KNOWN` one by one, in GiB; where a model was recorded from files of its own, that."""
-    found = {_launch(row): row for row in rows if not {"quantize", "packed", "layers"} & row.row.keys()}
+    found = {_launch(row): row for row in rows if not {"dtype", "quantize", "packed", "layers"} & row.row.keys()}
     return [_known_row(found[launch]) for launch in KNOWN]
 
 
@@ -137,7 +137,7 @@ def _known_row(row: Compared) -> list[str]:
 
 def _named(row: Compared) -> list[str]:
     launch = _launch(row)
-    how = ", ".join(str(row.row[key]) for key in ("quantize", "packed") if key in row.row)
+    how = ", ".join(str(row.row[key]) for key in ("dtype", "quantize", "packed") if key in row.row)
     files = f"{len(row.row['files'])} even files" if "files" in row.row else ""
     cut = f"{row.row['layers']} layers" if "layers" in row.row else ""
     shards = f"{launch.shards} shards" if launch.shards > 1 else ""

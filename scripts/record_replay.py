@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 KEYS = (
-    "release", "model", "layers", "packed", "files", "quantize", "heads", "speculate", "num_shard",
+    "release", "model", "layers", "packed", "files", "dtype", "quantize", "heads", "speculate", "num_shard",
     "max_batch_prefill_tokens", "max_input_tokens",
     "max_total_tokens", "attention", "compute_capability", "warmup_blocks", "loaded_reserved", "loaded_allocated",
     "peak_reserved", "not_warmed_up",
 )  # fmt: skip
 """What a row holds, in this order; of the last two one is there."""
-OPTIONAL = ("layers", "packed", "files", "quantize", "heads", "speculate")
+OPTIONAL = ("layers", "packed", "files", "dtype", "quantize", "heads", "speculate")
 """Keys that need not be there: how many layers a model was cut to, how it was packed, the bytes of its files, the
-speculation heads it was served with, --quantize and --speculate where they were given."""
+speculation heads it was served with, --dtype, --quantize and --speculate where they were given."""
 LAST = ("peak_reserved", "not_warmed_up")
 
 

@@ -243,7 +243,7 @@ def setting_of(row: dict[str, Any]) -> Setting:
     gpu = gpus.find(OF_CAPABILITY[row.get("compute_capability", "8.0")])
     flags = {"speculate": row["speculate"]} if "speculate" in row else {}
     spec = Spec(
-        model=ModelSpec(id=row["model"], quantize=row.get("quantize")),
+        model=ModelSpec(id=row["model"], quantize=row.get("quantize"), dtype=row.get("dtype")),
         hardware=HardwareSpec(gpu=GpuSpec(name=gpu.name), count=row["num_shard"]),
         tgi=TgiSpec(env={"ATTENTION": row["attention"]}, flags=flags),
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from front import run
 from hypothesis import given
 from hypothesis import strategies as st
 from replays import PACKED, ROWS, compared, setting_of
@@ -228,3 +229,22 @@ def test_a_full_gpu_gives_its_cache_back_once() -> None:
     assert memory.reserved == 80 * MiB
     with pytest.raises(OutOfMemoryError):
         memory.new(30 * MiB)
+
+
+# ---- what is not replayed ----
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "why"),
+    [
+        ("mistralai/Mixtral-8x7B-Instruct-v0.1", "amd-mi300x", "mixtures of experts on ROCm are not read"),
+        ("Qwen/Qwen3-8B", "amd-mi300x", "the class is not read on ROCm"),
+        ("Qwen/Qwen3-8B", "nvidia-h100-sxm", ""),
+    ],
+)
+def test_a_launch_that_is_not_replayed_says_why(tmp_path: Path, model: str, gpu: str, why: str) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump({"model": {"id": model}, "hardware": {"gpu": gpu}, "tgi": {"release": "3.3.7"}}))
+    said = yaml.safe_load(run("advise", str(spec), "--json").out)["uncertainty"]["contributions"]
+    told = f"parts are summed up, allocations not replayed: {why}" if why else "TGI's own allocations are replayed"
+    assert [one["why"] for one in said if one["name"] == "allocator"] == [told]

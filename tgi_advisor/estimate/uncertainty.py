@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 from tgi_advisor.estimate import overhead, replay
 from tgi_advisor.estimate.setting import Setting, remembered
-from tgi_advisor.facts import outside
+from tgi_advisor.facts import families, layouts, outside
 from tgi_advisor.facts.measured import Measured, runs
-from tgi_advisor.facts.model import USUAL_FILE
 from tgi_advisor.units import gib
 
 LARGEST = 2
@@ -105,9 +104,10 @@ def _nccl(setting: Setting) -> tuple[Contribution, ...]:
 def _allocator(setting: Setting) -> Contribution:
     """What PyTorch reserves: replayed as TGI allocates, or summed up."""
     known = outside.allocated()
-    if replay.known(setting):
+    why = replay.why_not(setting)
+    if not why:
         return Contribution("allocator", known.replayed, "TGI's own allocations are replayed")
-    return Contribution("allocator", known.summed, "the order of allocations is not replayed for this family")
+    return Contribution("allocator", known.summed, f"parts are summed up, allocations not replayed: {why}")
 
 
 def _unknown_link(setting: Setting) -> str:
@@ -121,10 +121,12 @@ def _unknown_link(setting: Setting) -> str:
 def _unknown_files(setting: Setting) -> str:
     """That the weight files are what is usual, where a class reads them one after the other."""
     model = setting.facts.model
-    several = not model.files and model.stored_bytes > USUAL_FILE
-    if not several or setting.family.served_by != "transformers" or not replay.known(setting):
+    if model.files or setting.family.served_by != "transformers" or not replay.known(setting):
         return ""
-    return f"its weight files are assumed to end after {USUAL_FILE // 10**9} GB (a folder with the weights tells)"
+    found = layouts.assumed(model.tensors, families.layers(model), model.file_count)
+    if len(found.files) == 1:
+        return ""
+    return f"its weight files are assumed to end after {found.size // 10**9} GB (a folder with the weights tells)"
 
 
 def _unknown_driver(setting: Setting) -> str:

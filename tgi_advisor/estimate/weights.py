@@ -104,17 +104,19 @@ def _is_in_float32(name: str) -> bool:
     return any(text in name for text in _IN_FLOAT32)
 
 
-def held_bits(group: TensorGroup, dtype: str) -> int:
+def held_bits(group: TensorGroup, dtype: str, own: bool = True) -> int:
     """Bits per element TGI holds a tensor in: floats get the launch's dtype, packed integers and fp8 stay.
 
+    `own`: in layers of TGI's own; transformers' classes make no exception.
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/weights.py#L226-L246
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/fp8.py#L459
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/t5_modeling.py#L126-L196
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/mamba_modeling.py#L71-L87
+    https://github.com/huggingface/transformers/blob/v4.51.3/src/transformers/modeling_utils.py#L677-L710
     """
     if group.dtype not in ("F64", "F32", "F16", "BF16"):
         return DTYPE_BITS[group.dtype]
-    single = _is_in_float32(group.name) and not _scales_groups(group)
+    single = own and _is_in_float32(group.name) and not _scales_groups(group)
     return 32 if dtype == "float32" or single else 16
 
 
@@ -277,7 +279,7 @@ def held(setting: Setting) -> list[Held]:
         count = _times(group, setting)
         if not count:
             continue
-        bits = float(held_bits(group, setting.dtype))
+        bits = float(held_bits(group, setting.dtype, own or setting.family.served_by != "transformers"))
         scales = 0.0
         if tp > 1:
             if kind == "embedding" and own:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from tgi_advisor.facts.model import DTYPE_BITS, Files, TensorGroup
 
@@ -23,6 +24,8 @@ Row = tuple[str, tuple[int, ...], int]
 _PROJECTION = re.compile(r"\.(?!eh_)\w+_proj(_with_mqa)?\.weight$")
 """Matrices that FP8 checkpoints store in FP8; DeepSeek-V3's eh_proj stays as it is."""
 
+USUAL = (4 * 10**9, 5 * 10**9, 10**10)
+"""Bytes after which checkpoints begin another file, the likeliest first."""
 _NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 _TORCH = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 
@@ -107,6 +110,46 @@ def _files(tensors: tuple[TensorGroup, ...], weight_map: Mapping[str, Any]) -> F
         counts[str(file)][numbers[_NUMBER.sub("*", name)]] += 1
     adds_up = list(map(sum, zip(*counts.values(), strict=True))) == [group.count for group in tensors]
     return tuple(map(tuple, counts.values())) if adds_up else ()
+
+
+class Assumed(NamedTuple):
+    """Weight files as they usually are."""
+
+    files: Files
+    """Which tensors lie in which file."""
+    size: int
+    """Bytes after which another file begins."""
+
+
+@lru_cache(maxsize=64)
+def assumed(tensors: tuple[TensorGroup, ...], layers: int, number: int | None = None) -> Assumed:
+    """The files of a model of so many layers, filled in the order of its modules up to a usual size.
+
+    The first of `USUAL` that makes so many files, where their `number` is known.
+    """
+    ways = [Assumed(_filled(tensors, layers, size), size) for size in USUAL]
+    return next((way for way in ways if len(way.files) == number), ways[0])
+
+
+def _filled(tensors: tuple[TensorGroup, ...], layers: int, size: int) -> Files:
+    inside = [place for place, group in enumerate(tensors) if ".*." in group.name]
+    order = list(range(inside[0] if inside else len(tensors)))
+    order += [
+        place
+        for layer in range(layers)
+        for place in inside
+        for _ in range(tensors[place].count * layer // layers, tensors[place].count * (layer + 1) // layers)
+    ]
+    order += sorted(set(range(len(tensors))) - set(order))
+    files, filled = [[0] * len(tensors)], 0
+    for place in order:
+        each = tensors[place].bytes // tensors[place].count
+        if filled + each > size:
+            filled = 0
+            files.append([0] * len(tensors))
+        filled += each
+        files[-1][place] += 1
+    return tuple(map(tuple, files))
 
 
 def count(groups: Iterable[TensorGroup]) -> dict[str, int]:

@@ -12,9 +12,6 @@ DTYPE_BITS = {
     "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I8": 8, "U8": 8, "BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
 """Bits per element by safetensors dtype name (safetensors/src/tensor.rs, `Dtype::bitsize`)."""
-USUAL_FILE = 4 * 10**9
-"""Bytes after which a checkpoint is taken to begin another file, where its files are not known."""
-
 Files = tuple[tuple[int, ...], ...]
 """By weight file, in the order of their names: how many tensors of each group of a model it holds."""
 
@@ -122,6 +119,8 @@ class ModelFacts(NamedTuple):
     """The speculation heads it is served with, where `id` names these."""
     files: Files = ()
     """Which of its tensors lie in which weight file; empty where that is not known."""
+    file_count: int | None = None
+    """How many weight files there are, where no more than that is known."""
 
     @property
     def model_type(self) -> str | None:

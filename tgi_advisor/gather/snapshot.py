@@ -122,6 +122,7 @@ def read(data: bytes | str, where: str, asked: str | None = None) -> ModelFacts:
         gated=raw["gated"],
         weights_format=raw["weights_format"],
         provenance=raw["provenance"],
+        file_count=raw["files"],
     )
 
 

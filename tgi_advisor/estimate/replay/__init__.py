@@ -8,7 +8,7 @@ it; `warmup` puts them in TGI's order. Nothing here is fitted: every size is tha
 from tgi_advisor.estimate.peak import Batch
 from tgi_advisor.estimate.replay.loading import WORKSPACE, loaded
 from tgi_advisor.estimate.replay.peaks import Peaks, peaks_of
-from tgi_advisor.estimate.replay.shapes import known
+from tgi_advisor.estimate.replay.shapes import known, why_not
 from tgi_advisor.estimate.replay.warmup import Replayed, warm_up
 
-__all__ = ["WORKSPACE", "Batch", "Peaks", "Replayed", "known", "loaded", "peaks_of", "warm_up"]
+__all__ = ["WORKSPACE", "Batch", "Peaks", "Replayed", "known", "loaded", "peaks_of", "warm_up", "why_not"]

@@ -114,7 +114,7 @@ def _attention(run: Pass, wide: bool = False, turns: bool = True) -> Block:
     """Queries, keys and values each by itself; turned, in float32 where `wide`."""
     shapes, g = run.shapes, run.shapes.g
     query, key = _head(run, g.query), _head(run, g.kv)
-    value = run.product(g.kv, shapes.bias_in)
+    value = run.project(g.hidden, g.kv, shapes.bias_in)
     if turns and wide:
         turned_query, turned_key = _turned_wide(run)
     elif turns:
@@ -123,20 +123,20 @@ def _attention(run: Pass, wide: bool = False, turns: bool = True) -> Block:
         run.drop(query, key)
         query, key = turned_query, turned_key
     attended = run.new(g.query)
-    out = _summed(run, run.product(g.hidden, shapes.bias_out))
+    out = _summed(run, run.project(g.query, g.hidden, shapes.bias_out))
     run.drop(attended, query, key, value)
     return out
 
 
 def _feed_forward(run: Pass) -> Block:
     g = run.shapes.g
-    gate = run.product(g.intermediate)
+    gate = run.project(g.hidden, g.intermediate)
     activated = run.new(g.intermediate)
     run.drop(gate)
-    up = run.product(g.intermediate)
+    up = run.project(g.hidden, g.intermediate)
     product = run.new(g.intermediate)
     run.drop(activated, up)
-    fed = _summed(run, run.product(g.hidden))
+    fed = _summed(run, run.project(g.intermediate, g.hidden))
     run.drop(product)
     return fed
 
@@ -178,7 +178,7 @@ def _summed(run: Pass, out: Block) -> Block:
 
 def _head(run: Pass, width: int) -> Block:
     """Queries or keys, normed head by head where the family does that."""
-    projected = run.product(width, run.shapes.bias_in)
+    projected = run.project(run.shapes.g.hidden, width, run.shapes.bias_in)
     if not run.shapes.head_norms:
         return projected
     normed = run.single_norm(width)

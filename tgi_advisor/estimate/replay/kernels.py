@@ -57,6 +57,8 @@ def of(setting: Setting) -> Kernel | None:
     method = setting.quantize
     if method is None:
         return "plain"
+    if setting.family.served_by == "transformers":
+        return _by_transformers(setting, method)
     if method in ("awq", "gptq"):
         return _packed(setting, method)
     if method == "marlin":
@@ -83,6 +85,20 @@ def generation(setting: Setting) -> tuple[object, ...]:
         capability >= (8, 0), capability >= (9, 0), of(setting),
         experts(setting) if families.experts(setting.facts.model) else None,
     )  # fmt: skip
+
+
+def _by_transformers(setting: Setting, method: str) -> Kernel | None:
+    """The kernel of transformers' own classes, which are told of bitsandbytes alone: fp8 is what the checkpoint is.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/transformers_flash_causal_lm.py#L140-L148
+    https://github.com/huggingface/transformers/blob/v4.51.3/src/transformers/integrations/finegrained_fp8.py#L267-L325
+    """
+    stored = weights.quantization_config(setting)
+    if method != "fp8":
+        return None
+    if not stored:
+        return "plain"
+    return "fp8_blocks" if stored.get("quant_method") == "fp8" and stored.get("weight_block_size") else None
 
 
 def _packed(setting: Setting, method: str) -> Kernel | None:

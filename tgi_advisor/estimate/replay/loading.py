@@ -12,7 +12,6 @@ layers/attention/flashinfer.py:36-43, and the classes' own `__init__` for their 
 transformers v4.51.3, src/transformers/modeling_utils.py:770-800 and :5750-5810.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby, islice
@@ -24,8 +23,8 @@ from tgi_advisor.estimate.replay import guesses, kernels, packed, pictures, stac
 from tgi_advisor.estimate.replay.kernels import Kernel
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.weights import Held
-from tgi_advisor.facts import families
-from tgi_advisor.facts.model import USUAL_FILE, ModelFacts
+from tgi_advisor.facts import families, layouts
+from tgi_advisor.facts.model import DTYPE_BITS, TensorGroup
 from tgi_advisor.units import MiB
 
 Step = Callable[[Allocator], None]
@@ -66,7 +65,6 @@ https://github.com/huggingface/text-generation-inference/blob/v2.2.0/server/text
 """
 WORKSPACE = (128 * MiB, 8 * MiB, 8 * MiB, 8 * MiB)
 """flashinfer's workspace and the integer buffers of its three wrappers; what newer ones hold beside is not replayed."""
-_LAYER = re.compile(r"\.([0-9]+)\.")
 
 
 class Stored(NamedTuple):
@@ -314,15 +312,17 @@ def _as_transformers(setting: Setting, rows: Sequence[Held]) -> Iterator[Step]:
     Files are read one after the other, each by the names of its tensors: the output matrix first, the feed-forward
     block of a layer before its attention. One that is stored although it is the embedding's is read like the others
     and dropped when all are there. Tensors are copied where they are converted into another 16-bit type, which is what
-    the launch does unless it is given the checkpoint's (modeling_utils.py:767-789).
+    the launch does unless it is given the checkpoint's (modeling_utils.py:767-789). Of a quantized model half the bytes
+    are taken at first, scales counted in float32 (modeling_utils.py:4793, integrations/finegrained_fp8.py:285).
     """
-    files = _files(setting.facts.model, rows)
-    yield lambda memory: memory.release(memory.new(sum(one.size for file in files for one in file)))
-    converted = _is_converted(setting)
+    quantized = bool(weights.quantization_config(setting))
+    files = _files(setting, rows)
+    first = sum(one.size * (2 if quantized and one.name.endswith(SCALE) else 1) for file in files for one in file)
+    yield lambda memory: memory.release(memory.new(first // 2 if quantized else first))
     dropped: list[Block] = []
 
     def read(memory: Allocator, one: _Tensor) -> None:
-        block = _copy(memory, one.size) if converted else memory.new(one.size)
+        block = _copy(memory, one.size, read=one.read) if one.read else memory.new(one.size)
         if one.tied:
             dropped.append(block)
 
@@ -332,6 +332,10 @@ def _as_transformers(setting: Setting, rows: Sequence[Held]) -> Iterator[Step]:
     yield lambda memory: memory.release(*dropped)
 
 
+SCALE = ".weight_scale_inv"
+"""The end of the name of an fp8 weight's scales."""
+
+
 class _Tensor(NamedTuple):
     """One tensor of a file; they are read in the order of their names."""
 
@@ -339,53 +343,31 @@ class _Tensor(NamedTuple):
     """Its name."""
     size: int
     """Its bytes."""
-    tied: bool = False
+    read: int
+    """Bytes of what it is copied from; 0 where it is read as it stays."""
+    tied: bool
     """Whether it is stored although it is another's, and dropped."""
 
 
-def _files(model: ModelFacts, rows: Sequence[Held]) -> list[list[_Tensor]]:
-    """The tensors of each of a checkpoint's files.
-
-    Where it is known how many of each group a file holds, each takes the layers that come next; else as much as
-    `USUAL_FILE` bytes hold in the order of the modules.
-    """
+def _files(setting: Setting, rows: Sequence[Held]) -> list[list[_Tensor]]:
+    """The tensors of each of a checkpoint's files, which takes of each group the layers that come next."""
+    model = setting.facts.model
     sizes = {row.group: row.each for row in rows}
-    tied = {group: group.bytes for group in model.tensors if group not in sizes and weights.role(group.name) == "head"}
-    every = [
-        [_Tensor(group.name.replace("*", str(number)), size, group in tied) for number in range(group.count)]
-        if (size := sizes.get(group) or tied.get(group)) else []
-        for group in model.tensors
-    ]  # fmt: skip
-    if not model.files:
-        return _filled([one for ones in every for one in ones])
-    rest = [iter(ones) for ones in every]
-    return [
-        [one for count, ones in zip(counts, rest, strict=True) for one in islice(ones, count)] for counts in model.files
-    ]
+    every = [iter(_tensors(setting, group, sizes.get(group))) for group in model.tensors]
+    files = model.files or layouts.assumed(model.tensors, families.layers(model), model.file_count).files
+    return [[one for count, ones in zip(counts, every, strict=True) for one in islice(ones, count)] for counts in files]
 
 
-def _filled(tensors: Sequence[_Tensor]) -> list[list[_Tensor]]:
-    """Tensors in files of `USUAL_FILE`, which are filled in the order of the modules.
-
-    The embedding comes first and the output matrix last, a layer's attention before its feed-forward block.
-    """
-    files: list[list[_Tensor]] = [[]]
-    filled = 0
-    for one in sorted(tensors, key=lambda one: _place(one.name)):
-        if filled + one.size > USUAL_FILE:
-            filled = 0
-            files.append([])
-        filled += one.size
-        files[-1].append(one)
-    return files
-
-
-def _place(name: str) -> tuple[int, int, bool, str]:
-    """Where the module of a tensor stands in the model."""
-    kind, layer = weights.role(name), _LAYER.search(name)
-    if layer:
-        return 1, int(layer[1]), ".mlp." in name, name
-    return {"embedding": 0, "head": 3}.get(kind, 2), 0, False, name
+def _tensors(setting: Setting, group: TensorGroup, size: int | None) -> list[_Tensor]:
+    """The tensors of a group of which one has so many bytes on a shard; None where none stays."""
+    tied = size is None and weights.role(group.name) == "head"
+    size = group.bytes if tied else size
+    if size is None:
+        return []
+    bits = weights.held_bits(group, setting.dtype, own=False)
+    stays = group.dtype == {"float16": "F16", "bfloat16": "BF16"}.get(setting.dtype, "F32") or bits == 8
+    read = 0 if stays else size * DTYPE_BITS[group.dtype] // bits
+    return [_Tensor(group.name.replace("*", str(number)), size, read, tied) for number in range(group.count)]
 
 
 def _made(one: towers.Made) -> Step:
@@ -439,8 +421,8 @@ def _copied(size: int, more: int = 0) -> Step:
     return step
 
 
-def _copy(memory: Allocator, size: int, more: int = 0) -> Block:
-    read = memory.new(size)
+def _copy(memory: Allocator, size: int, more: int = 0, read: int = 0) -> Block:
+    given = memory.new(read or size)
     copy = memory.new(size + more)
-    memory.release(read)
+    memory.release(given)
     return copy

@@ -52,7 +52,7 @@ def name(launch: Alike) -> str:
     """What tells a launch from others: a checksum of all that a replay may ask about it."""
     model = launch.setting.facts.model
     groups = [(one.name, one.dtype, one.shape, one.count) for one in model.tensors]
-    files = model.files if launch.setting.family.served_by == "transformers" else ()
+    files = (model.files, model.file_count) if launch.setting.family.served_by == "transformers" else None
     about = model.config, model.defaults, groups, files, model.weights_format, model.heads, launch.but_for_the_model
     text = repr(about).encode()
     return f"{len(text)}-{zlib.crc32(text):08x}"

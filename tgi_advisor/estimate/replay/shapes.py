@@ -202,46 +202,106 @@ class Shapes(NamedTuple):
 
 
 def known(setting: Setting) -> bool:
-    """Whether this room knows the sequence: block KV cache on CUDA, a family in `READ` or transformers' own code.
+    """Whether this room knows the sequence of a launch's allocations."""
+    return not why_not(setting)
 
-    On ROCm it is read, not recorded: 16-bit dense models of TGI's own classes since 2.0.4, the first release whose
-    linear layer is its own there.
-    Not among it: weights multiplied by a kernel that has not been read, and mixtures of experts quantized in a way that
-    has not been read or in transformers' classes.
+
+def why_not(setting: Setting) -> str:
+    """Why a launch is not replayed, in a few words; empty where it is.
+
+    It is where this room knows the sequence: block KV cache on CUDA, a family in `READ` or transformers' own code. On
+    ROCm it is read, not recorded: 16-bit dense models of TGI's own classes since 2.0.4, the first release whose linear
+    layer is its own there.
     Without heads, speculation looks for the last tokens in the prompt and takes nothing that counts beside its slots in
-    the blocks; heads are not read on ROCm, nor where joined blocks are quantized.
+    the blocks.
     From 1.0.0 to 1.4.5 no line of the classes changed what they allocate, but for families that came in between.
     """
-    family, version = setting.family, setting.facts.release.version
-    if setting.facts.gpu.system not in ("cuda", "rocm") or not family.paged:
-        return False
-    kernel = kernels.of(setting)
-    routed = families.experts(setting.facts.model)
+    family, system = setting.family, setting.facts.gpu.system
+    if system not in ("cuda", "rocm"):
+        return f"the servers for {system} are not read"
+    if not family.paged:
+        return _PADDED[family.served_by]
+    if found := _heads_not_read(setting):
+        return found
+    if system == "rocm":
+        return _not_on_rocm(setting)
+    return _not_by_transformers(setting) if family.served_by == "transformers" else _not_by_tgi(setting)
+
+
+_PADDED = {
+    "padded": "a class for padded batches, warmed up without a KV cache of blocks",
+    "seq2seq": "encoder and decoder, warmed up without a KV cache of blocks",
+    "mamba": "a state in place of a KV cache",
+}
+"""Why classes without a block KV cache are not replayed: TGI infers no budget for them."""
+
+
+def _heads_not_read(setting: Setting) -> str:
     guessing = heads.of(setting)
-    if guessing and (setting.facts.gpu.system == "rocm" or (setting.quantize and guessing.kind == "medusa_joined")):
-        return False
-    if setting.facts.gpu.system == "rocm":
-        own = family.served_by == "flash" and family.model_type in READ and family.kv != "mla"
-        return own and kernel == "plain" and not routed and setting.attention == "paged" and version >= (2, 0, 4)
-    if family.served_by == "transformers":
-        return kernel == "plain" and not routed
+    if guessing and setting.facts.gpu.system == "rocm":
+        return "speculation heads on ROCm are not read"
+    if guessing and setting.quantize and guessing.kind == "medusa_joined":
+        return "Medusa heads joined to one beside quantized weights are not read"
+    return ""
+
+
+def _not_on_rocm(setting: Setting) -> str:
+    family = setting.family
+    if setting.facts.release.version < (2, 0, 4):
+        return "ROCm before 2.0.4, with PyTorch's linear layers, is not read"
+    if kernels.of(setting) != "plain":
+        return "quantized weights on ROCm are not read"
+    if families.experts(setting.facts.model):
+        return "mixtures of experts on ROCm are not read"
+    if setting.attention != "paged":
+        return f"{setting.attention} on ROCm is not read"
+    if family.served_by != "flash" or family.model_type not in READ or family.kv == "mla":
+        return "the class is not read on ROCm"
+    return ""
+
+
+def _not_by_transformers(setting: Setting) -> str:
+    kernel = kernels.of(setting)
+    if families.experts(setting.facts.model):
+        return "a mixture of experts in transformers' own class is not read"
+    if kernel not in ("plain", "fp8_blocks"):
+        return f"{setting.quantize} in transformers' own class is not read"
+    if kernel == "fp8_blocks" and setting.num_shard > 1:
+        return "fp8 in transformers' own class on several shards is not read"
+    return ""
+
+
+def _not_by_tgi(setting: Setting) -> str:
+    family, kernel = setting.family, kernels.of(setting)
     if family.kv == "mla" and any(name not in setting.facts.model.text() for name in LATENT_KEYS):
-        return False
+        return "config.json does not state the latent attention"
     if setting.quantize is None and weights.quantization_config(setting):
-        return False  # a checkpoint this release cannot read
+        return "a quantized checkpoint that this release cannot read"
+    if kernel is None:
+        return f"the kernel that multiplies {setting.quantize} weights is not read"
     if kernel != "plain" and family.model_type in OWN_LOADERS:
-        return False
+        return "the class loads quantized attention in a way of its own, which is not read"
     if family.kv == "mla" and kernel not in ("plain", "fp8_blocks"):
-        return False
-    if routed and kernels.experts(setting) is None:
-        return False
+        return f"latent attention with {setting.quantize} weights is not read"
+    if families.experts(setting.facts.model) and kernels.experts(setting) is None:
+        return f"how {setting.quantize} experts run is not read"
     if family.model_type == "gemma3" and setting.attention != "flashinfer" and not scored(setting):
-        return False
+        return f"Gemma 3 on {setting.attention} is not read"
     if family.served_by == "vlm":
-        since = LOOKED_AT.get(family.model_type)
-        told = kernel == "plain" or (kernel in PACKED and family.model_type in towers.LAST and version >= (2, 2, 0))
-        return told and since is not None and version >= since and pictures.stated(setting)
-    return kernel is not None and family.served_by == "flash" and family.model_type in READ
+        return _not_looked_at(setting, kernel)
+    return "" if family.model_type in READ else "the class is not read"
+
+
+def _not_looked_at(setting: Setting, kernel: Kernel) -> str:
+    kind, version = setting.family.model_type, setting.facts.release.version
+    since = LOOKED_AT.get(kind)
+    if since is None:
+        return "the class is not read"
+    if version < since:
+        return f"the class is read from {'.'.join(map(str, since))} on"
+    if kernel != "plain" and not (kernel in PACKED and kind in towers.LAST and version >= (2, 2, 0)):
+        return f"{setting.quantize} weights beside a vision tower are not read"
+    return "" if pictures.stated(setting) else "config.json does not state every size of the vision tower"
 
 
 def scored(setting: Setting) -> bool:
