@@ -437,8 +437,9 @@ def inside_pytorch() -> list[str]:
         table(list(inside.KNOWN_HEADINGS), inside.known_rows(rows)),
         "### Where the estimate is off by more than 0.03 GiB",
         "Said minus TGI's, in GiB. Qwen3 runs in transformers' class, which reads file by file: the estimate takes "
-        "the files of a folder, of the Hub or of a cache as they are, and those of a shipped model to end after 4 GB, or "
-        "5 where that makes as many as it is known to have (five even files of Qwen3-8B leave 0.85 GiB less after load). "
+        "the files of a folder, of the Hub or of a cache as they are, and those of a shipped model to end after 4 GB, "
+        "or 5 where that makes as many as it is known to have (five even files of Qwen3-8B leave 0.85 GiB less after "
+        "load). "
         "Falcon-7B's KV cache of 1 MiB tensors and less lies in segments of its own, where slightly larger tensors "
         "find gaps: it counts for no more than they do, so that more need no less.",
         table(list(inside.FAR_HEADINGS), inside.far_rows(rows)),
