@@ -13,7 +13,7 @@ from typing import Any
 from tgi_advisor.errors import SpecError
 from tgi_advisor.plan import Container
 from tgi_advisor.render.platform import commented, kept, machine_of, no_mounts, unsaid
-from tgi_advisor.render.yaml_ import document
+from tgi_advisor.render.yaml_ import Reference, document
 
 SCHEMA = "https://azuremlschemas.azureedge.net/latest/managedOnlineDeployment.schema.json"
 LONGEST = 180_000
@@ -68,7 +68,7 @@ def _deployment(container: Container, machine: str) -> dict[str, Any]:
     probe = {"period": PERIOD, "timeout": max(PERIOD, container.step_seconds), "success_threshold": 1}
     starting = -(-container.startup_seconds // PERIOD)
     return {
-        "$schema": SCHEMA,
+        Reference("$schema"): SCHEMA,
         "name": container.name,
         "endpoint_name": container.name,
         "instance_type": machine,
@@ -104,5 +104,5 @@ def _environment(container: Container) -> dict[str, str]:
         raise SpecError(f"Azure ML would fill in what stands in ${{{{ }}}} in {filled[0]}.", "Write another value.")
     for inside, caller in container.secret_env.items():
         connection, key = _secret(container, caller)
-        stated[inside] = f"${{{{azureml://connections/{connection}/credentials/{key}}}}}"
+        stated[inside] = Reference(f"${{{{azureml://connections/{connection}/credentials/{key}}}}}")
     return stated

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tgi_advisor.plan import Container, Mount
-from tgi_advisor.render.yaml_ import document
+from tgi_advisor.render.yaml_ import Reference, document
 
 HEADER = "# docker compose up\n"
 
@@ -117,7 +117,7 @@ def _environment(container: Container) -> dict[str, Any]:
     """
     environment: dict[str, Any] = _literal({**container.device_env, **container.env})
     for inside, caller in container.secret_env.items():
-        environment[inside] = None if inside == caller else f"${{{caller}:?is not set}}"
+        environment[inside] = None if inside == caller else Reference(f"${{{caller}:?is not set}}")
     return {"environment": environment} if environment else {}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from tgi_advisor.marks import starts
 from tgi_advisor.plan import Container, Mount
 
 INDENT = " \\\n    "
@@ -44,7 +45,7 @@ def _options(container: Container) -> Iterator[str]:
     yield f"-p {container.port}:{container.container_port}"
     yield from (_mount(mount) for mount in container.mounts)
     for name, value in {**container.device_env, **container.env}.items():
-        yield f"-e {shlex.quote(f'{name}={value}')}"
+        yield f"-e {word(f'{name}={value}', len(name) + 1)}"
     for inside, caller in container.secret_env.items():
         # Unset stays unset: an empty token would be sent to the Hub and refused there.
         yield f"-e {inside}" if inside == caller else f"${{{caller}:+--env={inside}}}"
@@ -53,13 +54,30 @@ def _options(container: Container) -> Iterator[str]:
 def _arguments(container: Container) -> Iterator[str]:
     """The launcher's arguments, each flag with its value."""
     line: list[str] = []
-    for word in container.args:
-        if word.startswith("--") and line:
-            yield shlex.join(line)
+    for one in container.args:
+        if one.startswith("--") and line:
+            yield " ".join(line)
             line = []
-        line.append(word)
+        line.append(word(one))
     if line:
-        yield shlex.join(line)
+        yield " ".join(line)
+
+
+def word(text: str, value: int = 0) -> str:
+    """A word as a shell takes it, with a backslash before what looks as if a template began in its value (`marks`)."""
+    begun = [value + start for start in starts(text[value:])]
+    if not begun:
+        return shlex.quote(text)
+    parts = [shlex.quote(text[: begun[0]]) if begun[0] else ""]
+    for start, end in zip(begun, [*begun[1:], len(text)], strict=True):
+        parts += [f"\\{text[start]}", _quoted(text[start + 1 : end])]
+    return "".join(parts)
+
+
+def _quoted(text: str) -> str:
+    """A text in quotes, harmless or not."""
+    held = text.replace("'", "'\"'\"'")
+    return f"'{held}'" if text else ""
 
 
 def _gpus(gpus: str | tuple[str, ...]) -> str:

@@ -17,7 +17,7 @@ from tgi_advisor.errors import SpecError
 from tgi_advisor.plan import Container, Mount
 from tgi_advisor.render.kubernetes import shm_bytes
 from tgi_advisor.render.platform import commented, gpu_of, kept, unsaid
-from tgi_advisor.render.yaml_ import document
+from tgi_advisor.render.yaml_ import Entry, document
 from tgi_advisor.units import GiB, MiB
 
 DISK = 100
@@ -89,7 +89,7 @@ def _environment(container: Container) -> list[str]:
             f"dstack's list of variables cannot hold {broken[0]}: its value has line breaks.",
             "Choose another format, such as skypilot or kserve.",
         )
-    stated = [f"{name}={_literal(value)}" for name, value in container.env.items()]
+    stated = [Entry(f"{name}={_literal(value)}") for name, value in container.env.items()]
     return [*stated, *container.secret_env]
 
 

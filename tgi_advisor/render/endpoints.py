@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 from tgi_advisor.errors import SpecError
 from tgi_advisor.plan import Container
+from tgi_advisor.render.json_ import document
 from tgi_advisor.render.platform import bounds, no_mounts, offer_of, unsaid
 
 NAME = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"
@@ -54,7 +54,7 @@ def render(container: Container) -> str:
         },
         "model": model,
     }  # fmt: skip
-    return json.dumps(payload, indent=2, ensure_ascii=False) + "\n"
+    return document(payload)
 
 
 def _measure(container: Container) -> dict[str, Any]:

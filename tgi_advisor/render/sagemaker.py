@@ -7,13 +7,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from tgi_advisor.errors import SpecError
 from tgi_advisor.facts import clouds
 from tgi_advisor.facts.platforms import all_platforms
 from tgi_advisor.plan import Container
+from tgi_advisor.render.json_ import document
 from tgi_advisor.render.platform import machine_of, no_mounts, unsaid
 
 ROLE = "arn:aws:iam::111122223333:role/SageMakerExecutionRole"
@@ -59,7 +59,7 @@ def render(container: Container) -> str:
             "container_startup_health_check_timeout": seconds,
         },
     }  # fmt: skip
-    return json.dumps(requests, indent=2, ensure_ascii=False) + "\n"
+    return document(requests)
 
 
 def _scaled(container: Container) -> dict[str, Any]:

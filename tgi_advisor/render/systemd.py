@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from tgi_advisor.marks import starts
 from tgi_advisor.plan import Container, Mount
 from tgi_advisor.render.docker_run import host_side
 from tgi_advisor.render.kubernetes import GRACE
@@ -96,7 +97,7 @@ def _options(container: Container) -> Iterator[tuple[str, str]]:
     yield "-p", f"{container.port}:{container.container_port}"
     yield from (_mount(mount, container.name) for mount in container.mounts)
     for name, value in {**container.device_env, **container.env}.items():
-        yield "-e", _word(f"{name}={value}")
+        yield "-e", _word(value, f"{name}=")
     yield from (("-e", name) for name in container.secret_env)
 
 
@@ -116,14 +117,19 @@ _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", '"': '\\"', "%"
 
 def _word(text: str, before: str = "") -> str:
     """A word as a unit has it, behind a beginning that is written in the unit's own way."""
-    written = before + "".join(map(_character, text))
+    marks = {start for start in starts(text) if text[start] != "%"}  # which is written twice
+    written = before + "".join(_coded(one) if at in marks else _character(one) for at, one in enumerate(text))
     return written if written and _BARE.fullmatch(written) else f'"{written}"'
 
 
 def _character(one: str) -> str:
     if one in _ESCAPES:
         return _ESCAPES[one]
-    if one.isprintable():
-        return one
+    return one if one.isprintable() else _coded(one)
+
+
+def _coded(one: str) -> str:
     number = ord(one)
+    if one == "$":
+        return "$$"
     return f"\\x{number:02x}" if number < 0x80 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

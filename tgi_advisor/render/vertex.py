@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from tgi_advisor.facts import clouds
 from tgi_advisor.plan import Container
 from tgi_advisor.render.cloudrun import pullable
+from tgi_advisor.render.json_ import document
 from tgi_advisor.render.kubernetes import shm_bytes
 from tgi_advisor.render.platform import bounds, gpu_of, machine_of, no_mounts, unsaid
 from tgi_advisor.units import MiB
@@ -67,7 +67,7 @@ def render(container: Container) -> str:
             "trafficSplit": {"0": 100},
         },
     }
-    return json.dumps(requests, indent=2, ensure_ascii=False) + "\n"
+    return document(requests)
 
 
 def route(container: Container) -> str:

@@ -59,17 +59,17 @@ class Importing:
         if without_secrets(text, self.hidden) != text:
             self.leave(f"{named}: it holds a secret, which a spec does not hold")
         else:
-            self._try(path, named, [], [f"{path}={json.dumps(text)}"])
+            self._try(path, named, [], [f"{path}={_yaml(text)}"])
 
     def put_list(self, path: str, items: Sequence[str], named: str) -> None:
         """Set a field to a list."""
-        self._try(path, named, [], [f"{path}={json.dumps(list(items))}"])
+        self._try(path, named, [], [f"{path}={_yaml(list(items))}"])
 
     def put_section(self, section: str, text: str) -> None:
         """Set the fields of a section that a note of ours holds as JSON."""
         try:
             fields = json.loads(text)
-            sets = [f"{section}.{name}={json.dumps(value)}" for name, value in fields.items()]
+            sets = [f"{section}.{name}={_yaml(value)}" for name, value in fields.items()]
             values = [str(value) for value in fields.values()]
         except (ValueError, AttributeError, RecursionError):
             self.leave(f"the annotation {section}, which is no JSON object")
@@ -464,6 +464,12 @@ def _rest(new: Importing, case: Case) -> None:
         new.leave(said)
     if server.ipc is not None and (platform is None or platform.ipc != server.ipc.text):
         new.leave(f"ipc {server.ipc.text}: /dev/shm has a size of its own instead")
+
+
+def _yaml(value: object) -> str:
+    """A value as both JSON and YAML have it, whose escapes of characters beyond U+FFFF differ."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in text)
 
 
 def _shown(value: Value) -> str:

@@ -11,6 +11,7 @@ from itertools import islice, pairwise
 from typing import NamedTuple
 
 from tgi_advisor.errors import Place
+from tgi_advisor.marks import marks, parted, references
 from tgi_advisor.validate.found import Defect, Document, Server, Value
 from tgi_advisor.validate.read.commands import SHELL_ALONE
 from tgi_advisor.validate.read.environment import file_name, is_env_text
@@ -78,7 +79,8 @@ def dispatch(text: str, file: str, world: World) -> Document:
     source = File(file, text).whole()
     result = _reader(file, source.text)(source, world)
     started = [one for one in result.servers if not _asks([word.text for word in one.args])]
-    servers = sorted((_with_known_tag(_templated(one)) for one in started), key=lambda server: server.place)
+    filled = (_with_known_tag(_templated(one, source.file)) for one in started)
+    servers = sorted(filled, key=lambda server: server.place)
     defects = sorted(set(result.defects), key=lambda defect: (defect.place, defect.kind))
     keep = servers or any(
         one.kind in ("yaml-syntax", "spec") or (one.kind == "compose-not-read" and _TGI.search(one.message))
@@ -99,28 +101,20 @@ def _asks(args: Sequence[str]) -> bool:
     return list(args) == ["--env"] or not _ASKING.isdisjoint(args)
 
 
-_TEMPLATED = re.compile(r"\$[{(]([A-Za-z_][\w.:-]*)[^{}()]*[)}]|^\$([A-Za-z_]\w*)$")
-_MARK = re.compile(
-    r"(?<!\w)__([A-Za-z]\w*?)__(?!\w)|(?<!\w)@@?([A-Z_][A-Z0-9_.-]*)@@?(?!\w)|%\(([A-Za-z_]\w*)\)[sdif]|^%([A-Za-z_]\w*)%$"
-    r"|#\{([^{}\n]+)\}#?|\[\[([^\[\]\n]+)\]\]|^<([A-Za-z][^<>\n]*)>$|<%=?([^%\n]+)%>|\{\{([^{}\n]+)\}\}|^\{(\w+)\}$|^(\{\}|%[sdifr]?|@|\.{3}|\u2026)$"
-)
-"""What a program fills in before anything reads the words: sed, m4, Python, Jinja, ERB, CMake, Octopus, xargs."""
-
-
 _WHOLE = re.compile(r"\$\{\w+\}|\$\w+|\$\([^()]+\)")
 """What quotes kept from one shell, for another."""
 _EXAMPLE = re.compile(r"(?:example|sample|template|dist|default|skel)[^/\\]*$", re.IGNORECASE)
 """The name of a file that is copied, and filled in."""
 
 
-def _templated(server: Server) -> Server:
+def _templated(server: Server, file: File) -> Server:
     """The server with what is filled in before the file is read unknown: a template's marks, and `${NAME}` where no
-    shell reads it, or another one later.
+    shell reads it, or another one later. What is written so that it means what it says is known (`marks`).
     """
     if server.form == "spec" or (server.form == "env" and server.notes):
         return server  # written by `emit` for `docker run --env-file`, which fills in nothing
     shell = server.form in ("compose", "systemd", "dockerfile")
-    later = server.form in ("docker-run", "launcher")
+    later = server.form in ("docker-run", "launcher", "sky")
     example = server.form == "env" and _EXAMPLE.search(server.place.file) is not None
     unfilled = example or server.form == "helm" or (server.form == "dockerfile" and bool(server.env_sources))
 
@@ -129,12 +123,18 @@ def _templated(server: Server) -> Server:
             return value
         if not value.text and unfilled:
             return replace(value, known=False)
-        names = [name for found in _MARK.findall(value.text) for name in found if name]
+        found = marks(value.text)
         filled = not shell and (not later or (value.origin == "command" and _WHOLE.fullmatch(value.text) is not None))
         if filled and (server.form != "kubernetes" or not value.text.startswith("$(")):
             # Kubernetes leaves a `$(NAME)` it does not know as it is
-            names += [one or other for one, other in _TEMPLATED.findall(value.text) if other not in server.env]
-        return replace(value, known=False, missing=tuple(name.strip() for name in names)) if names else value
+            found += [one for one in references(value.text) if one.text != f"${one.name}" or one.name not in server.env]
+        if not found:
+            return value
+        written = file.written(value.place, value.length)
+        if server.form == "systemd":
+            written = written.replace("%%", "\\x25")
+        names = tuple(one.name.strip() for one in found if not parted(one.text, written))
+        return replace(value, known=False, missing=names) if names else value
 
     return server.with_values(opened)
 

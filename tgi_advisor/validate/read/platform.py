@@ -16,6 +16,7 @@ from tgi_advisor.errors import FactsError
 from tgi_advisor.facts import clouds
 from tgi_advisor.facts import gpu as gpus
 from tgi_advisor.facts.platforms import all_platforms
+from tgi_advisor.marks import references
 from tgi_advisor.validate.found import (
     ALL_VARIABLES,
     UNSAID,
@@ -207,6 +208,8 @@ def _form(root: Map) -> str:
         return "sky"
     if root.get("type") is not None and (root.get("commands") is not None or root.get("resources") is not None):
         return "dstack"
+    if root.get("compute") is not None and root.get("model") is not None:  # Inference Endpoints
+        return "platform"
     if any(isinstance(node, Map) and node.get("repository") is not None for _, node in root.merged.values()):
         return "helm"
     return "platform"
@@ -269,10 +272,14 @@ def _server(
         for name, value in environment.set.items():
             environment.set[name] = dollars(value)
         environment.renamed(root.raw.file.text)
+    elif form == "sky":
+        _left_open(environment)
     _filled(environment, node)
     environment.sources += _left_to_the_chart(node, image, environment) if form == "helm" else _left_to_a_script(node)
     known = {**variables, **environment.variables()}
     entry, args = _launch(node, root, known, environment, defects, world)
+    if node.get("imageUri") is not None:
+        args = [_single(word) for word in args]
     named = next((s for m in around if (s := _named(m))), None)
     shm = next((v for m in (node, node.map("resources")) if (v := _value(m, _SHM))), None)
     if shm is None:
@@ -449,7 +456,12 @@ def _filled(environment: Environment, node: Map) -> None:
             missing = (f"{found[1]}/{found[2]}",)
             environment.refer(name, replace(value, known=False, missing=missing, origin=f"connection {found[1]}"))
         elif "$" in value.text and node.get("imageUri") is not None:
-            environment.set[name] = replace(value, text=interpolate_kubernetes(value.text, {}, Found()))
+            environment.set[name] = _single(value)
+
+
+def _single(value: Value) -> Value:
+    """A word as Vertex AI makes it, where `$$` is a dollar."""
+    return replace(value, text=interpolate_kubernetes(value.text, {}, Found()))
 
 
 def dollars(value: Value) -> Value:
@@ -505,7 +517,7 @@ def _entries(environment: Environment, node: Node) -> None:
             name, equals, _ = whole.text.partition("=")
             if equals:
                 held = tail(whole.bare, len(name) + 1)
-                environment.add(name.strip(), replace(held, text=held.text.rstrip(), key=whole.spot))
+                environment.add(name.strip(), replace(held, key=whole.spot))
             elif re.fullmatch(r"[A-Za-z_]\w*", name):
                 origin = "the caller's environment"
                 environment.refer(name, replace(whole, known=False, missing=(name,), origin=origin, key=whole.place))
@@ -513,7 +525,16 @@ def _entries(environment: Environment, node: Node) -> None:
 
 def _variables(root: Map) -> dict[str, Variable]:
     """Environment at the root of a task, which its commands see."""
-    return dict(_environment(root, (), None).variables())
+    environment = _environment(root, (), None)
+    _left_open(environment)
+    return dict(environment.variables())
+
+
+def _left_open(environment: Environment) -> None:
+    """Variables of SkyPilot's that name others: it fills in none, so that something before it does."""
+    for name, value in environment.set.items():
+        if named := references(value.text):
+            environment.set[name] = replace(value, known=False, missing=tuple(one.name for one in named))
 
 
 def _ports(node: Map, root: Map) -> Iterator[Port]:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from tgi_advisor.marks import TEMPLATE
 from tgi_advisor.validate.found import UNSAID, Server, Value
 from tgi_advisor.validate.read.docker import tail
 from tgi_advisor.validate.read.environment import Environment, env_file
 from tgi_advisor.validate.read.launcher import is_image, is_ours
-from tgi_advisor.validate.read.words import TEMPLATE
 from tgi_advisor.validate.read.world import World
 
 ENGINES = ("singularity", "apptainer")

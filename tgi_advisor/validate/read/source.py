@@ -40,6 +40,11 @@ class File:
         """The offset of a place in this file."""
         return self._starts[place.line - 1] + place.column - 1 if 0 < place.line <= len(self._starts) else 0
 
+    def written(self, place: Place, length: int) -> str:
+        """A word as it is written; nothing for one of another file, or of unknown length."""
+        start = self.offset_of(place)
+        return self.text[start : start + length] if place.file == self.name else ""
+
     def whole(self) -> Source:
         """All of it, without a byte order mark."""
         skip = 1 if self.text.startswith("\ufeff") else 0

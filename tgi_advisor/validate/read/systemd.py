@@ -137,7 +137,7 @@ def _as_shell(source: Source) -> Source:
 def _piece(piece: re.Match[str], quote: str) -> str:
     """A piece of a command as a shell has it, within a quote or outside."""
     if piece["percent"]:
-        return "%"
+        return f"{quote}'%'{quote}" if quote != "'" else "%"  # so that it begins nothing (`marks`)
     if piece["folder"]:
         return "."
     if piece["home"]:
@@ -149,7 +149,10 @@ def _piece(piece: re.Match[str], quote: str) -> str:
     if piece["back"]:
         return "\\`"
     if piece["escape"]:
-        return _quoted(_character(piece[0][1:])) if quote else piece[0]
+        one = _character(piece[0][1:])
+        if piece[0][1] in "xuU" and one not in "'\n":  # so that it begins nothing (`marks`)
+            return f"{quote}'{one}'{quote}"
+        return _quoted(one) if quote else piece[0]
     return piece[0]
 
 

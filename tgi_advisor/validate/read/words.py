@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tgi_advisor.marks import TEMPLATE, parted
 from tgi_advisor.validate.found import Defect, Value
 from tgi_advisor.validate.read.source import Source
 
@@ -93,12 +94,6 @@ _PLACEHOLDER = re.compile(r"<[^<>\s|&;'\"=0-9][^<>\s&;'\"=]*(?: [^<>\n|&;'\"=]+)
 _REDIRECTION = re.compile(r"(?:&>>?|\d*>>?&?|\d*<<<?-?|\d*<&?)[ \t]*")
 _PERCENT = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*|~?\d)%?|!([A-Za-z_][A-Za-z0-9_]*)!")
 
-TEMPLATE = re.compile(
-    r"#\{[^{}\n]{1,200}\}|<<[ \t]*(?:parameters|pipeline|matrix)\.[\w.]{1,80}[ \t]*>>|"
-    r"\{\{[^{}\n]{0,200}\}\}|<%[^%\n]{0,200}%>|\{%[^%\n]{0,200}%\}|@@\w{1,80}@@"
-    r"|%\{[ \t~-]*(?:if|else|endif|for|endfor)\b[^{}\n]{0,200}\}|(?<!\w)__[A-Z][A-Z0-9_]{0,80}__(?!\w)"
-)
-"""What a template engine fills in before a shell reads it: `{{ name }}`, `<%= name %>`, `@@NAME@@`, `__NAME__`."""
 _TEMPLATE_BLOCK = re.compile(
     r"\{%[-+]?[ \t]*(?P<word>if|for)\b(?:(?!\{%[-+]?[ \t]*(?:if|for)\b)[\s\S]){0,4000}?"
     r"\{%[-+]?[ \t]*end(?P=word)[ \t]*[-+]?%\}"
@@ -373,7 +368,8 @@ class _Lexer:
             return
         whole = "".join(parts)
         for name in TEMPLATE.findall(whole):
-            found.unknown(name.strip("{}<>%@=- \t"))
+            if not parted(name, text[start : self.at]):
+                found.unknown(name.strip("{}<>%@=- \t"))
         for piece in pieces:
             self.words.append(Word(piece, start, self.at, found.known, tuple(found.missing), tuple(found.defaulted)))
         if whole or quoted or not (found.used or pieces):  # an unquoted variable that is empty makes no word

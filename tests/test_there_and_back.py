@@ -1,0 +1,139 @@
+"""What `emit` writes, `import` reads back as it was, whatever stands in it: in every format.
+
+The exceptions are those of the platforms, and are listed here with their reasons.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NamedTuple
+
+import pytest
+from front import run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from platform_examples import FORMS, Form
+
+from tgi_advisor.errors import Exit
+from tgi_advisor.render import FORMATS
+
+NOTHING = frozenset[str]()
+FILES: dict[str, Form] = {
+    **FORMS,
+    "docker-run": Form("run.sh", NOTHING),
+    "compose": Form("compose.yaml", NOTHING),
+    "kubernetes": Form("all.yaml", NOTHING),
+    "helm": Form("chart.yaml", NOTHING),
+    "env": Form("tgi.env", frozenset({"port", "shm_size", "name", "mounts"})),
+}
+"""The formats that are files of their own, and what each has no words for."""
+
+
+class Except(NamedTuple):
+    """A value that a format cannot give back."""
+
+    form: str
+    """The format."""
+    value: str
+    """A regular expression of such values."""
+    refused: str
+    """What `emit` says of it; empty where it writes the value and `import` leaves it out."""
+    reason: str
+    """Why."""
+
+
+EXCEPTIONS = (
+    Except("azureml", r"\$\{\{", "would fill in", "az fills in ${{ }} and has no escape for it"),
+    Except("helm", r"", "", "an empty value of a chart is one that its user fills in"),
+)
+
+ODD = (
+    "$(id)", "${HOME}", "$$", "$X", "$", "a$", "$$(id)", "$${X}", "$$$X", "${X:-d}", "$(HOME)", "${{ x }}", "%h", "%%", "%",
+    "%s", "%X%", "%(x)s", "%{ if x }", "{{ .Values.x }}", "{{", "}}", "{% if x %}", "<%= x %>", "<a>", "<your token>", "{a}",
+    "{}", "[[x]]", "#{x}", "__X__", "@@X@@", "@", "...", "\u2026", "`id`", "-lead", "--rm", "#no", "a #b", "\u00e9\U0001f600",
+    "a'b\"c", "'", '"', "\\", "\\n", "\\x41", "\\u0041", "a\\", " x ", "x: y", "- a", "*", "!x", "&a", "[a]", "null", "yes",
+    "1e3", "0x10", "~/x", "a,b", "a|b;c&d", "",
+)  # fmt: skip
+"""Values that a shell, a template engine, YAML, systemd or a platform would take for something else."""
+
+
+def test_every_format_that_is_a_file_is_tried() -> None:
+    assert FILES.keys() == FORMATS.keys() - {"args", "json"}
+
+
+def spec(form: Form, env: dict[str, str], flag: str = "", cache: str = "", mount: str = "") -> str:
+    made: dict[str, Any] = {
+        "model": {"id": "Qwen/Qwen2.5-7B-Instruct"},
+        "hardware": {"gpu": form.gpu},
+        "tgi": {"env": env, **({"image": form.image} if form.image else {})},
+        "container": {},
+    }
+    if flag:
+        made["tgi"]["flags"] = {"tokenizer-config-path": flag}
+    if cache:
+        made["container"]["cache"] = cache
+    if mount:
+        made["container"]["mounts"] = [f"{mount}:/more:ro"]
+    return json.dumps(made, ensure_ascii=False)
+
+
+def there_and_back(name: str, text: str, folder: Any) -> tuple[dict[str, Any], dict[str, Any]] | str:
+    """The container of a spec, and that of the spec `import` makes of the file; what `emit` says where it refuses."""
+    form = FILES[name]
+    (folder / "first.yaml").write_text(text)
+    emitted = run("emit", str(folder / "first.yaml"), "--format", name, "--source", "snapshot")
+    if emitted.code != Exit.STARTS:
+        return emitted.err
+    (folder / form.file).write_text(emitted.out)
+    checked = run("validate", str(folder / form.file), "--gpu", form.gpu, "--offline")
+    assert (checked.code, re.findall(r"(?:error|warning) TGI\d+", checked.out)) == (Exit.STARTS, []), checked.out
+    back = run("import", str(folder / form.file), "--gpu", form.gpu)
+    assert back.code == Exit.STARTS, back.err
+    (folder / "second.yaml").write_text(back.out)
+    held = [
+        json.loads(run("emit", str(folder / file), *more, "--format", "json", "--source", "snapshot").out)
+        for file, more in (("first.yaml", ()), ("second.yaml", ("--as-given",)))
+    ]
+    first, second = ({key: value for key, value in one.items() if key not in form.lost} for one in held)
+    return first, second
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_odd_values_come_back(name: str, tmp_path: Any) -> None:
+    excepted = [one for one in EXCEPTIONS if one.form == name]
+    env = {f"ODD_{at}": value for at, value in enumerate(ODD)
+           if not any(re.search(one.value, value) if one.value else not value for one in excepted)}  # fmt: skip
+    assert len(env) > len(ODD) - 3
+    came = there_and_back(name, spec(FILES[name], env), tmp_path)
+    assert not isinstance(came, str), came
+    assert came[1] == came[0]
+
+
+@pytest.mark.parametrize("one", EXCEPTIONS, ids=lambda one: f"{one.form}-{one.reason}")
+def test_what_does_not_come_back_is_refused_or_left_out_with_words(one: Except, tmp_path: Any) -> None:
+    (value,) = [value for value in ODD if (re.search(one.value, value) if one.value else not value)]
+    (tmp_path / "spec.yaml").write_text(spec(FILES[one.form], {"ODD": value}))
+    emitted = run("emit", str(tmp_path / "spec.yaml"), "--format", one.form, "--source", "snapshot")
+    if one.refused:
+        assert (emitted.code, one.refused in " ".join(emitted.err.split())) == (Exit.SPEC, True)
+        return
+    (tmp_path / FILES[one.form].file).write_text(emitted.out)
+    assert "# - ODD=" in run("import", str(tmp_path / FILES[one.form].file), "--gpu", "nvidia-l4").out
+
+
+letters = st.characters(exclude_categories=["Cs", "Cc", "Cf", "Co", "Cn", "Zl", "Zp", "Zs"])
+hostile = st.lists(st.one_of(st.sampled_from(ODD), st.text(letters, max_size=4)), min_size=1, max_size=3).map("".join)
+
+
+@pytest.mark.parametrize("name", FILES)
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(hostile, max_size=6), hostile.filter(str.strip))
+def test_any_value_comes_back(name: str, tmp_path: Any, values: list[str], flag: str) -> None:
+    excepted = [one for one in EXCEPTIONS if one.form == name]
+    env = {f"ODD_{at}": value for at, value in enumerate(values)}
+    if any(re.search(one.value, v) if one.value else not v for one in excepted for v in (*values, flag)):
+        return
+    came = there_and_back(name, spec(FILES[name], env, flag), tmp_path)
+    assert not isinstance(came, str), came
+    assert came[1] == came[0]
