@@ -49,11 +49,11 @@ EXCEPTIONS = (
 )
 
 ODD = (
-    "$(id)", "${HOME}", "$$", "$X", "$", "a$", "$$(id)", "$${X}", "$$$X", "${X:-d}", "$(HOME)", "${{ x }}", "%h", "%%", "%",
-    "%s", "%X%", "%(x)s", "%{ if x }", "{{ .Values.x }}", "{{", "}}", "{% if x %}", "<%= x %>", "<a>", "<your token>", "{a}",
-    "{}", "[[x]]", "#{x}", "__X__", "@@X@@", "@", "...", "\u2026", "`id`", "-lead", "--rm", "#no", "a #b", "\u00e9\U0001f600",
-    "a'b\"c", "'", '"', "\\", "\\n", "\\x41", "\\u0041", "a\\", " x ", "x: y", "- a", "*", "!x", "&a", "[a]", "null", "yes",
-    "1e3", "0x10", "~/x", "a,b", "a|b;c&d", "",
+    "$(id)", "${HOME}", "$$", "$X", "$", "a$", "$$(id)", "$${X}", "$$$X", "${X:-d}", "$(HOME)", "${{ x }}", "%h",
+    "%%", "%", "%s", "%X%", "%(x)s", "%{ if x }", "{{ .Values.x }}", "{{", "}}", "{% if x %}", "<%= x %>", "<a>",
+    "<your token>", "{a}", "{}", "[[x]]", "#{x}", "__X__", "@@X@@", "@", "...", "\u2026", "`id`", "-lead", "--rm",
+    "#no", "a #b", "\u00e9\U0001f600", "a'b\"c", "'", '"', "\\", "\\n", "\\x41", "\\u0041", "a\\", " x ", "x: y",
+    "- a", "*", "!x", "&a", "[a]", "null", "yes", "1e3", "0x10", "~/x", "a,b", "a|b;c&d", "",
 )  # fmt: skip
 """Values that a shell, a template engine, YAML, systemd or a platform would take for something else."""
 
@@ -137,3 +137,32 @@ def test_any_value_comes_back(name: str, tmp_path: Any, values: list[str], flag:
     came = there_and_back(name, spec(FILES[name], env, flag), tmp_path)
     assert not isinstance(came, str), came
     assert came[1] == came[0]
+
+
+MOUNTED = ("docker-run", "compose", "kubernetes", "helm", "systemd", "kserve", "skypilot", "dstack")
+"""Formats of machines whose folders can be mounted."""
+FOLDERS = (
+    "$(id)",
+    "${HOME}",
+    "$$",
+    "$X",
+    "{{ x }}",
+    "%h",
+    "a'b\"c",
+    "`id`",
+    "a b",
+    "-x",
+    "#no",
+    "\u00e9\U0001f600",
+    "<a>",
+    "__X__",
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_odd_folders_come_back(name: str, tmp_path: Any) -> None:
+    for folder in FOLDERS:
+        mount = f"/srv/{folder}/m" if name in MOUNTED else ""
+        came = there_and_back(name, spec(FILES[name], {}, cache=f"/srv/{folder}", mount=mount), tmp_path)
+        assert not isinstance(came, str), came
+        assert came[1] == came[0], folder

@@ -92,11 +92,11 @@ def _mount(mount: Mount) -> str:
     """
     start, rest = host_side(mount, '"$HOME"', '"$PWD"')
     if ":" not in mount.source:
-        source = start + (shlex.quote(rest) if rest else "")
+        source = start + (word(rest) if rest else "")
         return f"-v {source}:{shlex.quote(mount.target)}{':ro' if mount.read_only else ''}"
     doubled = rest.replace('"', '""')
     end = f'{doubled}",target={mount.target}{",readonly" if mount.read_only else ""}'
-    return f"""--mount {shlex.quote('type=bind,"source=')}{start}{shlex.quote(end)}"""
+    return f"""--mount {shlex.quote('type=bind,"source=')}{start}{word(end)}"""
 
 
 def host_side(mount: Mount, home: str, here: str) -> tuple[str, str]:

@@ -51,7 +51,9 @@ def render(container: Container) -> str:
     if container.privileged:
         service["privileged"] = True
     service["resources"] = _resources(container)
-    return commented([_how(container), *_lines(container), *kept(container, "port", "gpus")]) + document(service)
+    return commented([_how(container), *_lines(container), *kept(container, "port", "gpus", "read_only")]) + document(
+        service
+    )
 
 
 def note(container: Container) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tgi_advisor.plan import Container
 from tgi_advisor.render import kubernetes, scaling
+from tgi_advisor.render.platform import commented, kept
 from tgi_advisor.render.yaml_ import document
 
 _LITERAL = '{{ . | replace "$" "$$" | toJson }}'
@@ -108,7 +109,8 @@ def files(container: Container) -> Mapping[str, str]:
 def _head(container: Container) -> str:
     """The lines above the manifests, with the chart's own command."""
     head = kubernetes.header(container)
-    return head.replace("# kubectl apply -f FILE", f"# helm install {container.name} FOLDER", 1)
+    head = head.replace("# kubectl apply -f FILE", f"# helm install {container.name} FOLDER", 1)
+    return head + commented(kept(container, "cache", "gpus", "mounts"))
 
 
 def _image(image: str) -> dict[str, str]:

@@ -100,7 +100,10 @@ def kept_of_container(container: Container, *fields: str) -> list[str]:
 
 
 def kept(container: Container, *fields: str) -> list[str]:
-    """Comments that `import` reads back: these fields where they are not the usual, cluster and scaling."""
+    """Comments that `import` reads back: these fields where they are not the usual, cluster and scaling.
+
+    `mounts` are all mounts beside the weights, `read_only` those of them that are not written to.
+    """
     usual = ContainerSpec()
     cache = container.mounts[0].source
     said = {
@@ -115,6 +118,10 @@ def kept(container: Container, *fields: str) -> list[str]:
     lines = [f"{KEPT}/{name} {json.dumps(dict(fields))}" for name, fields in sections.items() if fields]
     if container.replicas > 1 and (container.scaling or "replicas" in fields):
         lines.append(f"{KEPT}/replicas {container.replicas}")
+    for mount in container.mounts[1:]:
+        if "mounts" in fields or (mount.read_only and "read_only" in fields):
+            said_of = [mount.source, mount.target, *(["ro"] if mount.read_only else [])]
+            lines.append(f"{KEPT}/mount {json.dumps(said_of, ensure_ascii=False)}")
     return lines
 
 

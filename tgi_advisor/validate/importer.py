@@ -375,11 +375,26 @@ def _cluster(new: Importing, server: Server) -> None:
 
 
 def _storage(server: Server) -> tuple[Mount, ...]:
-    """The mounts of a server; of an environment file of ours those it says are needed beside it."""
-    if server.form != "env":
-        return server.mounts
-    noted = (note.partition(" ") for note in server.notes)
-    return tuple(mount_of(Value(text, server.place)) for what, _, text in noted if what == "mount")
+    """The mounts of a server, and those that a comment of ours names: of what the file itself cannot say."""
+    noted = [text for what, _, text in (note.partition(" ") for note in server.notes) if what == "mount"]
+    if server.form == "env":
+        return tuple(mount_of(Value(text, server.place)) for text in noted)
+    ours = {one.target.text: one for text in noted if (one := _kept(text, server)) is not None}
+    same = {one.target.text for one in server.mounts}
+    return (*(ours.get(one.target.text, one) for one in server.mounts),
+            *(one for target, one in ours.items() if target not in same))  # fmt: skip
+
+
+def _kept(text: str, server: Server) -> Mount | None:
+    """A mount as `emit` keeps it: source, target and perhaps `ro`, as JSON."""
+    try:
+        source, target, *more = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not (isinstance(source, str) and isinstance(target, str)):
+        return None
+    kind = "bind" if source.startswith(("/", ".", "~")) else "volume"
+    return Mount(kind, Value(target, server.place), Value(source, server.place), read_only=more == ["ro"])
 
 
 def _mounts(new: Importing, case: Case) -> None:

@@ -193,7 +193,7 @@ def _reader(file: str, text: str) -> Callable[[Source, World], Result]:
     return _text
 
 
-_KEPT = re.compile(r"^# tgi-advisor/((?:container|kubernetes|autoscale|replicas) [^\r\n]+)", re.MULTILINE)
+_KEPT = re.compile(r"^# tgi-advisor/((?:container|kubernetes|autoscale|replicas|mount) [^\r\n]+)", re.MULTILINE)
 """What `emit` keeps in a comment for a platform that has no words for it."""
 
 

@@ -300,9 +300,16 @@ def _server(
         memory_request=resources.map("requests").value("memory"),
         hints=hints,
         replicas=next((v for m in around if (v := m.value("replicas"))), None),
-        notes=((ALL_VARIABLES,) if node.get("inference_config") is not None else ()) + _how_many(root),
+        notes=((ALL_VARIABLES,) if node.get("inference_config") is not None else ()) + _how_many(root)
+        + (_port_of_chart(root) if form == "helm" else ()),
         waits=waits_of(root, around),
     )  # fmt: skip
+
+
+def _port_of_chart(root: Map) -> tuple[str, ...]:
+    """The port of a chart's Service, as a note that `import` reads."""
+    port = root.value("service", "port")
+    return (f"container {json.dumps({'port': port.number})}",) if port is not None and port.number else ()
 
 
 _FEWEST_AND_MOST = (
