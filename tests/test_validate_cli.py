@@ -477,7 +477,7 @@ def test_a_link_out_of_the_folder_is_not_written_through(here: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_does_not_stop_the_others(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: str, text: Any) -> None:
+    def full(path: str, text: Any, before: Any) -> None:
         raise UsageError(f"{path} cannot be written: No space left on device")
 
     monkeypatch.setattr(files, "save", full)

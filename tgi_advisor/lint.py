@@ -165,7 +165,7 @@ def check(path: str, settings: Settings, asked: Asked) -> Report:
             note = "not written: it is a link to a file elsewhere; name it to mend it"
         elif path != "-" and asked.write:
             try:
-                files.save(path, text._replace(text=now.document.text))
+                files.save(path, text._replace(text=now.document.text), text)
             except UsageError as error:
                 unread = error.message
     told = [one for one in now.findings if settings.reports(one.code)]
@@ -258,11 +258,21 @@ def whereabouts(case: Case) -> str:
     return f"{named(case.server.name) or 'the server'} at {case.server.place}"
 
 
-def rewrite(path: str, text: str) -> None:
-    """A deployment file with another text, in the coding it has."""
+def rewrite(path: str, before: Document, text: str) -> None:
+    """A deployment file with another text, in the coding it has; UsageError where it is not what was read any more."""
     original = files.load(path)
-    assert original is not None, "it was read before"
-    files.save(path, original._replace(text=text))
+    if original is None or original.text != before.text:
+        raise UsageError(f"{files.shown(path)} has changed since it was read, and is left as it is", "Run it again.")
+    files.save(path, original._replace(text=text), original)
+
+
+def whole(document: Document) -> None:
+    """UsageError for a file of which only the head was read: written anew, it would end there."""
+    if len(document.text) >= MAX_CHARACTERS:
+        raise UsageError(
+            f"only the first {MAX_CHARACTERS:,} characters of {files.shown(document.file)} are read, and it is left as "
+            "it is"
+        )
 
 
 def without_server(document: Document) -> UsageError:

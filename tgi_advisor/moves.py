@@ -222,10 +222,11 @@ def _of_specs(document: Document, asked: _Asked, server: str | None, *, fix: boo
 
 def _mended(found: Upgrades, document: Document, text: str, known: Sequence[Case], write: bool, path: str) -> Upgrades:
     """The answer with the change, which is written where that is asked for."""
+    lint.whole(document)
     hidden = secrets(document, list(known))
     diff = fix.diff(document.text, text, document.file, hidden) if text != document.text else ""
     if write and diff and path != "-":
-        lint.rewrite(path, text)
+        lint.rewrite(path, document, text)
     return found._replace(text=text, diff=diff)
 
 

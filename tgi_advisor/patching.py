@@ -20,6 +20,7 @@ from tgi_advisor.gather import files
 from tgi_advisor.gather.facts import gather
 from tgi_advisor.gather.model import Source
 from tgi_advisor.limits import Limits
+from tgi_advisor.safe import named
 from tgi_advisor.spec import amend as spec_amend
 from tgi_advisor.spec import reader
 from tgi_advisor.spec.records import Bound, LimitsSpec, Spec
@@ -46,18 +47,26 @@ class Patched(NamedTuple):
     """The change as a unified diff, without secrets; empty where there is none."""
     errors: tuple[str, ...] = ()
     """What `validate` still finds wrong in the file that the limits went into: the server may stop at it."""
+    server: str = ""
+    """Which server of the file, by its name and where it stands, where there are several; else empty."""
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as `advise --json` prints it, with the file and the change under `patch`."""
         return {
             **self.plan.to_dict(),
-            "patch": {"file": self.file, "diff": self.diff or None, "errors": list(self.errors)},
+            "patch": {
+                "file": self.file,
+                "server": self.server or None,
+                "diff": self.diff or None,
+                "errors": list(self.errors),
+            },
         }
 
 
 def patch(
     path: str | os.PathLike[str],
     *,
+    model: str | None = None,
     gpu: str | None = None,
     count: int | None = None,
     memory: str | None = None,
@@ -73,15 +82,20 @@ def patch(
     """Search the largest limits that fit a server of a deployment file, or a spec, and write them into it.
 
     The file's own limits are forgotten; `fields` (`path=value`, as `--set`) lay others over what it says, such as
-    `limits.max_total_tokens=16k` and `workload.concurrency=20`. `gpu`, `count`, `memory` (of one GPU) and `release`
-    say what the file does not, `server` which of several is meant. Without `write` the file is left as it is. Raises
-    the kinds of `tgi_advisor.errors`; SpecError where the limits cannot be written there, with those to write by hand.
+    `limits.max_total_tokens=16k` and `workload.concurrency=20`. `model`, `gpu`, `count`, `memory` (of one GPU) and
+    `release` say what the file does not, `server` which of several is meant. Without `write` the file is left as it is.
+    Raises the kinds of `tgi_advisor.errors`; SpecError where the limits cannot be written there, with those to write
+    by hand.
     """
     asked = os.fspath(path)
     document, reread = lint.opened(asked, images)
+    lint.whole(document)
     errors: tuple[str, ...] = ()
+    which = ""
     facts_of = _facts_of(source, offline, progress)
     if document.form == "spec":
+        if model is not None:
+            raise _of_named_model()
         plan, new, hidden = _of_spec(document, gpu, count, memory, release, fields, facts_of)
     else:
         if not document.servers:
@@ -89,9 +103,12 @@ def patch(
         stated = lint.stated(gpu, (f"gpu.memory={memory}",) if memory else (), count, release)
         known = cases(document, lint.facts_for("snapshot", True, asked), stated)
         case = lint.chosen(known, server, document.file)
+        if model is not None and case.view.model:
+            raise _of_named_model()
         lint.plannable(case, "runs: --release")
         lint.of_known_gpu(case, gpu)
-        spec = importing(case, gpu, count, memory)[0].spec
+        which = lint.whereabouts(case) if len(known) > 1 else ""
+        spec = importing(case, gpu, count, memory, model)[0].spec
         spec = reader.build([], "command line", replace(spec, limits=LimitsSpec()), fields)
         plan = facts_of(spec)
         number, running = known.index(case), case.release
@@ -106,11 +123,24 @@ def patch(
             new = _written(document, number, case, plan, again)
             there = reread(new)
             after = cases(there, lint.facts_for("snapshot", True, asked), stated)
-            errors = _errors(there, [one for one in after if lint.whereabouts(one) == lint.whereabouts(case)])
+            errors = _errors(there, [after[number]])
+            if added := _added(_errors(document, [case]), errors):
+                raise _unwritable(document, plan.prediction.limits, f"`validate` would find more in it: {added}")
     diff = fix.diff(document.text, new, document.file, hidden) if new != document.text else ""
     if write and diff and asked != "-":
-        lint.rewrite(asked, new)
-    return Patched(plan, document.file, new, diff, errors)
+        lint.rewrite(asked, document, new)
+    return Patched(plan, document.file, new, diff, errors, which)
+
+
+def _of_named_model() -> UsageError:
+    """That a model is stated, and the file has one."""
+    return UsageError("--patch takes the model from the file, which names one", "Leave --model out.")
+
+
+def _added(before: Sequence[str], after: Sequence[str]) -> str:
+    """The first error of a kind that was not there before; empty where there is none."""
+    kinds = {one.split(": ")[1] for one in before}
+    return next((one for one in after if one.split(": ")[1] not in kinds), "")
 
 
 def _errors(document: Document, judged: Sequence[Case]) -> tuple[str, ...]:
@@ -161,22 +191,51 @@ def _written(
     """The file with the limits of a plan for its server of this number; all of them, or SpecError."""
     limits, running = plan.prediction.limits, case.release
     assert running is not None, "such a server was refused"
-    made = amend.amend(document.text, number, _wishes(limits, running, case), flags.flags_of(running), again)
+    wishes = _wishes(limits, running, case)
+    made = amend.amend(document.text, number, wishes, flags.flags_of(running), again)
     if made.undone:
-        raise _unwritable(document, limits, f"{listed(list(made.undone), 'and')} cannot be written there")
+        why = f"{listed(list(made.undone), 'and')} cannot be written there"
+        raise _unwritable(document, limits, f"{why}{_hindrance(document, number, case, wishes)}")
     return made.text
+
+
+def _hindrance(document: Document, number: int, case: Case, wishes: Sequence[Wish]) -> str:
+    """Why words cannot be written, where that is plain to see."""
+    if "\r" in document.text.replace("\r\n", ""):
+        return ", where a line ends with a bare carriage return"
+    given = [case.view.get(wish.name) for wish in wishes]
+    if any(one is not None and amend.by_template(one.value.text) for one in given):
+        return ", where a template fills it in"
+    here = {word.spot for word in (*case.server.args, *case.server.env.values())}
+    for at, other in enumerate(document.servers):
+        if at != number and here & {word.spot for word in (*other.args, *other.env.values())}:
+            return f", where {named(other.name) or 'another server'} at {other.place} would get them too"
+    return ""
 
 
 def _wishes(limits: Limits, release: TgiRelease, case: Case) -> list[Wish]:
     """The limits as launcher flags; the input has its old name where the release or the file calls it so."""
     old = release.version < (2, 0, 0) or case.view.get("max-input-length") is not None
     known = flags.flags_of(release)
-    values = (
+    values: tuple[tuple[str, int | None], ...] = (
         ("max-input-length" if old else "max-input-tokens", limits.max_input_tokens),
         ("max-total-tokens", limits.max_total_tokens),
         ("max-batch-prefill-tokens", limits.max_batch_prefill_tokens),
     )
+    stated = case.view.get("max-batch-total-tokens")
+    if stated is not None and not _goes_with(limits, stated.value.number):
+        values = (*values, ("max-batch-total-tokens", limits.max_batch_total_tokens))
     return [Wish("flag", name, flags.parse_value(known[name], value)) for name, value in values if value is not None]
+
+
+def _goes_with(limits: Limits, budget: int | None) -> bool:
+    """Whether a stated budget leaves these limits as they are: the launcher lets no limit exceed it, and families whose
+    budget TGI does not infer have the one that is stated.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/launcher/src/main.rs#L2203
+    """
+    least = max(limits.max_total_tokens or 0, limits.max_batch_prefill_tokens or 0)
+    return budget is not None and least <= budget <= (limits.max_batch_total_tokens or budget)
 
 
 def _unwritable(document: Document, limits: Limits, why: str) -> SpecError:

@@ -89,9 +89,7 @@ def advise(
             raise UsageError("--engine and --patch exclude each other", "`migrate` writes a file for another engine.")
         return _on_engine(engine, specs, model, gpu, count, release, sets, as_json, brief, search=True, **rest)
     if patch:
-        if model is not None:
-            raise UsageError("--patch takes the model from the file", "Leave --model out.")
-        where = {"gpu": gpu, "count": count, "release": release, "server": server, "write": not diff}
+        where = {"model": model, "gpu": gpu, "count": count, "release": release, "server": server, "write": not diff}
         return _patch(specs, options.with_risk(sets, allow_risk), as_json, brief, where, rest)
     if diff or server is not None:
         raise UsageError(f"{'--diff' if diff else '--server'} belongs to --patch", "Add --patch, or leave it out.")
@@ -433,6 +431,8 @@ def _patch(
     from tgi_advisor.report import page
 
     say(page(found.plan, None, width=width(), colour=colour(), brief=brief), nl=False)
+    if found.server and found.plan.prediction.outcome == "starts":
+        say(f"\nFor {printable(found.server)}:")
     if found.diff:
         say("\n" + unobeyed(printable(found.diff, keep="\n\t")), nl=False)
     elif found.plan.prediction.outcome == "starts":

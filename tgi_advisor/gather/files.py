@@ -5,6 +5,7 @@ Nothing here is judged. A file that cannot be text is left alone, one that canno
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -98,14 +99,64 @@ def load(path: str) -> Text | None:
     return Text(data.decode("utf-8", "surrogateescape"), "utf-8", whole)
 
 
-def save(path: str, text: Text) -> None:
-    """Write a file anew, in place, so that its permissions stay; UsageError when it cannot be written."""
+def save(path: str, text: Text, before: Text) -> None:
+    """Write a file anew, all of it or nothing; `before` is what was read there.
+
+    A link stays a link, and mode and owner stay. UsageError when it cannot be written, or is no longer what was read.
+    """
+    real = os.path.realpath(path)
     try:
-        with open(path, "r+b") as stream:
-            stream.write(text.data)
-            stream.truncate()
+        with open(real, "r+b", buffering=0) as stream:  # which says whether it may be written, as its mode has it
+            if not before.whole or stream.read(MAX_DEPLOYMENT + 1) != before.data:
+                raise UsageError(f"{shown(path)} has changed since it was read, and is left as it is", "Run it again.")
+            status = os.fstat(stream.fileno())
+            if status.st_nlink > 1 or not _replaced(real, text.data, status):
+                _overwritten(stream, text.data, before.data)
     except OSError as error:
         raise UsageError(f"{shown(path)} cannot be written: {error.strerror}") from None
+
+
+def _replaced(real: str, data: bytes, status: os.stat_result) -> bool:
+    """Whether another file could take its place: not where its folder is closed, it is mounted or its owner is lost."""
+    from shutil import copystat
+    from tempfile import mkstemp
+
+    new = ""
+    try:
+        descriptor, new = mkstemp(prefix=".tgi-advisor-", dir=os.path.dirname(real))
+        with open(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if hasattr(os, "chown"):
+            os.chown(new, status.st_uid, status.st_gid)
+        copystat(real, new)
+        os.utime(new)
+        os.replace(new, real)
+        new = ""
+    except OSError:
+        return False
+    finally:
+        if new:
+            os.unlink(new)
+    return True
+
+
+def _overwritten(stream: io.FileIO, data: bytes, before: bytes) -> None:
+    """Other bytes in the same file; what was there stands again where that fails half way."""
+    try:
+        _put(stream, data)
+    except BaseException:
+        _put(stream, before)
+        raise
+
+
+def _put(stream: io.FileIO, data: bytes) -> None:
+    stream.seek(0)
+    left = memoryview(data)
+    while left:
+        left = left[stream.write(left) or 0 :]
+    stream.truncate()
 
 
 def leaves(path: str, named: Iterable[str]) -> bool:

@@ -36,6 +36,8 @@ def amended(text: str, file: str, wanted: Spec) -> str | None:
         else:
             lines = _put(lines, (section,), name, value, kind)
     made = "".join(lines)
+    if text and not text.endswith("\n"):
+        made = made.removesuffix("\n")
     try:
         return made if read_text(made, file) == wanted else None
     except SpecError:

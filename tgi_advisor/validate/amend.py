@@ -76,11 +76,14 @@ class _Edit(NamedTuple):
 def amend(text: str, number: int, wishes: Sequence[Wish], known: Mapping[str, Flag], read: Read) -> Amended:
     """The text with these wishes for its server of this number; `known` are the flags of its new release.
 
-    A text whose lines all end with CRLF keeps them, those that are added included.
+    A text whose lines all end with CRLF keeps them, those that are added included; lines that end with CR alone are
+    not told apart by everything that reads the file, and nothing is written there.
     """
     if ends_with_crlf(text):
         made = amend(text.replace("\r\n", "\n"), number, wishes, known, read)
         return made._replace(text=made.text.replace("\n", "\r\n"))
+    if "\r" in text.replace("\r\n", ""):
+        return Amended(text, (), tuple(map(str, wishes)))
     done: list[str] = []
     undone: list[str] = []
     document, views = read(text)
@@ -99,6 +102,11 @@ def amend(text: str, number: int, wishes: Sequence[Wish], known: Mapping[str, Fl
         else:
             undone.append(str(wish))
     return Amended(text, tuple(done), tuple(undone))
+
+
+def by_template(text: str) -> bool:
+    """Whether a template engine fills a word in (`{{ .Values.x }}`, `{% if %}`, `<%= x %>`)."""
+    return re.search(r"\{\{|\{%|<%", text) is not None
 
 
 def noted_image(server: Server) -> str:
@@ -162,7 +170,7 @@ def _shape(view: Effective, wish: Wish | None) -> tuple[object, ...]:
     of_flag = {one.flag.env for name, one in view.flags.items() if name in names}
     env = {name: one.text for name, one in server.env.items() if name not in names and name not in of_flag}
     image = server.image.text if server.image is not None and not renamed else ""
-    secret = sorted(name for name in server.secret_env if name not in names)
+    secret = sorted(name for name in server.secret_env if name not in names and name not in of_flag)
     return image, told, env, secret, len(server.ports), len(server.mounts), server.gpus.asked, len(server.probes)
 
 
@@ -225,6 +233,8 @@ def _word_of(flag: Flag, value: Value) -> str:
 def _changed(file: File, given: Given, flag: Flag, value: Value) -> Iterator[list[_Edit]]:
     """The value where it stands already."""
     at = _span(file, given.value)
+    if by_template(given.value.text):  # what fills it in says what it is
+        return
     if at is not None and flag.type != "switch":
         yield [_Edit(*at, _word_of(flag, value))]
         head = f"--{flag.name}="
@@ -233,6 +243,27 @@ def _changed(file: File, given: Given, flag: Flag, value: Value) -> Iterator[lis
     at_name = _span(file, given.name)
     if at is None and at_name is not None and file.text[at_name[0] : at_name[1]].startswith(f"--{flag.name}="):
         yield [_Edit(at_name[0], at_name[1], f"--{flag.name}={_word_of(flag, value)}")]
+    if at is not None and given.by == "environment" and given.value.text == flag.env:  # a variable that is passed on
+        yield [_Edit(at[1], at[1], f"={_word_of(flag, value)}")]
+    if at is None and flag.type != "switch":
+        yield from _referred(file, given.value, _word_of(flag, value))
+
+
+def _referred(file: File, word: Word, new: str) -> Iterator[list[_Edit]]:
+    """The value that a reference stands for: its default, or where its name is set, or else the reference itself."""
+    if word.place.file != file.name or not word.length:
+        return
+    start = file.offset_of(word.place)
+    raw = file.text[start : start + word.length]
+    old = re.escape(word.text.rpartition("=")[2])
+    for default in re.finditer(rf"(?<=[-=])(?<!\w){old}(?=\}})", raw):
+        yield [_Edit(start + default.start(), start + default.end(), new)]
+    for name in dict.fromkeys(re.findall(r"[A-Za-z_]\w*", raw)):
+        set_there = rf"(?<![\w$.-]){name}[ \t]*(?:[:?]?=|:(?=[ \t]))[ \t]*(?P<quote>[\"']?)(?P<old>{old})(?P=quote)"
+        for found in re.finditer(rf"{set_there}(?![\w.])", file.text):
+            yield [_Edit(*found.span("old"), new)]
+    if reference := re.search(r"\$\{?\w+(?::?[-=?][^}]*)?\}?|%\w+%", raw):
+        yield [_Edit(start + reference.start(), start + reference.end(), new)]
 
 
 def _without(file: File, view: Effective, name: str) -> Iterator[list[_Edit]]:
@@ -318,8 +349,13 @@ def _argument(file: File, server: Server, flag: Flag, value: Value) -> Iterator[
                 yield [_Edit(close, close, "".join(f", {mark}{word}{mark}" for word in words))]
                 continue
             if item := re.fullmatch(r"([ \t]*-[ \t]+)", head):
-                lines = "".join(f"\n{item[1]}{_scalar(word, quote)}" for word in words)
-                yield [_Edit(close, close, lines)]
+                mark = quote if last.text.startswith("--") else _quote_of_flags(file, server)
+                lines = "".join(
+                    f"\n{item[1]}{_scalar(word, mark if word.startswith('--') else mark or quote)}" for word in words
+                )
+                rest = re.match(r"[ \t]*(?:#[^\r\n]*)?(?=\r?\n|\Z)|", text[close:])
+                below = close + (rest.end() if rest else 0)  # a comment stays beside what it is of
+                yield [_Edit(below, below, lines)]
                 continue
         if text[begin - 1 : begin] == ",":  # a list in one word (gcloud --args)
             mark = "=" if "=" in text[start:end] else ","
@@ -329,6 +365,15 @@ def _argument(file: File, server: Server, flag: Flag, value: Value) -> Iterator[
         if (indent := re.match(r"[ \t]+", head)) and text[:line].endswith("\\\n"):  # one option to a line
             yield [_Edit(close, close, f" \\\n{indent[0]}{said}")]
         yield [_Edit(close, close, f" {said}")]
+
+
+def _quote_of_flags(file: File, server: Server) -> str:
+    """The quote that the last flag of a list stands in; empty for none."""
+    for word in reversed(server.args):
+        if word.text.startswith("--") and (at := _span(file, word)) is not None:
+            before = file.text[at[0] - 1 : at[0]]
+            return before if before in ("'", '"') else ""
+    return ""
 
 
 def _scalar(word: str, quote: str) -> str:
@@ -358,19 +403,36 @@ def _variable(file: File, server: Server, name: str, value: str) -> Iterator[lis
         line = text.rfind("\n", 0, start) + 1
         head = text[line:start]
         plain = json.dumps(value)
-        if item := re.fullmatch(r"([ \t]*)- name:[ \t]*[\"']?", head):
+        if (made := _object_before(text, start, name, plain)) is not None:
+            yield [made]
+        elif item := re.fullmatch(r"([ \t]*)- name:[ \t]*[\"']?", head):
             yield [_Edit(line, line, f"{item[1]}- name: {name}\n{item[1]}  value: {plain}\n")]
         elif item := re.fullmatch(r"([ \t]*)-[ \t]+\{[ \t]*name:[ \t]*[\"']?", head):
             yield [_Edit(line, line, f"{item[1]}- {{name: {name}, value: {plain}}}\n")]
+        elif re.fullmatch(r"[ \t]*name:[ \t]*[\"']?", head) and (
+            item := re.search(r"^([ \t]*)- value:[^\n]*\n\Z", text[:line], re.MULTILINE)
+        ):
+            yield [_Edit(item.start(), item.start(), f"{item[1]}- value: {plain}\n{item[1]}  name: {name}\n")]
+        elif not head.strip() and (item := re.match(r"(\w+[ \t]+)=[ \t]+\"", text[start:])):  # Terraform
+            yield [_Edit(line, line, f"{head}{name:<{len(item[1]) - 1}} = {plain}\n")]
         elif item := re.fullmatch(r"([ \t]*)-[ \t]+([\"']?)", head):
             yield [_Edit(line, line, f"{item[1]}- {item[2]}{name}={value}{item[2]}\n")]
         elif re.fullmatch(r"[ \t]*", head) and re.match(r"[\w]+\s*:", text[start:]):
             yield [_Edit(line, line, f"{head}{name}: {plain}\n")]
+        elif (item := re.fullmatch(r"([ \t]*)([\"'])", head)) and re.match(rf"\w+{item[2]}\s*:", text[start:]):
+            yield [_Edit(line, line, f"{item[1]}{item[2]}{name}{item[2]}: {item[2]}{value}{item[2]},\n")]
         elif re.fullmatch(r"[ \t]*", head) and server.form == "env":
             yield [_Edit(line, line, f"{name}={value}\n")]
         elif option := re.search(r"(-e|--env)([ =])[\"']?$", head):
             at = line + option.start()
-            yield [_Edit(at, at, f"{option[1]}{option[2]}{shlex.quote(f'{name}={value}')} ")]
+            said = f"{option[1]}{option[2]}{shlex.quote(f'{name}={value}')}"
+            if not text[line:at].strip() and text[:line].endswith("\\\n"):  # one option to a line
+                yield [_Edit(line, line, f"{text[line:at]}{said} \\\n")]
+            yield [_Edit(at, at, f"{said} ")]
+        elif (brace := re.search(r"[{,]\s*([\"'])$", head)) and re.match(rf"\w+{brace[1]}\s*:", text[start:]):
+            yield [_Edit(start - 1, start - 1, f"{brace[1]}{name}{brace[1]}: {brace[1]}{value}{brace[1]}, ")]
+        elif re.search(r"\(\s*$", head) and re.match(r"\w+[ \t]*=[ \t]*[\"']", text[start:]):  # dict(NAME="value")
+            yield [_Edit(start, start, f"{name}={plain}, ")]
         elif brace := re.search(r"([{,]\s*)$", head):
             yield [_Edit(line + brace.end(), line + brace.end(), f"{name}: {plain}, ")]
         elif brace := re.search(r"([\[,]\s*)([\"']?)$", head):
@@ -384,6 +446,22 @@ def _variable(file: File, server: Server, name: str, value: str) -> Iterator[lis
         and (at_image := _span(file, server.image)) is not None
     ):
         yield from _first_variable(text, at_image[0], server.form, name, value)
+
+
+def _object_before(text: str, start: int, name: str, value: str) -> _Edit | None:
+    """Before the object `{name: …, value: …}` whose name begins here one like it, laid out as it is; or None."""
+    mark = r"[\"']?"
+    head = re.search(rf"(?P<before>\n[ \t]*|[\[,][ \t]*|)\{{\s*{mark}name{mark}\s*:\s*{mark}\Z", text[:start])
+    if head is None or re.search(r"-[ \t]+\Z", text[: head.end("before")]):
+        return None
+    given = rf"(?P<name>\w+){mark}\s*,\s*{mark}value{mark}\s*:\s*(?P<value>[^\s,{{}}]+)\s*,?\s*\}}"
+    rest = re.match(given, text[start:])
+    if rest is None:
+        return None
+    at = head.end("before")
+    shape = text[at:start], rest[0][len(rest["name"]) : rest.start("value")], rest[0][rest.end("value") :]
+    between = head["before"] if head["before"].startswith("\n") else " "
+    return _Edit(at, at, f"{shape[0]}{name}{shape[1]}{value}{shape[2]},{between}")
 
 
 def _first_variable(text: str, image: int, form: str, name: str, value: str) -> Iterator[list[_Edit]]:

@@ -1,6 +1,7 @@
 #!/bin/sh
 docker run --gpus all --shm-size 1g -p 8080:80 -v "$PWD/data:/data" \
-    -e TGI_WIGGLE_ROOM=0.94 -e ATTENTION=paged \
+    -e TGI_WIGGLE_ROOM=0.94 \
+    -e ATTENTION=paged \
     ghcr.io/huggingface/text-generation-inference:3.3.7 \
     --model-id Qwen/Qwen2.5-7B-Instruct \
     --max-input-length 1500 \

@@ -1,0 +1,6 @@
+from sagemaker.huggingface import HuggingFaceModel
+env = dict(HF_MODEL_ID="Qwen/Qwen2.5-7B-Instruct", SM_NUM_GPUS="1")
+env["MAX_TOTAL_TOKENS"] = "4096"
+model = HuggingFaceModel(image_uri="763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:2.4.0-tgi3.0.1-gpu-py311-cu124-ubuntu22.04",
+    env=env, role=role)
+model.deploy(1, "ml.g5.2xlarge")
