@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import statistics
 from collections import defaultdict
 from functools import cache
@@ -14,6 +16,7 @@ from tgi_advisor import search
 from tgi_advisor.estimate import speed
 from tgi_advisor.estimate.speed import Request, Speed
 from tgi_advisor.estimate.warmup import Base
+from tgi_advisor.facts.speed import Calibration
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.gather import snapshot
 from tgi_advisor.gather.facts import gather
@@ -34,6 +37,10 @@ class Measured(NamedTuple):
     """The estimate for its load."""
     group: str
     """What it is a measurement of."""
+    here: Base
+    """Its launch."""
+    budget: int
+    """Tokens of its KV cache."""
 
     @property
     def factor(self) -> float | None:
@@ -73,7 +80,8 @@ def _measured(row: dict[str, Any]) -> Measured:
     tokens = row["input"] + row["output"]
     here, budget = launch(row["model"], row["gpu"], row["count"], row["release"], row["quantize"], max(1024, tokens))
     request = Request(row["input"], row["output"])
-    said = speed.of(here, budget or tokens * row["concurrency"], row["concurrency"], request)
+    budget = budget or tokens * row["concurrency"]
+    said = speed.of(here, budget, row["concurrency"], request)
     cards = f"{row['count']} GPU{'s' if row['count'] > 1 else ''}"
     if here.setting.facts.gpu.system == "rocm":
         group = f"ROCm, {cards}"
@@ -82,7 +90,7 @@ def _measured(row: dict[str, Any]) -> Measured:
     else:
         graphs = "CUDA graphs" if here.setting.graph_sizes else "no CUDA graphs"
         group = f"NVIDIA, 16 bit, {graphs}, {cards}"
-    return Measured(row, said, group)
+    return Measured(row, said, group, here, budget)
 
 
 def section() -> list[str]:
@@ -100,10 +108,66 @@ def section() -> list[str]:
         f"The bound, weights and KV cache read once a step at the card's full bandwidth, is exceeded by {above} of "
         "them. The estimate is given where measurements support one: one NVIDIA GPU, 16 bit, CUDA graphs (within a "
         "factor of 1.5), other NVIDIA launches of up to four shards (2, rough); its constants (facts/speed.yaml) were "
-        "fitted on the A10G's rows. No public row has CUDA graphs on another card, chunked prefills or Marlin kernels.",
+        "fitted on the A10G's rows. No public row has CUDA graphs on another card, chunked prefills or Marlin kernels. "
+        "Left out are three runs on MI300X whose rate was limited, so that how many ran at once is not known, and six of "
+        "Yi 6B on an RTX 4090 of December 2023, whose release is not said.",
         "\n".join(lines),
+        _held_out([one for one in found if one.said.tokens is not None]),
         _first_tokens(found),
     ]
+
+
+BANDWIDTH = [round(0.5 + 0.05 * step, 2) for step in range(11)]
+COMPUTE = [round(0.2 + 0.05 * step, 2) for step in range(9)]
+HALVES = 10
+"""Random halves that are fitted and held out."""
+
+
+def _held_out(rows: list[Measured]) -> str:
+    """How far rows are off that the two constants were not fitted on, in sentences."""
+    logs = {
+        (bandwidth, compute): [_log_of(one, bandwidth, compute) for one in rows]
+        for bandwidth in BANDWIDTH
+        for compute in COMPUTE
+    }
+    words = []
+    for name, key in (
+        ("half of the rows", lambda number: number),
+        ("half of the configurations (model, GPUs, lengths)", lambda number: _configuration(rows[number])),
+    ):
+        kinds = sorted({str(key(number)) for number in range(len(rows))})
+        off: list[float] = []
+        for seed in range(HALVES):
+            kept = set(random.Random(seed).sample(kinds, len(kinds) // 2))
+            fitted = [number for number in range(len(rows)) if str(key(number)) in kept]
+            best = min(logs, key=lambda pair: sum(abs(logs[pair][number]) for number in fitted))
+            off += [math.exp(abs(logs[best][n])) for n in range(len(rows)) if n not in fitted]
+        off.sort()
+        words.append(
+            f"on {name}, the others are off by a factor of {statistics.median(off):.2f} in the median, of "
+            f"{off[int(0.9 * len(off))]:.2f} in nine of ten"
+        )
+    return (
+        f"Held out: with the shares of bandwidth and FLOPS fitted again ({HALVES} random halves of the {len(rows)} rows "
+        f"that have an estimate) {'; '.join(words)}."
+    )
+
+
+def _configuration(one: Measured) -> str:
+    return f"{one.row['model']} {one.row['count']} {one.row['input']} {one.row['output']}"
+
+
+def _log_of(one: Measured, bandwidth: float, compute: float) -> float:
+    """Logarithm of measured over said, with other shares of the card's figures."""
+    setting = one.here.setting
+    known = Calibration(
+        setting.facts.gpu.name, setting.num_shard, setting.quantize or "none", setting.chunking, "", "", bandwidth,
+        compute,
+    )  # fmt: skip
+    here = one.here._replace(setting=setting._replace(facts=setting.facts._replace(speed=(known,))))
+    said = speed.of(here, one.budget, one.row["concurrency"], Request(one.row["input"], one.row["output"]))
+    assert said.tokens is not None
+    return math.log(one.row["out_tps"] / said.tokens.value)
 
 
 def _first_tokens(found: list[Measured]) -> str:
