@@ -16,8 +16,8 @@ from tgi_advisor import search
 from tgi_advisor.estimate import speed
 from tgi_advisor.estimate.speed import Request, Speed
 from tgi_advisor.estimate.warmup import Base
-from tgi_advisor.facts.speed import Calibration
 from tgi_advisor.facts.model import ModelFacts
+from tgi_advisor.facts.speed import Calibration
 from tgi_advisor.gather import snapshot
 from tgi_advisor.gather.facts import gather
 from tgi_advisor.spec.reader import read_any
@@ -109,8 +109,8 @@ def section() -> list[str]:
         "them. The estimate is given where measurements support one: one NVIDIA GPU, 16 bit, CUDA graphs (within a "
         "factor of 1.5), other NVIDIA launches of up to four shards (2, rough); its constants (facts/speed.yaml) were "
         "fitted on the A10G's rows. No public row has CUDA graphs on another card, chunked prefills or Marlin kernels. "
-        "Left out are three runs on MI300X whose rate was limited, so that how many ran at once is not known, and six of "
-        "Yi 6B on an RTX 4090 of December 2023, whose release is not said.",
+        "Left out are three runs on MI300X whose rate was limited, so that how many ran at once is not known, and six "
+        "of Yi 6B on an RTX 4090 of December 2023, whose release is not said.",
         "\n".join(lines),
         _held_out([one for one in found if one.said.tokens is not None]),
         _first_tokens(found),
@@ -148,8 +148,8 @@ def _held_out(rows: list[Measured]) -> str:
             f"{off[int(0.9 * len(off))]:.2f} in nine of ten"
         )
     return (
-        f"Held out: with the shares of bandwidth and FLOPS fitted again ({HALVES} random halves of the {len(rows)} rows "
-        f"that have an estimate) {'; '.join(words)}."
+        f"Held out: with the shares of bandwidth and FLOPS fitted again ({HALVES} random halves of the {len(rows)} "
+        f"rows that have an estimate) {'; '.join(words)}."
     )
 
 
