@@ -469,8 +469,28 @@ def test_rules_of_thumb(golden: Golden) -> None:
     golden("choose/size-rough.txt", run("size", "--params", "13B", "--layers", "40", "--hidden", "5120", *asked).out)
     assert rows("rough", "size", "--params", "7b", "--bits", "4", *asked)[0]["bytes"] == 3_500_000_000
     for wrong in ("13", "B", "-1B", "900T", "0B", "1e9"):
-        assert run("size", f"--params={wrong}", *asked).code == (Exit.STARTS if wrong == "13" else Exit.USAGE)
+        assert run("size", f"--params={wrong}", *asked).code == Exit.USAGE
     assert run("size", "--params", "13B", *LLAMA3, *asked).code == Exit.USAGE
+    for more in (("--layers", "40"), ("--rps", "2"), ("--emit-spec",), ("-q", "awq"), ("-g", "l5")):
+        ran = run("size", "--params", "13B", *more, *asked)
+        assert ran.code == (Exit.FACTS if more[0] == "-g" else Exit.USAGE)
+        assert more[-1 if more[0] == "-g" else 0].replace("-q", "--quantize") in ran.err
+    assert run("size", *LLAMA3, "--bits", "8", *asked).code == Exit.USAGE
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.5, 900), st.integers(1, 50), st.integers(1, 32_000), st.sampled_from([(1, 2), (1, 2, 4, 8), (8,)]))
+def test_so_many_gpus_hold_what_a_rule_says(billions: float, users: int, tokens: int, counts: tuple[int, ...]) -> None:
+    found = ask.rule_of_thumb(
+        rough.Shape(billions * 1e9, 16, 40, 5120), users=users, prompts=tokens, answers=tokens, gpu=["t4", "h200"],
+        count=counts,
+    )  # fmt: skip
+    needed = {rule: size for rule, part, size in found.rows if part == "together"}
+    for row in found.records():
+        if row["gpu"] is not None:
+            memory = {"nvidia-t4": 15_360 << 20, "nvidia-h200": 143_771 << 20}[row["gpu"]]
+            enough = [count for count in counts if count * memory >= needed[row["rule"]]]
+            assert row["gpus"] == (min(enough) if enough else None)
 
 
 def test_lengths() -> None:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from tgi_advisor import metrics, notebook, search, verdict
-from tgi_advisor.choose import axes
+from tgi_advisor.choose import axes, rough
 from tgi_advisor.choose import calibrate as calibrating
 from tgi_advisor.choose import compare as comparing
 from tgi_advisor.choose import fits as fitting
@@ -27,6 +27,7 @@ from tgi_advisor.choose.compare import COUNTS, Checkpoint, Comparison, Purpose, 
 from tgi_advisor.choose.fits import Everywhere, Ladder, Models, Places
 from tgi_advisor.choose.load import Load, lengths
 from tgi_advisor.choose.option import judge
+from tgi_advisor.choose.rough import Rough, Shape
 from tgi_advisor.choose.running import Could, Inspection, Running, Silent
 from tgi_advisor.choose.size import Sizing
 from tgi_advisor.choose.sweep import Step, Sweep
@@ -300,6 +301,21 @@ def size(
     facts_of = partial(gather, source=source, offline=offline, progress=progress, speed=speed)
     ways = _ways(asked, facts_of, gpu, count, quantize, release)
     return sizing.size(asked, ways, load, offers=_offers(prices, asked), progress=done)
+
+
+def rule_of_thumb(
+    shape: Shape, *, users: int, prompts: str | int, answers: str | int, gpu: Sequence[str] = (),
+    count: Sequence[int] = (),
+) -> Rough:  # fmt: skip
+    """What a model nobody has a checkpoint of takes by rules of thumb, and how many GPUs hold it.
+
+    Left out, `gpu` are those that clouds rent out at a known price, and `count` are 1, 2, 4 and 8.
+    """
+    tokens = lengths(str(prompts), "input").longest + lengths(str(answers), "output").longest
+    rented = {offer.gpu for offer in pricing.known()}
+    cards = [card for card in _named(gpu, ())[0] if gpu or card.name in rented]
+    cards.sort(key=lambda card: (card.memory_bytes, card.name))
+    return rough.estimate(shape, users, tokens, cards, tuple(dict.fromkeys(count)) or COUNTS)
 
 
 def calibrate(

@@ -276,7 +276,7 @@ def sweep(
 @several_releases
 @click.option("--emit-spec", is_flag=True, help="Print the spec of one replica of the first fleet.")
 @click.option("--params", metavar="13B", help="Rules of thumb for a model of so many parameters, instead of --model.")
-@click.option("--bits", metavar="N", type=_Amount(1, 64), default=16, help="Bits of a weight, with --params.")
+@click.option("--bits", metavar="N", type=_Amount(1, 64), help="Bits of a weight, with --params; default 16.")
 @click.option("--layers", metavar="N", type=click.IntRange(1), help="Layers, with --params.")
 @click.option("--hidden", metavar="N", type=click.IntRange(1), help="Width of the hidden state, with --params.")
 @price_list
@@ -287,7 +287,7 @@ def sweep(
 @output_format
 @as_json
 def size(
-    spec: str | None, model: str | None, sets: tuple[str, ...], emit_spec: bool, params: str | None, bits: float,
+    spec: str | None, model: str | None, sets: tuple[str, ...], emit_spec: bool, params: str | None, bits: float | None,
     layers: int | None, hidden: int | None, name: str, as_json: bool, **asked: Any,
 ) -> int:  # fmt: skip
     """Say how many GPUs a load needs.
@@ -303,17 +303,23 @@ def size(
       tgi-advisor size llama.yaml -u 50 -i 2k -o 500 --emit-spec > replica.yaml
       tgi-advisor size --params 13B --layers 40 --hidden 5120 -u 10 -i 1500 -o 500
     """
-    if params is not None:
-        if spec or model is not None:
-            raise UsageError("--params is for a model without a checkpoint", "Leave out --params, or the model.")
-        from tgi_advisor.choose import load, rough
-
-        tokens = load.lengths(asked["prompts"], "input").longest + load.lengths(asked["answers"], "output").longest
-        shape = rough.Shape(rough.parameters(params), bits, layers, hidden)
-        _show("rough", rough.estimate(shape, asked["users"], tokens), "json" if as_json else name)
-        return Exit.STARTS
     from tgi_advisor import ask
+    from tgi_advisor.choose import rough
 
+    shape = {"--bits": bits, "--layers": layers, "--hidden": hidden}
+    if params is not None:
+        model_given = {"SPEC": spec, "--model": model, "--set": sets, "--emit-spec": emit_spec}
+        _nothing_else(model_given | {f"--{name.replace('_', '-')}": asked[name] for name in OF_A_MODEL})
+        if (layers is None) != (hidden is None):
+            raise UsageError("--layers and --hidden go together", "Give both, or neither.")
+        guessed = ask.rule_of_thumb(
+            rough.Shape(rough.parameters(params), bits or 16, layers, hidden),
+            **{name: asked[name] for name in ("users", "prompts", "answers", "gpu", "count")},
+        )
+        _show("rough", guessed, "json" if as_json else name)
+        return Exit.STARTS
+    if given := [option for option, value in shape.items() if value is not None]:
+        raise UsageError(f"{given[0]} is for rules of thumb", "Give --params too, or leave it out.")
     with _counted() as (show, done):
         found = ask.size(_spec(spec, model, asked["gpu"], sets), progress=show, done=done, **asked)
     if emit_spec and not as_json:
@@ -326,6 +332,18 @@ def size(
     else:
         _show("fleets", found, "json" if as_json else name)
     return Exit.STARTS if found.best else Exit.OUT_OF_MEMORY
+
+
+OF_A_MODEL = ("rps", "latency", "quantize", "release", "prices", "speed")
+"""Options of `size` that say nothing where there is no checkpoint."""
+
+
+def _nothing_else(given: dict[str, Any]) -> None:
+    """UsageError for what says nothing of a model that is known by its size alone."""
+    if wrong := [option for option, value in given.items() if value]:
+        raise UsageError(
+            f"{wrong[0]} says nothing of a model without a checkpoint", f"Leave out --params, or {wrong[0]}."
+        )
 
 
 _SAID_BY_A_SERVER = (
