@@ -32,18 +32,16 @@ SAGEMAKER = (
     "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:"
     "2.7.0-tgi3.3.6-gpu-py311-cu124-ubuntu22.04"
 )
-STORAGE = frozenset({"port", "mounts", "shm_size", "secret_env"})
-"""What a file in JSON has no words for and no comments: it is said on standard error."""
 FORMS: dict[str, Form] = {
     "systemd": Form("tgi.service", frozenset()),
     "kserve": Form("kserve.yaml", frozenset()),
     "skypilot": Form("sky.yaml", frozenset()),
     "dstack": Form("tgi.dstack.yml", frozenset()),
     "cloudrun": Form("service.yaml", frozenset(), REGISTRY),
-    "sagemaker": Form("sagemaker.json", STORAGE, SAGEMAKER),
-    "endpoints": Form("endpoint.json", STORAGE),
+    "sagemaker": Form("sagemaker.json", frozenset(), SAGEMAKER),
+    "endpoints": Form("endpoint.json", frozenset()),
     "azureml": Form("deployment.yml", frozenset(), gpu="nvidia-a100-80gb-pcie"),
-    "vertex": Form("vertex.json", STORAGE - {"shm_size"}, REGISTRY),
+    "vertex": Form("vertex.json", frozenset(), REGISTRY),
 }
 PLAIN: Sections = {"model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "hardware": {"gpu": "nvidia-l4"}}
 RICH: Sections = {

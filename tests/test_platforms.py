@@ -86,9 +86,10 @@ def uncommented(text: str) -> str:
 def documents(name: str, text: str) -> Any:
     """The part of a file that the platform's schema is of."""
     if name == "sagemaker":
-        return {key: value for key, value in json.loads(text).items() if key.startswith("Create")}
+        sdk = ("HuggingFaceModel", "deploy", "tgi-advisor")
+        return {key: value for key, value in json.loads(text).items() if key not in sdk}
     if name == "vertex":
-        return json.loads(text)
+        return {key: value for key, value in json.loads(text).items() if key != "tgi-advisor"}
     found = [one for one in yaml.safe_load_all(text) if one.get("kind") != "PersistentVolumeClaim"]
     (one,) = found
     return one
@@ -134,6 +135,7 @@ def test_the_payload_of_an_endpoint_is_what_huggingface_hub_sends(monkeypatch: p
         )  # fmt: skip
     url, sent = posted.value.args
     assert url.endswith("/v2/endpoint/me")
+    assert made.pop("tgi-advisor") == {"secret_env": {"HF_TOKEN": "HF_TOKEN"}}
     assert sent == made
 
 
@@ -489,14 +491,90 @@ def test_between_how_many_is_said_in_json(name: str, where: tuple[str, ...], tmp
     text, said, back = scaled(name, tmp_path, on="queue", target=6)
     held = json.loads(text)
     if name != "endpoints":
-        schema(name).validate({k: v for k, v in held.items() if k != "RegisterScalableTarget"} if name == "vertex"
-                              else documents(name, text))  # fmt: skip
+        schema(name).validate(documents(name, text))
     for key in where:
         held = held[key]
     numbers = [value for value in held.values() if type(value) is int]
     assert numbers == [2, 5]
     assert (back["min"], back["max"]) == (2, 5)
     assert "autoscale.on (tgi_queue_size)" in " ".join(said.split())
+
+
+def test_requests_of_the_batch_are_those_at_once_of_sagemaker(tmp_path: Path) -> None:
+    text, said, back = scaled("sagemaker", tmp_path)
+    assert back == SCALED
+    assert "autoscale" not in said
+    held = documents("sagemaker", text)
+    schema("sagemaker").validate(held)
+    policy, target = held["PutScalingPolicy"], held["RegisterScalableTarget"]
+    assert {key: policy[key] for key in ("ResourceId", "ScalableDimension", "ServiceNamespace")} == {
+        key: value for key, value in target.items() if not key.endswith("Capacity")
+    }
+    tracking = policy["TargetTrackingScalingPolicyConfiguration"]
+    assert tracking["TargetValue"] == SCALED["target"]
+    for broken in ("PolicyNam", "policyType"):
+        with pytest.raises(jsonschema.ValidationError, match=broken):
+            schema("sagemaker").validate({**held, "PutScalingPolicy": {**policy, broken: "x"}})
+    tracking["PredefinedMetricSpecification"]["PredefinedMetricType"] = "SageMakerVariantQueue"
+    with pytest.raises(jsonschema.ValidationError, match="SageMakerVariantQueue"):
+        schema("sagemaker").validate(held)
+
+
+@pytest.mark.parametrize("name", ["sagemaker", "endpoints", "vertex"])
+@pytest.mark.parametrize("what", [{"on": "queue", "target": 6}, {"on": "batch", "target": 9}])
+def test_what_scales_comes_back_from_json(name: str, what: dict[str, Any], tmp_path: Path) -> None:
+    assert {"on": "queue", **scaled(name, tmp_path, **what)[2]} == {**SCALED, **what}
+
+
+def test_the_platforms_own_numbers_win_over_those_that_are_kept(tmp_path: Path) -> None:
+    text, _, _ = scaled("vertex", tmp_path)
+    held = json.loads(text)
+    held["DeployModel"]["deployedModel"]["dedicatedResources"]["maxReplicaCount"] = 7
+    (tmp_path / "vertex.json").write_text(json.dumps(held))
+    back = yaml.safe_load(run("import", str(tmp_path / "vertex.json"), "--gpu", "nvidia-l4").out)
+    assert (back["autoscale"]["min"], back["autoscale"]["max"]) == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["sagemaker", "endpoints", "vertex"])
+def test_how_many_is_read_in_its_place_alone(name: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(spec(name, "plain"))
+    held = json.loads(run("emit", str(tmp_path / "spec.yaml"), "--format", name, "--source", "snapshot").out)
+    file = tmp_path / FORMS[name].file
+    other = {"minReplica": 2, "maxReplica": 5, "minReplicaCount": 2, "maxReplicaCount": 5, "MinCapacity": 2,
+             "MaxCapacity": 5, "InitialInstanceCount": 3, "instance_count": 3}  # fmt: skip
+    file.write_text(json.dumps({**held, "somewhere": {"else": other}}))
+    back = yaml.safe_load(run("import", str(file), "--gpu", "nvidia-l4").out)
+    assert ("autoscale" in back, "replicas" in back.get("container", {})) == (False, False)
+
+
+GATED = "meta-llama/Llama-3.1-8B-Instruct"
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("token", ["HF_TOKEN", "MINE"])
+def test_a_gated_models_token_is_not_missed(name: str, token: str, tmp_path: Path) -> None:
+    made = yaml.safe_load(spec(name, "plain"))
+    made |= {"model": {"id": GATED}, "container": {"token_env": token}}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(made))
+    emitted = run("emit", str(tmp_path / "spec.yaml"), "--format", name, "--source", "snapshot")
+    assert emitted.code == Exit.STARTS, emitted.err
+    file = tmp_path / FORMS[name].file
+    file.write_text(emitted.out)
+    checked = run("validate", str(file), "--gpu", FORMS[name].gpu, "--offline")
+    assert (checked.code, re.findall(r"(?:error|warning) TGI\d+", checked.out)) == (Exit.STARTS, []), checked.out
+    back = yaml.safe_load(run("import", str(file), "--gpu", FORMS[name].gpu).out)
+    assert back.get("container", {}).get("token_env", "HF_TOKEN") == token
+
+
+@pytest.mark.parametrize("name", ["sagemaker", "endpoints", "vertex"])
+def test_a_gated_models_token_is_missed_where_nothing_says_it_comes(name: str, tmp_path: Path) -> None:
+    made = yaml.safe_load(spec(name, "plain")) | {"model": {"id": GATED}}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(made))
+    held = json.loads(run("emit", str(tmp_path / "spec.yaml"), "--format", name, "--source", "snapshot").out)
+    assert held.pop("tgi-advisor") == {"secret_env": {"HF_TOKEN": "HF_TOKEN"}}
+    (tmp_path / FORMS[name].file).write_text(json.dumps(held))
+    checked = run("validate", str(tmp_path / FORMS[name].file), "--gpu", "nvidia-l4", "--offline")
+    assert "warning TGI403" in checked.out
 
 
 def test_requests_of_the_batch_are_those_that_pend_of_an_endpoint(

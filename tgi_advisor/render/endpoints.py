@@ -13,7 +13,7 @@ from typing import Any
 from tgi_advisor.errors import SpecError
 from tgi_advisor.plan import Container
 from tgi_advisor.render.json_ import document
-from tgi_advisor.render.platform import bounds, no_mounts, offer_of, unsaid
+from tgi_advisor.render.platform import KEPT, bounds, kept_in_json, no_mounts, offer_of, unsaid
 
 NAME = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"
 """What an endpoint may be called: 32 characters at most."""
@@ -53,6 +53,7 @@ def render(container: Container) -> str:
             "scaling": {"minReplica": fewest, "maxReplica": most, "scaleToZeroTimeout": None, **_measure(container)},
         },
         "model": model,
+        **kept_in_json(container, "port", "cache", "shm_size", "gpus"),
     }  # fmt: skip
     return document(payload)
 
@@ -71,10 +72,12 @@ def _measure(container: Container) -> dict[str, Any]:
 
 def note(container: Container) -> str:
     """How the token comes in, and what Inference Endpoints has no words for."""
+    secrets = ", ".join(f"{inside}: env.{caller}" for inside, caller in container.secret_env.items())
+    filled = f" | .model.secrets = {{{secrets}}}" if secrets else ""
     lines = [
-        f"The token: jq '.model.secrets = {{{inside}: env.{caller}}}' FILE | curl -fsS -H @HEADER -d @- "
-        "https://api.endpoints.huggingface.cloud/v2/endpoint/NAMESPACE, with `authorization: Bearer TOKEN` in HEADER"
-        for inside, caller in container.secret_env.items()
+        f"{'The token' if secrets else 'To send it'}: jq 'del(.[\"{KEPT}\"]){filled}' FILE | "
+        "curl -fsS -H @HEADER -d @- https://api.endpoints.huggingface.cloud/v2/endpoint/NAMESPACE, "
+        "with `authorization: Bearer TOKEN` in HEADER"
     ]
     fields = ["gpus", "port", "cache", "shm", *([] if _measure(container) else ["autoscale"])]
     return "\n".join([*lines, *unsaid(container, "endpoints", *fields)])

@@ -81,7 +81,8 @@ OWN_MEASURE = {
     "skypilot": "it scales by queries per second alone: `replica_policy` with those of one replica",
     "azureml": "Azure Monitor scales the instances, outside of the deployment",
     "cloudrun": "it scales between minScale and maxScale by requests at once of an instance, and by CPU",
-    "sagemaker": "Application Auto Scaling is told between how many; PutScalingPolicy, by what, is yours to write",
+    "sagemaker": "Application Auto Scaling is told between how many; PutScalingPolicy, by what, is yours to write: "
+    "autoscale.on batch is a measure of its own",
     "endpoints": "it scales between minReplica and maxReplica by how busy its hardware is",
     "vertex": "it scales between minReplicaCount and maxReplicaCount by how busy CPU and GPU are",
 }
@@ -104,6 +105,27 @@ def kept(container: Container, *fields: str) -> list[str]:
 
     `mounts` are all mounts beside the weights, `read_only` those of them that are not written to.
     """
+    lines = [f"{KEPT}/{name} {json.dumps(said)}" for name, said in _sections(container, *fields).items()]
+    for mount in container.mounts[1:]:
+        if "mounts" in fields or (mount.read_only and "read_only" in fields):
+            said_of = [mount.source, mount.target, *(["ro"] if mount.read_only else [])]
+            lines.append(f"{KEPT}/mount {json.dumps(said_of, ensure_ascii=False)}")
+    return lines
+
+
+def kept_in_json(container: Container, *fields: str) -> dict[str, Any]:
+    """The same under a key of our own, for requests in JSON, with the variables that are put in on the way.
+
+    Each request is taken out of the file by its name, or sent without the key.
+    """
+    held = _sections(container, *fields)
+    if container.secret_env:
+        held["secret_env"] = dict(container.secret_env)
+    return {KEPT: held} if held else {}
+
+
+def _sections(container: Container, *fields: str) -> dict[str, Any]:
+    """Fields of the container that are not the usual, the cluster, scaling and the number of servers."""
     usual = ContainerSpec()
     cache = container.mounts[0].source
     said = {
@@ -115,14 +137,10 @@ def kept(container: Container, *fields: str) -> list[str]:
         own["gpus"] = container.gpus
     scaling = container.scaling.asked if container.scaling else {}
     sections = {"container": own, "kubernetes": container.cluster.asked, "autoscale": scaling}
-    lines = [f"{KEPT}/{name} {json.dumps(dict(fields))}" for name, fields in sections.items() if fields]
+    held: dict[str, Any] = {name: dict(asked) for name, asked in sections.items() if asked}
     if container.replicas > 1 and (container.scaling or "replicas" in fields):
-        lines.append(f"{KEPT}/replicas {container.replicas}")
-    for mount in container.mounts[1:]:
-        if "mounts" in fields or (mount.read_only and "read_only" in fields):
-            said_of = [mount.source, mount.target, *(["ro"] if mount.read_only else [])]
-            lines.append(f"{KEPT}/mount {json.dumps(said_of, ensure_ascii=False)}")
-    return lines
+        held["replicas"] = container.replicas
+    return held
 
 
 def unsaid(container: Container, name: str, *fields: str) -> Iterator[str]:

@@ -12,9 +12,9 @@ from typing import Any
 from tgi_advisor.errors import SpecError
 from tgi_advisor.facts import clouds
 from tgi_advisor.facts.platforms import all_platforms
-from tgi_advisor.plan import Container
+from tgi_advisor.plan import Container, Scaling
 from tgi_advisor.render.json_ import document
-from tgi_advisor.render.platform import machine_of, no_mounts, unsaid
+from tgi_advisor.render.platform import kept_in_json, machine_of, no_mounts, unsaid
 
 ROLE = "arn:aws:iam::111122223333:role/SageMakerExecutionRole"
 """An example of a role: whose it is, only its account knows."""
@@ -24,6 +24,8 @@ VALUE = 1024
 """Characters of a variable's value (API_ContainerDefinition)."""
 REGISTRY = "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference"
 """Where us-east-1 and most regions have the image; others have accounts of their own."""
+MEASURE = "SageMakerVariantConcurrentRequestsPerModelHighResolution"
+"""Requests at once in a container of the model."""
 
 
 def render(container: Container) -> str:
@@ -58,23 +60,47 @@ def render(container: Container) -> str:
             "initial_instance_count": container.replicas, "instance_type": instance, "endpoint_name": container.name,
             "container_startup_health_check_timeout": seconds,
         },
+        **kept_in_json(container, "port", "cache", "shm_size", "gpus"),
     }  # fmt: skip
     return document(requests)
 
 
 def _scaled(container: Container) -> dict[str, Any]:
-    """The request to Application Auto Scaling that says between how many (API_RegisterScalableTarget)."""
-    if container.scaling is None:
+    """The requests to Application Auto Scaling: between how many, and by what where TGI's gauge is a measure of it.
+
+    https://docs.aws.amazon.com/autoscaling/application/APIReference/API_PutScalingPolicy.html
+    """
+    scaling = container.scaling
+    if scaling is None:
         return {}
-    return {
-        "RegisterScalableTarget": {
-            "ServiceNamespace": "sagemaker",
-            "ResourceId": f"endpoint/{container.name}/variant/AllTraffic",
-            "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
-            "MinCapacity": container.scaling.fewest,
-            "MaxCapacity": container.scaling.most,
-        }
+    target = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": f"endpoint/{container.name}/variant/AllTraffic",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
     }
+    bounded = {**target, "MinCapacity": scaling.fewest, "MaxCapacity": scaling.most}
+    if not _measured(scaling):
+        return {"RegisterScalableTarget": bounded}
+    policy = {
+        "PolicyName": f"{container.name}-requests",
+        **target,
+        "PolicyType": "TargetTrackingScaling",
+        "TargetTrackingScalingPolicyConfiguration": {
+            "TargetValue": scaling.above,
+            "PredefinedMetricSpecification": {"PredefinedMetricType": MEASURE},
+            "ScaleInCooldown": max(300, container.startup_seconds),
+        },
+    }
+    return {"RegisterScalableTarget": bounded, "PutScalingPolicy": policy}
+
+
+def _measured(scaling: Scaling) -> bool:
+    """Whether SageMaker has a measure for it: requests of the batch are those at once in a container.
+
+    It counts those that wait inside the container too, and each until its last token
+    (https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-add-code-define.html).
+    """
+    return scaling.asked.get("on") == "batch"
 
 
 def note(container: Container) -> str:
@@ -87,7 +113,10 @@ def note(container: Container) -> str:
     ]
     if container.startup_seconds > LONGEST:
         lines.append(f"SageMaker waits for {LONGEST} s at most, and a start may take {container.startup_seconds} s")
-    return "\n".join([*lines, *unsaid(container, "sagemaker", "gpus", "port", "cache", "shm", "autoscale")])
+    fields = ["gpus", "port", "cache", "shm"]
+    if container.scaling and not _measured(container.scaling):
+        fields.append("autoscale")
+    return "\n".join([*lines, *unsaid(container, "sagemaker", *fields)])
 
 
 def _of_ecr(container: Container) -> None:

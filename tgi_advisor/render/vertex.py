@@ -14,7 +14,7 @@ from tgi_advisor.plan import Container
 from tgi_advisor.render.cloudrun import pullable
 from tgi_advisor.render.json_ import document
 from tgi_advisor.render.kubernetes import shm_bytes
-from tgi_advisor.render.platform import bounds, gpu_of, machine_of, no_mounts, unsaid
+from tgi_advisor.render.platform import bounds, gpu_of, kept_in_json, machine_of, no_mounts, unsaid
 from tgi_advisor.units import MiB
 
 PERIOD = 30
@@ -66,6 +66,7 @@ def render(container: Container) -> str:
             "deployedModel": {"model": MODEL, "displayName": container.name, "dedicatedResources": resources},
             "trafficSplit": {"0": 100},
         },
+        **kept_in_json(container, "port", "cache", "gpus"),
     }
     return document(requests)
 

@@ -275,6 +275,7 @@ def _server(
     elif form == "sky":
         _left_open(environment)
     _filled(environment, node)
+    _on_the_way(environment, root)
     environment.sources += _left_to_the_chart(node, image, environment) if form == "helm" else _left_to_a_script(node)
     known = {**variables, **environment.variables()}
     entry, args = _launch(node, root, known, environment, defects, world)
@@ -300,7 +301,7 @@ def _server(
         memory_request=resources.map("requests").value("memory"),
         hints=hints,
         replicas=next((v for m in around if (v := m.value("replicas"))), None),
-        notes=((ALL_VARIABLES,) if node.get("inference_config") is not None else ()) + _how_many(root)
+        notes=((ALL_VARIABLES,) if node.get("inference_config") is not None else ()) + _kept(root) + _how_many(root)
         + (_port_of_chart(root) if form == "helm" else ()),
         waits=waits_of(root, around),
     )  # fmt: skip
@@ -312,31 +313,78 @@ def _port_of_chart(root: Map) -> tuple[str, ...]:
     return (f"container {json.dumps({'port': port.number})}",) if port is not None and port.number else ()
 
 
-_FEWEST_AND_MOST = (
-    ("minReplica", "maxReplica"),
-    ("minReplicaCount", "maxReplicaCount"),
-    ("MinCapacity", "MaxCapacity"),
-)
-"""Between how many servers a platform keeps: Inference Endpoints, Vertex AI, Application Auto Scaling of SageMaker."""
+OURS = "tgi-advisor"
+"""The key under which `emit` keeps in JSON what a platform has no words for."""
+
+
+def _kept(root: Map) -> tuple[str, ...]:
+    """What stands under our key, as notes that `import` reads."""
+    return tuple(f"{name} {json.dumps(_plain(item))}" for name, (_, item) in root.map(OURS).merged.items()
+                 if name in ("container", "kubernetes", "autoscale", "replicas"))  # fmt: skip
+
+
+def _plain(node: Node) -> object:
+    """What a node of JSON says."""
+    if isinstance(node, Map):
+        return {name: _plain(item) for name, (_, item) in node.merged.items()}
+    if isinstance(node, List):
+        return [_plain(item) for item in node.items]
+    number = whole_number(node.text)
+    if node.style or (number is None and node.text not in ("true", "false")):
+        return node.text
+    return node.text == "true" if number is None else number
+
+
+def _on_the_way(environment: Environment, root: Map) -> None:
+    """Variables that are put into a request on its way, as a key of ours says: the token."""
+    for inside, (key, item) in root.map(OURS, "secret_env").merged.items():
+        if isinstance(item, Scalar) and re.fullmatch(r"[A-Za-z_]\w*", item.text) and inside not in environment.set:
+            value = replace(key.value("the caller's environment"), known=False, missing=(item.text,), key=key.spot)
+            environment.refer(inside, value)
+
+
+def _scaled_between(root: Map) -> Iterator[tuple[Map, str, str]]:
+    """Where each platform says between how many servers, with the names it has for them.
+
+    Inference Endpoints, Vertex AI's deployModel, and Application Auto Scaling of SageMaker.
+    """
+    yield root.map("compute", "scaling"), "minReplica", "maxReplica"
+    for deploy in (root.map("DeployModel"), root):
+        for path in (("deployedModel", "dedicatedResources"), ("dedicatedResources",)):
+            yield deploy.map(*path), "minReplicaCount", "maxReplicaCount"
+    for target in (root.map("RegisterScalableTarget"), root):
+        yield target, "MinCapacity", "MaxCapacity"
 
 
 def _how_many(root: Map) -> tuple[str, ...]:
     """How many servers a platform keeps, as notes that `import` reads; none for one."""
     count = 1
-    for _, node, _above in walk(root):
-        if not isinstance(node, Map):
-            continue
-        for names in _FEWEST_AND_MOST:
-            fewest, most = (found.number if (found := node.value(name)) else None for name in names)
-            if fewest and most and fewest < most:
-                said: dict[str, object] = {"min": fewest, "max": most}
-                if (pending := node.map("measure").value("pendingRequests")) and pending.number:
-                    said |= {"on": "batch", "target": pending.number}
-                return (f"autoscale {json.dumps(said)}",)
-            count = fewest if fewest and fewest == most else count
-        for name in ("InitialInstanceCount", "instance_count"):
-            count = found.number if (found := node.value(name)) and found.number else count
-    return (f"replicas {count}",) if count > 1 else ()
+    for place, least, greatest in _scaled_between(root):
+        fewest, most = (found.number if (found := place.value(name)) else None for name in (least, greatest))
+        if fewest and most and fewest < most:
+            said: dict[str, object] = {"min": fewest, "max": most}
+            pending = place.value("measure", "pendingRequests") or _tracked(root)
+            if pending and pending.number:
+                said |= {"on": "batch", "target": pending.number}
+            return (*_instances(root), f"autoscale {json.dumps(said)}")
+        count = fewest if fewest and fewest == most else count
+    return (f"replicas {count}",) if count > 1 else _instances(root)
+
+
+def _instances(root: Map) -> tuple[str, ...]:
+    """A number of servers that stays: of Azure ML's deployment, and of the one variant of SageMaker's endpoint."""
+    configuration = root.map("CreateEndpointConfig") if root.get("CreateEndpointConfig") is not None else root
+    variants = [one for one in configuration.list("ProductionVariants") if isinstance(one, Map)]
+    found = variants[0].value("InitialInstanceCount") if len(variants) == 1 else root.value("instance_count")
+    return (f"replicas {found.number}",) if found is not None and found.number and found.number > 1 else ()
+
+
+def _tracked(root: Map) -> Value | None:
+    """How many requests at once SageMaker keeps to, where it scales by them."""
+    tracking = root.map("PutScalingPolicy", "TargetTrackingScalingPolicyConfiguration")
+    measure = tracking.value("PredefinedMetricSpecification", "PredefinedMetricType")
+    by_requests = measure is not None and measure.text.startswith("SageMakerVariantConcurrentRequestsPerModel")
+    return tracking.value("TargetValue") if by_requests else None
 
 
 _SCRIPT = re.compile(r"(?:deploy(?:ment)?|launch|start_?up|serving|entry_?point)_?script", re.IGNORECASE)
