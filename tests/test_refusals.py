@@ -364,8 +364,8 @@ EXAMPLES: dict[str, Example] = {
         at="2.0.0",
     ),
     "tower-not-packed": Example(
-        "RuntimeError: Cannot load `awq` weight, make sure the model is already quantized.",
-        {"facts": as_awq("Qwen/Qwen2-VL-2B-Instruct")},
+        "RuntimeError: Cannot load `awq` weight, make sure the model is already quantized",
+        {"facts": as_awq("llava-hf/llava-v1.6-mistral-7b-hf")},
     ),
     "packed-without-quantize": Example(
         "RuntimeError: weight model.layers.0.self_attn.q_proj.weight does not exist",
@@ -568,6 +568,22 @@ def test_tgis_words(code: str) -> None:
 def test_each_side_of_each_boundary(code: str, release: str, refuses: bool) -> None:
     codes = [refusal.code for refusal in asked(RULES[code], EXAMPLES[code], release)]
     assert (code in codes) is refuses
+
+
+@pytest.mark.parametrize(
+    ("model", "release", "stop"),
+    [
+        ("Qwen/Qwen2-VL-2B-Instruct", "3.3.7", "."), ("Qwen/Qwen2-VL-2B-Instruct", "2.4.1", "."),
+        ("google/gemma-3-4b-it", "3.3.7", ""), ("meta-llama/Llama-3.2-11B-Vision-Instruct", "3.3.7", ""),
+        ("llava-hf/llava-v1.6-mistral-7b-hf", "2.0.4", ""), ("HuggingFaceM4/idefics2-8b", "3.3.7", None),
+        ("Qwen/Qwen2.5-7B-Instruct", "3.3.7", None),
+    ],
+)  # fmt: skip
+def test_a_tower_in_16_bit_beside_packed_weights(model: str, release: str, stop: str | None) -> None:
+    found = refusals.shard_refusals(settle(as_awq(model), release))
+    told = [one.message for one in found if one.code == "tower-not-packed"]
+    text = "RuntimeError: Cannot load `awq` weight, make sure the model is already quantized"
+    assert told == ([] if stop is None else [text + stop])
 
 
 @pytest.mark.parametrize("release", ["1.0.0", "2.0.0", "2.3.0", "2.4.1", "3.0.0", "3.3.7"])

@@ -275,18 +275,29 @@ def not_quantized(case: Case) -> Found:
     )
 
 
-@rule(WEIGHTS, "load", "S/layers/marlin/gptq.py@v3.3.7:122", since=(2, 4, 1))
+_STOPPED = frozenset({"qwen2_vl", "qwen2_5_vl"})
+"""Families whose tower has queries, keys and values in one tensor; the loader's words end with a stop there."""
+_LIKE_THE_TEXT = _STOPPED | {"llava_next", "paligemma", "gemma3", "mllama"}
+"""Vision-language families whose tower is read by the loader of the language model; Idefics' classes have another."""
+_LEAVES_MODULES_OUT = (3, 2, 0)
+"""Since when the loader for GPTQ and AWQ looks at `modules_to_not_convert`; the one for Marlin never does."""
+
+
+@rule(WEIGHTS, "load", "S/layers/marlin/gptq.py@v3.3.7:122,159", since=(2, 0, 0))
 def tower_not_packed(case: Case) -> Found:
-    """Qwen2-VL's AWQ and GPTQ checkpoints leave the vision tower in 16 bit, and the loader for Marlin does not look at
-    `modules_to_not_convert`: it wants the tower packed as well.
+    """AWQ and GPTQ checkpoints leave the vision tower in 16 bit, and the loader for Marlin does not look at
+    `modules_to_not_convert`: it wants the tower packed as well. Before 3.2.0 no loader looks at it.
     """
     setting = case.setting
-    if setting.family.model_type not in ("qwen2_vl", "qwen2_5_vl") or not on_marlin(setting):
+    if setting.family.model_type not in _LIKE_THE_TEXT or setting.quantize not in ("awq", "gptq"):
+        return None
+    if case.system not in ("cuda", "rocm") or not (on_marlin(setting) or case.version < _LEAVES_MODULES_OUT):
         return None
     tower = [group.name for group in setting.facts.model.tensors if sees(group.name)]
     if not tower or any(name.endswith(_PACKED_ENDS) for name in tower):
         return None
-    text = f"RuntimeError: Cannot load `{setting.quantize}` weight, make sure the model is already quantized."
+    stop = "." if setting.family.model_type in _STOPPED else ""
+    text = f"RuntimeError: Cannot load `{setting.quantize}` weight, make sure the model is already quantized{stop}"
     return text, ("use the 16-bit checkpoint",)
 
 
