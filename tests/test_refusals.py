@@ -176,6 +176,10 @@ EXAMPLES: dict[str, Example] = {
         "AssertionError: Each process is one gpu", {"gpu": "a100-80gb-mig-3g.40gb", "count": 2, "shards": 2}
     ),
     "gpu-newer-than-its-kernels": Example(NO_KERNEL, {"gpu": "nvidia-rtx-5090"}),
+    "image-needs-ampere": Example(
+        "RuntimeError: FlashAttention only supports Ampere GPUs or newer.",
+        {"facts": snapshot.find("meta-llama/Llama-3.2-11B-Vision-Instruct"), "gpu": "nvidia-t4"},
+    ),
     "norm-without-kernels": Example(
         "CUDA Error: no kernel image is available for execution on the device "
         "/usr/src/flash-attention/csrc/layer_norm/ln_fwd_kernels.cuh:236", {"gpu": "nvidia-rtx-5090"}, at="3.3.7",

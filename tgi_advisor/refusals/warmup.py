@@ -24,6 +24,20 @@ def flash_attention_2_needs_ampere(case: Case) -> Found:
     return text, ("use TGI 2.3.0 or newer on this GPU",)
 
 
+@rule(WARMUP, "warmup", "S/models/custom_modeling/mllama.py@v3.3.7:749", since=(2, 3, 1))
+def image_needs_ampere(case: Case) -> Found:
+    """Mllama's attention to images and the towers of Qwen2-VL and Qwen2.5-VL call flash attention 2 whatever the GPU;
+    its kernel needs compute capability 8.0, and the warm-up has an image.
+    """
+    gpu, kind = case.setting.facts.gpu, case.family.model_type
+    if gpu.system != "cuda" or gpu.compute_capability is None or gpu.compute_capability >= (8, 0):
+        return None
+    if not case.setting.flash or case.family.served_by != "vlm" or kind not in ("mllama", "qwen2_vl", "qwen2_5_vl"):
+        return None
+    text = "RuntimeError: FlashAttention only supports Ampere GPUs or newer."
+    return text, ("use a GPU of compute capability 8.0 or newer",)
+
+
 @rule(WARMUP, "warmup", "S/layers/layernorm.py@v3.3.7:161", since=(3, 3, 1))
 def norm_without_kernels(case: Case) -> Found:
     """PyTorch knows this GPU, but the norm that TGI builds with flash attention is compiled for 7.0, 8.0 and 9.0 alone.

@@ -33,7 +33,7 @@ LANGUAGE = {
 }  # fmt: skip
 """Vision-language families, and the family their language model's class is."""
 LOOKED_AT = {
-    "gemma3": (3, 2, 0), "qwen2_vl": (2, 4, 1), "qwen2_5_vl": (3, 1, 1), "mllama": (2, 4, 0), "llava_next": (2, 0, 0),
+    "gemma3": (3, 2, 0), "qwen2_vl": (2, 4, 1), "qwen2_5_vl": (3, 1, 1), "mllama": (2, 3, 1), "llava_next": (2, 0, 0),
     "idefics2": (2, 0, 2), "paligemma": (2, 0, 3), "idefics3": (3, 0, 2),
 }  # fmt: skip
 """Of them those whose sequence is written down, since which release."""

@@ -8,7 +8,7 @@ from tgi_advisor.validate.rules.rule import Case, refused
 _FLASH = ("USE_FLASH_ATTENTION",)
 _ATTENTION = {
     "flashdecoding-needs-ampere": ("ATTENTION",), "needs-flash-attention": _FLASH,
-    "flash-attention-2-needs-ampere": _FLASH,
+    "flash-attention-2-needs-ampere": _FLASH, "image-needs-ampere": (),
     "sliding-window-unsupported": ("max-input-tokens", "max-input-length", *_FLASH),
 }  # fmt: skip
 _CACHING = ("ATTENTION", "PREFIX_CACHING", "USE_PREFIX_CACHING", "lora-adapters")
@@ -16,7 +16,8 @@ _CACHING = ("ATTENTION", "PREFIX_CACHING", "USE_PREFIX_CACHING", "lora-adapters"
 
 @refused(
     "TGI160", "attention that does not work here", "attention-unknown", "flashdecoding-needs-ampere",
-    "needs-flash-attention", "flash-attention-2-needs-ampere", "sliding-window-unsupported", reads=_ATTENTION,
+    "needs-flash-attention", "flash-attention-2-needs-ampere", "image-needs-ampere", "sliding-window-unsupported",
+    reads=_ATTENTION,
 )  # fmt: skip
 def attention(case: Case) -> Value | None:
     """ATTENTION names no back end of this release, or the GPU cannot run the one it gets.
