@@ -355,6 +355,22 @@ def test_without_the_extra_the_table_is_printed(monkeypatch: pytest.MonkeyPatch,
         assert "pip install 'tgi-advisor[plots]'" in ran.err
 
 
+def test_what_fits_holds_what_is_asked_for() -> None:
+    load = ("--context", "16k", "--users", "20")
+    for command in ("advise", "fits"):
+        found = rows("fits", command, "-g", "l4", *load)
+        assert found
+        assert all(row["max_total_tokens"] == 16384 for row in found)
+        assert all(row["concurrency"] is None or row["concurrency"] >= 20 for row in found)
+        assert "openai-community/gpt2" not in {row["model"] for row in found}  # its context is 1,024
+        found = rows("fits", command, *QWEN, *load, "--set", "tgi.release=3.2.3")
+        assert {row["release"] for row in found} == {"3.2.3"}
+        assert all(row["concurrency"] >= 20 for row in found if not row["gpu"].startswith("intel-gaudi"))
+    assert "shorter context" in run("fits", "-g", "l4", *load).out
+    assert rows("fits", "fits", *QWEN, "-g", "l4", "--context", "16k")[-1]["max_total_tokens"] == 16384
+    assert run("fits", "--context", "16k").code == Exit.USAGE
+
+
 def test_fits_takes_nothing_it_does_not_use(own: str) -> None:
     assert run("fits", "--count", "2").code == Exit.USAGE
     assert run("fits", "--gpu", "l4", "--prices", own).code == Exit.USAGE

@@ -103,6 +103,7 @@ def fits(
     release: str | None = None,
     prices: str | None = None,
     every: bool = False,
+    sets: Sequence[str] = (),
     source: Source = "auto",
     offline: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -113,10 +114,12 @@ def fits(
     With `gpu` alone (a name, or `{name: mine, memory: 24564MiB, …}`), which shipped models run on so many of it; with
     `model` alone, which GPUs of the table and how many of them, one row for each GPU (or with `every` for each kind of
     weights there: checkpoints of the same model count); with both, how many users at which context; with neither, every
-    shipped model on one of every GPU. Arguments as `compare`.
+    shipped model on one of every GPU. `sets` are further fields of the spec, `path=value`, such as the context and the
+    users that have to be held. Other arguments as `compare`.
     """
-    if model is None and gpu is None and count is not None:
-        raise UsageError("a count of no GPU was named", "Name the GPU with --gpu, or a model with --model.")
+    if model is None and gpu is None and (count is not None or sets):
+        what = "a count of no GPU was named" if count is not None else "neither a model nor a GPU was named"
+        raise UsageError(what, "Name the GPU with --gpu, or a model with --model.")
     if prices is not None and (model is None or gpu is not None):
         raise UsageError("prices are for a model without a GPU", "Leave out --prices, or give --model alone.")
     named = release and releases.find(release).name
@@ -126,6 +129,7 @@ def fits(
     asked = read_any({"model": {"id": model or ANY_MODEL}, "hardware": card, "tgi": tgi})
     if by_hand:
         asked = with_set(asked, [f"hardware.gpu={gpu}"])
+    asked = with_set(asked, sets) if sets else asked
     if model is None:
         here = hardware(asked) if gpu else None
         known = releases.find(release) if release else releases.latest()

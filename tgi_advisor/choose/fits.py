@@ -36,6 +36,8 @@ class Models(Answer):
     """How many of it."""
     options: tuple[Option, ...]
     """One for every model: those that start, the longest context first; then the others."""
+    shorter: int = 0
+    """Models that were not asked about, because their own context is shorter than what is asked for."""
 
     def table(self) -> Table:
         """One row for every model that starts."""
@@ -45,14 +47,22 @@ class Models(Answer):
     def nothing(self) -> str:
         """That no model starts."""
         started = any(option.starts for option in self.options)
-        return "" if started else f"None of {len(self.options)} shipped models starts on {self.count} x {self.gpu}."
+        return "" if started else f"None of {self._tried()} shipped models starts on {self.count} x {self.gpu}."
+
+    def _tried(self) -> str:
+        """How many models there are, those of too short a context apart."""
+        return (
+            f"{len(self.options)} (beside {self.shorter} of a shorter context)"
+            if self.shorter
+            else f"{len(self.options)}"
+        )
 
     def text(self, width: int) -> str:
         """The models as a terminal of so many columns shows them."""
         starting = sum(option.starts for option in self.options)
         shown, same = tabular.constants(tabular.without(self.table(), {"why", "outcome"}), ("release",))
         release = f", TGI {same['release']}" if "release" in same else ""
-        head = f"{self.count} x {self.gpu}{release}: {starting} of {len(self.options)} shipped models start."
+        head = f"{self.count} x {self.gpu}{release}: {starting} of {self._tried()} shipped models start."
         lines = wrapped(head, width)
         if starting:
             lines += ["", tabular.text(shown, width, (*LESS_WANTED, "kv_cache_dtype"))]
@@ -115,15 +125,21 @@ class Ladder(Answer):
 def models(
     spec: Spec, candidates: Iterable[Facts], of: int, progress: Callable[[int, int], None] | None = None
 ) -> Models:
-    """Judge so many models (`of`) on the GPU and count of their facts, within the bounds of `spec`."""
-    options = []
-    for facts in candidates:
-        options.append(judge(on(spec, facts), facts))
+    """Judge so many models (`of`) on the GPU and count of their facts, within the bounds of `spec`.
+
+    TGI starts with requests longer than a model was made for; such a model is not what was asked for.
+    """
+    options, shorter, asked = [], 0, spec.limits.max_total_tokens.low
+    for number, facts in enumerate(candidates, 1):
+        context = families.context_length(facts.model)
+        if asked is not None and context is not None and context < asked:
+            shorter += 1
+        else:
+            options.append(judge(on(spec, facts), facts))
         if progress is not None:
-            progress(len(options), of)
-    first = options[0]
+            progress(number, of)
     order = sorted(options, key=lambda one: (not one.starts, one.under_load == "at risk", -one.total, one.model))
-    return Models(first.gpu, first.count, tuple(order))
+    return Models(facts.gpu.name, facts.gpu_count, tuple(order), shorter)
 
 
 def on(spec: Spec, facts: Facts) -> Spec:

@@ -157,6 +157,8 @@ def compare(spec: str | None, model: str | None, sets: tuple[str, ...], name: st
 @options.model
 @options.count
 @options.release
+@options.takes_load
+@options.sets
 @click.option("--all", "every", is_flag=True, help="With --model alone, a row for each kind of weights on a GPU.")
 @price_list
 @options.source
@@ -175,6 +177,7 @@ def fits(name: str, as_json: bool, **asked: Any) -> int:
       tgi-advisor fits --gpu nvidia-l4
       tgi-advisor fits --model meta-llama/Llama-3.1-70B-Instruct
       tgi-advisor fits --model Qwen/Qwen2.5-7B-Instruct --gpu g6.12xlarge
+      tgi-advisor fits --gpu nvidia-l4 --context 16k --users 20
     """
     return what_fits("json" if as_json else name, **asked)
 

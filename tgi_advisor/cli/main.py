@@ -93,11 +93,14 @@ def advise(
         return _patch(specs, options.with_risk(sets, allow_risk), as_json, brief, where, rest)
     if diff or server is not None:
         raise UsageError(f"{'--diff' if diff else '--server'} belongs to --patch", "Add --patch, or leave it out.")
-    if not any(specs) and not sets and (model is None) != (gpu is None) and rest["method"] == "tgi":
+    if not any(specs) and options.half_named(model, gpu, sets) and rest["method"] == "tgi":
         from tgi_advisor.cli.choose import what_fits
 
         where = {name: rest[name] for name in ("source", "offline")}
-        return what_fits("json" if as_json else "text", model=model, gpu=gpu, count=count, release=release, **where)
+        return what_fits(
+            "json" if as_json else "text", model=model, gpu=gpu, count=count, release=release,
+            sets=options.with_risk(sets, allow_risk), **where,
+        )  # fmt: skip
     asked = options.specs_of(specs, model, gpu, count, release, options.with_risk(sets, allow_risk))
     if len(asked) > 1:
         return _show_together(_together(asked, **rest), as_json)

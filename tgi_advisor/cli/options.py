@@ -299,10 +299,23 @@ def _over(base: Spec, given: list[tuple[str, str]], release: str | None, sets: t
     return reader.build(given, "command line", base, sets)
 
 
+def _with_sets(model: str | None, gpu: str | None, sets: tuple[str, ...]) -> tuple[str | None, str | None]:
+    """Model and GPU of the options, or the `--set` that names them."""
+    return (
+        model or next((text for text in sets if text.startswith(("model.id=", "model="))), None),
+        gpu or next((text for text in sets if text.startswith(("hardware.gpu", "hardware="))), None),
+    )
+
+
+def half_named(model: str | None, gpu: str | None, sets: tuple[str, ...]) -> bool:
+    """Whether a model alone or a GPU alone is named, by its option."""
+    named = _with_sets(model, gpu, sets)
+    return named in ((model, None), (None, gpu)) and named != (None, None)
+
+
 def _named(model: str | None, gpu: str | None, sets: tuple[str, ...]) -> None:
     """UsageError unless the options alone, `--set` among them, name a deployment."""
-    model = model or next((text for text in sets if text.startswith(("model.id=", "model="))), None)
-    gpu = gpu or next((text for text in sets if text.startswith(("hardware.gpu", "hardware="))), None)
+    model, gpu = _with_sets(model, gpu, sets)
     if model is None and gpu is None:
         raise UsageError(
             "no deployment was named",
