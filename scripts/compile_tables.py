@@ -1,8 +1,8 @@
 """Bring `tgi_advisor/facts/compiled/` up to date with the YAML tables, and with what the search finds.
 
-The answers of `fits` for every model on one of every GPU take half a minute to make, and with them the replays that
-were asked for on the way; they are made when code or tables that decide them have changed. Two branches that both made
-them conflict: take either and run this again.
+The answers of `fits` for every model on one of every GPU, and the replays that searches on one, two, four and eight of
+them ask for, take a minute or two to make on two cores; they are made when code or tables that decide them have
+changed. Two branches that both made them conflict: take either and run this again.
 
 python scripts/compile_tables.py            # write what is stale
 python scripts/compile_tables.py --check    # write nothing; exit 1 when something is stale
@@ -11,28 +11,23 @@ python scripts/compile_tables.py --check    # write nothing; exit 1 when somethi
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from multiprocessing import Pool
 
-import tgi_advisor
-from tgi_advisor.choose.option import kept
+from tgi_advisor.choose.compare import COUNTS
+from tgi_advisor.choose.fits import on
+from tgi_advisor.choose.option import judge, kept
 from tgi_advisor.estimate.replay import peaks, remembered
 from tgi_advisor.estimate.replay.alike import Alike
-from tgi_advisor.facts import answered, replayed, tables
+from tgi_advisor.facts import answered, gpu, release, replayed, tables
+from tgi_advisor.facts.known import Facts
+from tgi_advisor.gather import snapshot
+from tgi_advisor.spec.reader import read_any
 
 
-def answers() -> answered.Answers:
-    """What the search finds for every shipped model on one of every GPU."""
-    found: dict[str, dict[str, tuple[object, ...]]] = {}
-    for option in tgi_advisor.fits().options:  # type: ignore[union-attr]
-        if option.spec.tgi.flags:  # a batch size was found too, which is no part of an answer
-            continue
-        found.setdefault(option.model, {})[option.gpu] = kept(option)
-    return found
-
-
-def find_all() -> None:
-    """Search everything, and keep the answers and the replays."""
-    for path in (answered.FILE, replayed.FILE):
-        path.unlink(missing_ok=True)
+def of_model(model: str) -> tuple[dict[str, Sequence[object]], dict[str, Mapping[str, object]]]:
+    """(what the search finds for a model by the GPU, one of it; the replays of its launches, by their checksum)."""
     made: dict[Alike, peaks.Peaks] = {}
     usual = peaks._peaks
 
@@ -41,9 +36,38 @@ def find_all() -> None:
             made[launch] = usual(launch)
         return made[launch]
 
+    known = snapshot.find(model)
+    assert known is not None
+    cards = sorted((row.facts for row in gpu.all_gpus() if row.facts is not None), key=lambda one: one.at_least)
+    question = read_any({"model": {"id": model}, "hardware": {"gpu": cards[0].name}})
+    anywhere = Facts(known, cards[0], 1, release.latest())
+    found: dict[str, Sequence[object]] = {}
     setattr(peaks, "_peaks", noted)  # noqa: B010  # nothing is forgotten here
-    answered.keep(answers())
-    replayed.keep({remembered.name(launch): one.written() for launch, one in made.items()})
+    try:
+        for count in COUNTS:
+            for card in cards:
+                there = anywhere.elsewhere(card, count)
+                asked = on(question, there)
+                if count > 1:
+                    judge(replace(asked, tgi=replace(asked.tgi, num_shard=count)), there)
+                    continue
+                option = judge(asked, there)
+                if not option.spec.tgi.flags:  # else a batch size was found too, which is no part of an answer
+                    found[card.name] = kept(option)
+    finally:
+        setattr(peaks, "_peaks", usual)  # noqa: B010
+    return found, {remembered.name(launch): one.written() for launch, one in made.items()}
+
+
+def find_all() -> None:
+    """Search everything, and keep the answers and the replays."""
+    for path in (answered.FILE, replayed.FILE):
+        path.unlink(missing_ok=True)
+    models = sorted(snapshot.recorded_ids())
+    with Pool() as pool:
+        every = pool.map(of_model, models, chunksize=1)
+    answered.keep({model: found for model, (found, _) in zip(models, every, strict=True)})
+    replayed.keep({launch: rows for _, replays in every for launch, rows in replays.items()})
 
 
 def main(check: bool) -> int:

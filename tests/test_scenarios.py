@@ -94,6 +94,7 @@ class PerToken:
 
     rough = None
     sharing = -1
+    full = ()
 
     def __init__(self, each: int, here: warmup.Base) -> None:
         self.each = each

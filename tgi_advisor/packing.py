@@ -305,10 +305,10 @@ def _decide(server: _Server, in_use: int, tokens: int, *, careful: bool) -> Deci
     if not server.pinned:
 
         def enough(step: int) -> bool:
-            return search.at_least(_with(here, step / STEPS), tokens) is not None
+            return search.at_least(warmup.with_fraction(here, step / STEPS), tokens) is not None
 
         fraction = min(STEPS, 1 + bisect_left(range(1, STEPS + 1), True, key=enough)) / STEPS
-    here = _with(here, fraction)
+    here = warmup.with_fraction(here, fraction)
     if prefill.high is None:
         prefill = Bound(prefill.low, search.smallest_prefill(here))
     spec = replace(
@@ -321,11 +321,6 @@ def _decide(server: _Server, in_use: int, tokens: int, *, careful: bool) -> Deci
     return Decided(spec, server.facts, found._replace(limits=None) if short else found, server.base)
 
 
-def _with(here: Base, fraction: float) -> Base:
-    """The launch with another memory fraction."""
-    return here._replace(setting=here.setting._replace(memory_fraction=fraction))
-
-
 def _laid(server: _Server, decided: Decided, in_use: Mapping[str, int]) -> _Laid:
     """What a server takes of each of its GPUs, where it finds `in_use` bytes taken."""
     limits = decided.found.limits
@@ -334,11 +329,11 @@ def _laid(server: _Server, decided: Decided, in_use: Mapping[str, int]) -> _Laid
     fraction = decided.spec.hardware.memory_fraction
     shares = {}
     for name, taken in in_use.items():
-        here = _with(warmup.beside(server.base, taken), fraction)
+        here = warmup.with_fraction(warmup.beside(server.base, taken), fraction)
         seen = warmup.run(here, limits, retry=True)
         before = here.total - here.cuda_total + taken
         held = underload.held(here, seen, taken)
-        allowed = warmup.cap(here) - before
+        allowed = here.most - before
         # A cache that is not reserved may grow as far as PyTorch is allowed to.
         most = allowed if seen.budget is None else min(allowed, held + underload.growth(here, seen))
         shares[name] = Share(server.name, taken, held, max(held, most))
@@ -391,7 +386,8 @@ def _starts_again(one: _Laid, laid: Sequence[_Laid]) -> bool:
         )
         for name, share in one.shares.items()
     }  # fmt: skip
-    here = _with(warmup.beside(one.server.base, max(others.values())), one.decided.spec.hardware.memory_fraction)
+    fraction = one.decided.spec.hardware.memory_fraction
+    here = warmup.with_fraction(warmup.beside(one.server.base, max(others.values())), fraction)
     limits = one.decided.found.limits
     return limits is not None and verdict.predict(here, limits).outcome == "starts"
 

@@ -14,7 +14,7 @@ https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text
 
 from typing import Literal, NamedTuple
 
-from tgi_advisor.estimate import overhead, underload, warmup
+from tgi_advisor.estimate import overhead, underload
 from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.units import human
 
@@ -55,7 +55,7 @@ def judge(here: Base, seen: Warmup, spread: int) -> Capture | None:
         return Capture("fits", None, needed, left, why, None)
     why = f"{why}, give or take {human(spread)}. {_what_happens(here, then)}"
     step = "--cuda-graphs with fewer sizes, or 0 for none"
-    if warmup.cap(here) + _driver(here) >= here.total:  # the card is what is full, not PyTorch's fraction of it
+    if here.most + _driver(here) >= here.total:  # the card is what is full, not PyTorch's fraction of it
         step += "; or a smaller --cuda-memory-fraction"
     if here.captured and _driver(here) > here.captured.driver:
         step += f"; or driver {overhead.LEAN_GRAPHS} or newer, which keeps less for each graph"
@@ -72,7 +72,7 @@ def may_end(here: Base, seen: Warmup, spread: int) -> bool:
 
 def _left(here: Base, seen: Warmup) -> int:
     """Bytes graphs may take: the card is one bound, the other holds for what PyTorch allocates of them."""
-    return min(here.total, warmup.cap(here) + _driver(here)) - underload.idle(here, seen)
+    return min(here.total, here.most + _driver(here)) - underload.idle(here, seen)
 
 
 def _driver(here: Base) -> int:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from tgi_advisor.errors import FactsError, Problem, SpecError
 from tgi_advisor.estimate import launcher
 from tgi_advisor.estimate.launcher import LauncherConfig
-from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.estimate.setting import Setting, remembered
 from tgi_advisor.facts import families, flags, heads
 from tgi_advisor.facts.families import Family
 from tgi_advisor.facts.gpu import GpuFacts
@@ -117,6 +117,8 @@ def launcher_limits(setting: Setting, given: Limits) -> Limits:
     """
     release = setting.facts.release
     longest, total, prefill = given.max_input_tokens, given.max_total_tokens, given.max_batch_prefill_tokens
+    if longest is not None and total is not None and prefill is not None:
+        return given
     if release.limits_default == "1024_2048":
         longest, total = _either(longest, 1024), _either(total, 2048)
     elif release.limits_default == "context_4096":
@@ -209,6 +211,7 @@ class ShardFault(NamedTuple):
     """The number the shards do not divide; 0 where there is none."""
 
 
+@remembered
 def legal_shards(model: ModelFacts, family: Family, count: int, quantize: str | None = None) -> tuple[int, ...]:
     """The shard counts up to `count` that split the model evenly, ascending; 1 is always among them."""
     if quantize == "exl2":

@@ -50,6 +50,10 @@ class Prefills(Protocol):
         """The most KV blocks whose tensors share segments, while larger ones find room in gaps; -1 where none do."""
 
     @property
+    def full(self) -> tuple[int, ...]:
+        """Numbers of KV blocks whose tensors fill the segments they share, the largest first."""
+
+    @property
     def rough(self) -> "Roughly | None":
         """About the same for less work, where a search may begin; None where `at` is no work."""
 

@@ -63,6 +63,8 @@ class Scaled:
 
     sharing = -1
     """None: where gaps lie is not known."""
+    full = ()
+    """None: segments are not looked at."""
 
     def __init__(self, setting: Setting, g: Geometry) -> None:
         self._each = per_token(setting, g)

@@ -8,7 +8,7 @@ graphs, and the blocks PyTorch caches in sizes that no later request fits.
 
 from typing import Literal, NamedTuple
 
-from tgi_advisor.estimate import heads, overhead, prefill, warmup
+from tgi_advisor.estimate import heads, overhead, prefill
 from tgi_advisor.estimate.peak import Seen
 from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.units import human, thousands
@@ -62,7 +62,7 @@ def spare(here: Base, seen: Warmup) -> int | None:
     if seen.budget is None or seen.stage is not None:
         return None
     # What the memory fraction leaves PyTorch is one bound, the card the other.
-    return warmup.cap(here) - idle(here, seen) - growth(here, seen) - graphs(here, seen)
+    return here.most - idle(here, seen) - growth(here, seen) - graphs(here, seen)
 
 
 def idle(here: Base, seen: Warmup) -> int:

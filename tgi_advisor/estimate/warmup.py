@@ -52,6 +52,8 @@ class Base(NamedTuple):
     """GPU memory as nvidia-smi prints it (a shard's share of the host's RAM on a CPU)."""
     cuda_total: int
     """GPU memory as the driver reports it to TGI."""
+    most: int
+    """Bytes that may be used at the peak: the card, or what the allocator's fraction leaves."""
     prefills: Prefills
     """What a prefill adds, by the batch."""
     gaps: int
@@ -142,14 +144,17 @@ def base(setting: Setting) -> Base:
     parts = tuple(part for part in (reserve, *outside, *alike.inside) if part.bytes)
     total = gpu.memory_bytes // share
     peaks = alike.peaks
+    loaded = sum(part.bytes for part in parts)
+    torch, cuda_total = sum(part.bytes for part in alike.inside), total - reserve.bytes
     alone = Base(
         setting=setting,
         geometry=alike.geometry,
         parts=parts,
-        loaded=sum(part.bytes for part in parts),
-        torch=sum(part.bytes for part in alike.inside),
+        loaded=loaded,
+        torch=torch,
         total=total,
-        cuda_total=total - reserve.bytes,
+        cuda_total=cuda_total,
+        most=_most(setting, total, cuda_total, loaded - torch),
         prefills=alike.prefills,
         gaps=alike.gaps,
         captured=graphs.capture(setting, alike.geometry, peaks.loaded, peaks.shapes) if peaks else None,
@@ -165,7 +170,25 @@ def beside(alone: Base, in_use: int) -> Base:
     others = Part("other processes", in_use, "exact", "hardware.in_use of the spec")
     after = 1 if alone.total > alone.cuda_total else 0  # the driver reserve comes first
     parts = (*alone.parts[:after], others, *alone.parts[after:])
-    return alone._replace(parts=parts, loaded=alone.loaded + in_use)
+    loaded = alone.loaded + in_use
+    most = _most(alone.setting, alone.total, alone.cuda_total, loaded - alone.torch)
+    return alone._replace(parts=parts, loaded=loaded, most=most)
+
+
+def with_fraction(here: Base, fraction: float) -> Base:
+    """The launch with another --cuda-memory-fraction."""
+    setting = here.setting._replace(memory_fraction=fraction)
+    return here._replace(setting=setting, most=_most(setting, here.total, here.cuda_total, here.loaded - here.torch))
+
+
+def _most(setting: Setting, total: int, cuda_total: int, outside: int) -> int:
+    """`Base.most`, where `outside` bytes are used beside what PyTorch's allocator holds.
+
+    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/dist.py#L56
+    """
+    if setting.facts.gpu.system not in ("cuda", "rocm"):
+        return total
+    return min(total, outside + int(setting.memory_fraction * cuda_total))
 
 
 def warmup_batch(setting: Setting, limits: Limits) -> tuple[int, int, int]:
@@ -291,7 +314,7 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
     """
     setting, g = here.setting, here.geometry
     limits = defaults.launcher_limits(setting, given)
-    most = cap(here)
+    most = here.most
     if here.loaded + margin > most:
         missing = most - here.loaded - margin
         return Warmup("load", limits, 0, 0, 0, 0, 0, 0, here.gaps, here.loaded, missing, 0, 0, None)
@@ -318,7 +341,7 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
 def with_margin(here: Base, seen: Warmup, margin: int) -> Warmup:
     """A warm-up whose model could be loaded, with `margin` bytes treated as used by something else."""
     setting, limits, used = here.setting, seen.limits, seen.used
-    slack = cap(here) - used - margin
+    slack = here.most - used - margin
     stage: Literal["warmup"] | None = "warmup" if slack < 0 else None
     blocks, cache, budget = 0, 0, None
     if stage is None and setting.family.paged:
@@ -333,17 +356,6 @@ def with_margin(here: Base, seen: Warmup, margin: int) -> Warmup:
         stage, limits, seen.requests, seen.tokens, seen.warm_blocks, seen.again, seen.activations, seen.logits,
         seen.gaps, used, slack, blocks, cache, budget,
     )  # fmt: skip
-
-
-def cap(here: Base) -> int:
-    """Bytes that may be used at the peak: the card, or what the allocator's fraction leaves.
-
-    https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/utils/dist.py#L56
-    """
-    if here.setting.facts.gpu.system not in ("cuda", "rocm"):
-        return here.total
-    outside = here.loaded - here.torch
-    return min(here.total, outside + int(here.setting.memory_fraction * here.cuda_total))
 
 
 def reserved(here: Base, seen: Warmup) -> Reserved | None:

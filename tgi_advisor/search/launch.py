@@ -83,9 +83,10 @@ def refused(here: Base) -> Found | None:
     if not refusals.hopeless(here.setting):
         return None
     searcher = Searcher(here)
-    found, total = _nothing(searcher), searcher.span.high
+    prediction, total = predict(here, _least(searcher)), searcher.span.high
     longest = searcher.limits_of(total, searcher.smallest_prefill(total))
-    return found if refused_early(here.setting, longest) == early(found.prediction.refusals) else None
+    alike = refused_early(here.setting, longest) == early(prediction.refusals)
+    return Found(None, _search(searcher, prediction.reason), prediction) if alike else None
 
 
 def outcome(found: Found, requests: int) -> Prediction:
@@ -129,17 +130,19 @@ def _why_no_longer(searcher: Searcher, limits: Limits) -> str | None:
 
 def _nothing(searcher: Searcher) -> Found:
     """What to say where no limits fit: the verdict on those that need least memory."""
-    span = searcher.span
-    lowest = next(
-        (low for low, _ in searcher.stretches(span.low, span.high)), span.high
-    )  # a pinned prefill in the fewest requests
-    smallest = max(2, lowest)
-    longest = max(1, min(searcher.input_for(smallest), smallest - 1))
-    limits = searcher.limits_of(smallest, searcher.smallest_prefill(smallest))._replace(max_input_tokens=longest)
+    span, limits = searcher.span, _least(searcher)
     reason = f"no room for a prompt: max_total_tokens would be {thousands(span.low)} or more, beyond {span.high_by}"
     if span.low <= span.high:
-        reason = searcher.why_not(smallest, limits.max_batch_prefill_tokens or 0) or reason
+        reason = searcher.why_not(limits.max_total_tokens or 0, limits.max_batch_prefill_tokens or 0) or reason
     return Found(None, _search(searcher, reason), predict(searcher.here, limits))
+
+
+def _least(searcher: Searcher) -> Limits:
+    """The limits that need least memory: a pinned prefill in the fewest requests."""
+    span = searcher.span
+    smallest = max(2, next((low for low, _ in searcher.stretches(span.low, span.high)), span.high))
+    longest = max(1, min(searcher.input_for(smallest), smallest - 1))
+    return Limits(longest, smallest, searcher.smallest_prefill(smallest))
 
 
 def _in_smaller_chunks(searcher: Searcher, total: int | None) -> int | None:
@@ -200,7 +203,12 @@ def _with_chunks(searcher: Searcher, total: int) -> tuple[int, int]:
     usual = min(USUAL_CHUNK, searcher.input_for(total), _wanted(searcher, total) or USUAL_CHUNK)
     usual = min(max(usual, least), least if bound.fixed is not None else bound.high or usual)
     shortest = max(searcher.span.low, total - total // GIVEN_FOR_CHUNKS)
-    prefill = searcher.last(least, usual, lambda one, prefill: one.holds(shortest, prefill))
+    prefill = searcher.last(
+        least,
+        usual,
+        lambda one, value: one.holds(shortest, value),
+        lambda one, value: one.room_and_spare(shortest, value),
+    )
     return (searcher.largest_total(shortest, prefill) or total, prefill) if prefill > least else (total, least)
 
 
@@ -216,7 +224,12 @@ def _of_two(searcher: Searcher, total: int, prefill: int) -> tuple[int, int]:
 
     if total == searcher.span.high or not holds(searcher, total + 1):
         return total, prefill
-    longest = searcher.last(total + 1, searcher.span.high, holds)
+    longest = searcher.last(
+        total + 1,
+        searcher.span.high,
+        holds,
+        lambda one, value: one.room_and_spare(value, one.smallest_prefill(value) + 1),
+    )
     return longest, searcher.smallest_prefill(longest) + 1
 
 
@@ -235,8 +248,9 @@ def _largest_prefill(searcher: Searcher, total: int, least: int) -> int:
     most = max(least, wanted if bound.high is None else min(wanted, bound.high))
     calm = searcher.calm(total, least)
     return searcher.last(
-        least, most, lambda one, prefill: one.holds(total, prefill) and one.calm(total, prefill) >= calm
-    )
+        least, most, lambda one, prefill: one.holds(total, prefill) and one.calm(total, prefill) >= calm,
+        lambda one, prefill: one.room_and_spare(total, prefill, calm),
+    )  # fmt: skip
 
 
 def _search(searcher: Searcher, bound_by: str | None) -> Search:

@@ -55,6 +55,14 @@ USUAL_CHUNK = 2048
 """Prefill tokens of one chunk that serving engines take by default on GPUs of every size (docs/search.md)."""
 
 
+INTERPOLATED = 6
+"""Values that are looked at to see about where a predicate turns."""
+FURTHER = (64, 32, 24, 16, 12)
+"""Parts of a value by which is looked beyond the last that holds."""
+ASIDE = 256
+"""Tokens between two values that tell how steeply room falls."""
+
+
 class Range(NamedTuple):
     """Bounds of a search, both inclusive."""
 
@@ -143,6 +151,8 @@ class Searcher:
         self._seen: dict[tuple[int, int, int], Warmup] = {}
         self._calm: dict[tuple[int, int], int] = {}
         self._reasons: dict[tuple[int, int], tuple[str | None, int]] = {}
+        self._inputs: dict[int, int] = {}
+        self._longest: dict[int, int] = {}
         self.limits = here.setting.spec.limits
         self.new_tokens = new_tokens(here.setting)
         self.span = totals(here.setting)
@@ -150,32 +160,49 @@ class Searcher:
         self._rough: Searcher | None = None
         self.in_blocks = here.setting.family.paged and here.setting.facts.release.version < (2, 0, 0)
 
-    def last(self, low: int, high: int, holds: Callable[[Searcher, int], bool]) -> int:
+    def last(self, low: int, high: int, holds: Holds, room: Room, *, gaps: bool = True) -> int:
         """The last value in [low, high] that holds, for a predicate that holds at `low` and is monotone.
 
-        Where an estimate is work, the value that holds by a rough one is where the search begins.
+        `room` says about how far it is from turning. Where an estimate is work, rough ones say where to begin. With
+        `gaps` it is monotone but for what some lengths find in gaps of the allocator, and a little further is looked.
         """
-        rough = self.here.prefills.rough
-        near = None if rough is None else self._roughly(rough)._near(low, high, holds, rough)
-        return last_that_holds(low, high, lambda value: holds(self, value), near)
-
-    def _near(self, low: int, high: int, holds: Callable[[Searcher, int], bool], rough: Roughly) -> int:
-        """About the last value that holds: by rough estimates, which are put right where they say so."""
 
         def held(value: int) -> bool:
             return holds(self, value)
 
-        near = last_that_holds(low, high, held) if held(low) else low
+        rough = self.here.prefills.rough
+        first = self if rough is None else self._roughly(rough)
+        if low == high or (holds(first, high) and (first is self or held(high))):
+            return high
+        near = _about(first, low, high, room)
+        if rough is not None:
+            near = first._put_right(rough, near, low, high, holds, room)
+            near = _further(first, near, room(self, near), low, high, room)
+        found = last_that_holds(low, high, held, near)
+        for part in FURTHER if gaps else ():
+            beyond = found + found // part
+            if beyond <= high and held(beyond):
+                return last_that_holds(beyond, high, held, beyond)
+        return found
+
+    def _put_right(self, rough: Roughly, near: int, low: int, high: int, holds: Holds, room: Room) -> int:
+        """About the last value that holds, by these estimates put right where they say so."""
         for _ in range(0 if rough.near_enough else PUT_RIGHT):
             self._forget()
-            held(near)
+            holds(self, near)
             if not rough.put_right():
                 break
             self._forget()
-            before, near = near, last_that_holds(low, high, held, near)
+            before, near = near, _further(self, near, room(self, near), low, high, room)
             if near == before:
                 break
         return near
+
+    @property
+    def _at_first(self) -> Searcher:
+        """What says about as much and may be less work: the same search by rough estimates, where there are any."""
+        rough = self.here.prefills.rough
+        return self if rough is None else self._roughly(rough)
 
     def _roughly(self, rough: Roughly) -> Searcher:
         """The same search by these estimates; what it found out by such that are never put right, it still knows."""
@@ -198,10 +225,13 @@ class Searcher:
         prompt as long as both never leaves it: whole blocks then.
         https://github.com/huggingface/text-generation-inference/blob/v1.4.5/router/src/queue.rs#L228-L260
         """
-        wanted = total - self.new_tokens
-        if self.in_blocks and wanted > self.setting.block_size:
-            wanted -= wanted % self.setting.block_size
-        return self.limits.max_input_tokens.clamp(wanted)
+        found = self._inputs.get(total)
+        if found is None:
+            wanted = total - self.new_tokens
+            if self.in_blocks and wanted > self.setting.block_size:
+                wanted -= wanted % self.setting.block_size
+            found = self._inputs[total] = self.limits.max_input_tokens.clamp(wanted)
+        return found
 
     def smallest_prefill(self, total: int) -> int:
         """The smallest prefill budget worth having with a total: a whole prompt, or an efficient chunk of it."""
@@ -239,6 +269,34 @@ class Searcher:
                 seen = warmup.with_margin(self.here, held, margin)
             self._seen[total, prefill, margin] = seen
         return seen
+
+    def room(self, total: int, prefill: int | None = None) -> int:
+        """About the bytes these limits leave beyond what they need, negative where they are missing; no rule counts.
+
+        Where it is zero, about there `fits` turns.
+        """
+        self.evaluations += 1
+        budget = self.smallest_prefill(total) if prefill is None else prefill
+        seen, g = self._run(total, budget, self.margin), self.here.geometry
+        if seen.stage is not None:
+            return seen.slack
+        if seen.budget is None:
+            return (capacity(self.here, seen) - self.wanted * total) * g.kv_bytes_per_token
+        size = self.setting.block_size
+        needed = blocks_for(self.setting, Limits(self.input_for(total), total), self.wanted)
+        return seen.cache - max(needed, -(-max(total, budget) // size)) * g.kv_bytes_per_token * size
+
+    def spare(self, total: int, prefill: int | None = None, grade: int = 1) -> int:
+        """Bytes these limits leave under load beyond what `grade` of `calm` needs, negative where they are missing."""
+        self.evaluations += 1
+        seen = self._run(total, self.smallest_prefill(total) if prefill is None else prefill)
+        spare = underload.spare(self.here, seen)
+        return seen.slack if spare is None else spare - (self.spread if grade > 1 else 0)
+
+    def room_and_spare(self, total: int, prefill: int | None = None, grade: int = 1) -> int:
+        """The smaller of both; the first alone where risk is allowed."""
+        room = self.room(total, prefill)
+        return room if self.allow_risk or room < 0 else min(room, self.spare(total, prefill, grade))
 
     def why_not(self, total: int, prefill: int) -> str | None:
         """What stops these limits, or None when they hold."""
@@ -336,6 +394,9 @@ class Searcher:
         where prompts fill the prefill), and whose tensors share segments throughout, or nowhere: from the size on from
         which they do not, they find room in gaps that loading left, and less memory may do for more.
         """
+        if self.here.prefills.sharing < 0 and self.setting.facts.release.warmup_blocks_back != "if_unfinished":
+            yield from self.stretches(low, high, prefill)
+            return
         for start, end in self.stretches(low, high, prefill):
             filled = start < end and self._kind(start, prefill)[0] != self._kind(start + 1, prefill)[0]
             least = start + filled
@@ -397,15 +458,40 @@ class Searcher:
         def fits(searcher: Searcher, total: int) -> bool:
             return searcher.fits(total, prefill)
 
+        def room(searcher: Searcher, total: int) -> int:
+            return searcher.room(total, prefill)
+
+        high = self._longest_worth_trying(low, prefill)
+        if low <= high == self.span.high and self._at_first.holds(high, prefill) and self.holds(high, prefill):
+            return high
         risky: list[tuple[int, int]] = []
-        for start, end in islice(self._fitting(low, prefill), MOST_RISKY):
-            last = self.last(start, end, fits)
+        for start, end in islice(self._fitting(low, high, prefill), MOST_RISKY):
+            last = self._filled(self.last(start, end, fits, room, gaps=False), end, prefill)
             total, missing = self._last_calm(start, last, prefill)
             if total is not None:
                 return total
             if missing <= FOUND_IN_GAPS:
                 risky.append((start, last))
         return self._calm_between(risky, prefill) if risky else None
+
+    def _filled(self, last: int, end: int, prefill: int | None) -> int:
+        """The last total up to `end` that fits, where `last` does and one more does not.
+
+        Small tensors of a KV cache share segments of PyTorch's allocator, whose rest counts as used. A longer request
+        whose tensors fill theirs may fit again.
+        """
+
+        def warm_blocks(total: int) -> int:
+            given = self.limits_of(total, self.smallest_prefill(total) if prefill is None else prefill)
+            return warmup.warmup_batch(self.setting, defaults.launcher_limits(self.setting, given))[2]
+
+        for blocks in self.here.prefills.full if last < end else ():
+            if warm_blocks(last + 1) > blocks:
+                break
+            total = last_that_holds(last + 1, end, lambda total: warm_blocks(total) <= blocks)  # noqa: B023
+            if self.fits(total, prefill):
+                return last_that_holds(total, end, lambda total: self.fits(total, prefill), total)
+        return last
 
     def _calm_between(self, risky: Sequence[tuple[int, int]], prefill: int | None) -> int | None:
         """A total that is not at risk in stretches whose ends and turning points are; None where none is found.
@@ -417,18 +503,16 @@ class Searcher:
         def calm(total: int) -> bool:
             return self.holds(total, prefill)
 
-        rough = self.here.prefills.rough
-        at_first = self if rough is None else self._roughly(rough)
         step = sum(last - start for start, last in risky) // LOOKED_AT | 1  # odd, as blocks are not
         points = (total for start, last in risky for total in range(last - step, start - 1, -step))
-        for total in islice((total for total in points if at_first._is_calm(total, prefill)), MOST_RISKY):
+        for total in islice((total for total in points if self._at_first._is_calm(total, prefill)), MOST_RISKY):
             if calm(total):
                 return last_that_holds(total, total + step, calm)
         return None
 
-    def _fitting(self, low: int, prefill: int | None) -> Iterator[tuple[int, int]]:
-        """The stretches of max_total_tokens from `low` on whose shortest fits, as long as shorter prompts may help."""
-        high, too_large = self._longest_worth_trying(low, prefill), 0
+    def _fitting(self, low: int, high: int, prefill: int | None) -> Iterator[tuple[int, int]]:
+        """The stretches of max_total_tokens in [low, high] whose shortest fits, as long as shorter prompts may help."""
+        too_large = 0
         for start, end in self.regions(low, high, prefill):
             reason = self._does_not_fit(start, self.smallest_prefill(start) if prefill is None else prefill)
             if reason is None:
@@ -454,7 +538,11 @@ class Searcher:
         def may_hold(total: int) -> bool:
             return blocks_for(setting, self.limits_of(total, 0), self.wanted) <= most and total <= most * size
 
-        return last_that_holds(low, high, may_hold) if may_hold(low) else low - 1
+        if not may_hold(low):
+            return low - 1
+        if high not in self._longest:
+            self._longest[high] = last_that_holds(low, high, may_hold)
+        return max(low, self._longest[high])
 
     def _last_calm(self, low: int, high: int, prefill: int | None) -> tuple[int | None, int]:
         """(the last total of a stretch that fits which is not at risk either, 0).
@@ -465,13 +553,18 @@ class Searcher:
         def calm(searcher: Searcher, total: int) -> bool:
             return searcher._is_calm(total, prefill)
 
+        def spare(searcher: Searcher, total: int) -> int:
+            return searcher.spare(total, prefill)
+
         if calm(self, high):
             return high, 0
-        turn = self.last(low, high, lambda searcher, total: searcher._has_room(total, prefill))
+        turn = self.last(
+            low, high, lambda one, total: one._has_room(total, prefill), lambda one, total: one._beyond(total, prefill)
+        )
         if calm(self, turn):
-            return self.last(turn, high, calm), 0
+            return self.last(turn, high, calm, spare), 0
         if calm(self, low):
-            return self.last(low, turn, calm), 0
+            return self.last(low, turn, calm, spare), 0
         return None, min(self._missing(total, prefill) for total in (low, turn, high))
 
     def _is_calm(self, total: int, prefill: int | None) -> bool:
@@ -485,10 +578,46 @@ class Searcher:
 
     def _has_room(self, total: int, prefill: int | None) -> bool:
         """Whether TGI finds more room for its KV cache than the warm-up's own blocks."""
+        return self._beyond(total, prefill) > 0
+
+    def _beyond(self, total: int, prefill: int | None) -> int:
+        """Blocks TGI finds room for beyond the warm-up's own."""
         self.evaluations += 1
-        budget = self.smallest_prefill(total) if prefill is None else prefill
-        seen = self._run(total, budget)
-        return seen.blocks > seen.warm_blocks
+        seen = self._run(total, self.smallest_prefill(total) if prefill is None else prefill)
+        return seen.blocks - seen.warm_blocks
+
+
+Holds = Callable[[Searcher, int], bool]
+"""A predicate of a value that holds up to some value."""
+Room = Callable[[Searcher, int], int]
+"""What falls with a value, to zero about where such a predicate turns."""
+
+
+def _about(searcher: Searcher, low: int, high: int, room: Room) -> int:
+    """About the value in [low, high] from which there is no room, by interpolation; `low` where there never is any."""
+    below, above = room(searcher, low), room(searcher, high)
+    if below < 0 or above >= 0:
+        return low if below < 0 else high
+    side = 0
+    for _ in range(INTERPOLATED):
+        if high - low < 2:
+            break
+        middle = max(low + 1, min(low + (high - low) * below // (below - above), high - 1))
+        there = room(searcher, middle)
+        if there >= 0:
+            low, below, above, side = middle, there, above // 2 if side > 0 else above, 1
+        else:
+            high, above, below, side = middle, there, below // 2 if side < 0 else below, -1
+    return low
+
+
+def _further(searcher: Searcher, value: int, spare: int, low: int, high: int, room: Room) -> int:
+    """The value in [low, high] to which so many bytes to spare at `value` carry, as steeply as room falls there."""
+    other = value + ASIDE if value + ASIDE <= high else max(low, value - ASIDE)
+    fall = room(searcher, min(value, other)) - room(searcher, max(value, other))
+    if fall <= 0:
+        return value
+    return max(low, min(value + spare * abs(other - value) // fall, high))
 
 
 def last_that_holds(low: int, high: int, holds: Callable[[int], bool], near: int | None = None) -> int:

@@ -43,6 +43,8 @@ SMALL_TENSORS = 8 * MiB
 """Bytes a prefill is said to need for small tensors at least: fewer tokens make more tensors small."""
 REST = 2 * MiB
 """Bytes of free blocks that no tensor of a prefill of any length worth having fits."""
+SEGMENT = 20 * MiB
+"""Bytes of a segment that tensors of up to `MIDDLE` share."""
 GAP = 64 * MiB
 """Bytes of a free block that decide whether a prefill finds much less room once the gaps are filled."""
 MASK = 11
@@ -76,6 +78,7 @@ class Peaks:
         self._states = {0: State(0, 0, self._ready.small, ())}  # the first one's gaps are filled
         self._numbers = known.numbers if known else 1
         self.sharing = self._most_sharing() if max(self._ready.large, default=0) > SMALL else -1
+        self.full = _full(setting, g)
         self._gappy = max(self._ready.large, default=0) >= GAP
         self._gaps = sorted(self._ready.large)
         self._gaps_from = [*accumulate(reversed(self._gaps), initial=0)]
@@ -301,6 +304,7 @@ class Rough:
         self._peaks = peaks
         self.near_enough = peaks.straight
         self.sharing = peaks.sharing
+        self.full = peaks.full
         self._last: tuple[Batch, Peak] | None = None
         self._more: tuple[int, ...] = (0,) * len(Peak._fields)
 
@@ -362,7 +366,23 @@ def _stepped(size: int) -> int:
     """The size a tensor of the cache is replayed at: a little larger, but not so that it takes more of a segment."""
     step = SMALL // 8
     larger = -(-size // step) * step
-    return larger if larger <= SMALL or size >= MIDDLE else min(larger, 20 * MiB // (20 * MiB // size))
+    return larger if larger <= SMALL or size >= MIDDLE else min(larger, _shared(SEGMENT // _rounded(size)))
+
+
+def _full(setting: Setting, g: Geometry) -> tuple[int, ...]:
+    """Numbers of KV blocks whose tensors fill the segments they share, the largest first."""
+    of_block = setting.block_size * g.kv_bytes_per_token
+    sizes = map(_shared, range(2, SEGMENT // SMALL))
+    return tuple(dict.fromkeys(2 * g.layers * size // of_block for size in sizes)) if of_block else ()
+
+
+def _shared(tensors: int) -> int:
+    """The largest size of so many tensors that share a segment."""
+    return SEGMENT // tensors // ROUNDING * ROUNDING
+
+
+def _rounded(size: int) -> int:
+    return -(-size // ROUNDING) * ROUNDING
 
 
 def _coarse(size: int) -> int:
