@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from tgi_advisor.errors import did_you_mean
 from tgi_advisor.estimate.defaults import stated_flags
+from tgi_advisor.estimate.setting import Setting, remembered
 from tgi_advisor.facts import flags, tables
 from tgi_advisor.limits import Limits
 from tgi_advisor.refusals.rules import Case, Found, Rule, argument, rule
@@ -32,7 +33,7 @@ def in_order(version: tuple[int, int, int]) -> list[Rule]:
 @rule(PARSER, "launcher", "launcher/src/main.rs@v3.3.7:2040")
 def unknown_flag(case: Case) -> Found:
     """This release's launcher does not have the flag."""
-    fault = next(_unread(case, environment=False), None)
+    fault = next(iter(_unread(case.setting)), None)
     if fault is None or fault.error is not None:
         return None
     step = f"leave out --{fault.name}, or use a release that has it: `tgi-advisor flags {fault.name}` says which"
@@ -45,7 +46,7 @@ def unknown_flag(case: Case) -> Found:
 @rule(PARSER, "launcher", "launcher/src/main.rs@v3.3.7:2040")
 def unparsable_value(case: Case) -> Found:
     """The launcher cannot parse a value: switches want exactly `true` or `false` in the environment, numbers digits."""
-    found = [(one.path, one.error) for one in _unread(case) if one.error is not None]
+    found = [(one.path, one.error) for one in _unread(case.setting) if one.error is not None]
     if not found:
         return None
     places = [(case.setting.spec.place(path), error) for path, error in found]
@@ -64,18 +65,23 @@ class _Fault(NamedTuple):
     """What is wrong with its value; None where the release has no such flag."""
 
 
-def _unread(case: Case, *, environment: bool = True) -> Iterator[_Fault]:
+@remembered
+def _unread(setting: Setting) -> tuple[_Fault, ...]:
     """What the parser stops at in its order: the command line as it stands, then variables as the flags are declared.
 
     clap_builder/src/parser/parser.rs, get_matches_with and add_env.
     """
-    setting, release = case.setting, case.release
+    return tuple(_faults(setting))
+
+
+def _faults(setting: Setting) -> Iterator[_Fault]:
+    release = setting.facts.release
     known, stated = flags.flags_of(release), stated_flags(setting.spec)
     for name, value in stated.items():
         got = flags.read(known[name], value) if name in known else None
         if got is None or isinstance(got, flags.Unreadable):
             yield _Fault(name, flag_homes().get(name, f"tgi.flags.{name}"), got)
-    for variable, flag in flags.env_index(release).items() if environment else ():
+    for variable, flag in flags.env_index(release).items():
         if variable in setting.env and flag.name not in stated:
             got = flags.read(flag, setting.env[variable], env=True)
             if isinstance(got, flags.Unreadable):

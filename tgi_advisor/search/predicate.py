@@ -57,7 +57,7 @@ USUAL_CHUNK = 2048
 
 INTERPOLATED = 6
 """Values that are looked at to see about where a predicate turns."""
-FURTHER = (64, 32, 24, 16, 12)
+FURTHER = (96, 64, 48, 32, 24, 16, 12)
 """Parts of a value by which is looked beyond the last that holds."""
 ASIDE = 256
 """Tokens between two values that tell how steeply room falls."""
@@ -178,12 +178,12 @@ class Searcher:
         if rough is not None:
             near = first._put_right(rough, near, low, high, holds, room)
             near = _further(first, near, room(self, near), low, high, room)
-        found = last_that_holds(low, high, held, near)
-        for part in FURTHER if gaps else ():
-            beyond = found + found // part
-            if beyond <= high and held(beyond):
-                return last_that_holds(beyond, high, held, beyond)
-        return found
+        found: int | None = near
+        while found is not None:
+            near = last_that_holds(low, high, held, found)
+            beyond = (near + near // part for part in FURTHER if gaps)
+            found = next((value for value in beyond if near < value <= high and held(value)), None)
+        return near
 
     def _put_right(self, rough: Roughly, near: int, low: int, high: int, holds: Holds, room: Room) -> int:
         """About the last value that holds, by these estimates put right where they say so."""
