@@ -25,7 +25,7 @@ FILES: dict[str, Form] = {
     "compose": Form("compose.yaml", NOTHING),
     "kubernetes": Form("all.yaml", NOTHING),
     "helm": Form("chart.yaml", NOTHING),
-    "env": Form("tgi.env", frozenset({"port", "shm_size", "name", "mounts"})),
+    "env": Form("tgi.env", NOTHING),
 }
 """The formats that are files of their own, and what each has no words for."""
 
@@ -166,3 +166,43 @@ def test_odd_folders_come_back(name: str, tmp_path: Any) -> None:
         came = there_and_back(name, spec(FILES[name], {}, cache=f"/srv/{folder}", mount=mount), tmp_path)
         assert not isinstance(came, str), came
         assert came[1] == came[0], folder
+
+
+SAID: dict[str, dict[str, Any]] = {
+    "replicas": {"container": {"replicas": 3, "gpus": ["1"], "name": "my-chat", "token_env": "MINE", "port": 1234}},
+    "scaled": {
+        "container": {"replicas": 2, "shm_size": "3g", "cache": "~/w"},
+        "autoscale": {"min": 2, "max": 4, "on": "gpu-cache", "target": 50},
+        "kubernetes": {"storage": "shared", "storage_class": "nfs", "pull_secret": "reg"},
+    },
+    "node": {"container": {"cache": "/srv/w", "port": 81, "replicas": 2}, "kubernetes": {"storage": "node"}},
+    "volume": {"container": {"cache": "weights"}, "model": {"revision": "main"}},
+}
+"""What a spec can say beside the values."""
+
+
+@pytest.mark.parametrize("what", SAID)
+@pytest.mark.parametrize("name", FILES)
+def test_what_a_spec_says_comes_back(name: str, what: str, tmp_path: Any) -> None:
+    made = json.loads(spec(FILES[name], {}))
+    for section, fields in SAID[what].items():
+        made[section] = {**made.get(section, {}), **fields}
+    came = there_and_back(name, json.dumps(made), tmp_path)
+    assert not isinstance(came, str), came
+    first, second = came
+    if name == "docker-run":  # a command alone: it says so
+        assert first["replicas"] == 1 or "starts one server" in emitted_words(name, tmp_path)
+        for key in ("replicas", "scaling", "cluster"):
+            del first[key], second[key]
+    assert second == first
+
+
+def emitted_words(name: str, folder: Any) -> str:
+    return run("emit", str(folder / "first.yaml"), "--format", name, "--source", "snapshot").err
+
+
+def test_a_command_says_that_it_says_nothing_of_a_cluster(tmp_path: Any) -> None:
+    made = json.loads(spec(FILES["docker-run"], {})) | {"kubernetes": {"pull_secret": "reg"}}
+    (tmp_path / "first.yaml").write_text(json.dumps(made))
+    assert "no words for the section kubernetes" in emitted_words("docker-run", tmp_path)
+    assert "kubernetes" not in emitted_words("compose", tmp_path)

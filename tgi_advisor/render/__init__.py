@@ -88,6 +88,8 @@ def note(container: Container, name: str) -> str | None:
     """What the format `name` does not say of the container and its reader has to add; None where there is nothing."""
     if name in ONE_SERVER and (container.replicas > 1 or container.scaling):
         return f"{name} starts one server: replicas and autoscale are for --format kubernetes."
+    if name == "docker-run" and container.cluster.asked:  # which has no comments to keep it in
+        return "docker-run has no words for the section kubernetes: it is for --format kubernetes."
     if name not in _WITH_NOTES:
         return None
     from importlib import import_module

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tgi_advisor.plan import Container, Mount
+from tgi_advisor.render.platform import commented, kept
 from tgi_advisor.render.yaml_ import Reference, document
 
 HEADER = "# docker compose up\n"
@@ -13,7 +14,7 @@ HEADER = "# docker compose up\n"
 
 def render(container: Container) -> str:
     """One service, with its volume where the cache is one."""
-    return HEADER + _file({container.name: _whole(container)}, (container,))
+    return HEADER + commented(kept(container, "replicas")) + _file({container.name: _whole(container)}, (container,))
 
 
 TOGETHER = """\

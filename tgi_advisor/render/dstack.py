@@ -51,9 +51,9 @@ def render(container: Container) -> str:
     if container.privileged:
         service["privileged"] = True
     service["resources"] = _resources(container)
-    return commented([_how(container), *_lines(container), *kept(container, "port", "gpus", "read_only")]) + document(
-        service
-    )
+    return commented(
+        [_how(container), *_lines(container), *kept(container, "port", "gpus", "read_only", *_placed(container))]
+    ) + document(service)
 
 
 def note(container: Container) -> str | None:
@@ -115,6 +115,12 @@ def _further(mount: Mount) -> dict[str, Any]:
             "Write model.id and container.mounts with absolute paths of the machines.",
         )
     return _volume(mount.source, mount.target)
+
+
+def _placed(container: Container) -> tuple[str, ...]:
+    """`cache` where its folder on the machine does not tell what the spec says."""
+    source = container.mounts[0].source
+    return () if source.startswith(("/", "./")) or not container.mounts[0].is_path else ("cache",)
 
 
 def _volume(source: str, target: str, optional: bool = False) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from tgi_advisor.errors import SpecError
 from tgi_advisor.plan import Container, Mount
+from tgi_advisor.render.platform import kept
 
 LONGEST_LINE = 64 * 1024 - 1
 """Docker reads the file with Go's bufio.Scanner, which gives up at 64 KiB."""
@@ -27,6 +28,7 @@ def render(container: Container) -> str:
         )
     lines = [f"# docker run --env-file FILE {container.image}: these lines replace the launcher's arguments."]
     lines += [f"# What else the server needs is mounted: {_comment(mount)}" for mount in container.mounts[1:]]
+    lines += [f"# {line}" for line in kept(container, "port", "cache", "shm_size", "gpus", "name", "replicas")]
     values = {**container.device_env, **container.env, **container.args_env}
     lines += [_line(name, value) for name, value in values.items()]
     for inside, caller in container.secret_env.items():

@@ -130,7 +130,7 @@ def _sections(container: Container, *fields: str) -> dict[str, Any]:
     cache = container.mounts[0].source
     said = {
         "port": (container.port, usual.port), "cache": (cache, usual.cache),
-        "shm_size": (container.shm_size, usual.shm_size),
+        "shm_size": (container.shm_size, usual.shm_size), "name": (container.name, usual.name),
     }  # fmt: skip
     own: dict[str, Any] = {name: said[name][0] for name in fields if name in said and said[name][0] != said[name][1]}
     if "gpus" in fields and isinstance(container.gpus, tuple):

@@ -14,7 +14,7 @@ from tgi_advisor.marks import starts
 from tgi_advisor.plan import Container, Mount
 from tgi_advisor.render.docker_run import host_side
 from tgi_advisor.render.kubernetes import GRACE
-from tgi_advisor.render.platform import commented
+from tgi_advisor.render.platform import commented, kept
 
 DOCKER = "/usr/bin/docker"
 INDENT = " \\\n    "
@@ -28,6 +28,7 @@ def render(container: Container) -> str:
         *(f"The token first: printf '{inside}=%s\\n' \"${caller}\" | sudo install -m 600 /dev/stdin {secrets}"
           for inside, caller in container.secret_env.items()),
         f"sudo systemctl enable --now {name}",
+        *kept(container, "replicas"),
     ]  # fmt: skip
     lines = [
         "[Unit]",

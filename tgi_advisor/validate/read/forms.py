@@ -79,6 +79,9 @@ def dispatch(text: str, file: str, world: World) -> Document:
     source = File(file, text).whole()
     result = _reader(file, source.text)(source, world)
     started = [one for one in result.servers if not _asks([word.text for word in one.args])]
+    kept = tuple(found[1] for found in _KEPT.finditer(source.text))
+    if kept and len(started) == 1:
+        started = [replace(started[0], notes=(*started[0].notes, *kept))]
     filled = (_with_known_tag(_templated(one, source.file)) for one in started)
     servers = sorted(filled, key=lambda server: server.place)
     defects = sorted(set(result.defects), key=lambda defect: (defect.place, defect.kind))
@@ -111,7 +114,7 @@ def _templated(server: Server, file: File) -> Server:
     """The server with what is filled in before the file is read unknown: a template's marks, and `${NAME}` where no
     shell reads it, or another one later. What is written so that it means what it says is known (`marks`).
     """
-    if server.form == "spec" or (server.form == "env" and server.notes):
+    if server.form == "spec" or (server.form == "env" and any(note.startswith("image ") for note in server.notes)):
         return server  # written by `emit` for `docker run --env-file`, which fills in nothing
     shell = server.form in ("compose", "systemd", "dockerfile")
     later = server.form in ("docker-run", "launcher", "sky")
@@ -203,9 +206,6 @@ def _yaml(source: Source, world: World) -> Result:
     if source.file.name.lower().endswith((".json", ".jsonc", ".json5")):
         source = _without_comments(source)
     form, servers, defects = read_documents(source, world)
-    kept = tuple(found[1] for found in _KEPT.finditer(source.text))
-    if kept and len(servers) == 1:
-        servers = [replace(servers[0], notes=(*servers[0].notes, *kept))]
     return Result(form, servers, defects)
 
 

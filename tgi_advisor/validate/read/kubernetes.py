@@ -573,7 +573,7 @@ def _around(item: Map, template: Map, pod: Map) -> Iterator[str]:
     ours = any(True for _ in _annotated(item))
     for key in _AROUND:
         given = pod.get(key)
-        if (ours and key in _EMITTED) or (key == "tolerations" and _of_gpus(pod)):
+        if (ours and key in _EMITTED) or (key == "tolerations" and _of_gpus(pod)) or (key == _SPREAD and _spread(pod)):
             continue  # `emit` writes it again
         if given is not None and (_text(given) or not isinstance(given, Scalar)):
             yield f"{key} {_text(given)}".rstrip()
@@ -581,6 +581,17 @@ def _around(item: Map, template: Map, pod: Map) -> Iterator[str]:
 
 _EMITTED = ("affinity", "imagePullSecrets", "tolerations", "topologySpreadConstraints")
 """What `emit` writes of a pod from the fields that annotations of ours hold."""
+
+
+_SPREAD = "topologySpreadConstraints"
+
+
+def _spread(pod: Map) -> bool:
+    """Whether replicas are spread over nodes where that can be, and nothing else is asked: as `emit` spreads them."""
+    asked = pod.list(_SPREAD)
+    return len(asked) == 1 and isinstance(one := asked[0], Map) and (
+        _text(one.get("topologyKey")), _text(one.get("whenUnsatisfiable")), _text(one.get("maxSkew"))
+    ) == ("kubernetes.io/hostname", "ScheduleAnyway", "1")  # fmt: skip
 
 
 def _of_gpus(pod: Map) -> bool:
