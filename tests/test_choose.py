@@ -238,6 +238,16 @@ def test_counts_are_numbers_however_they_are_written() -> None:
     assert [row["max_total_tokens"] for row in table] == ["4096", "auto"]
 
 
+def test_fields_of_one_name_are_told_apart() -> None:
+    varied = ("--vary", "container.name=a,b", "--vary", "hardware.gpu.name=nvidia-l4,nvidia-t4")
+    table = rows("sweep", "sweep", L4, *varied)
+    assert [row["container.name"] for row in table] == ["a", "a", "b", "b"]
+    assert [row["hardware.gpu.name"] for row in table] == ["nvidia-l4", "nvidia-t4"] * 2
+    table = rows("sweep", "sweep", L4, "--vary", "workload.concurrency=1,3")
+    assert [row["workload.concurrency"] for row in table] == [1, 3]
+    assert all(row["concurrency"] >= row["workload.concurrency"] for row in table)
+
+
 def test_another_release_is_swept_with_its_image() -> None:
     table = rows("sweep", "sweep", L4, "--vary", "tgi.release=2.4.1,3.3.7")
     assert [row["outcome"] for row in table] == ["starts", "starts"]

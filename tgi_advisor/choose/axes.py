@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
 from tgi_advisor.choose.words import count
@@ -27,11 +27,13 @@ class Axis:
     """Dotted path of the field (`limits.max_total_tokens`)."""
     values: tuple[str, ...]
     """The values as `--set` takes them."""
+    whole: bool = False
+    """Whether the last word of the path is not enough to name it."""
 
     @property
     def name(self) -> str:
-        """Last word of the path."""
-        return self.path.rpartition(".")[2]
+        """Last word of the path; all of it where something else is called so."""
+        return self.path if self.whole else self.path.rpartition(".")[2]
 
     @property
     def ascends(self) -> bool:
@@ -48,6 +50,8 @@ def read(texts: Sequence[str]) -> tuple[Axis, ...]:
     paths = [axis.path for axis in axes]
     if twice := next((path for path in paths if paths.count(path) > 1), None):
         raise UsageError(f"{twice} is varied twice", "Give all its values in one --vary.")
+    words = [axis.name for axis in axes]
+    axes = tuple(replace(axis, whole=words.count(axis.name) > 1 or axis.name in FOUND) for axis in axes)
     if size(axes) > MOST:
         raise UsageError(f"{size(axes):,} steps are too many", f"At most {MOST:,} are taken: make the ranges coarser.")
     return axes
@@ -98,6 +102,8 @@ def _counted(path: str, texts: Sequence[str]) -> list[str]:
     return [text if text in OPEN or text.startswith("{") else str(count(text, path, FORM)) for text in texts]
 
 
+FOUND = ("concurrency",)
+"""What a step is found to have, so that a field of this name is called by its path."""
 OPEN = ("auto", "null", "~")
 """Values that leave a count open."""
 

@@ -131,7 +131,8 @@ def _spare(options: Sequence[Option]) -> tuple[str, ...]:
 def nearest(failed: Sequence[Option]) -> str:
     """The option that misses least, and why it does not start."""
     least = max(failed, key=lambda one: (one.outcome == "out_of_memory", one.headroom_bytes or 0))
-    return f"{least.name}: {least.why}" if len(failed) > 1 else least.why
+    why = f"TGI {least.release} refuses: {least.why}" if least.outcome == "refused" else least.why
+    return f"{least.name}: {why}" if len(failed) > 1 else why
 
 
 def _table(options: Sequence[Option]) -> Table:
