@@ -21,6 +21,7 @@ import tgi_advisor
 from tgi_advisor import lint
 from tgi_advisor.errors import AdvisorError, Exit
 from tgi_advisor.gather import files
+from tgi_advisor.validate.config import Settings
 
 FORMS = Path(__file__).parent / "data" / "patch"
 OWN = os.environ.get("TGI_ADVISOR_TEST_DEPLOYMENTS", "")
@@ -75,6 +76,26 @@ def test_the_files_of_a_folder_keep_everything_but_their_limits(tmp_path: Path) 
             if outcome(case)[:1] in "+-":
                 patched.add(source)
     assert patched
+
+
+@pytest.mark.parametrize("source", [FORMS, *([Path(OWN)] if OWN else [])], ids=["forms", "own"][: 1 + bool(OWN)])
+def test_fix_changes_names_and_nothing_else(source: Path, tmp_path: Path) -> None:
+    mended = 0
+    for number, one in enumerate(path for path in sorted(source.rglob("*")) if path.is_file()):
+        file = tmp_path / f"{number}-{one.name}"
+        text = one.read_text("utf-8").replace("max-input-tokens", "max-input-length")
+        file.write_text(text.replace("MAX_INPUT_TOKENS", "MAX_INPUT_LENGTH"), "utf-8")
+        before = file.read_bytes()
+        made = lint.check(str(file), Settings(), lint.Asked(fix=True))
+        after = file.read_bytes()
+        assert (made.fixed > 0) == (after != before)
+        assert re.sub(rb"[\w.-]+", b"x", after) == re.sub(rb"[\w.-]+", b"x", before)
+        words = [re.findall(rb"[\w.-]+", data) for data in (before, after)]
+        assert sum(old != new for old, new in zip(*words, strict=True)) <= made.fixed
+        mended += made.fixed
+        assert lint.check(str(file), Settings(), lint.Asked(fix=True)).fixed == 0
+        assert file.read_bytes() == after
+    assert mended >= 3
 
 
 CODINGS = {
