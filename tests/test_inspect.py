@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -208,6 +210,126 @@ def test_watching_shows_what_is_done_between_two_readings() -> None:
     assert second["requests_per_s"] > 0
     assert second["tokens_per_s"] == pytest.approx(50 * second["requests_per_s"], rel=0.01)
     assert second["fits_max_total_tokens"] == first["fits_max_total_tokens"] > 0
+
+
+# ---- what else may stand at an address
+
+
+def page(status: int, text: str, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    """An answer with header fields of its own; what they are called has a dash for an underscore."""
+
+    def answering(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(text.encode())
+
+    return answering
+
+
+HTML = "<!DOCTYPE html><html><title>Welcome to nginx!</title></html>"
+LOGIN = "https://me:s3cr3t@login.example/in?token=s3cr3t"
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ({"/info": HTML}, "is a web page"),
+        ({"/info": page(401, HTML)}, "Put its token into TGI_API_KEY"),
+        ({"/info": page(403, HTML)}, "Put its token into TGI_API_KEY"),
+        ({}, "Is a part of the path missing"),
+        ({"/info": page(429, HTML, Retry_After="9")}, "asked too often"),
+        ({"/info": page(502, HTML)}, "still starting"),
+        ({"/info": page(503, HTML)}, "still starting"),
+        ({"/info": page(302, "", Location=LOGIN)}, "answers 302 to https://login.example/in Redirects"),
+        ({"/info": page(301, "", Location="/info")}, "answers 301 to /info"),
+        ({"/metrics": "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 1\n"}, "of vLLM, not of TGI"),
+        ({"/metrics": "sglang:num_running_reqs 1\n"}, "of SGLang, not of TGI"),
+        ({"/info": info(LLAMA3, "3.3.7"), "/metrics": "te_request_count 1\n"}, "those of text-embeddings-inference"),
+        ({"/info": info(LLAMA3, "3.3.7"), "/metrics": HTML}, "is a web page"),
+        ({"/info": info(LLAMA3, "3.3.7"), "/metrics": "tgi_queue_size NaN\n"}, "tgi_queue_size is nan"),
+        ({"/info": info(LLAMA3, "3.3.7"), "/metrics": "tgi_queue_size -1\n"}, "tgi_queue_size is -1"),
+        ({"/info": info(LLAMA3, "3.3.7"), "/metrics": "tgi_x 1\n" + "#" * (5 << 20)}, "more than 4 MiB"),
+        ({"/info": page(200, "{", Content_Length="99")}, "ends before its answer is whole"),
+        ({"/info": page(200, "{}" * 20, Content_Encoding="gzip")}, "said to be gzip"),
+    ],
+)  # fmt: skip
+def test_what_else_answers_is_said_by_its_name(
+    answers: dict[str, str | Callable[[BaseHTTPRequestHandler], None]], words: str
+) -> None:
+    with serving(answers) as (url, _):
+        ran = run("inspect", url, "--json")
+    assert ran.code == json.loads(ran.out)["error"]["exit_code"] == Exit.FACTS
+    said = json.loads(ran.out)["error"]
+    assert words in " ".join(f"{said['message']} {said['hint']}".split())
+    assert "s3cr3t" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "words"),
+    [
+        ("8080", Exit.USAGE, "http://localhost:8080"),
+        (":8080", Exit.USAGE, "http://localhost:8080"),
+        ("::1:8080", Exit.USAGE, "http://[::1]:8080"),
+        ("http://h:99999", Exit.USAGE, "no address"),
+        ("ftp://h", Exit.USAGE, "no address"),
+        ("http://h/?token=s3cr3t", Exit.USAGE, "TGI_API_KEY"),
+        ("me:s3cr3t@h", Exit.USAGE, "TGI_API_KEY"),
+        ("127.0.0.1:9", Exit.FACTS, "Nothing listens there"),
+    ],
+)  # fmt: skip
+def test_an_address_that_is_none(url: str, code: Exit, words: str) -> None:
+    ran = run("inspect", url)
+    assert ran.code == code
+    assert words in " ".join(ran.err.split())
+    assert "s3cr3t" not in ran.err
+
+
+@pytest.mark.parametrize("end", ["/", "//", "/info", "/metrics", "/v1", "/v1/chat/completions", "/generate", "/health"])
+def test_an_address_of_one_of_its_paths_is_the_servers(end: str) -> None:
+    plain = server_of(LLAMA31, "3.3.7")
+    with serving({**plain, **{f"/models/a{path}": answer for path, answer in plain.items()}}) as (url, asked):
+        assert run("inspect", url + end).code == run("inspect", f"{url}/models/a{end}").code == Exit.STARTS
+    assert {one.path.removeprefix("/models/a") for one in asked} == {"/info", "/metrics", "/health"}
+
+
+def test_what_is_compressed_unasked_is_read() -> None:
+    def packed(text: str) -> Callable[[BaseHTTPRequestHandler], None]:
+        def answering(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(200)
+            handler.send_header("Content-Encoding", "gzip")
+            handler.end_headers()
+            handler.wfile.write(gzip.compress(text.encode()))
+
+        return answering
+
+    plain = server_of(LLAMA31, "3.3.7", BUSY)
+    with (
+        serving({path: packed(text) for path, text in plain.items()}) as (url, _),
+        serving({**plain, "/metrics": packed("#" * (64 << 20))}) as (other, _),
+    ):
+        ran = run("inspect", url)
+        assert (ran.code, "12  requests of the batch" in ran.out) == (Exit.STARTS, True)
+        assert "more than 4 MiB" in run("inspect", other).err
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# TYPE tgi_request_count counter\n"])
+def test_a_server_that_had_no_request_shows_zeros(text: str) -> None:
+    with serving({**server_of(LLAMA31, "3.3.7"), "/metrics": text}) as (url, _):
+        ran = run("inspect", url, "--json")
+    assert ran.code == Exit.STARTS
+    (row,) = json.loads(ran.out)["servers"]
+    assert (row["requests"], row["running"], row["queued"], row["token_s"]) == (0, 0, 0, None)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_gateway_that_keeps_health_to_itself_makes_no_server_ill(status: int) -> None:
+    with serving({**server_of(LLAMA31, "3.3.7"), "/health": (status, HTML)}) as (url, _):
+        ran, rows = run("inspect", url), json.loads(run("inspect", url, "--json").out)["servers"]
+    assert ran.code == Exit.STARTS
+    assert "its health is not told" in " ".join(ran.out.split())
+    assert rows[0]["health"] == "untold"
 
 
 def test_a_server_that_goes_away_while_it_is_watched_is_waited_for() -> None:

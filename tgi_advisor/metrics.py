@@ -16,6 +16,11 @@ from tgi_advisor.errors import FactsError
 
 PREFIX = "tgi_"
 """What TGI's metrics begin with."""
+ENGINES = {
+    "vllm": "vLLM", "sglang": "SGLang", "trtllm": "TensorRT-LLM", "nv_": "Triton", "te_": "text-embeddings-inference",
+    "lorax_": "LoRAX", "llamacpp:": "llama.cpp", "tei:": "text-embeddings-inference",
+}  # fmt: skip
+"""What metrics of other engines begin with, and whose they are."""
 Key = tuple[str, str]
 """Name of a sample, and its method (`prefill`, `decode`), or why it failed, or none."""
 
@@ -137,13 +142,20 @@ def traffic(text: str, where: str) -> Traffic:
 
 
 def _of_tgi(text: str, where: str) -> Mapping[Key, float]:
-    """The samples of a TGI server."""
+    """The samples of a TGI server; none of one that had no request yet, as each is there from when it is first set."""
+    if all(not line.strip() or line[0] == "#" for line in text.splitlines()):
+        return {}
     seen = _samples(text, where)
     if not any(name.startswith(PREFIX) for name, _ in seen):
-        other = next((engine for engine in ("vllm", "sglang", "trtllm") if f"\n{engine}" in f"\n{text}"), None)
+        other = engine(text)
         whose = f", but those of {other}" if other else ""
         raise FactsError(f"{where} has no metrics of TGI{whose}", "Give the address of a TGI server.")
     return seen
+
+
+def engine(text: str) -> str | None:
+    """The other engine whose `/metrics` that is; None where it is none that is known."""
+    return next((name for start, name in ENGINES.items() if f"\n{start}" in f"\n{text}"), None)
 
 
 def _samples(text: str, where: str) -> Mapping[Key, float]:
@@ -151,13 +163,18 @@ def _samples(text: str, where: str) -> Mapping[Key, float]:
     from prometheus_client.parser import text_string_to_metric_families
 
     found: dict[Key, float] = defaultdict(float)
+    if text.lstrip()[:1] == "<":
+        raise FactsError(f"{where} is a web page, not metrics", "Give the address of a TGI server.")
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if "le" in sample.labels or "quantile" in sample.labels:
                     continue
                 if not math.isfinite(sample.value) or sample.value < 0:
-                    raise ValueError(f"{sample.name} is {sample.value}")
+                    raise FactsError(
+                        f"{where} says that {sample.name} is {sample.value:g}, which no TGI server counts",
+                        "Give the address of a TGI server.",
+                    )
                 which = sample.labels.get("method") or sample.labels.get("err", "")
                 # The parser gives counters the ending that OpenMetrics wants.
                 name = sample.name.removesuffix("_total") if family.type == "counter" else sample.name

@@ -117,7 +117,7 @@ class Inspection(Answer):
     @property
     def complete(self) -> bool:
         """Whether all of them answered and are well."""
-        return all(isinstance(one, Running) and one.health == "healthy" for one in self.servers)
+        return all(isinstance(one, Running) and one.health in ("healthy", "untold") for one in self.servers)
 
     def table(self) -> Table:
         """One row for each server."""
@@ -142,7 +142,7 @@ COLUMNS = (
     Column("model", "MODEL", "text", "What it serves."),
     Column("commit", "COMMIT", "text", "The model's commit."),
     Column("release", "TGI", "text", "TGI release."),
-    Column("health", "HEALTH", "text", "`healthy`, `unhealthy`, `silent` where /health did not answer in time."),
+    Column("health", "HEALTH", "text", "`healthy`, `unhealthy`, `silent` (no answer in time), `untold` (no /health)."),
     Column("max_input_tokens", "INPUT", "count", "Longest prompt."),
     Column("max_total_tokens", "CONTEXT", "count", "Longest prompt and answer together."),
     Column("max_batch_total_tokens", "BUDGET", "count", "Tokens of the KV cache: said until 2.2.0, else predicted."),
@@ -309,7 +309,8 @@ def _page(one: Running, width: int) -> list[str]:
     """One server for a terminal."""
     load, limits = one.load, one.limits
     commit = f" ({one.commit[:8]})" if one.commit else ""
-    lines = wrapped(f"{one.url}: {one.model}{commit} with TGI {one.release}, {one.health}", width)
+    health = "its health is not told" if one.health == "untold" else one.health
+    lines = wrapped(f"{one.url}: {one.model}{commit} with TGI {one.release}, {health}", width)
     told = limits.max_batch_total_tokens is not None
     rows: list[tuple[str, str, str]] = [
         ("max_input_tokens", _count(limits.max_input_tokens), ""),
