@@ -238,6 +238,14 @@ def test_counts_are_numbers_however_they_are_written() -> None:
     assert [row["max_total_tokens"] for row in table] == ["4096", "auto"]
 
 
+def test_a_step_that_does_not_fit_holds_no_request() -> None:
+    table = rows("sweep", "sweep", L4, "--vary", "max_total_tokens=28000..31000:250")
+    assert {row["outcome"] for row in table} == {"starts", "out_of_memory"}
+    for row in table:
+        found = (row["max_batch_total_tokens"], row["concurrency"], row["under_load"])
+        assert (None not in found) if row["outcome"] == "starts" else found == (None, None, None)
+
+
 def test_fields_of_one_name_are_told_apart() -> None:
     varied = ("--vary", "container.name=a,b", "--vary", "hardware.gpu.name=nvidia-l4,nvidia-t4")
     table = rows("sweep", "sweep", L4, *varied)

@@ -53,7 +53,7 @@ class Sweep(Answer):
     def chart(self) -> str:
         """What is worth drawing: requests at once against contexts, else the budget against prefills, else memory."""
         names = {axis.name for axis in self.axes}
-        held = any(step.prediction is not None and step.prediction.concurrency for step in self.steps)
+        held = any(step.starts and step.prediction and step.prediction.concurrency for step in self.steps)
         if "max_total_tokens" in names and held:
             return "concurrency"
         return "budget" if "max_batch_prefill_tokens" in names and held else "memory"
@@ -95,10 +95,11 @@ class Sweep(Answer):
         table = tabular.without(self.table(), {name for step in self.steps for name in step.figures})
         less = [f"{_key(name)}_bytes" for name in self._by_size()]
         shown = tabular.without(table, {"why"} if all(step.starts for step in self.steps) else set())
-        sizes = {step.prediction.gpu_total_bytes for step in self.steps if step.prediction}
+        sizes = {gib(step.prediction.gpu_total_bytes) for step in self.steps if step.prediction}
+        whole = ""
         if len(sizes) == 1:
             shown = tabular.without(shown, {"gpu_total_bytes"})
-        whole = f"{'all GPUs together' if self.pooled else 'each GPU'} {gib(max(sizes))}" if len(sizes) == 1 else ""
+            whole = f"{'all GPUs together' if self.pooled else 'each GPU'} {sizes.pop()}"
         by = "" if self.method == "tgi" else f"by the formula {self.method}"
         title = ", ".join(filter(None, (self.title, by, whole)))
         spare = ("why", *less, "headroom_bytes")
@@ -187,8 +188,8 @@ def _facts_of(step: Step) -> dict[str, object]:
         "max_total_tokens": limits.max_total_tokens,
         "max_batch_prefill_tokens": limits.max_batch_prefill_tokens,
         "max_batch_total_tokens": limits.max_batch_total_tokens if step.starts else None,
-        "concurrency": seen.concurrency,
-        "under_load": seen.under_load.verdict if seen.under_load else None,
+        "concurrency": seen.concurrency if step.starts else None,
+        "under_load": seen.under_load.verdict if step.starts and seen.under_load else None,
         "headroom_bytes": seen.headroom_bytes,
         "gpu_total_bytes": seen.gpu_total_bytes,
         "why": step.bound_by,

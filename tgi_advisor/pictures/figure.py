@@ -57,9 +57,9 @@ class Figure:
 
     @property
     def limit(self) -> float | None:
-        """The height of the line where all steps have the same."""
-        heights = {height for height in self.limits if height is not None}
-        return heights.pop() if len(heights) == 1 else None
+        """The height of the line where all steps have the same, to the hundredth that is shown."""
+        heights = {round(height, 2): height for height in self.limits if height is not None}
+        return next(iter(heights.values())) if len(heights) == 1 else None
 
     @property
     def stop(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Literal
 
 from tgi_advisor.errors import UsageError
@@ -11,6 +12,8 @@ from tgi_advisor.pictures.terminal import INSTALL
 
 CROWDED = 90
 """Characters of all steps in words that do not fit side by side."""
+LABELS = 24
+"""Steps that are named under a picture: of more, every second, third, …."""
 FileKind = Literal["png", "svg"]
 
 
@@ -55,7 +58,11 @@ def render(figure: Figure, kind: FileKind) -> bytes:
         axes.set_xlabel(f"{figure.x_label} (red: does not fit)" if figure.failing else figure.x_label)
         axes.set_ylabel(figure.y_label)
         crowded = max(map(len, figure.steps)) * len(figure.steps) > CROWDED
-        axes.set_xticks(list(places), figure.steps, rotation=45 if crowded else 0, ha="right" if crowded else "center")
+        named = places if figure.failing else places[:: math.ceil(len(figure.steps) / LABELS)]
+        axes.set_xticks(
+            list(named), [figure.steps[place] for place in named], rotation=45 if crowded else 0,
+            ha="right" if crowded else "center",
+        )  # fmt: skip
         for number in figure.failing:
             axes.get_xticklabels()[number].set_color("firebrick")
         axes.set_ylim(bottom=0)
