@@ -133,14 +133,22 @@ def _sections(container: Container, *fields: str) -> dict[str, Any]:
         "shm_size": (container.shm_size, usual.shm_size), "name": (container.name, usual.name),
     }  # fmt: skip
     own: dict[str, Any] = {name: said[name][0] for name in fields if name in said and said[name][0] != said[name][1]}
-    if "gpus" in fields and isinstance(container.gpus, tuple):
-        own["gpus"] = container.gpus
+    if "gpus" in fields and (ids := _ids(container)):
+        own["gpus"] = ids
     scaling = container.scaling.asked if container.scaling else {}
     sections = {"container": own, "kubernetes": container.cluster.asked, "autoscale": scaling}
     held: dict[str, Any] = {name: dict(asked) for name, asked in sections.items() if asked}
     if container.replicas > 1 and (container.scaling or "replicas" in fields):
         held["replicas"] = container.replicas
     return held
+
+
+def _ids(container: Container) -> list[str]:
+    """The devices a spec picks, where it does: options of Docker, or a variable where a vendor has one for it."""
+    if isinstance(container.gpus, tuple):
+        return list(container.gpus)
+    picked = next(iter(container.device_env.values()), "all")
+    return [] if picked == "all" else picked.split(",")
 
 
 def unsaid(container: Container, name: str, *fields: str) -> Iterator[str]:

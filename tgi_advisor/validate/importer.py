@@ -276,7 +276,7 @@ def _environment(new: Importing, case: Case) -> None:
     """Variables that are no flag's; those that pick devices become `container.gpus`."""
     given = (*case.view.flags.values(), *case.view.hidden)
     of_flags = {one.flag.env for one in given if not _stays_variable(case, one)}
-    system = case.view.image.system or SYSTEMS[""]
+    system = case.view.image.system or (case.gpu.system if case.gpu else SYSTEMS[""])
     picks = PLATFORMS[system].ids_env if system in PLATFORMS else None
     for name, value in case.server.env.items():
         copied = name in SAGEMAKER and case.view.image.entry == "sagemaker"

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from tgi_advisor.validate.found import Defect, Server
 from tgi_advisor.validate.read.compose import is_compose, read_compose
+from tgi_advisor.validate.read.container import is_container, read_container
 from tgi_advisor.validate.read.kubernetes import is_kubernetes, read_kubernetes, with_more
 from tgi_advisor.validate.read.nodes import List, Map, compose
 from tgi_advisor.validate.read.platform import read_platform
@@ -25,6 +26,8 @@ def read_documents(source: Source, world: World) -> tuple[str, list[Server], lis
     forms: set[str] = set()
     if len(roots) == 1 and is_spec(roots[0]):
         return ("spec", *read_spec(source, roots[0]))
+    if len(roots) == 1 and is_container(roots[0]):
+        return "yaml", [read_container(roots[0])], defects
     objects = [root for root in roots if is_kubernetes(root)]
     if objects:
         found, more, rest = read_kubernetes(objects, world)

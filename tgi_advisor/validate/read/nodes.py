@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Union
 
 from tgi_advisor.errors import Place
-from tgi_advisor.validate.found import Defect, Value
+from tgi_advisor.validate.found import Defect, Value, whole_number
 from tgi_advisor.validate.read.source import Source
 
 MAX_DEPTH = 60
@@ -277,6 +277,18 @@ def walk(root: Node, path: tuple[Map, ...] = ()) -> Iterator[tuple[str, Node, tu
             waiting += [(name, child, (*above, node)) for name, (_, child) in reversed([*node.merged.items()])]
         elif isinstance(node, List):
             waiting += [(key, child, above) for child in reversed(node.items)]
+
+
+def plain(node: Node) -> object:
+    """What a node of JSON says: texts, whole numbers, booleans, and lists and mappings of them."""
+    if isinstance(node, Map):
+        return {name: plain(item) for name, (_, item) in node.merged.items()}
+    if isinstance(node, List):
+        return [plain(item) for item in node.items]
+    number = whole_number(node.text)
+    if node.style or (number is None and node.text not in ("true", "false")):
+        return node.text
+    return node.text == "true" if number is None else number
 
 
 def _printable(text: str) -> str:

@@ -34,7 +34,7 @@ from tgi_advisor.validate.read.docker import asked, mount_of, published, tail
 from tgi_advisor.validate.read.environment import Environment
 from tgi_advisor.validate.read.kubernetes import gpus_of, label_hint, resources_of, vendor_of
 from tgi_advisor.validate.read.launcher import LAUNCHER, is_image, is_launcher
-from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar, compose, walk
+from tgi_advisor.validate.read.nodes import List, Map, Node, Scalar, compose, plain, walk
 from tgi_advisor.validate.read.script import MAX_SERVERS, scan
 from tgi_advisor.validate.read.waits import waits_of
 from tgi_advisor.validate.read.words import PLAIN, Found, Variable, interpolate_kubernetes, lex
@@ -319,20 +319,8 @@ OURS = "tgi-advisor"
 
 def _kept(root: Map) -> tuple[str, ...]:
     """What stands under our key, as notes that `import` reads."""
-    return tuple(f"{name} {json.dumps(_plain(item))}" for name, (_, item) in root.map(OURS).merged.items()
+    return tuple(f"{name} {json.dumps(plain(item))}" for name, (_, item) in root.map(OURS).merged.items()
                  if name in ("container", "kubernetes", "autoscale", "replicas"))  # fmt: skip
-
-
-def _plain(node: Node) -> object:
-    """What a node of JSON says."""
-    if isinstance(node, Map):
-        return {name: _plain(item) for name, (_, item) in node.merged.items()}
-    if isinstance(node, List):
-        return [_plain(item) for item in node.items]
-    number = whole_number(node.text)
-    if node.style or (number is None and node.text not in ("true", "false")):
-        return node.text
-    return node.text == "true" if number is None else number
 
 
 def _on_the_way(environment: Environment, root: Map) -> None:
