@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
+from itertools import accumulate, repeat
+from operator import mul
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -106,12 +108,50 @@ def buckets(kind: str, release: str, info: Mapping[str, Any]) -> list[float]:
     if kind == "speculate":
         return [0.0] if parts(release) < (2, 3) else []
     sides = {
-        "duration": [0.0001 * 1.5**power for power in range(1, 36)],
+        "duration": list(accumulate(repeat(1.5, 35), mul, initial=0.0001))[1:],
         "input": [longest / 100.0 * step for step in range(1, 101)],
         "total": [total / 100.0 * step for step in range(1, 101)],
         "batch": [float(size) for size in range(1, 1025)],
     }
     return sides[kind]
+
+
+def plain(number: float) -> str:
+    """A number as the exporter writes it: the fewest digits that tell it."""
+    return repr(float(number)).removesuffix(".0")
+
+
+@cache
+def published() -> Mapping[str, Any]:
+    """The samples of one real server."""
+    held: Mapping[str, Any] = yaml.safe_load((FOLDER / "served.yaml").read_text("utf-8"))
+    return held
+
+
+def served() -> str:
+    """`/metrics` of that server, whole but for its HELP."""
+    held, known, lines = published(), families("3.3.7"), []
+    for family in held["families"]:
+        name = family["name"]
+        kind = next(key for key in family if key != "name")
+        lines.append(f"# TYPE {name} {kind}")
+        for labels, value in family[kind].items():
+            side, inner = (f"{{{labels}}}", f"{labels},") if labels else ("", "")
+            if kind == "summary":
+                lines.append(
+                    f"{name}_{labels} {value}" if labels.isalpha() else f'{name}{{quantile="{labels}"}} {value}'
+                )
+            elif kind != "histogram":
+                lines.append(f"{name}{side} {value}")
+            else:
+                count = 0
+                for number, end in enumerate(buckets(known[name]["buckets"], "3.3.7", held), start=1):
+                    count = value["steps"].get(number, count)
+                    lines.append(f'{name}_bucket{{{inner}le="{plain(end)}"}} {count}')
+                lines.append(f'{name}_bucket{{{inner}le="+Inf"}} {count}')
+                lines += [f"{name}_sum{side} {plain(value['sum'])}", f"{name}_count{side} {count}"]
+        lines.append("")
+    return "\n".join(lines) + "\n"
 
 
 def metrics(served: Served, info: Mapping[str, Any]) -> str:
@@ -167,7 +207,7 @@ def _histogram(name: str, label: str, value: str, count: int, mean: float, ends:
     """Every sample at the mean; quantiles where there are no buckets."""
     inner, side = ("", "") if not value else (f'{label}="{value}",', f'{{{label}="{value}"}}')
     if ends:
-        rows = [f'{name}_bucket{{{inner}le="{end:.17g}"}} {count if mean <= end else 0}' for end in ends]
+        rows = [f'{name}_bucket{{{inner}le="{plain(end)}"}} {count if mean <= end else 0}' for end in ends]
         rows.append(f'{name}_bucket{{{inner}le="+Inf"}} {count}')
     else:
         rows = [f'{name}{{{inner}quantile="{at}"}} {mean}' for at in (0, 0.5, 0.99, 1)]

@@ -10,12 +10,26 @@ from front import run
 from golden import Golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorded import FOLDER, Recorded, Served, answers, families, metrics, parts, recorded, table
+from recorded import (
+    FOLDER,
+    Recorded,
+    Served,
+    answers,
+    families,
+    metrics,
+    parts,
+    published,
+    recorded,
+    served,
+    table,
+)
 from serving import serving
 
 from tgi_advisor.errors import Exit
 from tgi_advisor.metrics import load, traffic
 
+SERVED = 97534
+"""Characters of a real server's metrics without HELP; with it they have the 98,977 that were published."""
 SERVERS = {one.name: one for one in recorded()}
 BUSY = Served(generated=300, chat=100, failed={"overloaded": 5, "validation": 3}, queued=4, running=9, held=900)
 READ = frozenset(
@@ -66,6 +80,43 @@ def _machine(one: Recorded) -> list[str]:
 @pytest.mark.parametrize("release", table()["releases"])
 def test_a_release_exports_what_is_read(release: str) -> None:
     assert set(families(release)) >= READ
+
+
+def test_a_real_server_exports_what_the_sources_say() -> None:
+    text, known = served(), families("3.3.7")
+    assert len(text) == SERVED
+    kinds = {
+        name: next(key for key in one if key != "name") for one in published()["families"] for name in [one["name"]]
+    }
+    assert kinds == {
+        name: "summary" if one.get("buckets") == "speculate" else one["kind"] for name, one in known.items()
+    }
+    for family in published()["families"]:
+        one = known[family["name"]]
+        labels = {key: set(one[key]) for key in ("method", "err", "reason") if key in one}
+        seen = [re.fullmatch(r'(\w+)="(\w+)"', label) for value in family.values() if isinstance(value, dict)
+                for label in value if "=" in label]  # fmt: skip
+        assert all(found is not None and found[2] in labels[found[1]] for found in seen)
+        assert bool(seen) == bool(labels)
+    for end in ("0.00015000000000000001", "0.0011390624999999999", "145.61096060497135", "511.00000000000006", "512",
+                "179.20000000000002", "1024"):  # fmt: skip
+        assert f'le="{end}"' in text
+
+
+def test_what_a_real_server_has_done_is_read() -> None:
+    seen, done = load(served(), "here"), traffic(served(), "here")
+    assert (seen.requests, seen.answered, dict(seen.failed)) == (111, 109, {"validation": 2})
+    assert (seen.queued, seen.running, seen.held, seen.generated) == (0, 0, 0, 3423)
+    assert seen.prompt_tokens == pytest.approx(662 / 109)
+    assert seen.waited == pytest.approx(295.275961956 / 109)
+    assert seen.took == pytest.approx(541.214031616 / 109)
+    assert (done.requests, done.prompts, done.prefills, done.decodes) == (109, 109, 16, 1509)
+    assert done.decode_seconds / done.decodes == pytest.approx(0.05986, rel=1e-3)
+    info = {**SERVERS[next(iter(SERVERS))].info, "version": "3.3.5", "max_input_tokens": 511, "max_total_tokens": 512}
+    with serving({"/info": json.dumps(info), "/metrics": served(), "/health": ""}) as (url, _):
+        ran = run("inspect", url)
+    assert ran.code == Exit.STARTS
+    assert "109 answered; failed: 2 validation" in ran.out
 
 
 counts = st.integers(0, 5000)
