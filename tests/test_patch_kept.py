@@ -313,6 +313,22 @@ def test_which_of_several_servers_got_them_is_said(tmp_path: Path) -> None:
     assert run("advise", str(file), "--patch", *A100).code == Exit.USAGE
 
 
+def test_limits_of_an_environment_file_give_way_to_those_of_the_service(tmp_path: Path) -> None:
+    image = "ghcr.io/huggingface/text-generation-inference:3.3.7"
+    file, beside = tmp_path / "compose.yaml", tmp_path / "tgi.env"
+    file.write_text(f"services:\n  tgi:\n    image: {image}\n    env_file: tgi.env\n")
+    beside.write_text(f"MODEL_ID={QWEN}\nMAX_TOTAL_TOKENS=4096\n")
+    before = beside.read_bytes()
+    assert run("advise", str(file), "--patch", *A100).code == Exit.STARTS
+    assert yaml.safe_load(file.read_text())["services"]["tgi"]["environment"]["MAX_TOTAL_TOKENS"] == "32768"
+    assert beside.read_bytes() == before
+    assert "has these limits already" in run("advise", str(file), "--patch", *A100).out
+    file.write_text(f"services:\n  tgi: {{image: '{image}', env_file: tgi.env}}\n")
+    assert run("advise", str(file), "--patch", *A100).code == Exit.STARTS
+    tgi = yaml.safe_load(file.read_text())["services"]["tgi"]
+    assert (tgi["image"], len(tgi["environment"])) == (image, 3)
+
+
 def test_a_model_that_the_file_leaves_open_may_be_said(tmp_path: Path) -> None:
     file = tmp_path / "run.sh"
     file.write_text(

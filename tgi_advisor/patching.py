@@ -206,6 +206,9 @@ def _hindrance(document: Document, number: int, case: Case, wishes: Sequence[Wis
     given = [case.view.get(wish.name) for wish in wishes]
     if any(one is not None and amend.by_template(one.value.text) for one in given):
         return ", where a template fills it in"
+    files_of = dict.fromkeys(one.value.place.file for one in given if one is not None)
+    if elsewhere := [files.shown(name) for name in files_of if name and name != document.file]:
+        return f", where {listed(elsewhere, 'and')} {'says' if len(elsewhere) == 1 else 'say'} it"
     here = {word.spot for word in (*case.server.args, *case.server.env.values())}
     for at, other in enumerate(document.servers):
         if at != number and here & {word.spot for word in (*other.args, *other.env.values())}:

@@ -203,7 +203,8 @@ def _ways(document: Document, view: Effective, wish: Wish, known: Mapping[str, F
                 yield from _changed(file, given, flag, wish.value)
             if given is not None or server.args or not server.env:
                 yield from _argument(file, server, flag, wish.value)
-            if given is None and flag.env is not None:
+            elsewhere = given is not None and given.value.place.file != document.file  # and weaker there
+            if flag.env is not None and (given is None or elsewhere):
                 yield from _variable(file, server, flag.env, _word_of(flag, wish.value))
         case _ if wish.value is None:
             yield from _without_variable(file, server, wish.name)
@@ -440,8 +441,9 @@ def _variable(file: File, server: Server, name: str, value: str) -> Iterator[lis
             yield [_Edit(at, at, f"{brace[2]}{name}={value}{brace[2]}, ")]
         else:
             yield [_Edit(start, start, f"{name}={shlex.quote(value)} ")]
+    here = any(one.key is not None and one.key.file == file.name for one in there)
     if (
-        (not there or server.form == "docker-run")
+        (not here or server.form == "docker-run")
         and server.image is not None
         and (at_image := _span(file, server.image)) is not None
     ):
@@ -475,6 +477,13 @@ def _first_variable(text: str, image: int, form: str, name: str, value: str) -> 
             option = shlex.quote(f"{name}={value}")
             yield [_Edit(line, line, f"{text[line:start]}-e {option} \\\n")]
         yield [_Edit(start, start, f"-e {shlex.quote(f'{name}={value}')} ")]
+        return
+    if re.search(r"[{,]\s*image:\s*[\"']?\Z", text[line:image]):  # in a flow
+        flow = f"env: [{{name: {name}, value: {json.dumps(value)}}}]"
+        pair = flow if form == "kubernetes" else f"environment: {{{name}: {json.dumps(value)}}}"
+        closed = re.match(r"[^\s,}\"']+[\"']?", text[image:end])
+        if closed is not None:
+            yield [_Edit(image + closed.end(), image + closed.end(), f", {pair}")]
         return
     item = re.match(r"([ \t]*(?:-[ \t]+)?)image:", text[line:end])
     if item is None:
