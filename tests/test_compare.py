@@ -177,6 +177,18 @@ def test_a_price_list_may_say_which_gpu_an_instance_carries(tmp_path: Path) -> N
     assert (found["gpu"], found["instance"], found["price_per_hour"]) == ("mine", "tower", 2)
 
 
+def test_an_instance_that_is_named_has_its_own_price() -> None:
+    def found(*gpus: str) -> dict[int, str]:
+        asked = (*QWEN, "-g", ",".join(gpus), "-n", "1,2,4", "-q", "awq")
+        return {row["count"]: row["instance"] for row in rows(*asked) if row["gpu"] == "nvidia-l4"}
+
+    assert found("l4") == {1: "g2-standard-4", 2: "g2-standard-24", 4: "g2-standard-48"}
+    assert found("g6.2xlarge") == {1: "g6.2xlarge", 2: "g6.12xlarge", 4: "g6.12xlarge"}
+    assert found("g6.2xlarge", "g2-standard-8") == {1: "g2-standard-8", 2: "g2-standard-24", 4: "g2-standard-48"}
+    assert found("g6.2xlarge", "l4", "t4") == found("l4")
+    assert found("g6.12xlarge") == {1: "g6.12xlarge", 2: "g6.12xlarge", 4: "g6.12xlarge"}
+
+
 def test_a_release_that_does_not_read_how_weights_are_stored_is_told() -> None:
     """Before 2.0.0 TGI takes the quantization of --quantize alone (models/__init__.py@v1.4.5)."""
     for asked in (("-q", "awq,gptq"), ()):

@@ -92,7 +92,7 @@ def compare(
     asked = read_any(spec)
     facts_of = partial(gather, source=source, offline=offline, progress=progress, speed=speed)
     ways = _ways(asked, facts_of, gpu, count, quantize, release, kv_cache_dtype)
-    return comparing.compare(asked, ways, purpose=purpose, offers=_offers(prices, asked), progress=done)
+    return comparing.compare(asked, ways, purpose=purpose, offers=_offers(prices, asked, gpu), progress=done)
 
 
 def fits(
@@ -304,7 +304,7 @@ def size(
     load = Load(users, lengths(str(prompts), "input"), lengths(str(answers), "output"), rps, latency)
     facts_of = partial(gather, source=source, offline=offline, progress=progress, speed=speed)
     ways = _ways(asked, facts_of, gpu, count, quantize, release)
-    return sizing.size(asked, ways, load, offers=_offers(prices, asked), progress=done)
+    return sizing.size(asked, ways, load, offers=_offers(prices, asked, gpu), progress=done)
 
 
 def rule_of_thumb(
@@ -585,10 +585,20 @@ def _values(names: Sequence[str], known: Sequence[str], option: str) -> tuple[st
     return tuple(dict.fromkeys(names))
 
 
-def _offers(path: str | None, spec: Spec) -> tuple[Offer, ...]:
-    """The shipped prices, or those of a file."""
+def _offers(path: str | None, spec: Spec, gpu: Sequence[str] = ()) -> tuple[Offer, ...]:
+    """The shipped prices, or those of a file; of GPUs that are named by their instances alone, the prices of these."""
     if path is None:
-        return pricing.known()
-    from tgi_advisor.gather import prices
+        offers = pricing.known()
+    else:
+        from tgi_advisor.gather import prices
 
-    return prices.offers(path, date.today(), spec.hardware.gpu.name if spec.hardware.gpu.stated else None)
+        offers = prices.offers(path, date.today(), spec.hardware.gpu.name if spec.hardware.gpu.stated else None)
+    named: dict[str, set[str]] = {}
+    for name in gpu:
+        found, kind = gpus.instance(name), gpus.instance_type(name)
+        if found is not None and kind is not None:
+            named.setdefault(found[0].name, set()).add(kind)
+    if not named:
+        return offers
+    anywhere = {_card(name).name for name in gpu if gpus.instance(name) is None}
+    return pricing.of_named(offers, {card: kinds for card, kinds in named.items() if card not in anywhere})

@@ -86,9 +86,9 @@ class Comparison(Answer):
         once = {"model", "outcome", "why", *PRICE_SAID, "tokens_per_s", "tokens_per_s_factor", "tokens_per_s_label"} | (
             {"kv_cache_dtype"} if self._one_kv_cache else set()
         )
-        shown, same = tabular.constants(tabular.without(_table(starting), once), SAID_ONCE)
+        shown, same = tabular.constants(tabular.without(_table(starting), once), self._common())
         said = [f"{one.heading} {same[one.key]}" for one in COLUMNS if one.heading and same.get(one.key)]
-        lines = [", ".join([self.model, *said]), *checkpoints(self.options)]
+        lines = [*wrapped(", ".join([self.model, *said]), width), *checkpoints(self.options)]
         lines += [*wrapped(self.started(), width), ""]
         if starting:
             spare = _spare(starting)
@@ -105,6 +105,10 @@ class Comparison(Answer):
     def started(self) -> str:
         """How many options start, of how many."""
         return f"{sum(option.starts for option in self.options)} of {len(self.options)} options start."
+
+    def _common(self) -> list[str]:
+        """The columns of `SAID_ONCE` in which all options are the same, those that do not start too."""
+        return [name for name in SAID_ONCE if len({getattr(one, name) for one in self.options} - {""}) == 1]
 
     @property
     def _one_kv_cache(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -83,6 +83,23 @@ def read(rows: Any, where: str) -> tuple[Offer, ...]:
                 )
             )  # fmt: skip
     return tuple(offers)
+
+
+def of_named(offers: Iterable[Offer], named: Mapping[str, Set[str]]) -> tuple[Offer, ...]:
+    """The offers without those of other instances than were named (GPU -> instance types).
+
+    For more GPUs than these carry, larger ones of the same clouds stay; where no price of them is known, all do.
+    """
+    kept = []
+    by_gpu: dict[str, list[Offer]] = {}
+    for offer in offers:
+        by_gpu.setdefault(offer.gpu, []).append(offer)
+    for gpu, known in by_gpu.items():
+        meant = [offer for offer in known if offer.instance in named.get(gpu, ())]
+        most = {offer.cloud: max(one.gpus for one in meant if one.cloud == offer.cloud) for offer in meant}
+        larger = [offer for offer in known if offer.gpus > most.get(offer.cloud, offer.gpus)]
+        kept += [*meant, *larger] if meant else known
+    return tuple(kept)
 
 
 def cheapest(offers: Iterable[Offer], gpu: str, count: int, servers: int = 1) -> Offer | None:
