@@ -357,6 +357,8 @@ class ApiServer(ThreadingHTTPServer):
         self.watch_seconds = 60.0
         self.open = False  # to kubectl, which sends no token without TLS
         self.kubelet = Kubelet(self)
+        self.started = threading.Event()
+        """Whether a container has been started."""
         self.closing = threading.Event()
         known = {flag.name: flag.type for flag in flags.flags_of(release.find("3.3.7")).values()}
         (folder / "flags.json").write_text(json.dumps(known))
@@ -690,6 +692,7 @@ class Run:
             [sys.executable, "-S", str(HERE / "launch_image" / "pretend_tgi.py"), *args],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env,
         )  # fmt: skip
+        self.kubelet.server.started.set()
         last, self.terminated = self.terminated, None
         self.status({"running": {"startedAt": began}}, last=last)
         reader = threading.Thread(target=self.read, args=(self.process, self.logs[-1]), daemon=True)

@@ -8,7 +8,8 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from click.testing import CliRunner, Result
 from clusters import ApiServer, Authority
 
 from tgi_advisor.cli.main import cli
+from tgi_advisor.launch import follow
 from tgi_advisor.launch.kubernetes import cluster as of_clusters
+from tgi_advisor.launch.kubernetes import kubeconfig, watching
 
 OPENSSL = shutil.which("openssl")
 pytestmark = [
@@ -60,8 +63,10 @@ class Gate:
     def plugin(self, text: str) -> dict[str, Any]:
         """A user whose credentials a program prints."""
         program = self.folder / "log-in"
-        program.write_text(f"#!{sys.executable} -S\n{text}\n")
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        new = self.folder / "log-in.new"  # so that whoever runs it meanwhile runs one of the two
+        new.write_text(f"#!{sys.executable} -S\n{text}\n")
+        new.chmod(new.stat().st_mode | stat.S_IXUSR)
+        new.rename(program)
         return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(program),
                          "interactiveMode": "Never"}}  # fmt: skip
 
@@ -169,6 +174,193 @@ def test_an_authority_that_is_not_there(gate: Gate) -> None:
         assert (result.exit_code, result.stdout) == (7, ""), result.output
 
 
+def written(folder: Path, where: str, **settings: Any) -> dict[str, Any]:
+    """A kubeconfig in which a section's only entry has these settings besides its own."""
+    inner = {
+        "clusters": {"server": "https://127.0.0.1:9"},
+        "users": {"token": OTHER},
+        "contexts": {"cluster": "c", "user": "u"},
+    }
+    for name, value in settings.items():
+        key = name.replace("_", "-") if where != "users" or name != "tokenFile" else name
+        inner[where] = {**inner[where], key: value.replace("FOLDER", str(folder)) if isinstance(value, str) else value}
+    return {
+        "current-context": "x",
+        **{section: [{"name": "x" if section == "contexts" else section[0], section[:-1]: inner[section]}]
+           for section in inner},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("where", "settings", "says", "hint"),
+    [
+        ("contexts", {"cluster": "d"}, "names the cluster 'd', which the kubeconfig has not", "It has: c."),
+        ("contexts", {"user": "v"}, "names the user 'v', which the kubeconfig has not", "It has: u."),
+        ("contexts", {"cluster": None}, "the context 'x' names no cluster", "beside its user"),
+        ("clusters", {"server": None}, "the cluster 'c' of the kubeconfig has no `server`", "https://HOST:6443"),
+        ("clusters", {"server": "10.0.0.1:6443"}, "is no address of an API server", "did you mean https://10.0.0.1:6443?"),
+        ("clusters", {"server": 6443}, "is no address of an API server: '6443'", "It is https://HOST:6443"),
+        ("clusters", {"server": "https://h:99999"}, "is no address of an API server", "It is https://HOST:6443"),
+        ("clusters", {"server": "https://a b"}, "is no address of an API server", "It is https://HOST:6443"),
+        ("clusters", {"server": "ftp://h"}, "is no address of an API server", "It is https://HOST:6443"),
+        ("clusters", {"server": f"https://me:{OTHER}@h"}, "has a user and password in it", "They are not sent"),
+        ("clusters", {"proxy_url": "h:3128"}, "`proxy-url` of the cluster 'c' of the kubeconfig is no address", "http://"),
+        ("clusters", {"proxy_url": f"http://me:{OTHER}@127.0.0.1:9"}, "the proxy http://***@127.0.0.1:9 on the way",
+         "`proxy-url` of this context's cluster"),
+        ("clusters", {"insecure_skip_tls_verify": "false"}, "is neither true nor false, but 'false'", "is checked"),
+        ("clusters", {"certificate_authority": "FOLDER/none.pem"}, "cannot be read", "No such file"),
+        ("clusters", {"certificate_authority": "FOLDER"}, "cannot be read", "it is a folder"),
+        ("clusters", {"certificate_authority_data": "%%%"}, "`certificate-authority-data` of the cluster 'c' is no",
+         "take it from the cluster"),
+        ("clusters", {"certificate_authority_data": "aGVsbG8="}, "holds no certificate (PEM)", "take them from"),
+        ("users", {"client_certificate": "FOLDER/none.pem"}, "`client-certificate` of the user 'u' cannot", "Log in"),
+        ("users", {"client_certificate_data": "abc"}, "`client-certificate-data` of the user 'u' is no base64", "line"),
+        ("users", {"client_certificate_data": "aGVsbG8=", "client_key_data": "aGVsbG8="},
+         "are no certificate with its key", "Log in again"),
+        ("users", {"tokenFile": "FOLDER/none"}, "`tokenFile` of the user 'u' cannot be read", "No such file"),
+        ("users", {"token": f"{OTHER}\nX: y"}, "the token of this context has characters that no token has", "Log in"),
+        ("users", {"auth_provider": {"name": "gcp"}}, "logs in by the auth-provider 'gcp'", "Log in again with"),
+        ("users", {"exec": {"apiVersion": "v1"}}, "`exec` of the user 'u' of the kubeconfig names no", "kubectl"),
+        ("users", {"as": "somebody"}, "acts as somebody else (`as`)", "Use a context"),
+    ],
+)  # fmt: skip
+def test_what_a_context_refers_to_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, settings: dict[str, Any], says: str, hint: str
+) -> None:
+    """Before the client takes it for what it should be; no credential is in what is said of it."""
+    path = tmp_path / "config"
+    path.write_text(json.dumps(written(tmp_path, where, **settings)))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    monkeypatch.setattr(of_clusters, "TRIES", 1)
+    result = seen(CliRunner().invoke(cli, ["status", "--on", "kubernetes"], catch_exceptions=False))
+    said = " ".join(result.stderr.split())
+    assert (result.exit_code, result.stdout) == (7, "")
+    assert says in said
+    assert hint in said
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty: no cluster is named there"),
+        (b"# later\n", "is empty: no cluster is named there"),
+        (bytes(range(256)), "is no text, and so no kubeconfig"),
+        (b"- a\n", "is no kubeconfig, but a list"),
+        (b"hello", "is no kubeconfig, but a text"),
+        (b"\tusers: []", "config:1:1: no YAML: found character '\\t' that cannot start any token"),
+        (b"users: [" + b"[" * 5000, "is no text, and so no kubeconfig"),
+        (f"users: &a\n  - *{OTHER}".encode(), "config:2:5: no YAML: found undefined alias ..."),
+        (b"users: me", "`users` of the kubeconfig"),
+        (f"users:\n- name: me\n  token: {OTHER}".encode(), "entry 1 (me) of `users` in the kubeconfig"),
+        (f"users:\n- name:\n    token: {OTHER}\n".encode(), "entry 1 of `users` in the kubeconfig"),
+        (b"clusters: []", "the kubeconfig has no current context"),
+    ],
+)
+def test_a_file_that_is_no_kubeconfig(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, says: str
+) -> None:
+    (tmp_path / "config").write_bytes(content)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    result = seen(CliRunner().invoke(cli, ["status", "--on", "kubernetes"], catch_exceptions=False))
+    assert (result.exit_code, result.stdout) == (7, "")
+    assert says in " ".join(result.stderr.split())
+
+
+def test_of_several_files_an_empty_one_is_passed_over(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate.config({"token": clusters.TOKEN})
+    (gate.folder / "empty").write_text("")
+    monkeypatch.setenv("KUBECONFIG", os.pathsep.join([str(gate.folder / "empty"), os.environ["KUBECONFIG"]]))
+    assert gate.status().exit_code == 0
+
+
+def test_a_server_that_is_not_checked_is_said(gate: Gate, recwarn: pytest.WarningsRecorder) -> None:
+    gate.config({"token": clusters.TOKEN}, **{"insecure-skip-tls-verify": True})
+    result = gate.launch("--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "is not checked (insecure-skip-tls-verify)" in " ".join(result.stderr.split())
+    assert not recwarn.list
+
+
+def test_the_name_that_a_certificate_is_for(gate: Gate) -> None:
+    """`tls-server-name`, which stands in for the host."""
+    ca = {"certificate-authority": str(gate.authority.certificate)}
+    localhost = gate.server.url.replace("127.0.0.1", "localhost")
+    gate.config({"token": clusters.TOKEN}, server=localhost, **ca, **{"tls-server-name": "127.0.0.1"})
+    assert gate.status().exit_code == 0
+    gate.config({"token": clusters.TOKEN}, **ca, **{"tls-server-name": "other.example"})
+    result = gate.status()
+    assert result.exit_code == 7
+    assert "not valid for 'other.example'" in " ".join(result.stderr.split())
+
+
+# -- credentials that run out while a server comes up
+
+
+def runs_out(gate: Gate, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> Result:
+    """A launch during whose load something happens to its credentials; whose watches begin anew all the time."""
+    for where, name, value in ((watching, "AGAIN_S", 0.05), (watching, "MOST_AGAIN_S", 0.1), (follow, "BACK_S", 1.0),
+                               (of_clusters, "TRIES", 2), (watching, "PATIENT", 1)):  # fmt: skip
+        monkeypatch.setattr(where, name, value)
+    gate.server.watch_seconds = 0.2
+
+    def soon() -> None:
+        gate.server.started.wait(20)
+        happens()
+
+    wait = threading.Thread(target=soon)
+    wait.start()
+    spec = {**SPEC, "tgi": {**SPEC["tgi"], "env": {"PRETEND": json.dumps({"slow": 0.1})}}}  # type: ignore[dict-item]
+    (gate.folder / "slow.yaml").write_text(json.dumps(spec))
+    words = ["launch", str(gate.folder / "slow.yaml"), "--on", "kubernetes"]
+    result = seen(CliRunner().invoke(cli, words, catch_exceptions=False))
+    wait.join()
+    return result
+
+
+def expiring(gate: Gate, soon: bool) -> dict[str, Any]:
+    """A user whose plugin says that what it gives out is to be renewed at once, where `soon`."""
+    return gate.prints(token=clusters.TOKEN, **({"expirationTimestamp": "2026-01-01T00:00:00Z"} if soon else {}))
+
+
+def test_a_plugin_that_fails_while_a_server_comes_up(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for; what runs is left alone, and found by its label."""
+    gate.config(expiring(gate, soon=True))
+    result = runs_out(gate, monkeypatch, lambda: gate.plugin("import sys; sys.exit('log in: cloud login')"))
+    assert result.exit_code == 7, result.output
+    said = " ".join(result.stderr.split())
+    assert "gives no credentials any more: exec: process returned 1. log in: cloud login; waiting for it" in said
+    assert "has the label" in said
+    assert "ERROR:root" not in result.output
+    assert [one["metadata"]["name"] for one in gate.server.of_kind("Deployment")] == ["llama"]
+
+
+def test_a_token_that_runs_out_while_a_server_comes_up(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate.config({"token": clusters.TOKEN})
+    result = runs_out(gate, monkeypatch, lambda: gate.server.tokens.clear())
+    assert result.exit_code == 7, result.output
+    assert "log in again" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("scheme", ["tokenFile", "exec"])
+def test_a_token_that_is_renewed_while_a_server_comes_up(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """Where the cluster does not take one any more, the file is read or the program asked again."""
+    file = gate.folder / "token"
+    file.write_text(f"{clusters.TOKEN}\n")
+    gate.config({"tokenFile": str(file)} if scheme == "tokenFile" else expiring(gate, soon=False))
+
+    def happens() -> None:
+        if scheme == "exec":
+            gate.prints(token=OTHER)
+        else:
+            file.write_text(OTHER)
+        gate.server.tokens = {OTHER}
+
+    result = runs_out(gate, monkeypatch, happens)
+    assert result.exit_code == 0, result.output
+
+
 def test_a_plugin_that_logs_in(gate: Gate) -> None:
     gate.config(gate.prints(token=clusters.TOKEN))
     result = gate.launch()
@@ -227,7 +419,7 @@ def test_the_account_of_a_pod(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("KUBECONFIG")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
-    monkeypatch.setattr(of_clusters, "ACCOUNT", account)
+    monkeypatch.setattr(kubeconfig, "ACCOUNT", account)
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(account / "token"))
     monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(account / "ca.crt"))
     result = gate.status()

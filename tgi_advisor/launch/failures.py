@@ -83,6 +83,8 @@ class Context:
     """Whether a Hub token went in."""
     where: Where = "docker"
     """What it ran on."""
+    at: str = ""
+    """Options with which kubectl asks the namespace it ran in."""
 
 
 @dataclass(frozen=True)
@@ -206,8 +208,9 @@ def _disk(here: Context) -> tuple[str, ...]:
     cache = here.container.mounts[0].source
     if here.where == "kubernetes":
         return (
-            f"The weights take {human(here.container.weights_bytes)}; enlarge the claim (`kubectl edit pvc`, where its "
-            "storage class allows that), or look at the node's ephemeral storage.",
+            f"The weights take {human(here.container.weights_bytes)}; enlarge the claim (`kubectl edit pvc "
+            f"{here.container.name}-data {here.at}`, where its storage class allows that), or look at the node's "
+            "ephemeral storage.",
         )
     return (
         f"The weights take {human(here.container.weights_bytes)}; make room where {cache} lies, or name another "
@@ -225,7 +228,7 @@ def _shm(here: Context) -> tuple[str, ...]:
 
 def _no_gpu(here: Context) -> tuple[str, ...]:
     return (
-        "Look at `kubectl describe node`: the GPU's device plugin must offer what the pod asks for."
+        f"Look at `kubectl describe node {here.at}`: the GPU's device plugin must offer what the pod asks for."
         if here.where == "kubernetes"
         else "Look at `docker run --rm --gpus all IMAGE nvidia-smi`: the container must list the GPUs.",
         "A driver older than the image's CUDA must be renewed (TGI 3 needs CUDA 12.4).",

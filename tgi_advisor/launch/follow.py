@@ -58,6 +58,7 @@ class Follower:
         self.readable = True
         self.waits: watch.Step | None = None
         self.away = False
+        self.lost_at: float | None = None
         self.looks_gone = 0
         self.stream: Log = NoLog()
         self.thread: threading.Thread | None = None
@@ -77,7 +78,7 @@ class Follower:
                 now = time.monotonic()
                 if now - asked >= (TICK_S if self.progress.now == "connected" else HEALTH_EVERY_S):
                     asked = now
-                    if self._healthy():
+                    if self._healthy_or_away():
                         self._read_up()
                         return None
                     if (self._gone() or not self.readable) and (failure := self._ended(token_given)):
@@ -196,7 +197,7 @@ class Follower:
         if isinstance(self.stream, NoLog) and state.there:
             self._read_the_rest()
         text = self.blot(self.progress.kept.text())
-        seen = failures.Context(self.plan, self.container, text, state, token_given, self.server.kind)
+        seen = failures.Context(self.plan, self.container, text, state, token_given, self.server.kind, self.server.at)
         failure = failures.diagnose(seen)
         return failures.with_the_engine(failure, state) if self.away and self.server.kind == "docker" else failure
 
@@ -214,13 +215,30 @@ class Follower:
             try:
                 return self.server.state()
             except LostPlaceError as error:  # noqa: PERF203
-                if not self.away:
-                    self.away = True
-                    self.tell("note", f"{error.message}; waiting for it to come back")
+                self._missed(error)
                 if time.monotonic() > end or self.late:
                     raise
                 time.sleep(HEALTH_EVERY_S)
                 interrupted()
+
+    def _missed(self, error: LostPlaceError) -> None:
+        """Tell that the place is away, the first time."""
+        if not self.away:
+            self.away = True
+            self.tell("note", f"{error.message}; waiting for it to come back")
+
+    def _healthy_or_away(self) -> bool:
+        """Whether the server answers; a place that is away, through which it is asked, is waited for."""
+        try:
+            healthy = self._healthy()
+        except LostPlaceError as error:
+            self._missed(error)
+            self.lost_at = self.lost_at or time.monotonic()
+            if time.monotonic() - self.lost_at > BACK_S:
+                raise
+            return False
+        self.lost_at = None
+        return healthy
 
     def _gone(self) -> bool:
         """Whether the server is known to have ended for two looks: what it wrote last has arrived by then."""

@@ -81,6 +81,11 @@ class Server(Protocol):
         ...
 
     @property
+    def at(self) -> str:
+        """Options with which kubectl asks the namespace it is in; empty on a Docker Engine."""
+        ...
+
+    @property
     def what(self) -> str:
         """It by its name, as people say it: `container llama`."""
         ...
@@ -189,6 +194,11 @@ class Place(Protocol):
     @property
     def local(self) -> bool:
         """Whether it shares this machine's files and ports."""
+        ...
+
+    @property
+    def status_command(self) -> str:
+        """The command that lists what was launched there."""
         ...
 
     @property

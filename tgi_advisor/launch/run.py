@@ -239,12 +239,13 @@ class _Launch:
             return
         lost = isinstance(error, LostPlaceError)
         label = f"{marks.LAUNCH}={self.id}"
-        told = f"what this launch started and still runs was left alone: it has the label {label}" if lost else ""
+        still = f"it has the label {label}, and `{self.place.status_command}` lists it"
+        told = f"what this launch started and still runs was left alone: {still}" if lost else ""
         try:
             for done in self.place.undo(self.id, self.asked.container.name, ended=lost):
                 self._note(done)
         except EngineError as also:
-            told = f"{also.message}; what this launch started has the label {label}"
+            told = f"{also.message}; what this launch started is left: {still}"
         if told:
             self._note(told, label=label)
 

@@ -24,6 +24,7 @@ class DockerPlace:
 
     kind: Literal["docker"] = "docker"
     here = "here"
+    status_command = "tgi-advisor status"
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -164,6 +165,8 @@ class DockerServer:
     def follow_command(self) -> str:
         """`docker logs`, as it goes on."""
         return f"docker logs -f {self.container.name}"
+
+    at = ""
 
     @property
     def stop_command(self) -> str:

@@ -1,30 +1,26 @@
-"""The API server of a cluster: which one is meant, how it is asked, and what it says when it refuses.
+"""The API server of a cluster: how it is asked, and what it says when it refuses.
 
-The official client reads the kubeconfig (or the pod's own account), signs requests in and forwards ports; objects are
-plain dictionaries, as the manifests are. Which cluster is meant is decided as `kubectl` decides it: KUBECONFIG, then
-~/.kube/config and its current context; inside a pod without a kubeconfig, the pod's service account.
+The official client signs requests in and forwards ports; objects are plain dictionaries, as the manifests are.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shlex
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 from urllib.parse import urlencode
 
-from tgi_advisor.errors import AdvisorError, EngineError, MissingError, UsageError, did_you_mean
+from tgi_advisor.errors import AdvisorError, EngineError, MissingError, UsageError
+from tgi_advisor.launch.kubernetes import kubeconfig
 from tgi_advisor.launch.place import LostPlaceError
-from tgi_advisor.reading import home, read_regular
 from tgi_advisor.safe import masked, named
 
 MANAGER = "tgi-advisor"
@@ -41,29 +37,19 @@ TRIES = 4
 PUT_OFF = frozenset({429, 500, 502, 503, 504})
 MOST_WAIT_S = 10.0
 """The longest wait that a Retry-After is granted."""
-CONFIG_BYTES = 1 << 22
-"""The longest kubeconfig that is read."""
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """What the name of a namespace is, and of a Deployment with a Service
 (https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names)."""
 NAMED_LIKE = "At most 63 lower-case letters, digits and dashes, with a letter or digit at both ends."
 INSTALL = "pip install 'tgi-advisor[kubernetes]'"
-ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where a pod finds its account (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/)."""
 
 
 class RefusedError(EngineError):
     """An answer of the API server that is no success."""
 
     def __init__(self, what: str, status: int, reason: str, words: str, details: Mapping[str, Any]) -> None:
-        super().__init__(f"the cluster could not {what}: {words}", _HINTS.get(status))
+        super().__init__(f"the cluster could not {what}: {words}")
         self.status, self.reason, self.words, self.details = status, reason, words, details
-
-
-_HINTS = {
-    401: "The credentials of this context are not valid (any more): log in again; `kubectl auth whoami` tells.",
-    403: "`kubectl auth can-i --list` shows what this account may do; `launch --dry-run` lists what a launch needs.",
-}
 
 
 @dataclass(frozen=True)
@@ -82,6 +68,8 @@ class Cluster:
     """What the server warned of, in the Warning headers of answers."""
     elsewhere: bool = False
     """Whether kubectl without --context would ask another cluster."""
+    login: kubeconfig.Again = field(default_factory=kubeconfig.Again)
+    """Logs in once more."""
 
     @property
     def shown(self) -> str:
@@ -102,6 +90,12 @@ class Cluster:
     def at(self) -> str:
         """The options with which kubectl asks the same namespace of the same cluster."""
         return f"-n {self.namespace}{self.by}"
+
+    @property
+    def on(self) -> str:
+        """The options with which tgi-advisor asks the same namespace of the same cluster."""
+        place = f"kubernetes:{self.context}" if self.context else "kubernetes"
+        return f"--on {shlex.quote(place)} --namespace {self.namespace}"
 
     def close(self) -> None:
         """Close the connections."""
@@ -149,18 +143,34 @@ class Cluster:
 
     def stream(self, path: str, what: str, query: Mapping[str, Any], quiet_s: float) -> Any:
         """The answer to a GET as it arrives, an urllib3 response; a read that waits longer than `quiet_s` fails."""
+        used = self._credentials
         answer = self._sent("GET", path, what, query, None, {"Accept": "application/json, */*"}, quiet_s)
+        if answer.status == 401 and self._logs_in_again(used):
+            answer = self._sent("GET", path, what, query, None, {"Accept": "application/json, */*"}, quiet_s)
         if not 200 <= answer.status < 300:
             self._refuse(what, answer.status, _read(answer))
         return answer
 
     def forward(self, pod: str, port: int, seconds: float) -> socket.socket:
-        """A connection to a port of a pod; OSError when there is none."""
+        """A connection to a port of a pod; OSError when there is none, RefusedError when nobody may have one."""
         from tgi_advisor.launch.kubernetes import forward
 
-        headers = {name.lower(): value for name, value in self._signed({}).items()}
+        what = f"forward a port of pod {pod}"
         url = self._url(f"{self.pods}/{pod}/portforward", {"ports": port})
-        return forward.connect(self.api.configuration, url, headers, max(seconds, CONNECT_S))
+        again = True
+        while True:
+            used = self._credentials
+            with self.asked(what):
+                headers = {name.lower(): value for name, value in self._signed({}).items()}
+            try:
+                return forward.connect(self.api.configuration, url, headers, max(seconds, CONNECT_S))
+            except forward.RefusedForwardError as error:
+                if error.status == 401 and again and self._logs_in_again(used):
+                    again = False
+                    continue
+                if error.status in (401, 403):
+                    self._refuse(what, error.status, b"")
+                raise
 
     # -- paths
 
@@ -186,7 +196,7 @@ class Cluster:
         content: str = "application/json", accept: str = "application/json",
     ) -> dict[str, Any]:  # fmt: skip
         for attempt in range(1, TRIES + 1):
-            last = attempt == TRIES
+            last, used = attempt == TRIES, self._credentials
             try:
                 answer = self._sent(
                     method, path, what, query, body, {"Accept": accept, "Content-Type": content}, ANSWER_S
@@ -199,6 +209,8 @@ class Cluster:
                 continue
             if answer.status in PUT_OFF and not last:
                 _wait(_after(answer, attempt))
+                continue
+            if answer.status == 401 and not last and self._logs_in_again(used):
                 continue
             if not 200 <= answer.status < 300:
                 self._refuse(what, answer.status, data)
@@ -233,6 +245,16 @@ class Cluster:
             except (HTTPError, OSError) as error:
                 raise self._lost(error) from None
 
+    @property
+    def _credentials(self) -> dict[str, str]:
+        """Those of now; never shown."""
+        return dict(self.api.configuration.api_key)
+
+    def _logs_in_again(self, refused: Mapping[str, str]) -> bool:
+        """Whether there are other credentials than those that were refused."""
+        with self.asked("log in again"):
+            return self.login(self.api.configuration, refused)
+
     @contextmanager
     def asked(self, what: str) -> Iterator[None]:
         """Turns what the client may raise besides its answers (credential plugins that fail) into an EngineError."""
@@ -242,26 +264,55 @@ class Cluster:
             raise
         except Exception as error:  # noqa: BLE001  (plugins and files of the kubeconfig fail in any way)
             raise EngineError(
-                f"the cluster could not be asked to {what}: {_why(error)}",
-                "See whether `kubectl get pods` works with this context.",
+                f"the cluster could not be asked to {what}: {self._why(error)}",
+                f"See whether `kubectl get pods {self.at}` works.",
             ) from None
 
     def _lost(self, error: Exception) -> EngineError:
+        from urllib3.exceptions import ProxyError
+
         if (untrusted := _untrusted(error)) is not None:
             return EngineError(
                 f"the certificate of the API server at {self.address} is not trusted: {untrusted}",
                 "Nothing was sent. See whether certificate-authority of this context is the cluster's own, and whether "
                 "something between here and the cluster answers in its place.",
             )
+        if isinstance(error, ProxyError):
+            return LostPlaceError(
+                f"the proxy {masked(str(self.api.configuration.proxy))} on the way to {self.address} does not answer: "
+                f"{self._why(error)}",
+                "It is `proxy-url` of this context's cluster, else HTTPS_PROXY; NO_PROXY names hosts that need none.",
+            )
         return LostPlaceError(
-            f"the API server at {self.address} does not answer: {_why(error)}",
-            "See whether `kubectl version` works with this context.",
+            f"the API server at {self.address} does not answer: {self._why(error)}",
+            f"See whether `kubectl version{self.by}` works.",
         )
 
     def _signed(self, headers: dict[str, str]) -> dict[str, str]:
-        """The headers with those that sign the request in; never shown."""
-        given = {row["key"]: row["value"] for row in self.api.configuration.auth_settings().values() if row["value"]}
+        """The headers with those that sign the request in; never shown.
+
+        Credentials that have run out are asked for anew meanwhile. Where they are not given out, that is waited for as
+        a server that is away is: somebody may be logging in.
+        """
+        with kubeconfig.complaints() as found:
+            rows = self.api.configuration.auth_settings().values()
+        if found:
+            raise LostPlaceError(
+                f"{self.login.whose} gives no credentials any more: {kubeconfig.said(found)}",
+                "Log in again; what runs in the cluster is not touched by that.",
+            )
+        given = {row["key"]: str(row["value"]).strip() for row in rows if row["value"]}
+        if not all(value.isascii() and value.isprintable() for value in given.values()):
+            raise EngineError("the token of this context has characters that no token has", "Log in again.")
         return {"User-Agent": MANAGER, **headers, **given}
+
+    def _why(self, error: BaseException) -> str:
+        """The reason of a failed connection, without the credentials it may quote."""
+        text = _why(error)
+        for value in self.api.configuration.api_key.values():
+            for secret in (value, *str(value).split()[1:]):
+                text = text.replace(str(secret).strip() or "\n", "***")
+        return text
 
     def _url(self, path: str, query: Mapping[str, Any] | None) -> str:
         host = str(self.api.configuration.host).rstrip("/")
@@ -276,10 +327,18 @@ class Cluster:
         said = said if isinstance(said, dict) else {}
         details = said.get("details")
         words = said.get("message") or data[:300].decode("utf-8", "replace").strip() or f"status {status}"
-        raise RefusedError(
+        error = RefusedError(
             what, status, str(said.get("reason", "")), masked(" ".join(str(words).split())),
             details if isinstance(details, dict) else {},
         )  # fmt: skip
+        if status == 401:
+            error.hint = (
+                "The credentials of this context are not valid (any more): log in again; "
+                f"`kubectl auth whoami{self.by}` tells who you are."
+            )
+        elif status == 403:
+            error.hint = f"`kubectl auth can-i --list {self.at}` shows what this account may do."
+        raise error
 
 
 def connect(context: str | None, namespace: str | None, environ: Mapping[str, str] = os.environ) -> Cluster:
@@ -293,165 +352,35 @@ def connect(context: str | None, namespace: str | None, environ: Mapping[str, st
     if namespace is not None and not NAME.fullmatch(namespace):
         raise UsageError(f"--namespace {named(namespace)!r} cannot be the name of a namespace", NAMED_LIKE)
     configuration = Configuration()
-    files = _files(environ)
-    elsewhere = False
-    if files:
-        name, own, elsewhere = _load(files, context, configuration)
-    elif context is None and environ.get("KUBERNETES_SERVICE_HOST"):
-        name, own = None, _load_account(configuration)
-    else:
-        raise EngineError(
-            "no kubeconfig says which cluster is meant",
-            "Name it with KUBECONFIG, or write ~/.kube/config as your cluster's documentation says. Without a cluster, "
-            "`tgi-advisor emit --format kubernetes` prints the manifests to apply elsewhere.",
-        )
-    if own and not NAME.fullmatch(own):
-        whose = f"the context {named(name)!r}" if name else "the account of this pod"
-        raise EngineError(f"{whose} names {named(own)!r}, which cannot be a namespace", NAMED_LIKE)
-    cluster = Cluster(ApiClient(configuration), namespace or own or "default", name, elsewhere=elsewhere)
-    version = cluster.get("/version", "say its version").get("gitVersion")
+    login = kubeconfig.find(context, environ, configuration)
+    if login.namespace and not NAME.fullmatch(login.namespace):
+        whose = f"the context {named(login.context)!r}" if login.context else "the account of this pod"
+        raise EngineError(f"{whose} names {named(login.namespace)!r}, which cannot be a namespace", NAMED_LIKE)
+    cluster = Cluster(
+        ApiClient(configuration), namespace or login.namespace or "default", login.context, elsewhere=login.elsewhere,
+        login=login.again,
+    )  # fmt: skip
+    if not configuration.verify_ssl:
+        import urllib3
+
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # a launch says it in its own words
+    try:
+        version = cluster.get("/version", "say its version").get("gitVersion")
+    except RefusedError as error:
+        if error.status == 404:
+            error.hint = f"Is {cluster.address} the address of a Kubernetes API server?"
+        raise
     return replace(cluster, version=str(version))
-
-
-def _files(environ: Mapping[str, str]) -> list[str]:
-    """The kubeconfig files that are there; EngineError for one that cannot be read."""
-    given = environ.get("KUBECONFIG")
-    paths = [path for path in given.split(os.pathsep) if path] if given else [str(Path(home(environ)) / ".kube/config")]
-    found = []
-    for path in paths:
-        try:
-            if len(read_regular(path, CONFIG_BYTES)) > CONFIG_BYTES:
-                raise EngineError(f"{path} is longer than a kubeconfig can be")
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError) as error:
-            raise EngineError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-        found.append(path)
-    if given and not found:
-        raise EngineError(f"KUBECONFIG names no file that is there: {named(given)}")
-    return found
-
-
-def _load(files: Sequence[str], context: str | None, configuration: Any) -> tuple[str, str | None, bool]:
-    """Fill in what a context of the files says; its name and namespace, and whether it is not the current one."""
-    from kubernetes.config import ConfigException, kube_config
-
-    merged = os.pathsep.join(files)
-    contexts, current, programs = _contexts(files)
-    has = f"It has: {', '.join(map(named, contexts)) or 'none'}."
-    name = context or current
-    if not name:
-        raise EngineError(
-            "the kubeconfig has no current context",
-            f"Name one, --on kubernetes:CONTEXT, or `kubectl config use-context NAME`. {has}",
-        )
-    if name not in contexts:
-        raise EngineError(f"the kubeconfig has no context {named(name)!r}", did_you_mean(name, list(contexts)) or has)
-    try:
-        with _complaints() as complaints:
-            kube_config.load_kube_config(
-                config_file=merged, context=name, client_configuration=configuration, persist_config=False
-            )
-    except ConfigException as error:
-        raise EngineError(
-            f"the kubeconfig {merged} cannot be used: {_why(error)}", "`kubectl config view` shows it without secrets."
-        ) from None
-    except Exception as error:  # noqa: BLE001  (the client takes a kubeconfig for what it should be)
-        raise EngineError(
-            f"the kubeconfig {merged} is not understood ({type(error).__name__})",
-            "`kubectl config view` shows it without secrets.",
-        ) from None
-    program = programs.get(contexts[name].user)
-    if program is not None and not (configuration.api_key or configuration.cert_file):
-        why = masked(" ".join(" ".join(complaints).split()))[:300]
-        raise EngineError(
-            f"the program {named(program.command)!r}, which logs this context in, gives no credentials: "
-            f"{why or 'it does not say why'}",
-            masked(program.hint)
-            or f"Run it by hand, or see whether `kubectl get pods --context {shlex.quote(name)}` works.",
-        )
-    return name, contexts[name].namespace, name != current
-
-
-@contextmanager
-def _complaints() -> Iterator[list[str]]:
-    """What is logged meanwhile: the client logs that a plugin failed, and goes on as nobody."""
-    found: list[str] = []
-
-    class Keeper(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            found.append(record.getMessage())
-
-    keeper, root = Keeper(logging.WARNING), logging.getLogger()
-    root.addHandler(keeper)
-    try:
-        yield found
-    finally:
-        root.removeHandler(keeper)
-
-
-class Context(NamedTuple):
-    """What a context of a kubeconfig says."""
-
-    namespace: str | None
-    """Its namespace."""
-    user: str
-    """The name of its user."""
-
-
-class Program(NamedTuple):
-    """A program that gives out credentials
-    (https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins)."""
-
-    command: str
-    """Its name or path."""
-    hint: str
-    """How to install it, as the kubeconfig says."""
-
-
-def _contexts(files: Sequence[str]) -> tuple[dict[str, Context], str | None, dict[str, Program]]:
-    """Contexts, the current one, and the programs that log users in; of several files the first that says it."""
-    import yaml
-
-    contexts: dict[str, Context] = {}
-    programs: dict[str, Program] = {}
-    current = None
-    try:
-        for file in files:
-            found = yaml.safe_load(read_regular(file, CONFIG_BYTES))
-            current = current or found.get("current-context")
-            for row in found.get("contexts") or ():
-                said = row.get("context") or {}
-                own = said.get("namespace")
-                context = Context(None if own is None else str(own), str(said.get("user")))
-                contexts.setdefault(str(row["name"]), context)
-            for row in found.get("users") or ():
-                if program := (row.get("user") or {}).get("exec"):
-                    hint = str(program.get("installHint") or "")
-                    programs.setdefault(str(row["name"]), Program(str(program.get("command")), hint))
-    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        raise EngineError(
-            f"{' or '.join(files)} is no kubeconfig ({type(error).__name__})",
-            "`kubectl config view` shows what is wrong with it.",
-        ) from None
-    return contexts, None if current is None else str(current), programs
-
-
-def _load_account(configuration: Any) -> str | None:
-    """Fill in the account of the pod this runs in; its namespace."""
-    from kubernetes.config import ConfigException, load_incluster_config
-
-    try:
-        load_incluster_config(client_configuration=configuration)
-        return (ACCOUNT / "namespace").read_text("utf-8").strip() or None
-    except (ConfigException, OSError) as error:
-        raise EngineError(f"the account of this pod cannot be used: {_why(error)}") from None
 
 
 def _why(error: BaseException) -> str:
     """The innermost reason of a failed connection, in a few words and without secrets."""
     inner: BaseException = error
-    while (reason := getattr(inner, "reason", None) or inner.__cause__) and isinstance(reason, BaseException):
+    while True:
+        last = inner.args[-1] if inner.args else None  # where urllib3 puts what it is about
+        reason = getattr(inner, "reason", None) or inner.__cause__ or last
+        if not isinstance(reason, BaseException):
+            break
         inner = reason
     words = getattr(inner, "strerror", None) or getattr(inner, "reason", None) or str(inner) or type(inner).__name__
     text = " ".join(str(words).split())

@@ -20,6 +20,14 @@ DATA = 0
 CHUNK = 1 << 16
 
 
+class RefusedForwardError(OSError):
+    """The API server answered, and forwards no port."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the API server forwards no port: status {status}")
+        self.status = status
+
+
 def connect(configuration: Any, url: str, headers: Mapping[str, str], seconds: float) -> socket.socket:
     """The near end of a connection to the port, once the API server has agreed; OSError within `seconds`."""
     from kubernetes.stream.ws_client import create_websocket, get_websocket_url
@@ -49,7 +57,9 @@ def connect(configuration: Any, url: str, headers: Mapping[str, str], seconds: f
         raise TimeoutError("the API server forwards no port in time") from None
     if isinstance(made, Exception):
         status = getattr(made, "status_code", None)
-        raise OSError(f"the API server forwards no port: {f'status {status}' if status else type(made).__name__}")
+        if status:
+            raise RefusedForwardError(status)
+        raise OSError(f"the API server forwards no port: {type(made).__name__}")
     near, far = socket.socketpair()
     threading.Thread(target=_pump, args=(made, far), name="port-forward", daemon=True).start()
     return near

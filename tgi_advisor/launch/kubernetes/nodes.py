@@ -68,13 +68,17 @@ def check(
     if used is None or any(node.gpus - used.get(node.name, 0) >= wanted for node in fitting):
         return
     name = container.name
-    rolling = f" while {name} keeps serving; `tgi-advisor stop {name}` frees its GPUs" if before is not None else ""
+    rolling = (
+        f" while {name} keeps serving; `tgi-advisor stop {name} {cluster.on}` frees its GPUs"
+        if before is not None
+        else ""
+    )
     free = "; ".join(
         f"{node.name} has {max(0, node.gpus - used.get(node.name, 0))} of {node.gpus}" for node in fitting[:4]
     )
     yield Finding(
         f"no node has {wanted} x {resource} free{rolling}: {free} free",
-        f"Stop what uses them (`kubectl get pods -A`). {hint}", blocks=not wait,
+        f"Stop what uses them (`kubectl get pods -A{cluster.by}`). {hint}", blocks=not wait,
     )  # fmt: skip
 
 

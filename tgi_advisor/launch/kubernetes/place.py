@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -50,6 +49,11 @@ class KubernetesPlace:
 
     def __exit__(self, *_: object) -> None:
         self.cluster.close()
+
+    @property
+    def status_command(self) -> str:
+        """`tgi-advisor status`, with the place."""
+        return f"tgi-advisor status {self.cluster.on}"
 
     @property
     def here(self) -> str:
@@ -114,7 +118,7 @@ class KubernetesPlace:
                 if error.status in (403, 404, 409, 422):
                     raise PreflightError(
                         f"{objects.called(one)} was refused after the dry run had passed: {error.words}",
-                        "Somebody else may be at work on it; `tgi-advisor status` shows what runs.",
+                        f"Somebody else may be at work on it; `{self.status_command}` shows what runs.",
                     ) from None
                 raise
         return KubernetesServer(self.cluster, plan, launch_id, token_given=looked.secret, rolls=bool(checked.replaces))
@@ -243,7 +247,7 @@ class KubernetesPlace:
             )
         raise UsageError(
             f"tgi-advisor has launched no {printable(name)!r} {self.here}",
-            did_you_mean(name, [one.name for one in found]) or "`tgi-advisor status --on kubernetes` lists them.",
+            did_you_mean(name, [one.name for one in found]) or f"`{self.status_command}` lists them.",
         )
 
     def made_by(self, launch_id: str) -> Mapping[str, str]:
@@ -324,6 +328,11 @@ class KubernetesServer:
     stays = "What was applied stays"
 
     @property
+    def at(self) -> str:
+        """The options of kubectl."""
+        return self.cluster.at
+
+    @property
     def log_command(self) -> str:
         """`kubectl logs`."""
         return f"kubectl logs deployment/{self.container.name} {self.cluster.at}"
@@ -336,8 +345,7 @@ class KubernetesServer:
     @property
     def stop_command(self) -> str:
         """`tgi-advisor stop`, with the place."""
-        on = f"kubernetes:{self.cluster.context}" if self.cluster.context else "kubernetes"
-        return f"tgi-advisor stop {self.container.name} --on {shlex.quote(on)} --namespace {self.cluster.namespace}"
+        return f"tgi-advisor stop {self.container.name} {self.cluster.on}"
 
     @property
     def reach_command(self) -> str:
@@ -349,10 +357,7 @@ class KubernetesServer:
         """A forwarded port of a pod that is ready."""
 
         def ask(path: str, body: dict[str, Any] | None, seconds: float) -> tuple[int, Any]:
-            try:
-                pods = seen.ready(self._seen())
-            except EngineError as error:
-                return 0, error.message
+            pods = seen.ready(self._seen())
             if not pods:
                 return 0, "no pod is ready"
             dial = verify.http(
@@ -414,7 +419,7 @@ class KubernetesServer:
             raise
         except EngineError:  # not allowed: the pods' own conditions say most of it
             events = []
-        return seen.Pods(deployments[0] if deployments else None, self._pods.objects(), events)
+        return seen.Pods(deployments[0] if deployments else None, self._pods.objects(), events, self.cluster.at)
 
 
 class _Log:

@@ -64,7 +64,7 @@ def check(
     now = {} if namespace else {objects.called(one): _now(cluster, one) for one in made}
     before = now.get(objects.called(deployment))
     goes = tuple(_goes(cluster, made)) if before is not None and objects.is_ours(before) else ()
-    findings = [*shared_memory(container)]
+    findings = [*shared_memory(container), *_unchecked(cluster)]
     findings += [*_permissions(cluster, [*made, *goes])]
     if namespace:
         findings.append(namespace)
@@ -213,6 +213,16 @@ def _may(cluster: Cluster, group: str, resource: str, sub: str, verb: str) -> bo
     return bool((answer.get("status") or {}).get("allowed"))
 
 
+def _unchecked(cluster: Cluster) -> Iterator[Finding]:
+    """That anybody may answer in the API server's place, where that is so."""
+    if not cluster.api.configuration.verify_ssl:
+        yield Finding(
+            f"the certificate of the API server at {cluster.address} is not checked (insecure-skip-tls-verify): the "
+            "credentials are sent to whoever answers",
+            "Name its certificate-authority in the kubeconfig instead.", blocks=False,
+        )  # fmt: skip
+
+
 def _namespace(cluster: Cluster) -> Finding | None:
     """Whether it is there; an account that may not see namespaces learns it from the dry run."""
     path = f"/api/v1/namespaces/{cluster.namespace}"
@@ -256,7 +266,7 @@ def _taken(
         if going and not again:
             yield Finding(f"{name} is still being deleted", "Launch again in a moment.")
         elif one["kind"] == "PersistentVolumeClaim":
-            yield from _claim(name, there, one)
+            yield from _claim(cluster, name, there, one)
         elif not objects.is_ours(there):
             yield Finding(
                 f"{name} exists already in namespace {cluster.namespace!r} (not ours)",
@@ -276,18 +286,20 @@ def _taken(
             )
 
 
-def _claim(name: str, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[Finding]:
+def _claim(
+    cluster: Cluster, name: str, there: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> Iterator[Finding]:  # fmt: skip
     """A claim that is there is used as it is."""
     phase = (there.get("status") or {}).get("phase")
     if phase == "Lost":
-        yield Finding(f"{name} has lost its volume", "Delete it; a new one is made then.")
+        yield Finding(f"{name} has lost its volume", f"`kubectl delete {name} {cluster.at}`; a new one is made then.")
         return
     has = number(((there.get("spec") or {}).get("resources") or {}).get("requests", {}).get("storage"))
     asked = worth(wanted["spec"]["resources"]["requests"]["storage"])
     if has is not None and has < asked:
         yield Finding(
             f"{name} is there and is used: it asks for {human(int(has))}, and this plan for {human(int(asked))}",
-            "Where its storage class allows that, `kubectl edit` enlarges it.", blocks=False,
+            f"Where its storage class allows that, `kubectl edit {name} {cluster.at}` enlarges it.", blocks=False,
         )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ Reasons are those of the scheduler, the kubelet and the Deployment controller
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,6 +37,8 @@ class Pods(NamedTuple):
     """The pods of the launch."""
     events: Sequence[Mapping[str, Any]] = ()
     """Events of the namespace's pods; none where they may not be read."""
+    at: str = ""
+    """Options with which kubectl asks their namespace."""
 
 
 class Source(NamedTuple):
@@ -57,15 +60,15 @@ def state_of(seen: Pods) -> State:
         return State(running=False, there=False)
     pods = current(seen.pods)
     if not pods:
-        return _without_pods(seen.deployment)
+        return _without_pods(seen.deployment, seen.at)
     for pod in pods:
-        if ended := _ended(pod, seen.events):
+        if ended := _ended(pod, seen):
             return ended
     if late := _condition(seen.deployment, "Progressing", "False"):
         words = _words(late.get("message"))
         return _failed("probe", f"the roll-out made no progress in its time: {words}", (
             "It waited for download, load and warm-up as long as progressDeadlineSeconds allows; look at the pods' "
-            "events with `kubectl describe pod`.",), Exit.TIMEOUT)  # fmt: skip
+            f"events with `kubectl describe pods {seen.at}`.",), Exit.TIMEOUT)  # fmt: skip
     waiting = next(filter(None, (_waiting(pod, seen.events) for pod in pods)), None)
     return State(running=True, waiting=waiting)
 
@@ -139,38 +142,39 @@ def _failed(cause: Cause, message: str, steps: tuple[str, ...], end: Exit, code:
     return State(running=False, exit_code=code, failure=Failure(cause, message, steps, (), end))
 
 
-def _without_pods(deployment: Mapping[str, Any]) -> State:
+def _without_pods(deployment: Mapping[str, Any], at: str) -> State:
     """A Deployment whose pods were refused, or are still to be made."""
     refused = _condition(deployment, "ReplicaFailure", "True")
     if refused is None:
         return State(running=True, waiting=Step("pending", "no pod has been made yet", alive=False))
     words = _words(refused.get("message"))
-    hint = ("Free what the quota of the namespace counts (`kubectl describe quota`), or ask for more."
+    hint = (f"Free what the quota of the namespace counts (`kubectl describe quota {at}`), or ask for more."
             if "exceeded quota" in words or "quota" in words else
             "The namespace forbids such pods: its policies (Pod Security, webhooks) say what they want.")  # fmt: skip
     return _failed("pod_refused", f"the cluster does not let the pod be made: {words}", (hint,), Exit.FAILED)
 
 
-def _ended(pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> State | None:
+def _ended(pod: Mapping[str, Any], seen: Pods) -> State | None:
     """The state of a pod that failed, or of which a container did; None of one that may still come up."""
     status = pod.get("status") or {}
     for one in _statuses(pod):
         now, before = one.get("state") or {}, one.get("lastState") or {}
         terminated = now.get("terminated") or (before.get("terminated") if one.get("restartCount") else None)
         if terminated and terminated.get("reason") not in UNSTARTABLE:
-            return _terminated(pod, terminated, events)
-        waiting = now.get("waiting") or {}
-        if failed := _unstartable(pod, waiting.get("reason"), waiting.get("message"), str(one.get("image", ""))):
+            return _terminated(pod, terminated, seen.events)
+        waiting, image = now.get("waiting") or {}, str(one.get("image", ""))
+        if failed := _unstartable(pod, waiting.get("reason"), waiting.get("message"), image, seen.at):
             return failed
         if terminated:
-            failed = _unstartable(pod, terminated.get("reason"), terminated.get("message"), str(one.get("image", "")))
-            return failed or _terminated(pod, terminated, events)
+            failed = _unstartable(pod, terminated.get("reason"), terminated.get("message"), image, seen.at)
+            return failed or _terminated(pod, terminated, seen.events)
     if status.get("phase") == "Failed":
+        node = shlex.quote(str((pod.get("spec") or {}).get("nodeName") or "NODE"))
         reason, words = _words(status.get("reason")) or "Failed", _words(status.get("message"))
         return _failed(
             "evicted", f"the node gave the pod up ({reason}): {words}",
-            ("`kubectl describe node` shows what the node is short of; ephemeral storage, memory and preemption are "
-             "the usual reasons.",), Exit.FAILED,
+            (f"`kubectl describe node {node} {seen.at}` shows what the node is short of; ephemeral storage, memory and "
+             "preemption are the usual reasons.",), Exit.FAILED,
         )  # fmt: skip
     return None
 
@@ -193,7 +197,7 @@ def _terminated(
     return State(running=False, exit_code=code, oom_killed=terminated.get("reason") == "OOMKilled")
 
 
-def _unstartable(pod: Mapping[str, Any], reason: object, message: object, image: str) -> State | None:
+def _unstartable(pod: Mapping[str, Any], reason: object, message: object, image: str, at: str) -> State | None:
     """A container that cannot start for a reason that waiting does not change."""
     words = _words(message)
     if reason in PULLING and (reason == "ImagePullBackOff" or any(word in words.lower() for word in _NO_USE)):
@@ -209,7 +213,7 @@ def _unstartable(pod: Mapping[str, Any], reason: object, message: object, image:
             "Make the Secret as `tgi-advisor emit --format kubernetes` says in its first lines, and launch again.",
         ), Exit.FAILED)  # fmt: skip
     return _failed("exited", f"the container cannot be started ({reason}): {words}", (
-        f"`kubectl describe pod {_name(pod)}` says more.",), Exit.FAILED)  # fmt: skip
+        f"`kubectl describe pod {shlex.quote(_name(pod))} {at}` says more.",), Exit.FAILED)  # fmt: skip
 
 
 def _waiting(pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Step | None:
