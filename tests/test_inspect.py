@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from front import environment, heeding_ctrl_c, run
+from front import environment, heeding_ctrl_c, process, run
 from golden import GOLDEN, Golden
 from serving import Done, info, metrics, server_of, serving, trickling
 
@@ -76,6 +76,15 @@ def test_several_servers_are_a_table_and_one_that_is_silent_a_row_of_it(golden: 
     golden("inspect/fleet.txt", text)
     assert [row["error"] is None for row in rows] == [True, True, False]
     assert [row["release"] for row in rows] == ["3.3.7", "2.0.4", None]
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_a_table_is_no_wider_than_the_terminal(columns: int) -> None:
+    with serving(server_of(LLAMA31, "3.3.7", BUSY)) as (url, _):
+        ran = process("inspect", url, url, *L4, env=environment(COLUMNS=str(columns)))
+    assert ran.returncode == Exit.STARTS
+    assert max(map(len, ran.stdout.splitlines())) <= columns
+    assert "FITS" in ran.stdout
 
 
 def test_the_spec_is_the_server_and_advise_takes_it() -> None:

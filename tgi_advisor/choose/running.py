@@ -170,7 +170,7 @@ PAGE_ONLY = ("commit", "max_input_tokens", "requests", "answered", "request_s", 
              "failed_why", "error")  # fmt: skip
 """Columns that a table of several servers on a terminal leaves out."""
 SPARE = ("queued_s", "prompt_tokens", "answer_tokens", "max_concurrent_requests", "failed", "max_batch_total_tokens",
-         "requests_per_s", "model")  # fmt: skip
+         "requests_per_s", "model", "token_s", "tokens_per_s", "kv_cache_used", "release")  # fmt: skip
 """Columns that go first where the terminal is narrow."""
 
 
