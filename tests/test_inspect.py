@@ -87,6 +87,15 @@ def test_a_table_is_no_wider_than_the_terminal(columns: int) -> None:
     assert "FITS" in ran.stdout
 
 
+def test_the_table_is_on_standard_output_when_several_servers_ask_the_hub_at_once() -> None:
+    with ExitStack() as stack:
+        urls = [stack.enter_context(serving(server_of(LLAMA31, "3.3.7")))[0] for _ in range(4)]
+        asked = environment(HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9")
+        ran = process("inspect", *urls, "--gpu", "nvidia-l4", env=asked)
+    assert (ran.returncode, ran.stderr) == (Exit.STARTS, "")
+    assert ran.stdout.startswith("SERVER")
+
+
 def test_the_spec_is_the_server_and_advise_takes_it() -> None:
     answers = server_of(LLAMA3, "2.0.4")
     answers["/info"] = answers["/info"].replace("torch.float16", "torch.bfloat16").replace(": 128", ": 64")

@@ -43,6 +43,9 @@ WORKERS = 32
 GRACE = 0.05
 """Seconds after its deadline in which an exchange may still tell itself what went wrong."""
 
+_IMPORTING = threading.Lock()
+"""Standard output belongs to all threads: two that put it aside at once would not put it back."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -77,7 +80,7 @@ class Client:
         if self._session is not None:
             return
         try:
-            with redirect_stdout(sys.stderr):  # it prints what goes wrong
+            with _IMPORTING, redirect_stdout(sys.stderr):  # it prints what goes wrong
                 from huggingface_hub import get_session, get_token  # noqa: F401
         except ImportError:
             raise UnreachableError(*missing("huggingface_hub", "ask the Hub")) from None
