@@ -123,6 +123,19 @@ def test_a_server_as_fast_as_the_model_says_gives_its_constants_back(
     assert found.compute is None or math.isclose(found.compute, computed, abs_tol=0.001)
 
 
+def test_a_card_that_is_hardly_used_is_doubted() -> None:
+    with serving(server_of(LLAMA3, "2.0.4", Done(decode=0.0402))) as (url, _):
+        assert "is that the card?" not in run("calibrate", url, *A10G).out
+        assert "is that the card?" in run("calibrate", url, "--gpu", "h100-sxm").out
+
+
+def test_a_file_that_is_no_yaml_is_said_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("- gpu: [\n")
+    ran = run("size", "-m", "gpt2", "-u", "1", "-i", "9", "-o", "9", "--speed", str(tmp_path / "own.yaml"))
+    assert ran.code == Exit.FACTS
+    assert "own.yaml:1:9:" in ran.err
+
+
 def test_prompts_longer_than_a_chunk_slow_decoding_down() -> None:
     with serving(server_of(LLAMA3, "3.3.7", Done(prompt=6000, decode=0.1))) as (url, _):
         assert "decode steps compute the rest" not in run("calibrate", url, *A10G).out

@@ -26,6 +26,10 @@ COMPUTED = 1.5
 LEAST = 0.02
 """A share of a card's figures below which something else takes the time."""
 
+SLOWEST = 0.25
+"""Below the least share of the bandwidth that a public measurement with CUDA graphs reaches: 0.27, of 405 B parameters
+on eight MI300X with prompts of 128k tokens (tests/data/speed.yaml)."""
+
 
 @dataclass(frozen=True, repr=False)
 class Calibrated(Answer):
@@ -100,7 +104,15 @@ def calibrate(here: Base, seen: Traffic, url: str, date: str) -> Calibrated:
     found = Calibration(
         gpu.name, setting.num_shard, setting.quantize or "none", setting.chunking, date, done, bandwidth, compute, host
     )
-    return Calibrated(url, what, seen, batch, found, tuple(filter(None, (why, _mixed(here, seen)))))
+    return Calibrated(url, what, seen, batch, found, tuple(filter(None, (why, _mixed(here, seen), _slow(found)))))
+
+
+def _slow(found: Calibration) -> str:
+    """That a server reaches less of its card than any that was measured; empty where it does not."""
+    if found.bandwidth is None or found.bandwidth >= SLOWEST:
+        return ""
+    share = f"{100 * found.bandwidth:.0f} % of the bandwidth of {found.gpu}"
+    return f"it reaches {share}, less than any server that was measured in public: is that the card?"
 
 
 def _mixed(here: Base, seen: Traffic) -> str:

@@ -72,9 +72,14 @@ def _calibrations(path: str) -> tuple[Calibration, ...]:
 
     from tgi_advisor.facts import speed, tables
     from tgi_advisor.reading import read_named
+    from tgi_advisor.spec.tree import compose
 
     try:
-        return speed.read(tables.parse(read_named(path, MOST_SPEED), path), path)
+        data = read_named(path, MOST_SPEED)
+        compose(data.decode(), path)  # says where it is no YAML
+        return speed.read(tables.parse(data, path), path)
+    except SpecError as error:
+        raise FactsError(f"{path} holds no measurements of a server", speed.FORM, error.problems) from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
