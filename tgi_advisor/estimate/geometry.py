@@ -7,7 +7,7 @@ hundreds of limits without touching the configuration again.
 from typing import NamedTuple
 
 from tgi_advisor.errors import FactsError
-from tgi_advisor.estimate import kv_cache
+from tgi_advisor.estimate import kv_cache, weights
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families
 
@@ -61,7 +61,7 @@ def _read(setting: Setting) -> Geometry:
         kv=kv_cache.heads_per_shard(setting) * head_size,
         intermediate=families.intermediate(model) // tp,
         vocabulary=vocabulary,
-        vocabulary_shard=vocabulary // tp if vocabulary % tp == 0 else vocabulary,
+        vocabulary_shard=vocabulary // tp if weights.head_is_split(setting, vocabulary) else vocabulary,
         experts=families.experts(model),
         experts_per_token=families.experts_per_token(model),
         kv_bytes_per_token=kv_cache.bytes_per_token(setting),

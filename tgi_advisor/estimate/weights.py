@@ -138,12 +138,14 @@ def quantized_bits(method: str) -> float:
     return 4 + 8 / 64 + 32 / (64 * 256) if method in ("bitsandbytes-nf4", "bitsandbytes-fp4") else 8
 
 
-def _head_is_split(vocabulary: int, shards: int) -> bool:
-    """A vocabulary that does not divide is replicated whole on every shard.
+def head_is_split(setting: Setting, vocabulary: int) -> bool:
+    """Whether every shard holds a part of the output matrix; a vocabulary that does not divide is on each as a whole.
 
+    So it is in transformers' own classes: their plan for it is the class's, which the configuration's plan replaces.
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/layers/tensor_parallel.py#L56-L66
+    https://github.com/huggingface/transformers/blob/v4.51.3/src/transformers/modeling_utils.py#L1917-L1922
     """
-    return vocabulary % shards == 0
+    return vocabulary % setting.num_shard == 0 and setting.family.served_by != "transformers"
 
 
 def on_own_layers(setting: Setting) -> bool:
@@ -285,7 +287,7 @@ def held(setting: Setting) -> list[Held]:
             if kind == "embedding" and own:
                 elements *= -(-group.shape[0] // tp) / group.shape[0]
             elif kind == "head":
-                elements /= tp if _head_is_split(group.shape[0], tp) else 1
+                elements /= tp if head_is_split(setting, group.shape[0]) else 1
             elif kind == "column" or (kind == "row" and not _is_whole_in_row(group, setting)):
                 kept = _mqa_replicated(group, setting)
                 width = group.shape[0] or 1
@@ -304,7 +306,7 @@ def tied_head(setting: Setting) -> int:
     """Bytes of the lm_head of a shard that is a second copy of the embedding; 0 where there is no embedding."""
     model, method = setting.facts.model, _on_the_fly(setting)
     tables = [group.elements for group in model.tensors if role(group.name) == "embedding"]
-    shards = setting.num_shard if _head_is_split(families.vocab(model), setting.num_shard) else 1
+    shards = setting.num_shard if head_is_split(setting, families.vocab(model)) else 1
     bits = quantized_bits(method) if method and _quantizes_head(method, setting) else 16
     return round(max(tables, default=0) / shards * bits / 8)
 
