@@ -16,8 +16,11 @@ from tgi_advisor.gather import folder, snapshot
 from tgi_advisor.units import GiB
 
 QWEN3 = "Qwen/Qwen3-8B"
-EVEN = [row for row in ROWS if row["model"] == QWEN3 and "files" in row]
-USUAL = [row for row in ROWS if row["model"] == QWEN3 and "files" not in row]
+PLAIN = [
+    row for row in ROWS if row["model"] == QWEN3 and row["num_shard"] == 1 and not {"dtype", "quantize"} & row.keys()
+]
+EVEN = [row for row in PLAIN if "files" in row]
+USUAL = [row for row in PLAIN if "files" not in row]
 SEGMENTS = 0.03 * GiB
 BY_COUNT = "its weight files are assumed to end after 4 GB"
 
