@@ -535,6 +535,13 @@ def test_the_platforms_own_numbers_win_over_those_that_are_kept(tmp_path: Path) 
     assert (back["autoscale"]["min"], back["autoscale"]["max"]) == (2, 7)
 
 
+def test_cloud_runs_own_numbers_win_over_those_that_are_kept(tmp_path: Path) -> None:
+    text, _, _ = scaled("cloudrun", tmp_path)
+    (tmp_path / "service.yaml").write_text(text.replace('maxScale: "5"', 'maxScale: "7"'))
+    back = yaml.safe_load(run("import", str(tmp_path / "service.yaml"), "--gpu", "nvidia-l4").out)
+    assert (back["autoscale"]["min"], back["autoscale"]["max"], back["autoscale"][True]) == (2, 7, "batch")
+
+
 @pytest.mark.parametrize("name", ["sagemaker", "endpoints", "vertex"])
 def test_how_many_is_read_in_its_place_alone(name: str, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(spec(name, "plain"))

@@ -81,7 +81,7 @@ def dispatch(text: str, file: str, world: World) -> Document:
     started = [one for one in result.servers if not _asks([word.text for word in one.args])]
     kept = tuple(found[1] for found in _KEPT.finditer(source.text))
     if kept and len(started) == 1:
-        started = [replace(started[0], notes=(*started[0].notes, *kept))]
+        started = [replace(started[0], notes=(*kept, *started[0].notes))]  # the file's own words come after them
     filled = (_with_known_tag(_templated(one, source.file)) for one in started)
     servers = sorted(filled, key=lambda server: server.place)
     defects = sorted(set(result.defects), key=lambda defect: (defect.place, defect.kind))

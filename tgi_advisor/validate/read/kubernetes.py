@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -381,8 +382,20 @@ def _on_cloud_run(server: Server, item: Map, container: Map) -> Server:
     }
     return replace(
         server, form="platform", secret_env=secrets, probes=(), waits=waits_of(item, (container,)), around=(),
-        notes=("Cloud Run",),
+        notes=("Cloud Run", *_instances(item)),
     )  # fmt: skip
+
+
+def _instances(item: Map) -> Iterator[str]:
+    """Between how many instances Cloud Run keeps a service, as a note that `import` reads."""
+    said = item.map("spec", "template", "metadata", "annotations")
+    fewest, most = (said.value(f"autoscaling.knative.dev/{name}Scale") for name in ("min", "max"))
+    if fewest is None or most is None or not fewest.number or not most.number:
+        return
+    if fewest.number < most.number:
+        yield f"autoscale {json.dumps({'min': fewest.number, 'max': most.number})}"
+    elif fewest.number == most.number > 1:
+        yield f"replicas {most.number}"
 
 
 def _is_runtime(item: Map) -> bool:
