@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgi_advisor.errors import FactsError
@@ -117,6 +117,7 @@ def test_printed_names(printed: str, name: str, mib: int, capability: tuple[int,
 # What people type
 
 
+@settings(deadline=None)
 @given(st.sampled_from(OWN_NAMES), st.randoms(use_true_random=False))
 def test_case_and_punctuation_do_not_matter(pair: tuple[str, str], random: st.randoms) -> None:  # type: ignore[valid-type]
     row, name = pair

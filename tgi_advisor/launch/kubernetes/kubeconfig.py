@@ -53,6 +53,7 @@ class Login(NamedTuple):
     elsewhere: bool
     """Whether kubectl without --context would ask another cluster."""
     again: Again
+    """How to log in once more where credentials run out."""
 
 
 class Again:
