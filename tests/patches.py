@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ NAMES = frozenset(name for limit in LIMITS for name in (f"--{limit}", limit.repl
 AROUND = frozenset({"name", "value", "-e", "--env", "-", "limits"})
 """Words that stand with a limit where it is a variable, an item of a list or a section of a spec."""
 OF_LIMITS = frozenset(
-    {"TGI109", "TGI110", "TGI111", "TGI112", "TGI113", "TGI114", "TGI201", "TGI202", "TGI203"}
+    {"TGI105", "TGI109", "TGI110", "TGI111", "TGI112", "TGI113", "TGI114", "TGI201", "TGI202", "TGI203"}
 )  # fmt: skip
 """Rules of the limits, which have nothing to say of a file that was patched."""
 
@@ -71,7 +72,10 @@ def _old_limits(path: Path) -> set[str]:
     document, _ = lint.opened(str(path), None)
     views = [effective(server, None) for server in document.servers]
     given = [one for view in views for limit in LIMITS if (one := view.flags.get(limit))]
-    return {word for one in given for word in _words(one.value.text.removeprefix(f"--{one.flag.name}"))}
+    twice = [
+        following.text for server in document.servers for word, following in pairwise(server.args) if word.text in NAMES
+    ]
+    return {word for one in given for word in _words(one.value.text.removeprefix(f"--{one.flag.name}"))} | set(twice)
 
 
 def _same_but_for(before: bytes, after: bytes, numbers: set[str]) -> None:

@@ -218,7 +218,8 @@ def _hindrance(document: Document, number: int, case: Case, wishes: Sequence[Wis
 
 def _wishes(limits: Limits, release: TgiRelease, case: Case) -> list[Wish]:
     """The limits as launcher flags; the input has its old name where the release or the file calls it so."""
-    old = release.version < (2, 0, 0) or case.view.get("max-input-length") is not None
+    before, since = (case.view.get(name) is not None for name in ("max-input-length", "max-input-tokens"))
+    old = release.version < (2, 0, 0) or (before and not since)
     known = flags.flags_of(release)
     values: tuple[tuple[str, int | None], ...] = (
         ("max-input-length" if old else "max-input-tokens", limits.max_input_tokens),
@@ -228,7 +229,8 @@ def _wishes(limits: Limits, release: TgiRelease, case: Case) -> list[Wish]:
     stated = case.view.get("max-batch-total-tokens")
     if stated is not None and not _goes_with(limits, stated.value.number):
         values = (*values, ("max-batch-total-tokens", limits.max_batch_total_tokens))
-    return [Wish("flag", name, flags.parse_value(known[name], value)) for name, value in values if value is not None]
+    wishes = [Wish("flag", name, flags.parse_value(known[name], value)) for name, value in values if value is not None]
+    return [*([Wish("flag", "max-input-length", None)] if before and not old else []), *wishes]
 
 
 def _goes_with(limits: Limits, budget: int | None) -> bool:

@@ -129,8 +129,10 @@ def _holds(view: Effective, wish: Wish) -> bool:
             return wish.name not in names and wish.value in names
         case "flag":
             given = view.get(wish.name)
-            gone = all(slip.flag != wish.name for slip in view.slips)
-            return (given is None and gone) if wish.value is None else given is not None and given.typed == wish.value
+            slips = [slip.kind for slip in view.slips if slip.flag == wish.name]
+            if wish.value is None:
+                return given is None and not slips
+            return given is not None and given.typed == wish.value and "twice" not in slips
         case _:
             value = view.server.env.get(wish.name)
             return value is None if wish.value is None else value is not None and value.text == wish.value
@@ -200,7 +202,8 @@ def _ways(document: Document, view: Effective, wish: Wish, known: Mapping[str, F
         case "flag" if wish.value is not None:
             flag, given = known[wish.name], view.get(wish.name)
             if given is not None:
-                yield from _changed(file, given, flag, wish.value)
+                changed = list(_changed(file, given, flag, wish.value))
+                yield from ([*edits, *_earlier(file, server, wish.name)] for edits in changed)
             if given is not None or server.args or not server.env:
                 yield from _argument(file, server, flag, wish.value)
             elsewhere = given is not None and given.value.place.file != document.file  # and weaker there
@@ -250,6 +253,18 @@ def _changed(file: File, given: Given, flag: Flag, value: Value) -> Iterator[lis
         yield from _referred(file, given.value, _word_of(flag, value))
 
 
+def _earlier(file: File, server: Server, name: str) -> list[_Edit]:
+    """Taken out wherever the flag is given but the last time, which the launcher refuses."""
+    words = server.args
+    found = [at for at, word in enumerate(words) if word.text.partition("=")[0] == f"--{name}"]
+    spans = [
+        _span(file, word)
+        for at in found[:-1]
+        for word in (words[at : at + 1] if "=" in words[at].text else words[at : at + 2])
+    ]
+    return [_Edit(*_item(file.text, *span), "") for span in spans if span is not None]
+
+
 def _referred(file: File, word: Word, new: str) -> Iterator[list[_Edit]]:
     """The value that a reference stands for: its default, or where its name is set, or else the reference itself."""
     if word.place.file != file.name or not word.length:
@@ -275,6 +290,8 @@ def _without(file: File, view: Effective, name: str) -> Iterator[list[_Edit]]:
             continue
         spans = [_item(file.text, *span)]
         if at + 1 < len(words) and "=" not in word.text and (value := _span(file, words[at + 1])) is not None:
+            if re.fullmatch(r"[ \t]+", file.text[span[1] : value[0]]):
+                yield [_Edit(*_item(file.text, span[0], value[1]), "")]
             yield [_Edit(*one, "") for one in (*spans, _item(file.text, *value))]
         yield [_Edit(*spans[0], "")]
     given = view.flags.get(name)
@@ -320,7 +337,10 @@ def _item(text: str, start: int, end: int) -> tuple[int, int]:
     if comma := re.match(r"\s*,[ \t]*", text[end:]):
         return start, end + comma.end()
     if before := re.search(r",?[ \t]*$", text[line:start]):
-        if re.fullmatch(r"[ \t]*", text[line:start]) and (rest := re.match(r"[ \t]*\\?\n", text[end:])):
+        if re.fullmatch(r"[ \t]*", text[line:start]) and (rest := re.match(r"[ \t]*(\\?)\n", text[end:])):
+            dangling = re.search(r"[ \t]*\\\n\Z", text[:line])
+            if dangling is not None and not rest[1]:  # the last line of a command
+                return dangling.start(), end + rest.end() - 1
             return line, end + rest.end()
         start -= len(before[0])
     return start, end
