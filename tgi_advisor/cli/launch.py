@@ -362,7 +362,8 @@ def _page(done: Launched) -> str:
     container = done.plan.container
     name = container.name if container else done.id[:12]
     if done.verified is None:
-        return f"{name} is started and will answer at {done.url}\nFollow it with: {done.follow}\n"
+        told = f"{name} is started and will answer at {done.url}"
+        return f"{told}\nFollow it with: {done.follow}\nStop it with: {done.stop}\n"
     reach = [f"From here: {done.reach}"] if done.reach else []
     lines = [
         f"{name} answers at {done.url}",

@@ -90,6 +90,10 @@ class Server(Protocol):
         """It by its name, as people say it: `container llama`."""
         ...
 
+    def begins(self, image: str) -> str:
+        """That it starts, as people say it."""
+        ...
+
     @property
     def stays(self) -> str:
         """That it stays, as people say it."""

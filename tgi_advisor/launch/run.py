@@ -120,7 +120,7 @@ class _Launch:
             made = self.place.start(self.plan, checked, self.options, given, self.id)
         with closing(made):
             self.tell(
-                "start", f"{made.what} started from {container.image}", id=made.id, attempt=self.attempts,
+                "start", made.begins(container.image), id=made.id, attempt=self.attempts,
             )  # fmt: skip
             started = time.monotonic()
             if self.options.detach:

@@ -168,6 +168,10 @@ class DockerServer:
 
     at = ""
 
+    def begins(self, image: str) -> str:
+        """As a container does."""
+        return f"{self.what} started from {image}"
+
     @property
     def stop_command(self) -> str:
         """`tgi-advisor stop`."""

@@ -160,4 +160,8 @@ def diff(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] |
 
 
 def _text(one: Mapping[str, Any] | None) -> list[str]:
-    return [] if one is None else json.dumps(one, indent=2, sort_keys=True, ensure_ascii=False).splitlines()
+    """The fields, but for the label of the launch, which each launch has another of."""
+    shown = copy.deepcopy(dict(one or {}))
+    for metadata in (shown.get("metadata"), ((shown.get("spec") or {}).get("template") or {}).get("metadata")):
+        ((metadata or {}).get("labels") or {}).pop(marks.LAUNCH, None)
+    return [] if one is None else json.dumps(shown, indent=2, sort_keys=True, ensure_ascii=False).splitlines()

@@ -309,6 +309,7 @@ class KubernetesServer:
         self._pods = Watch(cluster, cluster.pods, "pods", mine)
         self._events = Watch(cluster, f"{cluster.core}/events", "events", {"fieldSelector": "involvedObject.kind=Pod"})
         self._followed: str | None = None
+        self._log: _Log | None = None
 
     @property
     def id(self) -> str:
@@ -324,6 +325,12 @@ class KubernetesServer:
     def what(self) -> str:
         """The Deployment."""
         return f"deployment/{self.container.name}"
+
+    def begins(self, image: str) -> str:
+        """As a Deployment does, or one that is changed."""
+        if self.rolls:
+            return f"{self.what} is rolled out from {image}; the pods of before serve until the new ones answer"
+        return f"{self.what} started from {image}"
 
     stays = "What was applied stays"
 
@@ -383,7 +390,8 @@ class KubernetesServer:
             query["sinceTime"] = f"{after.second}{after.zone}"
         path = f"{self.cluster.pods}/{found.pod}/log"
         try:
-            return _Log(self.cluster.stream(path, f"follow the log of pod {found.pod}", query, LOG_QUIET_S))
+            self._log = _Log(self.cluster.stream(path, f"follow the log of pod {found.pod}", query, LOG_QUIET_S))
+            return self._log
         except RefusedError as error:
             if error.status in (400, 404, 429) or error.status >= 500:  # not there yet, gone, or put off
                 return NoLog()
@@ -394,11 +402,19 @@ class KubernetesServer:
         return seen.state_of(self._seen())
 
     def glance(self) -> State | None:
-        """The same; None while it cannot be seen."""
+        """The same; None while it cannot be seen.
+
+        The log of a pod that another has taken the place of is let go: where its node is gone, it would only be silent.
+        """
         try:
-            return self.state()
+            found = self._seen()
         except EngineError:
             return None
+        names = [one["metadata"]["name"] for one in seen.current(found.pods)]
+        if self._log is not None and names and self._followed not in names:
+            self._log.close()
+            self._log = None
+        return seen.state_of(found)
 
     def received(self) -> None:
         """Nobody counts them for a pod."""

@@ -496,4 +496,8 @@ def _refusal(
             f"Install {OPERATORS.get(one['apiVersion'].partition('/')[0], 'what defines it')}, or leave it out of the "
             "spec.",
         )  # fmt: skip
-    return f"{name} is refused: {error.words}", None
+    return (
+        f"{name} is refused: {error.words}",
+        "Where the object has to be otherwise than a spec can say, `tgi-advisor emit --format kubernetes` prints it, "
+        "to be altered and applied by hand.",
+    )

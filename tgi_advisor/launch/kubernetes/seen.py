@@ -150,7 +150,8 @@ def _without_pods(deployment: Mapping[str, Any], at: str) -> State:
     words = _words(refused.get("message"))
     hint = (f"Free what the quota of the namespace counts (`kubectl describe quota {at}`), or ask for more."
             if "exceeded quota" in words or "quota" in words else
-            "The namespace forbids such pods: its policies (Pod Security, webhooks) say what they want.")  # fmt: skip
+            "The policies of the namespace (Pod Security, webhooks) forbid such pods: launch in another one with "
+            "--namespace, or have them let this one in.")  # fmt: skip
     return _failed("pod_refused", f"the cluster does not let the pod be made: {words}", (hint,), Exit.FAILED)
 
 
