@@ -36,12 +36,14 @@ class Case(NamedTuple):
     """Its release, where the file has none."""
     fields: tuple[str, ...] = ()
     """What else is laid over it."""
+    model: str | None = None
+    """Its model, where the file has none."""
 
     def patched(self, *, write: bool = True) -> Patched:
         """The file with limits that fit one big GPU."""
         return tgi_advisor.patch(
             self.path, gpu="nvidia-a100-80gb-sxm", count=1, offline=True, server=self.server, release=self.release,
-            fields=self.fields, write=write,
+            fields=self.fields, model=self.model, write=write,
         )  # fmt: skip
 
 

@@ -22,21 +22,29 @@ from tgi_advisor import lint
 from tgi_advisor.errors import AdvisorError, Exit
 from tgi_advisor.gather import files
 from tgi_advisor.validate.config import Settings
+from tgi_advisor.validate.effective import effective
 
 FORMS = Path(__file__).parent / "data" / "patch"
 OWN = os.environ.get("TGI_ADVISOR_TEST_DEPLOYMENTS", "")
 QWEN = "Qwen/Qwen2.5-7B-Instruct"
+LLAMA2 = "meta-llama/Llama-2-7b-chat-hf"
 A100 = ("--gpu", "nvidia-a100-80gb-sxm", "--count", "1", "--offline")
 POD = (FORMS / "args-pairs.yaml").read_text("utf-8")
 
 
-def cases(file: Path, fields: tuple[str, ...] = ()) -> list[Case]:
+def cases(file: Path) -> list[Case]:
     """A case for each server of a file."""
     document, _ = lint.opened(str(file), None)
     several = len(document.servers) > 1
-    return [
-        Case(file, str(number) if several else None, fields=fields) for number in range(1, len(document.servers) + 1)
-    ]
+    return [Case(file, str(number) if several else None) for number in range(1, len(document.servers) + 1)]
+
+
+def of_llama(case: Case) -> Case:
+    """The server as if it served a model that every release serves, on one GPU."""
+    document, _ = lint.opened(str(case.path), None)
+    unnamed = effective(document.servers[int(case.server or 1) - 1], None).model is None
+    fields = (f"model.id={LLAMA2}", "model.quantize=null", "tgi.num_shard=1")
+    return case._replace(fields=fields, model=LLAMA2 if unnamed else None)
 
 
 def outcome(case: Case) -> str:
@@ -67,14 +75,11 @@ def test_every_form_keeps_everything_but_its_limits(golden: Golden, tmp_path: Pa
 
 @pytest.mark.skipif(not OWN, reason="TGI_ADVISOR_TEST_DEPLOYMENTS names no folder of deployment files")
 def test_the_files_of_a_folder_keep_everything_but_their_limits(tmp_path: Path) -> None:
-    patched = set()
+    copies: list[Path] = []
     for number, source in enumerate(one for one in sorted(Path(OWN).rglob("*")) if one.is_file()):
         (tmp_path / str(number)).mkdir()
-        for case in cases(
-            Path(shutil.copy(source, tmp_path / str(number))), (f"model.id={QWEN}", "model.quantize=null")
-        ):
-            if outcome(case)[:1] in "+-":
-                patched.add(source)
+        copies.append(Path(shutil.copy(source, tmp_path / str(number))))
+    patched = {copy for copy in copies for case in cases(copy) if outcome(of_llama(case))[:1] in "+-"}
     assert patched
 
 

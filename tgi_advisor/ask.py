@@ -378,9 +378,10 @@ def inspect(
 ) -> Inspection:
     """What running TGI servers say of themselves and, where their GPU is named, what they could have and should change.
 
-    Nothing is asked of a server but `/info`, `/health` and `/metrics`, all of them within `timeout` seconds; a token is
-    taken from the environment variable TGI_API_KEY. With `before`, the answer of the same call a moment ago, only these
-    are asked again. A server that does not answer is a row that says why; where there is no other it raises FactsError.
+    Nothing is asked of a server but `/info` and `/metrics`, within `timeout` seconds, and `/health`, within as many. A
+    token is taken from the environment variable TGI_API_KEY. With `before`, the answer of the same call a moment ago,
+    only these are asked again. A server that does not answer is a row that says why; where there is no other it raises
+    FactsError.
     """
     if not urls:
         raise UsageError("no server was named", "Give the address of one or more, such as http://localhost:8080.")
