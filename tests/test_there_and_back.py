@@ -79,8 +79,13 @@ def spec(form: Form, env: dict[str, str], flag: str = "", cache: str = "", mount
     return json.dumps(made, ensure_ascii=False)
 
 
-def there_and_back(name: str, text: str, folder: Any, gpu: str = "") -> tuple[dict[str, Any], dict[str, Any]] | str:
-    """The container of a spec, and that of the spec `import` makes of the file; what `emit` says where it refuses."""
+def there_and_back(
+    name: str, text: str, folder: Any, gpu: str = "", said: frozenset[str] = NOTHING
+) -> tuple[dict[str, Any], dict[str, Any]] | str:
+    """The container of a spec, and that of the spec `import` makes of the file; what `emit` says where it refuses.
+
+    `said` are findings on the values themselves, whatever the file.
+    """
     form = FILES[name]
     gpu = gpu or form.gpu
     (folder / "first.yaml").write_text(text)
@@ -89,7 +94,8 @@ def there_and_back(name: str, text: str, folder: Any, gpu: str = "") -> tuple[di
         return emitted.err
     (folder / form.file).write_text(emitted.out)
     checked = run("validate", str(folder / form.file), "--gpu", gpu, "--offline")
-    assert (checked.code, re.findall(r"(?:error|warning) TGI\d+", checked.out)) == (Exit.STARTS, []), checked.out
+    found = set(re.findall(r"(?:error|warning) TGI\d+", checked.out)) - said
+    assert (checked.code, found) == (Exit.STARTS, set()), checked.out
     back = run("import", str(folder / form.file), "--gpu", gpu)
     assert (back.code, "# -" in back.out) == (Exit.STARTS, False), back.err + back.out
     (folder / "second.yaml").write_text(back.out)
@@ -124,6 +130,8 @@ def test_what_does_not_come_back_is_refused_or_left_out_with_words(one: Except, 
     assert "# - ODD=" in run("import", str(tmp_path / FILES[one.form].file), "--gpu", "nvidia-l4").out
 
 
+OF_VALUES = frozenset({"warning TGI174"})
+"""The quotes around a value are part of it."""
 letters = st.characters(exclude_categories=["Cs", "Cc", "Cf", "Co", "Cn", "Zl", "Zp", "Zs"])
 hostile = st.lists(st.one_of(st.sampled_from(ODD), st.text(letters, max_size=4)), min_size=1, max_size=3).map("".join)
 
@@ -136,29 +144,14 @@ def test_any_value_comes_back(name: str, tmp_path: Any, values: list[str], flag:
     env = {f"ODD_{at}": value for at, value in enumerate(values)}
     if any(re.search(one.value, v) if one.value else not v for one in excepted for v in (*values, flag)):
         return
-    came = there_and_back(name, spec(FILES[name], env, flag), tmp_path)
+    came = there_and_back(name, spec(FILES[name], env, flag), tmp_path, said=OF_VALUES)
     assert not isinstance(came, str), came
     assert came[1] == came[0]
 
 
 MOUNTED = ("json", "docker-run", "compose", "kubernetes", "helm", "systemd", "kserve", "skypilot", "dstack")
 """Formats of machines whose folders can be mounted."""
-FOLDERS = (
-    "$(id)",
-    "${HOME}",
-    "$$",
-    "$X",
-    "{{ x }}",
-    "%h",
-    "a'b\"c",
-    "`id`",
-    "a b",
-    "-x",
-    "#no",
-    "\u00e9\U0001f600",
-    "<a>",
-    "__X__",
-)
+FOLDERS = ("$(id)", "${HOME} {{ x }}", "$X", "<a>", "a'b\"c `id`", "-x %h $$ #no __X__ \u00e9\U0001f600")
 
 
 @pytest.mark.parametrize("name", FILES)
