@@ -22,6 +22,9 @@ from tgi_advisor.launch.kubernetes.cluster import connect
 Obj = dict[str, Any]
 ACCOUNT_S = 30.0
 """Seconds a new namespace may take until it has its service account."""
+CA = ("certificate-authority",)
+FILES = ("client-certificate", "client-key", "tokenFile")
+"""Settings of a kubeconfig that name files beside it."""
 GONE_S = 60.0
 """Seconds the pods of a deployment that was removed may take until they are told to end."""
 
@@ -84,6 +87,10 @@ def namespace(kubeconfig: Path, folder: Path) -> Iterator[Cluster]:
     config = yaml.safe_load(kubeconfig.read_text())
     current = next(one for one in config["contexts"] if one["name"] == config["current-context"])
     current["context"]["namespace"] = name
+    for section, settings in (("clusters", CA), ("users", FILES)):
+        for row in config.get(section) or ():
+            inner = row[section[:-1]]
+            inner.update({name: str(kubeconfig.parent / inner[name]) for name in settings if name in inner})
     own = folder / "kubeconfig"
     own.write_text(json.dumps(config))
     cluster = Cluster(own, name)

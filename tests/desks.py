@@ -26,7 +26,7 @@ from tgi_advisor.cli.main import cli
 
 CPU = {
     "model": {"id": "Qwen/Qwen2.5-3B-Instruct", "dtype": "bfloat16"},
-    "hardware": {"gpu": {"name": "intel-cpu", "memory": "64GiB"}},
+    "hardware": {"gpu": {"name": "intel-cpu", "memory": "12GiB"}},  # which its pods ask a real node for
     "limits": {"max_total_tokens": {"max": "8k"}},
     "workload": {"max_new_tokens": 512},
 }

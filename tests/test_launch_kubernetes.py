@@ -224,7 +224,7 @@ def test_a_failure_is_named_from_the_log_and_nothing_is_left(
 
 
 def test_out_of_memory_at_warmup_is_planned_again(anywhere: Anywhere) -> None:
-    code, events = anywhere.events(anywhere.spec({"oom_above": 2000}))
+    code, events = anywhere.events(anywhere.spec({"oom_above": 380}))
     assert code == 0, events[-1]
     assert events[-1]["attempts"] > 1
     retry = next(event for event in events if event["event"] == "retry")

@@ -135,9 +135,21 @@ def test_an_api_server_that_goes_away_is_waited_for(
                                (follow, "BACK_S", 30.0 if back else 0.5)):  # fmt: skip
         monkeypatch.setattr(where, name, value)
     desk.cluster.watch_seconds = 0.2
-    times = 20 if back else 100_000
-    away = [Fault(method, ".", times=times) for method in ("GET", "POST", "PATCH", "DELETE")]
-    waiting = once_it_runs(desk, lambda: desk.cluster.faults.extend(away))
+    noticed = threading.Event()
+
+    def missed(*given: Any) -> None:
+        noticed.set()
+        real(*given)
+
+    def away() -> None:
+        desk.cluster.faults += [Fault(method, ".", times=100_000) for method in ("GET", "POST", "PATCH", "DELETE")]
+        if back:
+            noticed.wait(30)
+            desk.cluster.faults.clear()
+
+    real = follow.Follower._missed
+    monkeypatch.setattr(follow.Follower, "_missed", missed)
+    waiting = once_it_runs(desk, away)
     code, events = desk.events(desk.spec({"slow": 0.2}))
     waiting.join()
     said = [event["text"] for event in events if event["event"] == "note"]
