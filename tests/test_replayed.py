@@ -61,6 +61,7 @@ def test_a_launch_that_is_known_adds_what_it_adds_unknown(
     assert before.loaded == anew.loaded
     assert before.at(batch) == anew.at(batch)
     assert before.roughly(batch) == anew.roughly(batch)
+    assert before.seen(requests, longest) == anew.seen(requests, longest)
 
 
 @settings(max_examples=20, deadline=None)

@@ -6,12 +6,13 @@ https://github.com/huggingface/text-generation-inference at a tag.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tgi_advisor.errors import FactsError, Problem, SpecError
 from tgi_advisor.estimate import launcher
 from tgi_advisor.estimate.launcher import LauncherConfig
-from tgi_advisor.estimate.setting import Setting, remembered
+from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families, flags, heads
 from tgi_advisor.facts.families import Family
 from tgi_advisor.facts.gpu import GpuFacts
@@ -19,7 +20,8 @@ from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease, image_env
 from tgi_advisor.limits import Limits
-from tgi_advisor.spec.records import Spec
+from tgi_advisor.once import remembered
+from tgi_advisor.spec.records import ModelSpec, Spec, TgiSpec
 
 CHUNKING_ATTENTION = ("flashinfer", "flashdecoding", "flashdecoding-ipex")
 HALF_ONLY = ("awq", "exl2", "gptq", "marlin")
@@ -44,7 +46,7 @@ def resolve(spec: Spec, facts: Facts, num_shard: int | None = None, *, counted: 
     FactsError when the model's family is unknown, SpecError for a flag whose value no command line can hold.
     """
     release, model, gpu = facts.release, facts.model, facts.gpu
-    env = {**image_env(release, facts.variant), **spec.tgi.env}
+    env = _environment(release, facts.variant, spec.tgi)
     given = _flags_in_force(spec, env, release)
     flash = flash_attention(gpu, release, env)
     family = families.find(
@@ -463,17 +465,20 @@ def _without_graphs(version: tuple[int, int, int]) -> tuple[str, ...]:
 
 def stated_flags(spec: Spec) -> dict[str, object]:
     """The flags of a spec beside model and limits as written, in the order of the command line: fields, tgi.flags."""
-    model, hardware = spec.model, spec.hardware
+    return _stated(spec.model, spec.tgi, spec.hardware.memory_fraction)
+
+
+def _stated(model: ModelSpec, tgi: TgiSpec, fraction: float) -> dict[str, object]:
     own = {
-        "num-shard": spec.tgi.num_shard,
+        "num-shard": tgi.num_shard,
         "dtype": model.dtype,
         "quantize": model.quantize,
         "kv-cache-dtype": model.kv_cache_dtype,
         "trust-remote-code": model.trust_remote_code or None,
-        "cuda-memory-fraction": hardware.memory_fraction if hardware.memory_fraction != 1.0 else None,
+        "cuda-memory-fraction": fraction if fraction != 1.0 else None,
     }
     stated = {name: value for name, value in own.items() if value is not None}
-    return stated | {name: value for name, value in spec.tgi.flags.items() if name not in stated}
+    return stated | {name: value for name, value in tgi.flags.items() if name not in stated}
 
 
 def _flags_in_force(spec: Spec, env: Mapping[str, str], release: TgiRelease) -> dict[str, object]:
@@ -481,7 +486,28 @@ def _flags_in_force(spec: Spec, env: Mapping[str, str], release: TgiRelease) -> 
 
     A value the launcher cannot parse is left out; the refusals name it. SpecError for one that is no word at all.
     """
-    known, stated = flags.flags_of(release), stated_flags(spec)
+    every, wrong = _read(spec.model, spec.tgi, spec.hardware.memory_fraction, env, release)
+    if wrong:
+        problems = [
+            Problem(str(error), f"`tgi-advisor flags {name}` says what it takes", spec.place(f"tgi.flags.{name}"))
+            for name, error in wrong.items()
+        ]
+        raise SpecError(f"TGI {release} has no such values for its flags", problems=problems)
+    return dict(every)
+
+
+@remembered
+def _environment(release: TgiRelease, variant: str, tgi: TgiSpec) -> Mapping[str, str]:
+    """The environment of the container: the image's own, under the spec's."""
+    return MappingProxyType({**image_env(release, variant), **tgi.env})
+
+
+@remembered
+def _read(
+    model: ModelSpec, tgi: TgiSpec, fraction: float, env: Mapping[str, str], release: TgiRelease
+) -> tuple[Mapping[str, object], Mapping[str, flags.Unreadable]]:
+    """(the flags that are given, typed; those whose value is no word at all)."""
+    known, stated = flags.flags_of(release), _stated(model, tgi, fraction)
     held = {name: flags.read(known[name], value) if name in known else value for name, value in stated.items()}
     variables = {
         flag.name: flags.read(flag, env[name], env=True)
@@ -489,14 +515,8 @@ def _flags_in_force(spec: Spec, env: Mapping[str, str], release: TgiRelease) -> 
         if name in env
     }
     wrong = {name: value for name, value in held.items() if isinstance(value, flags.Unreadable) and not value.printed}
-    if wrong:
-        problems = [
-            Problem(str(error), f"`tgi-advisor flags {name}` says what it takes", spec.place(f"tgi.flags.{name}"))
-            for name, error in wrong.items()
-        ]
-        raise SpecError(f"TGI {release} has no such values for its flags", problems=problems)
     every = {**variables, **held}
-    return {name: value for name, value in every.items() if not isinstance(value, flags.Unreadable)}
+    return {name: value for name, value in every.items() if not isinstance(value, flags.Unreadable)}, wrong
 
 
 def _text(value: object) -> str:

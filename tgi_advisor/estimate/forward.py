@@ -12,6 +12,7 @@ flash_cohere_modeling.py, flash_rw_modeling.py, flash_neox_modeling.py (parallel
 flash_deepseek_v3_modeling.py:298-371, layers/layernorm.py:100-185, moe-kernels' fused_moe.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from tgi_advisor.estimate.allocator import Allocator, Block
@@ -258,7 +259,12 @@ def loading_slack(setting: Setting, g: Geometry) -> int:
     names = {group.name.rpartition(".")[0].rpartition(".")[2] for group in setting.facts.model.tensors}
     if "q_proj" not in names or not setting.family.paged:
         return 0
-    width = ELEMENT if setting.quantize is None else ELEMENT / 4
+    return _slack(g, "gate_proj" in names, ELEMENT if setting.quantize is None else ELEMENT / 4)
+
+
+@lru_cache(maxsize=64)
+def _slack(g: Geometry, gated: bool, width: float) -> int:
+    """The same for elements of so many bytes."""
     memory = Allocator()
     table = g.vocabulary_shard * g.hidden * ELEMENT
     read = memory.new(table)
@@ -267,7 +273,7 @@ def loading_slack(setting: Setting, g: Geometry) -> int:
     for _ in range(g.layers):
         _joined(memory, [round(size * g.hidden * width) for size in (g.query, g.kv, g.kv)])
         memory.new(round(g.query * g.hidden * width))
-        if g.experts == 0 and "gate_proj" in names:
+        if g.experts == 0 and gated:
             _joined(memory, [round(g.intermediate * g.hidden * width)] * 2)
             memory.new(round(g.intermediate * g.hidden * width))
         memory.new(g.hidden * ELEMENT)

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from tgi_advisor.estimate.setting import remembered
 from tgi_advisor.facts import tables
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import TgiRelease
+from tgi_advisor.once import remembered
 
 Version = tuple[int, int, int]
 _USIZE_MAX = (1 << 64) - 1

@@ -6,9 +6,10 @@ from tgi_advisor.estimate.geometry import Geometry
 from tgi_advisor.estimate.parts import Part
 from tgi_advisor.estimate.replay import graphs as replayed
 from tgi_advisor.estimate.replay.graphs import Captured
-from tgi_advisor.estimate.setting import Setting, remembered
+from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import calibration, outside
 from tgi_advisor.facts.outside import Amount, Eager
+from tgi_advisor.once import remembered
 from tgi_advisor.units import human
 
 

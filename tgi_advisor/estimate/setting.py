@@ -4,10 +4,8 @@
 the search only read it.
 """
 
-from collections.abc import Callable, Mapping
-from functools import wraps
-from operator import is_
-from typing import NamedTuple, ParamSpec, TypeVar
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from tgi_advisor.facts.families import Family
 from tgi_advisor.facts.known import Facts
@@ -72,22 +70,3 @@ class Setting(NamedTuple):
         if self.kv_dtype == "float32":
             return 4
         return 1 if self.kv_dtype.startswith("fp8") else 2
-
-
-About = ParamSpec("About")
-Answer = TypeVar("Answer")
-
-
-def remembered(question: Callable[About, Answer]) -> Callable[About, Answer]:
-    """The question, which is answered once for the launch (or model) that is asked about again and again."""
-    last: tuple[tuple[object, ...], Answer] | None = None
-
-    @wraps(question)
-    def ask(*about: About.args, **more: About.kwargs) -> Answer:
-        nonlocal last
-        asked, known = (*about, *more.values()), last
-        if known is None or len(known[0]) != len(asked) or not all(map(is_, known[0], asked)):
-            last = known = asked, question(*about, **more)
-        return known[1]
-
-    return ask

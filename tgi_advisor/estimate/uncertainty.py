@@ -4,9 +4,10 @@ import math
 from typing import NamedTuple
 
 from tgi_advisor.estimate import overhead, replay
-from tgi_advisor.estimate.setting import Setting, remembered
+from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import families, layouts, outside
 from tgi_advisor.facts.measured import Measured, runs
+from tgi_advisor.once import remembered
 from tgi_advisor.units import gib
 
 LARGEST = 2

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tgi_advisor import bounds
+from tgi_advisor.once import remembered
 
 DTYPE_BITS = {
     "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "BF16": 16, "F16": 16, "I16": 16, "U16": 16,
@@ -161,8 +163,13 @@ class ModelFacts(NamedTuple):
 
         https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/flash_causal_lm.py#L1268-L1271
         """
-        inner = self.config.get("text_config")
-        if isinstance(inner, Mapping):
-            base = self.defaults.get("text_config")
-            return {**inner, **(base if isinstance(base, Mapping) else {})}
-        return {**self.config, **self.defaults}
+        return _text(self.config, self.defaults)
+
+
+@remembered
+def _text(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = config.get("text_config")
+    if isinstance(inner, Mapping):
+        base = defaults.get("text_config")
+        return MappingProxyType({**inner, **(base if isinstance(base, Mapping) else {})})
+    return MappingProxyType({**config, **defaults})

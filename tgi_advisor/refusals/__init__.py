@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Literal
 
-from tgi_advisor.estimate.setting import Setting, remembered
+from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.limits import Limits
+from tgi_advisor.once import remembered
 from tgi_advisor.refusals import launcher, surprises
 from tgi_advisor.refusals.adapters import ADAPTERS
 from tgi_advisor.refusals.config import CONFIG

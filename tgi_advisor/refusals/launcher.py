@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from tgi_advisor.errors import did_you_mean
 from tgi_advisor.estimate.defaults import stated_flags
-from tgi_advisor.estimate.setting import Setting, remembered
+from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import flags, tables
 from tgi_advisor.limits import Limits
+from tgi_advisor.once import remembered
 from tgi_advisor.refusals.rules import Case, Found, Rule, argument, rule
 from tgi_advisor.spec.records import flag_homes
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from tgi_advisor.estimate.defaults import ShardFault, legal_shards, shard_fault
 from tgi_advisor.estimate.replay.towers import sees
-from tgi_advisor.estimate.setting import Setting, remembered
+from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.weights import on_marlin, on_own_layers
 from tgi_advisor.facts import families
+from tgi_advisor.once import remembered
 from tgi_advisor.refusals.rules import Case, Found, Rule, Version, rule
 
 WEIGHTS: list[Rule] = []

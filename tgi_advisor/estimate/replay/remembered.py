@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tgi_advisor.estimate.allocator import ROUNDING, State
 from tgi_advisor.estimate.replay.alike import Alike
@@ -26,6 +26,8 @@ class Known:
         reserved, alive, small, large = rows["loaded"]
         self.loaded = State(_bytes(reserved), _bytes(alive), tuple(map(_bytes, small)), tuple(map(_bytes, large)))
         self.numbers: int = rows["numbers"]
+        images: Sequence[int] | None = rows.get("images")
+        self.images = (_bytes(images[0]), _bytes(images[1]), _bytes(images[2])) if images else None
 
     def held(self, size: int) -> Held | None:
         """What a KV cache of tensors of `size` bytes leaves; None where that was not replayed."""
@@ -59,14 +61,16 @@ def name(launch: Alike) -> str:
 
 
 def written(
-    loaded: State, held: Mapping[int, Held], prefills: Mapping[Asked, Prefill], numbers: int
-) -> dict[str, object]:
-    """What `Known` reads: the allocator once the model is there, and what was replayed from there."""
+    loaded: State, held: Mapping[int, Held], prefills: Mapping[Asked, Prefill], numbers: int,
+    images: tuple[int, int, int] | None = None,
+) -> dict[str, object]:  # fmt: skip
+    """What `Known` reads: the allocator once the model is there, what was replayed from there, and of an image."""
     small, large = ([size // ROUNDING for size in sizes] for sizes in (loaded.small, loaded.large))
     return {
         "loaded": [loaded.reserved // ROUNDING, loaded.alive // ROUNDING, small, large],
         "numbers": numbers,
         "held": {size: [reserved // ROUNDING, number] for size, (reserved, number) in held.items()},
+        **({"images": [size // ROUNDING for size in images]} if images else {}),
         "prefills": {_name(asked): [size // ROUNDING for size in seen] for asked, seen in prefills.items()},
     }
 

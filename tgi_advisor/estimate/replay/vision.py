@@ -104,8 +104,10 @@ class Images(NamedTuple):
         )  # fmt: skip
 
 
-def images(setting: Setting, g: Geometry) -> Images | None:
+def images(setting: Setting, g: Geometry, taken: tuple[int, int, int] | None = None) -> Images | None:
     """The largest image of a launch; None without a tower that is known.
+
+    `taken`: its `widest`, `kept` and `warm`, where they are known from before.
 
     Mllama's class encodes all of a batch's images at once, and until 3.3.0 so do those of all families but Idefics.
     https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/vlm_causal_lm.py#L896-L937
@@ -117,11 +119,10 @@ def images(setting: Setting, g: Geometry) -> Images | None:
     if tower is None:
         return None
     late = setting.facts.release.version < SEES_FIRST
-    warm = pictures.warmed_up(setting)
-    return Images(
-        tower, *_alone(setting, g, tower, late), _alone(setting, g, warm, late)[1] if warm else 0,
-        kind == "mllama" or (late and kind not in CROPPED),
-    )  # fmt: skip
+    if taken is None:
+        warm = pictures.warmed_up(setting)
+        taken = *_alone(setting, g, tower, late), _alone(setting, g, warm, late)[1] if warm else 0
+    return Images(tower, *taken, kind == "mllama" or (late and kind not in CROPPED))
 
 
 def _alone(setting: Setting, g: Geometry, seen: Tower, late: bool) -> tuple[int, int]:
