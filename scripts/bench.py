@@ -163,7 +163,7 @@ def first_searches(gpu: str) -> list[tuple[str, float]]:
     from tgi_advisor.estimate import defaults, warmup
     from tgi_advisor.estimate.replay import peaks, vision  # noqa: F401  # imported before anything is timed
     from tgi_advisor.facts import gpu as gpus
-    from tgi_advisor.facts import release, replayed
+    from tgi_advisor.facts import release, shelf
     from tgi_advisor.facts.known import Facts
     from tgi_advisor.gather import snapshot
     from tgi_advisor.search import search
@@ -178,7 +178,7 @@ def first_searches(gpu: str) -> list[tuple[str, float]]:
         setting = defaults.resolve(read_any({"model": {"id": model}, "hardware": {"gpu": gpu}}), facts)
         taken = []
         for _ in range(2):
-            replayed._places.cache_clear()
+            shelf._places.cache_clear()
             peaks._peaks.cache_clear()
             warmup._common.cache_clear()
             start = time.process_time()

@@ -1,8 +1,8 @@
 """Bring `tgi_advisor/facts/compiled/` up to date with the YAML tables, and with what the search finds.
 
-The answers of `fits` for every model on one of every GPU, and the replays that searches on one, two, four and eight of
-them ask for, take a minute or two to make on two cores; they are made when code or tables that decide them have
-changed. Two branches that both made them conflict: take either and run this again.
+The answers for every model on one, two, four and eight of every GPU, and the replays that were asked for on the way,
+take a minute or two to make on two cores; they are made when code or tables that decide them have changed. Two branches
+that both made them conflict: take either and run this again.
 
 python scripts/compile_tables.py            # write what is stale
 python scripts/compile_tables.py --check    # write nothing; exit 1 when something is stale
@@ -25,9 +25,11 @@ from tgi_advisor.facts.known import Facts
 from tgi_advisor.gather import snapshot
 from tgi_advisor.spec.reader import read_any
 
+Found = dict[tuple[str, int], dict[str, Sequence[object]]]
 
-def of_model(model: str) -> tuple[dict[str, Sequence[object]], dict[str, Mapping[str, object]]]:
-    """(what the search finds for a model by the GPU, one of it; the replays of its launches, by their checksum)."""
+
+def of_model(model: str) -> tuple[Found, dict[str, Mapping[str, object]]]:
+    """(what the search finds for a model by number of GPUs and GPU; the replays of its launches, by their checksum)."""
     made: dict[Alike, peaks.Peaks] = {}
     usual = peaks._peaks
 
@@ -41,19 +43,16 @@ def of_model(model: str) -> tuple[dict[str, Sequence[object]], dict[str, Mapping
     cards = sorted((row.facts for row in gpu.all_gpus() if row.facts is not None), key=lambda one: one.at_least)
     question = read_any({"model": {"id": model}, "hardware": {"gpu": cards[0].name}})
     anywhere = Facts(known, cards[0], 1, release.latest())
-    found: dict[str, Sequence[object]] = {}
+    found: Found = {(model, count): {} for count in COUNTS}
     setattr(peaks, "_peaks", noted)  # noqa: B010  # nothing is forgotten here
     try:
         for count in COUNTS:
             for card in cards:
                 there = anywhere.elsewhere(card, count)
                 asked = on(question, there)
-                if count > 1:
-                    judge(replace(asked, tgi=replace(asked.tgi, num_shard=count)), there)
-                    continue
-                option = judge(asked, there)
+                option = judge(replace(asked, tgi=replace(asked.tgi, num_shard=count)), there)
                 if not option.spec.tgi.flags:  # else a batch size was found too, which is no part of an answer
-                    found[card.name] = kept(option)
+                    found[model, count][card.name] = kept(option)
     finally:
         setattr(peaks, "_peaks", usual)  # noqa: B010
     return found, {remembered.name(launch): one.written() for launch, one in made.items()}
@@ -66,7 +65,7 @@ def find_all() -> None:
     models = sorted(snapshot.recorded_ids())
     with Pool() as pool:
         every = pool.map(of_model, models, chunksize=1)
-    answered.keep({model: found for model, (found, _) in zip(models, every, strict=True)})
+    answered.keep({asked: answers for found, _ in every for asked, answers in found.items()})
     replayed.keep({launch: rows for _, replays in every for launch, rows in replays.items()})
 
 
@@ -78,7 +77,7 @@ def main(check: bool) -> int:
     for path in stale + orphans:
         print(f"{'stale' if check else 'remove' if path in orphans else 'write'}: {path}")
     if check:
-        outdated = not (answered.recalled() and replayed.is_current())
+        outdated = not (answered.is_current() and replayed.is_current())
         print(f"stale: {answered.FILE}, {replayed.FILE}\n" if outdated else "", end="")
         return 1 if stale or orphans or outdated else 0
     for path in stale:
@@ -86,7 +85,7 @@ def main(check: bool) -> int:
         path.write_text(wanted[path], "utf-8")
     for path in orphans:
         path.unlink()
-    if not (answered.recalled() and replayed.is_current()):
+    if not (answered.is_current() and replayed.is_current()):
         print(f"write: {answered.FILE}, {replayed.FILE}", flush=True)
         find_all()
     return 0

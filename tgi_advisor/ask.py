@@ -52,7 +52,17 @@ from tgi_advisor.pictures.files import FileKind, render
 from tgi_advisor.plan import Method
 from tgi_advisor.safe import printable
 from tgi_advisor.spec.reader import SpecLike, build, read_any, with_set
-from tgi_advisor.spec.records import KV_CACHE_DTYPE, QUANTIZE, LimitsSpec, Spec
+from tgi_advisor.spec.records import (
+    KV_CACHE_DTYPE,
+    QUANTIZE,
+    GpuSpec,
+    HardwareSpec,
+    LimitsSpec,
+    ModelSpec,
+    Spec,
+    TgiSpec,
+    WorkloadSpec,
+)
 
 Known = TypeVar("Known")
 
@@ -92,7 +102,8 @@ def compare(
     asked = read_any(spec)
     facts_of = partial(gather, source=source, offline=offline, progress=progress, speed=speed)
     ways = _ways(asked, facts_of, gpu, count, quantize, release, kv_cache_dtype)
-    return comparing.compare(asked, ways, purpose=purpose, offers=_offers(prices, asked, gpu), progress=done)
+    offers = _offers(prices, asked, gpu)
+    return comparing.compare(asked, ways, purpose=purpose, offers=offers, progress=done, known=_answers)
 
 
 def fits(
@@ -138,8 +149,7 @@ def fits(
         there = [Facts(one, gpu_there, gpus_there, known).elsewhere(gpu_there, gpus_there) for one in models]
         if here is not None:
             return fitting.models(asked, there, len(there), done)
-        kept = answered.recalled() if known == releases.latest() else {}
-        return fitting.everywhere(asked, there, _named((), ())[0], done, kept)
+        return fitting.everywhere(asked, there, _named((), ())[0], done, _answers)
     if gpu is not None:
         facts = gather(asked, source=source, offline=offline, progress=progress)
         return fitting.ladder(asked, facts)
@@ -527,6 +537,27 @@ def checkpoints(
         ]
         found += stored + made or [Checkpoint(facts, None if method == "none" else method)]
     return tuple(found)
+
+
+def _answers(asked: Spec, facts: Facts) -> answered.Answers:
+    """What is kept of a spec on every GPU; nothing where it asks for anything that a search heeds, or of a model or
+    release that is not the one the answers are of.
+    """
+    model, hardware, tgi = asked.model, asked.hardware, asked.tgi
+    count, image = hardware.count or 1, asked.tgi.image
+    release = releases.find(tgi.release) if tgi.release else facts.release
+    plain = (
+        replace(model, id="", revision="") == ModelSpec(revision="")
+        and replace(hardware, gpu=GpuSpec(), count=None) == HardwareSpec()
+        and replace(tgi, release=None, image=None, num_shard=None) == TgiSpec()
+        and (asked.limits, asked.workload) == (LimitsSpec(), WorkloadSpec())
+    )
+    shards, own = (1, None) if count == 1 else (count,), image is None or releases.is_own(image)
+    if not plain or not own or hardware.gpu.stated or tgi.num_shard not in shards:
+        return {}
+    if release != releases.latest() or facts.adapters or snapshot.find(facts.model.id) != facts.model:
+        return {}
+    return answered.find(facts.model.id, count)
 
 
 def _stored(facts: Facts) -> str | None:

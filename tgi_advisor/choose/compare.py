@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tgi_advisor import report, tabular
-from tgi_advisor.choose.option import Option, judge, refused
+from tgi_advisor.choose.option import Option, judge, refused, remembered
 from tgi_advisor.choose.words import listed_short, without_room, wrapped
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate.speed import Served
+from tgi_advisor.facts.answered import Answers
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.prices import Offer, cheapest
@@ -23,8 +24,15 @@ from tgi_advisor.spec.records import GpuSpec, Spec
 from tgi_advisor.tabular import Answer, Column, Table
 
 Purpose = Literal["context", "concurrency", "price"]
+Known = Callable[[Spec, Facts], Answers]
+"""What is known from before of a spec on every GPU, of which the spec may name any."""
 COUNTS = (1, 2, 4, 8)
 """Counts of GPUs that are compared when none are named."""
+
+
+def nothing_known(*_: object) -> Answers:
+    """That nothing is."""
+    return {}
 
 
 class Checkpoint(NamedTuple):
@@ -246,20 +254,21 @@ def compare(
     purpose: Purpose | None = None,
     offers: Sequence[Offer] = (),
     progress: Callable[[int, int], None] | None = None,
+    known: Known = nothing_known,
 ) -> Comparison:
-    """Judge every way to serve the model of `spec`, whose bounds all options have to keep.
+    """Judge every way to serve the model of `spec`, whose bounds all options have to keep, but what is `known`.
 
     `progress` is told after each option how many are done, of how many.
     """
     options = []
-    for option in _options(spec, ways, offers):
+    for option in _options(spec, ways, offers, known):
         options.append(option)
         if progress is not None:
             progress(len(options), ways.size)
     return Comparison(spec.model.id, tuple(sorted(options, key=_order(purpose))))
 
 
-def _options(spec: Spec, ways: Ways, offers: Sequence[Offer]) -> Iterator[Option]:
+def _options(spec: Spec, ways: Ways, offers: Sequence[Offer], known: Known) -> Iterator[Option]:
     """Every option, those that share a replay of the warm-up one after the other."""
     cards = sorted(ways.gpus, key=lambda gpu: (gpu.system, gpu.at_least))
     for weights in ways.checkpoints:
@@ -267,9 +276,10 @@ def _options(spec: Spec, ways: Ways, offers: Sequence[Offer]) -> Iterator[Option
             for dtype in ways.kv_cache_dtypes:
                 for count in ways.counts:
                     anywhere = _anywhere(spec, weights, count, release, dtype)
+                    answers = known(anywhere, weights.facts)
                     for gpu in cards:
                         offer = cheapest(offers, gpu.name, count)
-                        yield _option(anywhere, weights, gpu, count, release, offer)
+                        yield _option(anywhere, weights, gpu, count, release, offer, answers.get(gpu.name))
 
 
 def _anywhere(spec: Spec, weights: Checkpoint, count: int, release: str | None, dtype: str | None) -> Spec:
@@ -287,16 +297,17 @@ def _anywhere(spec: Spec, weights: Checkpoint, count: int, release: str | None, 
 
 
 def _option(
-    spec: Spec, weights: Checkpoint, gpu: GpuFacts, count: int, release: str | None, offer: Offer | None
-) -> Option:
-    """One option judged."""
+    spec: Spec, weights: Checkpoint, gpu: GpuFacts, count: int, release: str | None, offer: Offer | None,
+    answer: Sequence[Any] | None,
+) -> Option:  # fmt: skip
+    """One option judged, or what is known of it."""
     named = spec.hardware.gpu if spec.hardware.gpu.name == gpu.name else GpuSpec(name=gpu.name)
     asked = replace(spec, hardware=replace(spec.hardware, gpu=named))
     try:
         facts = weights.facts.elsewhere(gpu, count, release)
     except AdvisorError as error:
         return refused(asked, weights.facts._replace(gpu=gpu, gpu_count=count), error, offer)
-    return judge(asked, facts, offer)
+    return judge(asked, facts, offer) if answer is None else remembered(asked, facts, answer, offer)
 
 
 def _order(purpose: Purpose | None) -> Callable[[Option], tuple[object, ...]]:

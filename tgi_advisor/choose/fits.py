@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 from tgi_advisor import tabular
 from tgi_advisor.choose.compare import COLUMNS as COMPARED
-from tgi_advisor.choose.compare import LESS_WANTED, PRICE_SAID, Comparison, row
+from tgi_advisor.choose.compare import LESS_WANTED, PRICE_SAID, Comparison, Known, nothing_known, row
 from tgi_advisor.choose.option import Option, judge, remembered
 from tgi_advisor.choose.words import wrapped
 from tgi_advisor.facts import families
-from tgi_advisor.facts.answered import Answers
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.spec.records import Bound, GpuSpec, Spec
@@ -263,16 +261,16 @@ def _smallest_card(model: str, options: Sequence[Option]) -> tuple[object, ...]:
 
 def everywhere(
     spec: Spec, candidates: Sequence[Facts], cards: Sequence[GpuFacts],
-    progress: Callable[[int, int], None] | None = None, answers: Answers = MappingProxyType({}),
+    progress: Callable[[int, int], None] | None = None, known: Known = nothing_known,
 ) -> Everywhere:  # fmt: skip
     """Judge every model on one of every card, but for those of which the answer is kept."""
     order = sorted(cards, key=lambda gpu: (gpu.system, gpu.at_least))
     options: list[Option] = []
     for facts in candidates:
-        found = []
+        found, answers = [], known(on(spec, facts._replace(gpu_count=1)), facts)
         for gpu in order:
             there = facts.elsewhere(gpu, 1)
-            asked, kept = on(spec, there), answers.get(facts.model.id, {}).get(gpu.name)
+            asked, kept = on(spec, there), answers.get(gpu.name)
             found.append(judge(asked, there) if kept is None else remembered(asked, there, kept))
         options += sorted(found, key=lambda one: (one.memory_bytes, one.gpu))
         if progress is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from tgi_advisor import search
 from tgi_advisor.choose.words import told
 from tgi_advisor.errors import AdvisorError
+from tgi_advisor.estimate import defaults, warmup
 from tgi_advisor.estimate.speed import Served, served
 from tgi_advisor.estimate.underload import Safety
 from tgi_advisor.estimate.warmup import Base
@@ -54,10 +55,19 @@ class Option:
     """What keeps the context from growing, or why it does not start."""
     spec: Spec = field(compare=False, repr=False)
     """The deployment, with the limits found where it starts."""
+    facts: Facts = field(compare=False, repr=False)
+    """What the search went by."""
     offer: Offer | None = None
     """The cheapest instance that carries so many of the GPU; None where no price is known."""
-    base: Base | None = field(default=None, compare=False, repr=False)
-    """The launch before its warm-up; None where it was refused before there was one."""
+    searched: Base | None = field(default=None, compare=False, repr=False)
+    """The launch before its warm-up, as it was searched; None where it was not."""
+
+    @property
+    def base(self) -> Base | None:
+        """The launch before its warm-up; None where there is none."""
+        if self.searched is None and self.starts:
+            return warmup.base(defaults.resolve(self.spec, self.facts, self.num_shard))
+        return self.searched
 
     @property
     def starts(self) -> bool:
@@ -97,9 +107,8 @@ class Option:
     @property
     def speed(self) -> Served | None:
         """How fast it is with the longest requests it takes; None where it does not start."""
-        if self.base is None or not self.starts:
-            return None
-        return served(self.base, self.limits, self.concurrency)
+        here = self.base if self.starts else None
+        return served(here, self.limits, self.concurrency) if here is not None else None
 
 
 BINDS = (
@@ -134,9 +143,10 @@ def judge(spec: Spec, facts: Facts, offer: Offer | None = None) -> Option:
         headroom_bytes=prediction.headroom_bytes,
         memory_bytes=facts.gpu.memory_bytes,
         spec=_found(advice.base.setting.spec, prediction.limits) if starts else spec,
+        facts=facts,
         why=(found.search.bound_by or "") if starts else why(prediction),
         offer=offer,
-        base=advice.base,
+        searched=advice.base,
     )
 
 
@@ -148,13 +158,13 @@ def kept(option: Option) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def remembered(spec: Spec, facts: Facts, found: Sequence[Any]) -> Option:
+def remembered(spec: Spec, facts: Facts, found: Sequence[Any], offer: Offer | None = None) -> Option:
     """The option that `judge` made of a spec once, of what was kept of it: all but the launch before its warm-up."""
     quantize, kv_cache_dtype, num_shard, outcome, limits, concurrency, under_load, headroom, memory, why = found
     return Option(
         facts.model.id, facts.gpu.name, facts.gpu_count, facts.release.name, quantize, kv_cache_dtype, num_shard,
         outcome, Limits(*limits), concurrency, under_load, headroom, memory, why,
-        _found(spec, Limits(*limits)) if outcome == "starts" else spec,
+        _found(spec, Limits(*limits)) if outcome == "starts" else spec, facts, offer,
     )  # fmt: skip
 
 
@@ -162,7 +172,7 @@ def refused(spec: Spec, facts: Facts, error: AdvisorError, offer: Offer | None =
     """The option of a spec that cannot even be asked about, with the reason."""
     return Option(
         facts.model.id, facts.gpu.name, facts.gpu_count, facts.release.name, spec.model.quantize or "none", "", None,
-        "refused", NO_LIMITS, None, None, None, facts.gpu.memory_bytes, told(error), spec, offer,
+        "refused", NO_LIMITS, None, None, None, facts.gpu.memory_bytes, told(error), spec, facts, offer,
     )  # fmt: skip
 
 

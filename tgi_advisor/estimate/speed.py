@@ -6,9 +6,12 @@ with shares of the GPU's figures (`facts/speed.yaml`), and what launches, reduct
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 from tgi_advisor.estimate import weights
+from tgi_advisor.estimate.replay.alike import Alike
+from tgi_advisor.estimate.replay.peaks import KEPT
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.facts.speed import Band, Calibration, Constants, constants, matching
@@ -133,7 +136,7 @@ def of(here: Base, budget: int | None, users: int, request: Request) -> Speed:
     setting, gpu = here.setting, here.setting.facts.gpu
     saturates = max(1, (budget or 0) // request.tokens)
     together = min(users, saturates)
-    work = _work(setting)
+    work = _work(Alike(setting))
     context = request.prompt + request.answer / 2
     cache = here.geometry.kv_bytes_per_token * context
     bound = together / ((work.weights + together * cache) / gpu.bandwidth) if gpu.bandwidth else None
@@ -170,7 +173,7 @@ class Server:
         assert gpu.bandwidth
         assert gpu.fp16_tflops
         self.here, self._known = here, known
-        self.work = work or _work(here.setting)
+        self.work = work or _work(Alike(here.setting))
         """What one decode step moves and computes on one GPU."""
         self.bandwidth = gpu.bandwidth
         """Bytes per second of the card's memory."""
@@ -256,8 +259,10 @@ def _why_not(setting: Setting, measured: Calibration | None) -> str:
     return ""
 
 
-def _work(setting: Setting) -> Work:
+@lru_cache(maxsize=KEPT)
+def _work(launch: Alike) -> Work:
     """The weights a decode step reads, and what it computes for a token."""
+    setting = launch.setting
     read = elements = 0.0
     head = False
     experts = _experts_share(setting)
