@@ -178,7 +178,7 @@ def first_searches(gpu: str) -> list[tuple[str, float]]:
         setting = defaults.resolve(read_any({"model": {"id": model}, "hardware": {"gpu": gpu}}), facts)
         taken = []
         for _ in range(2):
-            shelf._places.cache_clear()
+            shelf._index.cache_clear()
             peaks._peaks.cache_clear()
             warmup._common.cache_clear()
             start = time.process_time()

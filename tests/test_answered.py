@@ -96,7 +96,7 @@ def test_of_other_code_none_is_taken(content: bytes | None, tmp_path: Path, monk
     if content is not None:
         answered.FILE.write_bytes(content)
     assert answered.find("gpt2", 1) == {}
-    shelf._places.cache_clear()
+    shelf._index.cache_clear()
 
 
 def test_the_newest_release_by_its_name_is_answered_alike() -> None:

@@ -80,7 +80,7 @@ def test_of_other_code_nothing_is_taken(content: bytes | None, tmp_path: Path, m
     monkeypatch.setattr(replayed, "FILE", tmp_path / "replays.bin")
     if content is not None:
         replayed.FILE.write_bytes(content)
-    shelf._places.cache_clear()
+    shelf._index.cache_clear()
     assert replayed.find(named) is None
     monkeypatch.undo()
     assert replayed.is_current()
@@ -90,7 +90,7 @@ def test_a_file_that_is_cut_off_is_no_fault(tmp_path: Path, monkeypatch: pytest.
     cut = tmp_path / "replays.bin"
     cut.write_bytes(replayed.FILE.read_bytes()[:-100_000])
     monkeypatch.setattr(replayed, "FILE", cut)
-    shelf._places.cache_clear()
+    shelf._index.cache_clear()
     named = [remembered.name(Alike(launch(model, "nvidia-l4"))) for model in MODELS]
     found = [replayed.find(one) for one in named]
     monkeypatch.undo()

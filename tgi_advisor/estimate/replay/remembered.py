@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from tgi_advisor.estimate.allocator import ROUNDING, State
 from tgi_advisor.estimate.replay.alike import Alike
 from tgi_advisor.estimate.replay.warmup import Prefill
-from tgi_advisor.facts import replayed
+from tgi_advisor.facts import replayed, shelf
 
 Asked = tuple[int, int, int, int]
 """A prefill that is replayed: number of its length, requests, tokens of the longest or 0, allocator it begins on."""
@@ -22,7 +22,7 @@ class Known:
     def __init__(self, rows: replayed.Rows) -> None:
         """`rows`: what `written` made of it."""
         self._held: Mapping[str, tuple[int, int]] = rows["held"]
-        self._prefills: Mapping[str, tuple[int, ...]] = rows["prefills"]
+        self._prefills: bytes = rows["prefills"].encode()
         reserved, alive, small, large = rows["loaded"]
         self.loaded = State(_bytes(reserved), _bytes(alive), tuple(map(_bytes, small)), tuple(map(_bytes, large)))
         self.numbers: int = rows["numbers"]
@@ -40,8 +40,8 @@ class Known:
 
     def prefill(self, asked: Asked) -> Prefill | None:
         """What a prefill adds; None where it was not replayed."""
-        found = self._prefills.get(_name(asked))
-        return None if found is None else Prefill(*map(_bytes, found))
+        line = shelf.found(self._prefills, _name(asked).encode())
+        return None if line is None else Prefill(*(_bytes(int(size)) for size in line.split()))
 
 
 def of(launch: Alike) -> Known | None:
@@ -71,8 +71,13 @@ def written(
         "numbers": numbers,
         "held": {size: [reserved // ROUNDING, number] for size, (reserved, number) in held.items()},
         **({"images": [size // ROUNDING for size in images]} if images else {}),
-        "prefills": {_name(asked): [size // ROUNDING for size in seen] for asked, seen in prefills.items()},
+        "prefills": "\n".join(["", *(_line(asked, seen) for asked, seen in prefills.items()), ""]),
     }
+
+
+def _line(asked: Asked, seen: Prefill) -> str:
+    """A prefill as `shelf.found` finds it."""
+    return f"{_name(asked)}\t{' '.join(str(size // ROUNDING) for size in seen)}"
 
 
 def _name(asked: Asked) -> str:
