@@ -674,6 +674,14 @@ def test_a_secret_is_never_repeated() -> None:
             {"env": {"ATTENTION": "paged"}}, Limits(10, 20, 4096), Limits(),
             ["Prefills are not chunked (attention is paged): max_batch_prefill_tokens must cover the longest prompt."],
         ),
+        ({"flags": {"rope-scaling": "linear"}}, Limits(10, 200_000, 4096), Limits(), []),
+        (
+            {}, Limits(10, 200_000, 4096), Limits(),
+            [
+                "max_total_tokens 200,000 is above the model's context of 131,072 tokens: TGI does not look, reserves "
+                "the KV cache for it, and answers beyond the context are noise, or the kernels fail.",
+            ],
+        ),
         (
             {"quantize": "bitsandbytes"}, Limits(10, 20, 4096), Limits(),
             ["CUDA graphs are off with bitsandbytes: decoding small batches is slower."],

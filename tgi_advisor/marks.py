@@ -8,24 +8,45 @@ the readers take it for what it says.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import NamedTuple
 
-TEMPLATE = re.compile(
-    r"#\{[^{}\n]{1,200}\}|<<[ \t]*(?:parameters|pipeline|matrix)\.[\w.]{1,80}[ \t]*>>|"
-    r"\{\{[^{}\n]{0,200}\}\}|<%[^%\n]{0,200}%>|\{%[^%\n]{0,200}%\}|@@\w{1,80}@@"
-    r"|%\{[ \t~-]*(?:if|else|endif|for|endfor)\b[^{}\n]{0,200}\}|(?<!\w)__[A-Z][A-Z0-9_]{0,80}__(?!\w)"
-)
-"""What a template engine fills in before a shell reads it: `{{ name }}`, `<%= name %>`, `@@NAME@@`, `__NAME__`."""
-_MARK = re.compile(
-    r"(?<!\w)__([A-Za-z]\w*?)__(?!\w)|(?<!\w)@@?([A-Z_][A-Z0-9_.-]*)@@?(?!\w)|%\(([A-Za-z_]\w*)\)[sdif]|^%([A-Za-z_]\w*)%$"
-    r"|#\{([^{}\n]+)\}#?|\[\[([^\[\]\n]+)\]\]|^<([A-Za-z][^<>\n]*)>$|<%=?([^%\n]+)%>|\{\{([^{}\n]+)\}\}|^\{(\w+)\}$|^(\{\}|%[sdifr]?|@|\.{3}|\u2026)$"
-)
-"""What a program fills in before anything reads the words: sed, m4, Python, Jinja, ERB, CMake, Octopus, xargs."""
-_REFERENCE = re.compile(
-    r"(?<!\$)(?:\$\$)*(?P<whole>\$[{(](?P<name>[A-Za-z_][\w.:-]*)[^{}()]*[)}])|^\$(?P<alone>[A-Za-z_]\w*)$"
-)
-_BEGUN = re.compile(r"(?=\{\{|\{%|%\{)")
-"""What begins a template: it ends in another value, or nowhere."""
+
+@cache
+def templates() -> re.Pattern[str]:
+    """What a template engine fills in before a shell reads it: `{{ name }}`, `<%= name %>`, `@@NAME@@`, `__NAME__`."""
+    return re.compile(
+        r"#\{[^{}\n]{1,200}\}|<<[ \t]*(?:parameters|pipeline|matrix)\.[\w.]{1,80}[ \t]*>>|"
+        r"\{\{[^{}\n]{0,200}\}\}|<%[^%\n]{0,200}%>|\{%[^%\n]{0,200}%\}|@@\w{1,80}@@"
+        r"|%\{[ \t~-]*(?:if|else|endif|for|endfor)\b[^{}\n]{0,200}\}|(?<!\w)__[A-Z][A-Z0-9_]{0,80}__(?!\w)"
+    )
+
+
+@cache
+def _mark() -> re.Pattern[str]:
+    """What a program fills in before anything reads the words: sed, m4, Python, Jinja, ERB, CMake, Octopus, xargs."""
+    return re.compile(
+        r"(?<!\w)__([A-Za-z]\w*?)__(?!\w)|(?<!\w)@@?([A-Z_][A-Z0-9_.-]*)@@?(?!\w)|%\(([A-Za-z_]\w*)\)[sdif]|^%([A-Za-z_]\w*)%$"
+        r"|#\{([^{}\n]+)\}#?|\[\[([^\[\]\n]+)\]\]|^<([A-Za-z][^<>\n]*)>$|<%=?([^%\n]+)%>|\{\{([^{}\n]+)\}\}|^\{(\w+)\}$|^(\{\}|%[sdifr]?|@|\.{3}|\u2026)$"
+    )
+
+
+@cache
+def _reference() -> re.Pattern[str]:
+    """Variables that a program puts into a file, and how they are named."""
+    return re.compile(
+        r"(?<!\$)(?:\$\$)*(?P<whole>\$[{(](?P<name>[A-Za-z_][\w.:-]*)[^{}()]*[)}])|^\$(?P<alone>[A-Za-z_]\w*)$"
+    )
+
+
+@cache
+def _begun() -> re.Pattern[str]:
+    """What begins a template: it ends in another value, or nowhere."""
+    return re.compile(r"(?=\{\{|\{%|%\{)")
+
+
+SIGNS = ("{", "<", "%", "@", "__", "[", "#", "$", "...", "\u2026")
+"""One of these is in whatever looks as if it was filled in."""
 
 
 class Mark(NamedTuple):
@@ -41,12 +62,12 @@ class Mark(NamedTuple):
 
 def marks(text: str) -> list[Mark]:
     """The marks of template engines, sed, m4, Python, CMake, Octopus and xargs."""
-    return [Mark(one.start(), one[0], one[one.lastindex or 0]) for one in _MARK.finditer(text)]
+    return [Mark(one.start(), one[0], one[one.lastindex or 0]) for one in _mark().finditer(text)]
 
 
 def references(text: str) -> list[Mark]:
     """Variables that a program puts into a file no shell reads (`envsubst`, a pipeline); `$$` begins none."""
-    found = _REFERENCE.finditer(text) if "$" in text else ()
+    found = _reference().finditer(text) if "$" in text else ()
     return [
         Mark(one.start("whole"), one["whole"], one["name"]) if one["whole"] else Mark(0, text, one["alone"])
         for one in found
@@ -55,7 +76,9 @@ def references(text: str) -> list[Mark]:
 
 def starts(text: str) -> list[int]:
     """Where in a text that means what it says something begins that looks otherwise, in order."""
-    plain = [found.start() for kind in (TEMPLATE, _BEGUN) for found in kind.finditer(text)]
+    if not any(sign in text for sign in SIGNS):
+        return []
+    plain = [found.start() for kind in (templates(), _begun()) for found in kind.finditer(text)]
     return sorted({*plain, *(one.start for one in (*marks(text), *references(text)))})
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from tgi_advisor.estimate import overhead
 from tgi_advisor.estimate.defaults import CHUNKING_ATTENTION, launcher_limits
+from tgi_advisor.facts import families
 from tgi_advisor.facts.adapters import parse
 from tgi_advisor.refusals.adapters import NAMED_SINCE
 from tgi_advisor.refusals.rules import Case
@@ -13,6 +14,8 @@ from tgi_advisor.units import gib, thousands
 
 OF_MODEL = "model-id"
 """What is about the model alone, however it is started."""
+STRETCH = "rope-scaling"
+"""The flag that makes a longer context on purpose."""
 
 
 class Surprise(NamedTuple):
@@ -148,6 +151,17 @@ def _old_driver(case: Case) -> str | None:
     )
 
 
+def _beyond_context(case: Case) -> str | None:
+    total, context = case.limits.max_total_tokens, families.context_length(case.setting.facts.model)
+    flags = case.setting.flags
+    if total is None or context is None or total <= context or STRETCH in flags or "rope-factor" in flags:
+        return None
+    return (
+        f"max_total_tokens {thousands(total)} is above the model's context of {thousands(context)} tokens: TGI does "
+        "not look, reserves the KV cache for it, and answers beyond the context are noise, or the kernels fail."
+    )
+
+
 def _family_notes(case: Case) -> str | None:
     return case.family.notes or None
 
@@ -175,5 +189,5 @@ _CHECKS: Mapping[Callable[[Case], str | None], str] = {
     _ignored_batch_total: "max-batch-total-tokens", _kv_dtype_lost: "kv-cache-dtype", _config_dropped: "",
     _window_saves_nothing: OF_MODEL, _no_graphs: "quantize", _adapter_without_weights: "lora-adapters",
     _turing_flashinfer: "", _in_use_twice: "", _fraction_unread: "cuda-memory-fraction", _old_driver: "",
-    _family_notes: OF_MODEL,
+    _beyond_context: STRETCH, _family_notes: OF_MODEL,
 }  # fmt: skip

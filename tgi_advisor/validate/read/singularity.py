@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from tgi_advisor.marks import TEMPLATE
+from tgi_advisor.marks import templates
 from tgi_advisor.validate.found import UNSAID, Server, Value
 from tgi_advisor.validate.read.docker import tail
 from tgi_advisor.validate.read.environment import Environment, env_file
@@ -76,7 +76,7 @@ def read_run(
     """
     last = max((at for at, word in enumerate(words) if _names_image(word.text)), default=0)
     at = 0
-    while at < len(words) and (words[at].text.startswith("-") or (at < last and TEMPLATE.fullmatch(words[at].text))):
+    while at < len(words) and (words[at].text.startswith("-") or (at < last and templates().fullmatch(words[at].text))):
         at += 2 if words[at].text in _VALUED else 1
     if at >= len(words):
         return None

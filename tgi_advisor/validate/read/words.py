@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tgi_advisor.marks import TEMPLATE, parted
+from tgi_advisor.marks import parted, templates
 from tgi_advisor.validate.found import Defect, Value
 from tgi_advisor.validate.read.source import Source
 
@@ -104,7 +104,7 @@ _TEMPLATE_BLOCK = re.compile(
 def templated(text: str) -> bool:
     """Whether a word is nothing but what a template engine fills in."""
     at = 0
-    while at < len(text) and (match := _TEMPLATE_BLOCK.match(text, at) or TEMPLATE.match(text, at)):
+    while at < len(text) and (match := _TEMPLATE_BLOCK.match(text, at) or templates().match(text, at)):
         at = match.end()
     return bool(text) and at == len(text)
 
@@ -268,7 +268,7 @@ class _Lexer:
     def _templated(self) -> re.Match[str] | None:
         """What a template engine fills in here."""
         block = _TEMPLATE_BLOCK.match(self.text, self.at, self.end)
-        return block or TEMPLATE.match(self.text, self.at, self.end)
+        return block or templates().match(self.text, self.at, self.end)
 
     def _placeholder(self) -> re.Match[str] | None:
         """`<your-token>`: to a person a placeholder, to a shell two redirections."""
@@ -367,7 +367,7 @@ class _Lexer:
                 self.at += 1
             return
         whole = "".join(parts)
-        for name in TEMPLATE.findall(whole):
+        for name in templates().findall(whole):
             if not parted(name, text[start : self.at]):
                 found.unknown(name.strip("{}<>%@=- \t"))
         for piece in pieces:
