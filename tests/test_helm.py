@@ -97,6 +97,7 @@ def test_a_chart_has_no_findings_and_is_imported_as_it_was(
     assert (checked.code, re.findall(r"(?:error|warning) TGI\d+", checked.out)) == (Exit.STARTS, []), checked.out
     back = run("import", "chart/values.yaml", "--gpu", "nvidia-l4")
     assert (back.code, "# -" in back.out) == (Exit.STARTS, False), back.err + back.out
+    assert run("import", "chart", "--gpu", "nvidia-l4").out == back.out
     Path("second.yaml").write_text(back.out)
     assert container("second.yaml", NOTHING) == container("first.yaml", NOTHING)
     again = run("emit", "second.yaml", "--as-given", "--format", "helm", "--source", "snapshot")

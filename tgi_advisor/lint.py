@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tgi_advisor.bounds import MAX_CHARACTERS
@@ -196,6 +197,7 @@ def import_server(
     from tgi_advisor.validate.importer import imported
     from tgi_advisor.validate.judge import cases
 
+    path = _values_of(path)
     document, _ = opened(path, images)
     if not document.servers:
         raise without_server(document)
@@ -204,6 +206,12 @@ def import_server(
     meant = chosen(cases(document, facts_for("snapshot", True, path), said), server, document.file)
     several = said.machine.gpus if said.machine and said.machine.gpus > 1 else None
     return imported(meant, gpu, count or several, memory, model)
+
+
+def _values_of(path: str) -> str:
+    """The values of a Helm chart where a path is the chart's folder; else the path itself."""
+    chart, values = (Path(path) / name for name in ("Chart.yaml", "values.yaml"))
+    return str(values) if chart.is_file() and values.is_file() else path
 
 
 def is_spec(path: str) -> bool:
