@@ -15,8 +15,9 @@ from tgi_advisor.facts import shelf
 
 PACKAGE = Path(__file__).parent.parent
 FILE = PACKAGE / "facts" / "compiled" / "answers.bin"
-DECIDING = ("*.py", "choose/option.py", "gather/snapshot.py", "refusals/**/*.py", "search/**/*.py", "spec/**/*.py",
-            "estimate/**/*.py", "facts/*.py", "facts/*.yaml", "facts/snapshots/*")  # fmt: skip
+DECIDING = ("bounds.py", "errors.py", "limits.py", "once.py", "plan.py", "units.py", "verdict.py", "choose/option.py",
+            "gather/snapshot.py", "refusals/**/*.py", "search/**/*.py", "spec/**/*.py", "estimate/**/*.py",
+            "facts/*.py", "facts/*.yaml", "facts/snapshots/*")  # fmt: skip
 """Files of the package that an answer depends on."""
 Answers = Mapping[str, Sequence[Any]]
 """By GPU: what `choose.option.kept` makes of an option."""
