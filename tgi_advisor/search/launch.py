@@ -1,11 +1,11 @@
 """Search the largest limits of one launch: one shard count, one dtype, one attention back end.
 
-1. `max_total_tokens` is bisected with the smallest prefill budget worth having, or where prefills are chunked with a
+1. `max_total_tokens` is searched with the smallest prefill budget worth having, or where prefills are chunked with a
    smaller one if that takes away a risk under load;
 2. where prefills are chunked and `workload.prefer` says so, up to a tenth of it is given for chunks of the usual size;
-3. the prefill budget is bisected upwards, as far as it costs neither context nor concurrency, leaves the server as
+3. the prefill budget is searched upwards, as far as it costs neither context nor concurrency, leaves the server as
    safe under load, and the launcher itself would want it;
-4. `max_total_tokens` is bisected once more with that budget: a warm-up of more requests, or of a longer prompt than
+4. `max_total_tokens` is searched once more with that budget: a warm-up of more requests, or of a longer prompt than
    the chunk, may leave room for a few blocks.
 
 Where a prefill budget is pinned, shorter prompts mean more warm-up requests, and the predicate is monotone only

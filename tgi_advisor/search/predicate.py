@@ -1,10 +1,11 @@
-"""Whether limits hold: the predicate of the search, and the stretches on which it can be bisected.
+"""Whether limits hold: the predicate of the search, and the stretches on which one last value can be searched.
 
 TGI of this release passes its warm-up with these limits and a stated margin, its KV cache then holds
 `workload.concurrency` requests of `max_total_tokens`, and, unless `workload.allow_risk` asks for more, the server
 is not at risk under load (`estimate/underload.py`), nor may its CUDA graphs end the start (`estimate/capture.py`).
 
-The first two are monotone in `max_total_tokens` as long as the warm-up batch keeps its number of requests. What is
+The first two are monotone in `max_total_tokens` as long as the warm-up batch keeps its number of requests, but where
+tensors of its KV cache fill the segments they share, and more of them no longer do (`Searcher._filled`). What is
 spare under load is not: a longer prefill leaves more unreserved where TGI makes logits of all its tokens, and less
 where it does not. On one such stretch it is convex up to the length from which the warm-up's own blocks are the
 whole KV cache, and falls beyond it, so that each of the two pieces has one last length that is not at risk.
