@@ -79,6 +79,13 @@ class Cluster:
             time.sleep(0.2)
         return self.of_kind(kind)
 
+    def without(self, kind: str, name: str) -> bool:
+        """Whether an object goes, which what owns it may ask for a little later than it is ready itself."""
+        end = time.monotonic() + GONE_S
+        while (there := name in [one["metadata"]["name"] for one in self.of_kind(kind)]) and time.monotonic() < end:
+            time.sleep(0.2)
+        return not there
+
 
 @contextmanager
 def namespace(kubeconfig: Path, folder: Path) -> Iterator[Cluster]:

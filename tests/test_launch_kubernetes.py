@@ -316,7 +316,7 @@ def test_a_changed_plan_is_rolled_out_while_the_old_one_serves(anywhere: Anywher
     assert code == 0, events[-1]
     assert serving
     assert min(serving) > 0, "the old pod went before the new one was ready"
-    assert old["metadata"]["name"] not in [pod["metadata"]["name"] for pod in anywhere.cluster.of_kind("Pod")]
+    assert anywhere.cluster.without("Pod", old["metadata"]["name"]), "the old pod is kept"
     (deployment,) = anywhere.cluster.of_kind("Deployment")
     assert '"A"' in json.dumps(deployment["spec"])
 
