@@ -21,20 +21,11 @@ import clusters
 import pytest
 from click.testing import CliRunner, Result
 from clusters import ApiServer
+from servers import CUDA, on_cpu
 
 from tgi_advisor.cli.main import cli
 
-CPU = {
-    "model": {"id": "Qwen/Qwen2.5-3B-Instruct", "dtype": "bfloat16"},
-    "hardware": {"gpu": {"name": "intel-cpu", "memory": "12GiB"}},  # which its pods ask a real node for
-    "limits": {"max_total_tokens": {"max": "8k"}},
-    "workload": {"max_new_tokens": 512},
-}
-CUDA = {
-    "model": {"id": "meta-llama/Llama-3.1-8B-Instruct"},
-    "hardware": {"gpu": "nvidia-l4"},
-    "workload": {"max_new_tokens": 512},
-}
+CPU = on_cpu("12GiB")  # which its pods ask a real node for
 LAUNCHED = ("Deployment", "Service", "PersistentVolumeClaim", "Pod")
 REAL, IMAGE = "TGI_ADVISOR_TEST_KUBECONFIG", "TGI_ADVISOR_TEST_IMAGE"
 RESOURCE, COUNT, GPU = "TGI_ADVISOR_TEST_GPU_RESOURCE", "TGI_ADVISOR_TEST_GPU_COUNT", "TGI_ADVISOR_TEST_GPU"

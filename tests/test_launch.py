@@ -26,6 +26,7 @@ import pytest
 from click.testing import CliRunner, Result
 from engines import IMAGE, SAGEMAKER, Daemon
 from front import heeding_ctrl_c
+from servers import CUDA, on_cpu
 
 import tgi_advisor
 from tgi_advisor.cli.main import cli
@@ -34,17 +35,7 @@ from tgi_advisor.launch.docker.engine import connect
 from tgi_advisor.launch.docker.place import DockerPlace
 from tgi_advisor.launch.preflight import Host
 
-CPU = {
-    "model": {"id": "Qwen/Qwen2.5-3B-Instruct", "dtype": "bfloat16"},
-    "hardware": {"gpu": {"name": "intel-cpu", "memory": "64GiB"}},
-    "limits": {"max_total_tokens": {"max": "8k"}},
-    "workload": {"max_new_tokens": 512},
-}
-CUDA = {
-    "model": {"id": "meta-llama/Llama-3.1-8B-Instruct"},
-    "hardware": {"gpu": "nvidia-l4"},
-    "workload": {"max_new_tokens": 512},
-}
+CPU = on_cpu("64GiB")
 TOKEN = "hf_" + "Secret0Token" * 3
 
 

@@ -19,7 +19,8 @@ import desks
 import pytest
 from click.testing import CliRunner
 from clusters import Fault
-from desks import CUDA, IMAGE, LAUNCHED, REAL, Anywhere, Loopback
+from desks import IMAGE, LAUNCHED, REAL, Anywhere, Loopback
+from servers import CUDA
 
 from tgi_advisor.cli.main import cli
 from tgi_advisor.launch import marks

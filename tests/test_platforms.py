@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from front import ROOT, run
+from front import ROOT, Ran, run
 from golden import Golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -422,11 +422,9 @@ def test_several_servers_are_said_and_read_back(name: str, where: str, tmp_path:
 SCALED = {"min": 2, "max": 5, "on": "batch", "target": 9}
 
 
-def scaled(name: str, folder: Path, **changes: Any) -> tuple[str, str, dict[str, Any]]:
-    """A file of servers that are scaled, what was said beside it, and the `autoscale` that is read back."""
-    asked = {"storage": "shared"} if name in ("kserve", "skypilot", "dstack") else {}
-    text = {"autoscale": SCALED | changes, **({"kubernetes": asked} if asked else {})}
-    (folder / "spec.yaml").write_text(spec(name, "plain") + yaml.safe_dump(text))
+def there_and_back(name: str, folder: Path, text: str) -> tuple[Ran, dict[str, Any]]:
+    """How a spec is emitted, which then has no findings, and the spec that is read back from it."""
+    (folder / "spec.yaml").write_text(text)
     emitted = run("emit", str(folder / "spec.yaml"), "--format", name, "--source", "snapshot")
     assert emitted.code == Exit.STARTS, emitted.err
     file = folder / FORMS[name].file
@@ -435,7 +433,15 @@ def scaled(name: str, folder: Path, **changes: Any) -> tuple[str, str, dict[str,
     assert (checked.code, re.findall(r"(?:error|warning) TGI\d+", checked.out)) == (Exit.STARTS, []), checked.out
     back = run("import", str(file), "--gpu", FORMS[name].gpu)
     assert back.code == Exit.STARTS, back.err
-    said = yaml.safe_load(back.out).get("autoscale", {})
+    return emitted, yaml.safe_load(back.out)
+
+
+def scaled(name: str, folder: Path, **changes: Any) -> tuple[str, str, dict[str, Any]]:
+    """A file of servers that are scaled, what was said beside it, and the `autoscale` that is read back."""
+    asked = {"storage": "shared"} if name in ("kserve", "skypilot", "dstack") else {}
+    text = {"autoscale": SCALED | changes, **({"kubernetes": asked} if asked else {})}
+    emitted, back = there_and_back(name, folder, spec(name, "plain") + yaml.safe_dump(text))
+    said = back.get("autoscale", {})
     return emitted.out, emitted.err, {"on" if key is True else key: value for key, value in said.items()}  # YAML 1.1
 
 
@@ -562,14 +568,7 @@ GATED = "meta-llama/Llama-3.1-8B-Instruct"
 def test_a_gated_models_token_is_not_missed(name: str, token: str, tmp_path: Path) -> None:
     made = yaml.safe_load(spec(name, "plain"))
     made |= {"model": {"id": GATED}, "container": {"token_env": token}}
-    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(made))
-    emitted = run("emit", str(tmp_path / "spec.yaml"), "--format", name, "--source", "snapshot")
-    assert emitted.code == Exit.STARTS, emitted.err
-    file = tmp_path / FORMS[name].file
-    file.write_text(emitted.out)
-    checked = run("validate", str(file), "--gpu", FORMS[name].gpu, "--offline")
-    assert (checked.code, re.findall(r"(?:error|warning) TGI\d+", checked.out)) == (Exit.STARTS, []), checked.out
-    back = yaml.safe_load(run("import", str(file), "--gpu", FORMS[name].gpu).out)
+    _, back = there_and_back(name, tmp_path, yaml.safe_dump(made))
     assert back.get("container", {}).get("token_env", "HF_TOKEN") == token
 
 

@@ -244,6 +244,10 @@ class Searcher:
             least = min(longest, self.efficient, *(() if bound.high is None else (bound.high,)))
         return max(least, self.least)
 
+    def _budget(self, total: int, prefill: int | None) -> int:
+        """The prefill budget that goes with a total: the one given, else the smallest worth having."""
+        return self.smallest_prefill(total) if prefill is None else prefill
+
     def hold(self, images: int) -> None:
         """From here on prefills hold so many of the warm-up's images, as far as the spec lets them."""
         wanted = images * pictures.needed(self.setting)
@@ -277,7 +281,7 @@ class Searcher:
         Where it is zero, about there `fits` turns.
         """
         self.evaluations += 1
-        budget = self.smallest_prefill(total) if prefill is None else prefill
+        budget = self._budget(total, prefill)
         seen, g = self._run(total, budget, self.margin), self.here.geometry
         if seen.stage is not None:
             return seen.slack
@@ -290,7 +294,7 @@ class Searcher:
     def spare(self, total: int, prefill: int | None = None, grade: int = 1) -> int:
         """Bytes these limits leave under load beyond what `grade` of `calm` needs, negative where they are missing."""
         self.evaluations += 1
-        seen = self._run(total, self.smallest_prefill(total) if prefill is None else prefill)
+        seen = self._run(total, self._budget(total, prefill))
         spare = underload.spare(self.here, seen)
         return seen.slack if spare is None else spare - (self.spread if grade > 1 else 0)
 
@@ -305,11 +309,11 @@ class Searcher:
 
     def holds(self, total: int, prefill: int | None = None) -> bool:
         """The predicate; without a prefill budget with the smallest one worth having."""
-        return self.why_not(total, self.smallest_prefill(total) if prefill is None else prefill) is None
+        return self.why_not(total, self._budget(total, prefill)) is None
 
     def fits(self, total: int, prefill: int | None = None) -> bool:
         """The part of the predicate that is monotone: whether it starts, with the margin, and holds what is asked."""
-        return self._does_not_fit(total, self.smallest_prefill(total) if prefill is None else prefill) is None
+        return self._does_not_fit(total, self._budget(total, prefill)) is None
 
     def _does_not_fit(self, total: int, prefill: int) -> str | None:
         """What stops these limits from fitting; a search asks of the same ones again, which counts as before."""
@@ -424,10 +428,14 @@ class Searcher:
 
     def _kind(self, total: int, prefill: int | None) -> tuple[bool, bool]:
         """Whether the warm-up's KV cache is counted as free again, and whether its tensors share segments."""
-        given = self.limits_of(total, self.smallest_prefill(total) if prefill is None else prefill)
-        limits = defaults.launcher_limits(self.setting, given)
-        _, tokens, blocks = warmup.warmup_batch(self.setting, limits)
+        limits, tokens, blocks = self._batch(total, prefill)
         return warmup.gives_back(self.setting, limits, tokens), blocks <= self.here.prefills.sharing
+
+    def _batch(self, total: int, prefill: int | None) -> tuple[Limits, int, int]:
+        """(the limits as the launcher takes them, prompt tokens, KV blocks) of the warm-up."""
+        limits = defaults.launcher_limits(self.setting, self.limits_of(total, self._budget(total, prefill)))
+        _, tokens, blocks = warmup.warmup_batch(self.setting, limits)
+        return limits, tokens, blocks
 
     def stretches(self, low: int, high: int, prefill: int | None = None) -> Iterator[tuple[int, int]]:
         """Stretches of max_total_tokens in [low, high] with one number of warm-up requests, longest prompts first."""
@@ -483,8 +491,7 @@ class Searcher:
         """
 
         def warm_blocks(total: int) -> int:
-            given = self.limits_of(total, self.smallest_prefill(total) if prefill is None else prefill)
-            return warmup.warmup_batch(self.setting, defaults.launcher_limits(self.setting, given))[2]
+            return self._batch(total, prefill)[2]
 
         for blocks in self.here.prefills.full if last < end else ():
             if warm_blocks(last + 1) > blocks:
@@ -515,7 +522,7 @@ class Searcher:
         """The stretches of max_total_tokens in [low, high] whose shortest fits, as long as shorter prompts may help."""
         too_large = 0
         for start, end in self.regions(low, high, prefill):
-            reason = self._does_not_fit(start, self.smallest_prefill(start) if prefill is None else prefill)
+            reason = self._does_not_fit(start, self._budget(start, prefill))
             if reason is None:
                 yield start, end
             too_large += reason in WARMED_UP
@@ -570,11 +577,11 @@ class Searcher:
 
     def _is_calm(self, total: int, prefill: int | None) -> bool:
         """Whether limits that fit are not at risk; without a prefill budget with the smallest one worth having."""
-        return self._too_risky(total, self.smallest_prefill(total) if prefill is None else prefill) is None
+        return self._too_risky(total, self._budget(total, prefill)) is None
 
     def _missing(self, total: int, prefill: int | None) -> int:
         """Bytes missing for limits to be not at risk under load."""
-        budget = self.smallest_prefill(total) if prefill is None else prefill
+        budget = self._budget(total, prefill)
         return max(0, -(underload.spare(self.here, self._run(total, budget)) or 0))
 
     def _has_room(self, total: int, prefill: int | None) -> bool:
@@ -584,7 +591,7 @@ class Searcher:
     def _beyond(self, total: int, prefill: int | None) -> int:
         """Blocks TGI finds room for beyond the warm-up's own."""
         self.evaluations += 1
-        seen = self._run(total, self.smallest_prefill(total) if prefill is None else prefill)
+        seen = self._run(total, self._budget(total, prefill))
         return seen.blocks - seen.warm_blocks
 
 

@@ -83,7 +83,6 @@ class Peaks:
         self._gaps = sorted(self._ready.large)
         self._gaps_from = [*accumulate(reversed(self._gaps), initial=0)]
         self._tapes: dict[Hashable, Tape | None] = {}
-        self._taken: tuple[int, int, int] | None = None
         self._replayed: dict[Asked, Prefill] = {}
         self._highest: dict[Asked, Prefill] = {}
         self._lines: dict[tuple[int, int], tuple[Prefill, Prefill, int, int]] = {}
@@ -167,9 +166,7 @@ class Peaks:
             return None
         from tgi_advisor.estimate.replay import vision  # most launches look at nothing
 
-        found = vision.images(self.setting, self.g, self._known.images if self._known else None)
-        self._taken = (found.widest, found.kept, found.warm) if found else None
-        return found
+        return vision.images(self.setting, self.g, self._known.images if self._known else None)
 
     def squeezed(self, batch: Batch, room: int) -> Peak:
         """The same as `at` where PyTorch may add no more than `room` bytes and gives its cache back before it fails.
@@ -285,7 +282,8 @@ class Peaks:
 
     def written(self) -> dict[str, object]:
         """What was replayed so far, to be known from the start another time."""
-        return remembered.written(self.loaded, self._held, self._replayed, self._numbers, self._taken)
+        seen = self._images and (self._images.widest, self._images.kept, self._images.warm)
+        return remembered.written(self.loaded, self._held, self._replayed, self._numbers, seen)
 
 
 @lru_cache(maxsize=KEPT)
