@@ -27,6 +27,7 @@ from tgi_advisor.gather.facts import gather
 from tgi_advisor.spec.records import Spec
 
 QWEN = ("--model", "Qwen/Qwen2.5-7B-Instruct")
+LLAMA31 = ("--model", "meta-llama/Llama-3.1-8B-Instruct")
 LLAMA3 = ("--model", "meta-llama/Meta-Llama-3-8B-Instruct")
 
 
@@ -175,6 +176,51 @@ def test_amounts_that_are_none(amount: str) -> None:
         ran = run("size", *QWEN, "--gpu", "l4", "-u", "1", "-i", "10", "-o", "5", option, amount, "--json")
         assert ran.code == Exit.USAGE
         assert json.loads(ran.out)["error"]["kind"] == "usage"
+
+
+def test_the_last_rung_is_what_the_search_finds() -> None:
+    """Pinned to its own length, the search may miss what it finds when the length is open."""
+    ran = run("fits", "--model", "meta-llama/Meta-Llama-3-70B-Instruct", "--gpu", "nvidia-rtx-4000-ada", "--count", "8")
+    found = tgi_advisor.advise(
+        model="meta-llama/Meta-Llama-3-70B-Instruct", gpu="nvidia-rtx-4000-ada", count=8
+    ).prediction
+    assert found.outcome == "starts"
+    assert f"up to {found.limits.max_total_tokens:,} tokens, {found.concurrency} at once" in " ".join(ran.out.split())
+    assert ran.out.split("\n")[-2].split()[:2] == [f"{found.limits.max_total_tokens:,}", str(found.concurrency)]
+
+
+def test_the_models_own_context_is_a_rung_where_more_is_asked_for() -> None:
+    ran = run("fits", *LLAMA31, "--gpu", "h100-sxm", "--context", "200k")
+    assert [line.split()[0] for line in ran.out.split("\n") if line[:7].strip().replace(",", "").isdigit()][-2:] == [
+        "131,072",
+        "204,800",
+    ]
+    assert "max_total_tokens 204,800 is above the model's context of 131,072 tokens" in ran.out
+
+
+def test_fewer_gpus_than_there_are_is_told() -> None:
+    assert "at once, on 2 of the 3\nGPUs." in run("fits", *QWEN, "--gpu", "l4", "--count", "3").out
+    assert " of them use fewer of the 3 GPUs." in run("fits", "--gpu", "l4", "--count", "3").out
+    assert "fewer of" not in run("fits", "--gpu", "l4").out
+
+
+def test_every_pair_of_a_release_without_some_images() -> None:
+    found = rows("fits", "fits", "--release", "1.4.5")
+    refused = {row["gpu"] for row in found if row["why"] == "TGI 1.4.5 has no gaudi image"}
+    assert refused == {"intel-gaudi2", "intel-gaudi3"}
+    assert any(row["outcome"] == "starts" for row in found)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_every_model_fits_the_terminal_and_a_notebook(width: int) -> None:
+    found = tgi_advisor.fits()
+    assert max(map(len, found.text(width).split("\n"))) <= width
+    assert len(found._repr_html_()) < 100_000
+
+
+def test_a_notebook_says_why_there_is_nothing() -> None:
+    found = tgi_advisor.fits(gpu="gh200")
+    assert found._repr_html_() == "<p>None of 143 shipped models starts on 1 x nvidia-gh200-96gb.</p>"
 
 
 # sweep

@@ -235,3 +235,44 @@ def test_prices_are_sound() -> None:
     assert len({(one.cloud, one.region, one.instance) for one in offers}) == len(offers)
     for group in tables.load("prices"):
         assert group["source"].startswith("https://")
+
+
+def test_what_has_a_price_comes_first_where_no_request_has_one() -> None:
+    """Mamba has no KV cache, and so no price of a request."""
+    cards = ("--gpu", "nvidia-rtx-4090,nvidia-a10g,nvidia-l4", "--count", "1")
+    found = rows("compare", "--model", "state-spaces/mamba-2.8b", *cards, "--for", "price")
+    assert [row["gpu"] for row in found] == ["nvidia-l4", "nvidia-a10g", "nvidia-rtx-4090"]
+    assert all(row["price_per_request"] is None for row in found)
+
+
+def test_an_option_without_an_image_is_of_the_release_that_has_none() -> None:
+    found = rows("compare", "--model", "gpt2", "--gpu", "intel-max-1550", "--count", "1", "--release", "1.4.5,3.3.7")
+    assert {row["release"]: row["why"] for row in found if row["outcome"] == "refused"} == {
+        "1.4.5": "TGI 1.4.5 has no intel-xpu image"
+    }
+    assert sorted(row["release"] for row in found) == ["1.4.5", "3.3.7"]
+
+
+def test_a_context_beyond_the_models_is_told() -> None:
+    asked = ("compare", "--model", "meta-llama/Llama-3.1-8B-Instruct", "--gpu", "h100-sxm", "--count", "1")
+    said = "max_total_tokens 204,800 is above the model's context of 131,072 tokens"
+    assert said in run(*asked, "--context", "200k").out
+    assert "is above the model's context" not in run(*asked, "--context", "128k").out
+
+
+def test_the_nearest_of_those_that_do_not_start() -> None:
+    """A small card that cannot load comes near nothing where the large ones are refused, or hold too few requests."""
+    refused = run("compare", "--model", "google/flan-t5-xl", "--gpu", "rtx2060,l4", "--count", "1", "--json")
+    assert "; TGI refuses 1 other: TypeError" in json.loads(refused.out)["why"]
+    many = ("compare", "--model", "Qwen/Qwen2.5-7B-Instruct", "--context", "32k", "--users", "1000", "--count", "1,2,4")
+    short = run(*many, "--gpu", "rtx4060,l4,h200", "--json")
+    assert json.loads(short.out)["why"].startswith("No option starts; 4 x nvidia-h200")
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_several_releases_and_dtypes_fit_the_terminal(width: int) -> None:
+    found = tgi_advisor.compare(
+        {"model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "hardware": {"gpu": "l4"}},
+        gpu=["l4", "a100-40gb-sxm"], release=["2.4.1", "3.3.7"], kv_cache_dtype=["auto", "fp8_e5m2"],
+    )  # fmt: skip
+    assert max(map(len, found.text(width).split("\n"))) <= width

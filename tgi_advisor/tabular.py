@@ -65,7 +65,8 @@ class Answer(ABC):
         return self.text(WIDE)
 
     def _repr_html_(self) -> str:
-        return html(self.table())
+        why = self.nothing()
+        return f"<p>{escape(printable(why))}</p>" if why else html(self.table())
 
 
 def records(table: Table) -> list[dict[str, Any]]:
@@ -87,6 +88,11 @@ def text(table: Table, width: int, spare: Sequence[str] = ()) -> str:
         cells, tablefmt="plain", disable_numparse=True, maxcolwidths=_wrapped(shown.columns, cells, width),
         colalign=_alignment(shown.columns), break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
+
+
+def fits(table: Table, width: int, spare: Sequence[str]) -> bool:
+    """Whether `text` has nothing to wrap where the columns of `spare` may go."""
+    return _width(_narrowed(table, width, spare)) <= width
 
 
 def left_out(table: Table, width: int, spare: Sequence[str]) -> list[str]:

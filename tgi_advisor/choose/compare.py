@@ -6,6 +6,7 @@ that TGI refuses is listed with the reason.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -16,12 +17,15 @@ from tgi_advisor.choose.option import Option, judge, refused, remembered
 from tgi_advisor.choose.words import listed_short, without_room, wrapped
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate.speed import Served
+from tgi_advisor.facts import families
+from tgi_advisor.facts import release as releases
 from tgi_advisor.facts.answered import Answers
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.prices import Offer, cheapest
 from tgi_advisor.spec.records import GpuSpec, Spec
 from tgi_advisor.tabular import Answer, Column, Table
+from tgi_advisor.units import thousands
 
 Purpose = Literal["context", "concurrency", "price"]
 Known = Callable[[Spec, Facts], Answers]
@@ -103,6 +107,7 @@ class Comparison(Answer):
             lines += [tabular.text(shown, width, spare), ""]
             if missing := without_room(tabular.left_out(shown, width, spare), width):
                 lines += [*missing, ""]
+        lines += [*wrapped(past, width), ""] if (past := beyond(starting)) else []
         lines += _not_starting(self.options, width)
         if starting and (fast := report.speed(starting[0].speed)):
             lines += wrapped(f"Speed of the first: {fast}.", width)
@@ -128,6 +133,7 @@ PRICE_SAID = ("currency", "price_date", "price_is_old")
 """What a terminal shows in a sentence, for all prices at once."""
 LESS_WANTED = (
     "headroom_bytes", "max_batch_prefill_tokens", "bound_tokens_per_s", "binds", "under_load", "instance",
+    "price_per_hour", "price_per_request",
 )  # fmt: skip
 """Columns that go first where a terminal is narrow."""
 SAID_ONCE = ("quantize", "gpu", "count", "release", "kv_cache_dtype")
@@ -141,10 +147,39 @@ def _spare(options: Sequence[Option]) -> tuple[str, ...]:
 
 
 def nearest(failed: Sequence[Option]) -> str:
-    """The option that misses least, and why it does not start."""
-    least = max(failed, key=lambda one: (one.outcome == "out_of_memory", one.headroom_bytes or 0))
+    """The option that misses least, and why it does not start; of the others what TGI refuses most of them for."""
+    least = max(failed, key=_nearness)
     why = f"TGI {least.release} refuses: {least.why}" if least.outcome == "refused" else least.why
-    return f"{least.name}: {why}" if len(failed) > 1 else why
+    said = f"{least.name}: {why}" if len(failed) > 1 else why
+    reasons = Counter(one.why for one in failed if one.outcome == "refused")
+    if least.outcome == "refused" or not reasons:
+        return said
+    ((reason, _),) = reasons.most_common(1)
+    refused_ones = reasons.total()
+    return f"{said}; TGI refuses {refused_ones} other{'s' if refused_ones > 1 else ''}: {reason}"
+
+
+def _nearness(option: Option) -> tuple[object, ...]:
+    """How near an option comes; where several requests are to be held, the larger machine comes nearer.
+
+    What is missing is said of the stage that fails, and one that cannot load says nothing of the KV cache.
+    """
+    left, short = option.headroom_bytes or 0, option.outcome == "out_of_memory"
+    if option.spec.workload.concurrency > 1:
+        return short, option.count * option.memory_bytes, left
+    return short, left, 0
+
+
+def beyond(options: Sequence[Option]) -> str:
+    """That the longest requests are longer than the model was made for, which TGI does not look at; else empty."""
+    longest = max(options, key=lambda one: one.total, default=None)
+    context = None if longest is None else families.context_length(longest.facts.model)
+    if longest is None or context is None or longest.total <= context:
+        return ""
+    return (
+        f"max_total_tokens {thousands(longest.total)} is above the model's context of {thousands(context)} tokens: TGI "
+        "does not look, and answers beyond it are noise."
+    )
 
 
 def _table(options: Sequence[Option]) -> Table:
@@ -306,7 +341,9 @@ def _option(
     try:
         facts = weights.facts.elsewhere(gpu, count, release)
     except AdvisorError as error:
-        return refused(asked, weights.facts._replace(gpu=gpu, gpu_count=count), error, offer)
+        named_release = weights.facts.release if release is None else releases.find(release)
+        there = weights.facts._replace(gpu=gpu, gpu_count=count, release=named_release)
+        return refused(asked, there, error, offer)
     return judge(asked, facts, offer) if answer is None else remembered(asked, facts, answer, offer)
 
 
@@ -320,8 +357,8 @@ def _order(purpose: Purpose | None) -> Callable[[Option], tuple[object, ...]]:
         return (-(option.concurrency or 0), -option.total)
 
     def price(option: Option) -> tuple[object, ...]:
-        each = option.price_per_request
-        return (each is None, each or 0.0, option.price or 0.0)
+        each, whole = option.price_per_request, option.price
+        return (each is None, each or 0.0, whole is None, whole or 0.0)
 
     wished = {"context": context, "concurrency": concurrency, "price": price}.get(purpose or "")
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 from tgi_advisor import tabular
 from tgi_advisor.choose.compare import COLUMNS as COMPARED
-from tgi_advisor.choose.compare import LESS_WANTED, PRICE_SAID, Comparison, Known, nothing_known, row
-from tgi_advisor.choose.option import Option, judge, remembered
-from tgi_advisor.choose.words import wrapped
+from tgi_advisor.choose.compare import LESS_WANTED, PRICE_SAID, Comparison, Known, beyond, nothing_known, row
+from tgi_advisor.choose.option import Option, judge, refused, remembered
+from tgi_advisor.choose.words import without_room, wrapped
+from tgi_advisor.errors import AdvisorError
 from tgi_advisor.facts import families
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
@@ -61,9 +62,14 @@ class Models(Answer):
         shown, same = tabular.constants(tabular.without(self.table(), {"why", "outcome"}), ("release",))
         release = f", TGI {same['release']}" if "release" in same else ""
         head = f"{self.count} x {self.gpu}{release}: {starting} of {self._tried()} shipped models start."
+        if fewer := sum(option.starts and option.num_shard not in (None, self.count) for option in self.options):
+            head += f" {fewer} of them use{'s' if fewer == 1 else ''} fewer of the {self.count} GPUs."
         lines = wrapped(head, width)
         if starting:
-            lines += ["", tabular.text(shown, width, (*LESS_WANTED, "kv_cache_dtype"))]
+            spare = (*LESS_WANTED, "kv_cache_dtype")
+            lines += ["", tabular.text(shown, width, spare)]
+            if missing := without_room(tabular.left_out(shown, width, spare), width):
+                lines += ["", *missing]
         return "\n".join(lines)
 
 
@@ -115,9 +121,13 @@ class Ladder(Answer):
         where = f"{one.model} on {one.name}, TGI {one.release}"
         if not one.starts:
             return "\n".join(wrapped(self.nothing(), width))
-        held = f", {one.concurrency} at once" if one.concurrency else ""
-        lines = wrapped(f"{where}: up to {thousands(one.total)} tokens{held}.", width)
-        return "\n".join([*lines, "", tabular.text(self.table(), width)])
+        held = f", {thousands(one.concurrency)} at once" if one.concurrency else ""
+        some = f", on {one.num_shard} of the {one.count} GPUs" if one.num_shard not in (None, one.count) else ""
+        lines = wrapped(f"{where}: up to {thousands(one.total)} tokens{held}{some}.", width)
+        lines += ["", tabular.text(self.table(), width)]
+        if past := beyond([one]):
+            lines += ["", *wrapped(past, width)]
+        return "\n".join(lines)
 
 
 def models(
@@ -205,9 +215,12 @@ def ladder(spec: Spec, facts: Facts) -> Ladder:
     while length < min(context, largest.total):
         lengths.append(length)
         length *= 2
+    if context < largest.total:
+        lengths.append(context)
+    rungs = [Rung(length, _pinned(asked, facts, length)) for length in lengths]
     if largest.starts:
-        lengths.append(largest.total)
-    return Ladder(largest, tuple(Rung(length, _pinned(asked, facts, length)) for length in lengths))
+        rungs.append(Rung(largest.total, largest))
+    return Ladder(largest, tuple(rungs))
 
 
 def _pinned(spec: Spec, facts: Facts, length: int) -> Option:
@@ -229,15 +242,27 @@ class Everywhere(Answer):
 
     def text(self, width: int) -> str:
         """One line a model: the smallest card that runs it, and the largest context there and anywhere."""
+        shown = self._cards()
+        cards = len({option.gpu for option in self.options})
+        lines = wrapped(
+            f"{len(shown.rows)} shipped models on one of {cards} GPUs. --format csv and --json have every pair.", width
+        )
+        spare = NARROW[0] if tabular.fits(shown, width, NARROW[0]) else NARROW[1]
+        lines += ["", tabular.text(shown, width, spare)]
+        if missing := without_room(tabular.left_out(shown, width, spare), width):
+            lines += ["", *missing]
+        return "\n".join(lines)
+
+    def _cards(self) -> Table:
+        """One row a model: on how many cards it runs, and what it has on the smallest."""
         of: dict[str, list[Option]] = {}
         for option in self.options:
             of.setdefault(option.model, []).append(option)
-        rows = tuple(_smallest_card(model, options) for model, options in of.items())
-        cards = len({option.gpu for option in self.options})
-        lines = wrapped(
-            f"{len(of)} shipped models on one of {cards} GPUs. --format csv and --json have every pair.", width
-        )
-        return "\n".join([*lines, "", tabular.text(Table(CARDS, rows), width)])
+        return Table(CARDS, tuple(_smallest_card(model, options) for model, options in of.items()))
+
+    def _repr_html_(self) -> str:
+        """One row a model: every pair would be megabytes."""
+        return tabular.html(self._cards())
 
 
 PRICED = {"instance", "price_per_hour", "price_per_request", *PRICE_SAID}
@@ -249,6 +274,8 @@ CARDS = (
     Column("concurrency", "AT ONCE", "count", "Requests of that length in its KV cache together."),
     Column("longest", "ANYWHERE", "count", "Largest max_total_tokens on any card."),
 )
+NARROW = (("longest", "concurrency"), ("concurrency", "max_total_tokens", "gpu", "longest"))
+"""What goes first where a terminal is narrow, and what instead where that is not enough."""
 
 
 def _smallest_card(model: str, options: Sequence[Option]) -> tuple[object, ...]:
@@ -269,7 +296,12 @@ def everywhere(
     for facts in candidates:
         found, answers = [], known(on(spec, facts._replace(gpu_count=1)), facts)
         for gpu in order:
-            there = facts.elsewhere(gpu, 1)
+            try:
+                there = facts.elsewhere(gpu, 1)
+            except AdvisorError as error:
+                there = facts._replace(gpu=gpu, gpu_count=1)
+                found.append(refused(on(spec, there), there, error))
+                continue
             asked, kept = on(spec, there), answers.get(gpu.name)
             found.append(judge(asked, there) if kept is None else remembered(asked, there, kept))
         options += sorted(found, key=lambda one: (one.memory_bytes, one.gpu))
