@@ -109,7 +109,12 @@ def figure(table: Table, axes: Sequence[str], kind: Kind, title: str, *, pooled:
         name = ", ".join(f"{axis} {_word(value)}" for axis, value in zip(axes, turned, strict=False))
         fit = [starts[numbers[value]] for value in along]
         line = tuple(values[numbers[value]] for value in along)
-        lines.append(Series(name, line, _first_that_fails(fit) if _grows(along) else None))
+        if _grows(along):
+            lines.append(Series(name, line, _first_that_fails(fit)))
+        else:
+            short = [_word(value) for value, fits in zip(along, fit, strict=True) if not fits]
+            where = "" if len(short) == len(along) else f" with {' or '.join(short)}"
+            lines.append(Series(f"{name} (does not fit{where})" if short else name, line))
     return Figure(title, axes[last], label, tuple(map(_word, along)), tuple(lines), False)
 
 

@@ -14,6 +14,10 @@ CROWDED = 90
 """Characters of all steps in words that do not fit side by side."""
 LABELS = 24
 """Steps that are named under a picture: of more, every second, third, …."""
+COLOURS = 10
+"""Lines after which the colours come again."""
+MARKERS = "osD^vP*X"
+"""What points are made of, so that lines of one colour can be told apart."""
 FileKind = Literal["png", "svg"]
 
 
@@ -37,9 +41,10 @@ def render(figure: Figure, kind: FileKind) -> bytes:
                 bottom = [low + value for low, value in zip(bottom, values, strict=True)]
         else:
             several = len(figure.series) > 1
-            for one in figure.series:
+            for number, one in enumerate(figure.series):
                 values = [float("nan") if value is None else value for value in one.values]
-                (line,) = axes.plot(places, values, marker="o", label=one.name if several else None)
+                marker = MARKERS[number // COLOURS % len(MARKERS)]
+                (line,) = axes.plot(places, values, marker=marker, label=one.name if several else None)
                 if one.stops_at is not None:
                     label = f"{one.name} does not fit from here on"
                     axes.axvline(one.stops_at - 0.5, color=line.get_color(), linestyle="--", label=label)
@@ -66,6 +71,8 @@ def render(figure: Figure, kind: FileKind) -> bytes:
         for number in figure.failing:
             axes.get_xticklabels()[number].set_color("firebrick")
         axes.set_ylim(bottom=0)
+        axes.set_xlim(-0.5, len(figure.steps) - 0.5)
+        axes.yaxis.set_major_formatter("{x:,.10g}")
         handles, labels = axes.get_legend_handles_labels()
         if handles:
             canvas.legend(handles[::-1], labels[::-1], loc="outside right upper", frameon=False)
