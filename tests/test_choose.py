@@ -587,3 +587,89 @@ def test_none_of_them_imports_what_is_heavy() -> None:
         ran = process(name, "--help")
         assert ran.returncode == 0
         assert "Examples:" in ran.stdout
+
+
+# what is asked from Python, and what cannot be
+
+
+@pytest.mark.parametrize("load", [
+    {"users": 0}, {"users": -5}, {"users": 1.5}, {"rps": -1}, {"rps": math.nan}, {"latency": 0}, {"latency": math.inf},
+])  # fmt: skip
+def test_a_load_that_is_none_from_python(load: dict[str, Any]) -> None:
+    spec = {"model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "hardware": {"gpu": "l4"}}
+    with pytest.raises(UsageError):
+        tgi_advisor.size(spec, **{"users": 10, "prompts": 1500, "answers": 500, "gpu": ["l4"], **load})
+
+
+def test_values_of_python_in_a_sweep() -> None:
+    spec = {"model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "hardware": {"gpu": "l4"}}
+    card = {"name": "mine", "memory": "24564MiB", "compute_capability": 8.9}
+    found = tgi_advisor.sweep(spec, {"model.kv_cache_dtype": [None, "fp8_e5m2"], "hardware.gpu": [card, "nvidia-l4"]})
+    assert [step.values[0] for step in found.steps] == ["null", "null", "fp8_e5m2", "fp8_e5m2"]
+    assert all(step.starts for step in found.steps)
+    assert {step.values[1] for step in found.steps} == {
+        "{name: mine, memory: 24564MiB, compute_capability: 8.9}",
+        "nvidia-l4",
+    }
+    assert tgi_advisor.sweep(spec, {"hardware.gpu": card}).steps[0].prediction == found.steps[0].prediction
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [("1500,p99=3000,p99=4000", "p99 is given twice"), ("1500,p10=3000", "p10 (3000) is above the typical 1500")],
+)
+def test_percentiles_that_contradict(prompts: str, said: str) -> None:
+    ran = run("size", *QWEN, "-u", "3", "-i", prompts, "-o", "100")
+    assert (ran.code, said in ran.err) == (Exit.USAGE, True)
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("max_input_tokens=1000", "prompt has 1,500 tokens, and limits.max_input_tokens of the spec is at most 1,000"),
+        ("max_total_tokens={max: 1k}", "request has 2,000 tokens, and limits.max_total_tokens of the spec is at most"),
+    ],
+)
+def test_a_spec_that_lets_no_such_request_in(limit: str, said: str) -> None:
+    ran = run("size", *QWEN, "-u", "3", "-i", "1500", "-o", "500", "--gpu", "l4", "--set", f"limits.{limit}")
+    assert (ran.code, said in " ".join(ran.out.split())) == (Exit.OUT_OF_MEMORY, True)
+
+
+def test_gpus_that_a_step_does_not_use() -> None:
+    ran = run("sweep", L4, "--vary", "hardware.count=2,3,5")
+    assert "It runs with count 3 on 2 of the 3 GPUs and count 5 on 4 of the 5 GPUs.\n" in ran.out
+
+
+def test_a_release_without_an_image_is_a_refused_step() -> None:
+    asked = ("--model", "tiiuae/falcon-7b", "--gpu", "intel-max-1550")
+    old, new = rows("sweep", "sweep", *asked, "--vary", "tgi.release=1.4.5,3.3.7")
+    assert (old["outcome"], old["why"]) == ("refused", "TGI 1.4.5 has no intel-xpu image")
+    assert new["outcome"] == "starts"
+    assert run("fits", *asked, "--release", "1.4.5").err == run("advise", *asked, "--release", "1.4.5").err
+
+
+@pytest.mark.parametrize("args", [("--picture", "{}/none/such.png"), ("--picture", "{}/x.png", "--chart", "budget")])
+def test_json_is_one_object_where_no_picture_is_drawn(tmp_path: Path, args: tuple[str, ...]) -> None:
+    """The awq that this checkpoint is not stored in is refused: there is no budget to draw."""
+    ran = run("sweep", L4, "--vary", "model.quantize=awq", *(one.format(tmp_path) for one in args), "--json")
+    assert ran.code == Exit.USAGE
+    assert len(json.loads(ran.out)["sweep"]) == 1
+    assert ran.err.startswith("Error: ")
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+@pytest.mark.parametrize("vary", [
+    {"hardware.gpu": "nvidia-l4,nvidia-a10g,nvidia-a100-80gb-sxm"},
+    {"max_batch_prefill_tokens": "1k,8k", "max_total_tokens": "4k,8k", "hardware.count": "1,2"},
+])  # fmt: skip
+def test_several_axes_fit_the_terminal(width: int, vary: dict[str, str]) -> None:
+    assert max(map(len, tgi_advisor.sweep(L4, vary).text(width).split("\n"))) <= width
+
+
+def test_lines_that_do_not_fit_are_told_where_no_axis_grows() -> None:
+    found = tgi_advisor.sweep(L4, {"max_total_tokens": "4k,32k,64k", "model.kv_cache_dtype": [None, "fp8_e4m3fn"]})
+    assert [line.name for line in ask.drawing(found, "concurrency").series] == [
+        "max_total_tokens 4,096",
+        "max_total_tokens 32,768 (does not fit with null)",
+        "max_total_tokens 65,536 (does not fit)",
+    ]

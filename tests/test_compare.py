@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tgi_advisor
-from tgi_advisor.errors import Exit
+from tgi_advisor.errors import Exit, UsageError
 from tgi_advisor.facts import prices, siblings, tables
 from tgi_advisor.gather import prices as own_prices
 from tgi_advisor.gather import snapshot
@@ -276,3 +276,26 @@ def test_several_releases_and_dtypes_fit_the_terminal(width: int) -> None:
         gpu=["l4", "a100-40gb-sxm"], release=["2.4.1", "3.3.7"], kv_cache_dtype=["auto", "fp8_e5m2"],
     )  # fmt: skip
     assert max(map(len, found.text(width).split("\n"))) <= width
+
+
+STATED = "{name: mine, memory: 24564MiB, compute_capability: 8.9}"
+
+
+def test_a_gpu_stated_by_hand_among_others(tmp_path: Path) -> None:
+    spec = tmp_path / "mine.yaml"
+    spec.write_text(f"model: {{id: Qwen/Qwen2.5-7B-Instruct}}\nhardware: {{gpu: {STATED}}}\n")
+    one = ("--count", "1", "--quantize", "none")
+    own = rows("compare", str(spec), *one)
+    named = rows("compare", str(spec), "--gpu", "mine,g5.xlarge", *one)
+    assert {row["gpu"] for row in named} == {"mine", "nvidia-a10g"}
+    assert [row for row in named if row["gpu"] == "mine"] == own
+    option = rows("compare", "--model", "Qwen/Qwen2.5-7B-Instruct", "--gpu", f"nvidia-a10g, {STATED}", *one)
+    assert [row for row in option if row["gpu"] == "mine"] == own
+    emitted = run("size", str(spec), "--gpu", "mine", "-u", "3", "-i", "100", "-o", "100", "-n", "1", "--emit-spec")
+    assert "    memory: 24564MiB\n" in emitted.out
+
+
+def test_a_count_that_is_none_from_python() -> None:
+    spec = {"model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "hardware": {"gpu": "l4"}}
+    with pytest.raises(UsageError, match="0 is no number of GPUs"):
+        tgi_advisor.compare(spec, count=[0, 1])

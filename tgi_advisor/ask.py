@@ -8,12 +8,14 @@ Facts are gathered here, once for a model; `choose` thinks about them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from functools import partial
+from types import MappingProxyType
 from typing import Literal, TypeVar
 
 from tgi_advisor import metrics, notebook, search, verdict
@@ -152,6 +154,7 @@ def fits(
         return fitting.everywhere(asked, there, _named((), ())[0], done, _answers)
     if gpu is not None:
         facts = gather(asked, source=source, offline=offline, progress=progress)
+        _has_image(asked, facts)
         return fitting.ladder(asked, facts)
     counts = (count,) if count else ()
     found = compare(
@@ -264,7 +267,17 @@ def _listed(values: object) -> str:
     """The values of one axis as `--vary` takes them."""
     if isinstance(values, str):
         return values
-    return ",".join(map(str, values)) if isinstance(values, Iterable) else str(values)
+    several = values if isinstance(values, Iterable) and not isinstance(values, Mapping) else (values,)
+    return ",".join(map(_as_set, several))
+
+
+def _as_set(value: object) -> str:
+    """One value as `--set` takes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {_as_set(one)}' for name, one in value.items())}}}"
+    return str(value)
 
 
 def _step(spec: Spec, facts: Facts, method: Method, values: tuple[str, ...]) -> Step:
@@ -272,6 +285,7 @@ def _step(spec: Spec, facts: Facts, method: Method, values: tuple[str, ...]) -> 
     figures: Mapping[str, object] = {}
     try:
         if method == "tgi":
+            _has_image(spec, facts)
             found = search.best(spec, facts).found
         else:
             found, seen = notebook.advise(defaults.resolve(spec, facts), method)
@@ -280,7 +294,13 @@ def _step(spec: Spec, facts: Facts, method: Method, values: tuple[str, ...]) -> 
         return Step(values, None, told(error))
     prediction = search.outcome(found, spec.workload.concurrency)
     why = found.search.bound_by if prediction.outcome == "starts" else verdict.why(prediction)
-    return Step(values, prediction, why or "", figures)
+    return Step(values, prediction, why or "", figures, facts.gpu_count)
+
+
+def _has_image(spec: Spec, facts: Facts) -> None:
+    """FactsError where the release has no image for the GPU, and the spec names none of its own."""
+    if spec.tgi.image is None:
+        releases.image_for(facts.release, facts.variant)
 
 
 ANY_MODEL, ANY_CARD = "gpt2", "nvidia-l4"
@@ -311,10 +331,22 @@ def size(
     The other arguments and errors are those of `compare`.
     """
     asked = read_any(spec)
-    load = Load(users, lengths(str(prompts), "input"), lengths(str(answers), "output"), rps, latency)
+    load = _load(users, prompts, answers, rps, latency)
     facts_of = partial(gather, source=source, offline=offline, progress=progress, speed=speed)
     ways = _ways(asked, facts_of, gpu, count, quantize, release)
     return sizing.size(asked, ways, load, offers=_offers(prices, asked, gpu), progress=done)
+
+
+def _load(users: int, prompts: str | int, answers: str | int, rps: float | None, latency: float | None) -> Load:
+    """The load; UsageError for what none is."""
+    if not isinstance(users, int) or users < 1:
+        raise UsageError(f"{users} is no number of users", "Write a whole number from 1 on.")
+    for name, amount in (("rps", rps), ("latency", latency)):
+        if amount is not None and not (amount > 0 and math.isfinite(amount)):
+            raise UsageError(
+                f"{name} is {amount:g}, and has to be above 0 and finite", f"Leave {name} out, or raise it."
+            )
+    return Load(users, lengths(str(prompts), "input"), lengths(str(answers), "output"), rps, latency)
 
 
 def rule_of_thumb(
@@ -325,7 +357,7 @@ def rule_of_thumb(
 
     Left out, `gpu` are those that clouds rent out at a known price, and `count` are 1, 2, 4 and 8.
     """
-    tokens = lengths(str(prompts), "input").longest + lengths(str(answers), "output").longest
+    tokens = _load(users, prompts, answers, None, None).longest
     rented = {offer.gpu for offer in pricing.known()}
     cards = [card for card in _named(gpu, ())[0] if gpu or card.name in rented]
     cards.sort(key=lambda card: (card.memory_bytes, card.name))
@@ -499,12 +531,26 @@ def _ways(
     """What is varied; names are looked up before anything is gathered."""
     methods = _methods(quantize)
     dtypes = _dtypes(kv_cache_dtype)
-    cards, named = _named(gpu, release)
-    if not gpu and spec.hardware.gpu.stated:
-        cards = (gpus.stated(spec.hardware.gpu),)
+    if wrong := [one for one in count if not isinstance(one, int) or one < 1]:
+        raise UsageError(f"{wrong[0]!r} is no number of GPUs", "Write a whole number from 1 on.")
+    by_hand = _by_hand(spec, gpu)
+    cards, named = _named(gpu if gpu or not spec.hardware.gpu.stated else [spec.hardware.gpu.name], release, by_hand)
+    stated = {gpus.stated(one).name: one for one in by_hand.values()}
     return Ways(
-        checkpoints(spec, facts_of(spec), methods, named), cards, tuple(dict.fromkeys(count)) or COUNTS, named, dtypes
-    )
+        checkpoints(spec, facts_of(spec), methods, named), cards, tuple(dict.fromkeys(count)) or COUNTS, named, dtypes,
+        stated,
+    )  # fmt: skip
+
+
+def _by_hand(spec: Spec, gpu: Sequence[str]) -> dict[str, GpuSpec]:
+    """What is stated by hand of GPUs, by what they are called: the spec's, and each `{name: mine, memory: …}`."""
+    own = spec.hardware.gpu
+    found = {own.name: own} if own.stated else {}
+    for text in gpu:
+        if text.startswith("{"):
+            one = with_set(spec, [f"hardware.gpu={text}"]).hardware.gpu
+            found[text] = found[one.name] = one
+    return found
 
 
 def checkpoints(
@@ -566,10 +612,19 @@ def _stored(facts: Facts) -> str | None:
     return STORED_AS.get(method, method) if method else None
 
 
-def _named(gpu: Sequence[str], release: Sequence[str]) -> tuple[tuple[GpuFacts, ...], tuple[str | None, ...]]:
-    """The GPUs (the whole table without names) and the releases (None without any); FactsError lists unknown names."""
+def _named(
+    gpu: Sequence[str], release: Sequence[str], by_hand: Mapping[str, GpuSpec] = MappingProxyType({})
+) -> tuple[tuple[GpuFacts, ...], tuple[str | None, ...]]:
+    """The GPUs (the whole table without names) and the releases (None without any); FactsError lists unknown names.
+
+    What is stated `by_hand` of a GPU is above what the table has of it.
+    """
     problems: list[Problem] = []
-    cards = [card for card in (_known(_card, name, problems) for name in gpu) if card is not None]
+
+    def card_of(name: str) -> GpuFacts:
+        return gpus.stated(by_hand[name]) if name in by_hand else _card(name)
+
+    cards = [card for card in (_known(card_of, name, problems) for name in gpu) if card is not None]
     found = [one.name for one in (_known(releases.find, name, problems) for name in release) if one is not None]
     if problems:
         message = "a name is not known" if len(problems) == 1 else f"{len(problems)} names are not known"
@@ -632,5 +687,6 @@ def _offers(path: str | None, spec: Spec, gpu: Sequence[str] = ()) -> tuple[Offe
             named.setdefault(found[0].name, set()).add(kind)
     if not named:
         return offers
-    anywhere = {_card(name).name for name in gpu if gpus.instance(name) is None}
+    by_hand = _by_hand(spec, gpu)
+    anywhere = {_card(name).name for name in gpu if gpus.instance(name) is None and name not in by_hand}
     return pricing.of_named(offers, {card: kinds for card, kinds in named.items() if card not in anywhere})

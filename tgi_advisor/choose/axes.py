@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
-from tgi_advisor.choose.words import count
+from tgi_advisor.choose.words import count, parts
 from tgi_advisor.errors import UsageError, did_you_mean
 from tgi_advisor.spec.records import all_settings
 
@@ -112,7 +112,7 @@ def _values(path: str, text: str, *, counts: bool) -> tuple[str, ...]:
     """The values of one axis."""
     low, dots, rest = text.partition("..")
     if not dots:
-        given = [part.strip() for part in text.split(",") if part.strip()]
+        given = parts(text)
         values = tuple(dict.fromkeys(_counted(path, given) if counts else given))
         if not values:
             raise UsageError(f"{path} is varied over nothing", FORM)

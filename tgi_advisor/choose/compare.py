@@ -7,9 +7,10 @@ that TGI refuses is listed with the reason.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from tgi_advisor import report, tabular
@@ -61,6 +62,8 @@ class Ways(NamedTuple):
     """TGI releases; None is the spec's."""
     kv_cache_dtypes: tuple[str | None, ...] = (None,)
     """--kv-cache-dtype; None is the spec's."""
+    stated: Mapping[str, GpuSpec] = MappingProxyType({})
+    """What was stated by hand of some cards, by their names."""
 
     @property
     def size(self) -> int:
@@ -314,7 +317,10 @@ def _options(spec: Spec, ways: Ways, offers: Sequence[Offer], known: Known) -> I
                     answers = known(anywhere, weights.facts)
                     for gpu in cards:
                         offer = cheapest(offers, gpu.name, count)
-                        yield _option(anywhere, weights, gpu, count, release, offer, answers.get(gpu.name))
+                        own = spec.hardware.gpu if spec.hardware.gpu.name == gpu.name else GpuSpec(name=gpu.name)
+                        named = ways.stated.get(gpu.name, own)
+                        asked = replace(anywhere, hardware=replace(anywhere.hardware, gpu=named))
+                        yield _option(asked, weights, gpu, count, release, offer, answers.get(gpu.name))
 
 
 def _anywhere(spec: Spec, weights: Checkpoint, count: int, release: str | None, dtype: str | None) -> Spec:
@@ -336,15 +342,13 @@ def _option(
     answer: Sequence[Any] | None,
 ) -> Option:  # fmt: skip
     """One option judged, or what is known of it."""
-    named = spec.hardware.gpu if spec.hardware.gpu.name == gpu.name else GpuSpec(name=gpu.name)
-    asked = replace(spec, hardware=replace(spec.hardware, gpu=named))
     try:
         facts = weights.facts.elsewhere(gpu, count, release)
     except AdvisorError as error:
         named_release = weights.facts.release if release is None else releases.find(release)
         there = weights.facts._replace(gpu=gpu, gpu_count=count, release=named_release)
-        return refused(asked, there, error, offer)
-    return judge(asked, facts, offer) if answer is None else remembered(asked, facts, answer, offer)
+        return refused(spec, there, error, offer)
+    return judge(spec, facts, offer) if answer is None else remembered(spec, facts, answer, offer)
 
 
 def _order(purpose: Purpose | None) -> Callable[[Option], tuple[object, ...]]:

@@ -64,7 +64,9 @@ def lengths(text: str, of: str) -> Lengths:
         match = _PERCENTILE.fullmatch(part)
         if match is None:
             raise UsageError(f"{of}: {part!r} is no percentile", FORM)
-        found[float(match[1])] = count(match[2], of, FORM)
+        if (percent := float(match[1])) in found:
+            raise UsageError(f"{of}: p{percent:g} is given twice", FORM)
+        found[percent] = count(match[2], of, FORM)
     ordered = tuple(sorted(found.items()))
     for (low, before), (high, after) in pairwise(ordered):
         if after < before:
@@ -72,4 +74,6 @@ def lengths(text: str, of: str) -> Lengths:
     for percent, tokens in ordered:
         if percent >= 50 and tokens < typical:
             raise UsageError(f"{of}: p{percent:g} ({tokens}) is below the typical {typical}", FORM)
+        if percent < 50 and tokens > typical:
+            raise UsageError(f"{of}: p{percent:g} ({tokens}) is above the typical {typical}", FORM)
     return Lengths(typical, ordered)

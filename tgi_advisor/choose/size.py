@@ -186,6 +186,8 @@ def size(
             f"its longest request has {thousands(load.longest)} tokens, and the model's context is {thousands(context)}"
         )
         return Sizing(spec.model.id, load, (), (), why)
+    if why := _too_long(spec, load):
+        return Sizing(spec.model.id, load, (), (), why)
     pinned = replace(spec.limits, max_total_tokens=Bound(load.longest, load.longest))
     workload = replace(spec.workload, max_new_tokens=load.answers.longest)
     asked = replace(spec, limits=pinned, workload=workload)
@@ -205,6 +207,20 @@ def size(
         fewest = min(fleet.replicas for fleet in any_size)
         why = f"it would take {thousands(fewest)} servers or more, and fleets of up to {thousands(MOST)} are counted"
     return Sizing(spec.model.id, load, tuple(sorted(fleets, key=_order)), failed, why)
+
+
+def _too_long(spec: Spec, load: Load) -> str:
+    """That the spec does not let requests so long in; empty where it does."""
+    for name, bound, longest, what in (
+        ("max_input_tokens", spec.limits.max_input_tokens, load.prompts.longest, "prompt"),
+        ("max_total_tokens", spec.limits.max_total_tokens, load.longest, "request"),
+    ):
+        if bound.high is not None and longest > bound.high:
+            return (
+                f"its longest {what} has {thousands(longest)} tokens, and limits.{name} of the spec is at most "
+                f"{thousands(bound.high)}"
+            )
+    return ""
 
 
 def _alike(option: Option) -> tuple[object, ...]:

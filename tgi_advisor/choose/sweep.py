@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tgi_advisor import tabular
 from tgi_advisor.choose.axes import Axis
-from tgi_advisor.choose.words import wrapped
+from tgi_advisor.choose.words import listed_short, without_room, wrapped
 from tgi_advisor.plan import Method, Prediction
 from tgi_advisor.spec.records import EMPTY
 from tgi_advisor.tabular import Answer, Column, Table
@@ -29,11 +29,19 @@ class Step:
     """What keeps the context from growing, why it does not start, or why it cannot be asked."""
     figures: Mapping[str, object] = EMPTY
     """Figures of the notebook's methods, by name."""
+    gpus: int | None = None
+    """GPUs there are; None where that is not known."""
 
     @property
     def starts(self) -> bool:
         """Whether TGI starts with the step."""
         return self.prediction is not None and self.prediction.outcome == "starts"
+
+    @property
+    def unused(self) -> str:
+        """On how many of the GPUs it runs, where some are left over; else empty."""
+        on, there = self.prediction.num_shard if self.prediction and self.starts else None, self.gpus
+        return f"on {on} of the {there} GPUs" if on and there and on < there else ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,11 +110,25 @@ class Sweep(Answer):
             whole = f"{'all GPUs together' if self.pooled else 'each GPU'} {sizes.pop()}"
         by = "" if self.method == "tgi" else f"by the formula {self.method}"
         title = ", ".join(filter(None, (self.title, by, whole)))
-        spare = ("why", *less, "headroom_bytes")
+        spare = ("why", *less, "headroom_bytes", *LESS_WANTED)
         lines = [*wrapped(title, width), "", tabular.text(shown, width, spare)]
-        if tabular.left_out(shown, width, spare):
+        missing = tabular.left_out(shown, width, spare)
+        if missing:
             lines += ["", *wrapped("--format csv has every part of the memory.", width)]
-        return "\n".join([*lines, *self._turns(width)])
+        wanted = {column.heading for column in COLUMNS if column.key in LESS_WANTED}
+        lines += without_room([heading for heading in missing if heading in wanted], width)
+        return "\n".join([*lines, *self._left_over(width), *self._turns(width)])
+
+    def _left_over(self, width: int) -> list[str]:
+        """The steps that do not use all of their GPUs."""
+        if self.pooled:
+            return []
+        told = [f"{self._words(step)} {step.unused}" for step in self.steps if step.unused]
+        return ["", *wrapped(f"It runs with {listed_short(told)}.", width)] if told else []
+
+    def _words(self, step: Step) -> str:
+        """What a step sets."""
+        return ", ".join(f"{axis.name} {_told(value)}" for axis, value in zip(self.axes, step.values, strict=True))
 
     def _by_size(self) -> list[str]:
         """The parts, those with the smallest largest size first, by the steps that start."""
@@ -174,6 +196,10 @@ COLUMNS = (
     Column("gpu_total_bytes", "GPU GiB", "bytes", "Memory of one GPU."),
     Column("why", "BOUND BY", "text", "What keeps the context from growing, or why it does not start."),
 )
+
+
+LESS_WANTED = ("gpu_total_bytes", "max_input_tokens", "under_load")
+"""Columns that go after the parts of the memory where a terminal is narrow."""
 
 
 def _facts_of(step: Step) -> dict[str, object]:

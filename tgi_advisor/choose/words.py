@@ -44,6 +44,18 @@ def count(text: str, of: str, form: str) -> int:
     return value
 
 
+def parts(text: str) -> list[str]:
+    """The parts of a text between commas that no bracket encloses, without blanks around them and empty ones."""
+    found, depth = [""], 0
+    for character in text:
+        depth += (character in "{[") - (character in "}]")
+        if character == "," and depth <= 0:
+            found.append("")
+        else:
+            found[-1] += character
+    return [part.strip() for part in found if part.strip()]
+
+
 def told(error: AdvisorError) -> str:
     """What is wrong, on one line and without the places it stands at."""
     if error.problems:

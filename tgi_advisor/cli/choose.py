@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,9 @@ def _several(
     def values(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[Any, ...]:
         if text is None:
             return ()
-        words = [part.strip() for part in text.split(",") if part.strip()]
+        from tgi_advisor.choose.words import parts
+
+        words = parts(text)
         if not words:
             raise click.BadParameter(f"no {called} is named.")
         return tuple(map(one, words))
@@ -246,8 +249,16 @@ def sweep(
         )
     name = "json" if as_json else name
     _show("sweep", found, name)
-    if chart is not None or picture is not None:
-        _drawn(found, chart or "auto", picture, shown=chart is not None and name == "text")
+    shown = chart is not None and name == "text"
+    if shown or picture is not None:
+        try:
+            _drawn(found, chart or "auto", picture, shown=shown)
+        except UsageError as error:
+            if name != "json":
+                raise
+            say(f"Error: {error.message}", err=True)  # standard output has its one JSON object
+            say(textwrap.indent(error.hint or "", "  "), err=True)
+            return error.exit_code
     return Exit.STARTS if any(step.starts for step in found.steps) else Exit.OUT_OF_MEMORY
 
 
