@@ -299,3 +299,13 @@ def test_a_count_that_is_none_from_python() -> None:
     spec = {"model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "hardware": {"gpu": "l4"}}
     with pytest.raises(UsageError, match="0 is no number of GPUs"):
         tgi_advisor.compare(spec, count=[0, 1])
+
+
+def test_a_spec_of_another_kind_of_card_has_no_image_for_this_one() -> None:
+    """The spec names TGI's image for NVIDIA."""
+    load = ("-u", "3", "-i", "100", "-o", "100", "-n", "1", "-q", "none", "--emit-spec")
+    for card in ("amd-mi300x", "intel-gaudi3", "nvidia-l4"):
+        emitted = run("size", str(ROOT / "configs" / "llama-3.1-8b-l4.yaml"), "--gpu", card, *load)
+        assert ("  image: " in emitted.out) == (card == "nvidia-l4")
+        ran = run("predict", "-", stdin=emitted.out)
+        assert (ran.code, ran.err) == (Exit.STARTS, "")

@@ -348,6 +348,8 @@ def _option(
         named_release = weights.facts.release if release is None else releases.find(release)
         there = weights.facts._replace(gpu=gpu, gpu_count=count, release=named_release)
         return refused(spec, there, error, offer)
+    if spec.tgi.image is not None and facts.variant != weights.facts.variant:  # an image for other cards
+        spec = replace(spec, tgi=replace(spec.tgi, image=None, release=facts.release.name))
     return judge(spec, facts, offer) if answer is None else remembered(spec, facts, answer, offer)
 
 
