@@ -309,3 +309,27 @@ def test_a_spec_of_another_kind_of_card_has_no_image_for_this_one() -> None:
         assert ("  image: " in emitted.out) == (card == "nvidia-l4")
         ran = run("predict", "-", stdin=emitted.out)
         assert (ran.code, ran.err) == (Exit.STARTS, "")
+
+
+@pytest.mark.parametrize("field", ["driver=525.60.13", "link=nvlink", "in_use=2GiB"])
+def test_the_machine_of_the_spec_is_that_of_every_option(field: str) -> None:
+    """The driver decides what CUDA reports of an L4, the link what NCCL takes; on an AMD card neither is said."""
+    asked = ("--set", f"hardware.{field}", "--count", "2")
+    llama = ("--model", "meta-llama/Llama-3.1-8B-Instruct")
+    found = rows("compare", *llama, "--gpu", "nvidia-l4,amd-mi300x", "--quantize", "none", *asked)
+    plan = json.loads(run("advise", *llama, "--gpu", "nvidia-l4", *asked, "--json").out)
+    (one,) = (row for row in found if row["gpu"] == "nvidia-l4")
+    assert one["max_batch_prefill_tokens"] == plan["limits"]["max_batch_prefill_tokens"]
+    assert one["headroom_bytes"] == plan["memory"]["headroom_bytes"]
+    load = ("-u", "3", "-i", "100", "-o", "100", "--quantize", "none", "--emit-spec")
+    for card in ("nvidia-l4", "amd-mi300x"):
+        emitted = run("size", str(ROOT / "configs" / "llama-3.1-8b-l4.yaml"), "--gpu", card, *load, *asked).out
+        assert run("predict", "-", stdin=emitted).code == Exit.STARTS
+
+
+def test_what_is_kept_of_a_card_is_not_said_of_a_smaller_one_of_its_name() -> None:
+    asked = ("compare", "--model", "Qwen/Qwen2.5-7B-Instruct", "--count", "1", "--quantize", "none")
+    small = "{name: l4, memory: 16GiB}"
+    (alone,) = rows(*asked, "--gpu", small)
+    assert alone["outcome"] == "out_of_memory"
+    assert alone in rows(*asked, "--gpu", f"nvidia-a10g,{small}")

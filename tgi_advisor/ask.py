@@ -536,10 +536,16 @@ def _ways(
     by_hand = _by_hand(spec, gpu)
     cards, named = _named(gpu if gpu or not spec.hardware.gpu.stated else [spec.hardware.gpu.name], release, by_hand)
     stated = {gpus.stated(one).name: one for one in by_hand.values()}
+    cards = tuple(_in_machine(card, spec) for card in cards)
     return Ways(
         checkpoints(spec, facts_of(spec), methods, named), cards, tuple(dict.fromkeys(count)) or COUNTS, named, dtypes,
         stated,
     )  # fmt: skip
+
+
+def _in_machine(card: GpuFacts, spec: Spec) -> GpuFacts:
+    """A card with the driver and the link of the spec's machine, which are NVIDIA's."""
+    return gpus.on_machine(card, spec.hardware.driver, spec.hardware.link) if card.system == "cuda" else card
 
 
 def _by_hand(spec: Spec, gpu: Sequence[str]) -> dict[str, GpuSpec]:

@@ -320,7 +320,8 @@ def _options(spec: Spec, ways: Ways, offers: Sequence[Offer], known: Known) -> I
                         own = spec.hardware.gpu if spec.hardware.gpu.name == gpu.name else GpuSpec(name=gpu.name)
                         named = ways.stated.get(gpu.name, own)
                         asked = replace(anywhere, hardware=replace(anywhere.hardware, gpu=named))
-                        yield _option(asked, weights, gpu, count, release, offer, answers.get(gpu.name))
+                        answer = None if gpu.name in ways.stated else answers.get(gpu.name)
+                        yield _option(asked, weights, gpu, count, release, offer, answer)
 
 
 def _anywhere(spec: Spec, weights: Checkpoint, count: int, release: str | None, dtype: str | None) -> Spec:
@@ -342,6 +343,9 @@ def _option(
     answer: Sequence[Any] | None,
 ) -> Option:  # fmt: skip
     """One option judged, or what is known of it."""
+    machine = spec.hardware
+    if gpu.system != "cuda" and (machine.driver or machine.link):  # NVIDIA's
+        spec = replace(spec, hardware=replace(machine, driver=None, link=None))
     try:
         facts = weights.facts.elsewhere(gpu, count, release)
     except AdvisorError as error:
