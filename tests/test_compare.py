@@ -333,3 +333,11 @@ def test_what_is_kept_of_a_card_is_not_said_of_a_smaller_one_of_its_name() -> No
     (alone,) = rows(*asked, "--gpu", small)
     assert alone["outcome"] == "out_of_memory"
     assert alone in rows(*asked, "--gpu", f"nvidia-a10g,{small}")
+
+
+def test_a_revision_is_that_of_its_own_repository() -> None:
+    commit = "0e9e39f249a16976918f6564b8830bc894c89659"
+    load = ("-u", "3", "-i", "100", "-o", "100", "-n", "1", "-g", "h200", "--set", f"model.revision={commit}")
+    llama = ("size", "--model", "meta-llama/Llama-3.1-8B-Instruct", "--offline", *load, "--emit-spec")
+    assert f"  revision: {commit}\n" in run(*llama, "-q", "none").out
+    assert "revision" not in run(*llama, "-q", "awq").out

@@ -326,9 +326,11 @@ def _options(spec: Spec, ways: Ways, offers: Sequence[Offer], known: Known) -> I
 
 def _anywhere(spec: Spec, weights: Checkpoint, count: int, release: str | None, dtype: str | None) -> Spec:
     """The spec of an option but for its GPU."""
+    own = weights.facts.model.id.lower() == spec.model.id.lower()
     model = replace(
         spec.model,
         id=weights.facts.model.id,
+        revision=spec.model.revision if own else "main",  # of another repository
         quantize=weights.quantize,
         kv_cache_dtype=dtype or spec.model.kv_cache_dtype,
     )
