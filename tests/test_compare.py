@@ -341,3 +341,13 @@ def test_a_revision_is_that_of_its_own_repository() -> None:
     llama = ("size", "--model", "meta-llama/Llama-3.1-8B-Instruct", "--offline", *load, "--emit-spec")
     assert f"  revision: {commit}\n" in run(*llama, "-q", "none").out
     assert "revision" not in run(*llama, "-q", "awq").out
+
+
+def test_money_has_two_decimals_or_more(tmp_path: Path) -> None:
+    """Of one request among many it has as many as tell it from nothing."""
+    cheap = price_list(tmp_path, PRICES.replace("g6.xlarge: 0.5", "g6.xlarge: 0.02"))
+    asked = ("compare", "--model", "gpt2", "--gpu", "l4", "--count", "1", "--prices", cheap)
+    (row,) = rows(*asked)
+    assert row["price_per_request"] == 0.02 / row["concurrency"] < 1e-4
+    told = run(*asked).out.split()
+    assert {"0.02", f"{row['price_per_request']:.6f}"} <= set(told)

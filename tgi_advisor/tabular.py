@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
@@ -239,13 +240,20 @@ def _cell(value: Any, unit: Unit) -> str:
         case "bytes":
             return f"{value / GiB:.2f}"
         case "money":
-            return f"{value:,.2f}" if value >= 1 else f"{value:.3g}"
+            return _money(value)
         case "share":
             return f"{100 * value:.1f} %"
         case "flag":
             return "yes" if value else "no"
         case "text" | "figure":
             return printable(str(value))
+
+
+def _money(value: float) -> str:
+    """An amount with two decimals, or with as many as its first three figures take."""
+    places = 2 if value >= 1 or value <= 0 else 2 - math.floor(math.log10(value))
+    whole, _, decimals = f"{value:,.{places}f}".partition(".")
+    return f"{whole}.{decimals[:2]}{decimals[2:].rstrip('0')}"
 
 
 def _plain(value: Any) -> Any:
