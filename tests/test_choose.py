@@ -673,3 +673,27 @@ def test_lines_that_do_not_fit_are_told_where_no_axis_grows() -> None:
         "max_total_tokens 32,768 (does not fit with null)",
         "max_total_tokens 65,536 (does not fit)",
     ]
+
+
+def test_counts_beyond_a_thousand_where_a_heading_is_wrapped() -> None:
+    found = tgi_advisor.size({"model": {"id": "gpt2"}, "hardware": {"gpu": "l4"}}, users=5000, prompts=10, answers=1)
+    lines = found.text(60).split("\n")
+    assert max(map(len, lines)) <= 80
+    assert any(f" {found.fleets[0].each:,} " in line for line in lines)
+    assert found.fleets[0].each > 1000
+
+
+def test_a_line_without_a_point_is_told() -> None:
+    """TGI 1.4 has no dtypes of the KV cache; nothing is left to draw of them."""
+    asked = ("--vary", "model.kv_cache_dtype=null,fp8_e5m2", "--vary", "tgi.release=1.4.4,1.4.5", "--chart", "budget")
+    ran = run("sweep", "--model", "microsoft/phi-2", "--gpu", "l4", *asked)
+    assert ran.code == Exit.STARTS
+    assert "Nothing is drawn of kv_cache_dtype fp8_e5m2 (does not fit).\n" in ran.out
+
+
+def test_gpus_stated_by_hand_are_steps_of_a_picture() -> None:
+    card = "{name: mine, memory: 8GiB, compute_capability: 8.9}"
+    ran = run(
+        "sweep", L4, "--vary", f"hardware.gpu=nvidia-l4,{card}", "--vary", "hardware.count=1", "--chart", "memory"
+    )
+    assert " ".join(ran.out.split()).endswith(f"It does not fit with gpu {card}, count 1.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
@@ -85,10 +86,17 @@ def text(table: Table, width: int, spare: Sequence[str] = ()) -> str:
 
     shown = _narrowed(table, width, spare)
     cells = [[column.heading for column in shown.columns], *_cells(shown)]
-    return tabulate(
-        cells, tablefmt="plain", disable_numparse=True, maxcolwidths=_wrapped(shown.columns, cells, width),
-        colalign=_alignment(shown.columns), break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+    widest = _wrapped(shown.columns, cells, width)
+    # tabulate 0.10 takes what it wraps for numbers, and fails on 1,024
+    cells = [[_lines(cell, most) for cell, most in zip(row, widest, strict=True)] for row in cells]
+    return tabulate(cells, tablefmt="plain", disable_numparse=True, colalign=_alignment(shown.columns))
+
+
+def _lines(cell: str, most: int | None) -> str:
+    """A cell in lines of so many columns at most, words whole."""
+    if most is None or len(cell) <= most:
+        return cell
+    return "\n".join(textwrap.wrap(cell, most, break_long_words=False, break_on_hyphens=False))
 
 
 def fits(table: Table, width: int, spare: Sequence[str]) -> bool:

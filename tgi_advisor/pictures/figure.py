@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +17,10 @@ KINDS: tuple[Kind, ...] = ("memory", "budget", "concurrency")
 NOT_PARTS = ("headroom_bytes", "gpu_total_bytes")
 REST = ("reserve", "free_for_requests", "left_over")
 """Parts that are what is left, at the top of a bar."""
+
+
+BETWEEN = re.compile(r", (?![^{]*\})")
+"""What lies between the values of a step, but not within `{name: mine, memory: …}`."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Figure:
                 for one in several
             )
         axes = self.x_label.split(", ")
-        failing = [self.steps[number].split(", ") for number in self.failing]
+        failing = [BETWEEN.split(self.steps[number]) for number in self.failing]
         words = [", ".join(map(" ".join, zip(axes, step, strict=True))) for step in failing]
         return f"It does not fit with {' or '.join(words)}." if words else ""
 

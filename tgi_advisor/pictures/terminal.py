@@ -67,6 +67,8 @@ def _lines(plotext: Any, figure: Figure, width: int) -> list[str]:
     several = len(figure.series) > 1
     for number, one in enumerate(figure.series):
         known = [(place, value) for place, value in zip(places, one.values, strict=True) if value is not None]
+        if not known:
+            continue
         plotext.plot(
             [place for place, _ in known], [value for _, value in known], marker=LINES[number % len(LINES)],
             label=one.name if several else None,
@@ -81,7 +83,9 @@ def _lines(plotext: Any, figure: Figure, width: int) -> list[str]:
     plotext.ylabel(figure.y_label)
     if figure.stops_at:
         plotext.vline(figure.stops_at + 0.5)
-    return textwrap.wrap(figure.stop, width)
+    nowhere = [one.name for one in figure.series if all(value is None for value in one.values)]
+    said = f"Nothing is drawn of {' and of '.join(nowhere)}." if nowhere else ""
+    return textwrap.wrap(" ".join(filter(None, (figure.stop, said))), width)
 
 
 def _ticks(top: float) -> list[int]:
