@@ -697,3 +697,19 @@ def test_gpus_stated_by_hand_are_steps_of_a_picture() -> None:
         "sweep", L4, "--vary", f"hardware.gpu=nvidia-l4,{card}", "--vary", "hardware.count=1", "--chart", "memory"
     )
     assert " ".join(ran.out.split()).endswith(f"It does not fit with gpu {card}, count 1.")
+
+
+@pytest.mark.parametrize("method", ["notebook", "notebook-tgi"])
+def test_no_token_for_a_prompt_by_the_notebook(method: str) -> None:
+    asked = ("--gpu", "l4", "--method", method)
+    short, long = rows("sweep", "sweep", *LLAMA31, *asked, "--vary", "max_total_tokens=1,4096")
+    assert (short["outcome"], short["why"]) == ("refused", "max_total_tokens 1 leaves no token for a prompt")
+    assert long["outcome"] == "starts"
+    assert run("advise", *LLAMA31, *asked, "--context", "1").code == Exit.SPEC
+
+
+def test_there_is_no_memory_to_draw_of_what_is_refused_before_it_loads() -> None:
+    """Bloom's configuration has no key-value heads, which the notebook's formula needs."""
+    asked = ("--model", "bigscience/bloom-560m", "--gpu", "l4", "--method", "notebook")
+    ran = run("sweep", *asked, "--vary", "max_total_tokens=4k", "--chart", "memory")
+    assert (ran.code, "no step has memory to draw" in ran.err) == (Exit.USAGE, True)

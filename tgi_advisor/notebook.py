@@ -22,6 +22,11 @@ Figures = NotebookFigures | NotebookTgiFigures
 
 def figures(setting: Setting, limits: Limits, method: Method) -> Figures:
     """The notebook's figures for a launch; SpecError when a limit is open."""
+    if limits.max_input_tokens is not None and limits.max_input_tokens < 1:
+        raise SpecError(
+            f"max_total_tokens {limits.max_total_tokens} leaves no token for a prompt",
+            "raise max_total_tokens, or lower workload.max_new_tokens",
+        )
     formula = notebook.notebook if method == "notebook" else notebook.notebook_tgi
     return formula(
         setting.facts.model,

@@ -125,6 +125,9 @@ def figure(table: Table, axes: Sequence[str], kind: Kind, title: str, *, pooled:
 
 def _bars(table: Table, axes: Sequence[str], title: str, *, pooled: bool) -> Figure:
     """The parts of the memory, step by step."""
+    parts = _parts(table)
+    if not parts:
+        raise UsageError("no step has memory to draw", "What is refused before anything is loaded has none.")
     limits = tuple(value and value / GiB for value in _column(table, "gpu_total_bytes"))
     whole, name = ("GiB of all GPUs", "the GPUs") if pooled else ("GiB of one GPU", "the GPU")
     starts = [value == "starts" for value in _column(table, "outcome")]
@@ -132,7 +135,7 @@ def _bars(table: Table, axes: Sequence[str], title: str, *, pooled: bool) -> Fig
         stops, failing = _stops(table, starts)
     else:
         stops, failing = None, tuple(number for number, fits in enumerate(starts) if not fits)
-    return Figure(title, ", ".join(axes), whole, _steps(table, axes), _parts(table), True, limits, name, stops, failing)
+    return Figure(title, ", ".join(axes), whole, _steps(table, axes), parts, True, limits, name, stops, failing)
 
 
 def _steps(table: Table, axes: Sequence[str]) -> tuple[str, ...]:
