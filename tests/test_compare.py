@@ -351,3 +351,12 @@ def test_money_has_two_decimals_or_more(tmp_path: Path) -> None:
     assert row["price_per_request"] == 0.02 / row["concurrency"] < 1e-4
     told = run(*asked).out.split()
     assert {"0.02", f"{row['price_per_request']:.6f}"} <= set(told)
+
+
+def test_auto_is_not_the_dtype_of_the_spec() -> None:
+    asked = ("compare", "--model", "meta-llama/Llama-3.1-8B-Instruct", "--gpu", "l4", "--count", "1", "-q", "none")
+    spec = ("--set", "model.kv_cache_dtype=fp8_e5m2")
+    found = rows(*asked, *spec, "--kv-cache-dtype", "auto,fp8_e5m2")
+    assert {row["kv_cache_dtype"] for row in found} == {"float16", "fp8_e5m2"}
+    assert rows(*asked, *spec) == [row for row in found if row["kv_cache_dtype"] == "fp8_e5m2"]
+    assert rows(*asked) == [row for row in found if row["kv_cache_dtype"] == "float16"]

@@ -663,9 +663,8 @@ def _methods(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _dtypes(names: Sequence[str]) -> tuple[str | None, ...]:
-    """Values of --kv-cache-dtype to compare, None for the spec's."""
-    values = _values(names, ("auto", *KV_CACHE_DTYPE), "--kv-cache-dtype")
-    return tuple(None if name == "auto" else name for name in values) or (None,)
+    """Values of --kv-cache-dtype to compare; without any None, for the spec's."""
+    return _values(names, ("auto", *KV_CACHE_DTYPE), "--kv-cache-dtype") or (None,)
 
 
 def _values(names: Sequence[str], known: Sequence[str], option: str) -> tuple[str, ...]:

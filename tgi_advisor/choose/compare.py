@@ -61,7 +61,7 @@ class Ways(NamedTuple):
     releases: tuple[str | None, ...] = (None,)
     """TGI releases; None is the spec's."""
     kv_cache_dtypes: tuple[str | None, ...] = (None,)
-    """--kv-cache-dtype; None is the spec's."""
+    """--kv-cache-dtype; `auto` is TGI's own choice, None the spec's."""
     stated: Mapping[str, GpuSpec] = MappingProxyType({})
     """What was stated by hand of some cards, by their names."""
 
@@ -332,7 +332,7 @@ def _anywhere(spec: Spec, weights: Checkpoint, count: int, release: str | None, 
         id=weights.facts.model.id,
         revision=spec.model.revision if own else "main",  # of another repository
         quantize=weights.quantize,
-        kv_cache_dtype=dtype or spec.model.kv_cache_dtype,
+        kv_cache_dtype=None if dtype == "auto" else dtype or spec.model.kv_cache_dtype,
     )
     tgi = replace(spec.tgi, num_shard=count)
     if release is not None:
