@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import tgi_advisor
 from tgi_advisor import ask
 from tgi_advisor.choose import axes, load, rough
+from tgi_advisor.choose.fits import Ladder
 from tgi_advisor.errors import AdvisorError, Exit, UsageError
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.gather.facts import gather
@@ -713,3 +714,20 @@ def test_there_is_no_memory_to_draw_of_what_is_refused_before_it_loads() -> None
     asked = ("--model", "bigscience/bloom-560m", "--gpu", "l4", "--method", "notebook")
     ran = run("sweep", *asked, "--vary", "max_total_tokens=4k", "--chart", "memory")
     assert (ran.code, "no step has memory to draw" in ran.err) == (Exit.USAGE, True)
+
+
+def test_a_gpu_from_python_may_stand_alone_and_be_a_mapping() -> None:
+    spec = {"model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "hardware": {"gpu": "l4"}}
+    card = {"name": "mine", "memory": "24564MiB", "compute_capability": 8.9}
+    few: dict[str, Any] = {"count": [1], "quantize": "none", "release": "3.3.7"}
+    alone = tgi_advisor.compare(spec, gpu="l4", **few)
+    several = tgi_advisor.compare(spec, gpu=["l4", card], **few)
+    assert [one.gpu for one in alone.options] == ["nvidia-l4"]
+    assert sorted(one.gpu for one in several.options) == ["mine", "nvidia-l4"]
+    (mine,) = (one for one in several.options if one.gpu == "mine")
+    ladder = tgi_advisor.fits(model="Qwen/Qwen2.5-7B-Instruct", gpu=card)
+    assert isinstance(ladder, Ladder)
+    assert ladder.largest.limits == mine.limits
+    sized = tgi_advisor.size(spec, users=3, prompts=100, answers=100, gpu=card, **few)
+    assert sized.best is not None
+    assert sized.best.option.gpu == "mine"

@@ -68,6 +68,8 @@ from tgi_advisor.spec.records import (
 
 Known = TypeVar("Known")
 
+GpuLike = Mapping[str, object]
+"""A GPU that is stated by hand: `{"name": "mine", "memory": "24564MiB", "compute_capability": 8.9}`."""
 OWN_CHECKPOINT = frozenset({"awq", "gptq", "exl2", "marlin", "compressed-tensors"})
 """Values of --quantize that need weights which are stored so; with the others TGI quantizes while it loads."""
 STORED_AS = {"fbgemm_fp8": "fp8"}
@@ -79,7 +81,7 @@ TOGETHER = 16
 def compare(
     spec: SpecLike,
     *,
-    gpu: Sequence[str] = (),
+    gpu: str | GpuLike | Sequence[str | GpuLike] = (),
     count: Sequence[int] = (),
     quantize: Sequence[str] = (),
     release: Sequence[str] = (),
@@ -96,21 +98,21 @@ def compare(
 
     What is left out is the whole GPU table (or the GPU that the spec states by hand), 1, 2, 4 and 8 GPUs, the
     quantizations this checkpoint or a shipped checkpoint of the same model has, and the spec's release and dtype of the
-    KV cache. `purpose` sorts. `prices` is a file in place of the shipped price list, `speed` names files that
-    `calibrate` wrote. `progress` is told what is
-    asked of the network, `done` how many options are judged, of how many. Raises the kinds of `tgi_advisor.errors`:
-    all names that are not known at once.
+    KV cache. A name may stand alone, and a GPU may be a mapping. `purpose` sorts. `prices` is a file in place of the
+    shipped price list, `speed` names files that `calibrate` wrote. `progress` is told what is asked of the network,
+    `done` how many options are judged, of how many. Raises the kinds of `tgi_advisor.errors`: all names that are not
+    known at once.
     """
-    asked = read_any(spec)
+    asked, cards = read_any(spec), _names(gpu)
     facts_of = partial(gather, source=source, offline=offline, progress=progress, speed=speed)
-    ways = _ways(asked, facts_of, gpu, count, quantize, release, kv_cache_dtype)
-    offers = _offers(prices, asked, gpu)
+    ways = _ways(asked, facts_of, cards, count, _names(quantize), _names(release), _names(kv_cache_dtype))
+    offers = _offers(prices, asked, cards)
     return comparing.compare(asked, ways, purpose=purpose, offers=offers, progress=done, known=_answers)
 
 
 def fits(
     *,
-    gpu: str | None = None,
+    gpu: str | GpuLike | None = None,
     model: str | None = None,
     count: int | None = None,
     release: str | None = None,
@@ -137,6 +139,7 @@ def fits(
         raise UsageError("prices are for a model without a GPU", "Leave out --prices, or give --model alone.")
     named = release and releases.find(release).name
     tgi = {"release": named} if named else {}
+    gpu = None if gpu is None else _as_set(gpu)
     by_hand = gpu is not None and gpu.startswith("{")
     card = {"gpu": ANY_CARD if by_hand else gpu or ANY_CARD, **({"count": count} if count else {})}
     asked = read_any({"model": {"id": model or ANY_MODEL}, "hardware": card, "tgi": tgi})
@@ -271,6 +274,11 @@ def _listed(values: object) -> str:
     return ",".join(map(_as_set, several))
 
 
+def _names(given: str | GpuLike | Sequence[str | GpuLike]) -> tuple[str, ...]:
+    """Names, of which one may stand alone, and a GPU may be a mapping of what is stated of it."""
+    return tuple(map(_as_set, (given,) if isinstance(given, str | Mapping) else given))
+
+
 def _as_set(value: object) -> str:
     """One value as `--set` takes it."""
     if value is None or isinstance(value, bool):
@@ -315,7 +323,7 @@ def size(
     answers: str | int,
     rps: float | None = None,
     latency: float | None = None,
-    gpu: Sequence[str] = (),
+    gpu: str | GpuLike | Sequence[str | GpuLike] = (),
     count: Sequence[int] = (),
     quantize: Sequence[str] = (),
     release: Sequence[str] = (),
@@ -330,11 +338,11 @@ def size(
 
     The other arguments and errors are those of `compare`.
     """
-    asked = read_any(spec)
+    asked, cards = read_any(spec), _names(gpu)
     load = _load(users, prompts, answers, rps, latency)
     facts_of = partial(gather, source=source, offline=offline, progress=progress, speed=speed)
-    ways = _ways(asked, facts_of, gpu, count, quantize, release)
-    return sizing.size(asked, ways, load, offers=_offers(prices, asked, gpu), progress=done)
+    ways = _ways(asked, facts_of, cards, count, _names(quantize), _names(release))
+    return sizing.size(asked, ways, load, offers=_offers(prices, asked, cards), progress=done)
 
 
 def _load(users: int, prompts: str | int, answers: str | int, rps: float | None, latency: float | None) -> Load:
