@@ -28,7 +28,7 @@ from tgi_advisor.choose.calibrate import Calibrated
 from tgi_advisor.choose.compare import COUNTS, Checkpoint, Comparison, Purpose, Ways
 from tgi_advisor.choose.fits import Everywhere, Ladder, Models, Places
 from tgi_advisor.choose.load import Load, lengths
-from tgi_advisor.choose.option import judge
+from tgi_advisor.choose.option import answers, judge
 from tgi_advisor.choose.rough import Rough, Shape
 from tgi_advisor.choose.running import Could, Inspection, Running, Silent
 from tgi_advisor.choose.size import Sizing
@@ -610,14 +610,17 @@ def _answers(asked: Spec, facts: Facts) -> answered.Answers:
         replace(model, id="", revision="") == ModelSpec(revision="")
         and replace(hardware, gpu=GpuSpec(), count=None) == HardwareSpec()
         and replace(tgi, release=None, image=None, num_shard=None) == TgiSpec()
-        and (asked.limits, asked.workload) == (LimitsSpec(), WorkloadSpec())
+        and (asked.limits.without_floors, asked.workload) == (LimitsSpec(), WorkloadSpec())
     )
     shards, own = (1, None) if count == 1 else (count,), image is None or releases.is_own(image)
     if not plain or not own or hardware.gpu.stated or tgi.num_shard not in shards:
         return {}
     if release != releases.latest() or facts.adapters or snapshot.find(facts.model.id) != facts.model:
         return {}
-    return answered.find(facts.model.id, count)
+    found = answered.find(facts.model.id, count)
+    if asked.limits.without_floors is asked.limits:
+        return found
+    return {gpu: answer for gpu, answer in found.items() if answers(asked.limits, answer)}
 
 
 def _stored(facts: Facts) -> str | None:

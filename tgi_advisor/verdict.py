@@ -6,7 +6,7 @@ router checks what the shards report.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tgi_advisor import refusals
 from tgi_advisor.estimate import capture, defaults, uncertainty, underload, warmup
@@ -82,8 +82,22 @@ def predict(here: Base, given: Limits) -> Prediction:
 
 def why(prediction: Prediction) -> str:
     """Why a launch does not start, with the shard counts that work where its own does not; empty where it starts."""
-    counts = (refusal.next_steps[0] for refusal in prediction.refusals if refusal.code in OF_SHARDS)
-    return "; ".join(filter(None, (prediction.reason, next(counts, None))))
+    return _with_counts(prediction.reason, prediction.refusals)
+
+
+def why_refused(found: Sequence[Refusal]) -> str:
+    """The same of what is refused."""
+    return _with_counts(_messages(found), found)
+
+
+def _with_counts(reason: str | None, found: Iterable[Refusal]) -> str:
+    counts = (refusal.next_steps[0] for refusal in found if refusal.code in OF_SHARDS)
+    return "; ".join(filter(None, (reason, next(counts, None))))
+
+
+def _messages(found: Iterable[Refusal]) -> str:
+    """What TGI prints, one refusal after the other."""
+    return "; and then: ".join(refusal.message for refusal in found)
 
 
 def is_refused(here: Base, given: Limits) -> bool:
@@ -100,9 +114,9 @@ def is_refused(here: Base, given: Limits) -> bool:
     return bool(found or refusals.router_refusals(setting, final, seen.budget))
 
 
-def refused_early(setting: Setting, given: Limits) -> list[Refusal]:
-    """What TGI refuses before its warm-up with the limits given."""
-    return early(_refusals(setting, given, defaults.launcher_limits(setting, given)))
+def refused_by_rule(setting: Setting, given: Limits) -> list[Refusal]:
+    """What launcher and shards refuse with the limits given, until their warm-up, in their order."""
+    return _refusals(setting, given, defaults.launcher_limits(setting, given))
 
 
 def _refusals(setting: Setting, given: Limits, asked: Limits) -> list[Refusal]:
@@ -148,8 +162,7 @@ def headroom(here: Base, seen: Warmup, limits: Limits, requests: int) -> int:
 
 def _refused(here: Base, seen: Warmup, limits: Limits, found: list[Refusal]) -> Prediction:
     steps = tuple(dict.fromkeys(step for refusal in found for step in refusal.next_steps))
-    reason = "; and then: ".join(refusal.message for refusal in found)
-    return _prediction(here, seen, limits, "refused", found[0].stage, reason, steps)
+    return _prediction(here, seen, limits, "refused", found[0].stage, _messages(found), steps)
 
 
 def _out_of_memory(here: Base, seen: Warmup) -> Prediction:

@@ -10,6 +10,7 @@ from tgi_advisor import search
 from tgi_advisor.choose.words import told
 from tgi_advisor.errors import AdvisorError
 from tgi_advisor.estimate import defaults, warmup
+from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.speed import Served, served
 from tgi_advisor.estimate.underload import Safety
 from tgi_advisor.estimate.warmup import Base
@@ -18,7 +19,7 @@ from tgi_advisor.facts.prices import Offer
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Outcome
 from tgi_advisor.spec.records import Bound, LimitsSpec, Spec
-from tgi_advisor.verdict import why
+from tgi_advisor.verdict import why, why_refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Option:
     under_load: Safety | None
     """Whether it survives its traffic; None where that is not judged."""
     headroom_bytes: int | None
-    """Bytes of one GPU that could vanish with the limits still holding; negative: what is missing."""
+    """Bytes of one GPU that could vanish with the limits still holding; negative: what is missing; None: refused."""
     memory_bytes: int
     """Memory of one GPU."""
     why: str
@@ -122,7 +123,11 @@ NO_LIMITS = Limits()
 def judge(spec: Spec, facts: Facts, offer: Offer | None = None) -> Option:
     """What the search finds for one spec; one that cannot even be asked about counts as refused, with the reason."""
     try:
-        advice = search.best(spec, facts, limits_if_refused=False)
+        refusal = search.refused(spec, facts)
+        if refusal is not None:
+            setting, said = refusal
+            return _refused(spec, facts, why_refused(said), setting, offer)
+        advice = search.best(spec, facts)
     except AdvisorError as error:
         return refused(spec, facts, error, offer)
     found, setting = advice.found, advice.base.setting
@@ -140,7 +145,7 @@ def judge(spec: Spec, facts: Facts, offer: Offer | None = None) -> Option:
         limits=prediction.limits if starts else NO_LIMITS,
         concurrency=prediction.concurrency if starts else None,
         under_load=prediction.under_load.verdict if starts and prediction.under_load else None,
-        headroom_bytes=prediction.headroom_bytes,
+        headroom_bytes=None if prediction.outcome == "refused" else prediction.headroom_bytes,
         memory_bytes=facts.gpu.memory_bytes,
         spec=_found(advice.base.setting.spec, prediction.limits) if starts else spec,
         facts=facts,
@@ -158,6 +163,12 @@ def kept(option: Option) -> tuple[object, ...]:
     )  # fmt: skip
 
 
+def answers(asked: LimitsSpec, found: Sequence[Any]) -> bool:
+    """Whether what was kept of a search without bounds answers one with nothing but floors, too."""
+    outcome, limits = found[3], found[4]
+    return outcome == "starts" and asked.floors_hold(Limits(*limits))
+
+
 def remembered(spec: Spec, facts: Facts, found: Sequence[Any], offer: Offer | None = None) -> Option:
     """The option that `judge` made of a spec once, of what was kept of it: all but the launch before its warm-up."""
     quantize, kv_cache_dtype, num_shard, outcome, limits, concurrency, under_load, headroom, memory, why = found
@@ -170,9 +181,16 @@ def remembered(spec: Spec, facts: Facts, found: Sequence[Any], offer: Offer | No
 
 def refused(spec: Spec, facts: Facts, error: AdvisorError, offer: Offer | None = None) -> Option:
     """The option of a spec that cannot even be asked about, with the reason."""
+    return _refused(spec, facts, told(error), None, offer)
+
+
+def _refused(spec: Spec, facts: Facts, reason: str, setting: Setting | None, offer: Offer | None) -> Option:
+    """The option that is refused, as far as its launch is known."""
+    quantize = spec.model.quantize if setting is None else setting.quantize
+    kv_cache_dtype, num_shard = ("", None) if setting is None else (setting.kv_dtype, setting.num_shard)
     return Option(
-        facts.model.id, facts.gpu.name, facts.gpu_count, facts.release.name, spec.model.quantize or "none", "", None,
-        "refused", NO_LIMITS, None, None, None, facts.gpu.memory_bytes, told(error), spec, facts, offer,
+        facts.model.id, facts.gpu.name, facts.gpu_count, facts.release.name, quantize or "none", kv_cache_dtype,
+        num_shard, "refused", NO_LIMITS, None, None, None, facts.gpu.memory_bytes, reason, spec, facts, offer,
     )  # fmt: skip
 
 

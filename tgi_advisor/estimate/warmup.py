@@ -305,6 +305,11 @@ def _share(setting: Setting, variable: str, default: float) -> float:
     return share if -math.inf < share <= 1 else default
 
 
+def loads(here: Base, margin: int = 0) -> bool:
+    """Whether the model can be loaded, with `margin` bytes treated as used by something else."""
+    return here.loaded + margin <= here.most
+
+
 def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> Warmup:
     """Replay the warm-up for the limits given; `margin` bytes are treated as used by something else.
 
@@ -315,7 +320,7 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
     setting, g = here.setting, here.geometry
     limits = defaults.launcher_limits(setting, given)
     most = here.most
-    if here.loaded + margin > most:
+    if not loads(here, margin):
         missing = most - here.loaded - margin
         return Warmup("load", limits, 0, 0, 0, 0, 0, 0, here.gaps, here.loaded, missing, 0, 0, None)
     requests, tokens, warm_blocks = warmup_batch(setting, limits)

@@ -13,8 +13,9 @@ from typing import Literal
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.limits import Limits
 from tgi_advisor.once import remembered
-from tgi_advisor.refusals import launcher, surprises
+from tgi_advisor.refusals import alike, launcher, surprises
 from tgi_advisor.refusals.adapters import ADAPTERS
+from tgi_advisor.refusals.alike import Alike
 from tgi_advisor.refusals.config import CONFIG
 from tgi_advisor.refusals.heads import HEADS
 from tgi_advisor.refusals.kernels import KERNELS
@@ -26,7 +27,7 @@ from tgi_advisor.refusals.warmup import WARMUP
 from tgi_advisor.refusals.weights import WEIGHTS
 
 __all__ = [
-    "Refusal", "Rule", "all_rules", "hopeless", "launcher_refusals", "router_refusals", "shard_refusals", "warnings",
+    "Refusal", "Rule", "all_rules", "launcher_refusals", "router_refusals", "shard_refusals", "surely", "warnings",
 ]  # fmt: skip
 
 
@@ -63,10 +64,9 @@ def router_refusals(setting: Setting, resolved: Limits, budget: int | None) -> l
     return _refused(_in_force("router", setting.facts.release.version), Case(setting, resolved, resolved, budget))
 
 
-def hopeless(setting: Setting) -> bool:
-    """Whether TGI refuses a launch before its warm-up, whatever the limits."""
-    settled = (*_of_launcher(setting), *_of_shards(setting))
-    return any(isinstance(one, Refusal) and one.stage != "warmup" for one in settled)
+def surely(setting: Setting) -> list[Refusal]:
+    """What TGI refuses of a launch whatever the limits."""
+    return [one for one in (*_of_launcher(setting), *_of_shards(setting)) if isinstance(one, Refusal)]
 
 
 def _refused(settled: Settled, case: Case) -> list[Refusal]:
@@ -89,7 +89,19 @@ def _of_shards(setting: Setting) -> Settled:
     return _settled("shards", setting)
 
 
+_latest: dict[Place, tuple[Alike, Settled]] = {}
+"""The launch that was asked about last, and what is settled of it: a comparison asks of many that are refused alike."""
+
+
 def _settled(place: Place, setting: Setting) -> Settled:
+    launch, known = alike.of(setting), _latest.get(place)
+    if known is None or not known[0].covers(launch):
+        known = _latest[place] = launch, _checked(place, launch.setting)
+    return known[1]
+
+
+def _checked(place: Place, setting: Setting) -> Settled:
+    """What the rules of a place say."""
     case = Case(setting, Limits(), Limits())
     found: list[Refusal | Rule] = []
     for one in _in_force(place, case.version):

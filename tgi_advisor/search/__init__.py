@@ -1,17 +1,20 @@
 """Search the largest token limits that fit.
 
-`predicate` says whether limits hold, `launch` searches those of one launch, `shards` picks the best launch of a spec,
-`advice` adds what else could be asked for, `alternatives` what would work where nothing fits.
+`lengths` knows which limits go together, `predicate` says whether they hold, `launch` searches those of one launch,
+`shards` picks the best launch of a spec, `advice` adds what else could be asked for, `alternatives` what would work
+where nothing fits.
 """
 
 from __future__ import annotations
 
 from tgi_advisor.search.advice import advise
 from tgi_advisor.search.launch import Found, at_least, fitting, outcome, search, smallest_prefill, way_out
-from tgi_advisor.search.predicate import GRAPHS_FIRST, TOO_RISKY, capacity, last_that_holds, margin, new_tokens, totals
-from tgi_advisor.search.shards import Advice, best
+from tgi_advisor.search.lengths import new_tokens, totals
+from tgi_advisor.search.predicate import GRAPHS_FIRST, TOO_RISKY, capacity, margin
+from tgi_advisor.search.shards import Advice, best, refused
+from tgi_advisor.search.turning import last_that_holds
 
 __all__ = [
     "GRAPHS_FIRST", "TOO_RISKY", "Advice", "Found", "advise", "at_least", "best", "capacity", "fitting",
-    "last_that_holds", "margin", "new_tokens", "outcome", "search", "smallest_prefill", "totals", "way_out",
+    "last_that_holds", "margin", "new_tokens", "outcome", "refused", "search", "smallest_prefill", "totals", "way_out",
 ]  # fmt: skip

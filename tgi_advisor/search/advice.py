@@ -9,7 +9,8 @@ from tgi_advisor.facts.known import Facts
 from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Other, Prediction
-from tgi_advisor.search.predicate import GRAPHS_FIRST, TOO_RISKY, USUAL_CHUNK, efficient_prefill
+from tgi_advisor.search.lengths import USUAL_CHUNK, efficient_prefill
+from tgi_advisor.search.predicate import GRAPHS_FIRST, TOO_RISKY
 from tgi_advisor.search.shards import Advice, best, shard_counts
 from tgi_advisor.spec.records import Spec
 from tgi_advisor.units import thousands

@@ -24,10 +24,13 @@ from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base, Warmup
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Prediction, Search
-from tgi_advisor.search.predicate import TOO_RISKY, USUAL_CHUNK, Searcher, capacity, efficient_prefill, last_that_holds
+from tgi_advisor.refusals import Refusal
+from tgi_advisor.search.lengths import USUAL_CHUNK, Lengths, efficient_prefill
+from tgi_advisor.search.predicate import TOO_RISKY, Searcher, capacity
+from tgi_advisor.search.turning import last_that_holds
 from tgi_advisor.spec.records import AUTO, LimitsSpec
 from tgi_advisor.units import human, thousands
-from tgi_advisor.verdict import early, is_refused, predict, refused_early, too_small
+from tgi_advisor.verdict import early, is_refused, predict, refused_by_rule, too_small
 
 GIVEN_FOR_CHUNKS = 10
 """`workload.prefer: prefill` costs at most one part in so many of max_total_tokens."""
@@ -53,8 +56,28 @@ def search(here: Base) -> Found:
 
     Where every limit is at risk it is the largest that fit, and the verdict says so. Where TGI's reserve leaves no
     block beyond the warm-up's own, only one for two prompts as long as an image holds a whole request.
+    What the spec asks for at least changes nothing where the largest is as large anyway.
     """
+    asked = here.setting.spec.limits
+    if asked.without_floors is asked:
+        return _search(here)
+    anyway = _search(_without_floors(here))
+    if anyway.limits is not None and asked.floors_hold(anyway.limits):
+        return anyway
+    return _search(here)
+
+
+def _without_floors(here: Base) -> Base:
+    """The launch with nothing asked for at least."""
+    spec = here.setting.spec
+    return here._replace(setting=here.setting._replace(spec=replace(spec, limits=spec.limits.without_floors)))
+
+
+def _search(here: Base) -> Found:
+    """The same, with the spec's bounds as they are."""
     searcher = Searcher(here)
+    if (found := _everything(searcher)) is not None:
+        return found
     total = _in_smaller_chunks(searcher, searcher.largest_total(searcher.span.low))
     for risk, images in _further_ways(searcher):
         if total is None:
@@ -71,22 +94,41 @@ def search(here: Base) -> Found:
     prefill = _largest_prefill(searcher, total, prefill)
     limits = _longer(searcher, total, prefill)
     bound_by = refusal or _why_no_longer(searcher, limits) or span.high_by
-    return Found(limits, _search(searcher, bound_by), predict(here, limits))
+    return Found(limits, _how(searcher, bound_by), predict(here, limits))
 
 
-def refused(here: Base) -> Found | None:
-    """What there is to say of a launch that TGI refuses before its warm-up whatever the limits, without a search.
+def refused(setting: Setting) -> list[Refusal]:
+    """What TGI refuses of a launch whatever the limits, without a search.
 
-    The verdict is on the limits that need least memory. None where TGI may take it, or where its answer to the longest
-    is another one.
+    Nothing where it may take some of them, where the weights do not even fit before it comes to that, or where its
+    answer to the longest limits is another one than to those that need least memory.
     """
-    if not refusals.hopeless(here.setting):
+    surely = refusals.surely(setting)
+    before = bool(early(surely))
+    if not surely or (not before and not warmup.loads(warmup.base(setting))):
+        return []
+    lengths = Lengths(setting)
+    found, longest = (refused_by_rule(setting, limits) for limits in (lengths.cheapest(), lengths.longest()))
+    if before:
+        found, longest = early(found), early(longest)
+    return found if found == longest else []
+
+
+def _everything(searcher: Searcher) -> Found | None:
+    """All that is wished for, the longest requests with the largest prefill budget; None where that is too much."""
+    total = searcher.span.high
+    if total < searcher.span.low:
         return None
-    searcher = Searcher(here)
-    prediction, total = predict(here, _least(searcher)), searcher.span.high
-    longest = searcher.limits_of(total, searcher.smallest_prefill(total))
-    alike = refused_early(here.setting, longest) == early(prediction.refusals)
-    return Found(None, _search(searcher, prediction.reason), prediction) if alike else None
+    least = searcher.smallest_prefill(total)
+    most = _most_prefill(searcher, total, least)
+    if not all(
+        one.holds(total, prefill) for one, prefill in ((searcher.at_first, most), (searcher, most), (searcher, least))
+    ):
+        return None
+    prediction = predict(searcher.here, searcher.limits_of(total, most))
+    if searcher.calm(total, most) < searcher.calm(total, least) or prediction.outcome != "starts":
+        return None
+    return Found(searcher.limits_of(total, most), _how(searcher, searcher.span.high_by), prediction)
 
 
 def outcome(found: Found, requests: int) -> Prediction:
@@ -130,19 +172,11 @@ def _why_no_longer(searcher: Searcher, limits: Limits) -> str | None:
 
 def _nothing(searcher: Searcher) -> Found:
     """What to say where no limits fit: the verdict on those that need least memory."""
-    span, limits = searcher.span, _least(searcher)
+    span, limits = searcher.span, searcher.cheapest()
     reason = f"no room for a prompt: max_total_tokens would be {thousands(span.low)} or more, beyond {span.high_by}"
     if span.low <= span.high:
         reason = searcher.why_not(limits.max_total_tokens or 0, limits.max_batch_prefill_tokens or 0) or reason
-    return Found(None, _search(searcher, reason), predict(searcher.here, limits))
-
-
-def _least(searcher: Searcher) -> Limits:
-    """The limits that need least memory: a pinned prefill in the fewest requests."""
-    span = searcher.span
-    smallest = max(2, next((low for low, _ in searcher.stretches(span.low, span.high)), span.high))
-    longest = max(1, min(searcher.input_for(smallest), smallest - 1))
-    return Limits(longest, smallest, searcher.smallest_prefill(smallest))
+    return Found(None, _how(searcher, reason), predict(searcher.here, limits))
 
 
 def _in_smaller_chunks(searcher: Searcher, total: int | None) -> int | None:
@@ -239,13 +273,20 @@ def _wanted(searcher: Searcher, total: int) -> int | None:
     return defaults.launcher_limits(searcher.setting, asked).max_batch_prefill_tokens
 
 
-def _largest_prefill(searcher: Searcher, total: int, least: int) -> int:
-    """The last prefill budget that costs neither context, concurrency nor safety, up to what the launcher wants."""
+def _most_prefill(searcher: Searcher, total: int, least: int) -> int:
+    """The largest prefill budget worth having, where so much is the least: the launcher's own, within bounds."""
     bound = searcher.limits.max_batch_prefill_tokens
     if bound.fixed is not None:
         return bound.fixed
     wanted = _wanted(searcher, total) or least
-    most = max(least, wanted if bound.high is None else min(wanted, bound.high))
+    return max(least, wanted if bound.high is None else min(wanted, bound.high))
+
+
+def _largest_prefill(searcher: Searcher, total: int, least: int) -> int:
+    """The last prefill budget that costs neither context, concurrency nor safety, up to what the launcher wants."""
+    most = _most_prefill(searcher, total, least)
+    if most == least:
+        return least
     calm = searcher.calm(total, least)
     return searcher.last(
         least, most, lambda one, prefill: one.holds(total, prefill) and one.calm(total, prefill) >= calm,
@@ -253,7 +294,7 @@ def _largest_prefill(searcher: Searcher, total: int, least: int) -> int:
     )  # fmt: skip
 
 
-def _search(searcher: Searcher, bound_by: str | None) -> Search:
+def _how(searcher: Searcher, bound_by: str | None) -> Search:
     return Search(searcher.evaluations, bound_by, searcher.margin, searcher.margin_why)
 
 

@@ -16,22 +16,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from itertools import islice
-from typing import NamedTuple
 
 from tgi_advisor.estimate import capture, defaults, uncertainty, underload, warmup
 from tgi_advisor.estimate.peak import Roughly
-from tgi_advisor.estimate.replay import pictures
-from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.warmup import Base, Warmup
-from tgi_advisor.facts import families
 from tgi_advisor.limits import Limits
-from tgi_advisor.units import MiB, thousands
+from tgi_advisor.search.lengths import Lengths
+from tgi_advisor.search.turning import last_that_holds
+from tgi_advisor.units import MiB
 from tgi_advisor.verdict import blocks_for, concurrency, is_refused
 
-DEFAULT_NEW_TOKENS = 1024
-"""workload.max_new_tokens when the spec leaves it out, unless that is more than half of the total."""
-UNBOUNDED_CONTEXT = 1 << 20
-"""Ceiling where nothing in config.json bounds the length (alibi, relative positions): memory alone does."""
 TOO_RISKY = "what its traffic may need: longer requests would start, but be at risk under load"
 """What stops limits that fit."""
 GRAPHS_FIRST = "what CUDA graphs need: longer requests would start, but their capture may end the start"
@@ -52,27 +46,12 @@ LOOKED_AT = 64
 """Lengths that are looked at for one that is not at risk, where the search finds none."""
 PUT_RIGHT = 2
 """Times rough estimates are put right before exact ones take over."""
-USUAL_CHUNK = 2048
-"""Prefill tokens of one chunk that serving engines take by default on GPUs of every size (docs/search.md)."""
-
-
 INTERPOLATED = 6
 """Values that are looked at to see about where a predicate turns."""
 FURTHER = (96, 64, 48, 32, 24, 16, 12)
 """Parts of a value by which is looked beyond the last that holds."""
 ASIDE = 256
 """Tokens between two values that tell how steeply room falls."""
-
-
-class Range(NamedTuple):
-    """Bounds of a search, both inclusive."""
-
-    low: int
-    """Smallest value that may be returned."""
-    high: int
-    """Largest value that may be returned."""
-    high_by: str
-    """What sets the upper bound."""
 
 
 def margin(here: Base) -> tuple[int, str]:
@@ -84,51 +63,6 @@ def margin(here: Base) -> tuple[int, str]:
     return band.bytes, band.why
 
 
-def new_tokens(setting: Setting) -> int:
-    """Output room kept between max_input_tokens and max_total_tokens."""
-    asked = setting.spec.workload.max_new_tokens
-    return min(DEFAULT_NEW_TOKENS, max(1, _most_total(setting)[0] // 2)) if asked is None else asked
-
-
-def _most_total(setting: Setting) -> tuple[int, str]:
-    """The largest max_total_tokens worth trying, and what sets it: the spec, else the model's context."""
-    high = setting.spec.limits.max_total_tokens.high
-    if high is not None:
-        return high, "limits.max_total_tokens of the spec"
-    context = families.context_length(setting.facts.model) or UNBOUNDED_CONTEXT
-    return context, f"the model's context of {thousands(context)} tokens"
-
-
-def totals(setting: Setting) -> Range:
-    """Bounds of max_total_tokens: the spec's, else the model's context; `low` leaves room for a prompt.
-
-    A prompt is at least the warm-up's image, where that has to be whole. `low` is above `high` where no prompt has
-    room beside the output.
-    """
-    bound, longest = setting.spec.limits.max_total_tokens, setting.spec.limits.max_input_tokens
-    image = pictures.needed(setting)
-    shortest = new_tokens(setting) + max(1, image) if longest.low is None else max(longest.low, image) + 1
-    high, high_by = _most_total(setting)
-    return Range(max(bound.low or 0, shortest), high, high_by)
-
-
-def efficient_prefill(setting: Setting) -> int:
-    """Prefill tokens beyond which a GPU computes rather than waits for memory, with room to spare.
-
-    A 16-bit weight costs two bytes of bandwidth and two operations per token, so a prefill turns
-    compute-bound at FLOPS / bandwidth tokens (the roofline's ridge). Four times that, rounded up to a
-    power of two and at least 512, keeps the weights' traffic under a quarter of the time.
-    """
-    gpu = setting.facts.gpu
-    if not gpu.fp16_tflops or not gpu.bandwidth:
-        return 1024
-    ridge = gpu.fp16_tflops * 1e12 / gpu.bandwidth
-    tokens = 512
-    while tokens < 4 * ridge:
-        tokens *= 2
-    return tokens
-
-
 def capacity(here: Base, seen: Warmup) -> int:
     """Tokens the KV cache holds, or where none is reserved, those that fit what is free for it."""
     if seen.budget is not None:
@@ -137,12 +71,12 @@ def capacity(here: Base, seen: Warmup) -> int:
     return max(0, room) // max(1, here.geometry.kv_bytes_per_token)
 
 
-class Searcher:
+class Searcher(Lengths):
     """The predicate over one launch, counting its evaluations."""
 
     def __init__(self, here: Base, *, allow_risk: bool | None = None) -> None:
+        super().__init__(here.setting)
         self.here = here
-        self.setting = here.setting
         self.margin, self.margin_why = margin(here)
         self.spread = uncertainty.spread(here.setting).bytes
         workload = here.setting.spec.workload
@@ -152,14 +86,8 @@ class Searcher:
         self._seen: dict[tuple[int, int, int], Warmup] = {}
         self._calm: dict[tuple[int, int], int] = {}
         self._reasons: dict[tuple[int, int], tuple[str | None, int]] = {}
-        self._inputs: dict[int, int] = {}
         self._longest: dict[int, int] = {}
-        self.limits = here.setting.spec.limits
-        self.new_tokens = new_tokens(here.setting)
-        self.span = totals(here.setting)
-        self.hold(1)
         self._rough: Searcher | None = None
-        self.in_blocks = here.setting.family.paged and here.setting.facts.release.version < (2, 0, 0)
 
     def last(self, low: int, high: int, holds: Holds, room: Room, *, gaps: bool = True) -> int:
         """The last value in [low, high] that holds, for a predicate that holds at `low` and is monotone.
@@ -200,7 +128,7 @@ class Searcher:
         return near
 
     @property
-    def _at_first(self) -> Searcher:
+    def at_first(self) -> Searcher:
         """What says about as much and may be less work: the same search by rough estimates, where there are any."""
         rough = self.here.prefills.rough
         return self if rough is None else self._roughly(rough)
@@ -218,45 +146,6 @@ class Searcher:
     def _forget(self) -> None:
         """Know no estimate from before: others take their place."""
         self._seen, self._calm, self._reasons = {}, {}, {}
-
-    def input_for(self, total: int) -> int:
-        """max_input_tokens that goes with a total.
-
-        Until 1.4.5 the queue rounds prompts up to whole blocks but not the prefill budget, so that a
-        prompt as long as both never leaves it: whole blocks then.
-        https://github.com/huggingface/text-generation-inference/blob/v1.4.5/router/src/queue.rs#L228-L260
-        """
-        found = self._inputs.get(total)
-        if found is None:
-            wanted = total - self.new_tokens
-            if self.in_blocks and wanted > self.setting.block_size:
-                wanted -= wanted % self.setting.block_size
-            found = self._inputs[total] = self.limits.max_input_tokens.clamp(wanted)
-        return found
-
-    def smallest_prefill(self, total: int) -> int:
-        """The smallest prefill budget worth having with a total: a whole prompt, or an efficient chunk of it."""
-        longest, bound = self.input_for(total), self.limits.max_batch_prefill_tokens
-        if bound.fixed is not None:
-            return bound.fixed
-        least = -(-longest // self.setting.block_size) * self.setting.block_size if self.in_blocks else longest
-        if self.setting.chunking:
-            least = min(longest, self.efficient, *(() if bound.high is None else (bound.high,)))
-        return max(least, self.least)
-
-    def _budget(self, total: int, prefill: int | None) -> int:
-        """The prefill budget that goes with a total: the one given, else the smallest worth having."""
-        return self.smallest_prefill(total) if prefill is None else prefill
-
-    def hold(self, images: int) -> None:
-        """From here on prefills hold so many of the warm-up's images, as far as the spec lets them."""
-        wanted = images * pictures.needed(self.setting)
-        self.least = self.limits.max_batch_prefill_tokens.clamp(wanted)
-        self.efficient = max(self.least, efficient_prefill(self.setting))
-
-    def limits_of(self, total: int, prefill: int) -> Limits:
-        """The three limits that go with a total and a prefill budget."""
-        return Limits(self.input_for(total), total, prefill)
 
     def warm(self, total: int, prefill: int) -> Warmup:
         """Replay one warm-up with the margin held back."""
@@ -281,7 +170,7 @@ class Searcher:
         Where it is zero, about there `fits` turns.
         """
         self.evaluations += 1
-        budget = self._budget(total, prefill)
+        budget = self.budget(total, prefill)
         seen, g = self._run(total, budget, self.margin), self.here.geometry
         if seen.stage is not None:
             return seen.slack
@@ -294,7 +183,7 @@ class Searcher:
     def spare(self, total: int, prefill: int | None = None, grade: int = 1) -> int:
         """Bytes these limits leave under load beyond what `grade` of `calm` needs, negative where they are missing."""
         self.evaluations += 1
-        seen = self._run(total, self._budget(total, prefill))
+        seen = self._run(total, self.budget(total, prefill))
         spare = underload.spare(self.here, seen)
         return seen.slack if spare is None else spare - (self.spread if grade > 1 else 0)
 
@@ -309,11 +198,11 @@ class Searcher:
 
     def holds(self, total: int, prefill: int | None = None) -> bool:
         """The predicate; without a prefill budget with the smallest one worth having."""
-        return self.why_not(total, self._budget(total, prefill)) is None
+        return self.why_not(total, self.budget(total, prefill)) is None
 
     def fits(self, total: int, prefill: int | None = None) -> bool:
         """The part of the predicate that is monotone: whether it starts, with the margin, and holds what is asked."""
-        return self._does_not_fit(total, self._budget(total, prefill)) is None
+        return self._does_not_fit(total, self.budget(total, prefill)) is None
 
     def _does_not_fit(self, total: int, prefill: int) -> str | None:
         """What stops these limits from fitting; a search asks of the same ones again, which counts as before."""
@@ -433,30 +322,9 @@ class Searcher:
 
     def _batch(self, total: int, prefill: int | None) -> tuple[Limits, int, int]:
         """(the limits as the launcher takes them, prompt tokens, KV blocks) of the warm-up."""
-        limits = defaults.launcher_limits(self.setting, self.limits_of(total, self._budget(total, prefill)))
+        limits = defaults.launcher_limits(self.setting, self.limits_of(total, self.budget(total, prefill)))
         _, tokens, blocks = warmup.warmup_batch(self.setting, limits)
         return limits, tokens, blocks
-
-    def stretches(self, low: int, high: int, prefill: int | None = None) -> Iterator[tuple[int, int]]:
-        """Stretches of max_total_tokens in [low, high] with one number of warm-up requests, longest prompts first."""
-        bound = self.limits.max_batch_prefill_tokens
-        pinned = max(bound.fixed or 0, self.least) if prefill is None else prefill
-        if self.in_blocks and not pinned and high >= low:
-            # Prompts shorter than a block are warmed up as often as it holds them.
-            whole = _first(low, high, lambda total: self.input_for(total) >= self.setting.block_size)
-            yield whole, high
-            yield from ((total, total) for total in range(whole - 1, low - 1, -1))
-            return
-        requests = 1
-        while high >= low:
-            if not pinned or self.input_for(high) < 1:
-                yield low, high
-                return
-            requests = -(-pinned // max(1, min(self.input_for(high), pinned)))
-            shortest = -(-pinned // requests)
-            start = max(low, _first(low, high, lambda total: self.input_for(total) >= shortest))  # noqa: B023
-            yield start, high
-            high = start - 1
 
     def largest_total(self, low: int, prefill: int | None = None) -> int | None:
         """The last max_total_tokens from `low` on that holds with a prefill budget, or with the smallest.
@@ -471,7 +339,7 @@ class Searcher:
             return searcher.room(total, prefill)
 
         high = self._longest_worth_trying(low, prefill)
-        if low <= high == self.span.high and self._at_first.holds(high, prefill) and self.holds(high, prefill):
+        if low <= high == self.span.high and self.at_first.holds(high, prefill) and self.holds(high, prefill):
             return high
         risky: list[tuple[int, int]] = []
         for start, end in islice(self._fitting(low, high, prefill), MOST_RISKY):
@@ -513,7 +381,7 @@ class Searcher:
 
         step = sum(last - start for start, last in risky) // LOOKED_AT | 1  # odd, as blocks are not
         points = (total for start, last in risky for total in range(last - step, start - 1, -step))
-        for total in islice((total for total in points if self._at_first._is_calm(total, prefill)), MOST_RISKY):
+        for total in islice((total for total in points if self.at_first._is_calm(total, prefill)), MOST_RISKY):
             if calm(total):
                 return last_that_holds(total, total + step, calm)
         return None
@@ -522,7 +390,7 @@ class Searcher:
         """The stretches of max_total_tokens in [low, high] whose shortest fits, as long as shorter prompts may help."""
         too_large = 0
         for start, end in self.regions(low, high, prefill):
-            reason = self._does_not_fit(start, self._budget(start, prefill))
+            reason = self._does_not_fit(start, self.budget(start, prefill))
             if reason is None:
                 yield start, end
             too_large += reason in WARMED_UP
@@ -577,11 +445,11 @@ class Searcher:
 
     def _is_calm(self, total: int, prefill: int | None) -> bool:
         """Whether limits that fit are not at risk; without a prefill budget with the smallest one worth having."""
-        return self._too_risky(total, self._budget(total, prefill)) is None
+        return self._too_risky(total, self.budget(total, prefill)) is None
 
     def _missing(self, total: int, prefill: int | None) -> int:
         """Bytes missing for limits to be not at risk under load."""
-        budget = self._budget(total, prefill)
+        budget = self.budget(total, prefill)
         return max(0, -(underload.spare(self.here, self._run(total, budget)) or 0))
 
     def _has_room(self, total: int, prefill: int | None) -> bool:
@@ -591,7 +459,7 @@ class Searcher:
     def _beyond(self, total: int, prefill: int | None) -> int:
         """Blocks TGI finds room for beyond the warm-up's own."""
         self.evaluations += 1
-        seen = self._run(total, self._budget(total, prefill))
+        seen = self._run(total, self.budget(total, prefill))
         return seen.blocks - seen.warm_blocks
 
 
@@ -626,37 +494,3 @@ def _further(searcher: Searcher, value: int, spare: int, low: int, high: int, ro
     if fall <= 0:
         return value
     return max(low, min(value + spare * abs(other - value) // fall, high))
-
-
-def last_that_holds(low: int, high: int, holds: Callable[[int], bool], near: int | None = None) -> int:
-    """The last value in [low, high] that holds, for a predicate that holds at `low` and is monotone.
-
-    With `near` it looks there first, and then ever further away.
-    """
-    if near is None:
-        if holds(high):
-            return high
-    elif holds(near):
-        low, step = near, 1
-        while low < high and holds(min(low + step, high)):
-            low, step = min(low + step, high), 2 * step
-        high = min(low + step, high)
-        if low == high:
-            return high
-    else:
-        high, step = near, 1
-        while near - step > low and not holds(near - step):
-            high, step = near - step, 2 * step
-        low = max(low, near - step)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
-
-
-def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
-    """The first value in [low, high] that holds, for a predicate that holds at `high` and is monotone."""
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle + 1, high)
-    return low

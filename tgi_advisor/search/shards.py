@@ -5,10 +5,13 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from tgi_advisor.estimate import defaults, warmup
+from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.estimate.underload import DECODING
 from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.facts.known import Facts
-from tgi_advisor.search.launch import Found, refused, search
+from tgi_advisor.refusals import Refusal
+from tgi_advisor.search.launch import Found, search
+from tgi_advisor.search.launch import refused as of_launch
 from tgi_advisor.search.predicate import capacity
 from tgi_advisor.spec.records import Spec
 
@@ -25,16 +28,13 @@ class Advice(NamedTuple):
     """The limits and how they were found."""
 
 
-def best(spec: Spec, facts: Facts, *, limits_if_refused: bool = True) -> Advice:
+def best(spec: Spec, facts: Facts) -> Advice:
     """The best launch among the legal shard counts.
 
     What is not at risk under load comes before what is (unless `workload.allow_risk`), then the longest context, the
-    largest KV cache and the fewest shards. Without `limits_if_refused` no limits are searched for a launch that TGI
-    refuses with any of them, where there is one shard count to try.
+    largest KV cache and the fewest shards.
     """
-    counts = shard_counts(spec, facts)
-    every = limits_if_refused or len(counts) > 1
-    tried = [_of_shards(spec, facts, shards, every) for shards in counts]
+    tried = [_of_shards(spec, facts, shards) for shards in shard_counts(spec, facts)]
 
     def worth(advice: Advice) -> tuple[bool, bool, int, int, int]:
         limits, prediction = advice.found.limits, advice.found.prediction
@@ -50,14 +50,24 @@ def best(spec: Spec, facts: Facts, *, limits_if_refused: bool = True) -> Advice:
     return chosen._replace(found=chosen.found._replace(search=total))
 
 
-def _of_shards(spec: Spec, facts: Facts, shards: int, limits_if_refused: bool) -> Advice:
+def refused(spec: Spec, facts: Facts) -> tuple[Setting, list[Refusal]] | None:
+    """(the only launch a spec leaves open, what TGI refuses of it whatever the limits); None where it may start."""
+    counts = shard_counts(spec, facts)
+    setting = defaults.resolve(spec, facts, counts[0])
+    if len(counts) > 1 or _without_batch_size(setting):
+        return None
+    found = of_launch(setting)
+    return (setting, found) if found else None
+
+
+def _of_shards(spec: Spec, facts: Facts, shards: int) -> Advice:
     """The launch on so many shards; on Gaudi, whose servers must be told, with the largest batch size that fits.
 
     That is the requests of max_total_tokens its KV cache holds, at most as many as the router lets in together.
     """
     here = warmup.base(defaults.resolve(spec, facts, shards))
-    if facts.gpu.system != "gaudi" or here.setting.max_batch_size is not None:
-        return Advice(here, (None if limits_if_refused else refused(here)) or search(here))
+    if not _without_batch_size(here.setting):
+        return Advice(here, search(here))
     admitted = here.setting.flags.get("max-concurrent-requests")
     most = max(admitted if isinstance(admitted, int) else DECODING, spec.workload.concurrency)
     size = spec.workload.concurrency
@@ -76,6 +86,11 @@ def _of_shards(spec: Spec, facts: Facts, shards: int, limits_if_refused: bool) -
     if prediction.outcome == "starts":
         prediction = prediction._replace(warnings=(note, *prediction.warnings))
     return Advice(here, found._replace(prediction=prediction))
+
+
+def _without_batch_size(setting: Setting) -> bool:
+    """Whether a server on Gaudi is not told its batch size, which it must be."""
+    return setting.facts.gpu.system == "gaudi" and setting.max_batch_size is None
 
 
 def _batched(spec: Spec, size: int) -> Spec:

@@ -5,11 +5,14 @@ These records are the single description of a spec: the YAML reader (`reader.py`
 their fields. A field is made with `setting(...)`, which holds its sentence, its kind and its default.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from tgi_advisor.errors import Place
+from tgi_advisor.limits import Limits
 
 
 class _Empty(Mapping[str, Any]):
@@ -233,6 +236,19 @@ class LimitsSpec(Section):
     max_batch_prefill_tokens: Bound = setting(
         "Prompt tokens of one prefill batch.", "bound", AUTO, flags=("max-batch-prefill-tokens",)
     )
+
+    @property
+    def without_floors(self) -> LimitsSpec:
+        """The same without what ranges ask for at least; itself where none does."""
+        bounds = [getattr(self, name) for name in settings(LimitsSpec)]
+        if all(bound.low is None or bound.fixed is not None for bound in bounds):
+            return self
+        return LimitsSpec(*(bound if bound.fixed is not None else Bound(None, bound.high) for bound in bounds))
+
+    def floors_hold(self, limits: Limits) -> bool:
+        """Whether limits are as large as is asked for at least."""
+        values = limits.given()
+        return all((getattr(self, name).low or 0) <= values.get(name, 0) for name in settings(LimitsSpec))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -24,7 +24,7 @@ from tgi_advisor.facts.known import Facts
 from tgi_advisor.gather.facts import gather, hardware
 from tgi_advisor.gather.model import Source
 from tgi_advisor.safe import masked
-from tgi_advisor.search.predicate import new_tokens
+from tgi_advisor.search.lengths import new_tokens
 from tgi_advisor.spec.reader import read_any
 from tgi_advisor.spec.records import AUTO, Spec
 from tgi_advisor.spec.writer import dump

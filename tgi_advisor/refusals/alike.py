@@ -1,0 +1,50 @@
+"""Which launches are refused alike, whatever their limits and however large their GPU is."""
+
+from __future__ import annotations
+
+from operator import is_
+from typing import NamedTuple
+
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts.gpu import GpuFacts
+from tgi_advisor.facts.known import Facts
+from tgi_advisor.spec.records import HardwareSpec, Spec
+
+
+class Alike(NamedTuple):
+    """A launch as rules see it that look at no limits: of its GPU they are told the kind alone."""
+
+    setting: Setting
+    """The launch, on a GPU without name, size and speed, which a rule cannot look at by mistake."""
+    things: tuple[object, ...]
+    """What has to be the same thing for another launch to be refused alike; for the rest, the same value will do."""
+
+    def covers(self, other: Alike) -> bool:
+        """Whether another launch is refused like this one."""
+        here, there = self.setting, other.setting
+        return (
+            all(map(is_, self.things, other.things))
+            and here[2:] == there[2:]
+            and here.facts.gpu == there.facts.gpu
+            and (here.facts.variant, here.facts.gpu_count) == (there.facts.variant, there.facts.gpu_count)
+            and here.spec.hardware.in_use == there.spec.hardware.in_use
+            and here.spec.hardware.memory_fraction == there.spec.hardware.memory_fraction
+        )
+
+
+def of(setting: Setting) -> Alike:
+    """What rules see of a launch."""
+    spec, facts = setting.spec, setting.facts
+    gpu = facts.gpu
+    kind = GpuFacts(
+        name="", system=gpu.system, memory_bytes=0, cuda_total_bytes=None, compute_capability=gpu.compute_capability,
+        fp16_tflops=None, bandwidth=None, launcher_name="", source="", generation=gpu.generation, mig=gpu.mig,
+        arm64=gpu.arm64,
+    )  # fmt: skip
+    hardware = HardwareSpec(memory_fraction=spec.hardware.memory_fraction, in_use=spec.hardware.in_use)
+    asked = Spec(spec.model, hardware, spec.tgi, spec.limits, spec.workload, source=spec.source, places=spec.places)
+    true = Facts(facts.model, kind, facts.gpu_count, facts.release, facts.variant, adapters=facts.adapters)
+    things = (
+        spec.model, spec.tgi, spec.limits, spec.workload, spec.places, facts.model, facts.release, facts.adapters,
+    )  # fmt: skip
+    return Alike(setting._replace(spec=asked, facts=true, launcher_prefill=None), things)
