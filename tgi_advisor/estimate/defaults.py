@@ -38,6 +38,7 @@ _U32 = 1 << 32
 _U64 = 1 << 64
 
 
+@remembered
 def resolve(spec: Spec, facts: Facts, num_shard: int | None = None, *, counted: bool = False) -> Setting:
     """The launch of a spec on its facts as TGI resolves it.
 

@@ -336,16 +336,23 @@ def run(here: Base, given: Limits, margin: int = 0, *, retry: bool = False) -> W
     free = peak.whole + here.gaps - warm_blocks * per_block  # what is neither loaded nor the warm-up's KV cache
     logits = min(peak.alive - peak.alive_layers, free)
     activations = min(peak.alive_layers, free - logits)
-    seen = Warmup(
-        None, limits, requests, tokens, warm_blocks, peak.again, activations, logits,
-        free - activations - logits, used, 0, 0, 0, None,
+    return _with_margin(
+        here, margin, limits, requests, tokens, warm_blocks, peak.again, activations, logits,
+        free - activations - logits, used,
     )  # fmt: skip
-    return with_margin(here, seen, margin)
 
 
 def with_margin(here: Base, seen: Warmup, margin: int) -> Warmup:
     """A warm-up whose model could be loaded, with `margin` bytes treated as used by something else."""
-    setting, limits, used = here.setting, seen.limits, seen.used
+    return _with_margin(here, margin, *seen[1:10])
+
+
+def _with_margin(
+    here: Base, margin: int, limits: Limits, requests: int, tokens: int, warm_blocks: int, again: int,
+    activations: int, logits: int, gaps: int, used: int,
+) -> Warmup:  # fmt: skip
+    """The same; all but the first two are a `Warmup`'s fields."""
+    setting = here.setting
     slack = here.most - used - margin
     stage: Literal["warmup"] | None = "warmup" if slack < 0 else None
     blocks, cache, budget = 0, 0, None
@@ -353,13 +360,13 @@ def with_margin(here: Base, seen: Warmup, margin: int) -> Warmup:
         budget = 0  # more shards than KV heads: TGI stops before it allocates any
         per_block = here.geometry.kv_bytes_per_token * setting.block_size
         if per_block:
-            back = seen.warm_blocks if gives_back(setting, limits, seen.tokens) else 0
+            back = warm_blocks if gives_back(setting, limits, tokens) else 0
             room = kv_memory(here, used + margin)
             blocks = room // per_block + back
             cache, budget = room + back * per_block, blocks * setting.block_size
     return Warmup(
-        stage, limits, seen.requests, seen.tokens, seen.warm_blocks, seen.again, seen.activations, seen.logits,
-        seen.gaps, used, slack, blocks, cache, budget,
+        stage, limits, requests, tokens, warm_blocks, again, activations, logits, gaps, used, slack, blocks, cache,
+        budget,
     )  # fmt: skip
 
 

@@ -163,11 +163,12 @@ class ModelFacts(NamedTuple):
 
         https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/flash_causal_lm.py#L1268-L1271
         """
-        return _text(self.config, self.defaults)
+        return _text(self)
 
 
 @remembered
-def _text(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+def _text(model: ModelFacts) -> Mapping[str, Any]:
+    config, defaults = model.config, model.defaults
     inner = config.get("text_config")
     if isinstance(inner, Mapping):
         base = defaults.get("text_config")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
+from tgi_advisor.once import remembered
 from tgi_advisor.spec.records import HardwareSpec, Spec
 
 
@@ -32,6 +33,7 @@ class Alike(NamedTuple):
         )
 
 
+@remembered
 def of(setting: Setting) -> Alike:
     """What rules see of a launch."""
     spec, facts = setting.spec, setting.facts
