@@ -23,7 +23,6 @@ from tgi_advisor.estimate.replay.passes import Pass
 from tgi_advisor.estimate.replay.shapes import Shapes
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts import calibration
-from tgi_advisor.facts.release import Version
 from tgi_advisor.units import MiB
 
 WRAPPER = 8 * MiB
@@ -103,7 +102,7 @@ def capture(
     if release >= LARGEST_FIRST:
         sizes = tuple(sorted(sizes, reverse=True))
     transformers = setting.family.served_by == "transformers"
-    pool, kernels = _pool(widths or shapes.of(setting, g), sizes, transformers, release)
+    pool, kernels = _pool(widths or shapes.of(setting, g), sizes, transformers)
     each, old = (calibration.find(name, setting.facts.gpu, release) for name in ("graph_kernel", "graph_kernel_old"))
     return Captured(
         wrappers=_wrappers(len(sizes), after_loading) if setting.attention == "flashinfer" else 0,
@@ -123,7 +122,7 @@ def needed(setting: Setting, g: Geometry, captured: Captured, total_tokens: int,
 
 
 @cache
-def _pool(shapes: Shapes, sizes: tuple[int, ...], transformers: bool, version: Version) -> tuple[int, int]:
+def _pool(shapes: Shapes, sizes: tuple[int, ...], transformers: bool) -> tuple[int, int]:
     """(bytes of the pool, kernels captured into it) for sizes in the order they are captured in."""
     memory, workspaces, kernels = Allocator(), list[Block](), 0
     largest = of_size = 0
@@ -133,7 +132,7 @@ def _pool(shapes: Shapes, sizes: tuple[int, ...], transformers: bool, version: V
         run.workspaces = workspaces
         alive: tuple[Block, ...] = ()
         if size > largest:  # the layers of a smaller one find room in what those of a larger have dropped
-            alive = fallback.forward(run) if transformers else layers.forward(run, version)
+            alive = fallback.forward(run) if transformers else layers.forward(run)
             largest, of_size = size, run.tensors + shapes.g.layers * across
         before = run.made
         sampling.with_guesses(run, size)

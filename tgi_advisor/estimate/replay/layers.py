@@ -16,14 +16,6 @@ from typing import NamedTuple
 from tgi_advisor.estimate.allocator import Block
 from tgi_advisor.estimate.forward import ELEMENT, WIDE_NORM
 from tgi_advisor.estimate.replay.passes import Pass
-from tgi_advisor.facts.release import Version
-
-HOLDS_EMBEDDING = {
-    "llama": (2, 0, 0), "baichuan": (2, 0, 0), "mistral": (2, 0, 0), "granite": (2, 4, 0), "phi3": (2, 0, 0),
-    "qwen2": (2, 4, 1), "gemma": (2, 0, 3), "gemma2": (2, 1, 1), "mllama": (2, 3, 1), "phimoe": (2, 3, 1),
-}  # fmt: skip
-"""Classes whose forward is given the embedded tokens and so keeps them alive to its end, since which release."""
-
 
 LAYER_NORMS = frozenset({
     "falcon", "RefinedWeb", "RefinedWebModel", "cohere", "gpt_neox", "gpt2", "gpt_bigcode", "phi", "gptj", "starcoder2",
@@ -48,16 +40,14 @@ FLASH_ONE_BLOCK = 256
 """Keys flash-attention 1 takes at once; with more, it sums its result in float32."""
 
 
-def forward(
-    run: Pass, version: Version, embedded: Block | None = None, crossing: Crossing | None = None
-) -> tuple[Block, ...]:
+def forward(run: Pass, embedded: Block | None = None, crossing: Crossing | None = None) -> tuple[Block, ...]:
     """The pass through all layers and the last norm, as far as it reserves anything new.
 
     `embedded` are the tokens of a batch that embeds them before the pass, and keeps them. Returns what is alive when
     it is done: the final hidden states first.
     """
     shapes, g = run.shapes, run.shapes.g
-    hidden, held = _embedded(run, version) if embedded is None else (embedded, (embedded,))
+    hidden, held = _embedded(run) if embedded is None else (embedded, (embedded,))
     if shapes.rotary and run.longest:
         _cache_tables(run)
     tables = _tables(run)
@@ -74,7 +64,7 @@ def forward(
             run.drop(residual)
             residual = None
             continue
-        hidden, residual = _turn(run, hidden, residual, held, version, number)
+        hidden, residual = _turn(run, hidden, residual, held, number)
         state = run.turn(hidden, residual)
         if number >= first and state in seen:  # from here on the layers go round in a circle
             break
@@ -85,13 +75,13 @@ def forward(
 
 
 def _turn(
-    run: Pass, hidden: Block, residual: Block | None, held: tuple[Block, ...], version: Version, number: int
+    run: Pass, hidden: Block, residual: Block | None, held: tuple[Block, ...], number: int
 ) -> tuple[Block, Block | None]:
     """(hidden states, residual) behind a layer, and nothing else of it left but what is `held` beside them."""
     stays = hidden in held, residual in held
 
     def layer(run: Pass, hidden: Block, residual: Block | None) -> tuple[Block, Block | None]:
-        after, carried, gone = _layer(run, hidden, residual, version, number)
+        after, carried, gone = _layer(run, hidden, residual, number)
         kept = {one for one, held in zip((hidden, residual), stays, strict=True) if held}
         run.drop(*{*gone, hidden, residual} - {after, carried, *kept})
         return after, carried
@@ -161,13 +151,12 @@ def _tables(run: Pass) -> list[Block]:
     return tables
 
 
-def _embedded(run: Pass, version: Version) -> tuple[Block, tuple[Block, ...]]:
+def _embedded(run: Pass) -> tuple[Block, tuple[Block, ...]]:
     """(the hidden states the layers start from, what is kept to the end of the pass)."""
     kind, wide = run.shapes.kind, run.shapes.g.hidden
     tokens = run.new(wide)
     if kind not in ("gpt2", "gpt_bigcode"):
-        since = HOLDS_EMBEDDING.get(kind)
-        return tokens, (tokens,) if since is not None and version >= since else ()
+        return tokens, (tokens,) if run.shapes.holds_embedding else ()
     positions = run.new(wide)
     joined = run.new(wide)
     if kind == "gpt2":
@@ -177,7 +166,7 @@ def _embedded(run: Pass, version: Version) -> tuple[Block, tuple[Block, ...]]:
 
 
 def _layer(
-    run: Pass, hidden: Block, residual: Block | None, version: Version, number: int
+    run: Pass, hidden: Block, residual: Block | None, number: int
 ) -> tuple[Block, Block | None, tuple[Block | None, ...]]:
     """(hidden states, residual, what the layer's locals still hold when it returns)."""
     kind, wide = run.shapes.kind, run.shapes.g.hidden
@@ -219,7 +208,7 @@ def _layer(
         fed = _feed_forward(run, number, before)
         out, _ = _norm(run, fed, None)
         return out, joined, (normed, attended, before, fed)
-    if kind == "qwen2" and version >= (3, 1, 1):
+    if run.shapes.adds_apart:
         normed, _ = _norm(run, hidden, None)
         attended = _attention(run)
         joined = run.new(wide)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 
+from tgi_advisor.estimate import exllama, geometry
 from tgi_advisor.estimate.allocator import ROUNDING, State
+from tgi_advisor.estimate.replay import shapes
 from tgi_advisor.estimate.replay.alike import Alike
+from tgi_advisor.estimate.replay.loading import loaded
 from tgi_advisor.estimate.replay.warmup import Prefill
+from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import release as releases
 from tgi_advisor.facts import replayed, shelf
 
 Asked = tuple[int, int, int, int]
@@ -45,9 +50,25 @@ class Known:
 
 
 def of(launch: Alike) -> Known | None:
-    """What is known of a launch; None where nothing is."""
+    """What is known of a launch, or of the same one with the newest release; None where nothing is."""
     rows = replayed.find(name(launch))
-    return None if rows is None else Known(rows)
+    return _with_newest(launch.setting) if rows is None else Known(rows)
+
+
+def _with_newest(setting: Setting) -> Known | None:
+    """What is known of a launch with the newest release, where it loads and runs the same: all that a replay asks then
+    is in the allocator it begins on, in its shapes, and in how the logits are made. What exllama and images add hangs
+    on the release in further ways.
+    """
+    release, newest = setting.facts.release, releases.latest()
+    if release.prefill_logits != newest.prefill_logits or setting.family.served_by == "vlm" or exllama.applies(setting):
+        return None
+    later = setting._replace(facts=setting.facts._replace(release=newest))
+    if shapes.of(setting, geometry.of(setting)) != shapes.of(later, geometry.of(later)):
+        return None
+    rows = replayed.find(name(Alike(later)))
+    known = None if rows is None else Known(rows)
+    return known if known is not None and known.loaded == loaded(setting) else None
 
 
 def name(launch: Alike) -> str:

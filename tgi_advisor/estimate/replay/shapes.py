@@ -49,6 +49,15 @@ LATENT_KEYS = ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_d
 """Keys of config.json that DeepSeek's class needs."""
 
 
+HOLDS_EMBEDDING = {
+    "llama": (2, 0, 0), "baichuan": (2, 0, 0), "mistral": (2, 0, 0), "granite": (2, 4, 0), "phi3": (2, 0, 0),
+    "qwen2": (2, 4, 1), "gemma": (2, 0, 3), "gemma2": (2, 1, 1), "mllama": (2, 3, 1), "phimoe": (2, 3, 1),
+}  # fmt: skip
+"""Classes whose forward is given the embedded tokens and so keeps them alive to its end, since which release."""
+ADDS_APART = (3, 1, 1)
+"""Since when the layers of Qwen2's class add to what they were given beside their norms."""
+
+
 class Latent(NamedTuple):
     """DeepSeek's latent attention, in elements per token (heads of the shard)."""
 
@@ -125,6 +134,10 @@ class Shapes(NamedTuple):
     """Whether queries lie between keys and values of their group and are copied out (Falcon's new decoder)."""
     norms: int
     """Norms of a layer whose attention and feed-forward block work side by side."""
+    holds_embedding: bool
+    """Whether a class is given the embedded tokens and so keeps them alive to the end of its pass."""
+    adds_apart: bool
+    """Whether a layer adds to what it was given beside its norms, which leave nothing for the next one."""
     sequential: bool
     """Whether a class that lets attention and the feed-forward block work side by side is told not to.
 
@@ -322,15 +335,18 @@ def of(setting: Setting, g: Geometry) -> Shapes:
     routed = families.experts(model)
     sections = pictures.position_sections(setting)
     on_rocm = setting.facts.gpu.system == "rocm"
+    language, version = LANGUAGE.get(kind, kind), setting.facts.release.version
     return Shapes(
         g=g,
-        kind=LANGUAGE.get(kind, kind),
+        kind=language,
         mlp=setting.family.mlp,
         rotary=0 if kind in ROTARY_FREE else _rotary(setting, text) // 2,
         flash_one=not on_rocm and setting.facts.gpu.at_least < (8, 0),
         position_sections=sections,
         sharded=tp > 1,
-        chooses_late=bool(sections) and setting.facts.release.version < (3, 1, 1),
+        chooses_late=bool(sections) and version < (3, 1, 1),
+        holds_embedding=language in HOLDS_EMBEDDING and version >= HOLDS_EMBEDDING[language],
+        adds_apart=language == "qwen2" and version >= ADDS_APART,
         sequential=_is_sequential(kind, text),
         grouped=kind in FALCON and bool(text.get("new_decoder_architecture")),
         norms=2 if any(".ln_mlp." in name for name in names) else 1,
@@ -341,16 +357,16 @@ def of(setting: Setting, g: Geometry) -> Shapes:
         bias_feed_out=_any(biases, "down_proj.", "dense_4h_to_h.", "mlp.c_proj.", "fc2.", "fc_out."),
         head_norms=any(".self_attn.q_norm." in name for name in names),
         turns=_turns(text, g.layers) if kind == "cohere2" else (True,) * g.layers,
-        copies_query=setting.attention == "flashinfer" and (2, 3, 0) <= setting.facts.release.version <= (3, 0, 1),
+        copies_query=setting.attention == "flashinfer" and (2, 3, 0) <= version <= (3, 0, 1),
         window=_window(setting),
         kernel=kernel,
         attention_kernel="plain" if weights.attention_is_spared(setting) else kernel,
         edge_kernel="plain" if weights.edges_are_spared(setting) else kernel,
         bfloat16=setting.dtype == "bfloat16",
         on_rocm=on_rocm,
-        adds_in_place=on_rocm and setting.facts.release.version >= (3, 0, 2),
-        copies_bias=on_rocm and setting.facts.release.version >= (2, 3, 0) and setting.dtype == "float16",
-        reduces=setting.facts.release.version >= (2, 3, 0),
+        adds_in_place=on_rocm and version >= (3, 0, 2),
+        copies_bias=on_rocm and version >= (2, 3, 0) and setting.dtype == "float16",
+        reduces=version >= (2, 3, 0),
         cublas=0 if on_rocm else 32 * MiB if setting.facts.gpu.at_least >= (9, 0) else 8320 * KiB,
         cublaslt=0 if on_rocm else MiB,
         latent=_latent(text) if setting.family.kv == "mla" else None,

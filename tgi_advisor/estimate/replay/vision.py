@@ -54,7 +54,7 @@ def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[B
     if seen is not None and seen.kind == "mllama":
         _mllama(run, seen)
         crossing = layers.Crossing(run.beside(longest), run.beside(seen.features))
-        return layers.forward(run, setting.facts.release.version, crossing=crossing)
+        return layers.forward(run, crossing=crossing)
     version = setting.facts.release.version
     if version < SEES_FIRST:
         given = _given(run, seen) if seen is not None else ()
@@ -64,10 +64,10 @@ def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[B
             if setting.family.model_type == "gemma3":
                 run.prompts = requests, longest
                 made += masks(run, requests, longest)
-            final, *_ = layers.forward(run, version, embedded)
+            final, *_ = layers.forward(run, embedded)
             return final, embedded, *given, *made
         run.take_cublas()
-        final, *_ = layers.forward(run, version, embedded)
+        final, *_ = layers.forward(run, embedded)
         if version < NORMS_ONCE:
             again = run.new(run.shapes.g.hidden)
             run.drop(final)
@@ -77,7 +77,7 @@ def forward(run: Pass, setting: Setting, requests: int, longest: int) -> tuple[B
     embedded = run.new(run.shapes.g.hidden)
     run.drop(features)
     held = masks(run, requests, longest) if setting.family.model_type == "gemma3" else ()
-    final, *_ = layers.forward(run, version, embedded)
+    final, *_ = layers.forward(run, embedded)
     return final, *held
 
 

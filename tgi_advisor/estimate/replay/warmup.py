@@ -115,7 +115,7 @@ def prefill(
 
         alive = vision.forward(run, setting, batch.requests, batch.longest)
     else:
-        alive = layers.forward(run, setting.facts.release.version)
+        alive = layers.forward(run)
     reserved, most_alive = memory.reserved, memory.most_alive
     every = setting.prefill_logprobs
     _, *guessed = sampling.with_guesses(run, tokens if every else requests)
