@@ -26,7 +26,7 @@ MODELS = sorted(snapshot.recorded_ids())
 CARDS = sorted(row.name for row in gpu.all_gpus() if row.facts is not None)
 QUESTION = read_any({"model": {"id": MODELS[0]}, "hardware": {"gpu": CARDS[0]}})
 ASKED_FOR: dict[str, Any] = {
-    "limits": {"max_total_tokens": {"min": 2048}},
+    "limits": {"max_total_tokens": {"max": 2048}},
     "workload": {"concurrency": 2},
     "hardware": {"gpu": "nvidia-l4", "headroom": "1GiB"},
     "tgi": {"flags": {"max-batch-size": 4}},
@@ -67,8 +67,20 @@ def test_an_answer_is_what_the_search_finds(asked_for: tuple[str, str, int]) -> 
 def test_a_comparison_says_the_same_without_what_is_kept(model: str, card: str, image: bool) -> None:
     official = {"tgi": {"image": release.image_for(release.latest())}, "container": {"name": "mine"}}
     spec = {"model": {"id": model}, "hardware": {"gpu": "nvidia-l4"}} | (official if image else {})
+    _says_the_same(spec, card)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.sampled_from(MODELS), st.sampled_from(CARDS), st.sampled_from((1024, 4096, 20_000, 200_000)))
+def test_a_comparison_with_a_floor_says_the_same_without_what_is_kept(model: str, card: str, floor: int) -> None:
+    limits = {"max_total_tokens": {"min": floor}, "max_batch_prefill_tokens": {"min": 512}}
+    _says_the_same({"model": {"id": model}, "hardware": {"gpu": "nvidia-l4"}, "limits": limits}, card)
+
+
+def _says_the_same(spec: dict[str, Any], card: str) -> None:
     found = tgi_advisor.compare(spec, gpu=[card])
-    assert [one for one in found.options if one.searched is None] != [] or gpu.find(card).system == "gaudi"
+    kept = [one for one in found.options if one.searched is None]
+    assert kept or gpu.find(card).system == "gaudi" or "limits" in spec
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ask, "_answers", lambda *_: {})
         again = tgi_advisor.compare(spec, gpu=[card])

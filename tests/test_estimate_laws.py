@@ -25,7 +25,7 @@ from tgi_advisor.facts.model import ModelFacts
 from tgi_advisor.facts.release import VARIANTS
 from tgi_advisor.gather import snapshot
 from tgi_advisor.limits import Limits
-from tgi_advisor.refusals import all_rules
+from tgi_advisor.refusals import alike, all_rules, surely
 from tgi_advisor.refusals.router import ROUTER
 from tgi_advisor.refusals.rules import Case
 from tgi_advisor.search.alternatives import _neighbours, alternatives, replacements
@@ -507,11 +507,52 @@ def test_what_tgi_refuses_with_any_limits_needs_no_search(
     name: str, gpu: GpuFacts, count: int, release: str, quantize: str | None
 ) -> None:
     here = launch(name, gpu, count, release, Spec(model=ModelSpec(quantize=quantize)))
-    found = refused(here)
-    assume(found is not None)
-    assert found is not None
-    said, searched = found.prediction, search.search(here).prediction
-    assert (said.outcome, said.stage) == ("refused", searched.stage)
-    assert (said.reason, said.headroom_bytes, said.next_steps) == (
-        searched.reason, searched.headroom_bytes, searched.next_steps,
-    )  # fmt: skip
+    found = refused(here.setting)
+    assume(found)
+    searched = search.search(here).prediction
+    assert (searched.outcome, searched.stage) == ("refused", found[0].stage)
+    assert verdict.why_refused(found) == verdict.why(searched)
+
+
+@quickly
+@given(launches())
+def test_rules_that_are_asked_once_a_launch_look_at_the_kind_of_its_gpu_alone(here: Base) -> None:
+    known, told = (Case(one, Limits(), Limits()) for one in (here.setting, alike.of(here.setting).setting))
+    for rule in all_rules():
+        if not (rule.of_limits or rule in ROUTER):
+            assert rule.check(told) == rule.check(known), rule.code
+
+
+@quickly
+@given(
+    st.sampled_from(COMMON), st.sampled_from(CARDS), st.sampled_from(CARDS), st.sampled_from((1, 2, 3, 8)),
+    st.sampled_from(RELEASES), st.sampled_from((None, "awq", "fp8")),
+)  # fmt: skip
+def test_launches_that_are_covered_are_refused_alike(
+    name: str, one: GpuFacts, other: GpuFacts, count: int, release: str, quantize: str | None
+) -> None:
+    spec = Spec(model=ModelSpec(quantize=quantize))
+    first, second = (launch(name, gpu, count, release, spec).setting for gpu in (one, other))
+    here, there = deployment(name, one, count, release, spec)[0], second.spec
+    same = replace(there, model=here.model, tgi=here.tgi, limits=here.limits, workload=here.workload)
+    first, second = first._replace(spec=here), second._replace(spec=same)
+    if alike.of(first).covers(alike.of(second)):
+        assert surely(first) == surely(second)
+
+
+@quickly
+@given(searches(), st.integers(1, 1 << 17), st.booleans())
+def test_a_floor_changes_nothing_where_the_largest_is_as_large_anyway(
+    case: tuple[Spec, Facts], floor: int, of_prefill: bool
+) -> None:
+    spec, facts = case
+    asked = replace(spec, limits=spec.limits.without_floors)
+    name = "max_batch_prefill_tokens" if of_prefill else "max_total_tokens"
+    bound: Bound = getattr(asked.limits, name)
+    assume(bound.fixed is None and floor < (bound.high or 1 << 20))
+    limits = replace(asked.limits, **{name: bound._replace(low=floor)})
+    without, found = search.best(asked, facts).found, search.best(replace(asked, limits=limits), facts).found
+    if without.limits is not None and limits.floors_hold(without.limits):
+        assert (found.limits, found.prediction) == (without.limits, without.prediction)
+    elif found.limits is not None:
+        assert limits.floors_hold(found.limits)
