@@ -118,29 +118,41 @@ def inner_rows() -> list[str]:
 
 COMPARED = "Qwen/Qwen2.5-7B-Instruct"
 """A model with checkpoints in AWQ and GPTQ beside it."""
+ASKED: dict[str, dict[str, object]] = {
+    "nothing": {},
+    "a context of 2,048 tokens at least": {"limits": {"max_total_tokens": {"min": 2048}}},
+    "answers of 1,000 tokens, so that all are searched": {"workload": {"max_new_tokens": 1000}},
+    "the same of TGI 3.1.1": {"workload": {"max_new_tokens": 1000}, "tgi": {"release": "3.1.1"}},
+    "the same of TGI 2.4.1": {"workload": {"max_new_tokens": 1000}, "tgi": {"release": "2.4.1"}},
+}
+"""What a comparison is asked for."""
 ONCE = """
-import time, tgi_advisor
+import json, sys, time, tgi_advisor
+spec = json.loads(sys.argv[1])
 took, used = time.perf_counter(), time.process_time()
-found = tgi_advisor.compare({"model": {"id": "%s"}, "hardware": {"gpu": "nvidia-l4"}})
+found = tgi_advisor.compare(spec)
 print(len(found.options), time.perf_counter() - took, time.process_time() - used)
 """
 
 
 def compare_rows(rounds: int) -> list[str]:
     """Time of the whole comparison of one model, each in a Python of its own: nothing of it is known before."""
-    taken = []
-    for _ in range(rounds):
-        done = subprocess.run(
-            [sys.executable, "-c", ONCE % COMPARED], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        taken.append(tuple(map(float, done.stdout.split())))
-    options, seconds, used = taken[0][0], min(one[1] for one in taken), min(one[2] for one in taken)
-    each = [f"{options:.0f}", f"{seconds:.2f} s", f"{used:.2f} s", f"{1e3 * used / options:.2f} ms"]
-    return [
-        "| options compared | fastest | least processor time | of one option |",
-        "| ---: | ---: | ---: | ---: |",
-        f"| {' | '.join(each)} |",
+    rows = [
+        "| asked for | options | fastest | least processor time | of one option |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
+    for asked, sections in ASKED.items():
+        spec = json.dumps({"model": {"id": COMPARED}, "hardware": {"gpu": "nvidia-l4"}, **sections})
+        taken = []
+        for _ in range(rounds):
+            done = subprocess.run(
+                [sys.executable, "-c", ONCE, spec], cwd=ROOT, capture_output=True, text=True, check=True
+            )
+            taken.append(tuple(map(float, done.stdout.split())))
+        options, seconds, used = taken[0][0], min(one[1] for one in taken), min(one[2] for one in taken)
+        each = [asked, f"{options:.0f}", f"{seconds:.2f} s", f"{used:.2f} s", f"{1e3 * used / options:.2f} ms"]
+        rows.append(f"| {' | '.join(each)} |")
+    return rows
 
 
 def first_rows(gpus: Sequence[str] = ("nvidia-l4", "nvidia-h100-sxm")) -> list[str]:

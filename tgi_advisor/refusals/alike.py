@@ -1,7 +1,5 @@
 """Which launches are refused alike, whatever their limits and however large their GPU is."""
 
-from __future__ import annotations
-
 from operator import is_
 from typing import NamedTuple
 
@@ -20,7 +18,7 @@ class Alike(NamedTuple):
     things: tuple[object, ...]
     """What has to be the same thing for another launch to be refused alike; for the rest, the same value will do."""
 
-    def covers(self, other: Alike) -> bool:
+    def covers(self, other: "Alike") -> bool:
         """Whether another launch is refused like this one."""
         here, there = self.setting, other.setting
         return (

@@ -1,7 +1,5 @@
 """The limits that are worth trying for one launch, by what the spec leaves open; no memory is looked at."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

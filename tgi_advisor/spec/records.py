@@ -5,8 +5,6 @@ These records are the single description of a spec: the YAML reader (`reader.py`
 their fields. A field is made with `setting(...)`, which holds its sentence, its kind and its default.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple
@@ -238,7 +236,7 @@ class LimitsSpec(Section):
     )
 
     @property
-    def without_floors(self) -> LimitsSpec:
+    def without_floors(self) -> "LimitsSpec":
         """The same without what ranges ask for at least; itself where none does."""
         bounds = [getattr(self, name) for name in settings(LimitsSpec)]
         if all(bound.low is None or bound.fixed is not None for bound in bounds):
