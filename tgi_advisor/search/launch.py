@@ -256,7 +256,9 @@ def _of_two(searcher: Searcher, total: int, prefill: int) -> tuple[int, int]:
     def holds(one: Searcher, value: int) -> bool:
         return one.holds(value, one.smallest_prefill(value) + 1)
 
-    if total == searcher.span.high or not holds(searcher, total + 1):
+    if total == searcher.span.high or searcher.far_off(total + 1, searcher.smallest_prefill(total + 1) + 1):
+        return total, prefill
+    if not holds(searcher, total + 1):
         return total, prefill
     longest = searcher.last(
         total + 1,

@@ -365,9 +365,13 @@ class Searcher(Lengths):
             if warm_blocks(last + 1) > blocks:
                 break
             total = last_that_holds(last + 1, end, lambda total: warm_blocks(total) <= blocks)  # noqa: B023
-            if self.fits(total, prefill):
+            if not self.far_off(total, prefill) and self.fits(total, prefill):
                 return last_that_holds(total, end, lambda total: self.fits(total, prefill), total)
         return last
+
+    def far_off(self, total: int, prefill: int | None = None) -> bool:
+        """Whether more is missing for limits to fit than any length finds in gaps."""
+        return self.at_first.room(total, prefill) < -FOUND_IN_GAPS
 
     def _calm_between(self, risky: Sequence[tuple[int, int]], prefill: int | None) -> int | None:
         """A total that is not at risk in stretches whose ends and turning points are; None where none is found.
