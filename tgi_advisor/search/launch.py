@@ -64,7 +64,9 @@ def search(here: Base) -> Found:
     anyway = _search(_without_floors(here))
     if anyway.limits is not None and asked.floors_hold(anyway.limits):
         return anyway
-    return _search(here)
+    found = _search(here)
+    both = found.search.evaluations + anyway.search.evaluations
+    return found._replace(search=found.search._replace(evaluations=both))
 
 
 def _without_floors(here: Base) -> Base:
