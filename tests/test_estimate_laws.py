@@ -31,6 +31,7 @@ from tgi_advisor.refusals.rules import Case
 from tgi_advisor.search.alternatives import _neighbours, alternatives, replacements
 from tgi_advisor.search.launch import refused
 from tgi_advisor.search.predicate import Searcher
+from tgi_advisor.spec.reader import read_any
 from tgi_advisor.spec.records import (
     AUTO,
     Bound,
@@ -514,10 +515,32 @@ def test_what_tgi_refuses_with_any_limits_needs_no_search(
     assert verdict.why_refused(found) == verdict.why(searched)
 
 
-@quickly
-@given(launches())
-def test_rules_that_are_asked_once_a_launch_look_at_the_kind_of_its_gpu_alone(here: Base) -> None:
-    known, told = (Case(one, Limits(), Limits()) for one in (here.setting, alike.of(here.setting).setting))
+SAID: tuple[dict[str, object], ...] = (
+    {},
+    {"tgi": {"flags": {"lora-adapters": "org/one,mine=/adapters/mine"}}, "container": {"mounts": ["/srv/a:/adapters"]}},
+    {"tgi": {"flags": {"lora-adapters": "mine=/adapters/mine"}}},
+    {"tgi": {"image": "registry.example/mine:1", "flags": {"max-batch-size": "x"}}},
+    {"tgi": {"env": {"ATTENTION": "paged", "USE_FLASH_ATTENTION": "false", "TGI_WIGGLE_ROOM": "2"}}},
+    {
+        "hardware": {"memory_fraction": 0.5, "in_use": "2GiB"},
+        "model": {"quantize": "marlin", "kv_cache_dtype": "fp8_e5m2"},
+    },
+)
+"""What specs say that rules may look at."""
+
+
+@settings(quickly, max_examples=400)
+@given(
+    st.sampled_from(COMMON), st.sampled_from(CARDS), st.sampled_from((1, 2, 3, 8)), st.sampled_from(RELEASES),
+    st.sampled_from(SAID),
+)  # fmt: skip
+def test_rules_that_are_asked_once_a_launch_look_at_the_kind_of_its_gpu_alone(
+    name: str, gpu: GpuFacts, count: int, release: str, said: dict[str, dict[str, object]]
+) -> None:
+    sections = {"model": {"id": name}, "hardware": {"gpu": gpu.name}}
+    spec = read_any({**said, **{key: {**said.get(key, {}), **value} for key, value in sections.items()}})
+    setting = defaults.resolve(*deployment(name, gpu, count, release, spec), count)
+    known, told = (Case(one, Limits(), Limits()) for one in (setting, alike.of(setting).setting))
     for rule in all_rules():
         if not (rule.of_limits or rule in ROUTER):
             assert rule.check(told) == rule.check(known), rule.code

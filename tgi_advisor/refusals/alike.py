@@ -1,5 +1,6 @@
 """Which launches are refused alike, whatever their limits and however large their GPU is."""
 
+from dataclasses import replace
 from operator import is_
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.facts.gpu import GpuFacts
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.once import remembered
-from tgi_advisor.spec.records import HardwareSpec, Spec
+from tgi_advisor.spec.records import HardwareSpec
 
 
 class Alike(NamedTuple):
@@ -26,6 +27,7 @@ class Alike(NamedTuple):
             and here[2:] == there[2:]
             and here.facts.gpu == there.facts.gpu
             and (here.facts.variant, here.facts.gpu_count) == (there.facts.variant, there.facts.gpu_count)
+            and here.spec.source == there.spec.source
             and here.spec.hardware.in_use == there.spec.hardware.in_use
             and here.spec.hardware.memory_fraction == there.spec.hardware.memory_fraction
         )
@@ -42,9 +44,10 @@ def of(setting: Setting) -> Alike:
         arm64=gpu.arm64,
     )  # fmt: skip
     hardware = HardwareSpec(memory_fraction=spec.hardware.memory_fraction, in_use=spec.hardware.in_use)
-    asked = Spec(spec.model, hardware, spec.tgi, spec.limits, spec.workload, source=spec.source, places=spec.places)
+    asked = replace(spec, hardware=hardware)
     true = Facts(facts.model, kind, facts.gpu_count, facts.release, facts.variant, adapters=facts.adapters)
     things = (
-        spec.model, spec.tgi, spec.limits, spec.workload, spec.places, facts.model, facts.release, facts.adapters,
+        spec.model, spec.tgi, spec.limits, spec.workload, spec.container, spec.kubernetes, spec.autoscale, spec.places,
+        facts.model, facts.release, facts.adapters,
     )  # fmt: skip
     return Alike(setting._replace(spec=asked, facts=true, launcher_prefill=None), things)
