@@ -295,6 +295,18 @@ def test_a_gpu_stated_by_hand_among_others(tmp_path: Path) -> None:
     assert "    memory: 24564MiB\n" in emitted.out
 
 
+@pytest.mark.parametrize(
+    ("model", "counts"),
+    [("bigcode/starcoder", {1, 2, 3, 4, 6, 8}), ("bigscience/bloom", {1, 2, 4, 7, 8}), ("gpt2", {1, 2, 3, 4, 6, 8}),
+     ("Qwen/Qwen2.5-7B-Instruct", {1, 2, 4, 8})],
+)  # fmt: skip
+def test_counts_that_are_compared_are_those_of_machines_and_those_that_split_the_model(
+    model: str, counts: set[int]
+) -> None:
+    found = tgi_advisor.compare({"model": {"id": model}, "hardware": {"gpu": "nvidia-l4"}}, gpu=["a100-80gb-sxm"])
+    assert {one.count for one in found.options} == counts
+
+
 def test_a_count_that_is_none_from_python() -> None:
     spec = {"model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "hardware": {"gpu": "l4"}}
     with pytest.raises(UsageError, match="0 is no number of GPUs"):

@@ -96,12 +96,12 @@ def compare(
 ) -> Comparison:
     """Every way to serve the model of a spec, side by side, within the bounds the spec sets.
 
-    What is left out is the whole GPU table (or the GPU that the spec states by hand), 1, 2, 4 and 8 GPUs, the
-    quantizations this checkpoint or a shipped checkpoint of the same model has, and the spec's release and dtype of the
-    KV cache. A name may stand alone, and a GPU may be a mapping. `purpose` sorts. `prices` is a file in place of the
-    shipped price list, `speed` names files that `calibrate` wrote. `progress` is told what is asked of the network,
-    `done` how many options are judged, of how many. Raises the kinds of `tgi_advisor.errors`: all names that are not
-    known at once.
+    What is left out is the whole GPU table (or the GPU that the spec states by hand), 1, 2, 4 and 8 GPUs and what else
+    up to 8 the model can be split over, the quantizations this checkpoint or a shipped one of the same model has, and
+    the spec's release and dtype of the KV cache. A name may stand alone, and a GPU may be a mapping. `purpose` sorts.
+    `prices` is a file in place of the shipped price list, `speed` names files that `calibrate` wrote. `progress` is
+    told what is asked of the network, `done` how many options are judged, of how many. Raises the kinds of
+    `tgi_advisor.errors`: all names that are not known at once.
     """
     asked, cards = read_any(spec), _names(gpu)
     facts_of = partial(gather, source=source, offline=offline, progress=progress, speed=speed)
@@ -545,10 +545,9 @@ def _ways(
     cards, named = _named(gpu if gpu or not spec.hardware.gpu.stated else [spec.hardware.gpu.name], release, by_hand)
     stated = {gpus.stated(one).name: one for one in by_hand.values()}
     cards = tuple(_in_machine(card, spec) for card in cards)
-    return Ways(
-        checkpoints(spec, facts_of(spec), methods, named), cards, tuple(dict.fromkeys(count)) or COUNTS, named, dtypes,
-        stated,
-    )  # fmt: skip
+    found = checkpoints(spec, facts_of(spec), methods, named)
+    counts = tuple(dict.fromkeys(count)) or comparing.counts(spec, found)
+    return Ways(found, cards, counts, named, dtypes, stated)
 
 
 def _in_machine(card: GpuFacts, spec: Spec) -> GpuFacts:

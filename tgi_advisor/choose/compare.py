@@ -17,6 +17,7 @@ from tgi_advisor import report, tabular
 from tgi_advisor.choose.option import Option, judge, refused, remembered
 from tgi_advisor.choose.words import listed_short, without_room, wrapped
 from tgi_advisor.errors import AdvisorError
+from tgi_advisor.estimate import defaults
 from tgi_advisor.estimate.speed import Served
 from tgi_advisor.facts import families
 from tgi_advisor.facts import release as releases
@@ -32,7 +33,7 @@ Purpose = Literal["context", "concurrency", "price"]
 Known = Callable[[Spec, Facts], Answers]
 """What is known from before of a spec on every GPU, of which the spec may name any."""
 COUNTS = (1, 2, 4, 8)
-"""Counts of GPUs that are compared when none are named."""
+"""Counts of GPUs that are compared when none are named, whether the model can be split so or not: as machines have."""
 
 
 def nothing_known(*_: object) -> Answers:
@@ -47,6 +48,21 @@ class Checkpoint(NamedTuple):
     """What is true of a deployment of these weights; GPU, count and release are each option's own."""
     quantize: str | None
     """--quantize; None leaves it to the checkpoint's own quantization_config."""
+
+
+def counts(spec: Spec, checkpoints: Sequence[Checkpoint]) -> tuple[int, ...]:
+    """The counts of GPUs to compare where none are named: `COUNTS`, and all others up to the last of these over which a
+    checkpoint can be split.
+    """
+    found = set(COUNTS)
+    for weights in checkpoints:
+        asked = replace(spec, model=replace(spec.model, id=weights.facts.model.id, quantize=weights.quantize))
+        try:
+            setting = defaults.resolve(asked, weights.facts, 1)
+        except AdvisorError:
+            continue  # each option says why
+        found.update(defaults.legal_shards(weights.facts.model, setting.family, max(COUNTS), setting.quantize))
+    return tuple(sorted(found))
 
 
 class Ways(NamedTuple):

@@ -91,7 +91,7 @@ several_gpus = click.option(
 )  # fmt: skip
 several_counts = click.option(
     "--count", "-n", "-c", metavar="1,2,…", callback=_several("number of GPUs", _whole),
-    help="GPUs of one server; default 1,2,4,8.",
+    help="GPUs of one server; default 1,2,4,8, and what else up to 8 the model can be split over.",
 )  # fmt: skip
 several_weights = click.option(
     "--quantize", "-q", metavar="none,awq,…", callback=_several("quantization"),
