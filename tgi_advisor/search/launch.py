@@ -123,9 +123,7 @@ def _everything(searcher: Searcher) -> Found | None:
         return None
     least = searcher.smallest_prefill(total)
     most = _most_prefill(searcher, total, least)
-    if not all(
-        one.holds(total, prefill) for one, prefill in ((searcher.at_first, most), (searcher, most), (searcher, least))
-    ):
+    if not (searcher.holds(total, most) and searcher.holds(total, least)):
         return None
     prediction = predict(searcher.here, searcher.limits_of(total, most))
     if searcher.calm(total, most) < searcher.calm(total, least) or prediction.outcome != "starts":
