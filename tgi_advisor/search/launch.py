@@ -171,12 +171,24 @@ def _why_no_longer(searcher: Searcher, limits: Limits) -> str | None:
 
 
 def _nothing(searcher: Searcher) -> Found:
-    """What to say where no limits fit: the verdict on those that need least memory."""
+    """What to say where no limits fit: the verdict on those that need least memory.
+
+    Unless these start at the allocator's second try, which a search otherwise does not count on: then they are it, or
+    the longest.
+    """
     span, limits = searcher.span, searcher.cheapest()
+    total, prefill = limits.max_total_tokens or 0, limits.max_batch_prefill_tokens or 0
     reason = f"no room for a prompt: max_total_tokens would be {thousands(span.low)} or more, beyond {span.high_by}"
     if span.low <= span.high:
-        reason = searcher.why_not(limits.max_total_tokens or 0, limits.max_batch_prefill_tokens or 0) or reason
-    return Found(None, _how(searcher, reason), predict(searcher.here, limits))
+        reason = searcher.why_not(total, prefill) or reason
+    prediction = predict(searcher.here, limits)
+    again = searcher.tried_again()
+    if prediction.outcome == "starts" and span.low <= total <= span.high and again.holds(total, prefill):
+        longest = searcher.longest()
+        if again.holds(span.high):
+            limits, reason, prediction = longest, span.high_by, predict(searcher.here, longest)
+        return Found(limits, _how(searcher, reason), prediction)
+    return Found(None, _how(searcher, reason), prediction)
 
 
 def _in_smaller_chunks(searcher: Searcher, total: int | None) -> int | None:

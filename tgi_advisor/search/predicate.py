@@ -88,6 +88,7 @@ class Searcher(Lengths):
         self._reasons: dict[tuple[int, int], tuple[str | None, int]] = {}
         self._longest: dict[int, int] = {}
         self._rough: Searcher | None = None
+        self._tries_again = False
 
     def last(self, low: int, high: int, holds: Holds, room: Room, *, gaps: bool = True) -> int:
         """The last value in [low, high] that holds, for a predicate that holds at `low` and is monotone.
@@ -143,6 +144,13 @@ class Searcher(Lengths):
         self._rough.least, self._rough.efficient = self.least, self.efficient
         return self._rough
 
+    def tried_again(self) -> Searcher:
+        """The predicate where PyTorch gives its cached blocks back and tries once more: monotone in nothing."""
+        again = copy(self)
+        again._tries_again = True
+        again._forget()
+        return again
+
     def _forget(self) -> None:
         """Know no estimate from before: others take their place."""
         self._seen, self._calm, self._reasons = {}, {}, {}
@@ -157,8 +165,8 @@ class Searcher(Lengths):
         seen = self._seen.get((total, prefill, margin))
         if seen is None:
             held = self._seen.get((total, prefill, self.margin))
-            if held is None or held.stage == "load":
-                seen = warmup.run(self.here, self.limits_of(total, prefill), margin)
+            if held is None or held.stage == "load" or self._tries_again:
+                seen = warmup.run(self.here, self.limits_of(total, prefill), margin, retry=self._tries_again)
             else:
                 seen = warmup.with_margin(self.here, held, margin)
             self._seen[total, prefill, margin] = seen
