@@ -284,7 +284,7 @@ def test_found_limits_keep_every_promise(case: tuple[Spec, Facts]) -> None:
     assert prediction.outcome == "starts"
     assert prediction.headroom_bytes >= 0
     margin, _ = search.margin(here)
-    assert warmup.run(here, limits, margin).stage is None
+    assert warmup.run(here, limits, margin, retry=True).stage is None
     if prediction.concurrency is not None:
         assert prediction.concurrency >= spec.workload.concurrency
 
@@ -299,7 +299,10 @@ def test_the_found_total_is_the_last_that_holds(case: tuple[Spec, Facts], random
     assert found.limits is not None
     searcher = Searcher(here, allow_risk=found.prediction.at_risk)
     total, prefill = found.limits.max_total_tokens or 0, found.limits.max_batch_prefill_tokens
-    assert searcher.holds(total, prefill)
+    if not searcher.holds(total, prefill):  # with the allocator's second try, where no limits hold without it
+        assert searcher.tried_again().holds(total, prefill)
+        assert searcher.largest_total(searcher.span.low) is None
+        return
     assert found.search.evaluations < 500
     if "refusal" in (found.search.bound_by or ""):
         return
