@@ -12,9 +12,7 @@ Where a prefill budget is pinned, shorter prompts mean more warm-up requests, an
 between two such steps; the search then walks the steps, longest prompts first.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from typing import NamedTuple
 
 from tgi_advisor import refusals
@@ -80,15 +78,15 @@ def _search(here: Base) -> Found:
     searcher = Searcher(here)
     if (found := _everything(searcher)) is not None:
         return found
-    total = _in_smaller_chunks(searcher, searcher.largest_total(searcher.span.low))
-    for risk, images in _further_ways(searcher):
-        if total is None:
-            searcher.allow_risk = risk
-            searcher.hold(images)
-            total = searcher.largest_total(searcher.span.low)
-    if total is None:
+    held = _anything(searcher)
+    if held is None:
         searcher.hold(1)
         return _nothing(searcher)
+    total, prefill = held
+    if prefill is not None:
+        bound_by = searcher.told(total + 1, searcher.for_two(total + 1))
+        limits = searcher.limits_of(total, prefill)
+        return Found(limits, _how(searcher, bound_by or searcher.span.high_by), predict(here, limits))
     span, (total, refusal) = searcher.span, _accepted(searcher, total)
     if refusal is not None:
         searcher.span = span._replace(high=total)
@@ -140,17 +138,33 @@ def outcome(found: Found, requests: int) -> Prediction:
     why = searched.bound_by
     total, budget = prediction.limits.max_total_tokens or 0, prediction.limits.max_batch_total_tokens
     if budget is not None and budget < requests * total:
-        asked = f"{requests} requests of {thousands(total)} tokens" if requests > 1 else f"{thousands(total)} tokens"
+        several = f"{thousands(requests)} requests of " if requests > 1 else ""
+        asked = f"{several}{thousands(total)} tokens"
         why = f"{asked} are asked for, and TGI would infer a KV cache of {thousands(budget)}"
     reason = f"no limits hold what the spec asks{kept}: {why}"
     return prediction._replace(outcome="out_of_memory", stage="warmup", reason=reason)
 
 
-def _further_ways(searcher: Searcher) -> Iterator[tuple[bool, int]]:
-    """(whether a risk is taken, images a prefill holds) of what is tried where nothing calm holds with one image."""
+def _anything(searcher: Searcher) -> tuple[int, int | None] | None:
+    """(the last max_total_tokens that holds, its prefill budget where only a warm-up of two requests makes it hold).
+
+    What takes no risk comes first; where TGI's reserve leaves no block beyond the warm-up's own, only prefills of two
+    prompts as long as an image hold a whole request.
+    """
+    low, total = searcher.span.low, _in_smaller_chunks(searcher, searcher.largest_total(searcher.span.low))
     images = range(1, 3 if pictures.needed(searcher.setting) else 2)
-    ways = ((risk, count) for risk in dict.fromkeys((searcher.allow_risk, True)) for count in images)
-    return islice(ways, 1, None)
+    for risk in dict.fromkeys((searcher.allow_risk, True)):
+        for count in images:
+            if total is None and (risk, count) != (searcher.allow_risk, 1):
+                searcher.allow_risk = risk
+                searcher.hold(count)
+                total = searcher.largest_total(low)
+        if total is not None:
+            return total, None
+        longer, prefill = _of_two(searcher, low - 1, 0) if low <= searcher.span.high else (0, 0)
+        if longer >= low:
+            return longer, prefill
+    return None
 
 
 def _longer(searcher: Searcher, total: int, prefill: int) -> Limits:
@@ -259,26 +273,20 @@ def _with_chunks(searcher: Searcher, total: int) -> tuple[int, int]:
 
 
 def _of_two(searcher: Searcher, total: int, prefill: int) -> tuple[int, int]:
-    """(max_total_tokens, prefill budget) where whole prompts are prefilled: those of a warm-up of two requests, if
-    longer ones hold then. Its KV cache may find room in gaps that the one of a single request is too small for.
+    """(max_total_tokens, prefill budget): those of a warm-up of two requests, if longer ones hold then.
+
+    Its KV cache may find room in gaps that the one of a single request is too small for.
     """
-    if searcher.setting.chunking or searcher.limits.max_batch_prefill_tokens.fixed is not None:
-        return total, prefill
 
     def holds(one: Searcher, value: int) -> bool:
-        return one.holds(value, one.smallest_prefill(value) + 1)
+        return one.holds(value, one.for_two(value))
 
-    if total == searcher.span.high or searcher.far_off(total + 1, searcher.smallest_prefill(total + 1) + 1):
-        return total, prefill
-    if not holds(searcher, total + 1):
+    if total == searcher.span.high or not searcher.two_hold(total + 1):
         return total, prefill
     longest = searcher.last(
-        total + 1,
-        searcher.span.high,
-        holds,
-        lambda one, value: one.room_and_spare(value, one.smallest_prefill(value) + 1),
+        total + 1, searcher.span.high, holds, lambda one, value: one.room_and_spare(value, one.for_two(value))
     )
-    return longest, searcher.smallest_prefill(longest) + 1
+    return longest, searcher.for_two(longest)
 
 
 def _wanted(searcher: Searcher, total: int) -> int | None:
@@ -356,7 +364,9 @@ def at_least(here: Base, tokens: int) -> Warmup | None:
         return None
     prefill = searcher.smallest_prefill(total)
     if not searcher.holds(total, prefill):
-        return None
+        prefill = searcher.for_two(total)
+        if not searcher.two_hold(total):
+            return None
     seen = searcher.warm(total, prefill)
     return seen if capacity(here, seen) >= tokens * searcher.wanted else None
 

@@ -208,6 +208,17 @@ class Searcher(Lengths):
         """The predicate; without a prefill budget with the smallest one worth having."""
         return self.why_not(total, self.budget(total, prefill)) is None
 
+    def for_two(self, total: int) -> int:
+        """The smallest prefill budget that two prompts are warmed up with."""
+        return max(self.smallest_prefill(total), self.input_for(total)) + 1
+
+    def two_hold(self, total: int) -> bool:
+        """Whether a total holds with the prefill budget of a warm-up of two requests."""
+        if self.limits.max_batch_prefill_tokens.fixed is not None:
+            return False
+        prefill = self.for_two(total)
+        return not self.far_off(total, prefill) and self.holds(total, prefill)
+
     def fits(self, total: int, prefill: int | None = None) -> bool:
         """The part of the predicate that is monotone: whether it starts, with the margin, and holds what is asked."""
         return self._does_not_fit(total, self.budget(total, prefill)) is None
