@@ -56,8 +56,15 @@ def test_what_is_at_risk_is_said_and_given_only_when_it_is_asked_for(args: tuple
     assert "\nIt fits.\n" in page
     said = f"{riskier['limits']['max_total_tokens']:,} would start, at risk under load: --allow-risk"
     assert said in " ".join(page.split())
-    longer = f"limits.max_total_tokens={calm['limits']['max_total_tokens'] + 256}"
-    assert advised(*args, "--set", longer)["under_load"]["verdict"] == "at risk"
+    found = calm["limits"]
+    prefill = max(found["max_batch_prefill_tokens"], found["max_input_tokens"] + 256)  # with two prompts more may hold
+    longer = (
+        f"limits.max_total_tokens={found['max_total_tokens'] + 256}",
+        f"limits.max_batch_prefill_tokens={prefill}",
+    )
+    assert (
+        advised(*args, *(word for field in longer for word in ("--set", field)))["under_load"]["verdict"] == "at risk"
+    )
     for way in (("--allow-risk",), ("--set", "workload.allow_risk=true")):
         risky = advised(*args, *way)
         assert {name: risky["limits"][name] for name in riskier["limits"]} == riskier["limits"]
