@@ -10,7 +10,7 @@ import re
 import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from front import L4, PRICES, price_list, process, run
@@ -25,7 +25,10 @@ from tgi_advisor.choose.fits import Ladder
 from tgi_advisor.errors import AdvisorError, Exit, UsageError
 from tgi_advisor.facts.known import Facts
 from tgi_advisor.gather.facts import gather
+from tgi_advisor.pictures import figure as pictures
+from tgi_advisor.pictures import files, terminal
 from tgi_advisor.spec.records import Spec
+from tgi_advisor.tabular import Column, Table
 
 QWEN = ("--model", "Qwen/Qwen2.5-7B-Instruct")
 LLAMA31 = ("--model", "meta-llama/Llama-3.1-8B-Instruct")
@@ -327,7 +330,7 @@ def test_a_line_for_every_combination() -> None:
     found = tgi_advisor.sweep(L4, {"hardware.count": [1, 2], "max_total_tokens": [16384, 32768, 65536]})
     figure = ask.drawing(found, "concurrency")
     assert figure.steps == ("16,384", "32,768", "65,536")
-    assert [(one.name, one.stops_at) for one in figure.series] == [("count 1", 1), ("count 2", None)]
+    assert [(one.name, one.fits.stops_at) for one in figure.series] == [("count 1", 1), ("count 2", None)]
     held = [step.prediction and step.prediction.concurrency for step in found.steps]
     assert [value for one in figure.series for value in one.values] == held
     for kind in ("concurrency", "memory"):
@@ -408,6 +411,70 @@ def test_pictures(tmp_path: Path, golden: Golden) -> None:
     assert svg.read_text() == text
     assert run(*args, "--picture", str(tmp_path / "a.gif")).code == Exit.USAGE
     assert run(*args, "--picture", str(tmp_path / "no" / "a.svg")).code == Exit.USAGE
+
+
+LARGE = {"model": {"id": "meta-llama/Llama-3.3-70B-Instruct"}, "hardware": {"gpu": "a100-80gb-sxm"}}
+
+
+@pytest.mark.parametrize("kind", ["memory", "concurrency"])
+def test_where_it_starts_to_fit_is_marked(kind: Literal["memory", "concurrency"]) -> None:
+    found = tgi_advisor.sweep(LARGE, {"hardware.count": "1,2,4"})
+    figure = ask.drawing(found, kind)
+    assert (figure.fits.up_to, figure.fits.stops_at, figure.fits.short) == (0, None, (0,))
+    text = " ".join(terminal.draw(figure, 80, colour=False).split())
+    assert text.endswith("It does not fit up to count 1.")
+    assert ("! 1┤" in text) == (kind == "memory")
+    svg = tgi_advisor.draw(found, kind).decode()
+    for words in ("does not fit up to here", "count (red: does not fit)", "#b22222"):
+        assert words in svg
+    assert "from here on" not in svg
+
+
+def test_both_ends_and_what_lies_between() -> None:
+    fates = ("out_of_memory", "starts", "out_of_memory", "refused", "starts", "out_of_memory", "out_of_memory")
+    table = Table(
+        tuple(Column(key, key, "count", "") for key in ("n", "outcome", "weights_bytes", "concurrency")),
+        tuple((n, fate, 2**30, 1 if fate == "starts" else None) for n, fate in enumerate(fates)),
+    )
+    sentence = "It does not fit up to n 0, nor from n 5 on. It does not fit with n 2. It is refused with n 3."
+    for kind in ("memory", "concurrency"):
+        figure = pictures.figure(table, ["n"], kind, "")
+        assert (figure.fits.short, figure.fits.refused, figure.said) == ((0, 2, 5, 6), (3,), sentence)
+        svg = files.render(figure, "svg").decode()
+        for words in ("up to here", "from here on", "n (red: does not fit, grey: refused)", ">refused</text>"):
+            assert words in svg
+    never = table._replace(rows=tuple((n, "out_of_memory", 2**30, None) for n in range(3)))
+    assert pictures.figure(never, ["n"], "memory", "").said == "It does not fit at any step."
+
+
+def test_what_is_refused_has_no_bar() -> None:
+    """The rope scaling of Llama 3.1 is one that TGI 2.0 does not know: more memory would not help."""
+    ran = run("sweep", L4, "--vary", "tgi.release=2.0.4,2.2.0", "--chart", "memory")
+    assert re.search(r"2\.0\.4┤ refused +│", ran.out)
+    assert " ".join(ran.out.split()).endswith("It is refused with release 2.0.4.")
+    assert "not fit" not in ran.out
+    found = tgi_advisor.sweep(L4, {"tgi.release": "2.0.4,2.2.0"})
+    figure = ask.drawing(found, "memory")
+    assert all((one.values[0], one.values[1] is None) == (None, False) for one in figure.series)
+    svg = tgi_advisor.draw(found, "memory").decode()
+    assert "release (grey: refused)" in svg
+    assert "does not fit" not in svg
+
+
+@pytest.mark.parametrize(("axes", "kind"), [
+    ({"max_total_tokens": "2k..64k"}, "budget"),
+    ({"max_total_tokens": "2k..64k"}, "memory"),
+    ({"max_total_tokens": "2k..64k"}, "concurrency"),
+    ({"hardware.gpu": "nvidia-l4,nvidia-h100-sxm", "tgi.release": "2.4.0,3.3.7"}, "memory"),
+    ({"hardware.gpu": "nvidia-l4,nvidia-h100-sxm", "max_total_tokens": "2k,4k"}, "concurrency"),
+])  # fmt: skip
+def test_there_is_room_above_the_highest(axes: dict[str, str], kind: Literal["memory", "budget"]) -> None:
+    figure = ask.drawing(tgi_advisor.sweep(L4, axes), kind)
+    heights = [value for one in figure.series for value in one.values if value]
+    if figure.stacked:
+        bars = zip(*(one.values for one in figure.series), strict=True)
+        heights = [*(sum(value or 0 for value in bar) for bar in bars), *(limit or 0 for limit in figure.limits)]
+    assert figure.top == pytest.approx(1.05 * max(heights))
 
 
 def test_without_the_extra_the_table_is_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -689,7 +756,7 @@ def test_a_line_without_a_point_is_told() -> None:
     asked = ("--vary", "model.kv_cache_dtype=null,fp8_e5m2", "--vary", "tgi.release=1.4.4,1.4.5", "--chart", "budget")
     ran = run("sweep", "--model", "microsoft/phi-2", "--gpu", "l4", *asked)
     assert ran.code == Exit.STARTS
-    assert "Nothing is drawn of kv_cache_dtype fp8_e5m2 (does not fit).\n" in ran.out
+    assert "Nothing is drawn of kv_cache_dtype fp8_e5m2 (refused).\n" in ran.out
 
 
 def test_gpus_stated_by_hand_are_steps_of_a_picture() -> None:

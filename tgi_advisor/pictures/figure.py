@@ -24,6 +24,27 @@ BETWEEN = re.compile(r", (?![^{]*\})")
 
 
 @dataclass(frozen=True)
+class Fits:
+    """Which of some steps do not fit, and which are refused: each step that does not fit is told once."""
+
+    up_to: int | None = None
+    """The last of the first steps, where steps grow and these do not fit; None where the first ones do."""
+    stops_at: int | None = None
+    """The first of the last steps, where steps grow and these do not fit; None where the last ones do."""
+    singly: tuple[int, ...] = ()
+    """The other steps that do not fit."""
+    short: tuple[int, ...] = ()
+    """All steps whose memory is not enough."""
+    refused: tuple[int, ...] = ()
+    """Steps that are refused, or cannot be asked, whatever memory there is."""
+
+    @property
+    def named(self) -> set[int]:
+        """The steps that no line across a picture tells."""
+        return {*self.singly, *self.refused}
+
+
+@dataclass(frozen=True)
 class Series:
     """One part of every bar, or one line."""
 
@@ -31,8 +52,8 @@ class Series:
     """What it is."""
     values: tuple[float | None, ...]
     """One for every step; None where there is none."""
-    stops_at: int | None = None
-    """The first step of a line, one of several, that no longer fits; None where all do."""
+    fits: Fits = Fits()
+    """Where a line, one of several, does not fit."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +76,8 @@ class Figure:
     """A height that is drawn as a line across each step; empty for none."""
     limit_label: str = ""
     """What that height is."""
-    stops_at: int | None = None
-    """The first step that no longer fits, where steps grow; None where all do."""
-    failing: tuple[int, ...] = ()
-    """The steps that do not fit, where they do not grow from one to the next."""
+    fits: Fits = Fits()
+    """Where it does not fit, of bars or of one line."""
 
     @property
     def limit(self) -> float | None:
@@ -67,20 +86,47 @@ class Figure:
         return next(iter(heights.values())) if len(heights) == 1 else None
 
     @property
-    def stop(self) -> str:
-        """Where it stops fitting, in words; empty where it does not."""
-        if self.stops_at is not None:
-            return f"From {self.x_label} {self.steps[self.stops_at]} on it does not fit."
-        several = [one for one in self.series if one.stops_at is not None]
-        if several:
-            return " ".join(
-                f"With {one.name} it does not fit from {self.x_label} {self.steps[one.stops_at or 0]} on."
-                for one in several
-            )
+    def highest(self) -> float:
+        """The largest value that is drawn, bars at their full height and limits included; 0 where there is none."""
+        steps = zip(*(one.values for one in self.series), strict=True)
+        gather = sum if self.stacked else max
+        found = [gather(value or 0.0 for value in values) for values in steps]
+        return max((*found, *(height or 0.0 for height in self.limits)), default=0.0)
+
+    @property
+    def top(self) -> float:
+        """Where the scale ends: a twentieth above the largest value, so that nothing lies on the frame."""
+        return (self.highest or 1.0) * ROOM
+
+    @property
+    def said(self) -> str:
+        """Where it does not fit and what is refused, in sentences; empty where there is neither."""
+        told = [_ends(one.fits, f"With {one.name} it does", self.x_label, self.steps) for one in self.series]
+        singly, refused = self.fits.singly, self.fits.refused
+        if 1 < len(self.steps) == len(singly):
+            told.append("It does not fit at any step.")
+        else:
+            told.append(_ends(self.fits, "It does", self.x_label, self.steps))
+            told.append(f"It does not fit with {self._words(singly)}." if singly else "")
+        told.append(f"It is refused with {self._words(refused)}." if refused else "")
+        return " ".join(filter(None, told))
+
+    def _words(self, numbers: Sequence[int]) -> str:
+        """Steps with what they set."""
         axes = self.x_label.split(", ")
-        failing = [BETWEEN.split(self.steps[number]) for number in self.failing]
-        words = [", ".join(map(" ".join, zip(axes, step, strict=True))) for step in failing]
-        return f"It does not fit with {' or '.join(words)}." if words else ""
+        steps = [BETWEEN.split(self.steps[number]) for number in numbers]
+        return " or ".join(", ".join(map(" ".join, zip(axes, step, strict=True))) for step in steps)
+
+
+ROOM = 1.05
+"""The scale against the largest value on it."""
+
+
+def _ends(fits: Fits, it: str, x_label: str, steps: Sequence[str]) -> str:
+    """A sentence on the first and the last steps that do not fit; empty where there are none."""
+    first = "" if fits.up_to is None else f"up to {x_label} {steps[fits.up_to]}"
+    last = "" if fits.stops_at is None else f"from {x_label} {steps[fits.stops_at]} on"
+    return f"{it} not fit {', nor '.join(filter(None, (first, last)))}." if first or last else ""
 
 
 def figure(table: Table, axes: Sequence[str], kind: Kind, title: str, *, pooled: bool = False) -> Figure:
@@ -99,12 +145,13 @@ def figure(table: Table, axes: Sequence[str], kind: Kind, title: str, *, pooled:
     values = _column(table, key)
     if all(value is None for value in values):
         raise UsageError(f"no step has a figure for {label}", "Draw the memory instead: --chart memory.")
-    starts = [value == "starts" for value in _column(table, "outcome")]
+    outcomes = _column(table, "outcome")
     last = len(axes) - 1
     if last == 0:
-        steps = _steps(table, axes)
-        stops, failing = _stops(table, starts)
-        return Figure(title, axes[0], label, steps, (Series(label, tuple(values)),), False, (), "", stops, failing)
+        fits = _fits(outcomes, grows=_grows([row[0] for row in table.rows]))
+        return Figure(
+            title, axes[0], label, _steps(table, axes), (Series(label, tuple(values)),), stacked=False, fits=fits
+        )
     groups: dict[tuple[Any, ...], dict[Any, int]] = {}
     for number, row in enumerate(table.rows):
         groups.setdefault(row[:last], {})[row[last]] = number
@@ -112,30 +159,32 @@ def figure(table: Table, axes: Sequence[str], kind: Kind, title: str, *, pooled:
     lines = []
     for turned, numbers in groups.items():
         name = ", ".join(f"{axis} {_word(value)}" for axis, value in zip(axes, turned, strict=False))
-        fit = [starts[numbers[value]] for value in along]
+        fits = _fits([outcomes[numbers[value]] for value in along], grows=_grows(along))
         line = tuple(values[numbers[value]] for value in along)
-        if _grows(along):
-            lines.append(Series(name, line, _first_that_fails(fit)))
-        else:
-            short = [_word(value) for value, fits in zip(along, fit, strict=True) if not fits]
-            where = "" if len(short) == len(along) else f" with {' or '.join(short)}"
-            lines.append(Series(f"{name} (does not fit{where})" if short else name, line))
-    return Figure(title, axes[last], label, tuple(map(_word, along)), tuple(lines), False)
+        told = (_with("does not fit", fits.singly, along), _with("refused", fits.refused, along))
+        lines.append(Series(" ".join(filter(None, (name, *told))), line, fits))
+    return Figure(title, axes[last], label, tuple(map(_word, along)), tuple(lines), stacked=False)
+
+
+def _with(what: str, numbers: Sequence[int], along: Sequence[Any]) -> str:
+    """What becomes of a line at some of its steps, in brackets; empty for none."""
+    if not numbers:
+        return ""
+    return (
+        f"({what})" if len(numbers) == len(along) else f"({what} with {' or '.join(_word(along[i]) for i in numbers)})"
+    )
 
 
 def _bars(table: Table, axes: Sequence[str], title: str, *, pooled: bool) -> Figure:
     """The parts of the memory, step by step."""
-    parts = _parts(table)
+    outcomes = _column(table, "outcome")
+    parts = _parts(table, outcomes)
     if not parts:
-        raise UsageError("no step has memory to draw", "What is refused before anything is loaded has none.")
+        raise UsageError("no step has memory to draw", "What is refused, whatever memory there is, has none.")
     limits = tuple(value and value / GiB for value in _column(table, "gpu_total_bytes"))
     whole, name = ("GiB of all GPUs", "the GPUs") if pooled else ("GiB of one GPU", "the GPU")
-    starts = [value == "starts" for value in _column(table, "outcome")]
-    if len(axes) == 1:
-        stops, failing = _stops(table, starts)
-    else:
-        stops, failing = None, tuple(number for number, fits in enumerate(starts) if not fits)
-    return Figure(title, ", ".join(axes), whole, _steps(table, axes), parts, True, limits, name, stops, failing)
+    fits = _fits(outcomes, grows=len(axes) == 1 and _grows([row[0] for row in table.rows]))
+    return Figure(title, ", ".join(axes), whole, _steps(table, axes), parts, True, limits, name, fits)
 
 
 def _steps(table: Table, axes: Sequence[str]) -> tuple[str, ...]:
@@ -148,29 +197,29 @@ def _grows(values: Sequence[Any]) -> bool:
     return all(isinstance(one, int) for one in values) and all(a < b for a, b in pairwise(values))
 
 
-def _stops(table: Table, starts: Sequence[bool]) -> tuple[int | None, tuple[int, ...]]:
-    """(first step that no longer fits, the steps that do not fit): the one where steps grow, else the other."""
-    if _grows([row[0] for row in table.rows]):
-        return _first_that_fails(starts), ()
-    return None, tuple(number for number, fits in enumerate(starts) if not fits)
+def _fits(outcomes: Sequence[str], *, grows: bool) -> Fits:
+    """Where steps do not fit, or are refused; where steps grow, those at both ends are told together."""
+    short = tuple(i for i, outcome in enumerate(outcomes) if outcome == "out_of_memory")
+    refused = tuple(i for i, outcome in enumerate(outcomes) if outcome == "refused")
+    if not grows or "starts" not in outcomes:
+        return Fits(singly=short, short=short, refused=refused)
+    starts = [i for i, outcome in enumerate(outcomes) if outcome == "starts"]
+    first, last = [i for i in short if i < starts[0]], [i for i in short if i > starts[-1]]
+    return Fits(
+        first[-1] if first else None, last[0] if last else None,
+        tuple(i for i in short if starts[0] < i < starts[-1]), short, refused,
+    )  # fmt: skip
 
 
-def _first_that_fails(starts: Sequence[bool]) -> int | None:
-    """The first step that does not start after one that does, or the first of all where none does."""
-    if True not in starts:
-        return 0
-    first = starts.index(True)
-    return next((i for i in range(first, len(starts)) if not starts[i]), None)
-
-
-def _parts(table: Table) -> tuple[Series, ...]:
-    """The parts of the memory, what is left of it last."""
+def _parts(table: Table, outcomes: Sequence[str]) -> tuple[Series, ...]:
+    """The parts of the memory, what is left of it last; None for what is refused, whatever memory there is."""
     keys = [one for one in table.columns if one.key.endswith("_bytes") and one.key not in NOT_PARTS]
     keys.sort(key=lambda one: one.key.removesuffix("_bytes") in REST)
     found = []
     for column in keys:
-        values = tuple((value or 0) / GiB for value in _column(table, column.key))
-        if any(value >= SMALLEST for value in values):
+        sizes = zip(_column(table, column.key), outcomes, strict=True)
+        values = tuple(None if outcome == "refused" else (size or 0) / GiB for size, outcome in sizes)
+        if any(value >= SMALLEST for value in values if value is not None):
             found.append(Series(column.heading, values))
     return tuple(found)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from tgi_advisor.errors import UsageError
 from tgi_advisor.pictures.figure import Figure
-from tgi_advisor.units import thousands
 
 INSTALL = "pip install 'tgi-advisor[plots]'"
 HEIGHT = 20
@@ -30,11 +29,14 @@ def draw(figure: Figure, width: int, *, colour: bool) -> str:
 
 MARKS = "#=+:*o%@~x&$"
 """What the parts of a bar are made of, so that they can be told apart without colour."""
+SHORT = "!"
+"""What stands before a step that does not fit."""
 
 
 def _bars(plotext: Any, figure: Figure, width: int) -> list[str]:
     """Bars from left to right, the first step on top; what their marks mean."""
-    steps = list(figure.steps)[::-1]
+    short = figure.fits.short
+    steps = [f"{SHORT} {step}" if number in short else step for number, step in enumerate(figure.steps)][::-1]
     marks = [MARKS[number % len(MARKS)] for number in range(len(figure.series))]
     plotext.plotsize(width, 2 * len(steps) + 5)
     plotext.stacked_bar(
@@ -42,10 +44,16 @@ def _bars(plotext: Any, figure: Figure, width: int) -> list[str]:
         marker=marks, orientation="h", width=0.5,
     )  # fmt: skip
     plotext.xlabel(figure.y_label)
+    plotext.xlim(0, figure.top)
+    ticks = _ticks(figure.highest)
+    plotext.xticks(ticks, [f"{tick:,g}" for tick in ticks])
     if figure.limit is not None:
         plotext.vline(figure.limit)
+    for number in figure.fits.refused:
+        plotext.text(" refused", 0, len(steps) - number, alignment="left")
     parts = ", ".join(f"{mark} {one.name}" for mark, one in zip(marks, figure.series, strict=True))
-    return textwrap.wrap(" ".join(filter(None, (f"{parts}{_limits(figure)}.", figure.stop))), width)
+    marked = f"; {SHORT} does not fit" if short else ""
+    return textwrap.wrap(" ".join(filter(None, (f"{parts}{_limits(figure)}{marked}.", figure.said))), width)
 
 
 def _limits(figure: Figure) -> str:
@@ -75,20 +83,23 @@ def _lines(plotext: Any, figure: Figure, width: int) -> list[str]:
         )  # fmt: skip
     plotext.xticks(places, list(figure.steps))
     plotext.xlim(1, len(figure.steps))
-    top = max((value for one in figure.series for value in one.values if value is not None), default=1)
-    plotext.ylim(0, top)
-    ticks = _ticks(top)
-    plotext.yticks(ticks, [thousands(tick) for tick in ticks])
+    plotext.ylim(0, figure.top)
+    ticks = _ticks(figure.highest or 1, least=1)
+    plotext.yticks(ticks, [f"{tick:,.0f}" for tick in ticks])
     plotext.xlabel(figure.x_label)
     plotext.ylabel(figure.y_label)
-    if figure.stops_at:
-        plotext.vline(figure.stops_at + 0.5)
+    for place in (
+        *(() if figure.fits.up_to is None else (figure.fits.up_to + 1.5,)),
+        *(() if figure.fits.stops_at is None else (figure.fits.stops_at + 0.5,)),
+    ):
+        plotext.vline(place)
     nowhere = [one.name for one in figure.series if all(value is None for value in one.values)]
     said = f"Nothing is drawn of {' and of '.join(nowhere)}." if nowhere else ""
-    return textwrap.wrap(" ".join(filter(None, (figure.stop, said))), width)
+    return textwrap.wrap(" ".join(filter(None, (figure.said, said))), width)
 
 
-def _ticks(top: float) -> list[int]:
-    """Round numbers from 0 to `top`, some five of them."""
-    step = next(size for power in range(20) for size in (10**power, 2 * 10**power, 5 * 10**power) if size * 6 >= top)
-    return list(range(0, int(top) + 1, step))
+def _ticks(highest: float, least: float = 0.001) -> list[float]:
+    """Round numbers from 0 to `highest`, some five of them, no closer than `least`."""
+    sizes = (digit * 10.0**power for power in range(-3, 20) for digit in (1, 2, 5))
+    step = next(size for size in sizes if size >= least and size * 6 >= highest)
+    return [step * number for number in range(int(highest / step + 1e-9) + 1)]
