@@ -14,6 +14,8 @@ from front import CONFIGS, L4, ROOT, run
 
 import tgi_advisor
 from tgi_advisor.errors import AdvisorError, FactsError, SpecError, UsageError
+from tgi_advisor.estimate.notebook import NotebookFigures, nominal_gb, notebook, notebook_tgi
+from tgi_advisor.limits import Limits
 from tgi_advisor.report import document
 
 SPEC: dict[str, Any] = {"model": {"id": "meta-llama/Llama-3.1-8B-Instruct"}, "hardware": {"gpu": "nvidia-l4"}}
@@ -108,6 +110,53 @@ def test_the_notebook_finds_what_it_lets_through(method: Any) -> None:
     for more, outcome in ((0, "starts"), (1, "out_of_memory")):
         limits = {name: value + more for name, value in found.limits.given().items()}
         assert tgi_advisor.predict({**spec, "limits": limits}, method=method).prediction.outcome == outcome
+
+
+@pytest.mark.parametrize("method", ["notebook", "notebook-tgi"])
+@pytest.mark.parametrize("memory", ["19GiB", "20GiB", "21GiB"])
+@pytest.mark.parametrize(("limits", "room"), [
+    ({}, 32), ({}, 1000), ({}, 1),
+    ({"max_batch_prefill_tokens": 1}, 32),
+    ({"max_batch_prefill_tokens": 1900}, 32),
+    ({"max_batch_prefill_tokens": 2600}, 1),
+    ({"max_batch_prefill_tokens": {"max": 800}}, 300),
+    ({"max_batch_prefill_tokens": {"min": 1000}}, 100),
+    ({"max_input_tokens": {"max": 150}}, 20),
+    ({"max_input_tokens": {"min": 400}, "max_batch_prefill_tokens": {"max": 1200}}, 20),
+])  # fmt: skip
+def test_the_notebook_finds_the_longest_there_is(method: Any, memory: str, limits: dict[str, Any], room: int) -> None:
+    """Every length is tried: shorter requests, of which a prefill batch holds more, can need more."""
+    gpu = {"name": "mine", "memory": memory, "compute_capability": 8.9}
+    asked = {**limits, "max_total_tokens": {"max": 3000}}
+    spec = {**SPEC, "hardware": {"gpu": gpu}, "limits": asked, "workload": {"max_new_tokens": room}}
+    plan = tgi_advisor.advise(spec, method=method)
+    formula = notebook if method == "notebook" else notebook_tgi
+    gb, bounds = nominal_gb(plan.facts.gpu.memory_bytes), plan.spec.limits
+    fitting, missing = [], {}
+    for total in range(room + 1, 3001):
+        longest, prefill = bounds.max_input_tokens.clamp(total - room), bounds.max_batch_prefill_tokens.clamp(total)
+        if longest < total:
+            tried = formula(plan.facts.model, 1, gb, Limits(longest, total, prefill), dtype=plan.prediction.dtype)
+            fitting += [total] if tried.fits else []
+            spare = (
+                tried.available - tried.needed if isinstance(tried, NotebookFigures) else tried.free - tried.kv_needed
+            )
+            missing[total] = -spare
+    found = plan.prediction.limits.max_total_tokens or 0
+    assert (plan.prediction.outcome == "starts") == bool(fitting)
+    assert found == fitting[-1] if fitting else missing[found] == min(missing.values())
+
+
+@pytest.mark.parametrize(("method", "two", "one"), [("notebook", 3939, 7869), ("notebook-tgi", 4610, 9211)])
+def test_what_a_search_by_the_notebook_holds_fixed_is_said(method: Any, two: int, one: int) -> None:
+    spec = {**SPEC, "hardware": {"gpu": "nvidia-l4"}, "workload": {"max_new_tokens": 32}}
+    seen = tgi_advisor.advise(spec, method=method).prediction
+    assert (seen.limits.max_total_tokens, seen.limits.max_batch_prefill_tokens) == (two, two)
+    assert "counts 2 requests at full length" in " ".join(seen.warnings)
+    alone = {**spec, "limits": {"max_batch_prefill_tokens": one - 32}}
+    seen = tgi_advisor.advise(alone, method=method).prediction
+    assert (seen.limits.max_total_tokens, seen.limits.max_input_tokens) == (one, one - 32)
+    assert "at full length;" not in " ".join(seen.warnings)
 
 
 @pytest.mark.parametrize("method", ["notebook", "notebook-tgi"])
