@@ -69,6 +69,7 @@ BOUNDARIES = [
     ("speculate_in_blocks", {"1.0.0": False, "1.3.0": True}),
     ("warmup_blocks_back", {"1.0.0": "always", "2.1.0": "if_unfinished", "2.4.1": "always"}),
     ("batch_size_caps_warmup", {"1.0.0": False, "1.4.1": True}),
+    ("batch_size_holds", {"1.0.0": False, "2.3.0": True}),
     ("prefill_logits", {"1.0.0": "two_copies", "2.4.0": "in_place", "3.0.0": "flag"}),
     ("prefill_default", {"1.0.0": "4096", "2.0.0": "max_input_plus_50", "2.4.1": "context_4096", "3.0.0": "compute"}),
     ("chunking", {"1.0.0": "none", "2.4.0": "off", "3.0.0": "on"}),

@@ -70,3 +70,12 @@ class Setting(NamedTuple):
         if self.kv_dtype == "float32":
             return 4
         return 1 if self.kv_dtype.startswith("fp8") else 2
+
+    @property
+    def most_in_batch(self) -> int | None:
+        """Requests that TGI lets into one batch, by --max-batch-size; None where only the KV cache limits them.
+
+        With chunked prefills the router does not look at it once a batch runs.
+        https://github.com/huggingface/text-generation-inference/blob/v3.3.7/backends/v3/src/backend.rs#L175-L201
+        """
+        return self.max_batch_size if self.facts.release.batch_size_holds and not self.chunking else None

@@ -52,6 +52,10 @@ class Offer(NamedTuple):
         """How many of it carry so many servers of `count` GPUs each; one with GPUs left over carries several."""
         return math.ceil(servers / (self.gpus // count))
 
+    def total(self, count: int, servers: int) -> float:
+        """Price of one hour of these instances, to a millionth: list prices have no more digits."""
+        return round(self.per_hour * self.instances(count, servers), 6)
+
 
 @cache
 def known() -> tuple[Offer, ...]:
@@ -107,6 +111,6 @@ def cheapest(offers: Iterable[Offer], gpu: str, count: int, servers: int = 1) ->
     enough = (offer for offer in offers if offer.gpu == gpu and offer.gpus >= count)
 
     def order(offer: Offer) -> tuple[float, int, str]:
-        return offer.per_hour * offer.instances(count, servers), offer.gpus, offer.instance
+        return offer.total(count, servers), offer.gpus, offer.instance
 
     return min(enough, key=order, default=None)

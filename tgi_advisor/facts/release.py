@@ -49,6 +49,9 @@ class TgiRelease(NamedTuple):
     """Whether the warm-up's own blocks always count as free again (2.1.0-2.4.0: only if a request was left)."""
     batch_size_caps_warmup: bool
     """Whether --max-batch-size also shortens the warm-up batch."""
+    batch_size_holds: bool
+    """Whether no batch without chunked prefills grows beyond --max-batch-size (2.3.0 on). Before, one that was full
+    let in all the KV cache had room for: the router asked its queue for 0 more and stopped at none."""
     prefill_logits: Literal["two_copies", "in_place", "flag"]
     """Full-vocabulary logits of all prefill tokens: with a log-softmax copy, in place, or only on request."""
     limits_default: Literal["1024_2048", "context_4096", "warmup_2.4.1", "warmup_3.0.0", "warmup_3.0.1", "warmup_3.0.2"]
