@@ -152,6 +152,87 @@ def test_more_users_than_the_router_lets_in_are_let_in() -> None:
     assert (own["requests"], own["replicas"]) == (200, 5)
 
 
+@pytest.mark.parametrize(("model", "gpu", "more"), [
+    (("-m", "Qwen/Qwen3-0.6B"), "l4", ("-i", "500", "-o", "100", "-u", "3000")),
+    (QWEN, "l40s", ("-i", "100", "-o", "50", "-u", "20000")),
+])  # fmt: skip
+def test_no_other_number_let_in_takes_fewer_servers(model: tuple[str, ...], gpu: str, more: tuple[str, ...]) -> None:
+    """One server too many was counted: each number let in changes what the KV cache holds, up or down."""
+    asked = ("size", *model, "-q", "none", "-g", gpu, "-n", "1", *more)
+    (found,) = rows("fleets", *asked)
+    for let_in in range(found["requests"] - 8, found["requests"] + 9):
+        (told,) = rows("fleets", *asked, "--set", f"tgi.flags.max-concurrent-requests={let_in}")
+        assert told["requests"] <= found["requests"], let_in
+        assert told["replicas"] >= found["replicas"], let_in
+
+
+@pytest.mark.parametrize(
+    ("release", "env", "holds"),
+    [
+        ("1.4.1", (), False), ("2.2.0", (), False), ("2.3.0", (), True), ("2.4.1", (), True), ("3.3.7", (), False),
+        ("3.3.7", ("--set", "tgi.env.PREFILL_CHUNKING=0"), True),
+    ],
+)  # fmt: skip
+def test_a_batch_that_tgi_bounds(release: str, env: tuple[str, ...], holds: bool) -> None:
+    card = ("-g", "a100-80gb-sxm", "-n", "1", "-r", release, *env)
+    asked: tuple[str, ...] = ("size", *LLAMA3, "-q", "none", "-u", "40", "-i", "500", "-o", "200", *card)
+    asked = (*asked, "--set", "tgi.flags.max-batch-size=8")
+    (found,) = rows("fleets", *asked)
+    assert (found["requests"], found["replicas"]) == ((8, 5) if holds else (128, 1))
+    said = " ".join(run(*asked).out.split())
+    full = "saturates at 8 requests, as --max-batch-size lets no more into a batch" if holds else "its KV cache is full"
+    assert full in said
+    assert (found["saturates_requests"] == 8) == holds
+    (free,) = rows("fleets", *asked[:-2])
+    assert free["saturates_requests"] > 128
+
+
+@pytest.mark.parametrize("release", ["2.4.1", "3.3.7"])
+@pytest.mark.parametrize(("users", "rps"), [(10, 5), (1, 0.01), (200, 5), (10, 40), (300, 0.5)])
+def test_a_rate_is_what_the_replicas_make(release: str, users: int, rps: float) -> None:
+    asked = {"model": {"id": "Qwen/Qwen2.5-7B-Instruct"}, "hardware": {"gpu": "l4"}}
+    ways: dict[str, Any] = {"gpu": ["l4"], "count": [1], "release": [release], "quantize": ["none"]}
+    found = tgi_advisor.size(asked, users=users, prompts=1000, answers=300, rps=rps, **ways)
+    (fleet,) = found.fleets
+    assert fleet.speed.most
+    assert fleet.in_flight
+    assert fleet.together
+    assert fleet.answer
+    assert fleet.in_flight == fleet.speed.together <= fleet.each
+    assert fleet.replicas * fleet.speed.most >= rps * 300
+    # Little's law, rounded up to a whole request on each replica
+    assert fleet.answer.seconds * rps / fleet.replicas <= fleet.in_flight * (1 + 1e-9)
+    assert math.isclose(fleet.answer.seconds, fleet.in_flight * 300 / fleet.speed.most)
+    if fleet.in_flight > 1:
+        alone = tgi_advisor.size(asked, users=fleet.in_flight - 1, prompts=1000, answers=300, **ways).fleets[0].speed
+        assert alone.together == fleet.in_flight - 1
+        assert fleet.replicas * (alone.most or 0) < rps * 300
+    said = " ".join(found.text(200).split())
+    assert f"{fleet.in_flight} request{'s' if fleet.in_flight > 1 else ''} in flight" in said
+    users_said = f"{users} user{'s' if users > 1 else ''} stated"
+    assert f", {'more than' if fleet.together > users else 'of'} the {users_said}." in said
+    (row,) = found.records()
+    assert (row["in_flight"], row["in_flight_together"]) == (fleet.in_flight, fleet.together)
+    assert (row["tokens_per_s"] is None) == (row["answer_s_label"] == "at least")
+    assert row["answer_s"] == round(fleet.answer.seconds, 3)
+
+
+def test_without_a_rate_nothing_is_in_flight_by_one() -> None:
+    (row,) = rows("fleets", "size", *QWEN, "-q", "none", "-g", "l4", "-n", "1", "-u", "1", "-i", "1k", "-o", "300")
+    assert (row["in_flight"], row["in_flight_together"]) == (None, None)
+    assert row["saturates_requests"] == row["requests"] > 1
+    ran = run("size", *QWEN, "-q", "none", "-g", "l4", "-n", "1", "-u", "1", "-i", "1k", "-o", "300")
+    assert "with 1 request at once" in " ".join(ran.out.split())
+
+
+def test_a_price_has_no_more_digits_than_its_list(tmp_path: Path) -> None:
+    path = price_list(tmp_path, PRICES.replace("g5.xlarge: 1,", "g5.xlarge: 0.706832,"))
+    asked = ("size", *LLAMA3, "-q", "none", "-g", "g5.xlarge", "-n", "1", "-i", "750", "-o", "150", "--prices", path)
+    for replicas in range(1, 40):
+        (found,) = rows("fleets", *asked, "-u", str(31 * replicas))
+        assert len(str(found["price_per_hour"]).partition(".")[2]) <= 6
+
+
 def test_where_nothing_carries_a_load_the_reason_is_said_in_every_format() -> None:
     asked = ("size", *QWEN, "--gpu", "l4", "-u", "1", "-i", "100", "-o", "50")
     slow, long = ("--latency", "0.00001"), ("--set", "hardware.headroom=100GiB")
@@ -616,6 +697,10 @@ def test_rules_of_thumb(golden: Golden) -> None:
     asked = ("-u", "10", "-i", "1500", "-o", "500")
     golden("choose/size-rough.txt", run("size", "--params", "13B", "--layers", "40", "--hidden", "5120", *asked).out)
     assert rows("rough", "size", "--params", "7b", "--bits", "4", *asked)[0]["bytes"] == 3_500_000_000
+    whole = ("size", "--params", "13B", "--layers", "40", "--hidden", "5120", *asked)
+    (printed,) = (row for row in rows("rough", *whole) if (row["rule"], row["part"]) == ("article", "together"))
+    assert "101.2 GB" in printed["about"]
+    assert "101.2" not in run("size", "--params", "13B", *asked).out
     for wrong in ("13", "B", "-1B", "900T", "0B", "1e9"):
         assert run("size", f"--params={wrong}", *asked).code == Exit.USAGE
     assert run("size", "--params", "13B", *LLAMA3, *asked).code == Exit.USAGE

@@ -56,7 +56,8 @@ class Rough(Answer):
 
     def table(self) -> Table:
         """One row for every part of every rule, then one for every rule and GPU."""
-        parts = [(rule, part, size, None, None, ABOUT[rule, part]) for rule, part, size in self.rows]
+        told = {**ABOUT, PRINTED_FOR: f"{ABOUT[PRINTED_FOR]}. {PRINTED}"}
+        parts = [(rule, part, size, None, None, told[rule, part]) for rule, part, size in self.rows]
         held = [
             (rule, "GPUs", card.memory_bytes * (count or 0) or None, card.name, count, "")
             for card in self.cards
@@ -91,6 +92,8 @@ class Rough(Answer):
                 ),
             )  # fmt: skip
             lines += [tabular.text(held, width), ""]
+        if PRINTED_FOR in {(rule, part) for rule, part, _ in self.rows}:
+            lines += wrapped(PRINTED, width)
         return "\n".join([*lines, *wrapped(NOTE, width)])
 
 
@@ -100,7 +103,7 @@ COLUMNS = (
     Column("bytes", "BYTES", "bytes", "How much of it; of GPUs what they have."),
     Column("gpu", "GPU", "text", "The GPU."),
     Column("gpus", "GPUS", "count", "How many of it hold what the rule says; empty for more than one server may have."),
-    Column("about", "WHAT TGI DOES", "text", "What TGI does instead."),
+    Column("about", "WHAT TGI DOES", "text", "What TGI does instead, and what the rule's own source prints otherwise."),
 )
 _STORED = "holds what the checkpoint stores; each shard what is not split as well"
 ABOUT = {
@@ -114,6 +117,13 @@ ABOUT = {
     ("calculator", "together"): "gives the KV cache what is left of each GPU",
 }
 """What TGI does in the place of each part."""
+PRINTED_FOR = ("article", "together")
+"""The part of which the article itself prints another figure."""
+PRINTED = (
+    "The article prints 101.2 GB for its example (LLaMA 13B, ten users with 2,000 tokens each), which does not follow "
+    "from its own parts: 26 + 16 + 9.2 are 51.2 GB. The sum of the parts is given."
+)
+"""What is to say of that figure."""
 NOTE = (
     "Rules of thumb, with no GPU and no release in them. TGI reserves a KV cache at its start, of what the weights and "
     "a whole prefill leave of each GPU, and a model with grouped queries needs a fraction of the cache its hidden size "

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from tgi_advisor.errors import AdvisorError, UsageError
-from tgi_advisor.units import parse_count
+from tgi_advisor.units import parse_count, thousands
 
 FEW = 4
 """Names of a list that are worth reading."""
@@ -17,6 +17,11 @@ def listed_short(names: Sequence[str]) -> str:
     if len(names) <= FEW + 1:
         return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
     return f"{', '.join(names[:FEW])} and {len(names) - FEW} more"
+
+
+def so_many(number: int, what: str) -> str:
+    """`1 request`, `1,000 requests`."""
+    return f"{thousands(number)} {what}{'' if number == 1 else 's'}"
 
 
 def wrapped(text: str, width: int, first: str = "", rest: str = "") -> list[str]:
