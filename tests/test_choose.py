@@ -653,6 +653,44 @@ def test_more_users_never_take_fewer_replicas(users: int, more: int, prompt: int
     assert all(low <= high for low, high in zip(few, many, strict=True))
 
 
+FIVE = (
+    "Qwen/Qwen2.5-7B-Instruct", "meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-0.6B",
+    "mistralai/Mistral-7B-Instruct-v0.3", "google/gemma-2-9b-it",
+)  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from(FIVE),
+    st.sampled_from(["2.0.4", "2.4.1", "3.3.7"]),
+    st.tuples(st.integers(1, 3000), st.integers(10, 4000), st.floats(0.01, 30)),
+    st.tuples(st.integers(0, 200), st.integers(0, 200), st.floats(0, 2)),
+    st.integers(1, 1000),
+    st.one_of(st.none(), st.floats(1, 100)),
+    st.booleans(),
+)
+def test_more_of_a_load_never_takes_less(
+    model: str, release: str, least: tuple[int, int, float], more: tuple[int, int, float], answer: int,
+    latency: float | None, timed: bool,
+) -> None:  # fmt: skip
+    """More users, longer prompts or a higher rate take no fewer GPUs and no less money."""
+
+    def fleets(users: int, prompt: int, rps: float) -> dict[str, tuple[int, float]]:
+        asked = {"model": {"id": model}, "hardware": {"gpu": "l4"}}
+        found = tgi_advisor.size(
+            asked, users=users, prompts=prompt, answers=answer, rps=rps if timed else None, latency=latency,
+            gpu=["l4", "a100-80gb-sxm"], count=[1], release=[release], quantize=["none"],
+        )  # fmt: skip
+        return {fleet.option.gpu: (fleet.gpus, fleet.price or 0) for fleet in found.fleets}
+
+    (users, prompt, rps), (users_more, longer, faster) = least, more
+    few = fleets(users, prompt, rps)
+    larger = ((users + users_more, prompt, rps), (users, prompt + longer, rps), (users, prompt, rps + faster))
+    for many in (fleets(*one) for one in larger):
+        for gpu in few.keys() & many.keys():
+            assert all(low <= high for low, high in zip(few[gpu], many[gpu], strict=True))
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
