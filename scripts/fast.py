@@ -89,7 +89,8 @@ def _measured(row: dict[str, Any]) -> Measured:
         group = f"NVIDIA, {row['quantize']}"
     else:
         graphs = "CUDA graphs" if here.setting.graph_sizes else "no CUDA graphs"
-        group = f"NVIDIA, 16 bit, {graphs}, {cards}"
+        card = "A10G" if here.setting.graph_sizes and row["gpu"] == "nvidia-a10g" else "NVIDIA"
+        group = f"{card}, 16 bit, {graphs}, {cards}"
     return Measured(row, said, group, here, budget)
 
 
@@ -106,9 +107,11 @@ def section() -> list[str]:
         "## Speed",
         f"{len(found)} [public measurements](../tests/data/speed.yaml) of tokens per second against what `size` says. "
         f"The bound, weights and KV cache read once a step at the card's full bandwidth, is exceeded by {above} of "
-        "them. The estimate is given where measurements support one: one NVIDIA GPU, 16 bit, CUDA graphs (within a "
-        "factor of 1.5), other NVIDIA launches of up to four shards (2, rough); its constants (facts/speed.yaml) were "
-        "fitted on the A10G's rows. No public row has CUDA graphs on another card, chunked prefills or Marlin kernels. "
+        "them. The estimate is given where measurements support one: one A10G, 16 bit, CUDA graphs (within a factor of "
+        "1.5, estimated), every other NVIDIA GPU and up to four shards (2, rough), since its constants "
+        "(facts/speed.yaml) were fitted on the A10G's rows and no public row has CUDA graphs on another card. None has "
+        "chunked prefills, Marlin kernels, an FP8 KV cache, speculation, a mixture of experts, a context longer than "
+        "the model's sliding window, or several requests in transformers' classes. "
         "Left out are three runs on MI300X whose rate was limited, so that how many ran at once is not known, and six "
         "of Yi 6B on an RTX 4090 of December 2023, whose release is not said.",
         "\n".join(lines),

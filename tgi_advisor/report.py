@@ -480,7 +480,7 @@ def speed(found: Served | None) -> str:
         said += f", first token after {band(alone.first)} s{other}"
     if full is not None and full.bound is not None:
         said += f"; {thousands(full.together)} at once: no more than {amount(full.bound)} together{_estimate(full)}"
-    return "; ".join(filter(None, (said, alone.note)))
+    return "; ".join(filter(None, (said, (full or alone).note)))
 
 
 def _estimate(found: Speed) -> str:

@@ -156,7 +156,7 @@ def _fast(about: str) -> Schema:
         tokens_per_s=tokens,
         first_token_s=_figure("Seconds to the first token with nobody else there."),
         why_not=_or_null(_text("Why there is no estimate of tokens per second.")),
-        note=_or_null(_text("What the release alone decides.")),
+        note=_or_null(_text("What the release alone decides, and what the bound is counted with.")),
     )
 
 

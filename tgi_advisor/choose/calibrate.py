@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from tgi_advisor.choose.words import wrapped
 from tgi_advisor.errors import FactsError
 from tgi_advisor.estimate import defaults
-from tgi_advisor.estimate.speed import Server
+from tgi_advisor.estimate.speed import Server, cache_of, kv_cache
 from tgi_advisor.estimate.warmup import Base
+from tgi_advisor.facts import families
 from tgi_advisor.facts.speed import LARGEST, Calibration, constants
 from tgi_advisor.metrics import Traffic
 from tgi_advisor.safe import printable
@@ -28,7 +29,7 @@ LEAST = 0.02
 
 SLOWEST = 0.25
 """Below the least share of the bandwidth that a public measurement with CUDA graphs reaches: 0.27, of 405 B parameters
-on eight MI300X with prompts of 128k tokens (tests/data/speed.yaml)."""
+on eight MI300X with prompts of 128k tokens (tests/data/speed.yaml). From there on reading alone explains a step."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,6 +96,16 @@ def calibrate(here: Base, seen: Traffic, url: str, date: str) -> Calibrated:
         raise FactsError(f"the speed of {gpu.name} is not known", "Name a card of the table: `tgi-advisor gpus`.")
     if setting.speculate:
         raise FactsError("it speculates", "TGI does not say how many tokens a step made: measure it without.")
+    if families.experts(setting.facts.model):
+        raise FactsError(
+            f"{setting.facts.model.id} is a mixture of experts",
+            "How many of its experts a step reads depends on what is asked, and TGI does not say it: measure another.",
+        )
+    if setting.num_shard > 1 and constants().link(gpu) is None:
+        raise FactsError(
+            f"how fast several {gpu.name} add up what each has computed is not known",
+            "Measure a server on one of them.",
+        )
     server = Server(here, constants())
     batch = _batch(seen, chunking=setting.chunking)
     bandwidth, host = _decoding(server, seen, batch)
@@ -102,8 +113,9 @@ def calibrate(here: Base, seen: Traffic, url: str, date: str) -> Calibrated:
     what = f"{setting.facts.model.id} on {setting.facts.gpu_count} x {gpu.name}, TGI {setting.facts.release}"
     done = f"{printable(url)}: {what}, {seen.requests} requests, {seen.decodes} decode steps"
     found = Calibration(
-        gpu.name, setting.num_shard, setting.quantize or "none", setting.chunking, date, done, bandwidth, compute, host
-    )
+        gpu.name, setting.num_shard, setting.quantize or "none", setting.chunking, date, done, bandwidth, compute, host,
+        kv_cache(setting),
+    )  # fmt: skip
     return Calibrated(url, what, seen, batch, found, tuple(filter(None, (why, _mixed(here, seen), _slow(found)))))
 
 
@@ -149,21 +161,42 @@ def _batch(seen: Traffic, *, chunking: bool) -> float:
 
 
 def _decoding(server: Server, seen: Traffic, batch: float) -> tuple[float | None, float | None]:
-    """(share of the bandwidth, seconds of a layer's launch): the one that decoding waits for."""
-    step = seen.decode_seconds / seen.decodes
-    busy = step - server.reductions(batch) - constants().step
-    context = seen.prompt_tokens + seen.answer_tokens / 2
-    least = server.read(batch, context) / server.bandwidth
-    gpu = server.here.setting.facts.gpu.name
+    """(share of the bandwidth, seconds of a layer's launch): the one that decoding waits for.
+
+    FactsError where a step is faster than the card reads, and where either may be what it waits for.
+    """
+    step, setting = seen.decode_seconds / seen.decodes, server.here.setting
+    reductions = server.reductions(batch)
+    busy = step - reductions - constants().step
+    least = server.read(batch, cache_of(server.here, seen.prompt_tokens, seen.answer_tokens)) / server.bandwidth
+    gpu = setting.facts.gpu.name
     if busy < least:
+        added = (
+            f"{1000 * reductions:.2f} ms in which {setting.num_shard} shards add up and "
+            if setting.num_shard > 1
+            else ""
+        )
         raise FactsError(
-            f"a decode step takes {1000 * step:.2f} ms, and reading the weights and the KV cache of {batch:.1f} "
-            f"requests alone takes {1000 * least:.2f} ms on {gpu}",
+            f"a decode step takes {1000 * step:.2f} ms; {added}{1000 * constants().step:g} ms of router and sampling "
+            f"leave {1000 * max(0.0, busy):.2f} ms, and reading the weights and the KV cache of {batch:.1f} requests "
+            f"alone takes {1000 * least:.2f} ms on {gpu}",
             "Is that the card, their number (--count) and the model of this server? --gpu and --set say otherwise.",
         )
-    if server.launched(batch):
-        return None, round(min(busy / server.here.geometry.layers, LARGEST["host"]), 6)
     share = least / busy
+    if server.launched(batch):
+        host = busy / server.here.geometry.layers
+        if share >= SLOWEST:
+            largest = max(setting.graph_sizes, default=0)
+            graphs = f"more than its largest CUDA graph, of {largest}" if largest else "without CUDA graphs"
+            raise FactsError(
+                f"a decode step takes {1000 * step:.1f} ms with {batch:.1f} requests, {graphs}: reading at "
+                f"{100 * share:.0f} % of the bandwidth of {gpu} explains that, and so does launching "
+                f"{server.here.geometry.layers} layers in {1000 * host:.2f} ms each, so that neither is measured",
+                f"Send it no more than {largest} requests at a time, and ask again."
+                if largest
+                else "A server that captures CUDA graphs tells.",
+            )
+        return None, round(min(host, LARGEST["host"]), 6)
     if share < LEAST:
         raise FactsError(
             f"a decode step takes {1000 * step:.1f} ms, {1 / share:.0f} times what the bandwidth of {gpu} allows",
@@ -182,7 +215,7 @@ def _prefilling(server: Server, seen: Traffic, bandwidth: float) -> tuple[float 
     tokens = seen.prompts / seen.prefills * seen.prompt_tokens
     busy = seen.prefill_seconds / seen.prefills - server.reductions(tokens) - constants().step
     flops = seen.prompts / seen.prefills * server.prompt_flops(seen.prompt_tokens)
-    reading = server.work.weights / (server.bandwidth * bandwidth)
+    reading = server.work.read(tokens) / (server.bandwidth * bandwidth)
     if busy < COMPUTED * reading:
         return None, f"prefills are not taken: of {tokens:,.0f} tokens they hardly take longer than a decode step"
     share = flops / (server.peak * busy)

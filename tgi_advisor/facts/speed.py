@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from tgi_advisor.facts import tables
+from tgi_advisor.facts.gpu import GpuFacts
 
 KEYS = {"bandwidth", "compute", "first", "host", "step", "links", "bands", "source"}
 
@@ -28,6 +29,8 @@ class Band(NamedTuple):
     """The figure is within this factor, either way."""
     label: str
     """What to call it."""
+    gpus: tuple[str, ...] = ()
+    """Names of the cards it was measured on, which it holds for alone; empty for every card."""
 
 
 class Constants(NamedTuple):
@@ -44,15 +47,20 @@ class Constants(NamedTuple):
     step: float
     """Seconds of every step outside the GPU."""
     links: dict[str, Link]
-    """By the GPU's link."""
+    """By the link of an NVIDIA GPU, or by the system of another."""
     bands: tuple[Band, ...]
     """The first that applies."""
     source: str
     """Where the rows were measured that they were fitted on."""
 
-    def band(self, shards: int) -> Band | None:
-        """How far an estimate on so many shards holds; None where no row supports one."""
-        return next((band for band in self.bands if shards <= band.shards), None)
+    def band(self, shards: int, gpu: str) -> Band | None:
+        """How far an estimate on so many shards of a card holds; None where no row supports one."""
+        fit = (band for band in self.bands if shards <= band.shards and (not band.gpus or gpu in band.gpus))
+        return next(fit, None)
+
+    def link(self, gpu: GpuFacts) -> Link | None:
+        """How fast cards of this kind add up; None where nobody has measured it."""
+        return self.links.get(gpu.link if gpu.system == "cuda" else gpu.system)
 
 
 class Calibration(NamedTuple):
@@ -76,6 +84,8 @@ class Calibration(NamedTuple):
     """As `Constants.compute` and `first`; None where its traffic does not tell."""
     host: float | None = None
     """As `Constants.host`; None where it captures CUDA graphs."""
+    kv_cache: str | None = None
+    """`fp8` where its KV cache was in 8 bits; None in the 16 bits of the activations."""
 
     def over(self, known: Constants) -> Constants:
         """The constants with what was measured in the place of what was shipped."""
@@ -99,7 +109,7 @@ def read(rows: Any, where: str) -> tuple[Calibration, ...]:
 
 def _calibration(row: Mapping[str, Any], where: str) -> Calibration:
     required = {"gpu", "shards", "quantize", "chunking", "date", "source"}
-    tables.strict(row, {*required, *LARGEST}, required, where)
+    tables.strict(row, {*required, *LARGEST, "kv_cache"}, required, where)
     kinds = {"gpu": str, "shards": int, "quantize": str, "chunking": bool, "date": str, "source": str}
     for name, kind in kinds.items():
         if type(row[name]) is not kind:
@@ -111,13 +121,18 @@ def _calibration(row: Mapping[str, Any], where: str) -> Calibration:
             raise ValueError(f"{where}: {name} is not between 0 and {LARGEST[name]:g}: {value!r}")
     if not measured.keys() & {"bandwidth", "host"}:
         raise ValueError(f"{where}: it has neither bandwidth nor host")
-    return Calibration(**{name: row[name] for name in required}, **measured)
+    if row.get("kv_cache") not in (None, "fp8"):
+        raise ValueError(f"{where}: kv_cache is not fp8: {row['kv_cache']!r}")
+    return Calibration(**{name: row[name] for name in required}, **measured, kv_cache=row.get("kv_cache"))
 
 
-def matching(found: Iterable[Calibration], gpu: str, shards: int, quantize: str | None) -> Calibration | None:
+def matching(
+    found: Iterable[Calibration], gpu: str, shards: int, quantize: str | None, kv_cache: str | None
+) -> Calibration | None:
     """The last calibration of a server like this one; None where there is none."""
-    like = (gpu, shards, quantize or "none")
-    return next((one for one in reversed(tuple(found)) if (one.gpu, one.shards, one.quantize) == like), None)
+    like = (gpu, shards, quantize or "none", kv_cache)
+    fit = (one for one in reversed(tuple(found)) if (one.gpu, one.shards, one.quantize, one.kv_cache) == like)
+    return next(fit, None)
 
 
 @cache
@@ -126,6 +141,6 @@ def constants() -> Constants:
     row = tables.load("speed")
     tables.strict(row, KEYS, KEYS, "speed.yaml")
     links = {name: Link(**link) for name, link in row["links"].items()}
-    bands = tuple(Band(**band) for band in row["bands"])
+    bands = tuple(Band(**{**band, "gpus": tuple(band.get("gpus", ()))}) for band in row["bands"])
     shares = {name: row[name] for name in ("bandwidth", "compute", "first", "host", "step")}
     return Constants(**shares, links=links, bands=bands, source=row["source"])

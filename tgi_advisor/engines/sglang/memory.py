@@ -18,6 +18,7 @@ from tgi_advisor.estimate import geometry
 from tgi_advisor.estimate.parts import Part
 from tgi_advisor.estimate.replay import pictures
 from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import windows
 from tgi_advisor.units import MiB, human, thousands
 
 AIR = 256 * MiB
@@ -165,7 +166,7 @@ def adapters(setting: Setting) -> tuple[int, str]:
 
 def cell(setting: Setting, told: Told) -> float:
     """Bytes of one token on one GPU; of a model with windows, of one token of the pool that keeps everything."""
-    kinds = memory.layers(setting.facts.model)
+    kinds = windows.layers(setting.facts.model)
     each = memory.token_bytes_of_layer(setting, memory.element_bytes(setting, told))
     if kinds.full and kinds.sliding:
         return each * (kinds.full + SHARE * kinds.sliding)

@@ -18,6 +18,7 @@ from tgi_advisor.engines.translate import Told
 from tgi_advisor.estimate import geometry
 from tgi_advisor.estimate.parts import Part
 from tgi_advisor.estimate.setting import Setting
+from tgi_advisor.facts import windows
 from tgi_advisor.units import GiB, MiB, human, thousands
 
 BLOCK, LATENT_BLOCK = 16, 64
@@ -209,7 +210,7 @@ def _blocks(setting: Setting, told: Told) -> tuple[int, tuple[tuple[int, int], .
     one pool (vllm@0.33.0:vllm/v1/core/kv_cache_planning.py:416-560).
     """
     model = setting.facts.model
-    kinds = memory.layers(model)
+    kinds = windows.layers(model)
     block = LATENT_BLOCK if memory.is_latent(model) else BLOCK
     each = block * memory.token_bytes_of_layer(setting, memory.element_bytes(setting, told))
     if not kinds.sliding:
