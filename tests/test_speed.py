@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 import tgi_advisor
 from tgi_advisor.estimate import defaults, speed, warmup, windows
+from tgi_advisor.estimate.replay.alike import Alike
 from tgi_advisor.estimate.speed import Request, Speed
 from tgi_advisor.estimate.warmup import Base
 from tgi_advisor.estimate.windows import Seen
+from tgi_advisor.facts.speed import constants
 from tgi_advisor.facts.windows import Layers
 from tgi_advisor.gather.facts import gather
 from tgi_advisor.spec.reader import read_any
@@ -73,7 +75,7 @@ def test_what_no_row_supports(here: Base, users: int, why: str) -> None:
 
 
 def test_one_request_of_transformers_classes_is_roughly_known() -> None:
-    said = fast(launch("Qwen/Qwen3-8B", "l4", "3.3.7"))
+    said = fast(launch("Qwen/Qwen3-8B", "a10g", "3.3.7"))
     assert said.tokens is not None
     assert said.tokens.label == "rough"
 
@@ -108,7 +110,7 @@ def test_size_counts_on_what_is_speculated() -> None:
 
 def test_a_batch_reads_the_experts_its_tokens_draw() -> None:
     here = launch(MIXTRAL, "a100-80gb-sxm", count=2)
-    work = speed._work(speed.Alike(here.setting))
+    work = speed._work(Alike(here.setting))
     every = work.weights + work.experts
     assert work.drawn == 2 / 8
     assert work.experts > 0.9 * every
@@ -121,7 +123,7 @@ def test_a_batch_reads_the_experts_its_tokens_draw() -> None:
         assert math.isclose(said.bound, said.together * bandwidth / read, rel_tol=0.001)
     assert alone.note == ""
     assert "drawn evenly, so that a step of 8 tokens reads 90 % of them" in eight.note
-    server = speed.Server(here, speed.constants())
+    server = speed.Server(here, constants())
     assert server.prefill(1) < 0.4 * server.prefill(30)
 
 
@@ -138,6 +140,8 @@ def test_a_plan_says_what_its_bound_is_counted_with() -> None:
     [
         (MISTRAL, "a10g", "1.1.0", Layers(0, 32, 4096)),
         (MISTRAL, "a10g", "2.0.4", Layers(0, 32, 4096)),
+        (MISTRAL, "a10g", "2.3.0", Layers(32, 0, 0)),
+        (MISTRAL, "a10g", "2.3.1", Layers(0, 32, 4096)),
         (MISTRAL, "a10g", "2.4.1", Layers(0, 32, 4096)),
         (MISTRAL, "a10g", "3.3.7", Layers(0, 32, 4096)),
         (MISTRAL, "amd-mi300x", "2.4.1", Layers(32, 0, 0)),

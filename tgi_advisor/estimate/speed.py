@@ -160,7 +160,7 @@ def of(here: Base, budget: int | None, users: int, request: Request) -> Speed:
     bound = made / ((work.read(made) + together * cache) / gpu.bandwidth) if gpu.bandwidth else None
     measured = matching(setting.facts.speed, gpu.name, setting.num_shard, setting.quantize, kv_cache(setting))
     known = constants() if measured is None else measured.over(constants())
-    band = known.band(setting.num_shard, gpu.name) if measured is None else MEASURED
+    band = _band(setting, known) if measured is None else MEASURED
     why_not = _why_not(setting, measured, together) or (
         "" if band else f"no measurement supports one on {setting.num_shard} GPUs"
     )
@@ -242,12 +242,18 @@ class Server:
 def _first(server: Server, prompt: int, known: Constants, measured: Calibration | None) -> Figure | None:
     """Seconds to the first token with nobody else there; where only decoding was measured, as far as rows support."""
     setting = server.here.setting
-    band = known.band(setting.num_shard, setting.facts.gpu.name)
+    band = _band(setting, known)
     if measured is not None and measured.compute is not None:
         band = MEASURED
     elif _why_not(setting, None, 1):
         band = None
     return None if band is None else Figure(server.prefill(prompt, alone=True), band.factor, band.label)
+
+
+def _band(setting: Setting, known: Constants) -> Band | None:
+    """How far an estimate of a launch holds by public rows, which are of TGI's own classes; None where by none."""
+    own = setting.family.served_by != "transformers"
+    return known.band(setting.num_shard, setting.facts.gpu.name if own else "")
 
 
 def cache_of(here: Base, prompt: float, answer: float) -> float:

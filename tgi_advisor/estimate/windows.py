@@ -1,13 +1,13 @@
 """How much of a request's KV cache a decode step reads: all of it, or a sliding window.
 
 The cache is kept whole (`kv_cache.py`); reading is another matter. Mistral's class and its likes shorten what paged
-attention is told of a request to the window up to 2.3.1 (`Seqlen.clamp` does nothing for the other kernels, and for
-none from 2.4.0 on). FlashInfer has one window for all layers of a model from 2.4.0 to 3.2.0, whatever the class. From
-3.2.1 on each layer hands its own to the kernel.
+attention is told of a request to the window up to 2.2.0 (`Seqlen.clamp`, which does nothing for other kernels, and
+later for none). FlashInfer has one window for all layers of a model from 2.3.1 to 3.2.0, whatever the class. From 3.2.1
+on each layer hands its own to the kernel.
 
 https://github.com/huggingface/text-generation-inference/blob/v2.0.4/server/text_generation_server/models/custom_modeling/flash_mistral_modeling.py#L491-L494
 https://github.com/huggingface/text-generation-inference/blob/v2.1.1/server/text_generation_server/layers/attention/common.py#L33-L44
-https://github.com/huggingface/text-generation-inference/blob/v2.4.0/server/text_generation_server/models/flash_causal_lm.py#L2385-L2410
+https://github.com/huggingface/text-generation-inference/blob/v2.3.1/server/text_generation_server/models/flash_causal_lm.py#L1955-L1984
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/flash_mistral_modeling.py#L234-L245
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/custom_modeling/flash_gemma2_modeling.py#L280-L291
 https://github.com/huggingface/text-generation-inference/blob/v3.3.7/server/text_generation_server/models/transformers_flash_causal_lm.py#L66-L77
@@ -70,7 +70,7 @@ def _layers(setting: Setting) -> Layers:
         return full
     every = Layers(0, count, window)
     if setting.facts.gpu.system in ("cuda", "rocm"):
-        if version < (2, 4, 0):
+        if version < (2, 3, 1):
             return every if kind in ALL_LAYERS and setting.attention == "paged" else full
         if version <= (3, 2, 0):
             return every if setting.attention == "flashinfer" else full
