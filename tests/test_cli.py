@@ -171,7 +171,7 @@ def test_every_stage_is_told() -> None:
     assert stages == {"launcher", "load", "warmup", "router"}
 
 
-@pytest.mark.parametrize(("name", "many"), [("nothing-fits", 1), ("not-so-many-at-once", 6)])
+@pytest.mark.parametrize(("name", "many"), [("nothing-fits", 2), ("not-so-many-at-once", 6)])
 def test_the_next_steps_are_true_when_followed(name: str, many: int) -> None:
     steps = read(run(*STOPS[name], "--json").out)["next_steps"]
     followed = 0
