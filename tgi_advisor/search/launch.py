@@ -90,7 +90,9 @@ def _search(here: Base) -> Found:
     span, (total, refusal) = searcher.span, _accepted(searcher, total)
     if refusal is not None:
         searcher.span = span._replace(high=total)
-    total, prefill = _of_two(searcher, *_with_chunks(searcher, total))
+    total, prefill = _with_chunks(searcher, total)
+    if searcher.alone or not searcher.setting.chunking:
+        total, prefill = _of_two(searcher, total, prefill)
     prefill = _largest_prefill(searcher, total, prefill)
     limits = _longer(searcher, total, prefill)
     bound_by = refusal or _why_no_longer(searcher, limits) or span.high_by
@@ -161,7 +163,7 @@ def _anything(searcher: Searcher) -> tuple[int, int | None] | None:
                 total = searcher.largest_total(low)
         if total is not None:
             return total, None
-        longer, prefill = _of_two(searcher, low - 1, 0) if low <= searcher.span.high else (0, 0)
+        longer, prefill = _of_two(searcher, low - 1, 0) if searcher.alone and low <= searcher.span.high else (0, 0)
         if longer >= low:
             return longer, prefill
     return None
@@ -365,7 +367,7 @@ def at_least(here: Base, tokens: int) -> Warmup | None:
     prefill = searcher.smallest_prefill(total)
     if not searcher.holds(total, prefill):
         prefill = searcher.for_two(total)
-        if not searcher.two_hold(total):
+        if not (searcher.alone and searcher.two_hold(total)):
             return None
     seen = searcher.warm(total, prefill)
     return seen if capacity(here, seen) >= tokens * searcher.wanted else None

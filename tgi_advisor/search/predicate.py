@@ -212,6 +212,12 @@ class Searcher(Lengths):
         """The smallest prefill budget that two prompts are warmed up with."""
         return max(self.smallest_prefill(total), self.input_for(total)) + 1
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else is given any of the GPU: else what lies beyond TGI's reserve is another server's."""
+        hardware = self.setting.spec.hardware
+        return not hardware.in_use and self.setting.memory_fraction == 1
+
     def two_hold(self, total: int) -> bool:
         """Whether a total holds with the prefill budget of a warm-up of two requests."""
         if self.limits.max_batch_prefill_tokens.fixed is not None:
