@@ -108,7 +108,9 @@ def test_of_an_unknown_release_only_what_every_release_refuses(
     general = said(text, shipped(model), gpu)
     for release in releases.all_releases() if general else ():
         special = said(text, shipped(model), gpu, release)
-        assert general <= special or special & {"TGI101", "TGI103", "TGI134"}, release.name
+        # TGI141 in place of TGI140: a class that is not split at all is asked for no heads (Qwen1.5 on a T4, 1.4.1)
+        instead = {"TGI101", "TGI103", "TGI134"} | ({"TGI141"} if general == {"TGI140"} else set())
+        assert general <= special or special & instead, release.name
 
 
 @often
