@@ -28,7 +28,7 @@ from tgi_advisor.choose.calibrate import Calibrated
 from tgi_advisor.choose.compare import COUNTS, Checkpoint, Comparison, Purpose, Ways
 from tgi_advisor.choose.fits import Everywhere, Ladder, Models, Places
 from tgi_advisor.choose.load import Load, lengths
-from tgi_advisor.choose.option import answers, judge
+from tgi_advisor.choose.option import judge, meets
 from tgi_advisor.choose.rough import Rough, Shape
 from tgi_advisor.choose.running import Could, Inspection, Running, Silent
 from tgi_advisor.choose.size import Sizing
@@ -617,9 +617,9 @@ def _answers(asked: Spec, facts: Facts) -> answered.Answers:
     if release != releases.latest() or facts.adapters or snapshot.find(facts.model.id) != facts.model:
         return {}
     found = answered.find(facts.model.id, count)
-    if asked.limits.without_floors is asked.limits:
+    if asked.limits == LimitsSpec():
         return found
-    return {gpu: answer for gpu, answer in found.items() if answers(asked.limits, answer)}
+    return {gpu: answer for gpu, answer in found.items() if meets(asked.limits, answer)}
 
 
 def _stored(facts: Facts) -> str | None:

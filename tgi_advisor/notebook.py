@@ -13,8 +13,7 @@ from tgi_advisor.estimate.parts import Part
 from tgi_advisor.estimate.setting import Setting
 from tgi_advisor.limits import Limits
 from tgi_advisor.plan import Method, Prediction, Search
-from tgi_advisor.search import Found, last_that_holds, new_tokens, totals
-from tgi_advisor.search.turning import first_that_holds
+from tgi_advisor.search import Found, first_that_holds, last_that_holds, new_tokens, totals
 from tgi_advisor.spec.records import AUTO
 from tgi_advisor.units import GB, human
 

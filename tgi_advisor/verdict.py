@@ -103,8 +103,7 @@ def _messages(found: Iterable[Refusal]) -> str:
 def is_refused(here: Base, given: Limits) -> bool:
     """Whether `predict` says that TGI refuses these limits."""
     setting = here.setting
-    asked = defaults.launcher_limits(setting, given)
-    found = _refusals(setting, given, asked)
+    found = refused_by_rule(setting, given)
     if early(found):
         return True
     seen = warmup.run(here, given, retry=True)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from tgi_advisor import report, tabular
+from tgi_advisor import report, search, tabular
 from tgi_advisor.choose.option import Option, judge, refused, remembered
 from tgi_advisor.choose.words import listed_short, without_room, wrapped
 from tgi_advisor.errors import AdvisorError
-from tgi_advisor.estimate import defaults
 from tgi_advisor.estimate.speed import Served
 from tgi_advisor.facts import families
 from tgi_advisor.facts import release as releases
@@ -56,12 +56,10 @@ def counts(spec: Spec, checkpoints: Sequence[Checkpoint]) -> tuple[int, ...]:
     """
     found = set(COUNTS)
     for weights in checkpoints:
-        asked = replace(spec, model=replace(spec.model, id=weights.facts.model.id, quantize=weights.quantize))
-        try:
-            setting = defaults.resolve(asked, weights.facts, 1)
-        except AdvisorError:
-            continue  # each option says why
-        found.update(defaults.legal_shards(weights.facts.model, setting.family, max(COUNTS), setting.quantize))
+        model = replace(spec.model, id=weights.facts.model.id, quantize=weights.quantize)
+        asked = replace(spec, model=model, tgi=replace(spec.tgi, num_shard=None))
+        with suppress(AdvisorError):  # each option says why
+            found.update(search.shard_counts(asked, weights.facts._replace(gpu_count=max(COUNTS))))
     return tuple(sorted(found))
 
 

@@ -163,7 +163,7 @@ def kept(option: Option) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def answers(asked: LimitsSpec, found: Sequence[Any]) -> bool:
+def meets(asked: LimitsSpec, found: Sequence[Any]) -> bool:
     """Whether what was kept of a search without bounds answers one with nothing but floors, too."""
     outcome, limits = found[3], found[4]
     return outcome == "starts" and asked.floors_hold(Limits(*limits))

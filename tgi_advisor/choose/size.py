@@ -25,8 +25,7 @@ from tgi_advisor.estimate.underload import DECODING
 from tgi_advisor.facts import families
 from tgi_advisor.facts.prices import Offer, cheapest
 from tgi_advisor.report import amount, band
-from tgi_advisor.search import last_that_holds
-from tgi_advisor.search.turning import first_that_holds
+from tgi_advisor.search import first_that_holds, last_that_holds
 from tgi_advisor.spec.records import Bound, Spec
 from tgi_advisor.tabular import Answer, Column, Table
 from tgi_advisor.units import thousands
@@ -349,11 +348,12 @@ def _fleet(option: Option, load: Load, offers: Sequence[Offer]) -> Fleet | None:
         if not each:
             return None
     replicas = math.ceil(load.users / each)
-    if load.rps is not None and (most := fast(each).most):
+    most = None if load.rps is None else fast(each).most
+    if load.rps is not None and most:
         replicas = max(replicas, math.ceil(load.rps * load.answers.typical / most))
     if replicas > 1 and option.offer is not None:
         option = replace(option, offer=cheapest(offers, option.gpu, option.count, replicas))
-    if load.rps is None or not fast(each).most:
+    if load.rps is None or not most:
         found = fast(min(each, math.ceil(load.users / replicas)))
         return Fleet(option, each, replicas, found, saturates, _wait(found, load))
     found = fast(_in_flight(fast, each, load, load.rps / replicas))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tgi_advisor.cli import options
+from tgi_advisor.cli.group import show_error
 from tgi_advisor.cli.options import Command, as_json
 from tgi_advisor.cli.output import colour, progress, say, unread, width
 from tgi_advisor.errors import Exit, FactsError, UsageError
@@ -256,9 +256,7 @@ def sweep(
         except UsageError as error:
             if name != "json":
                 raise
-            say(f"Error: {error.message}", err=True)  # standard output has its one JSON object
-            say(textwrap.indent(error.hint or "", "  "), err=True)
-            return error.exit_code
+            return show_error(error, None)  # standard output has its one JSON object
     return Exit.STARTS if any(step.starts for step in found.steps) else Exit.OUT_OF_MEMORY
 
 

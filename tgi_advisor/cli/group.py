@@ -100,8 +100,7 @@ class AdvisorGroup(click.Group):
         try:
             return int(super().main(args, *rest, **named) or 0)
         except AdvisorError as error:
-            _show(error, as_json)
-            return error.exit_code
+            return show_error(error, as_json)
         except click.ClickException as error:
             _keep_nearest(error)
             told = StringIO()
@@ -116,13 +115,15 @@ class AdvisorGroup(click.Group):
             return int(end.code or 0) if "_TGI_ADVISOR_COMPLETE" in os.environ else Exit.STARTS
         except Exception as error:  # noqa: BLE001  (the last line of defence: anything here is ours to repair)
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of click's own writing
-                _show(unwritable(error, sys.stdout), None)
+                show_error(unwritable(error, sys.stdout), None)
                 return Exit.USAGE
             if isinstance(error, FileNotFoundError) and not _stands_somewhere():
-                _show(UsageError("the folder this was called in no longer exists", "Change to another one."), as_json)
+                show_error(
+                    UsageError("the folder this was called in no longer exists", "Change to another one."), as_json
+                )
                 return Exit.USAGE
             if isinstance(error, ModuleNotFoundError) and (absent := not_installed(error)):
-                _show(absent, as_json)
+                show_error(absent, as_json)
                 return absent.exit_code
             message = f"a defect of tgi-advisor: {type(error).__name__}: {printable(masked(str(error)))}"
             hint = "Please report it with the output of the same command under TGI_ADVISOR_DEBUG=1."
@@ -140,13 +141,14 @@ def _stands_somewhere() -> bool:
     return True
 
 
-def _show(error: AdvisorError, as_json: AsJson) -> None:
-    """The error on standard error, and with --json as an object on standard output."""
+def show_error(error: AdvisorError, as_json: AsJson) -> int:
+    """The error on standard error, and with --json as an object on standard output; its exit code."""
     _json(error_body(error.exit_code, error.message, error.hint, error.problems), as_json)
     lines = [f"{click.style('Error:', fg='red')} {error.message}"]
     lines += [_indented(str(problem)) for problem in error.problems]
     lines += [_indented(error.hint)] if error.hint else []
     say("\n".join(lines), err=True)
+    return error.exit_code
 
 
 def _keep_nearest(error: click.ClickException) -> None:

@@ -17,20 +17,13 @@ class Alike(NamedTuple):
     setting: Setting
     """The launch, on a GPU without name, size and speed, which a rule cannot look at by mistake."""
     things: tuple[object, ...]
-    """What has to be the same thing for another launch to be refused alike; for the rest, the same value will do."""
+    """What has to be the same thing for another launch to be refused alike."""
+    values: tuple[object, ...]
+    """What has to be equal: all else that the rules see."""
 
     def covers(self, other: "Alike") -> bool:
         """Whether another launch is refused like this one."""
-        here, there = self.setting, other.setting
-        return (
-            all(map(is_, self.things, other.things))
-            and here[2:] == there[2:]
-            and here.facts.gpu == there.facts.gpu
-            and (here.facts.variant, here.facts.gpu_count) == (there.facts.variant, there.facts.gpu_count)
-            and here.spec.source == there.spec.source
-            and here.spec.hardware.in_use == there.spec.hardware.in_use
-            and here.spec.hardware.memory_fraction == there.spec.hardware.memory_fraction
-        )
+        return all(map(is_, self.things, other.things)) and self.values == other.values
 
 
 @remembered
@@ -50,4 +43,6 @@ def of(setting: Setting) -> Alike:
         spec.model, spec.tgi, spec.limits, spec.workload, spec.container, spec.kubernetes, spec.autoscale, spec.places,
         facts.model, facts.release, facts.adapters,
     )  # fmt: skip
-    return Alike(setting._replace(spec=asked, facts=true, launcher_prefill=None), things)
+    shown = setting._replace(spec=asked, facts=true, launcher_prefill=None)
+    values = kind, facts.gpu_count, facts.variant, spec.source, hardware.in_use, hardware.memory_fraction, *shown[2:]
+    return Alike(shown, things, values)

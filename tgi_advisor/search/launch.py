@@ -57,20 +57,16 @@ def search(here: Base) -> Found:
     What the spec asks for at least changes nothing where the largest is as large anyway.
     """
     asked = here.setting.spec.limits
-    if asked.without_floors is asked:
+    without = asked.without_floors
+    if without is asked:
         return _search(here)
-    anyway = _search(_without_floors(here))
+    spec = replace(here.setting.spec, limits=without)
+    anyway = _search(here._replace(setting=here.setting._replace(spec=spec)))
     if anyway.limits is not None and asked.floors_hold(anyway.limits):
         return anyway
     found = _search(here)
     both = found.search.evaluations + anyway.search.evaluations
     return found._replace(search=found.search._replace(evaluations=both))
-
-
-def _without_floors(here: Base) -> Base:
-    """The launch with nothing asked for at least."""
-    spec = here.setting.spec
-    return here._replace(setting=here.setting._replace(spec=replace(spec, limits=spec.limits.without_floors)))
 
 
 def _search(here: Base) -> Found:
@@ -125,10 +121,11 @@ def _everything(searcher: Searcher) -> Found | None:
     most = _most_prefill(searcher, total, least)
     if not (searcher.holds(total, most) and searcher.holds(total, least)):
         return None
-    prediction = predict(searcher.here, searcher.limits_of(total, most))
-    if searcher.calm(total, most) < searcher.calm(total, least) or prediction.outcome != "starts":
+    if searcher.calm(total, most) < searcher.calm(total, least):
         return None
-    return Found(searcher.limits_of(total, most), _how(searcher, searcher.span.high_by), prediction)
+    limits = searcher.limits_of(total, most)
+    prediction = predict(searcher.here, limits)
+    return Found(limits, _how(searcher, searcher.span.high_by), prediction) if prediction.outcome == "starts" else None
 
 
 def outcome(found: Found, requests: int) -> Prediction:
@@ -198,13 +195,15 @@ def _nothing(searcher: Searcher) -> Found:
     if span.low <= span.high:
         reason = searcher.why_not(total, prefill) or reason
     prediction = predict(searcher.here, limits)
+    if prediction.outcome != "starts" or not span.low <= total <= span.high:
+        return Found(None, _how(searcher, reason), prediction)
     again = searcher.tried_again()
-    if prediction.outcome == "starts" and span.low <= total <= span.high and again.holds(total, prefill):
-        longest = searcher.longest()
-        if again.holds(span.high):
-            limits, reason, prediction = longest, span.high_by, predict(searcher.here, longest)
-        return Found(limits, _how(searcher, reason), prediction)
-    return Found(None, _how(searcher, reason), prediction)
+    if not again.holds(total, prefill):
+        return Found(None, _how(searcher, reason), prediction)
+    if again.holds(span.high):
+        limits, reason = searcher.longest(), span.high_by
+        prediction = predict(searcher.here, limits)
+    return Found(limits, _how(searcher, reason), prediction)
 
 
 def _in_smaller_chunks(searcher: Searcher, total: int | None) -> int | None:
